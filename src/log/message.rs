@@ -1,0 +1,186 @@
+//! What goes over the lanes: requests from a worker to the log, notices from the log to a worker.
+//!
+//! Lanes are FIFO per pair of threads. That is what makes a join exact: when a worker handles
+//! `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the channels it had.
+
+use std::sync::Arc;
+
+use super::event::{Event, Publication};
+use crate::proto::cursor::Cursor;
+use crate::ring::Token;
+
+/// From a worker to the log.
+#[derive(Debug)]
+pub struct Request {
+    /// Who asks.
+    pub worker: u16,
+    /// What.
+    pub body: RequestBody,
+}
+
+/// What a worker asks of the log. Every one but `Leave` is answered by exactly one notice.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// One connection subscribes to these channels, all at one moment of the log.
+    Join {
+        /// The connection.
+        token: Token,
+        /// Echoed; tells the connection's requests apart.
+        ticket: u32,
+        /// Which channels.
+        channels: Vec<JoinChannel>,
+        /// From where, the same for all of them.
+        cursor: Cursor,
+    },
+    /// Connections left these channels (no answer).
+    Leave(Vec<LeaveChannel>),
+    /// Order these, one after the other, until one can't be.
+    Publish {
+        /// The publishing connection.
+        token: Token,
+        /// Echoed.
+        ticket: u32,
+        /// In order.
+        publications: Vec<Publication>,
+    },
+    /// `GET /channels/{channel}`.
+    Describe {
+        /// The asking connection.
+        token: Token,
+        /// Echoed.
+        ticket: u32,
+        /// Which channel.
+        channel: Box<str>,
+    },
+}
+
+/// One channel of a join.
+#[derive(Debug)]
+pub struct JoinChannel {
+    /// Its name.
+    pub name: Box<str>,
+    /// The worker's replica already holds every event with `seq > covered_from` of this channel,
+    /// so the backlog may end there (`u64::MAX`: it holds none).
+    pub covered_from: u64,
+}
+
+/// One channel of a leave.
+#[derive(Debug)]
+pub struct LeaveChannel {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many of this worker's subscribers left.
+    pub subscribers: u32,
+}
+
+/// From the log to a worker.
+#[derive(Debug)]
+pub enum Notice {
+    /// A channel this worker has subscribers on got an event.
+    Event(Arc<Event>),
+    /// Answer to `Join`.
+    Joined {
+        /// The connection.
+        token: Token,
+        /// As in the request.
+        ticket: u32,
+        /// Newest event of the log at that moment.
+        head_seq: u64,
+        /// In the order of the request.
+        channels: Vec<JoinedChannel>,
+    },
+    /// Answer to `Join`: nothing was joined.
+    JoinRefused {
+        /// The connection.
+        token: Token,
+        /// As in the request.
+        ticket: u32,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Answer to `Publish`.
+    Published {
+        /// The connection.
+        token: Token,
+        /// As in the request.
+        ticket: u32,
+        /// What became of it.
+        outcome: Published,
+    },
+    /// Answer to `Describe`.
+    Described {
+        /// The connection.
+        token: Token,
+        /// As in the request.
+        ticket: u32,
+        /// The channel as it is; a channel nobody knows is described as an empty one.
+        description: Description,
+    },
+}
+
+/// A channel as the log holds it at the moment of a join.
+#[derive(Debug)]
+pub struct JoinedChannel {
+    /// Its name, shared.
+    pub name: Arc<str>,
+    /// The name's hash under the shared hasher.
+    pub hash: u64,
+    /// Events after the cursor that the worker does not hold yet, in order (see `covered_from`).
+    pub backlog: Vec<Arc<Event>>,
+    /// Where the subscriber stands now: everything up to here is behind it (or lost, see `gap`).
+    pub after: u64,
+    /// Set when events between the client's cursor and `after` may be lost.
+    pub gap: Option<GapReason>,
+}
+
+/// Why a cursor could not be honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// History no longer holds the events behind the cursor.
+    Evicted,
+    /// The cursor is not of this epoch, ahead of the head, or no id of ours at all.
+    Epoch,
+    /// The subscriber was slower than the channel and its policy is `skip`.
+    Overrun,
+}
+
+/// What became of a `Publish`: the first `accepted` publications are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// How many, from the front.
+    pub accepted: u32,
+    /// `seq` of the first one (0 when none).
+    pub first_seq: u64,
+    /// `seq` of the last one (0 when none).
+    pub last_seq: u64,
+    /// Subscribers joined to the last one's channel at that moment.
+    pub subscribers: u32,
+    /// Why the one after them was refused, if any was.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why the log refused. Nothing of the refused publication or join took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A worker's lane has no room: try again in a moment (503).
+    Busy,
+    /// The history's byte budget can't take it even after evicting all else (503).
+    Memory,
+    /// `channels_max` is reached (503).
+    Channels,
+    /// The channel's publish rate is exceeded (429).
+    Rate,
+}
+
+/// Answer to `GET /channels/{channel}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Newest event of the channel that was ever ordered, if any is known.
+    pub last_seq: Option<u64>,
+    /// Oldest event kept.
+    pub first_seq: Option<u64>,
+    /// How many are kept.
+    pub events: u32,
+    /// Subscribers joined, all workers together.
+    pub subscribers: u32,
+}

@@ -1,0 +1,9 @@
+//! Sans-IO codecs: bytes in, values out. No socket, clock, thread or randomness here.
+
+pub mod cursor;
+pub mod data;
+pub mod envelope;
+pub mod http;
+pub mod name;
+pub mod sse;
+pub mod ws;

@@ -1,0 +1,202 @@
+//! The driver: everything a worker asks of the kernel, as values.
+//!
+//! A worker's turn ends with one call of [`Driver::turn`]: it hands in a [`Batch`] of [`Op`]s, may
+//! sleep, and gets back [`Completion`]s. Two implementations exist from the first day: `uring` (the
+//! only place in the crate that may say `unsafe`) and `sim` (an in-memory network with a virtual
+//! clock and faults). The worker cannot tell them apart.
+
+pub mod sim;
+pub mod uring;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// One connection at one time of its life: a direct-descriptor slot and the generation that tells
+/// its present owner from earlier ones. Completions of earlier generations are stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token {
+    /// Index in the ring's direct descriptor table; also the index of the worker's slot.
+    pub slot: u32,
+    /// Counts the lives of the slot. The worker sets it; the driver carries it there and back.
+    pub generation: u32,
+}
+
+/// What a worker asks for. Sends refer to bytes in the arena of the [`Batch`] they stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Start (or re-arm) accepting. At most one accept is armed.
+    AcceptStart,
+    /// Stop accepting. [`Completion::AcceptEnded`] follows if one was armed.
+    AcceptStop,
+    /// Arm receiving. Not while it is armed already.
+    RecvStart(Token),
+    /// Disarm receiving. Data may still arrive until [`Completion::RecvEnded`] does.
+    RecvStop(Token),
+    /// Fire and forget: all of `arena[from..to]` is taken by the socket and nothing is heard of it,
+    /// or `SendShort`/`SendFailed` is among the completions this very turn returns. At most one
+    /// send per token in a batch: a second one behind a short one would tear the stream.
+    Send {
+        /// To whom.
+        token: Token,
+        /// First byte, as an offset into the batch's arena.
+        from: u32,
+        /// One past the last byte.
+        to: u32,
+    },
+    /// Tell once when the socket can take more bytes.
+    PollOut(Token),
+    /// Half-close: no more is sent, receiving goes on (lingering close after an error response).
+    Shutdown(Token),
+    /// Cancel whatever is in flight for the token and free the descriptor. Nothing is heard of the
+    /// token afterwards (what still arrives is dropped by its generation, and counted as stale).
+    Close(Token),
+}
+
+/// What a worker hands to the driver in one turn.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In this order.
+    pub ops: Vec<Op>,
+    /// The bytes all sends of this batch refer to. They stay untouched until the next turn began,
+    /// so that the worker can look at what was not taken.
+    pub arena: Vec<u8>,
+}
+
+/// Provided buffer that holds received bytes until it is recycled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferId(pub u16);
+
+/// Why receiving ended (it is disarmed now).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvEnd {
+    /// The peer sent FIN: it sends no more, but may still read.
+    Eof,
+    /// No provided buffer was free (`-ENOBUFS`): ordinary, re-arm.
+    NoBuffers,
+    /// The kernel ended the multishot for a reason of its own, or `RecvStop` did: re-arm if wanted.
+    Disarmed,
+    /// The connection is broken (`ECONNRESET`, `ETIMEDOUT`, ...): the errno.
+    Failed(i32),
+}
+
+/// What the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// A connection arrived and lives in this slot. `peer` where the driver was asked for addresses.
+    Accepted {
+        /// The slot the kernel chose.
+        slot: u32,
+        /// Who connected, if addresses are wanted.
+        peer: Option<IpAddr>,
+    },
+    /// Accepting ended (errno; 0 when it ended without an error). Re-arm: at once after 0 or
+    /// `ECONNABORTED`, when a slot came free after `ENFILE`/`EMFILE`.
+    AcceptEnded {
+        /// Why.
+        errno: i32,
+    },
+    /// Bytes arrived: `Driver::received(buffer)[..]`. Recycle the buffer after use.
+    Received {
+        /// From whom.
+        token: Token,
+        /// Where they are.
+        buffer: BufferId,
+    },
+    /// Receiving ended.
+    RecvEnded {
+        /// Whose.
+        token: Token,
+        /// Why.
+        why: RecvEnd,
+    },
+    /// The socket took only the first `taken` bytes of the send (0: its buffer was full).
+    SendShort {
+        /// Whose.
+        token: Token,
+        /// Bytes taken.
+        taken: u32,
+    },
+    /// The send failed: the peer is gone (`EPIPE`, `ECONNRESET`).
+    SendFailed {
+        /// Whose.
+        token: Token,
+        /// Why.
+        errno: i32,
+    },
+    /// The socket can take bytes again (answer to [`Op::PollOut`]; also on error or hang-up, which
+    /// the next send will then report).
+    Writable {
+        /// Whose.
+        token: Token,
+    },
+    /// Another thread rang: look into the lanes.
+    Doorbell,
+}
+
+/// How long a turn may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: there is work left.
+    No,
+    /// Until a completion or this much time has passed.
+    AtMost(Duration),
+    /// Until a completion.
+    Forever,
+}
+
+/// What happened inside the driver since it was made; plain counters, read by the worker's metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverStats {
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// Batches that did not fit the submission queue at once.
+    pub sq_full: u64,
+    /// Times the kernel had to park completions outside the completion queue.
+    pub cq_overflows: u64,
+    /// Receives that found no provided buffer.
+    pub no_buffers: u64,
+    /// Sends submitted.
+    pub sends: u64,
+    /// Completions of tokens or operations nobody waits for any more.
+    pub stale: u64,
+}
+
+/// A worker's way to the network. One per worker, used by that thread alone.
+pub trait Driver {
+    /// Submits the batch (all sends in it are decided when this returns), sleeps as told, and
+    /// appends every completion that is ready to `completions` (reaping until the queue is empty).
+    /// `batch.ops` is empty afterwards; `batch.arena` is as it was.
+    ///
+    /// # Errors
+    /// Only what leaves the ring unusable; the worker stops and says so.
+    fn turn(
+        &mut self,
+        batch: &mut Batch,
+        wait: Wait,
+        completions: &mut Vec<Completion>,
+    ) -> std::io::Result<()>;
+
+    /// The bytes a [`Completion::Received`] brought.
+    fn received(&self, buffer: BufferId) -> &[u8];
+
+    /// Gives a buffer back to the pool. Exactly once per `Received`.
+    fn recycle(&mut self, buffer: BufferId);
+
+    /// Slots of the descriptor table: tokens have `slot < capacity()`.
+    fn capacity(&self) -> u32;
+
+    /// Monotonic time since some fixed moment (virtual in `sim`).
+    fn now(&self) -> Duration;
+
+    /// Counters so far.
+    fn stats(&self) -> DriverStats;
+}
+
+/// Wakes sleeping workers: the log thread and main own one each.
+pub trait Bell: Send {
+    /// Makes the worker's `turn` return with [`Completion::Doorbell`], soon. Rings are gathered
+    /// until [`Bell::flush`].
+    fn ring(&mut self, worker: u16);
+    /// Sends the gathered rings with one system call where the kernel allows.
+    fn flush(&mut self);
+}
