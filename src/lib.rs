@@ -2,6 +2,9 @@
 //! into it.
 
 pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod doctor;
 pub mod limits;
 pub mod load;
 pub mod log;
@@ -10,4 +13,5 @@ pub mod metrics;
 pub mod proto;
 pub mod reason;
 pub mod ring;
+pub mod server;
 pub mod worker;

@@ -1,1 +1,99 @@
-//! Placeholder.
+//! Every cap that is not an operator's setting, with its reason. Settings are in `config`.
+
+use std::time::Duration;
+
+/// Slots a worker keeps free so that a connection it can't hold still gets a 503 instead of
+/// silence.
+pub const SLOTS_RESERVED: u32 = 64;
+
+/// Descriptors a process needs besides connections (rings, listeners, logs, configuration).
+pub const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// Received bytes a connection may leave unparsed (it waits for the log, or its peer pipelines)
+/// before its receiving is paused. Holds a whole request head and then some.
+pub const CARRY_BYTES_MAX: usize = 64 * 1024;
+
+/// Responses a pipelining peer may leave unread before its input is left alone.
+pub const OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests one WebSocket connection may have waiting at the log.
+pub const OUTSTANDING_MAX: u16 = 64;
+
+/// Bytes of an NDJSON body that go to the log at once: enough to amortise the lane, few enough
+/// that one publisher cannot hold the log for long (some hundred lines, about 0.2 ms).
+pub const PUBLISH_BATCH_BYTES_MAX: usize = 16 * 1024;
+
+/// What an NDJSON line may be longer than its data: names, keys, quotes.
+pub const LINE_OVERHEAD_BYTES_MAX: usize = 1024;
+
+/// Requests of one worker that may wait for a credit before further publishes are refused (503).
+/// Joins wait too, but are not refused: each connection has one.
+pub const WAITING_MAX: usize = 4096;
+
+/// Requests of one worker that may wait for the log's answer. The log's lane to the worker keeps
+/// this much room for answers alone, so an answer always fits. Lanes are allocated whole: with
+/// `LANE_EVENTS_MAX` this is 250 KB a worker, 13 bytes a connection at 18,500 connections each.
+pub const LANE_ANSWERS_MAX: usize = 1024;
+
+/// Events that may wait in a worker's lane. When it is full, publishes are refused (503).
+pub const LANE_EVENTS_MAX: usize = 2048;
+
+/// Requests that may wait at the log, all workers together.
+pub const LANE_REQUESTS_MAX: usize = 16_384;
+
+/// Orders from main that may wait at a worker.
+pub const LANE_ORDERS_MAX: usize = 64;
+
+/// Sends of live fan-out in one turn: about 2 ms at 4 µs each, so that accepts and other channels
+/// wait no longer than that.
+pub const FANOUT_SENDS_PER_TURN: usize = 512;
+
+/// Explicit sends in one turn.
+pub const EXPLICIT_SENDS_PER_TURN: usize = 512;
+
+/// Bytes gathered for explicit subscribers in one turn; bounds the batch's arena.
+pub const EXPLICIT_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
+
+/// Bytes gathered for one explicit subscriber in one send: more than a default socket buffer
+/// takes, so that a catching-up reader is never starved.
+pub const SEND_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes of one live slice: what is joined into one send to each live subscriber. Below a default
+/// send buffer, so that a reader that keeps up is not made explicit by a burst.
+pub const SLICE_BYTES_MAX: usize = 32 * 1024;
+
+/// The arena is given back when a turn left it larger than this.
+pub const ARENA_BYTES_KEPT: usize = 1024 * 1024;
+
+/// Notices taken from the log's lane in one turn.
+pub const NOTICES_PER_TURN: usize = 4096;
+
+/// Events a replica holds for its slow subscribers, whatever the channel's history is.
+pub const REPLICA_EVENTS_MIN: usize = 1024;
+
+/// Events after which a replica first looks for what all its subscribers have passed.
+pub const REPLICA_TRIM_EVENTS: usize = 64;
+
+/// Work boxes a worker keeps for the next busy connection.
+pub const SPARE_WORK_MAX: usize = 256;
+
+/// Capacity above which a reused buffer is given back to the allocator.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a refused or failed request may go on sending after its answer (lingering close:
+/// closing at once would reset the connection and could destroy the answer on its way).
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long a closing handshake may take before the connection is cut (RFC 6455 section 7.1.1).
+pub const WS_CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often a worker with connections looks at the clock: heartbeats and deadlines are this
+/// exact.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Pause before a streaming publisher's line that found a full lane is tried again.
+pub const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+const _: () = assert!(SLICE_BYTES_MAX <= SEND_BYTES_MAX);
+const _: () = assert!(SEND_BYTES_MAX <= EXPLICIT_BYTES_PER_TURN);
+const _: () = assert!(OUTSTANDING_MAX as usize <= LANE_ANSWERS_MAX);

@@ -1,1 +1,200 @@
-//! Placeholder.
+//! Lanes between threads, and the flags that say who sleeps.
+//!
+//! Lanes are bounded and FIFO per pair of threads. Whoever puts something into a lane of a worker
+//! rings its doorbell, but only if it sleeps. The sleep protocol: the worker sets `asleep`, fences,
+//! looks into its lanes once more, and only then blocks; the sender puts, fences, and then looks at
+//! `asleep`. Whichever fence comes second sees the other side's write, so either the worker sees
+//! the message or the sender sees the sleeper: no wake-up is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::limits::{LANE_ANSWERS_MAX, LANE_EVENTS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
+use crate::log::message::{Notice, Request};
+use crate::log::sequencer::Outlet;
+use crate::ring::Bell;
+use crate::worker::order::Order;
+
+/// Whether a worker sleeps (or is about to).
+#[derive(Debug, Default)]
+pub struct SleepFlag(AtomicBool);
+
+impl SleepFlag {
+    /// The worker announces that it will sleep. It must look into its lanes after this.
+    pub fn announce(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The worker is awake.
+    pub fn wake(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// The sender has put something into a lane: whether it must ring. Only one sender is told so
+    /// per sleep.
+    pub fn needs_ring(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A worker's ends.
+#[derive(Debug)]
+pub struct WorkerEnds {
+    /// To the log.
+    pub requests: Sender<Request>,
+    /// From the log.
+    pub notices: Receiver<Notice>,
+    /// From main.
+    pub orders: Receiver<Order>,
+    /// Set while it sleeps.
+    pub asleep: Arc<SleepFlag>,
+}
+
+impl WorkerEnds {
+    /// Whether a lane holds something.
+    pub fn has_mail(&self) -> bool {
+        !self.notices.is_empty() || !self.orders.is_empty()
+    }
+}
+
+/// The log's ends.
+#[derive(Debug)]
+pub struct LogEnds {
+    /// From all workers.
+    pub requests: Receiver<Request>,
+    /// To each worker.
+    pub notices: Vec<Sender<Notice>>,
+    /// Who sleeps.
+    pub asleep: Vec<Arc<SleepFlag>>,
+}
+
+/// Main's ends.
+#[derive(Clone, Debug)]
+pub struct MainEnds {
+    /// To each worker.
+    pub orders: Vec<Sender<Order>>,
+    /// Who sleeps.
+    pub asleep: Vec<Arc<SleepFlag>>,
+}
+
+/// Makes all lanes of a server with this many workers.
+pub fn mesh(workers: u16) -> (MainEnds, LogEnds, Vec<WorkerEnds>) {
+    let (to_log, requests) = bounded(LANE_REQUESTS_MAX);
+    let mut main = MainEnds { orders: Vec::new(), asleep: Vec::new() };
+    let mut log = LogEnds { requests, notices: Vec::new(), asleep: Vec::new() };
+    let mut ends = Vec::new();
+    for _ in 0..workers {
+        let (to_worker, notices) = bounded(LANE_EVENTS_MAX + LANE_ANSWERS_MAX);
+        let (order, orders) = bounded(LANE_ORDERS_MAX);
+        let asleep = Arc::new(SleepFlag::default());
+        main.orders.push(order);
+        main.asleep.push(asleep.clone());
+        log.notices.push(to_worker);
+        log.asleep.push(asleep.clone());
+        ends.push(WorkerEnds { requests: to_log.clone(), notices, orders, asleep });
+    }
+    (main, log, ends)
+}
+
+/// The log's way out: lanes to the workers, one doorbell per sleeping target per turn.
+#[derive(Debug)]
+pub struct LogOutlet<B> {
+    notices: Vec<Sender<Notice>>,
+    asleep: Vec<Arc<SleepFlag>>,
+    touched: Vec<bool>,
+    bell: B,
+}
+
+impl<B: Bell> LogOutlet<B> {
+    /// From the log's ends.
+    pub fn new(ends: &LogEnds, bell: B) -> Self {
+        Self {
+            notices: ends.notices.clone(),
+            asleep: ends.asleep.clone(),
+            touched: vec![false; ends.notices.len()],
+            bell,
+        }
+    }
+
+    /// Rings every worker that got something since the last flush and sleeps.
+    pub fn flush(&mut self) {
+        for (worker, touched) in self.touched.iter_mut().enumerate() {
+            if std::mem::take(touched) && self.asleep[worker].needs_ring() {
+                self.bell.ring(worker as u16);
+            }
+        }
+        self.bell.flush();
+    }
+}
+
+impl<B: Bell> Outlet for LogOutlet<B> {
+    fn has_room(&self, worker: u16) -> bool {
+        self.notices[usize::from(worker)].len() < LANE_EVENTS_MAX
+    }
+
+    fn send(&mut self, worker: u16, notice: Notice) {
+        let index = usize::from(worker);
+        self.touched[index] = true;
+        // Full cannot be: events leave room for answers, and a worker never waits for more answers
+        // than that. Disconnected means the worker is gone and nobody reads this any more.
+        let sent = self.notices[index].try_send(notice);
+        debug_assert!(!matches!(sent, Err(crossbeam_channel::TrySendError::Full(_))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_rings_a_sleeper_once_and_never_one_that_is_awake() {
+        let flag = SleepFlag::default();
+        assert!(!flag.needs_ring());
+        flag.announce();
+        assert!(flag.needs_ring());
+        assert!(!flag.needs_ring());
+        flag.announce();
+        flag.wake();
+        assert!(!flag.needs_ring());
+    }
+
+    /// Two threads, many rounds: after every message either the receiver saw it before blocking,
+    /// or a bell was rung. The "ring" is a channel, so a lost wake-up would hang (and fail) here.
+    #[test]
+    fn no_wake_up_is_lost_between_announce_and_block() {
+        const ROUNDS: u32 = 200_000;
+        let flag = Arc::new(SleepFlag::default());
+        let (put, lane) = bounded::<u32>(16);
+        let (ring, bell) = bounded::<()>(1);
+        let sender_flag = flag.clone();
+        let sender = std::thread::spawn(move || {
+            for round in 0..ROUNDS {
+                put.send(round).expect("the receiver lives");
+                if sender_flag.needs_ring() {
+                    ring.send(()).expect("the receiver lives");
+                }
+            }
+        });
+        let mut seen = 0;
+        while seen < ROUNDS {
+            while let Ok(round) = lane.try_recv() {
+                assert_eq!(round, seen);
+                seen += 1;
+            }
+            if seen == ROUNDS {
+                break;
+            }
+            flag.announce();
+            if lane.is_empty() {
+                bell.recv_timeout(std::time::Duration::from_secs(20)).expect("a wake-up was lost");
+            } else if !flag.0.swap(false, Ordering::Relaxed) {
+                bell.recv().expect("the sender that cleared the flag rings");
+            }
+        }
+        sender.join().expect("the sender finishes");
+    }
+}

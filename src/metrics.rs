@@ -1,1 +1,150 @@
-//! Placeholder.
+//! Counters of one worker: plain memory that only its worker writes, so that a scrape costs the
+//! hot path nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::reason::CloseReason;
+
+/// A number with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes away; only the owning thread may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets; only the owning thread may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// As it is now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long things took: counts in buckets of powers of two microseconds.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; Self::BUCKETS],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Buckets: up to 1, 2, 4, ... µs; the last one takes all above (2 s).
+    pub const BUCKETS: usize = 22;
+
+    /// Notes one duration.
+    pub fn observe_us(&self, us: u64) {
+        let bucket = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
+        self.buckets[bucket.min(Self::BUCKETS - 1)].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Upper bounds in seconds and the count in each bucket (not cumulative).
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        let bound = |place: usize| (1u64 << place) as f64 / 1e6;
+        self.buckets.iter().enumerate().map(move |(place, n)| (bound(place), n.value()))
+    }
+
+    /// All durations together, in seconds.
+    pub fn sum_s(&self) -> f64 {
+        self.sum_us.value() as f64 / 1e6
+    }
+}
+
+/// What a worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Connections accepted.
+    pub accepts: Counter,
+    /// Connections open now, by what they are: HTTP, SSE, WebSocket.
+    pub open: [Counter; 3],
+    /// Connections ended, by `CloseReason::index`.
+    pub closes: [Counter; CloseReason::LABELS.len()],
+    /// Connections refused: no slot, too many from one address, arriving too fast.
+    pub refused: [Counter; 3],
+    /// Requests answered.
+    pub requests: Counter,
+    /// Requests answered with an error status.
+    pub request_errors: Counter,
+    /// Events this worker's connections published.
+    pub published: Counter,
+    /// Publishes refused.
+    pub publish_refusals: Counter,
+    /// Events handed to subscribers' sockets.
+    pub deliveries: Counter,
+    /// Sends to live subscribers.
+    pub sends_live: Counter,
+    /// Sends to all others.
+    pub sends_explicit: Counter,
+    /// Sends a socket did not take whole.
+    pub sends_short: Counter,
+    /// Bytes handed to sockets.
+    pub bytes_out: Counter,
+    /// Bytes received.
+    pub bytes_in: Counter,
+    /// Joins with a cursor.
+    pub replays: Counter,
+    /// Gaps told, by reason: evicted, epoch, overrun.
+    pub gaps_evicted: Counter,
+    /// See `gaps_evicted`.
+    pub gaps_epoch: Counter,
+    /// See `gaps_evicted`.
+    pub gaps_overrun: Counter,
+    /// Connections cut as slow.
+    pub slow_disconnects: Counter,
+    /// Subscribers that are live now.
+    pub live: Counter,
+    /// Subscriptions (of live and explicit subscribers) now.
+    pub subscriptions: Counter,
+    /// Channels with a replica here.
+    pub channels: Counter,
+    /// Heartbeats sent.
+    pub heartbeats: Counter,
+    /// Turns taken.
+    pub turns: Counter,
+    /// Time of the last turn on the worker's clock, in milliseconds.
+    pub turned_at_ms: Counter,
+    /// Notices that waited in the lane when the turn began.
+    pub lane_depth: Counter,
+    /// How long turns took, without the sleep.
+    pub turn_time: Histogram,
+    /// From an event's place in the log to its hand-out here.
+    pub delivery_lag: Histogram,
+    /// From the driver: see `ring::DriverStats`.
+    pub ring_sq_full: Counter,
+    /// See `ring::DriverStats`.
+    pub ring_cq_overflows: Counter,
+    /// See `ring::DriverStats`.
+    pub ring_no_buffers: Counter,
+    /// See `ring::DriverStats`.
+    pub ring_stale: Counter,
+    /// See `ring::DriverStats`.
+    pub ring_enters: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_lands_in_the_first_bucket_that_bounds_it() {
+        let histogram = Histogram::default();
+        for us in [0, 1, 2, 3, 4, 5, 1_000_000, u64::MAX / 2] {
+            histogram.observe_us(us);
+        }
+        let counts: Vec<u64> = histogram.buckets().map(|(_, n)| n).collect();
+        assert_eq!(counts[..4], [2, 1, 2, 1]);
+        assert_eq!(counts[20], 1);
+        assert_eq!(counts[21], 1);
+    }
+}

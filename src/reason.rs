@@ -1,1 +1,157 @@
-//! Placeholder.
+//! Closed lists of why: every connection that ends has one close reason, every refusal one name.
+
+use crate::log::message::{GapReason, Refusal};
+use crate::proto::http::response::Status;
+use crate::proto::ws::close::{CloseCode, Violation};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The last response said `Connection: close` and is sent.
+    Answered,
+    /// The peer closed.
+    PeerClosed,
+    /// The connection broke.
+    PeerGone,
+    /// Nothing was heard for a heartbeat after a ping.
+    PeerDead,
+    /// No request came in time on an idle connection.
+    IdleTimeout,
+    /// The head of a request did not come in time (408).
+    HeadTimeout,
+    /// The body of a request made no progress (408).
+    BodyTimeout,
+    /// The request broke the protocol.
+    BadRequest,
+    /// The WebSocket peer broke the protocol or a limit.
+    Violation(Violation),
+    /// The reader was slower than its channel and the policy is `disconnect`.
+    SlowConsumer,
+    /// Events were lost and a bare WebSocket has no other way to tell.
+    Gap,
+    /// Its token ran out.
+    TokenExpired,
+    /// Its token no longer opens what it is subscribed to.
+    Denied,
+    /// No room: connections, address or rate limit.
+    Refused,
+    /// The log refused (lanes full, memory).
+    Overloaded,
+    /// The closing handshake took too long.
+    CloseTimeout,
+    /// An operator cut it by its id.
+    Operator,
+    /// The server goes away.
+    Drain,
+}
+
+impl CloseReason {
+    /// Labels in the order of [`CloseReason::index`].
+    pub const LABELS: [&'static str; 18] = [
+        "answered",
+        "peer_closed",
+        "peer_gone",
+        "peer_dead",
+        "idle_timeout",
+        "head_timeout",
+        "body_timeout",
+        "bad_request",
+        "violation",
+        "slow_consumer",
+        "gap",
+        "token_expired",
+        "denied",
+        "refused",
+        "overloaded",
+        "close_timeout",
+        "operator",
+        "drain",
+    ];
+
+    /// Place in tables, as in [`CloseReason::LABELS`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Answered => 0,
+            Self::PeerClosed => 1,
+            Self::PeerGone => 2,
+            Self::PeerDead => 3,
+            Self::IdleTimeout => 4,
+            Self::HeadTimeout => 5,
+            Self::BodyTimeout => 6,
+            Self::BadRequest => 7,
+            Self::Violation(_) => 8,
+            Self::SlowConsumer => 9,
+            Self::Gap => 10,
+            Self::TokenExpired => 11,
+            Self::Denied => 12,
+            Self::Refused => 13,
+            Self::Overloaded => 14,
+            Self::CloseTimeout => 15,
+            Self::Operator => 16,
+            Self::Drain => 17,
+        }
+    }
+
+    /// What the close frame of a WebSocket says.
+    pub fn close_frame(self) -> (CloseCode, &'static str) {
+        match self {
+            Self::Answered | Self::PeerClosed | Self::PeerGone | Self::CloseTimeout => {
+                (CloseCode::NORMAL, "")
+            }
+            Self::PeerDead | Self::IdleTimeout | Self::HeadTimeout | Self::BodyTimeout => {
+                (CloseCode::GOING_AWAY, "timeout")
+            }
+            Self::BadRequest => (CloseCode::PROTOCOL_ERROR, "bad request"),
+            Self::Violation(violation) => (violation.code(), violation.reason()),
+            Self::SlowConsumer => (CloseCode::TRY_AGAIN, "slow consumer"),
+            Self::Gap => (CloseCode::GAP, "gap"),
+            Self::TokenExpired => (CloseCode::TOKEN_EXPIRED, "token expired"),
+            Self::Denied => (CloseCode::POLICY, "denied"),
+            Self::Refused | Self::Overloaded => (CloseCode::TRY_AGAIN, "overloaded"),
+            Self::Operator => (CloseCode::POLICY, "closed by the operator"),
+            Self::Drain => (CloseCode::RESTART, "restart"),
+        }
+    }
+}
+
+impl GapReason {
+    /// As told to clients.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Epoch => "epoch",
+            Self::Overrun => "overrun",
+        }
+    }
+}
+
+impl Refusal {
+    /// What an HTTP publisher or subscriber is answered.
+    pub fn status(self) -> Status {
+        match self {
+            Self::Busy | Self::Memory | Self::Channels => Status::ServiceUnavailable,
+            Self::Rate => Status::TooManyRequests,
+        }
+    }
+
+    /// The error's code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Memory => "history_full",
+            Self::Channels => "too_many_channels",
+            Self::Rate => "publish_rate",
+        }
+    }
+
+    /// The error's message.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Busy => "a subscriber's worker is behind; nothing was published, try again",
+            Self::Memory => "the event does not fit the history's memory; nothing was published",
+            Self::Channels => "the number of channels is at its limit",
+            Self::Rate => "the channel's publish rate is exceeded; nothing was published",
+        }
+    }
+}

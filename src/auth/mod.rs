@@ -1,1 +1,240 @@
-//! Placeholder.
+//! Access control: who may subscribe and publish, and which web pages may try.
+//!
+//! A [`Gate`] is built from [`AuthSettings`], never changes, and is shared by all workers; a reload
+//! builds another. A request goes through [`Gate::admit`], which checks the page's origin, finds
+//! the credential that counts, and answers with a [`Grant`] or a [`Denied`]. Nothing here opens a
+//! socket or reads a clock; files are read only while a gate is built.
+//!
+//! Secrets stay inside: every type that holds one prints itself without, and no error quotes one.
+
+pub mod cli;
+mod credentials;
+mod denied;
+mod grant;
+mod keys;
+mod origin;
+mod publish_keys;
+mod settings;
+mod source;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use credentials::{Credentials, bearer_entry};
+pub use denied::Denied;
+pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
+pub use keys::KEYS_MAX;
+pub use origin::{CORS_PREFLIGHT, OriginVerdict, RequestKind};
+pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
+pub use settings::{
+    Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, Expiry, KeySource,
+    Leeway, PublishKeySettings, QueryToken, SecretText,
+};
+pub use source::{Env, KEY_FILE_BYTES_MAX};
+pub use token::{LEEWAY_S_MAX, TOKEN_BYTES_MAX};
+
+use credentials::Presented;
+use keys::KeyRing;
+use origin::{Openness, OriginRules};
+use publish_keys::PublishKeys;
+use token::ClaimRules;
+
+/// All rules of access, ready to be applied.
+pub struct Gate {
+    openness: Openness,
+    /// What needs no credentials: all of an open gate, `anonymous` of a guarded one.
+    everybody: Arc<Grant>,
+    anonymous: Anonymous,
+    keys: KeyRing,
+    rules: ClaimRules,
+    publish_keys: PublishKeys,
+    cookie: Option<Box<str>>,
+    query_token: QueryToken,
+    origins: OriginRules,
+}
+
+/// What becomes of a request without credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anonymous {
+    /// It has the rights of everybody.
+    Admitted,
+    /// Everybody has no rights, so it is asked for credentials.
+    Refused,
+}
+
+/// What a request wants, for [`Gate::admit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// A WebSocket upgrade.
+    WebSocket,
+    /// Anything else.
+    Http,
+}
+
+impl Gate {
+    /// A gate without keys: everyone may do everything. Fit for loopback; the server refuses to
+    /// listen on other addresses with it unless told `--open`.
+    pub fn open() -> Self {
+        Self::from_settings(&AuthSettings::default(), &|_| None)
+            .expect("default settings name no key, file or origin that could be wrong")
+    }
+
+    /// Builds a gate, reading key files and environment variables. The error names the setting and
+    /// the file, what is wrong and how to cure it, and no key material.
+    pub fn from_settings(settings: &AuthSettings, env: Env<'_>) -> Result<Self, AuthConfigError> {
+        if settings.leeway_s.0 > LEEWAY_S_MAX {
+            return Err(AuthConfigError::new("auth.leeway_s", AuthFault::LeewayTooLong));
+        }
+        if settings.cookie.as_deref().is_some_and(|name| !credentials::is_cookie_name(name)) {
+            return Err(AuthConfigError::new("auth.cookie", AuthFault::BadCookieName));
+        }
+        let keys = KeyRing::load(settings, env)?;
+        if keys.is_empty() {
+            source::refuse_token_settings(settings)?;
+        }
+        let is_open =
+            keys.is_empty() && settings.publish_keys.is_empty() && settings.anonymous.is_none();
+        let everybody = match &settings.anonymous {
+            Some(anonymous) => anonymous_grant(anonymous)?,
+            None if is_open => Grant::everything(),
+            None => Grant::new(Patterns::default(), Patterns::default()),
+        };
+        let anonymous =
+            if everybody.is_useless() { Anonymous::Refused } else { Anonymous::Admitted };
+        let everybody = Arc::new(everybody);
+        let publish_keys = PublishKeys::load(&settings.publish_keys, &everybody, env)?;
+        let openness = if is_open { Openness::Open } else { Openness::Guarded };
+        Ok(Self {
+            openness,
+            everybody,
+            anonymous,
+            keys,
+            rules: ClaimRules::from(settings),
+            publish_keys,
+            cookie: settings.cookie.as_deref().map(Box::from),
+            query_token: settings.query_token,
+            origins: OriginRules::new(openness, &settings.origins)?,
+        })
+    }
+
+    /// Whether everyone may do everything.
+    pub fn is_open(&self) -> bool {
+        self.openness == Openness::Open
+    }
+
+    /// Lets a request in or not: the origin is checked first, then the credentials.
+    ///
+    /// `origin` and `host` are the values of those headers.
+    pub fn admit(
+        &self,
+        access: Access,
+        credentials: &Credentials<'_>,
+        origin: Option<&[u8]>,
+        host: Option<&[u8]>,
+        now_unix_s: u64,
+    ) -> Result<Arc<Grant>, Denied> {
+        let presented = self.presented(credentials)?;
+        let kind = match (access, presented) {
+            (Access::WebSocket, _) => RequestKind::WebSocket,
+            (Access::Http, Presented::Nothing) => RequestKind::Plain,
+            (Access::Http, _) => RequestKind::Credentialed,
+        };
+        if !self.origins.verdict(kind, origin, host).is_allowed() {
+            return Err(Denied::OriginForbidden);
+        }
+        self.grant_for(presented, now_unix_s)
+    }
+
+    /// Only the credentials of a request, for where no browser can be on the other side.
+    pub fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+        now_unix_s: u64,
+    ) -> Result<Arc<Grant>, Denied> {
+        self.grant_for(self.presented(credentials)?, now_unix_s)
+    }
+
+    /// A token by itself, as in the refresh of a running connection.
+    pub fn authenticate_token(&self, token: &str, now_unix_s: u64) -> Result<Arc<Grant>, Denied> {
+        let token = if self.is_open() { Presented::Nothing } else { Presented::Token(token) };
+        self.grant_for(token, now_unix_s)
+    }
+
+    /// Only the origin of a request.
+    pub fn origin_verdict(
+        &self,
+        kind: RequestKind,
+        origin: Option<&[u8]>,
+        host: Option<&[u8]>,
+    ) -> OriginVerdict {
+        self.origins.verdict(kind, origin, host)
+    }
+
+    /// The CORS header lines, each with its line end, of a response to a page of this origin. A
+    /// preflight's answer adds [`CORS_PREFLIGHT`].
+    ///
+    /// A listed origin is named exactly, with credentials and `Vary`; any other gets none. Only an
+    /// open gate without a list answers `*`, and then without credentials. The text comes from the
+    /// settings, never from the request.
+    pub fn cors_headers(&self, origin: Option<&[u8]>) -> &[u8] {
+        self.origins.cors_headers(origin)
+    }
+
+    /// The credential that counts. An open gate looks at none: old cookies must not shut out
+    /// anyone whom nothing at all would let in.
+    fn presented<'a>(&self, credentials: &Credentials<'a>) -> Result<Presented<'a>, Denied> {
+        if self.is_open() {
+            return Ok(Presented::Nothing);
+        }
+        credentials.pick(self.cookie.as_deref(), self.query_token)
+    }
+
+    fn grant_for(&self, presented: Presented<'_>, now_unix_s: u64) -> Result<Arc<Grant>, Denied> {
+        match presented {
+            Presented::Nothing => match self.anonymous {
+                Anonymous::Admitted => Ok(Arc::clone(&self.everybody)),
+                Anonymous::Refused => Err(Denied::MissingCredentials),
+            },
+            Presented::TokenOrPublishKey(text) if token::has_token_shape(text.as_bytes()) => {
+                self.token_grant(text, now_unix_s)
+            }
+            Presented::Token(token) => self.token_grant(token, now_unix_s),
+            Presented::TokenOrPublishKey(key) | Presented::PublishKey(key) => {
+                self.publish_key_grant(key)
+            }
+        }
+    }
+
+    fn token_grant(&self, token: &str, now_unix_s: u64) -> Result<Arc<Grant>, Denied> {
+        let grant = token::check(token, &self.keys, &self.rules, now_unix_s)?;
+        Ok(Arc::new(grant.on_top_of(Arc::clone(&self.everybody))))
+    }
+
+    fn publish_key_grant(&self, key: &str) -> Result<Arc<Grant>, Denied> {
+        if self.publish_keys.is_empty() {
+            return Err(Denied::MalformedCredentials);
+        }
+        self.publish_keys.find(key.as_bytes()).map(Arc::clone).ok_or(Denied::UnknownPublishKey)
+    }
+}
+
+fn anonymous_grant(settings: &AnonymousSettings) -> Result<Grant, AuthConfigError> {
+    let parse = |setting: &str, texts: &[String]| {
+        Patterns::parse(texts).map_err(|bad| AuthConfigError::new(setting, bad.into()))
+    };
+    let subscribe = parse("auth.anonymous.subscribe", &settings.subscribe)?;
+    let publish = parse("auth.anonymous.publish", &settings.publish)?;
+    Ok(Grant::new(subscribe, publish))
+}
+
+impl fmt::Debug for Gate {
+    /// How strict it is and how many keys it has; no key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("openness", &self.openness)
+            .field("keys", &self.keys)
+            .field("publish_keys", &self.publish_keys)
+            .finish_non_exhaustive()
+    }
+}

@@ -106,6 +106,9 @@ pub enum Notice {
         ticket: u32,
         /// What became of it.
         outcome: Published,
+        /// The publications that were not accepted, from the refused one on: they may be tried
+        /// again.
+        unaccepted: Vec<Publication>,
     },
     /// Answer to `Describe`.
     Described {

@@ -1,4 +1,27 @@
 //! The log: the one order of all events, its history, and who wants to hear of what. Sans-IO.
+//!
+//! [`Sequencer`] takes requests and gives notices; everything else here is a part of it. A channel
+//! is found once per publication, an event is allocated once, and every worker with interest gets
+//! the same `Arc`.
 
+mod channel;
 pub mod event;
+pub mod hash;
+pub mod history;
+mod interest;
+mod list;
 pub mod message;
+mod paged;
+pub mod policy;
+mod publish;
+pub mod sequencer;
+pub mod stats;
+pub mod tombstone;
+
+pub use hash::SharedHasher;
+pub use policy::{LogSettings, Policies, Policy};
+pub use sequencer::{Outlet, Sequencer};
+pub use stats::{ChannelPage, LogCounters, LogStats};
+
+#[cfg(test)]
+mod tests;

@@ -6,4 +6,5 @@ pub mod envelope;
 pub mod http;
 pub mod name;
 pub mod sse;
+pub mod variant;
 pub mod ws;

@@ -1,1 +1,273 @@
-//! Placeholder.
+//! Names of channels, and patterns over them.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::http::query::next_byte;
+
+/// Longest channel name, decoded, in bytes.
+pub const NAME_BYTES_MAX: usize = 200;
+
+/// Why a channel name is refused; 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NameError {
+    /// A byte other than `A-Za-z0-9-._~:@!$`.
+    Byte,
+    /// `.` or `..`: clients resolve these away before they send a path.
+    Dots,
+    /// No byte at all.
+    Empty,
+    /// A `%` that two hexadecimal digits do not follow.
+    Percent,
+    /// More than [`NAME_BYTES_MAX`] bytes.
+    TooLong,
+}
+
+impl NameError {
+    /// The `code` in the JSON of the answer, the same for all of them.
+    pub fn code(self) -> &'static str {
+        "channel_name_invalid"
+    }
+
+    /// The `message` in the JSON of the answer.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Byte => "a channel name may only have A-Z a-z 0-9 - . _ ~ : @ ! $",
+            Self::Dots => "a channel can't be named . or ..",
+            Self::Empty => "the channel name is empty",
+            Self::Percent => "a % in the channel name is not followed by two hex digits",
+            Self::TooLong => "the channel name exceeds 200 bytes",
+        }
+    }
+}
+
+/// Checks a channel name that is already decoded.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn channel_name(decoded: &[u8]) -> Result<&str, NameError> {
+    match decoded {
+        [] => return Err(NameError::Empty),
+        b"." | b".." => return Err(NameError::Dots),
+        _ if decoded.len() > NAME_BYTES_MAX => return Err(NameError::TooLong),
+        _ if !decoded.iter().all(|&byte| NAME_BYTES[usize::from(byte)]) => {
+            return Err(NameError::Byte);
+        }
+        _ => {}
+    }
+    // All of it is ASCII.
+    std::str::from_utf8(decoded).map_err(|_| NameError::Byte)
+}
+
+/// Decodes and checks a channel name that is a segment of a path (`+` is no space there). `buffer`
+/// is only used when something is percent-encoded.
+///
+/// # Errors
+/// The first rule it breaks.
+pub fn channel_segment<'a>(
+    segment: &'a str,
+    buffer: &'a mut [u8; NAME_BYTES_MAX],
+) -> Result<&'a str, NameError> {
+    if memchr::memchr(b'%', segment.as_bytes()).is_none() {
+        return channel_name(segment.as_bytes());
+    }
+    let mut rest = segment.as_bytes();
+    let mut length = 0;
+    while let Some((byte, after)) = next_byte(rest).map_err(|_| NameError::Percent)? {
+        *buffer.get_mut(length).ok_or(NameError::TooLong)? = byte;
+        length += 1;
+        rest = after;
+    }
+    channel_name(&buffer[..length])
+}
+
+const NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(
+            byte as u8,
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9'
+                | b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'!' | b'$'
+        );
+        byte += 1;
+    }
+    table
+};
+
+/// Why a pattern is refused: the operator's or token issuer's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PatternError {
+    /// What is not the star is no channel name.
+    Name(NameError),
+    /// A `*` that is neither the whole pattern nor its end behind a `:`.
+    Star,
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name(error) => error.message(),
+            Self::Star => "a * must be the whole pattern or stand at its end behind a :",
+        })
+    }
+}
+
+impl std::error::Error for PatternError {}
+
+/// Which channels something holds for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pattern(Form);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    /// `*`
+    All,
+    /// `user:42:*`, kept as `user:42:`.
+    Below(Box<str>),
+    /// One name.
+    Exact(Box<str>),
+}
+
+impl Pattern {
+    /// Reads a name, `*` (every channel), or a prefix that ends in `:*` (every channel below it:
+    /// `user:42:*` holds for `user:42:x` and `user:42:x:y`, not for `user:42`).
+    ///
+    /// # Errors
+    /// A `*` anywhere else, or what is left of it is no channel name.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if text == "*" {
+            return Ok(Self(Form::All));
+        }
+        let (name, is_prefix) = match text.strip_suffix('*') {
+            Some(prefix) if prefix.ends_with(':') => (prefix, true),
+            Some(_) => return Err(PatternError::Star),
+            None => (text, false),
+        };
+        if name.contains('*') {
+            return Err(PatternError::Star);
+        }
+        let name = channel_name(name.as_bytes()).map_err(PatternError::Name)?;
+        Ok(Self(if is_prefix { Form::Below(name.into()) } else { Form::Exact(name.into()) }))
+    }
+
+    /// Whether it holds for this channel.
+    pub fn matches(&self, name: &str) -> bool {
+        match &self.0 {
+            Form::All => true,
+            Form::Below(prefix) => name.len() > prefix.len() && name.starts_with(&**prefix),
+            Form::Exact(exact) => name == &**exact,
+        }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = PatternError;
+
+    fn try_from(text: String) -> Result<Self, PatternError> {
+        Self::parse(&text)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::All => f.write_str("*"),
+            Form::Below(prefix) => write!(f, "{prefix}*"),
+            Form::Exact(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_only_its_alphabet_and_its_length() {
+        const ALPHABET: &[u8] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:@!$";
+        for byte in 0..=u8::MAX {
+            let expected = ALPHABET.contains(&byte);
+            assert_eq!(channel_name(&[b'a', byte]).is_ok(), expected, "{byte:#x}");
+        }
+        assert_eq!(channel_name(b""), Err(NameError::Empty));
+        assert!(channel_name(&[b'a'; NAME_BYTES_MAX]).is_ok());
+        assert_eq!(channel_name(&[b'a'; NAME_BYTES_MAX + 1]), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn names_that_clients_resolve_away_are_refused() {
+        assert_eq!(channel_name(b"."), Err(NameError::Dots));
+        assert_eq!(channel_name(b".."), Err(NameError::Dots));
+        assert_eq!(channel_name(b"..."), Ok("..."));
+        assert_eq!(channel_segment("%2e%2E", &mut [0; NAME_BYTES_MAX]), Err(NameError::Dots));
+    }
+
+    #[test]
+    fn a_segment_is_decoded_once() {
+        for (segment, expected) in [
+            ("news", Ok("news")),
+            ("user%3A42", Ok("user:42")),
+            ("%6e%65ws", Ok("news")),
+            ("%2541", Err(NameError::Byte)),
+            ("a%2Fb", Err(NameError::Byte)),
+            ("a+b", Err(NameError::Byte)),
+            ("a%", Err(NameError::Percent)),
+            ("a%4", Err(NameError::Percent)),
+            ("a%4x", Err(NameError::Percent)),
+            ("%00", Err(NameError::Byte)),
+            ("", Err(NameError::Empty)),
+        ] {
+            assert_eq!(channel_segment(segment, &mut [0; NAME_BYTES_MAX]), expected, "{segment}");
+        }
+        let longest = "%61".repeat(NAME_BYTES_MAX);
+        assert!(channel_segment(&longest, &mut [0; NAME_BYTES_MAX]).is_ok());
+        let longer = longest + "a";
+        let mut buffer = [0; NAME_BYTES_MAX];
+        assert_eq!(channel_segment(&longer, &mut buffer), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn a_pattern_holds_for_what_lies_below_it() {
+        for (pattern, inside, outside) in [
+            ("*", &["a", "user:42", ":"][..], &[][..]),
+            ("news", &["news"], &["new", "news2", "news:a", "News"]),
+            (
+                "user:42:*",
+                &["user:42:x", "user:42:x:y", "user:42::"],
+                &["user:42", "user:42:", "user:4", "user:43:x", "user:421:x", "xuser:42:x"],
+            ),
+            (":*", &[":a", "::"], &["a", ":"]),
+        ] {
+            let parsed = Pattern::parse(pattern).expect("a pattern");
+            assert_eq!(parsed.to_string(), pattern);
+            for name in inside {
+                assert!(parsed.matches(name), "{pattern} {name}");
+            }
+            for name in outside {
+                assert!(!parsed.matches(name), "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_star_elsewhere_is_an_error() {
+        for pattern in ["**", "a*", "a:**", "*:a", "a:*:b", "*a", "a*:*", "a.*"] {
+            assert_eq!(Pattern::parse(pattern), Err(PatternError::Star), "{pattern}");
+        }
+        assert_eq!(Pattern::parse(""), Err(PatternError::Name(NameError::Empty)));
+        assert_eq!(Pattern::parse("a b"), Err(PatternError::Name(NameError::Byte)));
+        let long = "a".repeat(NAME_BYTES_MAX) + ":*";
+        assert_eq!(Pattern::parse(&long), Err(PatternError::Name(NameError::TooLong)));
+    }
+
+    #[test]
+    fn a_pattern_is_read_from_json_text() {
+        assert!(serde_json::from_str::<Pattern>("\"a:*\"").is_ok_and(|it| it.matches("a:b")));
+        let error = serde_json::from_str::<Pattern>("\"a*\"").expect_err("a stray star");
+        assert!(error.to_string().contains("behind a :"), "{error}");
+    }
+}

@@ -1,1 +1,106 @@
-//! Placeholder.
+//! Server-Sent Events (WHATWG HTML, section "Server-sent events"): the response head, events,
+//! gaps, heartbeats.
+//!
+//! One line ending in the data is one line ending in what the browser hands on: CR, LF and CRLF all
+//! become LF, because the format knows no other. Empty data is dispatched too: a `data:` line
+//! appends an LF to the browser's buffer, the buffer is therefore not empty at the blank line, and
+//! that LF is taken off again.
+
+use super::cursor::EventId;
+use super::data::{Data, EventView};
+use super::envelope::{self, GapView, json};
+
+/// A comment: proxies and clients see that the stream lives, no event is dispatched.
+pub const HEARTBEAT: &[u8] = b":\n\n";
+
+/// Appends the head of a stream's response. The body has no length and ends with the connection:
+/// chunks would cost every event a header and its copy. `extra_headers` are whole lines, each with
+/// its CRLF.
+pub fn write_head(out: &mut Vec<u8>, extra_headers: &[u8]) {
+    out.extend_from_slice(
+        b"HTTP/1.1 200 OK\r\n\
+          Content-Type: text/event-stream\r\n\
+          Cache-Control: no-cache, no-transform\r\n\
+          X-Accel-Buffering: no\r\n\
+          X-Content-Type-Options: nosniff\r\n\
+          Connection: close\r\n",
+    );
+    out.extend_from_slice(extra_headers);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the first bytes of a stream: they open it in the client before any event comes, and
+/// tell it how long to wait before it reconnects.
+pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32) {
+    out.extend_from_slice(b": pushline\nretry: ");
+    out.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends an event whose `data:` is the payload itself; bytes as base64.
+pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
+    write_fields(out, event.id, event.event_type);
+    match event.data {
+        Data::Text(text) | Data::Json(text) => write_data(out, text.as_bytes()),
+        Data::Binary(bytes) => {
+            out.extend_from_slice(b"data: ");
+            json::write_base64(out, bytes);
+            out.push(b'\n');
+        }
+    }
+    out.push(b'\n');
+}
+
+/// Appends an event whose `data:` is the envelope: the same JSON as on a WebSocket, one line.
+pub fn write_event_enveloped(out: &mut Vec<u8>, event: &EventView<'_>) {
+    write_fields(out, event.id, event.event_type);
+    out.extend_from_slice(b"data: ");
+    envelope::write_event(out, event);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends a gap whose `data:` is what was lost.
+pub fn write_gap(out: &mut Vec<u8>, gap: &GapView<'_>) {
+    write_fields(out, gap.id, Some(envelope::GAP_TYPE));
+    out.extend_from_slice(b"data: ");
+    envelope::write_gap_data(out, gap);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends a gap whose `data:` is the envelope.
+pub fn write_gap_enveloped(out: &mut Vec<u8>, gap: &GapView<'_>) {
+    write_fields(out, gap.id, Some(envelope::GAP_TYPE));
+    out.extend_from_slice(b"data: ");
+    envelope::write_gap(out, gap);
+    out.extend_from_slice(b"\n\n");
+}
+
+fn write_fields(out: &mut Vec<u8>, id: EventId, event_type: Option<&str>) {
+    out.extend_from_slice(b"id: ");
+    id.write(out);
+    out.push(b'\n');
+    if let Some(event_type) = event_type {
+        // A type is checked when it comes in; a line end here would forge fields.
+        debug_assert!(memchr::memchr2(b'\n', b'\r', event_type.as_bytes()).is_none());
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(event_type.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// A `data:` line per line. The space after the colon is taken off by the client, so that data
+/// beginning with a space keeps its own.
+fn write_data(out: &mut Vec<u8>, mut data: &[u8]) {
+    while let Some(end) = memchr::memchr2(b'\n', b'\r', data) {
+        write_line(out, &data[..end]);
+        let line_end = if data[end..].starts_with(b"\r\n") { 2 } else { 1 };
+        data = &data[end + line_end..];
+    }
+    write_line(out, data);
+}
+
+fn write_line(out: &mut Vec<u8>, line: &[u8]) {
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(line);
+    out.push(b'\n');
+}

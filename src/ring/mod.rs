@@ -63,11 +63,11 @@ pub struct Batch {
 }
 
 /// Provided buffer that holds received bytes until it is recycled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub u16);
 
 /// Why receiving ended (it is disarmed now).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecvEnd {
     /// The peer sent FIN: it sends no more, but may still read.
     Eof,
@@ -80,7 +80,7 @@ pub enum RecvEnd {
 }
 
 /// What the kernel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Completion {
     /// A connection arrived and lives in this slot. `peer` where the driver was asked for addresses.
     Accepted {

@@ -1,1 +1,130 @@
-//! Placeholder.
+//! A worker: one thread, one ring, its connections and its replicas of their channels.
+//!
+//! [`core`] is the worker without its sockets; the other modules are its parts. [`Worker`] is the
+//! shell that takes it through its turns on a [`Driver`].
+
+pub mod access;
+pub mod channels;
+pub mod core;
+mod deadline;
+mod delivery;
+mod drain;
+mod fanout;
+pub mod http;
+mod notice;
+pub mod order;
+pub mod pending;
+pub mod publish;
+pub mod replica;
+pub mod route;
+pub mod slot;
+mod subscribe;
+mod sweep;
+mod websocket;
+pub mod work;
+
+use std::io;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use self::core::Core;
+use self::order::Order;
+use crate::limits::NOTICES_PER_TURN;
+use crate::mesh::WorkerEnds;
+use crate::ring::{Completion, Driver, Wait};
+
+/// Whether a worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// It does.
+    GoOn,
+    /// It has nothing left to do and was told to end.
+    Done,
+}
+
+/// A worker on its driver.
+#[derive(Debug)]
+pub struct Worker<D> {
+    driver: D,
+    core: Core,
+    ends: WorkerEnds,
+    completions: Vec<Completion>,
+}
+
+impl<D: Driver> Worker<D> {
+    /// Puts the two together.
+    pub fn new(driver: D, core: Core, ends: WorkerEnds) -> Self {
+        Self { driver, core, ends, completions: Vec::new() }
+    }
+
+    /// The core, for tests and the simulation.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Turns until told to stop.
+    ///
+    /// # Errors
+    /// What leaves the ring unusable.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(unix_now_s())? == Turned::GoOn {}
+        Ok(())
+    }
+
+    /// One turn: submit what the last one decided, sleep if there is nothing to do, reap, decide.
+    ///
+    /// # Errors
+    /// What leaves the ring unusable.
+    pub fn turn(&mut self, unix_s: u64) -> io::Result<Turned> {
+        let mut wait = self.core.wait();
+        if wait != Wait::No {
+            self.ends.asleep.announce();
+            if self.ends.has_mail() {
+                wait = Wait::No;
+            }
+        }
+        self.completions.clear();
+        let reaped = self.driver.turn(self.core.batch(), wait, &mut self.completions);
+        self.ends.asleep.wake();
+        reaped?;
+        let began = Instant::now();
+        self.decide(unix_s);
+        self.core.note_turn(began.elapsed(), self.driver.stats());
+        Ok(if self.core.is_done() { Turned::Done } else { Turned::GoOn })
+    }
+
+    fn decide(&mut self, unix_s: u64) {
+        self.core.begin_turn(self.driver.now(), unix_s, &self.completions);
+        for completion in &self.completions {
+            if let Completion::Received { buffer, .. } = *completion {
+                self.core.complete(*completion, self.driver.received(buffer));
+                self.driver.recycle(buffer);
+            } else {
+                self.core.complete(*completion, &[]);
+            }
+        }
+        self.core.note_lane_depth(self.ends.notices.len());
+        for notice in self.ends.notices.try_iter().take(NOTICES_PER_TURN) {
+            self.core.notice(notice);
+        }
+        while let Ok(order) = self.ends.orders.try_recv() {
+            self.core.order(order);
+        }
+        self.core.end_turn();
+    }
+}
+
+/// Seconds since 1970.
+fn unix_now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Core {
+    /// Does what main says.
+    pub fn order(&mut self, order: Order) {
+        match order {
+            Order::Drain => self.begin_drain(),
+            Order::Stop => self.stop(),
+            Order::Gate(gate) => self.gate = gate,
+        }
+    }
+}

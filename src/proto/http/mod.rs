@@ -1,1 +1,12 @@
-//! Placeholder.
+//! HTTP/1.1 (RFC 9112), server side: heads and bodies in, responses out.
+
+pub mod body;
+mod error;
+pub mod head;
+mod interpret;
+pub mod query;
+pub mod response;
+mod scan;
+mod syntax;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Why a request was turned away: a closed list, with what the client is told about it.
+
+use std::fmt;
+
+/// Why access was denied. No variant carries anything the client sent, so printing, logging or
+/// counting one can never leak a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denied {
+    /// Nothing was presented and anonymous access is not allowed.
+    MissingCredentials,
+    /// What was presented cannot be a token or a key: empty, not text, or not three parts.
+    MalformedCredentials,
+    /// Longer than [`super::TOKEN_BYTES_MAX`].
+    CredentialsTooLong,
+    /// The cookie came more than once. A sibling domain can add a second one, so neither is taken.
+    AmbiguousCookie,
+    /// A token in the URL while `query_token` is disabled.
+    QueryTokenDisabled,
+    /// `alg` is `none`, unknown, or of no key that is configured.
+    UnsupportedAlgorithm,
+    /// `crit` asks for an extension; none is understood (RFC 7515 section 4.1.11).
+    UnsupportedExtension,
+    /// `kid` names a key that is not configured.
+    UnknownKey,
+    /// No key that may be tried made this signature.
+    BadSignature,
+    /// `exp` has passed.
+    Expired,
+    /// `nbf` has not come yet.
+    NotYetValid,
+    /// There is no `exp`, and one is required.
+    MissingExpiry,
+    /// `aud` is missing or names somebody else.
+    WrongAudience,
+    /// `iss` is missing or not a trusted issuer.
+    WrongIssuer,
+    /// The claims are not JSON of the documented shape.
+    BadClaims,
+    /// A pattern in the claims is not a channel, `*`, or something ending in `:*`.
+    BadPattern,
+    /// Not one of the publish keys.
+    UnknownPublishKey,
+    /// Known, but this channel may not be subscribed to.
+    SubscribeForbidden,
+    /// Known, but this channel may not be published to.
+    PublishForbidden,
+    /// A web page of an origin that is not allowed.
+    OriginForbidden,
+}
+
+impl Denied {
+    /// The stable name used in error bodies, logs and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::MissingCredentials => "credentials_missing",
+            Self::MalformedCredentials => "credentials_malformed",
+            Self::CredentialsTooLong => "credentials_too_long",
+            Self::AmbiguousCookie => "cookie_ambiguous",
+            Self::QueryTokenDisabled => "query_token_disabled",
+            Self::UnsupportedAlgorithm => "token_algorithm",
+            Self::UnsupportedExtension => "token_extension",
+            Self::UnknownKey => "token_key_unknown",
+            Self::BadSignature => "token_signature",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::MissingExpiry => "token_without_expiry",
+            Self::WrongAudience => "token_audience",
+            Self::WrongIssuer => "token_issuer",
+            Self::BadClaims => "token_claims",
+            Self::BadPattern => "token_pattern",
+            Self::UnknownPublishKey => "publish_key_unknown",
+            Self::SubscribeForbidden => "subscribe_forbidden",
+            Self::PublishForbidden => "publish_forbidden",
+            Self::OriginForbidden => "origin_forbidden",
+        }
+    }
+
+    /// 401 if other credentials could help, 403 if these are known and not enough.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::SubscribeForbidden | Self::PublishForbidden | Self::OriginForbidden => 403,
+            Self::MissingCredentials
+            | Self::MalformedCredentials
+            | Self::CredentialsTooLong
+            | Self::AmbiguousCookie
+            | Self::QueryTokenDisabled
+            | Self::UnsupportedAlgorithm
+            | Self::UnsupportedExtension
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::MissingExpiry
+            | Self::WrongAudience
+            | Self::WrongIssuer
+            | Self::BadClaims
+            | Self::BadPattern
+            | Self::UnknownPublishKey => 401,
+        }
+    }
+
+    /// A sentence for the client: plain ASCII without quotes, so it fits JSON and a header as is.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::MissingCredentials => "a token or key is required",
+            Self::MalformedCredentials => "this is neither a token nor a key",
+            Self::CredentialsTooLong => "the token or key is too long",
+            Self::AmbiguousCookie => "the session cookie was sent more than once",
+            Self::QueryTokenDisabled => "tokens in the URL are not accepted here",
+            Self::UnsupportedAlgorithm => "no key is configured for the algorithm of this token",
+            Self::UnsupportedExtension => "the token needs an extension that is not understood",
+            Self::UnknownKey => "the token names a key that is not configured",
+            Self::BadSignature => "the signature of the token is not valid",
+            Self::Expired => "the token has expired",
+            Self::NotYetValid => "the token is not valid yet",
+            Self::MissingExpiry => "the token has no exp claim and one is required",
+            Self::WrongAudience => "the token is for another audience",
+            Self::WrongIssuer => "the token comes from an issuer that is not trusted here",
+            Self::BadClaims => "the claims of the token are malformed",
+            Self::BadPattern => "a channel pattern in the token is malformed",
+            Self::UnknownPublishKey => "the key is not known",
+            Self::SubscribeForbidden => {
+                "these credentials do not allow subscribing to this channel"
+            }
+            Self::PublishForbidden => "these credentials do not allow publishing to this channel",
+            Self::OriginForbidden => "pages of this origin are not allowed",
+        }
+    }
+
+    /// The value of the `WWW-Authenticate` header (RFC 6750 section 3), where one belongs.
+    ///
+    /// A request without credentials gets the bare challenge, as section 3.1 asks. A refused
+    /// origin gets none: no token would change the answer.
+    pub fn www_authenticate(self) -> Option<String> {
+        let error = match self {
+            Self::MissingCredentials => return Some(format!("Bearer realm=\"{REALM}\"")),
+            Self::OriginForbidden => return None,
+            Self::SubscribeForbidden | Self::PublishForbidden => "insufficient_scope",
+            _ => "invalid_token",
+        };
+        let message = self.message();
+        Some(format!(
+            "Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{message}\""
+        ))
+    }
+
+    /// Every variant, for tables of counters and for tests.
+    pub const ALL: [Self; 20] = [
+        Self::MissingCredentials,
+        Self::MalformedCredentials,
+        Self::CredentialsTooLong,
+        Self::AmbiguousCookie,
+        Self::QueryTokenDisabled,
+        Self::UnsupportedAlgorithm,
+        Self::UnsupportedExtension,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::MissingExpiry,
+        Self::WrongAudience,
+        Self::WrongIssuer,
+        Self::BadClaims,
+        Self::BadPattern,
+        Self::UnknownPublishKey,
+        Self::SubscribeForbidden,
+        Self::PublishForbidden,
+        Self::OriginForbidden,
+    ];
+}
+
+/// The protection space named in challenges (RFC 9110 section 11.5).
+const REALM: &str = "pushline";
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Denied {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_denial_has_its_own_code_and_a_message_that_fits_a_header() {
+        let codes: HashSet<_> = Denied::ALL.iter().map(|denied| denied.code()).collect();
+        assert_eq!(codes.len(), Denied::ALL.len());
+        for denied in Denied::ALL {
+            assert!(denied.message().bytes().all(|b| (0x20..0x7f).contains(&b)));
+            assert!(!denied.message().contains(['"', '\\']));
+        }
+    }
+
+    /// RFC 6750 section 3.1: a bare challenge when nothing was sent, else an error code.
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        let challenge = |denied: Denied| denied.www_authenticate().unwrap_or_default();
+        assert_eq!(challenge(Denied::MissingCredentials), "Bearer realm=\"pushline\"");
+        assert_eq!(
+            challenge(Denied::Expired),
+            "Bearer realm=\"pushline\", error=\"invalid_token\", \
+             error_description=\"the token has expired\""
+        );
+        assert!(challenge(Denied::PublishForbidden).contains("error=\"insufficient_scope\""));
+        assert_eq!(Denied::OriginForbidden.www_authenticate(), None);
+    }
+
+    #[test]
+    fn unknown_people_get_401_and_known_ones_403() {
+        let forbidden: Vec<_> = Denied::ALL.into_iter().filter(|d| d.status() == 403).collect();
+        assert_eq!(
+            forbidden,
+            [Denied::SubscribeForbidden, Denied::PublishForbidden, Denied::OriginForbidden]
+        );
+        assert!(Denied::ALL.iter().all(|d| matches!(d.status(), 401 | 403)));
+    }
+}

@@ -1,0 +1,208 @@
+//! What an authenticated client may do.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Denied;
+use crate::proto::name::Pattern;
+
+/// Patterns in one list of a token or a key. A token of the longest length could otherwise unfold
+/// into thousands of small allocations held for as long as its connection lives.
+pub const PATTERNS_PER_LIST_MAX: usize = 128;
+
+/// The channels one list of patterns covers.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns(Box<[Pattern]>);
+
+/// Why a list of patterns was not taken. The text itself stays out: it may come from a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadPatterns {
+    /// More than [`PATTERNS_PER_LIST_MAX`]; the issuer should use a prefix.
+    TooMany,
+    /// One is not an exact channel, `*`, or something ending in `:*`. Its place counts from 0.
+    Malformed {
+        /// Index of the first bad pattern.
+        index: usize,
+    },
+}
+
+impl Patterns {
+    /// Parses every pattern, or none.
+    pub fn parse<T: AsRef<str>>(texts: &[T]) -> Result<Self, BadPatterns> {
+        if texts.len() > PATTERNS_PER_LIST_MAX {
+            return Err(BadPatterns::TooMany);
+        }
+        let parse = |(index, text): (usize, &T)| {
+            Pattern::parse(text.as_ref()).map_err(|_| BadPatterns::Malformed { index })
+        };
+        texts.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The pattern `*`: every channel.
+    pub fn all() -> Self {
+        Self::parse(&["*"]).expect("`*` is a pattern")
+    }
+
+    /// Whether any pattern covers the channel.
+    pub fn matches(&self, channel: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(channel))
+    }
+
+    /// Whether no channel is covered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What one client may do, and until when. Connections share it behind an `Arc`: the grants of
+/// anonymous clients and of publish keys are built once with the gate, only a token adds one.
+pub struct Grant {
+    subscribe: Patterns,
+    publish: Patterns,
+    expires_at_unix_s: Option<u64>,
+    subject: Option<Box<str>>,
+    /// What everybody may do. A token adds to it: signing in must not take rights away that
+    /// dropping the token would give back.
+    everybody: Option<Arc<Grant>>,
+}
+
+// A grant lives as long as its connection, and there may be a million of them.
+const _: () = assert!(size_of::<Grant>() <= 80);
+
+impl Grant {
+    /// A grant that does not expire and names nobody.
+    pub fn new(subscribe: Patterns, publish: Patterns) -> Self {
+        Self { subscribe, publish, expires_at_unix_s: None, subject: None, everybody: None }
+    }
+
+    /// Everything, for ever: the grant of an open gate.
+    pub fn everything() -> Self {
+        Self::new(Patterns::all(), Patterns::all())
+    }
+
+    pub(super) fn with_expiry(self, expires_at_unix_s: Option<u64>) -> Self {
+        Self { expires_at_unix_s, ..self }
+    }
+
+    pub(super) fn with_subject(self, subject: Option<Box<str>>) -> Self {
+        Self { subject, ..self }
+    }
+
+    pub(super) fn on_top_of(self, everybody: Arc<Grant>) -> Self {
+        Self { everybody: Some(everybody), ..self }
+    }
+
+    /// Whether no channel at all is covered.
+    pub(super) fn is_useless(&self) -> bool {
+        self.subscribe.is_empty()
+            && self.publish.is_empty()
+            && self.everybody.as_ref().is_none_or(|grant| grant.is_useless())
+    }
+
+    /// Whether the channel may be subscribed to. The name must already be decoded and checked.
+    pub fn may_subscribe(&self, channel: &str) -> bool {
+        self.subscribe.matches(channel)
+            || self.everybody.as_ref().is_some_and(|grant| grant.may_subscribe(channel))
+    }
+
+    /// Whether the channel may be published to. The name must already be decoded and checked.
+    pub fn may_publish(&self, channel: &str) -> bool {
+        self.publish.matches(channel)
+            || self.everybody.as_ref().is_some_and(|grant| grant.may_publish(channel))
+    }
+
+    /// [`Grant::may_subscribe`] as a result, for `?`.
+    pub fn check_subscribe(&self, channel: &str) -> Result<(), Denied> {
+        if self.may_subscribe(channel) { Ok(()) } else { Err(Denied::SubscribeForbidden) }
+    }
+
+    /// [`Grant::may_publish`] as a result, for `?`.
+    pub fn check_publish(&self, channel: &str) -> Result<(), Denied> {
+        if self.may_publish(channel) { Ok(()) } else { Err(Denied::PublishForbidden) }
+    }
+
+    /// The second from which the grant is void, leeway included: the same one from which
+    /// [`super::Gate::authenticate`] refuses its token. `None`: it does not expire.
+    pub fn expires_at_unix_s(&self) -> Option<u64> {
+        self.expires_at_unix_s
+    }
+
+    /// Whether the grant is void at `now_unix_s`.
+    pub fn is_expired(&self, now_unix_s: u64) -> bool {
+        self.expires_at_unix_s.is_some_and(|expires_at_unix_s| now_unix_s >= expires_at_unix_s)
+    }
+
+    /// Who this is: the `sub` claim of the token, or the name of the publish key.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+}
+
+impl fmt::Debug for Grant {
+    /// Leaves out the subject, which is personal, and the patterns, which often contain it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("expires_at_unix_s", &self.expires_at_unix_s)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(subscribe: &[&str], publish: &[&str]) -> Grant {
+        let parse = |texts| Patterns::parse(texts).expect("patterns");
+        Grant::new(parse(subscribe), parse(publish))
+    }
+
+    #[test]
+    fn patterns_do_not_over_match() {
+        let grant = grant(&["user:4:*", "news"], &[]);
+        assert!(grant.may_subscribe("user:4:inbox"));
+        assert!(grant.may_subscribe("news"));
+        for foreign in ["user:42:x", "user:4", "user:", "newsroom", "news:x", "xnews", "NEWS", "*"]
+        {
+            assert!(!grant.may_subscribe(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_star_anywhere_but_at_the_end_of_a_segment_is_no_pattern() {
+        for bad in ["user:4*", "*:x", "a:*:b", "**", "a:**", "user*", "", ":*x", "a b"] {
+            let parsed = Patterns::parse(&["fine", bad]);
+            assert_eq!(parsed.err(), Some(BadPatterns::Malformed { index: 1 }), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_two_rights_are_separate() {
+        let grant = grant(&["a"], &["b"]);
+        assert!(grant.may_subscribe("a") && !grant.may_publish("a"));
+        assert!(grant.may_publish("b") && !grant.may_subscribe("b"));
+        assert_eq!(grant.check_publish("a"), Err(Denied::PublishForbidden));
+        assert_eq!(grant.check_subscribe("b"), Err(Denied::SubscribeForbidden));
+        assert_eq!(grant.check_subscribe("a").and(grant.check_publish("b")), Ok(()));
+    }
+
+    #[test]
+    fn a_grant_is_void_from_its_expiry_on() {
+        let grant = grant(&["*"], &[]).with_expiry(Some(100));
+        assert!(!grant.is_expired(99));
+        assert!(grant.is_expired(100));
+        assert!(!Grant::everything().is_expired(u64::MAX));
+    }
+
+    #[test]
+    fn a_list_has_a_longest_length() {
+        let texts = vec!["a"; PATTERNS_PER_LIST_MAX + 1];
+        assert!(Patterns::parse(&texts[1..]).is_ok());
+        assert_eq!(Patterns::parse(&texts).err(), Some(BadPatterns::TooMany));
+    }
+
+    #[test]
+    fn printing_a_grant_shows_nobody() {
+        let grant = grant(&["user:jane:*"], &[]).with_subject(Some("jane".into()));
+        assert!(!format!("{grant:?}").contains("jane"));
+    }
+}

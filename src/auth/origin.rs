@@ -1,0 +1,237 @@
+//! Which web pages may connect: the `Origin` check and the CORS headers that go with it.
+//!
+//! A browser adds the user's cookies to whatever a page asks for, and does not protect WebSockets
+//! by CORS at all; so the page's origin is checked here, on every WebSocket upgrade and on every
+//! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means no browser page.
+
+use super::settings::{AuthConfigError, AuthFault};
+
+/// What a request wants, as far as origins matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind {
+    /// A WebSocket upgrade. Browsers let any page try, and read the answer.
+    WebSocket,
+    /// An HTTP request that presents a credential.
+    Credentialed,
+    /// An HTTP request without one. It has the rights of everybody, and CORS keeps foreign pages
+    /// from reading the answer.
+    Plain,
+}
+
+/// What the `Origin` check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OriginVerdict {
+    /// There is no `Origin`: not a page in a browser.
+    NoBrowser,
+    /// On the allow-list.
+    Listed,
+    /// The page came from this very host.
+    SameHost,
+    /// An open gate without an allow-list, and a page on this machine.
+    Local,
+    /// Not a request for which origins matter.
+    Unchecked,
+    /// None of these. Answer 403.
+    Forbidden,
+}
+
+impl OriginVerdict {
+    /// Whether the request may go on.
+    pub fn is_allowed(self) -> bool {
+        match self {
+            Self::NoBrowser | Self::Listed | Self::SameHost | Self::Local | Self::Unchecked => true,
+            Self::Forbidden => false,
+        }
+    }
+}
+
+/// How strict the rules are where no allow-list speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Openness {
+    /// No keys: HTTP is for every page, a WebSocket for pages of this host and this machine.
+    Open,
+    /// Keys: for pages of this host only.
+    Guarded,
+}
+
+/// The allow-list with its prepared answers.
+#[derive(Debug)]
+pub(super) struct OriginRules {
+    openness: Openness,
+    listed: Box<[ListedOrigin]>,
+}
+
+#[derive(Debug)]
+struct ListedOrigin {
+    origin: Box<[u8]>,
+    cors: Box<[u8]>,
+}
+
+/// For an open gate without a list. `*` never goes with credentials (Fetch, section 3.2.5), and
+/// this does not offer them.
+const CORS_ANYBODY: &[u8] = b"Access-Control-Allow-Origin: *\r\n";
+
+/// For a page that is not listed while others are: a cache must not give it their answer.
+const CORS_NOBODY: &[u8] = b"Vary: Origin\r\n";
+
+/// Added to the answer of a preflight, for pages that get CORS headers at all. Browsers cap the
+/// age themselves; ten minutes spares a page the second round trip without pinning a mistake.
+pub const CORS_PREFLIGHT: &[u8] = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n\
+    Access-Control-Allow-Headers: Authorization, Content-Type, Event-Type, Idempotency-Key, \
+    Last-Event-ID, X-API-Key\r\n\
+    Access-Control-Max-Age: 600\r\n";
+
+impl OriginRules {
+    pub fn new(openness: Openness, origins: &[String]) -> Result<Self, AuthConfigError> {
+        let mut listed = Vec::with_capacity(origins.len());
+        for (index, origin) in origins.iter().enumerate() {
+            if !is_browser_origin(origin) {
+                return Err(AuthConfigError::new("auth.origins", AuthFault::BadOrigin(index)));
+            }
+            let cors = format!(
+                "Access-Control-Allow-Origin: {origin}\r\n\
+                 Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+            );
+            listed.push(ListedOrigin {
+                origin: origin.as_bytes().into(),
+                cors: cors.into_bytes().into(),
+            });
+        }
+        Ok(Self { openness, listed: listed.into() })
+    }
+
+    /// The check. `origin` and `host` are the header values as they came.
+    pub fn verdict(
+        &self,
+        kind: RequestKind,
+        origin: Option<&[u8]>,
+        host: Option<&[u8]>,
+    ) -> OriginVerdict {
+        let Some(origin) = origin else { return OriginVerdict::NoBrowser };
+        if self.find(origin).is_some() {
+            return OriginVerdict::Listed;
+        }
+        if host.is_some_and(|host| is_same_host(origin, host)) {
+            return OriginVerdict::SameHost;
+        }
+        match (self.openness, kind) {
+            (_, RequestKind::Plain) => OriginVerdict::Unchecked,
+            (Openness::Open, _) if !self.listed.is_empty() => OriginVerdict::Forbidden,
+            (Openness::Open, RequestKind::Credentialed) => OriginVerdict::Unchecked,
+            (Openness::Open, RequestKind::WebSocket) if is_local(origin) => OriginVerdict::Local,
+            (Openness::Open | Openness::Guarded, _) => OriginVerdict::Forbidden,
+        }
+    }
+
+    /// Header lines, each with its line end, for a response to this origin.
+    pub fn cors_headers(&self, origin: Option<&[u8]>) -> &[u8] {
+        match (origin.and_then(|origin| self.find(origin)), self.openness) {
+            (Some(listed), _) => &listed.cors,
+            (None, _) if !self.listed.is_empty() => CORS_NOBODY,
+            (None, Openness::Open) => CORS_ANYBODY,
+            (None, Openness::Guarded) => b"",
+        }
+    }
+
+    fn find(&self, origin: &[u8]) -> Option<&ListedOrigin> {
+        self.listed.iter().find(|listed| *listed.origin == *origin)
+    }
+}
+
+/// The parts of a serialised origin (RFC 6454 section 6.2).
+struct Origin<'a> {
+    scheme: &'a [u8],
+    authority: Authority<'a>,
+}
+
+/// A host as written, in brackets if it is an IPv6 address, and the port if one is given.
+struct Authority<'a> {
+    host: &'a [u8],
+    port: Option<u16>,
+}
+
+impl<'a> Origin<'a> {
+    /// `None` for `null` and for everything that is not plainly `scheme://host[:port]`.
+    fn parse(text: &'a [u8]) -> Option<Self> {
+        let colon = text.iter().position(|byte| *byte == b':')?;
+        let (scheme, rest) = text.split_at(colon);
+        let is_scheme_byte = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
+        let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme.iter().all(is_scheme_byte);
+        let authority = Authority::parse(rest.strip_prefix(b"://")?)?;
+        is_scheme.then_some(Self { scheme, authority })
+    }
+
+    /// The port a browser leaves out; other schemes have none.
+    fn default_port(&self) -> Option<u16> {
+        if self.scheme.eq_ignore_ascii_case(b"http") {
+            Some(80)
+        } else if self.scheme.eq_ignore_ascii_case(b"https") {
+            Some(443)
+        } else {
+            None
+        }
+    }
+}
+
+impl<'a> Authority<'a> {
+    /// Takes host and port only: user info, paths and anything strange make it `None`.
+    fn parse(text: &'a [u8]) -> Option<Self> {
+        let host_end = match text.first()? {
+            b'[' => text.iter().position(|byte| *byte == b']')? + 1,
+            _ => text.iter().position(|byte| *byte == b':').unwrap_or(text.len()),
+        };
+        let (host, port) = text.split_at(host_end);
+        let is_host_byte = |b: &u8| b.is_ascii_alphanumeric() || b"-._".contains(b);
+        let is_address_byte = |b: &u8| b.is_ascii_hexdigit() || b":.".contains(b);
+        let is_host = match host {
+            [] => false,
+            [b'[', address @ .., b']'] => {
+                !address.is_empty() && address.iter().all(is_address_byte)
+            }
+            name => name.iter().all(is_host_byte),
+        };
+        let port = match port {
+            [] => None,
+            [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
+                Some(std::str::from_utf8(digits).ok()?.parse().ok()?)
+            }
+            _ => return None,
+        };
+        is_host.then_some(Self { host, port })
+    }
+}
+
+/// Whether a page of `origin` was served by `host`. The scheme is not compared, as behind a proxy
+/// that ends TLS we cannot know it; a missing port means the one of the origin's scheme.
+fn is_same_host(origin: &[u8], host: &[u8]) -> bool {
+    let (Some(origin), Some(host)) = (Origin::parse(origin), Authority::parse(host)) else {
+        return false;
+    };
+    let Some(default_port) = origin.default_port() else { return false };
+    origin.authority.host.eq_ignore_ascii_case(host.host)
+        && origin.authority.port.unwrap_or(default_port) == host.port.unwrap_or(default_port)
+}
+
+/// Whether a page comes from this machine, on any port: a developer's own.
+fn is_local(origin: &[u8]) -> bool {
+    Origin::parse(origin).is_some_and(|origin| {
+        let host = origin.authority.host;
+        let is_loopback =
+            host.eq_ignore_ascii_case(b"localhost") || host == b"127.0.0.1" || host == b"[::1]";
+        is_loopback && origin.default_port().is_some()
+    })
+}
+
+/// Whether a browser could send this text as `Origin`: an entry that it never sends would look
+/// like an allowed origin and be none.
+fn is_browser_origin(text: &str) -> bool {
+    if text == "null" {
+        return true;
+    }
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    Origin::parse(text.as_bytes()).is_some_and(|origin| {
+        let port = origin.authority.port;
+        is_lower && (port.is_none() || port != origin.default_port())
+    })
+}

@@ -1,0 +1,337 @@
+//! The `[auth]` section of the configuration file, and what can be wrong with it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::grant::BadPatterns;
+
+/// Who may do what. Everything is optional; without any key and without `anonymous` the gate is
+/// open, and the server then only listens on loopback addresses unless told `--open`.
+///
+/// ```toml
+/// [auth]
+/// hmac_secrets = [{ env = "PUSHLINE_SECRET" }]
+/// public_keys = [{ file = "/etc/pushline/issuer.pem", kid = "2025-1" }]
+/// jwks_file = "/etc/pushline/jwks.json"
+/// audience = ["pushline"]
+/// cookie = "session"
+/// origins = ["https://app.example.com"]
+/// anonymous = { subscribe = ["public:*"] }
+///
+/// [[auth.publish_keys]]
+/// name = "billing"
+/// file = "/etc/pushline/billing.key"
+/// publish = ["invoice:*"]
+/// ```
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSettings {
+    /// Shared secrets for HS256, HS384 and HS512. A secret serves the algorithms whose hash is not
+    /// longer than it (RFC 7518 section 3.2): 32 bytes HS256, 48 also HS384, 64 also HS512.
+    /// One line break at the end of a file is not part of the secret.
+    pub hmac_secrets: Vec<KeySource>,
+    /// Public keys in PEM: RSA (at least 2048 bits) for RS256, P-256 for ES256, Ed25519 for EdDSA.
+    pub public_keys: Vec<KeySource>,
+    /// A JSON Web Key Set (RFC 7517). Entries for encryption or of other kinds are skipped.
+    pub jwks_file: Option<PathBuf>,
+    /// Narrows the algorithms accepted: each must be one that a key has. Empty: all that keys have.
+    pub algorithms: Vec<Algorithm>,
+    /// A token must name one of these in `aud`. Empty: a token must have no `aud` (RFC 7519
+    /// section 4.1.3: one who does not identify with it must refuse it).
+    pub audience: Vec<String>,
+    /// A token must come from one of these, by `iss`. Empty: any.
+    pub issuer: Vec<String>,
+    /// How far the clocks of issuer and server may differ, for `exp` and `nbf`, in seconds.
+    pub leeway_s: Leeway,
+    /// Whether a token must have `exp`.
+    pub expiry: Expiry,
+    /// The name of a cookie that holds a token. None: cookies are ignored.
+    pub cookie: Option<String>,
+    /// Whether `?access_token=` is taken. URLs end up in logs and histories: leave it off if a
+    /// header, a cookie or a subprotocol entry can do.
+    pub query_token: QueryToken,
+    /// Keys for backends that publish.
+    pub publish_keys: Vec<PublishKeySettings>,
+    /// What clients without credentials may do. None: nothing, or all if there is no key either.
+    pub anonymous: Option<AnonymousSettings>,
+    /// Web origins whose pages may connect, exactly as browsers send them:
+    /// `https://app.example.com`, without a path, and without the scheme's own port. `null` stands
+    /// for files and sandboxed frames, which anybody can make: list it only to try things out.
+    pub origins: Vec<String>,
+}
+
+/// Where a secret or key is kept: exactly one of `file`, `env` and `value`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeySource {
+    /// A file that holds it.
+    pub file: Option<PathBuf>,
+    /// An environment variable that holds it.
+    pub env: Option<String>,
+    /// The text itself. For development: configuration files get around.
+    pub value: Option<SecretText>,
+    /// Its key id. A key with an id serves tokens with that `kid` or none; one without serves all.
+    pub kid: Option<String>,
+}
+
+/// A key for a backend that publishes, sent as `Authorization: Bearer` or `X-API-Key`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PublishKeySettings {
+    /// What it is called in logs. Not secret.
+    pub name: Option<String>,
+    /// A file that holds it.
+    pub file: Option<PathBuf>,
+    /// An environment variable that holds it.
+    pub env: Option<String>,
+    /// The text itself. For development: configuration files get around.
+    pub value: Option<SecretText>,
+    /// Patterns of the channels it may publish to. None: all.
+    pub publish: Option<Vec<String>>,
+}
+
+/// What clients without credentials may do; those with credentials may do it too.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnonymousSettings {
+    /// Patterns of the channels to subscribe to.
+    pub subscribe: Vec<String>,
+    /// Patterns of the channels to publish to.
+    pub publish: Vec<String>,
+}
+
+/// The signature algorithms that can be used at all (RFC 7518 section 3.1, RFC 8037). There is no
+/// `none` in this list, so a token that asks for it does not parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    HS256,
+    /// HMAC with SHA-384.
+    HS384,
+    /// HMAC with SHA-512.
+    HS512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// Ed25519.
+    EdDSA,
+}
+
+/// Allowed difference of clocks in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Leeway(pub u64);
+
+impl Default for Leeway {
+    /// Enough for machines that keep time at all, short enough that nobody plans with it.
+    fn default() -> Self {
+        Self(5)
+    }
+}
+
+/// Whether a token must have `exp`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expiry {
+    /// A token without it is refused: one that leaks would be good for ever.
+    #[default]
+    Required,
+    /// A token without it does not expire.
+    Optional,
+}
+
+/// Whether `?access_token=` is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryToken {
+    /// A token in the URL is refused.
+    #[default]
+    Disabled,
+    /// A token in the URL is taken if nothing comes before it.
+    Enabled,
+}
+
+/// Text that is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// Wraps the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(redacted)")
+    }
+}
+
+/// What is wrong with the settings: which one, why, and how to cure it. Never any key material:
+/// a path, a variable's name and a pattern are as much as it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfigError {
+    /// The setting, the file or the environment variable.
+    pub place: String,
+    /// What is wrong.
+    pub fault: AuthFault,
+}
+
+impl AuthConfigError {
+    pub(super) fn new(place: impl Into<String>, fault: AuthFault) -> Self {
+        Self { place: place.into(), fault }
+    }
+}
+
+impl fmt::Display for AuthConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.fault)
+    }
+}
+
+impl std::error::Error for AuthConfigError {}
+
+/// The ways in which access settings can be wrong. All are the operator's to cure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthFault {
+    /// Not exactly one of `file`, `env`, `value`.
+    NotOneSource,
+    /// The file cannot be read, for this reason.
+    Unreadable(std::io::ErrorKind),
+    /// The file is longer than any key.
+    FileTooLong,
+    /// The environment variable is not set.
+    EnvMissing,
+    /// A shared secret shorter than its hash.
+    SecretTooShort,
+    /// A shared secret that is a public key in disguise: everybody could sign with it.
+    SecretIsPublicKey,
+    /// A private key where only the public half belongs.
+    PrivateKey,
+    /// A certificate instead of the key in it.
+    Certificate,
+    /// More than one PEM block.
+    SeveralKeys,
+    /// Not a PEM public key of a kind that is used.
+    NotPublicKey,
+    /// An RSA key of an unsafe or unsupported size.
+    RsaSize,
+    /// The key set is not JSON of the right shape; line and column.
+    JwksSyntax(usize, usize),
+    /// No key in the set can check a signature.
+    JwksEmpty,
+    /// The entry with this index in the key set is broken.
+    JwksKey(usize),
+    /// More keys than this.
+    TooManyKeys(usize),
+    /// An algorithm is listed that no key has, or a key has none of those listed.
+    AlgorithmMismatch,
+    /// Something that only matters to tokens is set, but there is no key to check tokens with.
+    NoTokenKey,
+    /// A publish key that is short, not printable, or shaped like a token.
+    WeakPublishKey,
+    /// The same publish key twice.
+    DuplicatePublishKey,
+    /// A pattern is malformed; its index.
+    BadPattern(usize),
+    /// Too many patterns.
+    TooManyPatterns,
+    /// Not the name of a cookie.
+    BadCookieName,
+    /// Not an origin as browsers send it; its index.
+    BadOrigin(usize),
+    /// More leeway than clocks can need.
+    LeewayTooLong,
+}
+
+impl From<BadPatterns> for AuthFault {
+    fn from(bad: BadPatterns) -> Self {
+        match bad {
+            BadPatterns::TooMany => Self::TooManyPatterns,
+            BadPatterns::Malformed { index } => Self::BadPattern(index),
+        }
+    }
+}
+
+impl fmt::Display for AuthFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOneSource => f.write_str("give exactly one of file, env and value"),
+            Self::Unreadable(kind) => {
+                write!(f, "cannot be read: {kind}; check the path and its permissions")
+            }
+            Self::FileTooLong => f.write_str("too long for a key file; is it the right file?"),
+            Self::EnvMissing => f.write_str("this environment variable is not set; set it"),
+            Self::SecretTooShort => f.write_str(
+                "a shared secret needs 32 bytes for HS256, 48 for HS384, 64 for HS512; \
+                 make one with `openssl rand -hex 32`",
+            ),
+            Self::SecretIsPublicKey => f.write_str(
+                "this looks like a key pair or public key, not a shared secret; anyone who knows \
+                 it could make tokens. Put it under public_keys or jwks_file",
+            ),
+            Self::PrivateKey => f.write_str(
+                "holds a private key; keep that with the issuer and give the public half, \
+                 made with `openssl pkey -in KEY -pubout`",
+            ),
+            Self::Certificate => f.write_str(
+                "holds a certificate; give the key in it, \
+                 made with `openssl x509 -in CERT -pubkey -noout`",
+            ),
+            Self::SeveralKeys => f.write_str("holds more than one PEM block; one key per entry"),
+            Self::NotPublicKey => f.write_str(
+                "not a public key in PEM for RS256 (RSA), ES256 (P-256) or EdDSA (Ed25519)",
+            ),
+            Self::RsaSize => f.write_str("an RSA key must have 2048 to 4096 bits; make a new one"),
+            Self::JwksSyntax(line, column) => {
+                write!(f, "not a JSON Web Key Set, at line {line} column {column}")
+            }
+            Self::JwksEmpty => f.write_str("no key in this set can check a signature"),
+            Self::JwksKey(index) => {
+                write!(f, "the key with index {index} is broken or too short; replace it")
+            }
+            Self::TooManyKeys(max) => write!(f, "more than {max} keys; remove retired ones"),
+            Self::AlgorithmMismatch => f.write_str(
+                "every algorithm listed needs a key, and every key one of those listed; \
+                 leave algorithms out to accept what the keys can do",
+            ),
+            Self::NoTokenKey => f.write_str(
+                "only matters to tokens, but there is no key to check them with; \
+                 set hmac_secrets, public_keys or jwks_file",
+            ),
+            Self::WeakPublishKey => write!(
+                f,
+                "a publish key needs {} to {} printable characters without spaces, not of the \
+                 shape a.b.c; make one with `openssl rand -hex 32`",
+                super::PUBLISH_KEY_BYTES_MIN,
+                super::TOKEN_BYTES_MAX
+            ),
+            Self::DuplicatePublishKey => f.write_str("the same key as an earlier entry"),
+            Self::BadPattern(index) => write!(
+                f,
+                "the pattern with index {index} is not a channel, `*`, or something ending in `:*`"
+            ),
+            Self::TooManyPatterns => write!(
+                f,
+                "more than {} patterns; use prefixes such as `user:*`",
+                super::PATTERNS_PER_LIST_MAX
+            ),
+            Self::BadCookieName => f.write_str("not a cookie name (RFC 6265 section 4.1.1)"),
+            Self::BadOrigin(index) => write!(
+                f,
+                "entry {index} is not an origin as browsers send it: scheme://host or \
+                 scheme://host:port in lower case, no path, no `*`, no default port; or null"
+            ),
+            Self::LeewayTooLong => write!(f, "more than {} seconds", super::LEEWAY_S_MAX),
+        }
+    }
+}

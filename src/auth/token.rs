@@ -1,0 +1,216 @@
+//! Bearer tokens: JSON Web Tokens in compact form (RFC 7519, RFC 7515 section 3.1).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::grant::{Grant, Patterns};
+use super::keys::{KeyRing, SignedWith};
+use super::{Algorithm, AuthSettings, Denied, Expiry};
+
+/// Longest token or key. Twice what browsers keep in a cookie, and within the cap of a request's
+/// head; everything a token can make us do is bounded by it.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// Most leeway that can be set: more is not clock skew but a longer life for every token.
+pub const LEEWAY_S_MAX: u64 = 300;
+
+/// Longest `sub` that is kept; a connection holds it for as long as it lives.
+const SUBJECT_BYTES_MAX: usize = 255;
+
+/// What the claims of a token must say.
+#[derive(Debug)]
+pub(super) struct ClaimRules {
+    audience: Vec<String>,
+    issuer: Vec<String>,
+    leeway_s: u64,
+    expiry: Expiry,
+}
+
+impl From<&AuthSettings> for ClaimRules {
+    fn from(settings: &AuthSettings) -> Self {
+        Self {
+            audience: settings.audience.clone(),
+            issuer: settings.issuer.clone(),
+            leeway_s: settings.leeway_s.0,
+            expiry: settings.expiry,
+        }
+    }
+}
+
+/// Whether the text has the three parts of a token. This alone decides if a bearer credential is
+/// read as a token or as a publish key.
+pub(super) fn has_token_shape(text: &[u8]) -> bool {
+    text.iter().filter(|byte| **byte == b'.').count() == 2
+}
+
+/// Checks a token and gives its rights. The signature comes first: claims of a forgery are not
+/// even parsed.
+pub(super) fn check(
+    token: &str,
+    keys: &KeyRing,
+    rules: &ClaimRules,
+    now_unix_s: u64,
+) -> Result<Grant, Denied> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Denied::CredentialsTooLong);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(Denied::MalformedCredentials)?;
+    let (header, claims) = message.split_once('.').ok_or(Denied::MalformedCredentials)?;
+    if claims.contains('.') {
+        return Err(Denied::MalformedCredentials);
+    }
+    let header = decode_part(header).ok_or(Denied::MalformedCredentials)?;
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|_| Denied::MalformedCredentials)?;
+    keys.check(&header.signed_with()?, message.as_bytes(), signature)?;
+    let claims = decode_part(claims).ok_or(Denied::BadClaims)?;
+    let claims: Claims = serde_json::from_slice(&claims).map_err(|_| Denied::BadClaims)?;
+    rules.check(&claims, now_unix_s)?;
+    claims.into_grant(rules.leeway_s)
+}
+
+fn decode_part(part: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(part).ok()
+}
+
+/// The parts of a header (RFC 7515 section 4.1) that matter. `jwk`, `jku`, `x5u` and `x5c`, by
+/// which a token could bring its own key, are not looked at.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<IgnoredAny>,
+}
+
+impl Header {
+    fn signed_with(&self) -> Result<SignedWith<'_>, Denied> {
+        if self.crit.is_some() {
+            return Err(Denied::UnsupportedExtension);
+        }
+        let algorithm = Algorithm::from_name(&self.alg).ok_or(Denied::UnsupportedAlgorithm)?;
+        Ok(SignedWith { algorithm, kid: self.kid.as_deref() })
+    }
+}
+
+impl Algorithm {
+    /// The algorithm of this name, exactly as registered: `none`, `None` and `hs256` are not there.
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "HS256" => Some(Self::HS256),
+            "HS384" => Some(Self::HS384),
+            "HS512" => Some(Self::HS512),
+            "RS256" => Some(Self::RS256),
+            "ES256" => Some(Self::ES256),
+            "EdDSA" => Some(Self::EdDSA),
+            _ => None,
+        }
+    }
+}
+
+/// The registered claims that matter (RFC 7519 section 4.1), and our own.
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<NumericDate>,
+    nbf: Option<NumericDate>,
+    aud: Option<OneOrMany>,
+    iss: Option<String>,
+    sub: Option<String>,
+    pushline: Option<Rights>,
+}
+
+/// `"pushline": {"subscribe": [...], "publish": [...]}`. Other members are refused: one that a
+/// later version understands as a limit must not be passed over by this one.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Rights {
+    subscribe: Vec<String>,
+    publish: Vec<String>,
+}
+
+/// Seconds since 1970, possibly with a fraction (RFC 7519 section 2).
+#[derive(Deserialize, Clone, Copy)]
+#[serde(transparent)]
+struct NumericDate(f64);
+
+impl NumericDate {
+    /// The last whole second that is not later. Casting saturates, so no date can overflow.
+    fn floor_unix_s(self) -> u64 {
+        self.0.floor() as u64
+    }
+
+    /// The first whole second that is not earlier.
+    fn ceil_unix_s(self) -> u64 {
+        self.0.ceil() as u64
+    }
+}
+
+/// `aud` is a string or a list of strings (RFC 7519 section 4.1.3).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn names_any_of(&self, wanted: &[String]) -> bool {
+        let is_wanted = |name: &String| wanted.contains(name);
+        match self {
+            Self::One(name) => is_wanted(name),
+            Self::Many(names) => names.iter().any(is_wanted),
+        }
+    }
+}
+
+impl ClaimRules {
+    fn check(&self, claims: &Claims, now_unix_s: u64) -> Result<(), Denied> {
+        match claims.exp {
+            None if self.expiry == Expiry::Required => return Err(Denied::MissingExpiry),
+            Some(exp) if now_unix_s >= end_unix_s(exp, self.leeway_s) => {
+                return Err(Denied::Expired);
+            }
+            None | Some(_) => {}
+        }
+        if claims
+            .nbf
+            .is_some_and(|nbf| now_unix_s.saturating_add(self.leeway_s) < nbf.ceil_unix_s())
+        {
+            return Err(Denied::NotYetValid);
+        }
+        let is_for_us = match &claims.aud {
+            Some(aud) => aud.names_any_of(&self.audience),
+            None => self.audience.is_empty(),
+        };
+        if !is_for_us {
+            return Err(Denied::WrongAudience);
+        }
+        let is_trusted = |iss: &String| self.issuer.contains(iss);
+        if !self.issuer.is_empty() && !claims.iss.as_ref().is_some_and(is_trusted) {
+            return Err(Denied::WrongIssuer);
+        }
+        Ok(())
+    }
+}
+
+/// The second from which a token is void: on or after `exp` (RFC 7519 section 4.1.4), plus leeway.
+fn end_unix_s(exp: NumericDate, leeway_s: u64) -> u64 {
+    exp.floor_unix_s().saturating_add(leeway_s)
+}
+
+impl Claims {
+    fn into_grant(self, leeway_s: u64) -> Result<Grant, Denied> {
+        let rights = self.pushline.unwrap_or_default();
+        let parse = |texts: &[String]| Patterns::parse(texts).map_err(|_| Denied::BadPattern);
+        let subject = match self.sub {
+            Some(sub) if sub.len() > SUBJECT_BYTES_MAX => return Err(Denied::BadClaims),
+            Some(sub) => Some(Box::from(&*sub)),
+            None => None,
+        };
+        let expires_at_unix_s = self.exp.map(|exp| end_unix_s(exp, leeway_s));
+        Ok(Grant::new(parse(&rights.subscribe)?, parse(&rights.publish)?)
+            .with_expiry(expires_at_unix_s)
+            .with_subject(subject))
+    }
+}

@@ -1,0 +1,149 @@
+//! The operator's choices.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::limits::REPLICA_EVENTS_MIN;
+use crate::log::policy::{LogSettings, Policies, Policy};
+use crate::proto::name::Pattern;
+
+/// What happens to a reader that is slower than its channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// It is told of the gap and goes on with the oldest event kept.
+    #[default]
+    Skip,
+    /// It is disconnected, to come back and resume.
+    Disconnect,
+}
+
+/// What holds for the channels of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSettings {
+    /// Events kept at most.
+    pub history_count: u32,
+    /// How long an event is kept at most.
+    pub history_age: Duration,
+    /// What happens to slow readers.
+    pub slow: SlowPolicy,
+    /// Events a second; none: no limit.
+    pub publish_rate: Option<u32>,
+}
+
+impl ChannelSettings {
+    /// Events a worker holds for slow readers at most: never less than history holds, so that a
+    /// replay is not overrun by what it replays.
+    pub fn replica_events_max(&self) -> usize {
+        (self.history_count as usize).max(REPLICA_EVENTS_MIN)
+    }
+}
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where the operator connects.
+    pub admin: SocketAddr,
+    /// Threads that own connections; none: one per core.
+    pub workers: Option<u16>,
+    /// Cores the workers are pinned to, in turn; none: not pinned.
+    pub cpus: Option<Vec<usize>>,
+    /// What holds for channels no pattern names.
+    pub channel_default: ChannelSettings,
+    /// What holds for channels by pattern; the first match wins.
+    pub channels: Vec<(Pattern, ChannelSettings)>,
+    /// Bytes of all history.
+    pub history_bytes: u64,
+    /// Payload bytes a worker holds for the slow readers of one channel.
+    pub replica_bytes: usize,
+    /// How often an idle stream hears from us.
+    pub heartbeat: Duration,
+    /// Connections at most; none: what descriptors allow.
+    pub connections_max: Option<u64>,
+    /// Payload bytes of one event.
+    pub event_bytes_max: usize,
+    /// Fragments of one WebSocket message.
+    pub fragments_max: u32,
+    /// Channels one connection may have.
+    pub connection_channels_max: usize,
+    /// Channels in all.
+    pub channels_max: usize,
+    /// `SO_SNDBUF` of connections, in bytes; none: the kernel's default.
+    pub send_buffer: Option<u32>,
+    /// Mean of the `retry:` a subscriber is told; each is told one between half and one and a
+    /// half of it.
+    pub retry: Duration,
+    /// How long a request head may take.
+    pub head_time: Duration,
+    /// How long a request body may make no progress.
+    pub body_time: Duration,
+    /// How long a connection without a request stays open.
+    pub idle_time: Duration,
+    /// How long draining may take.
+    pub drain_time: Duration,
+    /// How long a peer may leave what was sent to it unacknowledged (`TCP_USER_TIMEOUT`).
+    pub dead_time: Duration,
+    /// Whether to listen beyond loopback without keys.
+    pub open: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            workers: None,
+            cpus: Some(Vec::new()),
+            channel_default: ChannelSettings {
+                history_count: 100,
+                history_age: Duration::from_secs(300),
+                slow: SlowPolicy::Skip,
+                publish_rate: None,
+            },
+            channels: Vec::new(),
+            history_bytes: 256 << 20,
+            replica_bytes: 8 << 20,
+            heartbeat: Duration::from_secs(25),
+            connections_max: None,
+            event_bytes_max: 64 << 10,
+            fragments_max: 1024,
+            connection_channels_max: 128,
+            channels_max: 4_000_000,
+            send_buffer: None,
+            retry: Duration::from_secs(2),
+            head_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(75),
+            drain_time: Duration::from_secs(20),
+            dead_time: Duration::from_secs(30),
+            open: false,
+        }
+    }
+}
+
+impl Settings {
+    /// What holds for this channel.
+    pub fn channel(&self, name: &str) -> &ChannelSettings {
+        let named = self.channels.iter().find(|(pattern, _)| pattern.matches(name));
+        named.map_or(&self.channel_default, |(_, settings)| settings)
+    }
+
+    /// The log's part.
+    pub fn log_settings(&self) -> LogSettings {
+        let policy = |channel: &ChannelSettings| Policy {
+            history_count: channel.history_count,
+            history_age: channel.history_age,
+            publish_rate: channel.publish_rate,
+        };
+        let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
+        let default = policy(&self.channel_default);
+        let policies = Policies::new(rules.collect(), default.clone())
+            .unwrap_or_else(|_| Policies::uniform(default));
+        LogSettings {
+            history_bytes_max: self.history_bytes,
+            channels_max: self.channels_max,
+            policies,
+        }
+    }
+}

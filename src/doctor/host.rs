@@ -1,0 +1,246 @@
+//! What the host says about itself in `/proc` and `/sys`, read below a root that tests replace.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The files of a host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+/// Soft and hard value of a resource limit; `u64::MAX` is "unlimited".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// In force now.
+    pub soft: u64,
+    /// As far as the process may raise it itself.
+    pub hard: u64,
+}
+
+/// The tightest memory limit above this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupMemory {
+    /// Bytes.
+    pub limit_bytes: u64,
+    /// Where it is set, for the cure.
+    pub file: PathBuf,
+}
+
+impl Host {
+    /// This machine.
+    pub fn live() -> Self {
+        Self::at("/")
+    }
+
+    /// A tree with `proc` and `sys` below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The numbers of a sysctl, without their sign: a network namespace shows the size of a table
+    /// it shares as a negative number.
+    ///
+    /// # Errors
+    /// `NotFound` where this kernel or namespace has no such key.
+    pub fn sysctl(&self, key: &str) -> io::Result<Vec<u64>> {
+        let text = self.read(&format!("proc/sys/{}", key.replace('.', "/")))?;
+        let number = |word: &str| {
+            word.parse::<i128>().ok().and_then(|n| u64::try_from(n.unsigned_abs()).ok())
+        };
+        text.split_whitespace()
+            .map(number)
+            .collect::<Option<_>>()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    /// `uname -r`.
+    pub fn kernel_release(&self) -> io::Result<String> {
+        Ok(self.read("proc/sys/kernel/osrelease")?.trim().to_owned())
+    }
+
+    /// A line of `/proc/self/limits`, by its name there ("Max open files").
+    pub fn limit(&self, name: &str) -> Option<Limit> {
+        let limits = self.read("proc/self/limits").ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        let mut values = line.split_whitespace().map(|word| match word {
+            "unlimited" => Some(u64::MAX),
+            number => number.parse().ok(),
+        });
+        Some(Limit { soft: values.next()??, hard: values.next()?? })
+    }
+
+    /// Whether this process has the capability of that number in effect.
+    pub fn has_capability(&self, number: u32) -> bool {
+        let effective = || -> Option<u64> {
+            let status = self.read("proc/self/status").ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        };
+        effective().is_some_and(|bits| bits >> number & 1 == 1)
+    }
+
+    /// `MemAvailable`, in bytes.
+    pub fn memory_available_bytes(&self) -> Option<u64> {
+        let meminfo = self.read("proc/meminfo").ok()?;
+        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim_end().parse().ok()?;
+        Some(kib.saturating_mul(1024))
+    }
+
+    /// The tightest memory limit of the control groups this process is in, of either version.
+    /// `None` when there is none.
+    pub fn cgroup_memory(&self) -> Option<CgroupMemory> {
+        let groups = self.read("proc/self/cgroup").ok()?;
+        let mounts = self.read("proc/self/mounts").ok()?;
+        mounts
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split(' ').skip(1);
+                let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+                let file = match kind {
+                    "cgroup2" => "memory.max",
+                    "cgroup" if has(options, "memory") => "memory.limit_in_bytes",
+                    _ => return None,
+                };
+                self.tightest(Path::new(place), &group_path(&groups, kind)?, file)
+            })
+            .min_by_key(|limit| limit.limit_bytes)
+    }
+
+    /// Looks at the group and everything above it: each of them binds. A container may see the
+    /// host's path in `/proc/self/cgroup`; then only the mount's own root exists here.
+    fn tightest(&self, mount: &Path, group: &str, file: &str) -> Option<CgroupMemory> {
+        let bottom = mount.join(group.trim_start_matches('/'));
+        bottom
+            .ancestors()
+            .take_while(|dir| dir.starts_with(mount))
+            .filter_map(|dir| {
+                let file = dir.join(file);
+                let text = self.read(file.strip_prefix("/").ok()?.to_str()?).ok()?;
+                let limit_bytes = text.trim().parse().ok()?;
+                // Version 1 says "none" as the largest multiple of a page.
+                (limit_bytes < u64::MAX / 4).then_some(CgroupMemory { limit_bytes, file })
+            })
+            .min_by_key(|limit| limit.limit_bytes)
+    }
+
+    fn read(&self, path: &str) -> io::Result<String> {
+        fs::read_to_string(self.root.join(path))
+    }
+}
+
+/// The path of our group: of the unified hierarchy (`0::/path`) or of the memory controller
+/// (`4:memory:/path`).
+fn group_path(groups: &str, kind: &str) -> Option<String> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let ours = match kind {
+            "cgroup2" => controllers.is_empty(),
+            _ => has(controllers, "memory"),
+        };
+        ours.then(|| path.to_owned())
+    })
+}
+
+fn has(list: &str, word: &str) -> bool {
+    list.split(',').any(|item| item == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host made of the given files.
+    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+        let dir = tempfile::tempdir().expect("scratch directory");
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("parent")).expect("directories");
+            fs::write(path, text).expect("file");
+        }
+        let host = Host::at(dir.path());
+        (dir, host)
+    }
+
+    const MOUNTS_1: &str = "cgroup /cg/memory cgroup rw,relatime,memory 0 0\n\
+                            cgroup2 /cg/unified cgroup2 rw 0 0\n";
+
+    #[test]
+    fn sysctl_reads_several_numbers_and_drops_the_sign() {
+        let (_dir, host) = host(&[
+            ("proc/sys/net/ipv4/tcp_mem", "1\t2\t3\n"),
+            ("proc/sys/net/ipv4/tcp_ehash_entries", "-262144\n"),
+            ("proc/sys/fs/file-max", "9223372036854775807\n"),
+            ("proc/sys/net/core/default_qdisc", "fq\n"),
+        ]);
+        assert_eq!(host.sysctl("net.ipv4.tcp_mem").ok(), Some(vec![1, 2, 3]));
+        assert_eq!(host.sysctl("net.ipv4.tcp_ehash_entries").ok(), Some(vec![262_144]));
+        assert_eq!(host.sysctl("fs.file-max").ok(), Some(vec![i64::MAX as u64]));
+        assert!(host.sysctl("net.core.default_qdisc").is_err());
+        let absent = host.sysctl("net.netfilter.nf_conntrack_max").expect_err("absent");
+        assert_eq!(absent.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn limits_are_read_with_unlimited_as_the_maximum() {
+        let (_dir, host) = host(&[(
+            "proc/self/limits",
+            "Limit        Soft Limit   Hard Limit   Units\n\
+             Max open files            1024     20000      files\n\
+             Max locked memory         8388608  unlimited  bytes\n",
+        )]);
+        assert_eq!(host.limit("Max open files"), Some(Limit { soft: 1024, hard: 20_000 }));
+        assert_eq!(
+            host.limit("Max locked memory"),
+            Some(Limit { soft: 8_388_608, hard: u64::MAX })
+        );
+        assert_eq!(host.limit("Max nothing"), None);
+    }
+
+    #[test]
+    fn the_tightest_group_above_us_counts_in_version_1() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "4:memory:/a/b\n0::/\n"),
+            ("proc/self/mounts", MOUNTS_1),
+            ("cg/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("cg/memory/a/memory.limit_in_bytes", "1000000\n"),
+            ("cg/memory/a/b/memory.limit_in_bytes", "2000000\n"),
+        ]);
+        let memory = host.cgroup_memory().expect("limited");
+        assert_eq!(memory.limit_bytes, 1_000_000);
+        assert_eq!(memory.file, Path::new("/cg/memory/a/memory.limit_in_bytes"));
+    }
+
+    #[test]
+    fn the_tightest_group_above_us_counts_in_version_2() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "0::/system.slice/pushline.service\n"),
+            ("proc/self/mounts", "cgroup2 /cg cgroup2 rw 0 0\n"),
+            ("cg/system.slice/memory.max", "max\n"),
+            ("cg/system.slice/pushline.service/memory.max", "4294967296\n"),
+        ]);
+        assert_eq!(host.cgroup_memory().map(|m| m.limit_bytes), Some(4 << 30));
+    }
+
+    #[test]
+    fn a_path_of_the_host_falls_back_to_the_mount_in_a_container() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "4:memory:/docker/abc\n"),
+            ("proc/self/mounts", MOUNTS_1),
+            ("cg/memory/memory.limit_in_bytes", "500\n"),
+        ]);
+        assert_eq!(host.cgroup_memory().map(|m| m.limit_bytes), Some(500));
+    }
+
+    #[test]
+    fn no_limit_is_none() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "4:memory:/\n0::/\n"),
+            ("proc/self/mounts", MOUNTS_1),
+            ("cg/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        assert_eq!(host.cgroup_memory(), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! `pushline doctor`: can this host hold that many connections, and if not, what is the cure.
+//!
+//! [`settings`] owns the wanted kernel values, [`checks`] compares them and everything else with
+//! what [`host`] says. Nothing here changes anything; `scripts/tune.sh apply` does.
+
+pub mod checks;
+pub mod host;
+pub mod settings;
+
+use std::fmt;
+use std::thread::available_parallelism;
+
+use host::Host;
+use settings::{grouped, sysctl_conf};
+
+/// The size `tuning/99-pushline.conf` shows in brackets.
+pub const LARGER_CONNECTIONS: u64 = 1_000_000;
+
+/// Most connections one may ask for: beyond it the arithmetic says nothing about a real host.
+pub const CONNECTIONS_MAX: u64 = 1_000_000_000;
+
+/// Arguments of `pushline doctor`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// How many connections this host is to hold.
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    pub connections: u64,
+    /// Workers the server will run with; one per core when not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_535))]
+    pub workers: Option<u64>,
+    /// Print the sysctl.d file for this many connections, and check nothing.
+    #[arg(long)]
+    pub sysctl: bool,
+}
+
+/// What the host is examined for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoctorOptions {
+    /// Connections to hold.
+    pub connections: u64,
+    /// Workers, each with a ring and a descriptor table of its own.
+    pub workers: u64,
+}
+
+impl From<&DoctorArgs> for DoctorOptions {
+    fn from(args: &DoctorArgs) -> Self {
+        let cores = || available_parallelism().map_or(1, |cores| cores.get() as u64);
+        Self { connections: args.connections, workers: args.workers.unwrap_or_else(cores) }
+    }
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As wanted.
+    Ok,
+    /// Could not be read or needs no judgement; said for completeness.
+    Note,
+    /// The connections are held, but something suffers.
+    Weak,
+    /// The connections cannot be held. Makes the exit code 1.
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: String,
+    /// What is there.
+    pub found: String,
+    /// What was asked for.
+    pub wanted: String,
+    /// The comparison.
+    pub verdict: Verdict,
+    /// What to do about it; empty when nothing is to be done.
+    pub cure: String,
+}
+
+/// Everything found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoctorReport {
+    /// What was asked.
+    pub options: DoctorOptions,
+    /// In the order looked at.
+    pub findings: Vec<Finding>,
+}
+
+/// Examines `host`. `ring` is what the driver found out about io_uring on the running kernel
+/// (a file cannot tell); it is shown after the kernel's version.
+pub fn run(options: &DoctorOptions, host: &Host, ring: Vec<Finding>) -> DoctorReport {
+    let mut findings = vec![checks::kernel(host), checks::io_uring_allowed(host)];
+    findings.extend(ring);
+    findings.push(checks::descriptors(options, host));
+    findings.push(checks::memlock(options, host));
+    findings.push(checks::memory(options, host));
+    findings.push(checks::cgroup_memory(options, host));
+    findings.extend(checks::sysctls(options, host));
+    DoctorReport { options: *options, findings }
+}
+
+/// The sysctl.d file for `connections`, as in `tuning/`.
+pub fn sysctl_file(connections: u64) -> String {
+    sysctl_conf(connections, LARGER_CONNECTIONS)
+}
+
+impl DoctorReport {
+    /// 0, or 1 when at least one finding stops the connections from being held.
+    pub fn exit_code(&self) -> u8 {
+        u8::from(self.count(Verdict::Fail) > 0)
+    }
+
+    /// How many findings came out like this.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Weak => "weak",
+            Self::Fail => "FAIL",
+        })
+    }
+}
+
+impl fmt::Display for DoctorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DoctorOptions { connections, workers } = self.options;
+        writeln!(f, "{} connections, {} workers\n", grouped(connections), grouped(workers))?;
+        let width = |text: fn(&Finding) -> &String, title: &str| {
+            let widths = self.findings.iter().map(|finding| text(finding).chars().count());
+            widths.max().unwrap_or(0).max(title.len())
+        };
+        let checks = width(|finding| &finding.check, "check");
+        let found = width(|finding| &finding.found, "found");
+        writeln!(f, "{:4}  {:checks$}  {:found$}  wanted", "", "check", "found")?;
+        for line in &self.findings {
+            let Finding { check, found: current, wanted, verdict, .. } = line;
+            writeln!(f, "{verdict:4}  {check:checks$}  {current:found$}  {wanted}")?;
+        }
+        for finding in self.findings.iter().filter(|finding| !finding.cure.is_empty()) {
+            writeln!(f, "\n{}: {}\n    {}", finding.verdict, finding.check, finding.cure)?;
+        }
+        let (fail, weak) = (self.count(Verdict::Fail), self.count(Verdict::Weak));
+        match (fail, weak) {
+            (0, 0) => writeln!(f, "\nReady."),
+            (0, _) => writeln!(f, "\nThey can be held; {weak} to improve."),
+            (_, _) => writeln!(f, "\nThey cannot be held: {fail} to cure, {weak} to improve."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(verdicts: &[Verdict]) -> DoctorReport {
+        let finding = |verdict: &Verdict| Finding {
+            check: "thing".into(),
+            found: "1".into(),
+            wanted: "2".into(),
+            verdict: *verdict,
+            cure: if *verdict >= Verdict::Weak { "buy another".into() } else { String::new() },
+        };
+        DoctorReport {
+            options: DoctorOptions { connections: 100_000, workers: 2 },
+            findings: verdicts.iter().map(finding).collect(),
+        }
+    }
+
+    #[test]
+    fn only_a_failure_makes_the_exit_code_one() {
+        assert_eq!(report(&[Verdict::Ok, Verdict::Note, Verdict::Weak]).exit_code(), 0);
+        assert_eq!(report(&[Verdict::Ok, Verdict::Fail]).exit_code(), 1);
+    }
+
+    #[test]
+    fn the_table_names_each_cure_and_ends_with_the_sum() {
+        let text = report(&[Verdict::Ok, Verdict::Weak, Verdict::Fail]).to_string();
+        assert!(text.starts_with("100,000 connections, 2 workers\n"), "{text}");
+        assert_eq!(text.matches("buy another").count(), 2, "{text}");
+        assert!(text.ends_with("They cannot be held: 1 to cure, 1 to improve.\n"), "{text}");
+        assert!(report(&[Verdict::Ok]).to_string().ends_with("\nReady.\n"));
+    }
+}

@@ -1,0 +1,308 @@
+//! The options of `pushline bench`, as an operator writes them and as the run uses them.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::error::LoadError;
+
+/// How subscribers listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Server-Sent Events.
+    Sse,
+    /// WebSocket, one event per message.
+    Ws,
+}
+
+/// How connections are spread over channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channels {
+    /// Connection `i` subscribes to channel `i % n`.
+    Shared(u32),
+    /// Each connection has a channel of its own.
+    Private,
+}
+
+impl Channels {
+    /// How many channels `connections` subscribers make.
+    pub fn count(self, connections: u32) -> u32 {
+        match self {
+            Self::Shared(count) => count.min(connections),
+            Self::Private => connections,
+        }
+    }
+
+    /// The name of the channel with this index.
+    pub fn name(self, index: u32) -> String {
+        match self {
+            Self::Shared(_) => format!("bench-{index}"),
+            Self::Private => format!("user-{index}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Channels {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse::<u32>()) {
+            ("private", _) => Ok(Self::Private),
+            (_, Ok(count)) if count > 0 => Ok(Self::Shared(count)),
+            _ => Err("a number of channels from 1, or `private`"),
+        }
+    }
+}
+
+impl std::fmt::Display for Channels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Shared(count) => write!(f, "{count}"),
+            Self::Private => f.write_str("private"),
+        }
+    }
+}
+
+/// Measure a push server: hold connections, publish, count what arrives.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// The server, as http://HOST:PORT
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// How subscribers listen
+    #[arg(long, value_enum, default_value_t = Transport::Sse)]
+    transport: Transport,
+    /// Subscribers to hold
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Channels they are spread over, or `private` for one each
+    #[arg(long, default_value = "1", value_name = "N|private")]
+    channels: Channels,
+    /// Events per second over the duration (with --burst: the average; one burst if not given)
+    #[arg(long, value_name = "EVENTS_PER_SECOND")]
+    publish_rate: Option<f64>,
+    /// Events sent back to back, each waiting for its answer
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    burst: u32,
+    /// Bytes of data in an event (at least what its run, sequence and time need)
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// How long to publish at --publish-rate
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Connections to open per second, over all client processes
+    #[arg(long, default_value_t = 20_000, value_name = "CONNECTS_PER_SECOND",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    ramp: u32,
+    /// Stay idle this long after connecting, and measure what that costs
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    hold: Duration,
+    /// Prolong the idle phase until each connection has seen a heartbeat (two minutes at most)
+    #[arg(long)]
+    wait_heartbeat: bool,
+    /// Hold only: publish nothing
+    #[arg(long, conflicts_with_all = ["publish_rate", "burst", "stop_readers"])]
+    idle: bool,
+    /// Stop the reading processes while events are published, so that the server's cost per
+    /// delivery leaves out waking them up (needs --server-pid)
+    #[arg(long, requires = "server_pid")]
+    stop_readers: bool,
+    /// Processes of the server, to measure their CPU time and memory
+    #[arg(long, value_delimiter = ',', value_name = "PID")]
+    server_pid: Vec<u32>,
+    /// Where subscribers listen, for servers with other paths [default: /sse or /ws, with
+    /// ?channel={channel}]
+    #[arg(long, alias = "path", value_name = "TEMPLATE")]
+    subscribe_path: Option<String>,
+    /// Where events are published [default: URL/channels/{channel}]
+    #[arg(long, value_name = "TEMPLATE")]
+    publish_url: Option<String>,
+    /// The request body of one event, with {data} and {channel}
+    #[arg(long, default_value = "{data}", value_name = "TEMPLATE")]
+    publish_body: String,
+    /// The content type of that body
+    #[arg(long, default_value = "text/plain", value_name = "TYPE")]
+    publish_content_type: String,
+    /// Write the whole report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw the latency distribution and the deliveries over time
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    /// Checks the options against each other and fills in what follows from them.
+    pub fn into_options(self) -> Result<BenchOptions, LoadError> {
+        let rate_ok = self.publish_rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
+        if !rate_ok {
+            return Err(LoadError::Options("--publish-rate must be above 0 (see --idle)"));
+        }
+        let base = self.url.trim_end_matches('/').to_owned();
+        let default_path = match self.transport {
+            Transport::Sse => "/sse",
+            Transport::Ws => "/ws",
+        };
+        let mut subscribe_path = self.subscribe_path.unwrap_or_else(|| default_path.to_owned());
+        if !subscribe_path.contains("{channel}") {
+            subscribe_path.push_str("?channel={channel}");
+        }
+        let publish = match self.idle {
+            true => PublishPlan::Nothing,
+            false => match self.publish_rate {
+                Some(events_per_s) => PublishPlan::Paced { events_per_s, duration: self.duration },
+                None => PublishPlan::OneBurst,
+            },
+        };
+        Ok(BenchOptions {
+            publish_url: self.publish_url.unwrap_or_else(|| format!("{base}/channels/{{channel}}")),
+            url: base,
+            transport: self.transport,
+            connections: self.connections,
+            channels: self.channels,
+            publish,
+            burst: self.burst,
+            size_bytes: self.size,
+            ramp_per_s: self.ramp,
+            hold: self.hold,
+            heartbeats: if self.wait_heartbeat { Heartbeats::Await } else { Heartbeats::Count },
+            readers: if self.stop_readers { Readers::Stopped } else { Readers::Awake },
+            server_pids: self.server_pid,
+            subscribe_path,
+            publish_body: self.publish_body,
+            publish_content_type: self.publish_content_type,
+            json: self.json,
+            plot: self.plot,
+        })
+    }
+}
+
+/// What is published, and when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PublishPlan {
+    /// Hold only.
+    Nothing,
+    /// One burst, as fast as the server answers.
+    OneBurst,
+    /// Bursts at an even pace, so that the average is this rate.
+    Paced {
+        /// The average over all bursts.
+        events_per_s: f64,
+        /// How long.
+        duration: Duration,
+    },
+}
+
+/// Whether the idle phase waits for heartbeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heartbeats {
+    /// Count those that come.
+    Count,
+    /// Go on until each connection has seen one.
+    Await,
+}
+
+/// What the reading processes do while events are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// They read: latency is true, the server pays for waking them.
+    Awake,
+    /// They are stopped and read afterwards: latency says nothing.
+    Stopped,
+}
+
+/// One run, checked: what [`super::run`] takes.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// The server, `http://host:port`.
+    pub url: String,
+    /// How subscribers listen.
+    pub transport: Transport,
+    /// Subscribers to hold.
+    pub connections: u32,
+    /// How they are spread over channels.
+    pub channels: Channels,
+    /// What is published, and when.
+    pub publish: PublishPlan,
+    /// Events sent back to back.
+    pub burst: u32,
+    /// Bytes of data per event.
+    pub size_bytes: usize,
+    /// Connections to open per second.
+    pub ramp_per_s: u32,
+    /// How long to stay idle after connecting.
+    pub hold: Duration,
+    /// Whether the idle phase waits for heartbeats.
+    pub heartbeats: Heartbeats,
+    /// What the readers do while events are published.
+    pub readers: Readers,
+    /// Processes of the server; empty if it is not on this machine.
+    pub server_pids: Vec<u32>,
+    /// Path template with `{channel}`.
+    pub subscribe_path: String,
+    /// URL template with `{channel}`.
+    pub publish_url: String,
+    /// Body template with `{data}` and `{channel}`.
+    pub publish_body: String,
+    /// Content type of the body.
+    pub publish_content_type: String,
+    /// Where the JSON report goes.
+    pub json: Option<PathBuf>,
+    /// Where the plot goes.
+    pub plot: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn options(line: &str) -> BenchOptions {
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        Line::try_parse_from(words).unwrap().bench.into_options().unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_one_event_to_a_thousand_subscribers_of_one_channel() {
+        let options = options("");
+        assert_eq!(options.connections, 1000);
+        assert_eq!(options.publish, PublishPlan::OneBurst);
+        assert_eq!(options.subscribe_path, "/sse?channel={channel}");
+        assert_eq!(options.publish_url, "http://127.0.0.1:8080/channels/{channel}");
+    }
+
+    #[test]
+    fn a_rival_is_described_by_templates() {
+        let options = options(
+            "--url http://h:1/ --transport ws --subscribe-path /sub/{channel} \
+             --publish-url http://h:2/pub/{channel} --channels private",
+        );
+        assert_eq!(options.url, "http://h:1");
+        assert_eq!(options.subscribe_path, "/sub/{channel}");
+        assert_eq!(options.publish_url, "http://h:2/pub/{channel}");
+        assert_eq!(options.channels.count(7), 7);
+    }
+
+    #[test]
+    fn a_path_without_a_channel_gets_the_query() {
+        assert_eq!(options("--path /events").subscribe_path, "/events?channel={channel}");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in ["--idle --burst 2", "--stop-readers", "--channels 0", "--connections 0"] {
+            let words = std::iter::once("bench").chain(line.split_whitespace());
+            assert!(Line::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One subscriber: its socket and the few bytes we remember about it.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+};
+
+use super::{
+    args::Transport,
+    messages::ClientTask,
+    plan,
+    stream::{Fault, Item, Stream},
+};
+
+/// Where a subscription stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The request is not sent yet.
+    Connecting,
+    /// The request is sent.
+    Asked,
+    /// The server took the subscription.
+    Subscribed,
+    /// It ended after it had been taken.
+    Ended,
+    /// It was never taken.
+    Failed,
+}
+
+/// One subscriber.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// `None` once closed.
+    pub socket: Option<OwnedFd>,
+    /// Highest sequence number received.
+    pub sequence: u32,
+    /// The reader of its bytes.
+    pub stream: Stream,
+    /// Where it stands.
+    pub state: State,
+    /// Whether a heartbeat came since the parent began to watch.
+    pub is_beating: bool,
+}
+
+// A million of these must not show beside the kernel's share.
+const _: () = assert!(size_of::<Connection>() <= 40);
+
+impl Connection {
+    /// A subscriber whose socket is on its way.
+    pub fn new(socket: OwnedFd, state: State) -> Self {
+        Self { socket: Some(socket), sequence: 0, stream: Stream::new(), state, is_beating: false }
+    }
+
+    /// A subscriber that could not even get a socket.
+    pub fn failed() -> Self {
+        let (sequence, stream) = (0, Stream::new());
+        Self { socket: None, sequence, stream, state: State::Failed, is_beating: false }
+    }
+}
+
+/// Opens sockets towards the server, from a loopback address of its own if it has one.
+#[derive(Debug)]
+pub(super) struct Opener {
+    target: SocketAddr,
+    source: Option<Ipv4Addr>,
+    next_port: u32,
+}
+
+impl Opener {
+    /// The opener of a client process.
+    pub fn new(task: &ClientTask) -> Self {
+        Self { target: task.target, source: task.source, next_port: task.port_offset }
+    }
+
+    /// Starts a connect; on loopback it is usually complete when this returns.
+    pub fn open(&mut self) -> io::Result<OwnedFd> {
+        let family = match self.target {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        if let Some(source) = self.source {
+            self.bind(&socket, source)?;
+        }
+        match rustix::net::connect(&socket, &self.target) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the next port that is free. Other runs on this machine use the same addresses and may
+    /// hold long rows of ports, so the whole range is tried.
+    fn bind(&mut self, socket: &OwnedFd, source: Ipv4Addr) -> io::Result<()> {
+        let ports = plan::PORTS.len() as u32;
+        for _ in 0..ports {
+            let port = plan::PORTS.start + self.next_port % ports;
+            self.next_port = self.next_port.wrapping_add(1);
+            match rustix::net::bind(socket, &SocketAddrV4::new(source, port as u16)) {
+                Err(Errno::ADDRINUSE) => {}
+                bound => return Ok(bound?),
+            }
+        }
+        Err(Errno::ADDRNOTAVAIL.into())
+    }
+}
+
+/// Sends the request; `false` if the connect is not complete yet.
+pub(super) fn ask(socket: &OwnedFd, request: &[u8]) -> io::Result<bool> {
+    match rustix::net::send(socket, request, SendFlags::NOSIGNAL) {
+        Ok(sent) if sent == request.len() => Ok(true),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(Errno::AGAIN | Errno::NOTCONN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The request that subscribes to `channel`.
+pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
+    let path = task.path.replace("{channel}", channel);
+    let upgrade = match task.transport {
+        Transport::Sse => "Accept: text/event-stream\r\n",
+        // Any 16 bytes do for a key here (RFC 6455 section 4.1): no proxy is being fooled.
+        Transport::Ws => {
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n"
+        }
+    };
+    format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", task.authority).into_bytes()
+}
+
+/// Answers a ping (RFC 6455 section 5.5.3). A client's frames are masked (section 5.3); a constant
+/// key will do where nothing between the ends could be attacked with chosen bytes.
+pub(super) fn pong(socket: &OwnedFd, data: &[u8]) {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = vec![0x8a, 0x80 | data.len() as u8];
+    frame.extend_from_slice(&KEY);
+    frame.extend(data.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    // A socket too full for a pong will be found dead by its server, as it should be.
+    let _ = rustix::net::send(socket, &frame, SendFlags::NOSIGNAL);
+}
+
+/// Why reading from a connection came to its end.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The bytes made no sense, or said so themselves.
+    Fault(Fault),
+    /// The peer closed.
+    Closed,
+    /// The socket failed.
+    Io(io::Error),
+}
+
+impl End {
+    /// The kind it is counted under.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Fault(fault) => fault.to_string(),
+            Self::Closed => "closed by the server".to_owned(),
+            Self::Io(error) => io_kind(error),
+        }
+    }
+}
+
+/// The kind an IO error is counted under.
+pub(super) fn io_kind(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset".to_owned(),
+        io::ErrorKind::TimedOut => "timed out".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "no free source port".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Reads all there is; `on` gets what became complete.
+pub(super) fn read_all(
+    socket: &OwnedFd,
+    stream: &mut Stream,
+    transport: Transport,
+    buffer: &mut [u8],
+    mut on: impl FnMut(Item<'_>),
+) -> Result<(), End> {
+    loop {
+        let length = match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return Err(End::Closed),
+            Ok((_, length)) => length,
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(End::Io(error.into())),
+        };
+        stream.feed(transport, &buffer[..length], &mut on).map_err(End::Fault)?;
+        // With edge triggering, a short read means drained (epoll(7)).
+        if length < buffer.len() {
+            return Ok(());
+        }
+    }
+}

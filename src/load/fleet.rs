@@ -1,0 +1,187 @@
+//! The client processes as the parent sees them.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    CLIENT_COMMAND,
+    error::LoadError,
+    messages::{ClientResult, ClientTask, Line, Order, Progress},
+    observe,
+};
+
+/// A stop or continue takes effect within microseconds; a machine at its limits may take longer.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stack of a thread that only passes lines on.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// All client processes of a run. Dropping it ends them.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    clients: Vec<Client>,
+    lines: Receiver<(usize, Option<Line>)>,
+}
+
+#[derive(Debug)]
+struct Client {
+    child: Child,
+    orders: ChildStdin,
+    progress: Progress,
+    result: Option<ClientResult>,
+}
+
+impl Fleet {
+    /// Starts one process per task.
+    pub fn start(tasks: &[ClientTask]) -> Result<Self, LoadError> {
+        let (sender, lines) = mpsc::channel();
+        let mut fleet = Self { clients: Vec::with_capacity(tasks.len()), lines };
+        for (index, task) in tasks.iter().enumerate() {
+            fleet.start_one(index, task, sender.clone()).map_err(LoadError::Client)?;
+        }
+        Ok(fleet)
+    }
+
+    fn start_one(
+        &mut self,
+        index: usize,
+        task: &ClientTask,
+        lines: Sender<(usize, Option<Line>)>,
+    ) -> io::Result<()> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(CLIENT_COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (Some(mut orders), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            unreachable!("both were asked to be pipes");
+        };
+        let written = write_line(&mut orders, task);
+        let (progress, result) = (Progress::default(), None);
+        self.clients.push(Client { child, orders, progress, result });
+        written?;
+        std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || pass_on(index, output, &lines))?;
+        Ok(())
+    }
+
+    /// How many processes.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Where all of them stand together.
+    pub fn progress(&self) -> Progress {
+        let mut sum = Progress::default();
+        self.clients.iter().for_each(|client| sum += client.progress);
+        sum
+    }
+
+    /// Takes in what they say for this long.
+    pub fn listen(&mut self, time: Duration) -> Result<(), LoadError> {
+        let until = Instant::now() + time;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok((index, Some(Line::Progress(progress)))) => {
+                    self.clients[index].progress = progress;
+                }
+                Ok((index, Some(Line::Result(result)))) => {
+                    self.clients[index].result = Some(*result);
+                }
+                Ok((index, None)) if self.clients[index].result.is_none() => {
+                    return Err(LoadError::ClientGone(index));
+                }
+                Ok((_, None)) => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                // All have ended: there is nothing to wait for.
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells all of them.
+    pub fn order(&mut self, order: Order) -> Result<(), LoadError> {
+        for client in &mut self.clients {
+            write_line(&mut client.orders, &order).map_err(LoadError::Client)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the run and collects what each has seen.
+    pub fn finish(mut self, published: u64) -> Result<Vec<ClientResult>, LoadError> {
+        self.order(Order::Finish { published })?;
+        while self.clients.iter().any(|client| client.result.is_none()) {
+            self.listen(Duration::from_millis(20))?;
+        }
+        for client in &mut self.clients {
+            client.child.wait().map_err(LoadError::Client)?;
+        }
+        Ok(self.clients.iter_mut().filter_map(|client| client.result.take()).collect())
+    }
+
+    /// Stops all of them where they are, and waits until they stand.
+    pub fn stop(&self) -> Result<(), LoadError> {
+        self.signal(Signal::STOP)?;
+        let until = Instant::now() + SIGNAL_PATIENCE;
+        for client in &self.clients {
+            while observe::state(client.child.id()).map_err(LoadError::Signal)? != 'T' {
+                if Instant::now() > until {
+                    return Err(LoadError::Signal(io::ErrorKind::TimedOut.into()));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets them go on.
+    pub fn go_on(&self) -> Result<(), LoadError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), LoadError> {
+        for client in &self.clients {
+            kill_process(Pid::from_child(&client.child), signal)
+                .map_err(|error| LoadError::Signal(error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for client in &mut self.clients {
+            // One that has been waited for is left alone by both.
+            let _ = client.child.kill();
+            let _ = client.child.wait();
+        }
+    }
+}
+
+fn write_line(orders: &mut ChildStdin, value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    orders.write_all(&line)
+}
+
+/// Passes a client's lines on; `None` when it has no more.
+fn pass_on(index: usize, output: ChildStdout, lines: &Sender<(usize, Option<Line>)>) {
+    let parsed = BufReader::new(output)
+        .lines()
+        .map_while(Result::ok)
+        .map_while(|line| serde_json::from_str(&line).ok());
+    // The parent may have lost interest; then there is nobody to tell.
+    for line in parsed {
+        if lines.send((index, Some(line))).is_err() {
+            return;
+        }
+    }
+    let _ = lines.send((index, None));
+}

@@ -1,0 +1,129 @@
+//! Who connects from where: connections shared out over processes, addresses and ports.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+use super::error::LoadError;
+
+/// Connections one client process takes: the usual hard limit on descriptors is 20,000 in
+/// containers, and its pipes, epoll and standard streams need a few.
+pub(super) const CONNECTIONS_PER_PROCESS_MAX: u32 = 18_000;
+
+/// Descriptors of a client process that are not connections, generously.
+const DESCRIPTORS_SPARE: u32 = 100;
+
+/// Ports a client process uses on its own loopback address. It picks them itself: letting the
+/// kernel search for a free one takes longer the fuller the range gets.
+pub(super) const PORTS: std::ops::Range<u32> = 10_000..60_000;
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// `host[:port]` as it stands in the URL, for the `Host` header.
+    pub authority: String,
+    /// The first address it resolves to.
+    pub address: SocketAddr,
+    /// The path of the URL, at least `/`; may still hold placeholders.
+    pub path: String,
+}
+
+impl Target {
+    /// Takes apart `http://host[:port][/path]` and resolves the host.
+    pub fn parse(url: &str) -> Result<Self, LoadError> {
+        let bad = || LoadError::Url(url.to_owned());
+        let rest = url.strip_prefix("http://").ok_or_else(bad)?;
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        if authority.is_empty() || authority.contains(['@', ' ']) {
+            return Err(bad());
+        }
+        let port_given = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let host = if port_given { authority.to_owned() } else { format!("{authority}:80") };
+        let mut addresses = host
+            .to_socket_addrs()
+            .map_err(|error| LoadError::Resolve(authority.to_owned(), error))?;
+        let address = addresses.next().ok_or_else(bad)?;
+        Ok(Self { authority: authority.to_owned(), address, path: path.to_owned() })
+    }
+}
+
+/// The connections of one client process: `count` of them from `first` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Index of its first connection in the whole run.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Shares `connections` out evenly over as few processes as the descriptor limit allows.
+pub(super) fn shares(connections: u32, descriptors_max: u32) -> Vec<Share> {
+    let room = descriptors_max.saturating_sub(DESCRIPTORS_SPARE).max(1);
+    let processes = connections.div_ceil(room.min(CONNECTIONS_PER_PROCESS_MAX));
+    let start =
+        |index: u32| (u64::from(connections) * u64::from(index) / u64::from(processes)) as u32;
+    (0..processes)
+        .map(|index| Share { first: start(index), count: start(index + 1) - start(index) })
+        .collect()
+}
+
+/// The source address of a client process, or `None` to leave the choice to the kernel.
+///
+/// One address has some 64,000 ports towards one server port; a loopback target can be reached
+/// from any of 127.0.0.0/8, so each process takes an address of its own.
+pub(super) fn source(target: SocketAddr, process: usize) -> Option<Ipv4Addr> {
+    match target.ip() {
+        IpAddr::V4(address) if address.is_loopback() => {
+            let (high, low) = (process / 250, process % 250);
+            Some(Ipv4Addr::new(127, 0, u8::try_from(1 + high).ok()?, 1 + low as u8))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_connections_make_56_processes_none_too_full() {
+        let shares = shares(1_000_000, 20_000);
+        assert_eq!(shares.len(), 56);
+        assert!(shares.iter().all(|share| share.count <= CONNECTIONS_PER_PROCESS_MAX));
+        let mut next = 0;
+        for share in shares {
+            assert_eq!(share.first, next);
+            next += share.count;
+        }
+        assert_eq!(next, 1_000_000);
+    }
+
+    #[test]
+    fn a_low_descriptor_limit_makes_more_processes() {
+        assert_eq!(shares(1000, 1_124).len(), 1);
+        assert_eq!(shares(1000, 600).len(), 2);
+        assert_eq!(shares(1, 20_000), [Share { first: 0, count: 1 }]);
+    }
+
+    #[test]
+    fn each_process_has_its_own_loopback_address() {
+        let target = "127.0.0.1:80".parse().unwrap();
+        assert_eq!(source(target, 0), Some(Ipv4Addr::new(127, 0, 1, 1)));
+        assert_eq!(source(target, 250), Some(Ipv4Addr::new(127, 0, 2, 1)));
+        assert_eq!(source("192.0.2.1:80".parse().unwrap(), 0), None);
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let target = Target::parse("http://127.0.0.1:8080/pub/{channel}").unwrap();
+        assert_eq!(target.authority, "127.0.0.1:8080");
+        assert_eq!(target.path, "/pub/{channel}");
+        assert_eq!(Target::parse("http://127.0.0.1").unwrap().address.port(), 80);
+        assert_eq!(Target::parse("http://[::1]").unwrap().address.port(), 80);
+        assert_eq!(Target::parse("http://[::1]:81").unwrap().address.port(), 81);
+        for bad in ["https://127.0.0.1", "127.0.0.1:80", "http://", "http:///x"] {
+            assert!(matches!(Target::parse(bad), Err(LoadError::Url(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Channels: found by name, addressed by a small index.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::history::Chain;
+use super::interest::Interest;
+use super::paged::Paged;
+
+/// What the log knows of a channel. A million private channels are a million of these, so what is
+/// not needed by all of them is not in here.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub name: Arc<str>,
+    /// The name's hash: the table needs it whenever it grows, without touching the name.
+    pub hash: u64,
+    /// The highest seq of this channel that history no longer holds (or may have held).
+    pub evicted_to: u64,
+    /// The newest event ordered here, 0 when none is known.
+    pub last_seq: u64,
+    /// State of the publish rate, see `Policy::admit`.
+    pub rate_at: u64,
+    pub interest: Interest,
+    pub chain: Chain,
+    /// Which of the policies holds.
+    pub policy: u16,
+}
+
+const _: () = assert!(size_of::<Channel>() <= 80, "a private channel is mostly this");
+
+impl Channel {
+    /// Nobody listens and nothing is kept: all there is to remember fits a tombstone.
+    pub fn is_idle(&self) -> bool {
+        self.interest.is_none() && self.chain.is_empty()
+    }
+
+    pub fn check_invariants(&self) {
+        self.interest.check_invariants();
+        assert!(!self.is_idle(), "an idle channel is freed at once");
+        assert!(self.chain.is_empty() || self.last_seq > self.evicted_to);
+        assert!(!self.chain.is_empty() || self.last_seq <= self.evicted_to);
+    }
+}
+
+/// All channels.
+#[derive(Debug)]
+pub(super) struct Channels {
+    slab: Paged<Channel>,
+    by_name: HashTable<u32>,
+}
+
+impl Channels {
+    pub fn new() -> Self {
+        Self { slab: Paged::new(), by_name: HashTable::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    #[inline]
+    pub fn find(&self, hash: u64, name: &str) -> Option<u32> {
+        let same = |&index: &u32| {
+            let channel = &self.slab[index];
+            channel.hash == hash && &*channel.name == name
+        };
+        self.by_name.find(hash, same).copied()
+    }
+
+    /// Adds a channel that is not in yet.
+    pub fn insert(&mut self, channel: Channel) -> u32 {
+        debug_assert!(self.find(channel.hash, &channel.name).is_none());
+        let hash = channel.hash;
+        let index = self.slab.insert(channel);
+        let slab = &self.slab;
+        self.by_name.insert_unique(hash, index, |&index| slab[index].hash);
+        index
+    }
+
+    pub fn remove(&mut self, index: u32) -> Channel {
+        let channel = self.slab.remove(index);
+        match self.by_name.find_entry(channel.hash, |&other| other == index) {
+            Ok(entry) => drop(entry.remove()),
+            Err(_) => unreachable!("every channel is in the table"),
+        }
+        channel
+    }
+
+    #[inline]
+    pub fn at(&self, index: u32) -> &Channel {
+        &self.slab[index]
+    }
+
+    #[inline]
+    pub fn at_mut(&mut self, index: u32) -> &mut Channel {
+        &mut self.slab[index]
+    }
+
+    /// The channel at an index, if there is one.
+    pub fn try_at(&self, index: u32) -> Option<&Channel> {
+        self.slab.try_at(index)
+    }
+
+    /// One past the highest index that may be in use.
+    pub fn index_end(&self) -> u32 {
+        self.slab.index_end()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Channel)> {
+        self.slab.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Channel)> {
+        self.slab.iter_mut()
+    }
+
+    pub fn check_invariants(&self) {
+        assert_eq!(self.by_name.len(), self.slab.len());
+        for (index, channel) in self.iter() {
+            channel.check_invariants();
+            assert_eq!(self.find(channel.hash, &channel.name), Some(index));
+        }
+    }
+}

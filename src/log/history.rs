@@ -1,0 +1,240 @@
+//! The events that are kept: one budget of bytes, one chain per channel, one line per policy.
+//!
+//! An entry stands in two linked lists. Its channel's **chain** gives backlogs and bounds the
+//! count. Its policy's **line** has all events that age alike in log order, so the next to age is
+//! always at its old end, and the globally oldest event is the oldest of those few ends. Linked
+//! lists rather than queues with dead entries: an event that leaves by count leaves at once, in
+//! O(1), and there is nothing to compact later in one long pause. A channel without history pays
+//! 12 bytes for all this and no allocation.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::event::Event;
+use super::hash::SharedHasher;
+use super::list::{Links, List};
+use super::paged::{NIL, Paged};
+
+/// Events kept at one time, whatever their size: entries are addressed by `u32`.
+pub const EVENTS_MAX: usize = 1 << 31;
+
+/// What an event costs beside its bytes: itself with the counts of its `Arc`, the history's entry,
+/// the shared header of its payload, and what allocators round up.
+pub const EVENT_OVERHEAD_BYTES: u64 = (size_of::<Event>() + 16 + size_of::<Entry>() + 64) as u64;
+
+/// What an idempotency key costs beside its bytes: its place in the table, which may be half empty.
+pub const KEY_OVERHEAD_BYTES: u64 = 16;
+
+/// What an event is charged against the byte budget. Its channel's name is charged each time
+/// although it is shared: that is history's part in the cost of a channel nobody listens to.
+pub fn event_bytes(channel: &str, data: &[u8], event_type: Option<&str>, key: Option<&str>) -> u64 {
+    let text = channel.len() + event_type.map_or(0, str::len);
+    let key = key.map_or(0, |key| key.len() as u64 + KEY_OVERHEAD_BYTES);
+    EVENT_OVERHEAD_BYTES + (data.len() + text) as u64 + key
+}
+
+fn bytes_of(event: &Event) -> u64 {
+    event_bytes(&event.channel, &event.data, event.event_type.as_deref(), event.key.as_deref())
+}
+
+/// A kept event.
+#[derive(Debug)]
+struct Entry {
+    event: Arc<Event>,
+    /// Index of its channel.
+    channel: u32,
+    in_chain: Links,
+    in_line: Links,
+}
+
+/// A channel's kept events, oldest to newest.
+#[derive(Debug)]
+pub(super) struct Chain {
+    list: List,
+    len: u32,
+}
+
+impl Chain {
+    pub const EMPTY: Self = Self { list: List::EMPTY, len: 0 };
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+}
+
+/// All kept events.
+#[derive(Debug)]
+pub(super) struct History {
+    entries: Paged<Entry>,
+    lines: Vec<List>,
+    /// Entries with an idempotency key.
+    by_key: HashTable<u32>,
+    hasher: SharedHasher,
+    bytes: u64,
+}
+
+impl History {
+    pub fn new(hasher: SharedHasher, policies: u16) -> Self {
+        Self {
+            entries: Paged::new(),
+            lines: vec![List::EMPTY; usize::from(policies)],
+            by_key: HashTable::new(),
+            hasher,
+            bytes: 0,
+        }
+    }
+
+    /// Events kept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes charged for them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Keeps the newest event of the log.
+    pub fn keep(&mut self, event: Arc<Event>, channel: u32, chain: &mut Chain, policy: u16) {
+        self.bytes += bytes_of(&event);
+        let keyed = event.key.as_ref().map(|key| self.hasher.key(event.channel_hash, key));
+        let entry = Entry { event, channel, in_chain: Links::ALONE, in_line: Links::ALONE };
+        let key = self.entries.insert(entry);
+        chain.list.push(key, &mut self.entries, |entry| &mut entry.in_chain);
+        chain.len += 1;
+        self.lines[usize::from(policy)].push(key, &mut self.entries, |entry| &mut entry.in_line);
+        if let Some(hash) = keyed {
+            let (entries, hasher) = (&self.entries, &self.hasher);
+            self.by_key.insert_unique(hash, key, |&key| key_hash(hasher, entries, key));
+        }
+    }
+
+    /// Lets go of a channel's oldest event and returns it.
+    pub fn lose_oldest(&mut self, chain: &mut Chain, policy: u16) -> Option<Arc<Event>> {
+        let key = chain.list.first()?;
+        if self.entries[key].event.key.is_some() {
+            let hash = key_hash(&self.hasher, &self.entries, key);
+            match self.by_key.find_entry(hash, |&other| other == key) {
+                Ok(entry) => drop(entry.remove()),
+                Err(_) => unreachable!("every keyed entry is in the table"),
+            }
+        }
+        chain.list.unlink(key, &mut self.entries, |entry| &mut entry.in_chain);
+        chain.len -= 1;
+        self.lines[usize::from(policy)].unlink(key, &mut self.entries, |entry| &mut entry.in_line);
+        let event = self.entries.remove(key).event;
+        self.bytes -= bytes_of(&event);
+        Some(event)
+    }
+
+    /// The channel of the oldest event of the log that is kept.
+    pub fn oldest_channel(&self) -> Option<u32> {
+        let ends = self.lines.iter().filter_map(List::first);
+        let oldest = ends.map(|key| &self.entries[key]).min_by_key(|e| e.event.seq)?;
+        Some(oldest.channel)
+    }
+
+    /// The oldest event under a policy, and the index of its channel.
+    pub fn oldest_of(&self, policy: u16) -> Option<(&Event, u32)> {
+        let entry = &self.entries[self.lines[usize::from(policy)].first()?];
+        Some((&entry.event, entry.channel))
+    }
+
+    /// A channel's oldest kept event.
+    pub fn first_seq(&self, chain: &Chain) -> Option<u64> {
+        Some(self.entries[chain.list.first()?].event.seq)
+    }
+
+    /// A channel's events with `after < seq <= to`, in order. Walks from the new end: the usual
+    /// cursor is a recent one.
+    pub fn backlog(&self, chain: &Chain, after: u64, to: u64) -> Vec<Arc<Event>> {
+        if to <= after {
+            return Vec::new();
+        }
+        let mut backlog = Vec::new();
+        let mut key = chain.list.newest;
+        while key != NIL {
+            let entry = &self.entries[key];
+            if entry.event.seq <= after {
+                break;
+            }
+            if entry.event.seq <= to {
+                backlog.push(Arc::clone(&entry.event));
+            }
+            key = entry.in_chain.older;
+        }
+        backlog.reverse();
+        backlog
+    }
+
+    /// The seq of the kept event a channel got with this idempotency key.
+    pub fn seq_by_key(&self, channel: u32, channel_hash: u64, key: &str) -> Option<u64> {
+        let same = |&other: &u32| {
+            let entry = &self.entries[other];
+            entry.channel == channel && entry.event.key.as_deref() == Some(key)
+        };
+        let found = self.by_key.find(self.hasher.key(channel_hash, key), same)?;
+        Some(self.entries[*found].event.seq)
+    }
+
+    /// Lines up all events anew, after the policies changed. In log order, which costs a sort.
+    pub fn line_up(&mut self, policies: u16, policy_of: impl Fn(u32) -> u16) {
+        let mut keys: Vec<(u64, u32)> =
+            self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();
+        keys.sort_unstable();
+        self.lines = vec![List::EMPTY; usize::from(policies)];
+        for (_, key) in keys {
+            let policy = policy_of(self.entries[key].channel);
+            let line = &mut self.lines[usize::from(policy)];
+            line.push(key, &mut self.entries, |entry| &mut entry.in_line);
+        }
+    }
+
+    /// Walks everything; `channels` are all chains with their channel's index and policy.
+    pub fn check_invariants<'a>(&self, channels: impl Iterator<Item = (u32, &'a Chain, u16)>) {
+        let events = || self.entries.iter().map(|(_, entry)| &entry.event);
+        assert_eq!(self.bytes, events().map(|event| bytes_of(event)).sum::<u64>());
+        assert_eq!(self.by_key.len(), events().filter(|event| event.key.is_some()).count());
+        let mut lined_up = 0;
+        for line in &self.lines {
+            lined_up += self.walk(line, |entry| entry.in_line).len();
+        }
+        assert_eq!(lined_up, self.entries.len());
+        let mut chained = 0;
+        for (channel, chain, policy) in channels {
+            let keys = self.walk(&chain.list, |entry| entry.in_chain);
+            assert_eq!(keys.len(), chain.len as usize);
+            assert!(keys.iter().all(|&key| self.entries[key].channel == channel));
+            assert!(usize::from(policy) < self.lines.len());
+            chained += keys.len();
+        }
+        assert_eq!(chained, self.entries.len());
+    }
+
+    /// A list's keys; asserts that it is in log order and that its links agree both ways.
+    fn walk(&self, list: &List, links: impl Fn(&Entry) -> Links) -> Vec<u32> {
+        let (mut keys, mut seq, mut older, mut key) = (Vec::new(), 0, NIL, list.oldest);
+        while key != NIL {
+            let entry = &self.entries[key];
+            assert!(entry.event.seq > seq);
+            assert_eq!(links(entry).older, older);
+            keys.push(key);
+            (seq, older, key) = (entry.event.seq, key, links(entry).newer);
+        }
+        assert_eq!(list.newest, older);
+        keys
+    }
+}
+
+fn key_hash(hasher: &SharedHasher, entries: &Paged<Entry>, key: u32) -> u64 {
+    let event = &entries[key].event;
+    hasher.key(event.channel_hash, event.key.as_deref().unwrap_or_default())
+}
+
+const _: () = assert!(EVENTS_MAX < NIL as usize);
+const _: () = assert!(size_of::<Entry>() <= 32, "two entries to a cache line");

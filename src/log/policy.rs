@@ -1,0 +1,139 @@
+//! What the operator decided per channel: how much history, how long, how fast.
+
+use std::time::Duration;
+
+use crate::proto::name::Pattern;
+
+/// Rules there may be: under byte pressure each eviction looks at the oldest event of every rule.
+pub const POLICIES_MAX: usize = 64;
+
+const SECOND_NANOS: u64 = 1_000_000_000;
+
+/// Settings of the log.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Budget of all history together, see [`event_bytes`](super::history::event_bytes).
+    pub history_bytes_max: u64,
+    /// Channels that may exist at one time.
+    pub channels_max: usize,
+    /// Per-channel rules.
+    pub policies: Policies,
+}
+
+/// What holds for a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Events kept, at most; 0 keeps none.
+    pub history_count: u32,
+    /// How long an event is kept, at most; zero keeps none.
+    pub history_age: Duration,
+    /// Events per second, with bursts of one second's worth; `None` is unlimited, 0 is none.
+    pub publish_rate: Option<u32>,
+}
+
+impl Policy {
+    /// Events a channel may keep under this policy.
+    pub(super) fn events_max(&self) -> u32 {
+        if self.history_age.is_zero() { 0 } else { self.history_count }
+    }
+
+    /// Whether one more event may be published at `now`, and if so what `rate_at` becomes.
+    ///
+    /// A token bucket in one number: `rate_at` is when the bucket will be full again, and each
+    /// event moves it on by one interval. The bucket is empty when that is a second away.
+    pub(super) fn admit(&self, rate_at: u64, now: Duration) -> Option<u64> {
+        let Some(rate) = self.publish_rate else { return Some(rate_at) };
+        let interval = SECOND_NANOS.checked_div(u64::from(rate))?;
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let full_at = rate_at.max(now);
+        (full_at - now <= SECOND_NANOS - interval).then(|| full_at.saturating_add(interval))
+    }
+}
+
+/// Rules in order, the first match wins, then a default.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    rules: Vec<(Pattern, Policy)>,
+    default: Policy,
+}
+
+/// More than [`POLICIES_MAX`] rules: the operator's mistake, told at start or reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyPolicies;
+
+impl Policies {
+    /// The same policy for every channel.
+    pub fn uniform(default: Policy) -> Self {
+        Self { rules: Vec::new(), default }
+    }
+
+    /// Rules in order, then what holds where none matches.
+    pub fn new(rules: Vec<(Pattern, Policy)>, default: Policy) -> Result<Self, TooManyPolicies> {
+        if rules.len() > POLICIES_MAX { Err(TooManyPolicies) } else { Ok(Self { rules, default }) }
+    }
+
+    /// The policy of a channel.
+    pub fn of(&self, name: &str) -> &Policy {
+        self.at(self.index_of(name))
+    }
+
+    /// Which policy a channel has; `count() - 1` is the default.
+    pub(super) fn index_of(&self, name: &str) -> u16 {
+        let found = self.rules.iter().position(|(pattern, _)| pattern.matches(name));
+        found.unwrap_or(self.rules.len()) as u16
+    }
+
+    pub(super) fn at(&self, index: u16) -> &Policy {
+        self.rules.get(usize::from(index)).map_or(&self.default, |(_, policy)| policy)
+    }
+
+    pub(super) fn count(&self) -> u16 {
+        self.rules.len() as u16 + 1
+    }
+}
+
+const _: () = assert!(POLICIES_MAX < u16::MAX as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rated(rate: u32) -> Policy {
+        Policy { history_count: 1, history_age: Duration::MAX, publish_rate: Some(rate) }
+    }
+
+    #[test]
+    fn a_bucket_holds_one_second_and_refills_evenly() {
+        let (policy, start) = (rated(10), Duration::from_secs(7));
+        let mut at = 0;
+        for _ in 0..10 {
+            at = policy.admit(at, start).expect("within the burst");
+        }
+        assert_eq!(policy.admit(at, start), None);
+        assert_eq!(policy.admit(at, start + Duration::from_millis(99)), None);
+        let next = policy.admit(at, start + Duration::from_millis(100)).expect("one came back");
+        assert_eq!(policy.admit(next, start + Duration::from_millis(100)), None);
+    }
+
+    #[test]
+    fn rate_zero_admits_nothing_and_no_rate_admits_all() {
+        assert_eq!(rated(0).admit(0, Duration::from_secs(1)), None);
+        let unlimited = Policy { publish_rate: None, ..rated(0) };
+        assert!((0..1000).all(|_| unlimited.admit(0, Duration::ZERO).is_some()));
+    }
+
+    #[test]
+    fn the_first_matching_rule_wins_and_the_default_is_last() {
+        let pattern = |text: &str| Pattern::parse(text).expect("a valid pattern");
+        let rules = vec![
+            (pattern("user:vip"), rated(1)),
+            (pattern("user:*"), rated(2)),
+            (pattern("user:vip"), rated(3)),
+        ];
+        let policies = Policies::new(rules, rated(9)).expect("few enough");
+        let rate = |name| policies.of(name).publish_rate;
+        assert_eq!(rate("user:vip"), Some(1));
+        assert_eq!(rate("user:7"), Some(2));
+        assert_eq!(rate("news"), Some(9));
+    }
+}

@@ -1,0 +1,375 @@
+//! The one thread's worth of state that orders all events. Requests in, notices out.
+
+use std::time::Duration;
+
+use super::channel::{Channel, Channels};
+use super::event::Publication;
+use super::hash::SharedHasher;
+use super::history::{Chain, EVENTS_MAX, History};
+use super::interest::Interest;
+use super::message::{
+    Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
+    Request, RequestBody,
+};
+use super::policy::LogSettings;
+use super::stats::{ChannelPage, LogCounters, LogStats};
+use super::tombstone::{TOMBSTONES_MAX, Tombstones};
+use crate::proto::cursor::{Cursor, Epoch};
+
+/// Events one call of [`Sequencer::expire`] lets go: about a millisecond, so that requests do not
+/// wait for a history that ages all at once.
+pub const EXPIRED_PER_CALL: usize = 10_000;
+
+/// Indices one call of [`Sequencer::channels`] looks at: after a million channels were freed a page
+/// may be short rather than late.
+pub const LISTED_PER_CALL: u32 = 10_000;
+
+/// Where notices go: real lanes, or queues in a test. The log is the only producer of each
+/// worker's lane.
+pub trait Outlet {
+    /// Whether one more event fits the worker's lane. (Answers have room of their own, reserved by
+    /// the workers' request credit.)
+    fn has_room(&self, worker: u16) -> bool;
+
+    /// Puts a notice into the worker's lane, behind all earlier ones.
+    fn send(&mut self, worker: u16, notice: Notice);
+}
+
+/// The log: assigns `seq`, keeps history, knows who wants to hear of what.
+#[derive(Debug)]
+pub struct Sequencer {
+    pub(super) settings: LogSettings,
+    pub(super) epoch: Epoch,
+    pub(super) workers: u16,
+    pub(super) hasher: SharedHasher,
+    pub(super) now: Duration,
+    pub(super) head_seq: u64,
+    pub(super) channels: Channels,
+    pub(super) history: History,
+    pub(super) tombstones: Tombstones,
+    pub(super) counters: LogCounters,
+}
+
+/// Why an event left history.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Loss {
+    Count,
+    Age,
+    Bytes,
+}
+
+impl Sequencer {
+    /// An empty log. All threads that look at `Event::channel_hash` hold a clone of `hasher`.
+    pub fn new(settings: LogSettings, epoch: Epoch, workers: u16, hasher: SharedHasher) -> Self {
+        let policies = settings.policies.count();
+        Self {
+            settings,
+            epoch,
+            workers,
+            now: Duration::ZERO,
+            head_seq: 0,
+            channels: Channels::new(),
+            history: History::new(hasher.clone(), policies),
+            hasher,
+            tombstones: Tombstones::new(TOMBSTONES_MAX),
+            counters: LogCounters::default(),
+        }
+    }
+
+    /// Which life of the log this is.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Does what a worker asks. Events go out before the answer to their publisher.
+    pub fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet) {
+        let worker = request.worker;
+        assert!(worker < self.workers, "requests come from workers");
+        self.now = self.now.max(now);
+        match request.body {
+            RequestBody::Join { token, ticket, channels, cursor } => {
+                let notice = match self.join(worker, channels, cursor) {
+                    Ok(channels) => {
+                        Notice::Joined { token, ticket, head_seq: self.head_seq, channels }
+                    }
+                    Err(refusal) => Notice::JoinRefused { token, ticket, refusal },
+                };
+                outlet.send(worker, notice);
+            }
+            RequestBody::Leave(channels) => self.leave(worker, channels),
+            RequestBody::Publish { token, ticket, publications } => {
+                let (outcome, unaccepted) = self.publish_all(publications, outlet);
+                outlet.send(worker, Notice::Published { token, ticket, outcome, unaccepted });
+            }
+            RequestBody::Describe { token, ticket, channel } => {
+                let description = self.describe(&channel);
+                outlet.send(worker, Notice::Described { token, ticket, description });
+            }
+        }
+    }
+
+    /// Ages history out, at most [`EXPIRED_PER_CALL`] events; call about once a second or when
+    /// idle. Returns when it wants to be called again (`None`: nothing ages; not later than `now`:
+    /// there is more to do).
+    pub fn expire(&mut self, now: Duration) -> Option<Duration> {
+        self.now = self.now.max(now);
+        let mut budget = EXPIRED_PER_CALL;
+        let mut wake_at: Option<Duration> = None;
+        for policy in 0..self.settings.policies.count() {
+            let age = self.settings.policies.at(policy).history_age;
+            while let Some((event, channel)) = self.history.oldest_of(policy) {
+                // An age too long for the clock never comes.
+                let Some(due) = event.ordered_at.checked_add(age) else { break };
+                if due > self.now {
+                    wake_at = Some(wake_at.map_or(due, |at| at.min(due)));
+                    break;
+                }
+                if budget == 0 {
+                    return Some(self.now);
+                }
+                budget -= 1;
+                self.lose_oldest(channel, Loss::Age);
+                self.free_if_idle(channel);
+            }
+        }
+        wake_at
+    }
+
+    /// Takes new settings. Channels and events that no longer fit them are let go at once, except
+    /// that channels in use stay, however many.
+    pub fn apply(&mut self, settings: LogSettings) {
+        self.settings = settings;
+        let policies = &self.settings.policies;
+        for (_, channel) in self.channels.iter_mut() {
+            channel.policy = policies.index_of(&channel.name);
+        }
+        let channels = &self.channels;
+        self.history.line_up(policies.count(), |index| channels.at(index).policy);
+        let indices: Vec<u32> = self.channels.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            self.trim_to_count(index);
+            self.free_if_idle(index);
+        }
+        self.trim_to_bytes();
+    }
+
+    /// The log as it is.
+    pub fn stats(&self) -> LogStats {
+        LogStats {
+            head_seq: self.head_seq,
+            events: self.history.len() as u64,
+            bytes: self.history.bytes(),
+            channels: self.channels.len() as u64,
+            tombstones: self.tombstones.len() as u64,
+            forgotten_to: self.tombstones.forgotten_to(),
+            counters: self.counters,
+        }
+    }
+
+    /// Up to `limit` channels from index `from` on (0 for the first page, then
+    /// [`ChannelPage::next`]). Channels that come and go meanwhile may be missed; none that stays
+    /// is missed or listed twice.
+    pub fn channels(&self, from: u32, limit: usize) -> ChannelPage {
+        let end = self.channels.index_end();
+        let stop = end.min(from.saturating_add(LISTED_PER_CALL));
+        let mut page = ChannelPage::default();
+        for index in from..stop {
+            let Some(channel) = self.channels.try_at(index) else { continue };
+            if page.channels.len() >= limit {
+                page.next = Some(index);
+                return page;
+            }
+            page.channels.push((channel.name.clone(), self.description_of(channel)));
+        }
+        page.next = (stop < end).then_some(stop);
+        page
+    }
+
+    /// Panics when the log contradicts itself. Walks everything.
+    pub fn check_invariants(&self) {
+        self.channels.check_invariants();
+        self.tombstones.check_invariants(self.head_seq);
+        let chains = self.channels.iter().map(|(index, c)| (index, &c.chain, c.policy));
+        self.history.check_invariants(chains);
+        assert!(self.history.bytes() <= self.settings.history_bytes_max);
+        for (_, channel) in self.channels.iter() {
+            let policy = self.settings.policies.at(channel.policy);
+            assert_eq!(channel.policy, self.settings.policies.index_of(&channel.name));
+            assert!(channel.chain.len() <= policy.events_max());
+            assert!(channel.last_seq <= self.head_seq && channel.evicted_to <= self.head_seq);
+            let first = self.history.first_seq(&channel.chain);
+            assert!(first.is_none_or(|seq| channel.evicted_to < seq && seq <= channel.last_seq));
+            assert!(self.tombstones.find(channel.hash).is_none(), "the living have none");
+        }
+    }
+
+    /// So that a test need not free a quarter of a million channels.
+    #[cfg(test)]
+    pub(super) fn limit_tombstones(&mut self, count_max: usize) {
+        self.tombstones = Tombstones::new(count_max);
+    }
+
+    fn join(
+        &mut self,
+        worker: u16,
+        channels: Vec<JoinChannel>,
+        cursor: Cursor,
+    ) -> Result<Vec<JoinedChannel>, Refusal> {
+        if !self.has_room_for(&channels) {
+            self.expire(self.now);
+            if !self.has_room_for(&channels) {
+                self.counters.refused.count(Refusal::Channels);
+                return Err(Refusal::Channels);
+            }
+        }
+        Ok(channels.iter().map(|channel| self.join_one(worker, channel, cursor)).collect())
+    }
+
+    fn join_one(&mut self, worker: u16, wanted: &JoinChannel, cursor: Cursor) -> JoinedChannel {
+        let hash = self.hasher.channel(&wanted.name);
+        let found = self.channels.find(hash, &wanted.name);
+        let index = found.unwrap_or_else(|| self.create(hash, &wanted.name));
+        let channel = self.channels.at_mut(index);
+        channel.interest.join(worker);
+        let (after, gap) = stand(cursor, self.head_seq, channel.evicted_to);
+        let backlog = self.history.backlog(&channel.chain, after, wanted.covered_from);
+        self.counters.replays += u64::from(!backlog.is_empty());
+        self.counters.gaps += u64::from(gap.is_some());
+        JoinedChannel { name: channel.name.clone(), hash, backlog, after, gap }
+    }
+
+    fn has_room_for(&self, wanted: &[JoinChannel]) -> bool {
+        let room = self.settings.channels_max.saturating_sub(self.channels.len());
+        let missing = |channel: &&JoinChannel| {
+            self.channels.find(self.hasher.channel(&channel.name), &channel.name).is_none()
+        };
+        wanted.len() <= room || wanted.iter().filter(missing).count() <= room
+    }
+
+    fn leave(&mut self, worker: u16, channels: Vec<LeaveChannel>) {
+        for left in channels {
+            let found = self.channels.find(self.hasher.channel(&left.name), &left.name);
+            debug_assert!(found.is_some(), "worker {worker} left what it had not joined");
+            let Some(index) = found else { continue };
+            self.channels.at_mut(index).interest.leave(worker, left.subscribers);
+            self.free_if_idle(index);
+        }
+    }
+
+    fn publish_all(
+        &mut self,
+        publications: Vec<Publication>,
+        outlet: &mut impl Outlet,
+    ) -> (Published, Vec<Publication>) {
+        let mut outcome =
+            Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
+        let mut publications = publications.into_iter();
+        while let Some(publication) = publications.next() {
+            match self.publish(publication, outlet) {
+                Ok(accepted) => {
+                    if outcome.accepted == 0 {
+                        outcome.first_seq = accepted.seq;
+                    }
+                    outcome.accepted += 1;
+                    outcome.last_seq = accepted.seq;
+                    outcome.subscribers = accepted.subscribers;
+                }
+                Err((refusal, publication)) => {
+                    self.counters.refused.count(refusal);
+                    outcome.refusal = Some(refusal);
+                    return (outcome, std::iter::once(publication).chain(publications).collect());
+                }
+            }
+        }
+        (outcome, Vec::new())
+    }
+
+    fn describe(&self, name: &str) -> Description {
+        let hash = self.hasher.channel(name);
+        if let Some(index) = self.channels.find(hash, name) {
+            return self.description_of(self.channels.at(index));
+        }
+        let last_seq = self.tombstones.find(hash).map(|stone| stone.last_seq);
+        Description { last_seq, first_seq: None, events: 0, subscribers: 0 }
+    }
+
+    fn description_of(&self, channel: &Channel) -> Description {
+        Description {
+            last_seq: (channel.last_seq > 0).then_some(channel.last_seq),
+            first_seq: self.history.first_seq(&channel.chain),
+            events: channel.chain.len(),
+            subscribers: channel.interest.subscribers(),
+        }
+    }
+
+    /// Adds a channel nobody knows, or knows by its tombstone only.
+    pub(super) fn create(&mut self, hash: u64, name: &str) -> u32 {
+        let stone = self.tombstones.unearth(hash);
+        let (last_seq, rate_at) = stone.map_or((0, 0), |stone| (stone.last_seq, stone.rate_at));
+        let evicted_to = if last_seq > 0 { last_seq } else { self.tombstones.forgotten_to() };
+        self.channels.insert(Channel {
+            name: name.into(),
+            hash,
+            evicted_to,
+            last_seq,
+            rate_at,
+            interest: Interest::None,
+            chain: Chain::EMPTY,
+            policy: self.settings.policies.index_of(name),
+        })
+    }
+
+    pub(super) fn free_if_idle(&mut self, index: u32) {
+        if self.channels.at(index).is_idle() {
+            let channel = self.channels.remove(index);
+            // Without an event of its own it lost none that `forgotten_to` does not cover.
+            if channel.last_seq > 0 {
+                self.tombstones.bury(channel.hash, channel.last_seq, channel.rate_at);
+            }
+        }
+    }
+
+    pub(super) fn trim_to_count(&mut self, index: u32) {
+        let channel = self.channels.at(index);
+        let events_max = self.settings.policies.at(channel.policy).events_max();
+        for _ in events_max..channel.chain.len() {
+            self.lose_oldest(index, Loss::Count);
+        }
+    }
+
+    /// Events leave in log order until the budget holds. Channels that lost their last are freed.
+    pub(super) fn trim_to_bytes(&mut self) {
+        while self.history.bytes() > self.settings.history_bytes_max
+            || self.history.len() > EVENTS_MAX
+        {
+            let Some(index) = self.history.oldest_channel() else { return };
+            self.lose_oldest(index, Loss::Bytes);
+            self.free_if_idle(index);
+        }
+    }
+
+    /// The only place where a channel loses an event it kept.
+    fn lose_oldest(&mut self, index: u32, loss: Loss) {
+        let channel = self.channels.at_mut(index);
+        if let Some(event) = self.history.lose_oldest(&mut channel.chain, channel.policy) {
+            channel.evicted_to = event.seq;
+            match loss {
+                Loss::Count => self.counters.evicted_by_count += 1,
+                Loss::Age => self.counters.evicted_by_age += 1,
+                Loss::Bytes => self.counters.evicted_by_bytes += 1,
+            }
+        }
+    }
+}
+
+/// Where a subscriber stands, and whether it may have lost something on the way there.
+fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
+    match cursor {
+        Cursor::Now => (head_seq, None),
+        Cursor::Earliest => (evicted_to, None),
+        Cursor::Foreign => (evicted_to, Some(GapReason::Epoch)),
+        Cursor::After(seq) if seq > head_seq => (evicted_to, Some(GapReason::Epoch)),
+        Cursor::After(seq) if seq < evicted_to => (evicted_to, Some(GapReason::Evicted)),
+        Cursor::After(seq) => (seq, None),
+    }
+}

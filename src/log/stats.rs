@@ -1,0 +1,78 @@
+//! What the log counted, and what it shows of its channels.
+
+use std::sync::Arc;
+
+use super::message::{Description, Refusal};
+
+/// The log at one moment. Counters count since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Newest event of the log.
+    pub head_seq: u64,
+    /// Events kept.
+    pub events: u64,
+    /// Bytes charged for them.
+    pub bytes: u64,
+    /// Channels that exist.
+    pub channels: u64,
+    /// Freed channels remembered one by one.
+    pub tombstones: u64,
+    /// Events up to here may be unknown of channels that are not remembered.
+    pub forgotten_to: u64,
+    /// What was counted.
+    pub counters: LogCounters,
+}
+
+/// What the log counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounters {
+    /// Publications ordered.
+    pub published: u64,
+    /// Publications whose idempotency key was answered from history.
+    pub repeated: u64,
+    /// Events their channel had no count left for (those never kept included).
+    pub evicted_by_count: u64,
+    /// Events that grew too old.
+    pub evicted_by_age: u64,
+    /// Events that made room in the byte budget.
+    pub evicted_by_bytes: u64,
+    /// Requests refused, by why.
+    pub refused: Refused,
+    /// Channels joined with a backlog.
+    pub replays: u64,
+    /// Channels joined with a gap.
+    pub gaps: u64,
+}
+
+/// Joins and publishes refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// [`Refusal::Busy`].
+    pub busy: u64,
+    /// [`Refusal::Memory`].
+    pub memory: u64,
+    /// [`Refusal::Channels`].
+    pub channels: u64,
+    /// [`Refusal::Rate`].
+    pub rate: u64,
+}
+
+impl Refused {
+    pub(super) fn count(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Busy => self.busy += 1,
+            Refusal::Memory => self.memory += 1,
+            Refusal::Channels => self.channels += 1,
+            Refusal::Rate => self.rate += 1,
+        }
+    }
+}
+
+/// A part of the list of channels.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelPage {
+    /// In the order of their indices.
+    pub channels: Vec<(Arc<str>, Description)>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<u32>,
+}

@@ -1,0 +1,440 @@
+//! Behaviour of the log. `model` compares it with a naive one over thousands of random operations.
+
+mod model;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::event::{Event, Kind, Publication};
+use super::history::event_bytes;
+use super::message::{
+    Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
+    Request, RequestBody,
+};
+use super::policy::{LogSettings, Policies, Policy};
+use super::{Outlet, Sequencer, SharedHasher};
+use crate::proto::cursor::{Cursor, Epoch};
+use crate::proto::name::Pattern;
+use crate::ring::Token;
+
+const TOKEN: Token = Token { slot: 5, generation: 6 };
+const TICKET: u32 = 7;
+const AGE: Duration = Duration::from_secs(60);
+const PLENTY: Policy = Policy { history_count: 100, history_age: AGE, publish_rate: None };
+
+/// A queue per worker; `full` ones have no room for events.
+struct Lanes {
+    queues: Vec<Vec<Notice>>,
+    full: Vec<u16>,
+}
+
+impl Lanes {
+    fn new(workers: u16) -> Self {
+        Self { queues: (0..workers).map(|_| Vec::new()).collect(), full: Vec::new() }
+    }
+
+    fn take(&mut self, worker: u16) -> Vec<Notice> {
+        std::mem::take(&mut self.queues[usize::from(worker)])
+    }
+}
+
+impl Outlet for Lanes {
+    fn has_room(&self, worker: u16) -> bool {
+        !self.full.contains(&worker)
+    }
+
+    fn send(&mut self, worker: u16, notice: Notice) {
+        self.queues[usize::from(worker)].push(notice);
+    }
+}
+
+/// A log with its lanes. Every step checks the invariants.
+struct Bench {
+    log: Sequencer,
+    lanes: Lanes,
+    now: Duration,
+}
+
+impl Bench {
+    fn new(settings: LogSettings) -> Self {
+        let workers = 3;
+        let hasher = SharedHasher::from_seed(1);
+        let log = Sequencer::new(settings, Epoch::from_random(1), workers, hasher);
+        Self { log, lanes: Lanes::new(workers), now: Duration::ZERO }
+    }
+
+    fn uniform(policy: Policy) -> Self {
+        Self::new(settings(1 << 20, Policies::uniform(policy)))
+    }
+
+    fn handle(&mut self, worker: u16, body: RequestBody) {
+        self.log.handle(Request { worker, body }, self.now, &mut self.lanes);
+        self.log.check_invariants();
+    }
+
+    /// The last notice of the lane, which is the answer; those before it stay.
+    fn answer(&mut self, worker: u16) -> Notice {
+        self.lanes.queues[usize::from(worker)].pop().expect("an answer")
+    }
+
+    fn publish_all(&mut self, worker: u16, publications: Vec<Publication>) -> Published {
+        self.handle(worker, RequestBody::Publish { token: TOKEN, ticket: TICKET, publications });
+        match self.answer(worker) {
+            Notice::Published { token: TOKEN, ticket: TICKET, outcome, .. } => outcome,
+            other => panic!("not the answer to a publish: {other:?}"),
+        }
+    }
+
+    fn publish(&mut self, channel: &str) -> u64 {
+        let outcome = self.publish_all(0, vec![text(channel)]);
+        assert_eq!((outcome.accepted, outcome.refusal), (1, None));
+        outcome.last_seq
+    }
+
+    fn join_all(
+        &mut self,
+        worker: u16,
+        channels: Vec<JoinChannel>,
+        cursor: Cursor,
+    ) -> Result<(u64, Vec<JoinedChannel>), Refusal> {
+        self.handle(worker, RequestBody::Join { token: TOKEN, ticket: TICKET, channels, cursor });
+        match self.answer(worker) {
+            Notice::Joined { token: TOKEN, ticket: TICKET, head_seq, channels } => {
+                Ok((head_seq, channels))
+            }
+            Notice::JoinRefused { token: TOKEN, ticket: TICKET, refusal } => Err(refusal),
+            other => panic!("not the answer to a join: {other:?}"),
+        }
+    }
+
+    /// Joins one channel: where it stands, the gap, the backlog.
+    fn join(&mut self, worker: u16, name: &str, cursor: Cursor) -> Stand {
+        let (_, mut joined) =
+            self.join_all(worker, vec![wanted(name, u64::MAX)], cursor).expect("room");
+        let channel = joined.pop().expect("one channel");
+        assert_eq!(&*channel.name, name);
+        (channel.after, channel.gap, seqs(&channel.backlog))
+    }
+
+    fn leave(&mut self, worker: u16, name: &str) {
+        let left = LeaveChannel { name: name.into(), subscribers: 1 };
+        self.handle(worker, RequestBody::Leave(vec![left]));
+    }
+
+    fn describe(&mut self, name: &str) -> Description {
+        self.handle(
+            2,
+            RequestBody::Describe { token: TOKEN, ticket: TICKET, channel: name.into() },
+        );
+        match self.answer(2) {
+            Notice::Described { token: TOKEN, ticket: TICKET, description } => description,
+            other => panic!("not a description: {other:?}"),
+        }
+    }
+
+    fn expire_at(&mut self, now: Duration) -> Option<Duration> {
+        self.now = now;
+        let wake_at = self.log.expire(now);
+        self.log.check_invariants();
+        wake_at
+    }
+}
+
+type Stand = (u64, Option<GapReason>, Vec<u64>);
+
+fn settings(history_bytes_max: u64, policies: Policies) -> LogSettings {
+    LogSettings { history_bytes_max, channels_max: 100, policies }
+}
+
+fn wanted(name: &str, covered_from: u64) -> JoinChannel {
+    JoinChannel { name: name.into(), covered_from }
+}
+
+fn text(channel: &str) -> Publication {
+    Publication {
+        channel: channel.into(),
+        kind: Kind::Text,
+        data: Bytes::from_static(b"data"),
+        event_type: None,
+        key: None,
+    }
+}
+
+fn keyed(channel: &str, key: &str) -> Publication {
+    Publication { key: Some(key.into()), ..text(channel) }
+}
+
+fn seqs(events: &[Arc<Event>]) -> Vec<u64> {
+    events.iter().map(|event| event.seq).collect()
+}
+
+fn event_seqs(notices: &[Notice]) -> Vec<u64> {
+    let seq = |notice: &Notice| match notice {
+        Notice::Event(event) => event.seq,
+        other => panic!("not an event: {other:?}"),
+    };
+    notices.iter().map(seq).collect()
+}
+
+fn rules(rules: &[(&str, Policy)]) -> Policies {
+    let pattern = |text| Pattern::parse(text).expect("a valid pattern");
+    let rules = rules.iter().map(|&(text, policy)| (pattern(text), policy)).collect();
+    Policies::new(rules, PLENTY).expect("few enough")
+}
+
+#[test]
+fn one_total_order_and_each_interested_worker_hears_of_an_event_once() {
+    let mut bench = Bench::uniform(PLENTY);
+    for (worker, name) in [(0, "a"), (0, "a"), (1, "a"), (1, "b")] {
+        bench.join(worker, name, Cursor::Now);
+    }
+    assert_eq!([bench.publish("a"), bench.publish("b"), bench.publish("a")], [1, 2, 3]);
+    assert_eq!(event_seqs(&bench.lanes.take(0)), [1, 3]);
+    assert_eq!(event_seqs(&bench.lanes.take(1)), [1, 2, 3]);
+    assert!(bench.lanes.take(2).is_empty());
+    bench.leave(0, "a");
+    assert_eq!(bench.publish("a"), 4);
+    assert_eq!(event_seqs(&bench.lanes.take(0)), [4]);
+    bench.leave(0, "a");
+    bench.publish("a");
+    assert!(bench.lanes.take(0).is_empty());
+}
+
+#[test]
+fn a_publisher_gets_its_own_event_before_its_answer() {
+    let mut bench = Bench::uniform(PLENTY);
+    bench.join(0, "a", Cursor::Now);
+    let publications = vec![text("a"), text("b"), text("a")];
+    bench.handle(0, RequestBody::Publish { token: TOKEN, ticket: TICKET, publications });
+    let notices = bench.lanes.take(0);
+    let outcome = match &notices[..] {
+        [Notice::Event(first), Notice::Event(second), Notice::Published { outcome, .. }] => {
+            assert_eq!((first.seq, second.seq), (1, 3));
+            *outcome
+        }
+        other => panic!("{other:?}"),
+    };
+    let expected =
+        Published { accepted: 3, first_seq: 1, last_seq: 3, subscribers: 1, refusal: None };
+    assert_eq!(outcome, expected);
+}
+
+#[test]
+fn cursors_stand_where_the_architecture_says() {
+    let mut bench = Bench::uniform(Policy { history_count: 2, ..PLENTY });
+    for _ in 0..4 {
+        bench.publish("a");
+    }
+    bench.publish("b");
+    let evicted = Some(GapReason::Evicted);
+    let epoch = Some(GapReason::Epoch);
+    for (cursor, stand) in [
+        (Cursor::Now, (5, None, vec![])),
+        (Cursor::Earliest, (2, None, vec![3, 4])),
+        (Cursor::After(0), (2, evicted, vec![3, 4])),
+        (Cursor::After(1), (2, evicted, vec![3, 4])),
+        (Cursor::After(2), (2, None, vec![3, 4])),
+        (Cursor::After(3), (3, None, vec![4])),
+        (Cursor::After(5), (5, None, vec![])),
+        (Cursor::After(6), (2, epoch, vec![3, 4])),
+        (Cursor::After(u64::MAX), (2, epoch, vec![3, 4])),
+        (Cursor::Foreign, (2, epoch, vec![3, 4])),
+    ] {
+        assert_eq!(bench.join(1, "a", cursor), stand, "{cursor:?}");
+    }
+    let counters = bench.log.stats().counters;
+    assert_eq!((counters.replays, counters.gaps), (8, 5));
+}
+
+#[test]
+fn a_backlog_ends_where_the_workers_replica_begins() {
+    let mut bench = Bench::uniform(PLENTY);
+    for _ in 0..5 {
+        bench.publish("a");
+    }
+    for (covered_from, backlog) in [(0, vec![]), (2, vec![]), (3, vec![3]), (9, vec![3, 4, 5])] {
+        let joined = bench.join_all(0, vec![wanted("a", covered_from)], Cursor::After(2));
+        let (head_seq, channels) = joined.expect("room");
+        assert_eq!((head_seq, channels[0].after), (5, 2));
+        assert_eq!(seqs(&channels[0].backlog), backlog, "covered from {covered_from}");
+    }
+}
+
+#[test]
+fn a_join_takes_all_channels_or_none() {
+    let mut bench =
+        Bench::new(LogSettings { channels_max: 2, ..settings(1 << 20, Policies::uniform(PLENTY)) });
+    bench.join(0, "a", Cursor::Now);
+    let three = || vec![wanted("b", 0), wanted("a", 0), wanted("c", 0)];
+    assert_eq!(bench.join_all(1, three(), Cursor::Now).err(), Some(Refusal::Channels));
+    assert_eq!(bench.describe("a").subscribers, 1);
+    let two = vec![wanted("b", 0), wanted("a", 0)];
+    assert_eq!(bench.join_all(1, two, Cursor::Now).expect("room").1.len(), 2);
+    assert_eq!(bench.describe("a").subscribers, 2);
+    assert_eq!(bench.publish_all(0, vec![text("c")]).refusal, Some(Refusal::Channels));
+    assert_eq!(bench.log.stats().counters.refused.channels, 2);
+}
+
+#[test]
+fn channels_whose_history_is_overdue_make_room_for_new_ones() {
+    let mut bench =
+        Bench::new(LogSettings { channels_max: 1, ..settings(1 << 20, Policies::uniform(PLENTY)) });
+    bench.publish("a");
+    assert_eq!(bench.publish_all(0, vec![text("b")]).refusal, Some(Refusal::Channels));
+    bench.now = AGE;
+    bench.publish("b");
+    bench.now = 2 * AGE;
+    bench.join(0, "c", Cursor::Now);
+}
+
+#[test]
+fn a_full_lane_refuses_and_what_was_ordered_before_stays() {
+    let mut bench = Bench::uniform(PLENTY);
+    bench.join(1, "a", Cursor::Now);
+    bench.join(2, "a", Cursor::Now);
+    bench.lanes.full = vec![2];
+    let outcome = bench.publish_all(0, vec![text("b"), text("a"), text("b")]);
+    let refusal = Some(Refusal::Busy);
+    assert_eq!(
+        outcome,
+        Published { accepted: 1, first_seq: 1, last_seq: 1, subscribers: 0, refusal }
+    );
+    assert!(bench.lanes.take(1).is_empty(), "nothing is half published");
+    assert_eq!(bench.describe("a").last_seq, None);
+    bench.lanes.full.clear();
+    assert_eq!(bench.publish("a"), 2);
+}
+
+#[test]
+fn a_repeated_key_answers_the_first_seq_while_history_holds_it() {
+    let mut bench = Bench::uniform(Policy { history_count: 2, ..PLENTY });
+    bench.join(1, "a", Cursor::Now);
+    let outcome = bench.publish_all(0, vec![keyed("a", "k"), keyed("b", "k"), keyed("a", "k")]);
+    let expected =
+        Published { accepted: 3, first_seq: 1, last_seq: 1, subscribers: 1, refusal: None };
+    assert_eq!(outcome, expected);
+    assert_eq!(bench.log.stats().head_seq, 2, "another channel's key is another key");
+    assert_eq!(event_seqs(&bench.lanes.take(1)), [1]);
+    bench.publish("a");
+    assert_eq!(bench.publish_all(0, vec![keyed("a", "k")]).last_seq, 1);
+    bench.publish("a");
+    assert_eq!(bench.publish_all(0, vec![keyed("a", "k")]).last_seq, 5, "it left with its event");
+}
+
+#[test]
+fn a_channel_over_its_rate_is_refused_even_when_nobody_keeps_it_alive() {
+    let unkept = Policy { history_count: 0, publish_rate: Some(2), ..PLENTY };
+    let mut bench = Bench::uniform(unkept);
+    let four = || (0..4).map(|_| text("a")).collect();
+    let outcome = bench.publish_all(0, four());
+    assert_eq!((outcome.accepted, outcome.refusal), (2, Some(Refusal::Rate)));
+    assert_eq!(bench.log.stats().channels, 0);
+    assert_eq!(bench.publish_all(0, four()).accepted, 0);
+    bench.now = Duration::from_millis(500);
+    assert_eq!(bench.publish_all(0, four()).accepted, 1);
+    assert_eq!(bench.publish_all(0, vec![text("b")]).accepted, 1);
+}
+
+#[test]
+fn the_byte_budget_lets_the_oldest_event_of_the_log_go_first() {
+    let one = event_bytes("a", b"data", None, None);
+    let policies = rules(&[("a", Policy { history_age: 2 * AGE, ..PLENTY })]);
+    let mut bench = Bench::new(settings(3 * one, policies));
+    for name in ["a", "b", "b", "a", "b"] {
+        bench.publish(name);
+    }
+    assert_eq!(bench.describe("a").first_seq, Some(4));
+    assert_eq!(bench.describe("b").first_seq, Some(3));
+    assert_eq!(bench.log.stats().counters.evicted_by_bytes, 2);
+    let huge = Publication { data: vec![b'x'; 3 * one as usize].into(), ..text("c") };
+    assert_eq!(bench.publish_all(0, vec![huge]).refusal, Some(Refusal::Memory));
+    assert_eq!(bench.log.stats().events, 3, "a refused event evicts nothing");
+}
+
+#[test]
+fn history_ages_by_its_policy_and_says_when_next() {
+    let policies = rules(&[("quick", Policy { history_age: AGE / 2, ..PLENTY })]);
+    let mut bench = Bench::new(settings(1 << 20, policies));
+    assert_eq!(bench.expire_at(Duration::ZERO), None);
+    bench.publish("slow");
+    bench.now = AGE / 4;
+    bench.publish("quick");
+    assert_eq!(bench.expire_at(AGE / 2), Some(AGE / 2 + AGE / 4));
+    assert_eq!(bench.expire_at(AGE / 2 + AGE / 4), Some(AGE));
+    assert_eq!(bench.log.stats().events, 1);
+    assert_eq!(bench.expire_at(AGE), None);
+    assert_eq!(bench.log.stats().channels, 0);
+    assert_eq!(bench.log.stats().counters.evicted_by_age, 2);
+}
+
+#[test]
+fn what_is_never_kept_counts_as_lost() {
+    let mut bench = Bench::uniform(Policy { history_count: 0, ..PLENTY });
+    bench.join(1, "a", Cursor::Now);
+    bench.publish("a");
+    assert_eq!(bench.join(0, "a", Cursor::After(0)), (1, Some(GapReason::Evicted), vec![]));
+    assert_eq!(bench.join(0, "a", Cursor::After(1)), (1, None, vec![]));
+}
+
+#[test]
+fn a_freed_channel_still_knows_what_it_lost() {
+    let mut bench = Bench::uniform(Policy { history_count: 0, ..PLENTY });
+    bench.log.limit_tombstones(2);
+    for name in ["a", "b"] {
+        bench.publish(name);
+    }
+    assert_eq!(bench.log.stats().channels, 0);
+    let gone = Description { last_seq: Some(1), first_seq: None, events: 0, subscribers: 0 };
+    assert_eq!(bench.describe("a"), gone);
+    assert_eq!(bench.describe("z").last_seq, None);
+    assert_eq!(bench.log.stats().channels, 0, "describing creates nothing");
+    assert_eq!(bench.join(0, "a", Cursor::After(0)), (1, Some(GapReason::Evicted), vec![]));
+    assert_eq!(bench.join(0, "z", Cursor::After(0)), (0, None, vec![]));
+    bench.publish("c");
+    bench.publish("d");
+    // "b" fell out of the tombstones: whoever is unknown may have lost as much as it did.
+    assert_eq!(bench.log.stats().forgotten_to, 2);
+    assert_eq!(bench.join(0, "b", Cursor::After(1)), (2, Some(GapReason::Evicted), vec![]));
+    assert_eq!(bench.join(0, "y", Cursor::After(2)), (2, None, vec![]));
+}
+
+#[test]
+fn a_reload_moves_events_under_their_new_policies() {
+    let mut bench = Bench::uniform(PLENTY);
+    for name in ["a", "b", "a", "b", "a", "c"] {
+        bench.publish(name);
+    }
+    let policies = rules(&[
+        ("a", Policy { history_count: 2, history_age: AGE / 2, publish_rate: None }),
+        ("c", Policy { history_count: 0, ..PLENTY }),
+    ]);
+    let bytes = 3 * event_bytes("a", b"data", None, None);
+    bench.log.apply(settings(bytes, policies));
+    bench.log.check_invariants();
+    assert_eq!(bench.describe("a").first_seq, Some(3));
+    assert_eq!(bench.describe("b").first_seq, Some(4));
+    assert_eq!(bench.describe("c").events, 0);
+    assert_eq!(bench.expire_at(AGE / 2), Some(AGE));
+    assert_eq!((bench.describe("a").events, bench.describe("b").events), (0, 1));
+}
+
+#[test]
+fn pages_list_every_channel_once() {
+    let mut bench = Bench::uniform(PLENTY);
+    let mut names: Vec<String> = (0..25).map(|number| format!("channel:{number}")).collect();
+    for name in &names {
+        bench.publish(name);
+    }
+    let (mut listed, mut from) = (Vec::new(), Some(0));
+    while let Some(index) = from {
+        let page = bench.log.channels(index, 10);
+        assert!(page.channels.len() <= 10);
+        listed.extend(page.channels.iter().map(|(name, _)| name.to_string()));
+        from = page.next;
+    }
+    names.sort();
+    listed.sort();
+    assert_eq!(listed, names);
+}

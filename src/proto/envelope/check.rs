@@ -1,0 +1,31 @@
+//! What an event type and an idempotency key may be.
+
+use super::Invalid;
+
+/// Longest event type.
+pub const TYPE_BYTES_MAX: usize = 128;
+/// Longest idempotency key: the log keeps it as long as the event.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Event types that begin so are ours.
+pub const RESERVED_PREFIX: &str = "pushline.";
+
+/// Checks an event type, of the `Event-Type` header or an `event` field: 1 to 128 bytes, no control
+/// characters (a line end would forge SSE fields), not one of ours.
+pub fn event_type(text: &str) -> Result<&str, Invalid> {
+    if text.starts_with(RESERVED_PREFIX) {
+        return Err(Invalid::ReservedEventType);
+    }
+    if !is_plain(text, TYPE_BYTES_MAX) {
+        return Err(Invalid::EventType);
+    }
+    Ok(text)
+}
+
+/// Checks an idempotency key: 1 to 128 bytes, no control characters.
+pub fn key(text: &str) -> Result<&str, Invalid> {
+    if is_plain(text, KEY_BYTES_MAX) { Ok(text) } else { Err(Invalid::Key) }
+}
+
+fn is_plain(text: &str, bytes_max: usize) -> bool {
+    (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
+}

@@ -1,0 +1,149 @@
+//! JSON envelopes: events and answers out, client operations and NDJSON lines in.
+
+mod check;
+pub(super) mod json;
+mod op;
+#[cfg(test)]
+mod tests;
+
+use super::cursor::EventId;
+use super::data::{Data, EventView};
+use super::ws::close::cut;
+
+pub use check::{KEY_BYTES_MAX, RESERVED_PREFIX, TYPE_BYTES_MAX, event_type, key};
+pub use op::{
+    ClientOp, Invalid, OpBody, OpError, Payload, Publication, REF_BYTES_MAX, parse_op,
+    parse_publication,
+};
+
+/// The event type of a gap.
+pub const GAP_TYPE: &str = "pushline.gap";
+/// As much of a foreign cursor as a gap says back: a client may send one as long as a head.
+pub const AFTER_BYTES_MAX: usize = 128;
+
+/// Events that a subscriber will not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapView<'a> {
+    /// Where the subscriber goes on from: its cursor once it has read this.
+    pub id: EventId,
+    /// Which channel.
+    pub channel: &'a str,
+    /// `evicted`, `epoch` or `overrun`.
+    pub reason: &'a str,
+    /// The cursor that could not be honoured, as the client gave it.
+    pub after: &'a str,
+    /// The oldest event that still comes, if any is kept.
+    pub first: Option<EventId>,
+}
+
+/// Appends `{"id","channel","event"?,"data"}` (`"data_base64"` for bytes), always one line.
+pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
+    write_start(out, event.id, event.channel, event.event_type);
+    match event.data {
+        Data::Text(text) => {
+            out.extend_from_slice(b",\"data\":");
+            json::write_string(out, text);
+        }
+        Data::Json(value) => {
+            out.extend_from_slice(b",\"data\":");
+            json::write_one_line(out, value);
+        }
+        Data::Binary(bytes) => {
+            out.extend_from_slice(b",\"data_base64\":\"");
+            json::write_base64(out, bytes);
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends `{"id","channel","event":"pushline.gap","data":{…}}`.
+pub fn write_gap(out: &mut Vec<u8>, gap: &GapView<'_>) {
+    write_start(out, gap.id, gap.channel, Some(GAP_TYPE));
+    out.extend_from_slice(b",\"data\":");
+    write_gap_data(out, gap);
+    out.push(b'}');
+}
+
+/// Appends `{"channel","reason","after","first"}`.
+pub fn write_gap_data(out: &mut Vec<u8>, gap: &GapView<'_>) {
+    out.extend_from_slice(b"{\"channel\":");
+    json::write_string(out, gap.channel);
+    out.extend_from_slice(b",\"reason\":");
+    json::write_string(out, gap.reason);
+    out.extend_from_slice(b",\"after\":");
+    json::write_string(out, cut(gap.after, AFTER_BYTES_MAX));
+    out.extend_from_slice(b",\"first\":");
+    match gap.first {
+        Some(id) => write_id(out, id),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+}
+
+/// A value in an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A number.
+    Number(u64),
+    /// An event id, as a string.
+    Id(EventId),
+}
+
+/// Appends `{"ref":…,"ok":true,…}`. `reference` is JSON as the client sent it, see
+/// [`ClientOp::reference`]; without one there is no `ref`.
+pub fn write_ok(out: &mut Vec<u8>, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {
+    write_reference(out, reference);
+    out.extend_from_slice(b"\"ok\":true");
+    for (name, value) in fields {
+        out.push(b',');
+        json::write_string(out, name);
+        out.push(b':');
+        match value {
+            Value::Text(text) => json::write_string(out, text),
+            Value::Number(number) => {
+                out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
+            }
+            Value::Id(id) => write_id(out, *id),
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends `{"ref":…,"error":{"code","message"}}`.
+pub fn write_error(out: &mut Vec<u8>, reference: Option<&str>, code: &str, message: &str) {
+    write_reference(out, reference);
+    out.extend_from_slice(b"\"error\":{\"code\":");
+    json::write_string(out, code);
+    out.extend_from_slice(b",\"message\":");
+    json::write_string(out, message);
+    out.extend_from_slice(b"}}");
+}
+
+fn write_start(out: &mut Vec<u8>, id: EventId, channel: &str, event_type: Option<&str>) {
+    out.extend_from_slice(b"{\"id\":");
+    write_id(out, id);
+    out.extend_from_slice(b",\"channel\":");
+    json::write_string(out, channel);
+    if let Some(event_type) = event_type {
+        out.extend_from_slice(b",\"event\":");
+        json::write_string(out, event_type);
+    }
+}
+
+fn write_id(out: &mut Vec<u8>, id: EventId) {
+    out.push(b'"');
+    id.write(out);
+    out.push(b'"');
+}
+
+fn write_reference(out: &mut Vec<u8>, reference: Option<&str>) {
+    out.push(b'{');
+    if let Some(reference) = reference {
+        out.extend_from_slice(b"\"ref\":");
+        out.extend_from_slice(reference.as_bytes());
+        out.push(b',');
+    }
+}

@@ -1,0 +1,258 @@
+//! What clients send as JSON: operations on a WebSocket, publications as lines of NDJSON.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::check;
+
+/// Longest `ref`, quotes included: it is echoed with every answer.
+pub const REF_BYTES_MAX: usize = 64;
+
+/// Padding is decoration: the length says the same.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// An operation, and what to call it in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOp<'a> {
+    /// The client's `ref`: a JSON string or number, to be echoed as it is.
+    pub reference: Option<&'a str>,
+    /// What to do.
+    pub body: OpBody<'a>,
+}
+
+/// What a client asks for. Channel names are not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpBody<'a> {
+    /// Join a channel.
+    Subscribe {
+        /// Which.
+        channel: Cow<'a, str>,
+        /// The cursor, as the client gave it.
+        after: Option<Cow<'a, str>>,
+    },
+    /// Leave a channel.
+    Unsubscribe {
+        /// Which.
+        channel: Cow<'a, str>,
+    },
+    /// Publish an event.
+    Publish(Publication<'a>),
+    /// Ask for an answer.
+    Ping,
+    /// Renew the token.
+    Auth {
+        /// Never to be echoed or logged.
+        token: Cow<'a, str>,
+    },
+}
+
+/// An event to be published. Its type and key are checked, its channel is not yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication<'a> {
+    /// Where to.
+    pub channel: Cow<'a, str>,
+    /// What.
+    pub payload: Payload<'a>,
+    /// `event`.
+    pub event_type: Option<Cow<'a, str>>,
+    /// `key`.
+    pub key: Option<Cow<'a, str>>,
+}
+
+/// A payload: a JSON string in `data` is text, any other value there is JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// The string's characters.
+    Text(Cow<'a, str>),
+    /// The value, as it was written.
+    Json(&'a str),
+    /// From `data_base64`.
+    Binary(Vec<u8>),
+}
+
+/// Why an operation was refused, and what to call it in the answer (if that could be read).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpError<'a> {
+    /// As in [`ClientOp::reference`].
+    pub reference: Option<&'a str>,
+    /// Why.
+    pub reason: Invalid,
+}
+
+/// What is wrong with an operation, a publication or a part of one. All are the client's doing;
+/// nothing took effect, and the connection may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// `data_base64` is not base64.
+    Base64,
+    /// No `channel`.
+    Channel,
+    /// Neither `data` nor `data_base64`, or both.
+    Data,
+    /// The event type is empty, too long, or has control characters.
+    EventType,
+    /// Not a JSON object, a field of the wrong type, or a field twice.
+    Json,
+    /// The idempotency key is empty, too long, or has control characters.
+    Key,
+    /// No `op`, or one we don't know.
+    Op,
+    /// `ref` is neither string nor number, or too long.
+    Ref,
+    /// The event type begins like one of ours.
+    ReservedEventType,
+    /// No `token`.
+    Token,
+    /// Not UTF-8.
+    Utf8,
+}
+
+impl Invalid {
+    /// The error's code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Base64 => "bad_base64",
+            Self::Channel => "bad_channel",
+            Self::Data => "bad_data",
+            Self::EventType => "bad_event_type",
+            Self::Json => "bad_json",
+            Self::Key => "bad_key",
+            Self::Op => "unknown_op",
+            Self::Ref => "bad_ref",
+            Self::ReservedEventType => "reserved_event_type",
+            Self::Token => "bad_token",
+            Self::Utf8 => "bad_utf8",
+        }
+    }
+
+    /// The error's message.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Base64 => "data_base64 is not base64",
+            Self::Channel => "channel is missing",
+            Self::Data => "exactly one of data and data_base64 is needed",
+            Self::EventType => "an event type is 1 to 128 bytes without control characters",
+            Self::Json => "not a JSON object of the expected form",
+            Self::Key => "an idempotency key is 1 to 128 bytes without control characters",
+            Self::Op => "op must be subscribe, unsubscribe, publish, ping or auth",
+            Self::Ref => "ref must be a string or a number of at most 64 bytes",
+            Self::ReservedEventType => "event types that begin with pushline. are reserved",
+            Self::Token => "token is missing",
+            Self::Utf8 => "not UTF-8",
+        }
+    }
+}
+
+/// Reads one operation. Unknown fields are ignored, so that newer clients can talk to us.
+pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
+    let refuse = |reference, reason| OpError { reference, reason };
+    let fields: Fields<'_> = parse(text).map_err(|reason| refuse(None, reason))?;
+    let reference = reference(fields.reference).map_err(|reason| refuse(None, reason))?;
+    let body = body(fields).map_err(|reason| refuse(reference, reason))?;
+    Ok(ClientOp { reference, body })
+}
+
+/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`.
+pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
+    publication(parse(line)?)
+}
+
+/// All that can stand in an operation or a publication.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    op: Option<Text<'a>>,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+    #[serde(borrow)]
+    after: Option<Text<'a>>,
+    /// `null` is a value here.
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data_base64: Option<Text<'a>>,
+    #[serde(borrow)]
+    event: Option<Text<'a>>,
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+    #[serde(borrow)]
+    token: Option<Text<'a>>,
+}
+
+/// A string, borrowed where it has no escapes (a bare `Option<Cow>` would always be copied).
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(source).map(Some)
+}
+
+fn parse(text: &[u8]) -> Result<Fields<'_>, Invalid> {
+    let text = simdutf8::basic::from_utf8(text).map_err(|_| Invalid::Utf8)?;
+    serde_json::from_str(text).map_err(|_| Invalid::Json)
+}
+
+fn reference(raw: Option<&RawValue>) -> Result<Option<&str>, Invalid> {
+    let Some(text) = raw.map(RawValue::get) else { return Ok(None) };
+    let is_scalar = text.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
+    if !is_scalar || text.len() > REF_BYTES_MAX {
+        return Err(Invalid::Ref);
+    }
+    Ok(Some(text))
+}
+
+fn body(fields: Fields<'_>) -> Result<OpBody<'_>, Invalid> {
+    let Some(Text(op)) = &fields.op else { return Err(Invalid::Op) };
+    match op.as_ref() {
+        "subscribe" => Ok(OpBody::Subscribe {
+            channel: fields.channel.ok_or(Invalid::Channel)?.0,
+            after: fields.after.map(|after| after.0),
+        }),
+        "unsubscribe" => {
+            Ok(OpBody::Unsubscribe { channel: fields.channel.ok_or(Invalid::Channel)?.0 })
+        }
+        "publish" => publication(fields).map(OpBody::Publish),
+        "ping" => Ok(OpBody::Ping),
+        "auth" => Ok(OpBody::Auth { token: fields.token.ok_or(Invalid::Token)?.0 }),
+        _ => Err(Invalid::Op),
+    }
+}
+
+fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
+    let channel = fields.channel.ok_or(Invalid::Channel)?.0;
+    let payload = match (fields.data, fields.data_base64) {
+        (Some(raw), None) => payload(raw.get())?,
+        (None, Some(text)) => {
+            Payload::Binary(BASE64.decode(text.0.as_bytes()).map_err(|_| Invalid::Base64)?)
+        }
+        (None, None) | (Some(_), Some(_)) => return Err(Invalid::Data),
+    };
+    let event_type = fields.event.map(|text| text.0);
+    if let Some(text) = &event_type {
+        check::event_type(text)?;
+    }
+    let key = fields.key.map(|text| text.0);
+    if let Some(text) = &key {
+        check::key(text)?;
+    }
+    Ok(Publication { channel, payload, event_type, key })
+}
+
+fn payload(raw: &str) -> Result<Payload<'_>, Invalid> {
+    if !raw.starts_with('"') {
+        return Ok(Payload::Json(raw));
+    }
+    let text: Text<'_> = serde_json::from_str(raw).map_err(|_| Invalid::Json)?;
+    Ok(Payload::Text(text.0))
+}

@@ -1,0 +1,179 @@
+//! Accepting straight into the descriptor table. Without peer addresses one multishot accept does
+//! it; multishot cannot tell addresses, so with them several single accepts take turns.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use io_uring::types::{DestinationSlot, Fd};
+use io_uring::{cqueue, opcode, squeue};
+
+use super::user_data::{Kind, pack};
+use crate::ring::{Completion, Token};
+
+/// Single accepts in flight where addresses are wanted. A burst of this many connections is
+/// taken without a turn in between; the rest waits in the listener's backlog.
+pub const ACCEPTS_IN_FLIGHT: u32 = 16;
+
+/// Whether to tell who connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerAddresses {
+    /// No: one multishot accept, the cheapest way.
+    #[default]
+    Unknown,
+    /// Yes: single accepts, each with room for an address.
+    Wanted,
+}
+
+/// Room for the address of one accept; the kernel writes here while the accept is in flight.
+#[derive(Clone, Copy)]
+struct Cell {
+    address: libc::sockaddr_in6,
+    address_bytes: libc::socklen_t,
+}
+
+const CELL_EMPTY: Cell = Cell {
+    address: libc::sockaddr_in6 {
+        sin6_family: 0,
+        sin6_port: 0,
+        sin6_flowinfo: 0,
+        sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+        sin6_scope_id: 0,
+    },
+    address_bytes: size_of::<libc::sockaddr_in6>() as libc::socklen_t,
+};
+
+/// The listener and the accepts in flight on it.
+pub(super) struct Acceptor {
+    listener: OwnedFd,
+    /// One per single accept; empty when a multishot accept does the work.
+    cells: Box<[Cell]>,
+    in_flight: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Off,
+    Accepting,
+    /// No accept is armed again; when the last one in flight ended, this is the reason to tell.
+    Ending {
+        errno: i32,
+    },
+}
+
+/// What the driver has to do after an accept completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Nothing,
+    /// Arm this cell again.
+    Rearm(u32),
+    /// Cancel the accepts still in flight.
+    CancelRest,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: OwnedFd, peers: PeerAddresses) -> Self {
+        let cells: Box<[Cell]> = match peers {
+            PeerAddresses::Unknown => Box::new([]),
+            PeerAddresses::Wanted => vec![CELL_EMPTY; ACCEPTS_IN_FLIGHT as usize].into(),
+        };
+        Acceptor { listener, cells, in_flight: 0, state: State::Off }
+    }
+
+    pub(super) fn listener(&self) -> &OwnedFd {
+        &self.listener
+    }
+
+    /// Accepts to arm (and to cancel) one by one.
+    pub(super) fn shots(&self) -> u32 {
+        (self.cells.len() as u32).max(1)
+    }
+
+    /// Begins accepting; the driver pushes [`Acceptor::entry`] for each of [`Acceptor::shots`].
+    pub(super) fn start(&mut self) {
+        assert_eq!(self.state, State::Off, "accepting is armed already");
+        self.state = State::Accepting;
+    }
+
+    /// Begins to stop. Answers whether there is something to cancel.
+    pub(super) fn stop(&mut self) -> bool {
+        if self.state == State::Accepting {
+            self.state = State::Ending { errno: 0 };
+        }
+        self.in_flight > 0
+    }
+
+    /// The user data of one shot, also for cancelling it.
+    pub(super) fn user_data(shot: u32) -> u64 {
+        pack(Kind::Accept, Token { slot: shot, generation: 0 })
+    }
+
+    /// The entry that arms one shot. Its memory is this acceptor's cell `shot`, which the driver
+    /// keeps until after the ring is gone.
+    pub(super) fn entry(&mut self, shot: u32) -> squeue::Entry {
+        self.in_flight += 1;
+        let listener = Fd(self.listener.as_raw_fd());
+        let entry = match self.cells.get_mut(shot as usize) {
+            None => {
+                // Direct descriptors have no close-on-exec flag: they are in no table to inherit.
+                opcode::AcceptMulti::new(listener).allocate_file_index(true).build()
+            }
+            Some(cell) => {
+                *cell = CELL_EMPTY;
+                let address = (&raw mut cell.address).cast();
+                opcode::Accept::new(listener, address, &raw mut cell.address_bytes)
+                    .file_index(Some(DestinationSlot::auto_target()))
+                    .build()
+            }
+        };
+        entry.user_data(Acceptor::user_data(shot))
+    }
+
+    /// Who connected, for the shot that just completed.
+    pub(super) fn peer(&self, shot: u32) -> Option<IpAddr> {
+        let address = &self.cells.get(shot as usize)?.address;
+        match i32::from(address.sin6_family) {
+            libc::AF_INET => {
+                // A `sockaddr_in` has its address where `sockaddr_in6` has the flow label.
+                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(address.sin6_flowinfo))))
+            }
+            libc::AF_INET6 => {
+                Some(IpAddr::V6(Ipv6Addr::from(address.sin6_addr.s6_addr)).to_canonical())
+            }
+            _ => None,
+        }
+    }
+
+    /// One accept completed (`result`: slot or negative errno). The caller has told of the
+    /// connection; this decides how accepting goes on and tells when it has ended.
+    pub(super) fn completed(
+        &mut self,
+        shot: u32,
+        result: i32,
+        flags: u32,
+        completions: &mut Vec<Completion>,
+    ) -> Next {
+        if cqueue::more(flags) {
+            return Next::Nothing;
+        }
+        self.in_flight -= 1;
+        let errno = if result < 0 && result != -libc::ECANCELED { -result } else { 0 };
+        let mut next = Next::Nothing;
+        match self.state {
+            State::Off => unreachable!("an accept completed, but none was armed"),
+            State::Accepting if result >= 0 && !self.cells.is_empty() => return Next::Rearm(shot),
+            State::Accepting => {
+                self.state = State::Ending { errno };
+                next = Next::CancelRest;
+            }
+            State::Ending { .. } => {}
+        }
+        let State::Ending { errno } = self.state else { return next };
+        if self.in_flight > 0 {
+            return next;
+        }
+        self.state = State::Off;
+        completions.push(Completion::AcceptEnded { errno });
+        Next::Nothing
+    }
+}

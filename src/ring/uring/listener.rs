@@ -1,0 +1,170 @@
+//! Listening sockets. Accepted sockets inherit on Linux what is set here (buffer sizes, no delay,
+//! user timeout), which saves a system call per connection and option.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// What a listener and the sockets accepted from it are set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Several listeners share the port, one per worker (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: i32,
+    /// `SO_SNDBUF` in bytes; the kernel doubles it for its own book-keeping. `None`: the
+    /// kernel sizes buffers by itself, up to megabytes for one slow consumer.
+    pub send_buffer_bytes: Option<u32>,
+    /// `SO_RCVBUF` in bytes, likewise.
+    pub recv_buffer_bytes: Option<u32>,
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged before the connection is
+    /// given up. `None`: the kernel's 15 minutes or so.
+    pub user_timeout: Option<Duration>,
+    /// `TCP_NODELAY`: small events leave at once.
+    pub nodelay: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        ListenOptions {
+            reuse_port: true,
+            backlog: 4096,
+            send_buffer_bytes: None,
+            recv_buffer_bytes: None,
+            user_timeout: None,
+            nodelay: true,
+        }
+    }
+}
+
+/// Opens a listening TCP socket on `address`.
+///
+/// # Errors
+/// What `socket`, `setsockopt`, `bind` and `listen` say, `AddrInUse` first of all.
+pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // So that a restart need not wait for connections in TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if options.reuse_port {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // `[::]` means every address, whatever net.ipv6.bindv6only says.
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
+    }
+    if let Some(bytes) = options.recv_buffer_bytes {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes as usize)?;
+    }
+    if let Some(timeout) = options.user_timeout {
+        let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
+    }
+    sockopt::set_tcp_nodelay(&socket, options.nodelay)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket)
+}
+
+/// Sends each connection to the listener whose index in its `SO_REUSEPORT` group is the CPU that
+/// handled the SYN, modulo `workers`. With worker `i` pinned to CPU `i` the packets of a
+/// connection and its worker then share a core. One call for the whole group, when all listeners
+/// are open; the index is the order in which they began to listen.
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn steer_by_cpu(socket: &impl AsFd, workers: u16) -> io::Result<()> {
+    assert!(workers > 0);
+    // Classic BPF: A = cpu; A %= workers; return A.
+    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, cpu),
+        statement(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, u32::from(workers)),
+        statement(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the option takes a `sock_fprog`; it and the program live here, the kernel copies.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    }
+
+    fn address(listener: &Socket) -> SocketAddr {
+        listener.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_what_the_listener_was_set_to() {
+        let options = ListenOptions {
+            send_buffer_bytes: Some(20_000),
+            recv_buffer_bytes: Some(10_000),
+            user_timeout: Some(Duration::from_secs(17)),
+            ..ListenOptions::default()
+        };
+        let listener = listen(loopback(), &options).unwrap();
+        let _peer = TcpStream::connect(address(&listener)).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(sockopt::socket_send_buffer_size(&accepted).unwrap(), 2 * 20_000);
+        assert_eq!(sockopt::socket_recv_buffer_size(&accepted).unwrap(), 2 * 10_000);
+        assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 17_000);
+        assert!(sockopt::tcp_nodelay(&accepted).unwrap());
+    }
+
+    #[test]
+    fn without_reuse_port_a_taken_address_is_an_error() {
+        let alone = ListenOptions { reuse_port: false, ..ListenOptions::default() };
+        let first = listen(loopback(), &alone).unwrap();
+        let taken = listen(address(&first), &alone).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_connection_goes_to_the_listener_of_the_cpu_that_took_its_syn() {
+        let cpus = sched_getaffinity(None).unwrap();
+        let first = listen(loopback(), &ListenOptions::default()).unwrap();
+        let second = listen(address(&first), &ListenOptions::default()).unwrap();
+        steer_by_cpu(&first, 2).unwrap();
+        first.set_nonblocking(true).unwrap();
+        second.set_nonblocking(true).unwrap();
+        for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| cpus.is_set(cpu)).take(4) {
+            let mut only = CpuSet::new();
+            only.set(cpu);
+            sched_setaffinity(None, &only).unwrap();
+            // On the loopback the sender's CPU handles the SYN.
+            for _ in 0..20 {
+                let _peer = TcpStream::connect(address(&first)).unwrap();
+                let (chosen, other) =
+                    if cpu % 2 == 0 { (&first, &second) } else { (&second, &first) };
+                assert!(chosen.accept().is_ok(), "cpu {cpu}");
+                assert!(other.accept().is_err(), "cpu {cpu}");
+            }
+        }
+        sched_setaffinity(None, &cpus).unwrap();
+    }
+}

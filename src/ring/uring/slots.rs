@@ -1,0 +1,165 @@
+//! What the driver must know of each slot: whose it is, and what is in flight for it.
+
+use crate::ring::Token;
+
+/// A connection lives here, but the worker has not yet named its generation.
+const FRESH: u8 = 1 << 0;
+/// A connection lives here and `generation` is its own.
+const OPEN: u8 = 1 << 1;
+const RECV_ARMED: u8 = 1 << 2;
+const POLL_OUT_ARMED: u8 = 1 << 3;
+/// A shutdown runs on a kernel thread; it looks the descriptor up by slot *when it runs*.
+const SHUTTING_DOWN: u8 = 1 << 4;
+/// Closed by the worker, but the descriptor must stay until the shutdown ran.
+const CLOSE_HELD_BACK: u8 = 1 << 5;
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    generation: u32,
+    flags: u8,
+}
+
+/// What may be in flight for a token, one bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InFlight {
+    Recv,
+    PollOut,
+    Shutdown,
+}
+
+impl InFlight {
+    fn flag(self) -> u8 {
+        match self {
+            InFlight::Recv => RECV_ARMED,
+            InFlight::PollOut => POLL_OUT_ARMED,
+            InFlight::Shutdown => SHUTTING_DOWN,
+        }
+    }
+}
+
+/// One entry per direct descriptor.
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+}
+
+impl Slots {
+    pub(super) fn new(count: u32) -> Self {
+        Slots { slots: vec![Slot::default(); count as usize] }
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Whether a connection is here, closed or not, named or not.
+    pub(super) fn is_occupied(&self, slot: u32) -> bool {
+        self.slots[slot as usize].flags != 0
+    }
+
+    /// The kernel put a new connection here. That implies that the earlier one's close has run.
+    pub(super) fn accepted(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        assert_eq!(entry.flags, 0, "the kernel handed out slot {slot}, which is in use");
+        entry.flags = FRESH;
+    }
+
+    /// The worker uses `token`: the first use after an accept names the generation.
+    pub(super) fn adopt(&mut self, token: Token) {
+        let entry = &mut self.slots[token.slot as usize];
+        if entry.flags & FRESH != 0 {
+            *entry = Slot { generation: token.generation, flags: OPEN };
+        }
+        assert!(
+            entry.flags & OPEN != 0 && entry.generation == token.generation,
+            "{token:?} is used, but no such connection is open"
+        );
+    }
+
+    /// Whether completions for `token` are still waited for.
+    pub(super) fn is_current(&self, token: Token) -> bool {
+        self.slots
+            .get(token.slot as usize)
+            .is_some_and(|slot| slot.flags & OPEN != 0 && slot.generation == token.generation)
+    }
+
+    pub(super) fn is_in_flight(&self, slot: u32, what: InFlight) -> bool {
+        self.slots[slot as usize].flags & what.flag() != 0
+    }
+
+    pub(super) fn begin(&mut self, slot: u32, what: InFlight) {
+        self.slots[slot as usize].flags |= what.flag();
+    }
+
+    pub(super) fn finish(&mut self, slot: u32, what: InFlight) {
+        self.slots[slot as usize].flags &= !what.flag();
+    }
+
+    /// The worker is done with the connection. Answers whether the descriptor can be freed now;
+    /// if not, [`Slots::shutdown_ran`] says when.
+    pub(super) fn close(&mut self, slot: u32) -> bool {
+        let entry = &mut self.slots[slot as usize];
+        if entry.flags & SHUTTING_DOWN != 0 {
+            entry.flags = SHUTTING_DOWN | CLOSE_HELD_BACK;
+            return false;
+        }
+        entry.flags = 0;
+        true
+    }
+
+    /// The shutdown ran. Answers whether a close was held back for it and must be submitted now.
+    pub(super) fn shutdown_ran(&mut self, slot: u32) -> bool {
+        let entry = &mut self.slots[slot as usize];
+        assert!(entry.flags & SHUTTING_DOWN != 0, "a shutdown ran on slot {slot} unasked");
+        if entry.flags & CLOSE_HELD_BACK != 0 {
+            entry.flags = 0;
+            return true;
+        }
+        entry.flags &= !SHUTTING_DOWN;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Token = Token { slot: 1, generation: 7 };
+    const SECOND: Token = Token { slot: 1, generation: 8 };
+
+    #[test]
+    fn a_completion_of_the_former_life_is_stale_even_before_the_new_one_is_named() {
+        let mut slots = Slots::new(4);
+        slots.accepted(1);
+        assert!(!slots.is_current(FIRST));
+        slots.adopt(FIRST);
+        assert!(slots.is_current(FIRST));
+        assert!(slots.close(1));
+        assert!(!slots.is_current(FIRST));
+        slots.accepted(1);
+        assert!(!slots.is_current(FIRST), "the slot lives again, but not for the former owner");
+        slots.adopt(SECOND);
+        assert!(slots.is_current(SECOND) && !slots.is_current(FIRST));
+    }
+
+    #[test]
+    fn a_close_waits_for_the_shutdown_in_flight() {
+        let mut slots = Slots::new(4);
+        slots.accepted(1);
+        slots.adopt(FIRST);
+        slots.begin(1, InFlight::Shutdown);
+        assert!(!slots.close(1));
+        assert!(!slots.is_current(FIRST));
+        assert!(slots.shutdown_ran(1));
+        slots.accepted(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "no such connection is open")]
+    fn using_a_closed_token_is_a_bug_of_ours() {
+        let mut slots = Slots::new(4);
+        slots.accepted(1);
+        slots.adopt(FIRST);
+        slots.close(1);
+        slots.adopt(FIRST);
+    }
+}

@@ -1,0 +1,88 @@
+//! Why the server did not start: what failed, and the cure.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::ring::uring::StartError;
+
+/// All of them are the operator's to cure.
+#[derive(Debug)]
+pub enum ServerError {
+    /// The kernel, or what the container leaves of it, lacks something.
+    Kernel(StartError),
+    /// The address can't be listened on.
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// No keys, and an address others can reach.
+    OpenToTheWorld {
+        /// Which.
+        listen: SocketAddr,
+    },
+    /// A core that is not there, or not ours.
+    NoSuchCpu {
+        /// Which.
+        cpu: usize,
+    },
+    /// Anything else the kernel refused.
+    Io {
+        /// What was to be done.
+        what: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl ServerError {
+    pub(super) fn io(what: &'static str, error: io::Error) -> Self {
+        Self::Io { what, error }
+    }
+}
+
+impl From<StartError> for ServerError {
+    fn from(error: StartError) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(error) => write!(f, "{error}"),
+            Self::Bind { address, error } => {
+                let cure = match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        "another program listens there: choose another port, or end it \
+                         (`ss -ltnp` names it)"
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "ports below 1024 need CAP_NET_BIND_SERVICE, or \
+                         `sysctl net.ipv4.ip_unprivileged_port_start`"
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        "this machine does not have that address (`ip address` lists them)"
+                    }
+                    _ => "choose another address",
+                };
+                write!(f, "cannot listen on {address}: {error}; {cure}")
+            }
+            Self::OpenToTheWorld { listen } => write!(
+                f,
+                "refusing to listen on {listen} without keys: anyone could publish and read; \
+                 configure [auth], listen on 127.0.0.1, or say --open"
+            ),
+            Self::NoSuchCpu { cpu } => write!(
+                f,
+                "cannot pin a worker to core {cpu}: it is not among the cores this process may \
+                 use (`taskset -p $$` shows them); change --cpus, or say --cpus none"
+            ),
+            Self::Io { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}

@@ -1,0 +1,132 @@
+//! The log's thread: takes requests in batches, rings each sleeping worker once per batch.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+
+use super::{ServerError, Shared};
+use crate::log::message::Request;
+use crate::log::{ChannelPage, LogSettings, LogStats, Sequencer};
+use crate::mesh::{LogEnds, LogOutlet};
+use crate::ring::uring::UringBell;
+
+/// Requests handled before workers are rung.
+const BATCH_MAX: usize = 256;
+
+/// Longest sleep: history ages at least this often.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// What main and the admin listener ask of the log.
+#[derive(Debug)]
+pub(super) enum LogOrder {
+    /// How it is.
+    Stats(Sender<LogStats>),
+    /// A page of its channels, from this index on.
+    Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
+    /// New settings.
+    Apply(Box<LogSettings>),
+    /// End.
+    Stop,
+}
+
+/// The log on its thread.
+pub(super) struct LogThread {
+    sequencer: Sequencer,
+    requests: Receiver<Request>,
+    outlet: LogOutlet<UringBell>,
+    began: Instant,
+    expire_at: Duration,
+}
+
+impl LogThread {
+    pub fn new(shared: &Shared, ends: &LogEnds, bell: UringBell) -> Self {
+        let workers = ends.notices.len() as u16;
+        let settings = shared.settings.log_settings();
+        Self {
+            sequencer: Sequencer::new(settings, shared.epoch, workers, shared.hasher.clone()),
+            requests: ends.requests.clone(),
+            outlet: LogOutlet::new(ends, bell),
+            began: Instant::now(),
+            expire_at: SLEEP_MAX,
+        }
+    }
+
+    pub fn start(mut self, orders: Receiver<LogOrder>) -> Result<JoinHandle<()>, ServerError> {
+        thread::Builder::new()
+            .name("log".into())
+            .spawn(move || self.run(&orders))
+            .map_err(|error| ServerError::io("starting the log's thread", error))
+    }
+
+    fn run(&mut self, orders: &Receiver<LogOrder>) {
+        loop {
+            let mut handled = 0;
+            while handled < BATCH_MAX {
+                match self.requests.try_recv() {
+                    Ok(request) => self.handle(request),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+                handled += 1;
+            }
+            self.outlet.flush();
+            if let Ok(order) = orders.try_recv() {
+                if self.obey(order) == Obeyed::Stop {
+                    return;
+                }
+            } else if handled == 0 && self.sleep(orders) == Obeyed::Stop {
+                return;
+            }
+            self.expire();
+        }
+    }
+
+    fn handle(&mut self, request: Request) {
+        self.sequencer.handle(request, self.began.elapsed(), &mut self.outlet);
+    }
+
+    /// Waits for whatever comes first, and does it.
+    fn sleep(&mut self, orders: &Receiver<LogOrder>) -> Obeyed {
+        let timeout = self.expire_at.saturating_sub(self.began.elapsed());
+        select! {
+            recv(self.requests) -> request => match request {
+                Ok(request) => self.handle(request),
+                Err(_) => return Obeyed::Stop,
+            },
+            recv(orders) -> order => match order {
+                Ok(order) => return self.obey(order),
+                Err(_) => return Obeyed::Stop,
+            },
+            default(timeout) => {}
+        }
+        Obeyed::GoOn
+    }
+
+    fn obey(&mut self, order: LogOrder) -> Obeyed {
+        match order {
+            // Who asked may have given up waiting.
+            LogOrder::Stats(reply) => drop(reply.try_send(self.sequencer.stats())),
+            LogOrder::Channels { from, limit, reply } => {
+                drop(reply.try_send(self.sequencer.channels(from, limit)));
+            }
+            LogOrder::Apply(settings) => self.sequencer.apply(*settings),
+            LogOrder::Stop => return Obeyed::Stop,
+        }
+        Obeyed::GoOn
+    }
+
+    fn expire(&mut self) {
+        let now = self.began.elapsed();
+        if now >= self.expire_at {
+            let wanted = self.sequencer.expire(now).unwrap_or(now + SLEEP_MAX);
+            self.expire_at = wanted.min(now + SLEEP_MAX);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obeyed {
+    GoOn,
+    Stop,
+}

@@ -1,0 +1,247 @@
+//! Putting it together: probe the kernel, bind, pin, start the threads, and end them in order.
+
+mod admin;
+mod error;
+mod log_thread;
+mod threads;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+pub use self::error::ServerError;
+use self::log_thread::{LogOrder, LogThread};
+use self::threads::{Listeners, Placement, WorkerPlan};
+use crate::auth::Gate;
+use crate::config::Settings;
+use crate::limits::SLOTS_RESERVED;
+use crate::log::SharedHasher;
+use crate::mesh::{MainEnds, mesh};
+use crate::metrics::WorkerMetrics;
+use crate::proto::cursor::Epoch;
+use crate::ring::Bell;
+use crate::ring::uring::{self, UringBell};
+use crate::worker::order::Order;
+
+/// Connections of all workers together, so that one limit holds for the server. The only number
+/// workers share.
+#[derive(Debug)]
+pub struct Census {
+    open: AtomicU64,
+    max: u64,
+}
+
+impl Census {
+    /// Nobody is here.
+    pub fn new(max: u64) -> Self {
+        Self { open: AtomicU64::new(0), max }
+    }
+
+    /// Counts one more; whether there is room for it.
+    pub fn enter(&self) -> bool {
+        self.open.fetch_add(1, Ordering::Relaxed) < self.max
+    }
+
+    /// Counts one less.
+    pub fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// What all threads know.
+#[derive(Debug)]
+pub struct Shared {
+    /// The operator's choices.
+    pub settings: Arc<Settings>,
+    /// The log's epoch.
+    pub epoch: Epoch,
+    /// Hashes channel names.
+    pub hasher: SharedHasher,
+    /// Counts connections.
+    pub census: Arc<Census>,
+    /// One per worker.
+    pub metrics: Vec<Arc<WorkerMetrics>>,
+}
+
+/// A running server.
+pub struct Server {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    placement: Placement,
+    slots: u32,
+    ends: MainEnds,
+    bell: UringBell,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<std::io::Result<()>>>,
+    log: JoinHandle<()>,
+    log_orders: crossbeam_channel::Sender<LogOrder>,
+    admin_server: admin::AdminServer,
+}
+
+/// What became of the connections when the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections that were cut because the time to drain was over.
+    pub cut: u64,
+}
+
+impl Server {
+    /// Starts everything. When this returns, connections are accepted.
+    ///
+    /// # Errors
+    /// What is missing, what was found, and how to cure it.
+    pub fn start(settings: Settings, gate: Gate) -> Result<Self, ServerError> {
+        if gate.is_open() && !settings.open && !settings.listen.ip().is_loopback() {
+            return Err(ServerError::OpenToTheWorld { listen: settings.listen });
+        }
+        let kernel = uring::probe()?;
+        let slots = uring::slots_max()?;
+        let placement = Placement::of(&settings)?;
+        let workers = placement.workers();
+        let listeners = Listeners::bind(&settings, workers)?;
+        let listen = listeners.address();
+        let admin_listener = admin::bind(settings.admin)?;
+        let room = u64::from(slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
+        let census = Census::new(settings.connections_max.unwrap_or(room).min(room));
+        let shared = Arc::new(Shared {
+            epoch: Epoch::from_random(random()?),
+            hasher: SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?)),
+            census: Arc::new(census),
+            metrics: (0..workers).map(|_| Arc::default()).collect(),
+            settings: Arc::new(settings),
+        });
+        let (main_ends, log_ends, worker_ends) = mesh(workers);
+        let gate = Arc::new(gate);
+        let plan = WorkerPlan { shared: &shared, gate, slots, doorbells: kernel.doorbells };
+        let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
+        let log_bell = bell(&started.bells)?;
+        let (log_orders, log_inbox) = bounded(16);
+        let log = LogThread::new(&shared, &log_ends, log_bell).start(log_inbox)?;
+        let admin_server = admin::AdminServer::start(
+            admin_listener,
+            shared.clone(),
+            main_ends.clone(),
+            bell(&started.bells)?,
+            log_orders.clone(),
+        )?;
+        Ok(Self {
+            listen,
+            admin: admin_server.address(),
+            placement,
+            slots,
+            ends: main_ends,
+            bell: bell(&started.bells)?,
+            shared,
+            workers: started.handles,
+            log,
+            log_orders,
+            admin_server,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where the operator connects.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What the threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What is printed at start: where, how many, and one line to try.
+    pub fn banner(&self) -> String {
+        let workers = self.placement.workers();
+        let capacity = self.shared.census.max;
+        let room = u64::from(self.slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
+        let bound = match capacity < room {
+            true => "by --max-connections".to_owned(),
+            false => format!(
+                "by RLIMIT_NOFILE {} per ring, less {SLOTS_RESERVED} for refusals",
+                self.slots
+            ),
+        };
+        format!(
+            "pushline {} listens on http://{} (admin http://{})\n\
+             {workers} workers on {}; room for {capacity} connections, bounded {bound}\n\
+             try: curl -N 'http://{}/sse?channel=news' & curl -d hello http://{}/channels/news",
+            env!("CARGO_PKG_VERSION"),
+            self.listen,
+            self.admin,
+            self.placement,
+            self.listen,
+            self.listen,
+        )
+    }
+
+    /// New rules of access for all workers.
+    pub fn apply_gate(&mut self, gate: Gate) {
+        let gate = Arc::new(gate);
+        self.order_all(|| Order::Gate(gate.clone()));
+    }
+
+    /// Lets connections go over the drain time, then ends all threads. `cut` ends the waiting.
+    pub fn drain(mut self, cut: &Receiver<()>) -> Ended {
+        let deadline = Instant::now() + self.shared.settings.drain_time;
+        self.admin_server.note_draining();
+        self.order_all(|| Order::Drain);
+        while Instant::now() < deadline && self.workers.iter().any(|worker| !worker.is_finished()) {
+            if cut.recv_timeout(Duration::from_millis(20)).is_ok() {
+                break;
+            }
+        }
+        self.end()
+    }
+
+    /// Ends at once.
+    pub fn stop(self) -> Ended {
+        self.end()
+    }
+
+    fn end(mut self) -> Ended {
+        let cut = self.shared.census.open();
+        self.order_all(|| Order::Stop);
+        for worker in self.workers.drain(..) {
+            // A worker that panicked or failed has said so; there is nobody left to tell.
+            let _ = worker.join();
+        }
+        let _ = self.log_orders.send(LogOrder::Stop);
+        let _ = self.log.join();
+        self.admin_server.stop();
+        Ended { cut }
+    }
+
+    fn order_all(&mut self, order: impl Fn() -> Order) {
+        for (worker, lane) in self.ends.orders.iter().enumerate() {
+            // Disconnected: that worker is gone already.
+            let _ = lane.send(order());
+            if self.ends.asleep[worker].needs_ring() {
+                self.bell.ring(worker as u16);
+            }
+        }
+        self.bell.flush();
+    }
+}
+
+fn bell(targets: &[uring::BellTarget]) -> Result<UringBell, ServerError> {
+    UringBell::new(targets.to_vec()).map_err(|error| ServerError::io("doorbells", error))
+}
+
+fn random() -> Result<u64, ServerError> {
+    getrandom::u64()
+        .map_err(|error| ServerError::io("random numbers", std::io::Error::other(error)))
+}

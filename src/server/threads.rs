@@ -1,0 +1,190 @@
+//! The workers' threads: how many, on which cores, with which listeners.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::bounded;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use socket2::Socket;
+
+use super::{ServerError, Shared};
+use crate::auth::Gate;
+use crate::config::Settings;
+use crate::mesh::WorkerEnds;
+use crate::ring::uring::{
+    BellTarget, Doorbells, ListenOptions, PeerAddresses, StartError, UringDriver, UringSettings,
+    listen,
+};
+use crate::worker::Worker;
+use crate::worker::core::{Core, Setup};
+
+/// Which worker runs on which core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placement {
+    /// A core for each worker; none: wherever the kernel likes.
+    cpus: Vec<Option<usize>>,
+}
+
+impl Placement {
+    pub fn of(settings: &Settings) -> Result<Self, ServerError> {
+        let allowed = allowed_cpus()?;
+        let workers = usize::from(settings.workers.unwrap_or(allowed.len().min(1024) as u16));
+        let Some(wanted) = &settings.cpus else { return Ok(Self { cpus: vec![None; workers] }) };
+        if let Some(&cpu) = wanted.iter().find(|cpu| !allowed.contains(cpu)) {
+            return Err(ServerError::NoSuchCpu { cpu });
+        }
+        let cpus = if wanted.is_empty() { &allowed } else { wanted };
+        Ok(Self { cpus: cpus.iter().cycle().take(workers).map(|&cpu| Some(cpu)).collect() })
+    }
+
+    pub fn workers(&self) -> u16 {
+        self.cpus.len() as u16
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cpus: Vec<usize> = self.cpus.iter().copied().flatten().collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        match cpus.as_slice() {
+            [] => write!(f, "any core"),
+            [cpu] => write!(f, "core {cpu}"),
+            [first, .., last] if last - first + 1 == cpus.len() => {
+                write!(f, "cores {first}-{last}")
+            }
+            _ => {
+                let list: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+                write!(f, "cores {}", list.join(","))
+            }
+        }
+    }
+}
+
+fn allowed_cpus() -> Result<Vec<usize>, ServerError> {
+    let set = sched_getaffinity(None)
+        .map_err(|error| ServerError::io("asking for the cores to run on", error.into()))?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+/// One listener per worker, all on one port.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    address: SocketAddr,
+    sockets: Vec<Socket>,
+}
+
+impl Listeners {
+    pub fn bind(settings: &Settings, workers: u16) -> Result<Self, ServerError> {
+        let bind_error = |error| ServerError::Bind { address: settings.listen, error };
+        // With SO_REUSEPORT a second server of the same user would share the port and nobody
+        // would be told; without it, binding fails if anyone listens there.
+        let trial = TcpListener::bind(settings.listen).map_err(bind_error)?;
+        let address = trial.local_addr().map_err(bind_error)?;
+        drop(trial);
+        let options = ListenOptions {
+            reuse_port: true,
+            // The kernel takes the smaller of this and net.core.somaxconn.
+            backlog: i32::MAX,
+            send_buffer_bytes: settings.send_buffer,
+            recv_buffer_bytes: None,
+            user_timeout: Some(settings.dead_time),
+            nodelay: true,
+        };
+        let sockets: io::Result<Vec<Socket>> =
+            (0..workers).map(|_| listen(address, &options)).collect();
+        Ok(Self { address, sockets: sockets.map_err(bind_error)? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// What all workers are made with.
+pub(super) struct WorkerPlan<'a> {
+    pub shared: &'a Shared,
+    pub gate: Arc<Gate>,
+    pub slots: u32,
+    pub doorbells: Doorbells,
+}
+
+/// Workers that run.
+pub(super) struct Started {
+    pub handles: Vec<JoinHandle<io::Result<()>>>,
+    pub bells: Vec<BellTarget>,
+}
+
+/// Starts the workers; each makes its own ring, on its own thread and core.
+pub(super) fn start_workers(
+    plan: &WorkerPlan<'_>,
+    placement: &Placement,
+    listeners: Listeners,
+    ends: Vec<WorkerEnds>,
+) -> Result<Started, ServerError> {
+    let mut started = Started { handles: Vec::new(), bells: Vec::new() };
+    for (worker, (listener, ends)) in listeners.sockets.into_iter().zip(ends).enumerate() {
+        let cpu = placement.cpus[worker];
+        let setup = plan.setup(worker as u16)?;
+        let metrics = plan.shared.metrics[worker].clone();
+        let ring = UringSettings {
+            slots: plan.slots,
+            peers: PeerAddresses::Unknown,
+            doorbells: plan.doorbells,
+            ..UringSettings::default()
+        };
+        let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
+        let body = move || {
+            pin(cpu);
+            let (driver, bell) = match UringDriver::new(&ring, listener) {
+                Ok(made) => made,
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let core = Core::new(setup, ends.requests.clone(), metrics);
+            if tell.send(Ok(bell)).is_err() {
+                return Ok(());
+            }
+            Worker::new(driver, core, ends).run()
+        };
+        let handle = thread::Builder::new()
+            .name(format!("worker-{worker}"))
+            .spawn(body)
+            .map_err(|error| ServerError::io("starting a worker's thread", error))?;
+        started.handles.push(handle);
+        let bell = told.recv().map_err(|_| {
+            ServerError::io("starting a worker", io::Error::other("its thread ended at once"))
+        })??;
+        started.bells.push(bell);
+    }
+    Ok(started)
+}
+
+impl WorkerPlan<'_> {
+    fn setup(&self, worker: u16) -> Result<Setup, ServerError> {
+        Ok(Setup {
+            worker,
+            epoch: self.shared.epoch,
+            hasher: self.shared.hasher.clone(),
+            settings: self.shared.settings.clone(),
+            census: self.shared.census.clone(),
+            slots: self.slots,
+            gate: self.gate.clone(),
+            seed: super::random()?,
+        })
+    }
+}
+
+fn pin(cpu: Option<usize>) {
+    let Some(cpu) = cpu else { return };
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    // The core was among the allowed ones a moment ago; if it no longer is, running elsewhere is
+    // better than not running.
+    let _ = sched_setaffinity(None, &set);
+}

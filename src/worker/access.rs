@@ -1,0 +1,165 @@
+//! Who may do what: the gate's answer to a request, kept with the connection.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::http::{Answer, CORS_ANY};
+use super::slot::Phase;
+use crate::auth::{Access, Credentials, Denied, Gate, Grant};
+use crate::proto::http::head::Request;
+use crate::proto::http::query;
+use crate::proto::http::response::Status;
+use crate::reason::CloseReason;
+
+/// What a connection may do.
+#[derive(Clone, Debug)]
+pub(super) enum Permission {
+    /// Everything: the server is open.
+    All,
+    /// What its grant says.
+    Granted(Arc<Grant>),
+    /// Nothing.
+    Nothing,
+}
+
+impl Permission {
+    pub fn may_publish(&self, channel: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Granted(grant) => grant.may_publish(channel),
+            Self::Nothing => false,
+        }
+    }
+
+    pub fn may_subscribe(&self, channel: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Granted(grant) => grant.may_subscribe(channel),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// An error as it is answered: status, code, message.
+pub(super) type Fault = (Status, &'static str, &'static str);
+
+impl Core {
+    /// Lets a request in, or answers it with the refusal. The grant stays with the connection.
+    pub(super) fn admit_request(
+        &mut self,
+        index: u32,
+        request: &Request<'_>,
+        access: Access,
+        subprotocol_token: Option<&str>,
+    ) -> bool {
+        let gate = self.gate.clone();
+        // Nothing to look at: no credentials count, and no origin is refused.
+        if gate.is_open() && access == Access::Http {
+            return true;
+        }
+        match admit(&gate, request, access, subprotocol_token, self.unix_s) {
+            Ok(grant) => {
+                self.hold_grant(index, grant);
+                true
+            }
+            Err(denied) => {
+                self.answer_denied(index, denied);
+                false
+            }
+        }
+    }
+
+    /// Cross-origin lines for the answer.
+    pub(super) fn note_origin(&self, answer: &mut Answer, request: &Request<'_>) {
+        let lines = self.gate.cors_headers(request.header("origin"));
+        answer.cors = match lines == CORS_ANY {
+            true => Cow::Borrowed(CORS_ANY),
+            false => Cow::Owned(lines.to_vec()),
+        };
+    }
+
+    fn hold_grant(&mut self, index: u32, grant: Arc<Grant>) {
+        let slot = &mut self.slots[index as usize];
+        slot.expires_unix_s =
+            grant.expires_at_unix_s().map_or(u32::MAX, |at| u32::try_from(at).unwrap_or(u32::MAX));
+        slot.grant = Some(grant);
+    }
+
+    /// What the connection may do.
+    pub(super) fn permission(&self, index: u32) -> Permission {
+        match &self.slots[index as usize].grant {
+            _ if self.gate.is_open() => Permission::All,
+            Some(grant) if !grant.is_expired(self.unix_s) => Permission::Granted(grant.clone()),
+            _ => Permission::Nothing,
+        }
+    }
+
+    pub(super) fn answer_denied(&mut self, index: u32, denied: Denied) {
+        let status = match denied.status() {
+            401 => Status::Unauthorized,
+            400 => Status::BadRequest,
+            _ => Status::Forbidden,
+        };
+        let challenge = denied.www_authenticate();
+        let headers: &[(&str, &[u8])] = match &challenge {
+            Some(challenge) => &[("WWW-Authenticate", challenge.as_bytes())],
+            None => &[],
+        };
+        self.respond_error(index, status, denied.code(), denied.message(), headers);
+    }
+
+    /// A running connection shows a new token. It must open every channel the old one was used
+    /// for.
+    pub(super) fn refresh_grant(&mut self, index: u32, token: &str) -> Result<(), Denied> {
+        let grant = self.gate.authenticate_token(token, self.unix_s)?;
+        let slot = &self.slots[index as usize];
+        let live = slot.is_live().then_some(slot.replica);
+        let explicit = slot.work.iter().flat_map(|work| work.subs.iter().map(|sub| sub.replica));
+        for replica in live.into_iter().chain(explicit) {
+            grant.check_subscribe(&self.channels[replica].name)?;
+        }
+        self.hold_grant(index, grant);
+        Ok(())
+    }
+
+    /// The grant has run out: the connection ends, saying so where it can.
+    pub(super) fn expire_if_due(&mut self, index: u32) -> bool {
+        let slot = &self.slots[index as usize];
+        let due = u64::from(slot.expires_unix_s) <= self.unix_s && slot.expires_unix_s != u32::MAX;
+        let running = matches!(slot.phase, Phase::Sse | Phase::Ws);
+        if due && running && !self.gate.is_open() {
+            self.disconnect(index, CloseReason::TokenExpired);
+            return true;
+        }
+        false
+    }
+}
+
+fn admit(
+    gate: &Gate,
+    request: &Request<'_>,
+    access: Access,
+    subprotocol_token: Option<&str>,
+    now_unix_s: u64,
+) -> Result<Arc<Grant>, Denied> {
+    for name in ["authorization", "cookie", "x-api-key", "origin"] {
+        // Two of one would leave open which one counts.
+        if request.headers_named(name).nth(1).is_some() {
+            return Err(Denied::MalformedCredentials);
+        }
+    }
+    let query_token = query::pairs(request.query())
+        .filter_map(Result::ok)
+        .find(|(key, _)| key.as_ref() == b"access_token")
+        .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+    let credentials = Credentials {
+        authorization: request.header("authorization"),
+        api_key: request.header("x-api-key"),
+        subprotocol_token,
+        query_token: query_token.as_deref(),
+        cookie: request.header("cookie"),
+    };
+    let origin = request.header("origin");
+    gate.admit(access, &credentials, origin, request.host(), now_unix_s)
+}

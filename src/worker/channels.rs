@@ -1,0 +1,268 @@
+//! The worker's replicas by index and by name, and how connections enter and leave them.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::core::Core;
+use super::replica::{Bounds, Keep, Live, Moved, Replica};
+use super::slot::{Flags, NONE};
+use super::work::{Sub, Work};
+use crate::config::SlowPolicy;
+use crate::log::message::LeaveChannel;
+use crate::reason::CloseReason;
+
+/// All replicas of a worker.
+#[derive(Debug, Default)]
+pub struct Channels {
+    replicas: Slab<Replica>,
+    by_name: HashTable<u32>,
+}
+
+impl Channels {
+    /// The replica of this name.
+    pub fn find(&self, name: &str, hash: u64) -> Option<u32> {
+        let same = |index: &u32| *self.replicas[*index as usize].name == *name;
+        self.by_name.find(hash, same).copied()
+    }
+
+    /// Adds a replica; there is none of its name.
+    pub fn insert(&mut self, replica: Replica) -> u32 {
+        debug_assert!(self.find(&replica.name, replica.hash).is_none());
+        let hash = replica.hash;
+        let index = self.replicas.insert(replica) as u32;
+        let Self { replicas, by_name } = self;
+        by_name.insert_unique(hash, index, |index| replicas[*index as usize].hash);
+        index
+    }
+
+    /// The replica at this index, if there is one.
+    pub fn at(&mut self, index: u32) -> Option<&mut Replica> {
+        self.replicas.get_mut(index as usize)
+    }
+
+    /// Forgets a replica nobody uses.
+    pub fn remove(&mut self, index: u32) {
+        let replica = self.replicas.remove(index as usize);
+        debug_assert!(replica.is_unused());
+        let found = self.by_name.find_entry(replica.hash, |at| *at == index);
+        if let Ok(entry) = found {
+            entry.remove();
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().map(|(_, replica)| replica)
+    }
+}
+
+impl Index<u32> for Channels {
+    type Output = Replica;
+
+    fn index(&self, index: u32) -> &Replica {
+        &self.replicas[index as usize]
+    }
+}
+
+impl IndexMut<u32> for Channels {
+    fn index_mut(&mut self, index: u32) -> &mut Replica {
+        &mut self.replicas[index as usize]
+    }
+}
+
+impl Core {
+    /// The replica of this name, made if there is none.
+    pub(super) fn find_or_make_replica(&mut self, name: &str) -> u32 {
+        let hash = self.setup.hasher.channel(name);
+        if let Some(index) = self.channels.find(name, hash) {
+            return index;
+        }
+        let settings = &self.setup.settings;
+        let of = settings.channel(name);
+        let bounds = Bounds {
+            events_max: of.replica_events_max() as u32,
+            bytes_max: settings.replica_bytes,
+            slow: of.slow,
+        };
+        self.channels.insert(Replica::new(Arc::from(name), hash, bounds))
+    }
+
+    // --- live and explicit ---
+
+    /// Gives a live subscriber a cursor of its own. Its work is returned to be filled in.
+    pub(super) fn make_explicit(&mut self, index: u32, cursor: u64) -> &mut Work {
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.flags.has(Flags::LIVE));
+        slot.flags.clear(Flags::LIVE);
+        let (replica, live_index) = (slot.replica, slot.live_index);
+        slot.replica = NONE;
+        slot.live_index = NONE;
+        let moves = self.channels[replica].remove_live(live_index);
+        self.note_live_moves(moves);
+        let follower = self.channels[replica].add_follower(index);
+        self.metrics.live.sub(1);
+        let work = self.work(index);
+        debug_assert!(work.subs.is_empty());
+        work.subs.push(Sub { replica, index: follower, cursor, gap: None });
+        work
+    }
+
+    /// Where a live subscriber stands.
+    pub(super) fn live_cursor(&self, index: u32) -> u64 {
+        let slot = &self.slots[index as usize];
+        self.channels[slot.replica].live_cursor(slot.live_index)
+    }
+
+    /// Nothing to send: a subscriber of one channel that has caught up becomes live, and work that
+    /// holds nothing goes back to the pool.
+    pub(super) fn relax(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        let Some(work) = &slot.work else { return };
+        if slot.is_subscriber() && !work.has_output() && work.subs.len() == 1 {
+            let sub = &work.subs[0];
+            let replica = &self.channels[sub.replica];
+            if sub.gap.is_none() && sub.cursor >= replica.base && replica.is_live_cursor(sub.cursor)
+            {
+                self.make_live(index);
+            }
+        }
+        self.finish_if_done(index);
+        self.free_idle_work(index);
+    }
+
+    fn make_live(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let Some(sub) = slot.work.as_mut().and_then(|work| work.subs.pop()) else { return };
+        let moved = self.channels[sub.replica].remove_follower(sub.index);
+        self.note_follower_move(sub.replica, moved);
+        let slot = &mut self.slots[index as usize];
+        let live = Live::new(index, slot.variant);
+        let (place, moved) = self.channels[sub.replica].add_live(live);
+        slot.flags.set(Flags::LIVE);
+        slot.replica = sub.replica;
+        slot.live_index = place;
+        self.note_live_moves([moved, None]);
+        self.metrics.live.add(1);
+        self.trim(sub.replica);
+    }
+
+    fn note_live_moves(&mut self, moves: [Option<Moved>; 2]) {
+        for moved in moves.into_iter().flatten() {
+            self.slots[moved.slot as usize].live_index = moved.index;
+        }
+    }
+
+    fn note_follower_move(&mut self, replica: u32, moved: Option<Moved>) {
+        let Some(moved) = moved else { return };
+        let work = self.slots[moved.slot as usize].work.as_mut();
+        let sub = work.and_then(|work| work.subs.iter_mut().find(|sub| sub.replica == replica));
+        debug_assert!(sub.is_some(), "a follower has a subscription");
+        if let Some(sub) = sub {
+            sub.index = moved.index;
+        }
+    }
+
+    // --- leaving ---
+
+    /// Takes the connection out of all its channels.
+    pub(super) fn leave_all(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.flags.has(Flags::LIVE) {
+            slot.flags.clear(Flags::LIVE);
+            let (replica, live_index) = (slot.replica, slot.live_index);
+            slot.replica = NONE;
+            let moves = self.channels[replica].remove_live(live_index);
+            self.note_live_moves(moves);
+            self.metrics.live.sub(1);
+            self.metrics.subscriptions.sub(1);
+            self.left(replica);
+        }
+        while let Some(sub) =
+            self.slots[index as usize].work.as_mut().and_then(|work| work.subs.pop())
+        {
+            self.drop_sub(sub);
+        }
+    }
+
+    /// A subscription that was taken out of its connection ends.
+    pub(super) fn drop_sub(&mut self, sub: Sub) {
+        let moved = self.channels[sub.replica].remove_follower(sub.index);
+        self.note_follower_move(sub.replica, moved);
+        self.metrics.subscriptions.sub(1);
+        self.left(sub.replica);
+    }
+
+    /// One subscriber of ours left: the log hears of it at the end of the turn.
+    pub(super) fn left(&mut self, replica: u32) {
+        let name = self.channels[replica].name.clone();
+        match self.leaves.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.name, &name) => last.subscribers += 1,
+            _ => self.leaves.push(LeaveChannel { name, subscribers: 1 }),
+        }
+        self.forget_if_unused(replica);
+    }
+
+    pub(super) fn forget_if_unused(&mut self, replica: u32) {
+        if self.channels[replica].is_unused() {
+            self.channels.remove(replica);
+        } else {
+            self.trim(replica);
+        }
+    }
+
+    // --- keeping replicas short ---
+
+    /// Lets go of events everyone has.
+    pub(super) fn trim(&mut self, index: u32) {
+        let replica = &self.channels[index];
+        if !replica.wants_trim() {
+            return;
+        }
+        let cursors = replica.followers().iter().filter_map(|&slot| self.cursor_in(slot, index));
+        let slowest = cursors.min().unwrap_or(u64::MAX);
+        self.channels[index].trim(slowest);
+    }
+
+    fn cursor_in(&self, slot: u32, replica: u32) -> Option<u64> {
+        let work = self.slots[slot as usize].work.as_ref()?;
+        work.subs.iter().find(|sub| sub.replica == replica).map(|sub| sub.cursor)
+    }
+
+    /// Keeps a replica within its bounds; who falls out of it is a slow consumer.
+    pub(super) fn shed(&mut self, index: u32) {
+        if !self.channels[index].is_over(Keep::All) {
+            return;
+        }
+        self.trim(index);
+        if !self.channels[index].is_over(Keep::All) {
+            return;
+        }
+        if self.channels[index].bounds.slow == SlowPolicy::Skip {
+            self.channels[index].shed(Keep::All);
+            return;
+        }
+        // So that looking for who fell behind is not paid per event.
+        self.channels[index].shed(Keep::ThreeQuarters);
+        let base = self.channels[index].base;
+        let followers = self.channels[index].followers().iter().copied();
+        let behind: Vec<u32> = followers
+            .filter(|&slot| self.cursor_in(slot, index).is_some_and(|cursor| cursor < base))
+            .collect();
+        for slot in behind {
+            self.disconnect(slot, CloseReason::SlowConsumer);
+        }
+    }
+}

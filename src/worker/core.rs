@@ -1,0 +1,436 @@
+//! A worker without its sockets: connections, replicas, and the order of a turn. Sans-IO: it takes
+//! completions, notices and the time, and leaves a batch of operations.
+//!
+//! A turn: settle what the last batch's sends became, decide over completions, take the lanes,
+//! then deadlines, fan-out to live subscribers, sends to explicit ones, and the sweep. A
+//! connection has at most one send in a batch; that is why the phases stand in this order.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crossbeam_channel::{Sender, TrySendError};
+use slab::Slab;
+
+use super::channels::Channels;
+use super::deadline::Deadlines;
+use super::delivery::Outgoing;
+use super::drain::Drain;
+use super::pending::Pending;
+use super::slot::{Flags, Phase, Slot};
+use super::sweep::Sweep;
+use super::work::Work;
+use crate::auth::Gate;
+use crate::config::Settings;
+use crate::limits::{
+    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SLOTS_RESERVED, SPARE_WORK_MAX, TICK,
+};
+use crate::log::SharedHasher;
+use crate::log::event::Event;
+use crate::log::message::{LeaveChannel, Request, RequestBody};
+use crate::metrics::WorkerMetrics;
+use crate::proto::cursor::Epoch;
+use crate::proto::http::head::HeaderSpace;
+use crate::proto::http::response::Date;
+use crate::reason::CloseReason;
+use crate::ring::{Batch, Completion, DriverStats, Op, RecvEnd, Token, Wait};
+use crate::server::Census;
+
+/// What a worker is made with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Which worker this is.
+    pub worker: u16,
+    /// The log's epoch.
+    pub epoch: Epoch,
+    /// The hasher all threads share.
+    pub hasher: SharedHasher,
+    /// The operator's choices.
+    pub settings: Arc<Settings>,
+    /// Slots of the ring's descriptor table.
+    pub slots: u32,
+    /// Counts the connections of all workers.
+    pub census: Arc<Census>,
+    /// Who may do what.
+    pub gate: Arc<Gate>,
+    /// Seed for `retry:` jitter.
+    pub seed: u64,
+}
+
+/// A worker's state.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) setup: Setup,
+    pub(super) now: Duration,
+    pub(super) unix_s: u64,
+    pub(super) turn: u32,
+    pub(super) slots: Vec<Slot>,
+    /// Apart from the slots: fan-out reads these and nothing else of a connection.
+    pub(super) generations: Vec<u32>,
+    pub(super) open: u32,
+    pub(super) accept: Accept,
+    pub(super) channels: Channels,
+    pub(super) batch: Batch,
+    pub(super) dirty: VecDeque<u32>,
+    pub(super) scheduled: VecDeque<u32>,
+    pub(super) fanned: Vec<u32>,
+    pub(super) slice: Vec<Arc<Event>>,
+    pub(super) outgoing: Outgoing,
+    pub(super) pending: Slab<Pending>,
+    pub(super) waiting: VecDeque<Request>,
+    pub(super) at_log: usize,
+    pub(super) leaves: Vec<LeaveChannel>,
+    pub(super) deadlines: Deadlines,
+    pub(super) sweep: Sweep,
+    pub(super) spare: Vec<Box<Work>>,
+    pub(super) header_space: Option<Box<HeaderSpace>>,
+    /// The present second, as `Date` says it.
+    pub(super) date: Date,
+    pub(super) random: fastrand::Rng,
+    pub(super) drain: Drain,
+    pub(super) gate: Arc<Gate>,
+    log: Sender<Request>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+}
+
+/// Whether connections are being accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accept {
+    /// To be armed with the next batch.
+    Wanted,
+    Armed,
+    /// No descriptor was free; wanted again when one is.
+    Full,
+    /// Never again.
+    Stopped,
+}
+
+impl Core {
+    /// An empty worker that sends its requests into `log`.
+    pub fn new(setup: Setup, log: Sender<Request>, metrics: Arc<WorkerMetrics>) -> Self {
+        let random = fastrand::Rng::with_seed(setup.seed);
+        let sweep = Sweep::new(setup.settings.heartbeat);
+        Self {
+            now: Duration::ZERO,
+            unix_s: 0,
+            turn: 0,
+            slots: Vec::new(),
+            generations: Vec::new(),
+            open: 0,
+            accept: Accept::Wanted,
+            channels: Channels::default(),
+            batch: Batch::default(),
+            dirty: VecDeque::new(),
+            scheduled: VecDeque::new(),
+            fanned: Vec::new(),
+            slice: Vec::new(),
+            outgoing: Outgoing::default(),
+            pending: Slab::new(),
+            waiting: VecDeque::new(),
+            at_log: 0,
+            leaves: Vec::new(),
+            deadlines: Deadlines::default(),
+            sweep,
+            spare: Vec::new(),
+            header_space: Some(Box::default()),
+            date: *b"Thu, 01 Jan 1970 00:00:00 GMT",
+            random,
+            drain: Drain::No,
+            gate: setup.gate.clone(),
+            log,
+            metrics,
+            setup,
+        }
+    }
+
+    // --- the turn ---
+
+    /// Begins a turn: what became of the last batch's sends.
+    pub fn begin_turn(&mut self, now: Duration, unix_s: u64, completions: &[Completion]) {
+        self.now = now;
+        if self.unix_s != unix_s {
+            self.unix_s = unix_s;
+            self.date = date_of(unix_s);
+        }
+        self.settle_sends(completions);
+        self.turn = self.turn.wrapping_add(1);
+        self.batch.arena.clear();
+        if self.batch.arena.capacity() > ARENA_BYTES_KEPT {
+            self.batch.arena = Vec::new();
+        }
+    }
+
+    /// Decides over one completion; `bytes` are what a `Received` brought.
+    pub fn complete(&mut self, completion: Completion, bytes: &[u8]) {
+        match completion {
+            Completion::Accepted { slot, peer } => self.accepted(slot, peer),
+            Completion::AcceptEnded { errno } => self.accept_ended(errno),
+            Completion::Received { token, .. } if self.is_current(token) => {
+                self.metrics.bytes_in.add(bytes.len() as u64);
+                self.received(token.slot, bytes);
+            }
+            Completion::RecvEnded { token, why } if self.is_current(token) => {
+                self.receive_ended(token, why);
+            }
+            Completion::Writable { token } if self.is_current(token) => {
+                self.slots[token.slot as usize].flags.clear(Flags::BLOCKED);
+                self.mark_dirty(token.slot);
+            }
+            // Sends were settled when the turn began; a doorbell says to look into the lanes,
+            // which every turn does; the others are of connections that have ended.
+            Completion::SendShort { .. }
+            | Completion::SendFailed { .. }
+            | Completion::Doorbell
+            | Completion::Received { .. }
+            | Completion::RecvEnded { .. }
+            | Completion::Writable { .. } => {}
+        }
+    }
+
+    /// Ends a turn: everything that goes into the batch besides what completions asked for.
+    pub fn end_turn(&mut self) {
+        self.check_deadlines();
+        self.drain_slice();
+        self.fan_out();
+        self.flush_dirty();
+        self.sweep();
+        self.send_requests();
+        if self.accept == Accept::Wanted {
+            self.accept = Accept::Armed;
+            self.batch.ops.push(Op::AcceptStart);
+        }
+    }
+
+    /// The batch this turn made, for the driver.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// How long the worker may sleep now.
+    pub fn wait(&self) -> Wait {
+        let to_do = !self.dirty.is_empty() || !self.scheduled.is_empty();
+        if to_do || self.accept == Accept::Wanted {
+            return Wait::No;
+        }
+        if !self.waiting.is_empty() || !self.leaves.is_empty() {
+            return Wait::AtMost(PUBLISH_RETRY_PAUSE);
+        }
+        let drain_at = self.is_draining().then(|| self.now + TICK);
+        let times = [self.deadlines.next(), self.sweep.next(self.open), drain_at];
+        let wake_at = times.into_iter().flatten().min();
+        match wake_at {
+            Some(at) if at <= self.now => Wait::No,
+            Some(at) => Wait::AtMost(at - self.now),
+            None => Wait::Forever,
+        }
+    }
+
+    /// What the shell knows of a turn.
+    pub fn note_turn(&self, took: Duration, driver: DriverStats) {
+        let metrics = &self.metrics;
+        metrics.turns.add(1);
+        metrics.turn_time.observe_us(took.as_micros() as u64);
+        metrics.turned_at_ms.set(self.now.as_millis() as u64);
+        metrics.channels.set(self.channels.len() as u64);
+        metrics.ring_enters.set(driver.enters);
+        metrics.ring_sq_full.set(driver.sq_full);
+        metrics.ring_cq_overflows.set(driver.cq_overflows);
+        metrics.ring_no_buffers.set(driver.no_buffers);
+        metrics.ring_stale.set(driver.stale);
+    }
+
+    /// How much waited in the log's lane.
+    pub fn note_lane_depth(&self, notices: usize) {
+        self.metrics.lane_depth.set(notices as u64);
+    }
+
+    // --- connections ---
+
+    /// Whether the token's connection is still there.
+    pub(super) fn is_current(&self, token: Token) -> bool {
+        let slot = token.slot as usize;
+        self.generations.get(slot) == Some(&token.generation)
+            && self.slots[slot].phase != Phase::Free
+    }
+
+    pub(super) fn token(&self, index: u32) -> Token {
+        Token { slot: index, generation: self.generations[index as usize] }
+    }
+
+    fn accepted(&mut self, index: u32, peer: Option<IpAddr>) {
+        let needed = index as usize + 1;
+        if self.slots.len() < needed {
+            self.slots.resize_with(needed, Slot::free);
+            self.generations.resize(needed, 0);
+        }
+        debug_assert_eq!(self.slots[index as usize].phase, Phase::Free);
+        self.open += 1;
+        self.metrics.accepts.add(1);
+        let heard_s = self.now.as_secs() as u32;
+        let slot = &mut self.slots[index as usize];
+        *slot = Slot { phase: Phase::Http, heard_s, ..Slot::free() };
+        slot.flags.set(Flags::RECV_ARMED);
+        self.metrics.open[slot.phase.kind()].add(1);
+        self.batch.ops.push(Op::RecvStart(self.token(index)));
+        self.await_head(index);
+        self.admit(index, peer);
+    }
+
+    fn admit(&mut self, index: u32, _peer: Option<IpAddr>) {
+        let room = self.setup.slots.saturating_sub(SLOTS_RESERVED);
+        let counted = self.setup.census.enter();
+        if self.is_draining() || self.open > room || !counted {
+            self.metrics.refused[0].add(1);
+            self.refuse_connection(index);
+        }
+    }
+
+    fn accept_ended(&mut self, errno: i32) {
+        let full = errno == rustix::io::Errno::NFILE.raw_os_error()
+            || errno == rustix::io::Errno::MFILE.raw_os_error();
+        self.accept = match self.accept {
+            Accept::Stopped => Accept::Stopped,
+            _ if full && self.open > 0 => Accept::Full,
+            _ => Accept::Wanted,
+        };
+    }
+
+    fn receive_ended(&mut self, token: Token, why: RecvEnd) {
+        let index = token.slot;
+        self.slots[index as usize].flags.clear(Flags::RECV_ARMED);
+        match why {
+            RecvEnd::Eof => self.peer_ended(index),
+            RecvEnd::NoBuffers | RecvEnd::Disarmed => self.rearm(index),
+            RecvEnd::Failed(_) => self.close(index, CloseReason::PeerGone),
+        }
+    }
+
+    /// Receives again, unless the connection is paused.
+    pub(super) fn rearm(&mut self, index: u32) {
+        let flags = &mut self.slots[index as usize].flags;
+        if !flags.has(Flags::PAUSED) && !flags.has(Flags::EOF) && flags.raise(Flags::RECV_ARMED) {
+            let token = self.token(index);
+            self.batch.ops.push(Op::RecvStart(token));
+        }
+    }
+
+    /// Leaves the rest of what the peer sends to its socket buffer for now.
+    pub(super) fn pause(&mut self, index: u32) {
+        let flags = &mut self.slots[index as usize].flags;
+        if flags.raise(Flags::PAUSED) && flags.has(Flags::RECV_ARMED) {
+            let token = self.token(index);
+            self.batch.ops.push(Op::RecvStop(token));
+        }
+    }
+
+    /// Takes input again.
+    pub(super) fn resume(&mut self, index: u32) {
+        let flags = &mut self.slots[index as usize].flags;
+        if flags.has(Flags::PAUSED) {
+            flags.clear(Flags::PAUSED);
+            self.rearm(index);
+        }
+    }
+
+    /// Changes what a connection is.
+    pub(super) fn set_phase(&mut self, index: u32, phase: Phase) {
+        let slot = &mut self.slots[index as usize];
+        self.metrics.open[slot.phase.kind()].sub(1);
+        slot.phase = phase;
+        self.metrics.open[slot.phase.kind()].add(1);
+    }
+
+    /// Ends a connection now: nothing more is sent, and its slot is free.
+    pub(super) fn close(&mut self, index: u32, reason: CloseReason) {
+        let token = self.token(index);
+        self.leave_all(index);
+        let slot = &mut self.slots[index as usize];
+        debug_assert_ne!(slot.phase, Phase::Free);
+        self.metrics.open[slot.phase.kind()].sub(1);
+        self.metrics.closes[reason.index()].add(1);
+        if let Some(work) = slot.work.take() {
+            self.spare_work(work);
+        }
+        self.slots[index as usize] = Slot::free();
+        let generation = &mut self.generations[index as usize];
+        *generation = generation.wrapping_add(1);
+        self.open -= 1;
+        self.setup.census.leave();
+        self.batch.ops.push(Op::Close(token));
+        if self.accept == Accept::Full {
+            self.accept = Accept::Wanted;
+        }
+    }
+
+    // --- work ---
+
+    /// The connection's work, from the pool if it has none.
+    pub(super) fn work(&mut self, index: u32) -> &mut Work {
+        let spare = &mut self.spare;
+        self.slots[index as usize].work.get_or_insert_with(|| spare.pop().unwrap_or_default())
+    }
+
+    pub(super) fn free_idle_work(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.flags.has(Flags::SENT) || slot.flags.has(Flags::BLOCKED) {
+            return;
+        }
+        if let Some(work) = slot.work.take_if(|work| work.is_idle()) {
+            self.spare_work(work);
+        }
+    }
+
+    fn spare_work(&mut self, mut work: Box<Work>) {
+        if self.spare.len() < SPARE_WORK_MAX {
+            work.clear();
+            self.spare.push(work);
+        }
+    }
+
+    /// The connection has something to send, or may have.
+    pub(super) fn mark_dirty(&mut self, index: u32) {
+        if self.slots[index as usize].flags.has(Flags::LIVE) {
+            let cursor = self.live_cursor(index);
+            self.make_explicit(index, cursor);
+        }
+        if self.slots[index as usize].flags.raise(Flags::DIRTY) {
+            self.dirty.push_back(index);
+        }
+    }
+
+    // --- the log ---
+
+    /// Sends a request with the next free credit. Requests keep their order.
+    pub(super) fn ask(&mut self, body: RequestBody) {
+        self.waiting.push_back(Request { worker: self.setup.worker, body });
+    }
+
+    fn send_requests(&mut self) {
+        while self.at_log < LANE_ANSWERS_MAX {
+            let Some(request) = self.waiting.pop_front() else { break };
+            match self.log.try_send(request) {
+                Ok(()) => self.at_log += 1,
+                Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
+                    self.waiting.push_front(request);
+                    return;
+                }
+            }
+        }
+        // Behind the joins: what leaves may be about to join again.
+        if self.waiting.is_empty() && !self.leaves.is_empty() {
+            let body = RequestBody::Leave(std::mem::take(&mut self.leaves));
+            let request = Request { worker: self.setup.worker, body };
+            if let Err(TrySendError::Full(request)) = self.log.try_send(request)
+                && let RequestBody::Leave(leaves) = request.body
+            {
+                self.leaves = leaves;
+            }
+        }
+    }
+}
+
+fn date_of(unix_s: u64) -> Date {
+    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s));
+    text.as_bytes().try_into().unwrap_or(*b"Thu, 01 Jan 1970 00:00:00 GMT")
+}

@@ -1,0 +1,129 @@
+//! Deadlines of the few connections that are in the middle of something. Each kind has one length,
+//! so a queue per kind is in order by itself; a deadline that has lost its meaning is dropped when
+//! its time comes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::core::Core;
+use super::http::HttpState;
+use super::slot::Phase;
+use crate::limits::{LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, WS_CLOSE_TIME_MAX};
+use crate::proto::http::response::Status;
+use crate::reason::CloseReason;
+use crate::ring::Token;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The request head must be complete.
+    Head,
+    /// The request body must have made progress.
+    Body,
+    /// The peer must have ended after its last answer.
+    Linger,
+    /// The closing handshake must be over.
+    WsClose,
+    /// A publisher's refused lines are to be tried again.
+    Retry,
+}
+
+const KINDS: [Kind; 5] = [Kind::Head, Kind::Body, Kind::Linger, Kind::WsClose, Kind::Retry];
+
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Duration,
+    token: Token,
+    /// What the connection looked like then; see `Core::mark`.
+    mark: u32,
+}
+
+/// All deadlines of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    queues: [VecDeque<Deadline>; KINDS.len()],
+}
+
+impl Deadlines {
+    /// When the next one is due.
+    pub fn next(&self) -> Option<Duration> {
+        self.queues.iter().filter_map(|queue| queue.front()).map(|deadline| deadline.at).min()
+    }
+
+    fn pop_due(&mut self, kind: Kind, now: Duration) -> Option<Deadline> {
+        let queue = &mut self.queues[kind as usize];
+        let deadline = queue.pop_front_if(|deadline| deadline.at <= now);
+        if queue.is_empty() && queue.capacity() > 1024 {
+            *queue = VecDeque::new();
+        }
+        deadline
+    }
+}
+
+impl Core {
+    /// The request head must be complete within the time allowed.
+    pub(super) fn await_head(&mut self, index: u32) {
+        self.set_deadline(index, Kind::Head);
+    }
+
+    pub(super) fn set_deadline(&mut self, index: u32, kind: Kind) {
+        let after = match kind {
+            Kind::Head => self.setup.settings.head_time,
+            Kind::Body => self.setup.settings.body_time,
+            Kind::Linger => LINGER_TIME_MAX,
+            Kind::WsClose => WS_CLOSE_TIME_MAX,
+            Kind::Retry => PUBLISH_RETRY_PAUSE,
+        };
+        let deadline = Deadline {
+            at: self.now + after,
+            token: self.token(index),
+            mark: self.mark(index, kind),
+        };
+        self.deadlines.queues[kind as usize].push_back(deadline);
+    }
+
+    /// What tells whether the connection is still at the same point.
+    fn mark(&self, index: u32, kind: Kind) -> u32 {
+        let work = self.slots[index as usize].work.as_ref();
+        match kind {
+            Kind::Head => self.slots[index as usize].requests,
+            Kind::Body => work.map_or(0, |work| work.progress),
+            Kind::Linger | Kind::WsClose | Kind::Retry => 0,
+        }
+    }
+
+    pub(super) fn check_deadlines(&mut self) {
+        for kind in KINDS {
+            while let Some(deadline) = self.deadlines.pop_due(kind, self.now) {
+                if self.is_current(deadline.token) {
+                    self.due(deadline.token.slot, kind, deadline.mark);
+                }
+            }
+        }
+    }
+
+    fn due(&mut self, index: u32, kind: Kind, mark: u32) {
+        let slot = &self.slots[index as usize];
+        let state = slot.work.as_ref().map(|work| &work.http);
+        let same = self.mark(index, kind) == mark;
+        match (kind, slot.phase, state) {
+            (Kind::Head, Phase::Http, None) if same => self.close(index, CloseReason::HeadTimeout),
+            (Kind::Head, Phase::Http, Some(HttpState::Head(_))) if same => {
+                self.fail(index, Status::RequestTimeout, "head_timeout", "the head took too long");
+            }
+            (Kind::Body, Phase::Http, Some(HttpState::Body(_))) => {
+                if same {
+                    let message = "the body made no progress";
+                    self.fail(index, Status::RequestTimeout, "body_timeout", message);
+                } else {
+                    self.set_deadline(index, Kind::Body);
+                }
+            }
+            (Kind::Linger, Phase::Lingering, _) => self.close(index, CloseReason::Answered),
+            (Kind::WsClose, Phase::WsClosing, _) => self.close(index, CloseReason::CloseTimeout),
+            (Kind::Retry, Phase::Http, Some(HttpState::Lines(_))) => self.retry_lines(index),
+            // The deadline was kept.
+            _ => {}
+        }
+    }
+}

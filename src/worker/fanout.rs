@@ -1,0 +1,149 @@
+//! Live subscribers: one immutable slice of bytes per transport, one fire-and-forget send each.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::replica::Live;
+use super::slot::Flags;
+use super::work::Rest;
+use crate::limits::FANOUT_SENDS_PER_TURN;
+use crate::log::event::Event;
+use crate::proto::variant::Variant;
+use crate::ring::{Op, Token};
+
+const VARIANTS: [Variant; Variant::COUNT] =
+    [Variant::SseBare, Variant::SseEnvelope, Variant::WsBare, Variant::WsEnvelope];
+
+/// Where the present slice stands in the arena, per variant; encoded when first needed.
+type Encoded = [Option<Range<u32>>; Variant::COUNT];
+
+impl Core {
+    /// An event of a channel this worker has arrived.
+    pub(super) fn event(&mut self, event: Arc<Event>) {
+        let Some(index) = self.channels.find(&event.channel, event.channel_hash) else { return };
+        let replica = &mut self.channels[index];
+        replica.push(event);
+        self.shed(index);
+        self.schedule(index);
+    }
+
+    pub(super) fn schedule(&mut self, index: u32) {
+        let replica = &mut self.channels[index];
+        if replica.has_work() && !std::mem::replace(&mut replica.scheduled, true) {
+            self.scheduled.push_back(index);
+        }
+    }
+
+    /// Fans out to live subscribers, within the turn's budget, a slice a channel at the most.
+    pub(super) fn fan_out(&mut self) {
+        let mut budget = FANOUT_SENDS_PER_TURN;
+        for _ in 0..self.scheduled.len() {
+            if budget == 0 {
+                return;
+            }
+            let Some(index) = self.scheduled.pop_front() else { return };
+            let Some(replica) = self.channels.at(index) else { continue };
+            if !std::mem::take(&mut replica.scheduled) || !replica.has_work() {
+                continue;
+            }
+            if !replica.slice_unfinished() {
+                replica.begin_slice();
+                self.wake_followers(index);
+            }
+            budget -= self.hand_out(index, budget);
+            self.fanned.push(index);
+            self.schedule(index);
+        }
+    }
+
+    fn wake_followers(&mut self, index: u32) {
+        for &slot in self.channels[index].followers() {
+            let flags = &mut self.slots[slot as usize].flags;
+            if !flags.has(Flags::BLOCKED) && flags.raise(Flags::DIRTY) {
+                self.dirty.push_back(slot);
+            }
+        }
+    }
+
+    /// Sends the present slice to at most `budget` live subscribers; tells to how many.
+    fn hand_out(&mut self, index: u32, budget: usize) -> usize {
+        let Self { channels, batch, generations, setup, metrics, turn, .. } = self;
+        let replica = &mut channels[index];
+        replica.sent_in_turn = *turn;
+        let mut slice = std::mem::take(&mut self.slice);
+        slice.extend(replica.slice().cloned());
+        let mut encoded: Encoded = Default::default();
+        let mut bytes = 0;
+        let handed: &[Live] = replica.hand_out(budget);
+        for live in handed {
+            let variant = live.variant_index();
+            let range = encoded[variant].get_or_insert_with(|| {
+                let from = batch.arena.len() as u32;
+                for event in &slice {
+                    VARIANTS[variant].write_event(&mut batch.arena, &event.view(setup.epoch));
+                }
+                from..batch.arena.len() as u32
+            });
+            let slot = live.slot();
+            let token = Token { slot, generation: generations[slot as usize] };
+            batch.ops.push(Op::Send { token, from: range.start, to: range.end });
+            bytes += u64::from(range.end - range.start);
+        }
+        let count = handed.len();
+        metrics.sends_live.add(count as u64);
+        metrics.deliveries.add((count * slice.len()) as u64);
+        metrics.bytes_out.add(bytes);
+        slice.clear();
+        self.slice = slice;
+        count
+    }
+
+    /// The last batch's slices are taken, except where the socket said otherwise (those are
+    /// explicit by now): the replicas need not keep them.
+    pub(super) fn settle_slices(&mut self) {
+        let mut fanned = std::mem::take(&mut self.fanned);
+        for index in fanned.drain(..) {
+            if let Some(replica) = self.channels.at(index) {
+                replica.settle_slice();
+                self.trim(index);
+            }
+        }
+        self.fanned = fanned;
+    }
+
+    /// A live subscriber's socket took only `taken` bytes of what it was sent: from here on it has
+    /// a cursor of its own.
+    pub(super) fn settle_live_short(&mut self, slot: u32, taken: usize) {
+        let (index, live_index) = {
+            let slot = &self.slots[slot as usize];
+            (slot.replica, slot.live_index)
+        };
+        let replica = &self.channels[index];
+        if replica.sent_in_turn != self.turn {
+            self.settle_heartbeat_short(slot, taken);
+            return;
+        }
+        debug_assert!(replica.is_handed(live_index));
+        let variant = self.slots[slot as usize].variant;
+        let mut cursor = replica.slice_start();
+        let mut rest = None;
+        let mut left = taken;
+        let mut scratch = Vec::new();
+        for event in replica.slice() {
+            scratch.clear();
+            variant.write_event(&mut scratch, &event.view(self.setup.epoch));
+            if left == 0 {
+                break;
+            }
+            cursor = event.seq;
+            if left < scratch.len() {
+                rest = Some(Rest { event: event.clone(), offset: left });
+                break;
+            }
+            left -= scratch.len();
+        }
+        let work = self.make_explicit(slot, cursor);
+        work.rest = rest;
+    }
+}

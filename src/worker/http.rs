@@ -1,0 +1,464 @@
+//! The HTTP side of a connection: requests in, in order; one answered before the next is read.
+
+use std::borrow::Cow;
+
+use super::core::Core;
+use super::publish::{Body, Lines};
+use super::route::{Route, route};
+use super::slot::{Flags, Phase};
+use crate::limits::{CARRY_BYTES_MAX, OUT_BYTES_MAX};
+use crate::proto::http::body::{BodyDecoder, BodyError};
+use crate::proto::http::head::{self, Framing, HeadError, HeadScan, Method, Parsed, Request};
+use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
+use crate::reason::CloseReason;
+use crate::ring::{Op, Token};
+
+/// Cross-origin lines of every answer while no origins are configured: anyone may read, without
+/// credentials.
+pub(super) const CORS_ANY: &[u8] =
+    b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
+
+/// A body no route wants is read to its end if it is no longer than this, so that the connection
+/// can be used again; before a longer one it is closed.
+const DISCARD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where a connection stands between and within requests.
+#[derive(Debug)]
+pub enum HttpState {
+    /// Between requests, or in the middle of a head.
+    Head(HeadScan),
+    /// The body of `POST /channels/{channel}` is coming.
+    Body(Box<Body>),
+    /// The body of `POST /publish` is coming.
+    Lines(Box<Lines>),
+    /// A body nobody wants is coming.
+    Discard(BodyDecoder),
+    /// The log is asked.
+    Waiting,
+}
+
+impl Default for HttpState {
+    fn default() -> Self {
+        Self::Head(HeadScan::default())
+    }
+}
+
+impl HttpState {
+    /// Whether nothing of a request is held.
+    pub fn is_idle(&self) -> bool {
+        matches!(self, Self::Head(_))
+    }
+}
+
+/// How a request is to be answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What becomes of the connection.
+    pub connection: Connection,
+    /// Whether the client sees the body.
+    pub mode: BodyMode,
+    /// Cross-origin lines.
+    pub cors: Cow<'static, [u8]>,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        let (connection, mode) = (Connection::KeepAlive, BodyMode::Whole);
+        Self { connection, mode, cors: Cow::Borrowed(CORS_ANY) }
+    }
+}
+
+/// What a piece of input led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// So many bytes are done with; go on with the rest.
+    Used(usize),
+    /// So many bytes are done with; the rest has to wait for more input, or for an answer.
+    Wait(usize),
+}
+
+/// A body in the form `respond` takes.
+pub(super) struct Content<'a> {
+    pub content_type: &'a str,
+    pub bytes: &'a [u8],
+}
+
+impl Core {
+    // --- input ---
+
+    /// Bytes arrived for a connection of any phase.
+    pub(super) fn received(&mut self, index: u32, bytes: &[u8]) {
+        let slot = &mut self.slots[index as usize];
+        slot.heard_s = self.now.as_secs() as u32;
+        slot.flags.clear(Flags::PING_OUT);
+        match slot.phase {
+            Phase::Http | Phase::Ws => {}
+            // A WebSocket that is closing still has to see the peer's close frame.
+            Phase::WsClosing => return self.ws_closing_received(index, bytes),
+            Phase::Free | Phase::Sse | Phase::Lingering => return,
+        }
+        let carried = slot.work.as_ref().is_some_and(|work| !work.carry.is_empty());
+        let token = self.token(index);
+        if carried {
+            self.work(index).carry.extend_from_slice(bytes);
+            self.take_carry(index);
+        } else {
+            let used = self.take_input(token, bytes);
+            if used < bytes.len() && self.takes_input(token) {
+                self.work(index).carry.extend_from_slice(&bytes[used..]);
+            }
+        }
+        if self.takes_input(token) {
+            let work = self.slots[index as usize].work.as_ref();
+            if work.is_some_and(|work| work.carry.len() > CARRY_BYTES_MAX) {
+                self.pause(index);
+            }
+        }
+    }
+
+    /// Goes on with what was left unparsed, now that an answer came or output was sent.
+    pub(super) fn take_carry(&mut self, index: u32) {
+        let token = self.token(index);
+        let Some(work) = &mut self.slots[index as usize].work else { return };
+        let mut carry = std::mem::take(&mut work.carry);
+        let used = self.take_input(token, &carry);
+        if !self.takes_input(token) {
+            return;
+        }
+        carry.drain(..used);
+        let left = carry.len();
+        if left > 0 || self.slots[index as usize].work.is_some() {
+            self.work(index).carry = carry;
+        }
+        if left <= CARRY_BYTES_MAX {
+            self.resume(index);
+        }
+        if self.slots[index as usize].flags.has(Flags::EOF) {
+            self.peer_ended(index);
+        }
+    }
+
+    fn takes_input(&self, token: Token) -> bool {
+        self.is_current(token)
+            && matches!(self.slots[token.slot as usize].phase, Phase::Http | Phase::Ws)
+    }
+
+    fn take_input(&mut self, token: Token, bytes: &[u8]) -> usize {
+        let index = token.slot;
+        let mut used = 0;
+        while used < bytes.len() && self.takes_input(token) {
+            let rest = &bytes[used..];
+            let step = match self.slots[index as usize].phase {
+                Phase::Ws => self.ws_input(index, rest),
+                _ => self.http_input(index, rest),
+            };
+            match step {
+                Step::Used(count) => used += count,
+                Step::Wait(count) => return used + count,
+            }
+        }
+        used
+    }
+
+    fn http_input(&mut self, index: u32, bytes: &[u8]) -> Step {
+        let slot = &mut self.slots[index as usize];
+        if slot.flags.has(Flags::CLOSE_AFTER_OUT) {
+            return Step::Used(bytes.len());
+        }
+        let Some(work) = &mut slot.work else { return self.head_input(index, bytes) };
+        match &mut work.http {
+            HttpState::Waiting => Step::Wait(0),
+            // A peer that does not read its answers gets no more of them.
+            HttpState::Head(_) if work.out.len() > OUT_BYTES_MAX => Step::Wait(0),
+            HttpState::Head(_) => self.head_input(index, bytes),
+            HttpState::Discard(decoder) => match decoder.decode(bytes) {
+                Ok(decoded) => {
+                    if decoder.is_done() {
+                        work.http = HttpState::default();
+                    }
+                    Step::Used(decoded.consumed)
+                }
+                Err(error) => self.reject_body(index, error),
+            },
+            HttpState::Body(_) => self.body_input(index, bytes),
+            HttpState::Lines(_) => self.lines_input(index, bytes),
+        }
+    }
+
+    /// `bytes` begin with a head, whole or not.
+    fn head_input(&mut self, index: u32, bytes: &[u8]) -> Step {
+        let Some(mut space) = self.header_space.take() else { return Step::Wait(0) };
+        let resumed = match self.slots[index as usize].work.as_deref_mut() {
+            Some(work) => match &mut work.http {
+                HttpState::Head(scan) if scan.has_begun() => Some(scan.advance(bytes)),
+                _ => None,
+            },
+            None => None,
+        };
+        let parsed = match resumed {
+            None => head::parse_prefix(bytes, &mut space),
+            Some(Ok(Some(end))) => head::parse(&bytes[..end], &mut space).map(Parsed::Complete),
+            Some(Ok(None)) => Ok(Parsed::Partial),
+            Some(Err(error)) => Err(error),
+        };
+        let step = match parsed {
+            Ok(Parsed::Complete(request)) => {
+                let length = request.head_len();
+                self.begin_request(index);
+                let body_used = self.request(index, &request, &bytes[length..]);
+                Step::Used(length + body_used)
+            }
+            Ok(Parsed::Partial) => self.note_partial_head(index, bytes),
+            Err(error) => {
+                self.begin_request(index);
+                self.reject_head(index, error)
+            }
+        };
+        self.header_space = Some(space);
+        step
+    }
+
+    fn begin_request(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.requests = slot.requests.wrapping_add(1);
+        self.metrics.requests.add(1);
+        if let Some(work) = &mut slot.work {
+            work.http = HttpState::default();
+            work.answer = Answer::default();
+        }
+    }
+
+    fn note_partial_head(&mut self, index: u32, bytes: &[u8]) -> Step {
+        let work = self.work(index);
+        let HttpState::Head(scan) = &mut work.http else { return Step::Wait(0) };
+        if scan.has_begun() {
+            return Step::Wait(0);
+        }
+        match scan.advance(bytes) {
+            Ok(_) => {
+                if self.slots[index as usize].requests > 0 {
+                    self.await_head(index);
+                }
+                Step::Wait(0)
+            }
+            Err(error) => self.reject_head(index, error),
+        }
+    }
+
+    // --- requests ---
+
+    /// Answers a request, or begins to. Tells how much of what follows the head it used.
+    fn request(&mut self, index: u32, request: &Request<'_>, body: &[u8]) -> usize {
+        let connection = request.connection();
+        let mode = match request.method() {
+            Method::Head => BodyMode::HeadOnly,
+            _ => BodyMode::Whole,
+        };
+        let mut answer = Answer { connection, mode, ..Answer::default() };
+        self.note_origin(&mut answer, request);
+        self.work(index).answer = answer;
+        if self.is_draining() {
+            self.refuse_connection(index);
+            return 0;
+        }
+        let route = route(request);
+        match route {
+            Route::Publish(segment) => return self.publish(index, request, segment, body),
+            Route::PublishLines => return self.publish_lines(index, request),
+            _ => {}
+        }
+        self.leave_body(index, request);
+        match route {
+            Route::Greeting => self.greet(index, request),
+            Route::Describe(segment) => self.describe(index, segment),
+            Route::Sse => self.open_sse(index, request),
+            Route::Ws => self.open_ws(index, request),
+            Route::Options => self.preflight(index),
+            Route::MethodNotAllowed(allow) => self.respond_error(
+                index,
+                Status::MethodNotAllowed,
+                "method_not_allowed",
+                "this path is not there for this method",
+                &[("Allow", allow.as_bytes())],
+            ),
+            Route::NotImplemented => {
+                let message = "a method unknown here";
+                self.error(index, Status::NotImplemented, "not_implemented", message);
+            }
+            Route::NotFound | Route::RefreshToken(_) | Route::Publish(_) | Route::PublishLines => {
+                self.error(index, Status::NotFound, "not_found", "no such path");
+            }
+        }
+        0
+    }
+
+    /// The route wants no body: what comes of one is thrown away, or ends the connection.
+    fn leave_body(&mut self, index: u32, request: &Request<'_>) {
+        match request.framing() {
+            Framing::None | Framing::Length(0) => {}
+            Framing::Length(length) if length <= DISCARD_BYTES_MAX => {
+                let decoder = BodyDecoder::new(request.framing());
+                self.work(index).http = HttpState::Discard(decoder);
+            }
+            Framing::Length(_) | Framing::Chunked => self.close_after_answer(index),
+        }
+    }
+
+    fn greet(&mut self, index: u32, request: &Request<'_>) {
+        let host = request.host().and_then(|host| std::str::from_utf8(host).ok());
+        let host = host.unwrap_or("localhost:8080");
+        let text = format!(
+            "Pushline: publish over HTTP, subscribe over Server-Sent Events or WebSocket.\n\n\
+             curl -N http://{host}/sse?channel=news\n\
+             curl -d hello http://{host}/channels/news\n"
+        );
+        let content = Content { content_type: "text/plain; charset=utf-8", bytes: text.as_bytes() };
+        self.respond(index, Status::Ok, &content, &[]);
+    }
+
+    fn preflight(&mut self, index: u32) {
+        let headers: [(&str, &[u8]); 3] = [
+            ("Access-Control-Allow-Methods", b"GET, HEAD, POST, OPTIONS"),
+            (
+                "Access-Control-Allow-Headers",
+                b"Authorization, Content-Type, Event-Type, Idempotency-Key, Last-Event-ID, X-API-Key",
+            ),
+            ("Access-Control-Max-Age", b"86400"),
+        ];
+        let content = Content { content_type: "", bytes: b"" };
+        self.respond(index, Status::NoContent, &content, &headers);
+    }
+
+    // --- answers ---
+
+    /// Answers the present request.
+    pub(super) fn respond(
+        &mut self,
+        index: u32,
+        status: Status,
+        content: &Content<'_>,
+        headers: &[(&str, &[u8])],
+    ) {
+        let date = self.date;
+        let work = self.work(index);
+        let content_type = Some(content.content_type).filter(|text| !text.is_empty());
+        let head = Head {
+            status,
+            connection: work.answer.connection,
+            content_type,
+            date: Some(&date),
+            headers,
+            prepared: &work.answer.cors,
+        };
+        response::write_response(&mut work.out, &head, content.bytes, work.answer.mode);
+        if matches!(work.http, HttpState::Waiting | HttpState::Body(_) | HttpState::Lines(_)) {
+            work.http = HttpState::default();
+        }
+        if work.answer.connection == Connection::Close {
+            self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+        }
+        self.mark_dirty(index);
+    }
+
+    /// Answers the present request with an error.
+    pub(super) fn error(&mut self, index: u32, status: Status, code: &str, message: &str) {
+        let retry: &[(&str, &[u8])] = match status {
+            Status::ServiceUnavailable | Status::TooManyRequests => &[("Retry-After", b"1")],
+            _ => &[],
+        };
+        self.respond_error(index, status, code, message, retry);
+    }
+
+    pub(super) fn respond_error(
+        &mut self,
+        index: u32,
+        status: Status,
+        code: &str,
+        message: &str,
+        headers: &[(&str, &[u8])],
+    ) {
+        self.metrics.request_errors.add(1);
+        let mut body = Vec::new();
+        response::write_error_body(&mut body, code, message);
+        let content = Content { content_type: "application/json", bytes: &body };
+        self.respond(index, status, &content, headers);
+    }
+
+    /// Answers with an error and ends the connection, because what else the peer sends can't be
+    /// told apart any more or is not wanted.
+    pub(super) fn fail(&mut self, index: u32, status: Status, code: &str, message: &str) {
+        self.close_after_answer(index);
+        self.error(index, status, code, message);
+    }
+
+    /// The present request is the connection's last, and it may still be sending.
+    pub(super) fn close_after_answer(&mut self, index: u32) {
+        self.work(index).answer.connection = Connection::Close;
+        self.slots[index as usize].flags.set(Flags::LINGER);
+    }
+
+    fn reject_head(&mut self, index: u32, error: HeadError) -> Step {
+        self.work(index).answer = Answer::default();
+        self.fail(index, error.status(), error.code(), error.message());
+        Step::Wait(0)
+    }
+
+    pub(super) fn reject_body(&mut self, index: u32, error: BodyError) -> Step {
+        self.fail(index, error.status(), error.code(), error.message());
+        Step::Wait(0)
+    }
+
+    /// A connection there is no room for.
+    pub(super) fn refuse_connection(&mut self, index: u32) {
+        let (code, message) = match self.is_draining() {
+            true => ("draining", "the server is going away"),
+            false => ("too_many_connections", "no room for another connection"),
+        };
+        self.fail(index, Status::ServiceUnavailable, code, message);
+    }
+
+    // --- ends ---
+
+    /// Own output is sent: an answered connection ends here if its answer said so.
+    pub(super) fn finish_if_done(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        let sending = slot.work.as_ref().is_some_and(|work| work.has_output());
+        if !slot.flags.has(Flags::CLOSE_AFTER_OUT) || sending || slot.phase == Phase::Lingering {
+            return;
+        }
+        if slot.flags.has(Flags::LINGER) && !slot.flags.has(Flags::EOF) {
+            let token = self.token(index);
+            self.leave_all(index);
+            self.set_phase(index, Phase::Lingering);
+            self.work(index).clear();
+            self.set_deadline(index, super::deadline::Kind::Linger);
+            self.batch.ops.push(Op::Shutdown(token));
+            self.resume(index);
+        } else {
+            self.close(index, CloseReason::Answered);
+        }
+    }
+
+    /// The peer sends no more. What it has asked for it still gets.
+    pub(super) fn peer_ended(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.flags.set(Flags::EOF);
+        let unanswered = slot.phase == Phase::Http
+            && slot.work.as_ref().is_some_and(|work| {
+                work.has_output() || work.outstanding > 0 || !work.http.is_idle()
+            });
+        let mid_body = slot.work.as_ref().is_some_and(|work| match &work.http {
+            HttpState::Body(_) | HttpState::Discard(_) => true,
+            HttpState::Lines(_) => work.outstanding == 0,
+            HttpState::Head(_) | HttpState::Waiting => false,
+        });
+        if !unanswered || mid_body {
+            self.close(index, CloseReason::PeerClosed);
+        } else if !matches!(
+            slot.work.as_ref().map(|work| &work.http),
+            Some(HttpState::Waiting | HttpState::Lines(_))
+        ) {
+            slot.flags.set(Flags::CLOSE_AFTER_OUT);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the log says: events to be fanned out, answers to be handed to who asked.
+
+use super::core::Core;
+use super::http::Content;
+use super::pending::Pending;
+use crate::log::message::{Description, Notice};
+use crate::proto::cursor::EventId;
+use crate::proto::http::response::Status;
+use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::ring::Token;
+
+use super::http::HttpState;
+use crate::log::message::RequestBody;
+
+impl Core {
+    /// Takes one notice.
+    pub fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Event(event) => self.event(event),
+            Notice::Joined { ticket, head_seq, channels, .. } => {
+                if let Pending::Join(join) = self.answered(ticket) {
+                    self.joined(join, head_seq, channels);
+                }
+            }
+            Notice::JoinRefused { ticket, refusal, .. } => {
+                if let Pending::Join(join) = self.answered(ticket) {
+                    self.join_refused(join, refusal);
+                }
+            }
+            Notice::Published { ticket, outcome, unaccepted, .. } => {
+                if let Pending::Publish { token, then } = self.answered(ticket) {
+                    self.published(token, then, &outcome, unaccepted);
+                }
+            }
+            Notice::Described { ticket, description, .. } => {
+                if let Pending::Describe { token, channel } = self.answered(ticket) {
+                    self.described(token, &channel, &description);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, ticket: u32) -> Pending {
+        self.at_log -= 1;
+        self.pending.remove(ticket as usize)
+    }
+
+    /// Replicas the connection has asked to join.
+    pub(super) fn joining(&self, index: u32) -> impl Iterator<Item = u32> {
+        let token = self.token(index);
+        let waits = self.slots[index as usize].work.as_ref().is_some_and(|w| w.outstanding > 0);
+        let all = waits.then(|| self.pending.iter()).into_iter().flatten();
+        all.filter_map(move |(_, pending)| match pending {
+            Pending::Join(join) if join.token == token => Some(join.replicas.iter()),
+            _ => None,
+        })
+        .flatten()
+        .map(|replica| replica.index)
+    }
+
+    // --- GET /channels/{channel} ---
+
+    /// Asks the log for a channel's state.
+    pub(super) fn describe(&mut self, index: u32, segment: &str) {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = match channel_segment(segment, &mut buffer) {
+            Ok(channel) => channel,
+            Err(error) => {
+                return self.error(index, Status::BadRequest, error.code(), error.message());
+            }
+        };
+        if let Err((status, code, message)) = self.check_subscribe(index, channel) {
+            return self.error(index, status, code, message);
+        }
+        let token = self.token(index);
+        let pending = Pending::Describe { token, channel: channel.into() };
+        let ticket = self.pending.insert(pending) as u32;
+        let work = self.work(index);
+        work.outstanding += 1;
+        work.http = HttpState::Waiting;
+        self.ask(RequestBody::Describe { token, ticket, channel: channel.into() });
+    }
+
+    fn described(&mut self, token: Token, channel: &str, description: &Description) {
+        if !self.is_current(token) {
+            return;
+        }
+        let index = token.slot;
+        self.work(index).outstanding -= 1;
+        let epoch = self.setup.epoch;
+        let id = |seq: Option<u64>| match seq {
+            Some(seq) => format!("\"{}\"", EventId { epoch, seq }),
+            None => "null".into(),
+        };
+        let body = format!(
+            "{{\"channel\":\"{channel}\",\"last_id\":{},\"first_id\":{},\"events\":{},\
+             \"subscribers\":{}}}",
+            id(description.last_seq),
+            id(description.first_seq),
+            description.events,
+            description.subscribers,
+        );
+        let content = Content { content_type: "application/json", bytes: body.as_bytes() };
+        self.respond(index, Status::Ok, &content, &[]);
+        self.take_carry(index);
+    }
+}

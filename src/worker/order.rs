@@ -1,0 +1,16 @@
+//! What main tells a worker to do.
+
+use std::sync::Arc;
+
+use crate::auth::Gate;
+
+/// An order.
+#[derive(Debug)]
+pub enum Order {
+    /// Accept no more, answer new requests 503, and let streams go bit by bit.
+    Drain,
+    /// End what is left and stop.
+    Stop,
+    /// New rules of access.
+    Gate(Arc<Gate>),
+}

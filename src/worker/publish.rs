@@ -1,0 +1,578 @@
+//! Publishing over HTTP: one event a request, or a stream of lines that take effect as they come.
+
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::access::Fault;
+use super::core::Core;
+use super::deadline::Kind as Deadline;
+use super::http::{Content, HttpState, Step};
+use super::pending::{AfterPublish, Pending};
+use super::slot::Flags;
+use crate::auth::Access;
+use crate::limits::{LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX};
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{Published, Refusal, RequestBody};
+use crate::proto::cursor::EventId;
+use crate::proto::envelope::{self, Invalid, Payload, Value};
+use crate::proto::http::body::BodyDecoder;
+use crate::proto::http::head::{Expectation, Framing, Request};
+use crate::proto::http::response::{self, Status};
+use crate::proto::name::{NAME_BYTES_MAX, channel_name, channel_segment};
+use crate::ring::Token;
+
+/// A single event's body on its way in.
+#[derive(Debug)]
+pub struct Body {
+    decoder: BodyDecoder,
+    meta: Meta,
+    data: Vec<u8>,
+}
+
+/// What the head of a publish request said of the event.
+#[derive(Debug)]
+struct Meta {
+    channel: Box<str>,
+    kind: Kind,
+    event_type: Option<Box<str>>,
+    key: Option<Box<str>>,
+}
+
+/// Lines on their way in.
+#[derive(Debug)]
+pub struct Lines {
+    decoder: BodyDecoder,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+    /// Lines begun so far, counted from 1.
+    line_no: u64,
+    /// Lines ordered so far.
+    published: u64,
+    first_seq: u64,
+    last_seq: u64,
+    /// Parsed, not yet at the log (or refused by it for the moment).
+    batch: Vec<Publication>,
+    /// Why no further line is read.
+    failed: Option<LineFault>,
+}
+
+/// Why a stream of lines ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineFault {
+    Invalid(Invalid),
+    Channel,
+    TooLong,
+    Denied,
+    Refused(Refusal),
+}
+
+impl Core {
+    // --- one event ---
+
+    /// `POST /channels/{channel}`. Tells how much of the body it used.
+    pub(super) fn publish(
+        &mut self,
+        index: u32,
+        request: &Request<'_>,
+        segment: &str,
+        body: &[u8],
+    ) -> usize {
+        if !self.admit_publisher(index, request) {
+            return 0;
+        }
+        let meta = match self.publish_meta(index, request, segment) {
+            Ok(meta) => meta,
+            Err((status, code, message)) => {
+                self.close_after_answer(index);
+                self.error(index, status, code, message);
+                return 0;
+            }
+        };
+        // The common case: all of it is here already.
+        if let Framing::Length(length) = request.framing()
+            && let Some(data) = usize::try_from(length).ok().and_then(|length| body.get(..length))
+        {
+            self.publish_one(index, meta, Bytes::copy_from_slice(data));
+            return data.len();
+        }
+        let work = self.work(index);
+        if request.expectation() == Expectation::Continue {
+            response::write_continue(&mut work.out);
+        }
+        let decoder = BodyDecoder::new(request.framing());
+        work.http = HttpState::Body(Box::new(Body { decoder, meta, data: Vec::new() }));
+        self.mark_dirty(index);
+        self.set_deadline(index, Deadline::Body);
+        0
+    }
+
+    /// Whoever is turned away may still be sending: the answer is the last one.
+    fn admit_publisher(&mut self, index: u32, request: &Request<'_>) -> bool {
+        let before = self.work(index).answer.connection;
+        self.close_after_answer(index);
+        if !self.admit_request(index, request, Access::Http, None) {
+            return false;
+        }
+        self.work(index).answer.connection = before;
+        self.slots[index as usize].flags.clear(Flags::LINGER);
+        true
+    }
+
+    fn publish_meta(
+        &mut self,
+        index: u32,
+        request: &Request<'_>,
+        segment: &str,
+    ) -> Result<Meta, Fault> {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = channel_segment(segment, &mut buffer)
+            .map_err(|error| (Status::BadRequest, error.code(), error.message()))?;
+        self.check_publish(index, channel)?;
+        let kind = kind_of(request.header("content-type"))?;
+        let event_type = checked_field(request, "event-type", envelope::event_type)?;
+        let key = checked_field(request, "idempotency-key", envelope::key)?;
+        match request.framing() {
+            Framing::None => {
+                let message = "a publish needs Content-Length or chunked coding";
+                return Err((Status::LengthRequired, "length_required", message));
+            }
+            Framing::Length(length) if length > self.setup.settings.event_bytes_max as u64 => {
+                return Err(TOO_LARGE);
+            }
+            Framing::Length(_) | Framing::Chunked => {}
+        }
+        Ok(Meta { channel: channel.into(), kind, event_type, key })
+    }
+
+    /// More of a single event's body.
+    pub(super) fn body_input(&mut self, index: u32, bytes: &[u8]) -> Step {
+        let bytes_max = self.setup.settings.event_bytes_max;
+        let work = self.work(index);
+        work.progress = work.progress.wrapping_add(1);
+        let HttpState::Body(body) = &mut work.http else { return Step::Wait(0) };
+        let decoded = match body.decoder.decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.reject_body(index, error),
+        };
+        let announced = usize::try_from(body.decoder.announced_bytes()).unwrap_or(usize::MAX);
+        let size = body.data.len().saturating_add(decoded.payload.len()).saturating_add(announced);
+        if size > bytes_max {
+            let (status, code, message) = TOO_LARGE;
+            self.fail(index, status, code, message);
+            return Step::Wait(0);
+        }
+        body.data.extend_from_slice(decoded.payload);
+        if body.decoder.is_done()
+            && let HttpState::Body(body) = std::mem::take(&mut work.http)
+        {
+            self.publish_one(index, body.meta, Bytes::from(body.data));
+        }
+        Step::Used(decoded.consumed)
+    }
+
+    fn publish_one(&mut self, index: u32, meta: Meta, data: Bytes) {
+        if let Err((status, code, message)) = check_data(meta.kind, &data) {
+            return self.error(index, status, code, message);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            let refusal = Refusal::Busy;
+            return self.error(index, refusal.status(), refusal.code(), refusal.message());
+        }
+        let Meta { channel, kind, event_type, key } = meta;
+        let then = AfterPublish::Respond { channel: channel.clone() };
+        let publication = Publication { channel, kind, data, event_type, key };
+        self.work(index).http = HttpState::Waiting;
+        self.ask_publish(index, vec![publication], then);
+    }
+
+    pub(super) fn ask_publish(
+        &mut self,
+        index: u32,
+        publications: Vec<Publication>,
+        then: AfterPublish,
+    ) {
+        let token = self.token(index);
+        let ticket = self.pending.insert(Pending::Publish { token, then }) as u32;
+        self.work(index).outstanding += 1;
+        self.ask(RequestBody::Publish { token, ticket, publications });
+    }
+
+    /// The log answered a publish.
+    pub(super) fn published(
+        &mut self,
+        token: Token,
+        then: AfterPublish,
+        outcome: &Published,
+        unaccepted: Vec<Publication>,
+    ) {
+        self.metrics.published.add(u64::from(outcome.accepted));
+        if outcome.refusal.is_some() {
+            self.metrics.publish_refusals.add(1);
+        }
+        if !self.is_current(token) {
+            return;
+        }
+        let index = token.slot;
+        let work = self.work(index);
+        work.outstanding -= 1;
+        match then {
+            AfterPublish::Respond { channel } => self.answer_publish(index, &channel, outcome),
+            AfterPublish::GoOn => return self.lines_published(index, outcome, unaccepted),
+            AfterPublish::Nothing => self.ws_published(index, outcome),
+            AfterPublish::Acknowledge(reference) => {
+                self.ws_acknowledge(index, reference.as_deref(), outcome);
+            }
+        }
+        if self.is_current(token) {
+            self.take_carry(index);
+        }
+    }
+
+    fn answer_publish(&mut self, index: u32, channel: &str, outcome: &Published) {
+        if let Some(refusal) = outcome.refusal {
+            return self.error(index, refusal.status(), refusal.code(), refusal.message());
+        }
+        let id = EventId { epoch: self.setup.epoch, seq: outcome.last_seq };
+        let mut body = Vec::with_capacity(96 + channel.len());
+        body.extend_from_slice(b"{\"id\":\"");
+        id.write(&mut body);
+        body.extend_from_slice(b"\",\"channel\":\"");
+        // Names hold no byte that JSON would escape.
+        body.extend_from_slice(channel.as_bytes());
+        body.extend_from_slice(b"\",\"subscribers\":");
+        body.extend_from_slice(itoa::Buffer::new().format(outcome.subscribers).as_bytes());
+        body.push(b'}');
+        let content = Content { content_type: "application/json", bytes: &body };
+        self.respond(index, Status::Ok, &content, &[]);
+    }
+
+    // --- lines ---
+
+    /// `POST /publish`.
+    pub(super) fn publish_lines(&mut self, index: u32, request: &Request<'_>) -> usize {
+        if !self.admit_publisher(index, request) {
+            return 0;
+        }
+        if request.framing() == Framing::None {
+            self.close_after_answer(index);
+            let message = "a publish needs Content-Length or chunked coding";
+            self.error(index, Status::LengthRequired, "length_required", message);
+            return 0;
+        }
+        let work = self.work(index);
+        if request.expectation() == Expectation::Continue {
+            response::write_continue(&mut work.out);
+        }
+        work.http = HttpState::Lines(Box::new(Lines::new(BodyDecoder::new(request.framing()))));
+        self.mark_dirty(index);
+        if request.framing() == Framing::Length(0) {
+            self.answer_lines(index);
+        }
+        0
+    }
+
+    /// More of the lines. One batch at a time is at the log, so that their order is theirs.
+    pub(super) fn lines_input(&mut self, index: u32, bytes: &[u8]) -> Step {
+        let bytes_max = self.setup.settings.event_bytes_max;
+        let permission = self.permission(index);
+        let work = self.work(index);
+        let HttpState::Lines(lines) = &mut work.http else { return Step::Wait(0) };
+        if work.outstanding > 0 || !lines.batch.is_empty() {
+            return Step::Wait(0);
+        }
+        let bytes = &bytes[..bytes.len().min(PUBLISH_BATCH_BYTES_MAX)];
+        let decoded = match lines.decoder.decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.reject_body(index, error),
+        };
+        let allowed = |channel: &str| permission.may_publish(channel);
+        lines.take(decoded.payload, bytes_max, &allowed);
+        if lines.decoder.is_done() {
+            lines.take_last(bytes_max, &allowed);
+        }
+        self.lines_go_on(index);
+        Step::Used(decoded.consumed)
+    }
+
+    /// Sends what was parsed, or answers when there is nothing more to come.
+    fn lines_go_on(&mut self, index: u32) {
+        let busy = self.waiting.len() >= WAITING_MAX;
+        let HttpState::Lines(lines) = &mut self.work(index).http else { return };
+        if !lines.batch.is_empty() {
+            if busy {
+                return self.set_deadline(index, Deadline::Retry);
+            }
+            let batch = std::mem::take(&mut lines.batch);
+            self.ask_publish(index, batch, AfterPublish::GoOn);
+        } else if lines.failed.is_some() || lines.decoder.is_done() {
+            self.answer_lines(index);
+        }
+    }
+
+    fn lines_published(&mut self, index: u32, outcome: &Published, unaccepted: Vec<Publication>) {
+        let HttpState::Lines(lines) = &mut self.work(index).http else { return };
+        lines.note(outcome);
+        match outcome.refusal {
+            Some(Refusal::Busy) => {
+                lines.batch = unaccepted;
+                self.set_deadline(index, Deadline::Retry);
+                return;
+            }
+            Some(refusal) => {
+                // The refused line is the first one that was not taken.
+                lines.line_no -= unaccepted.len().saturating_sub(1) as u64;
+                lines.failed = Some(LineFault::Refused(refusal));
+            }
+            None => {}
+        }
+        let token = self.token(index);
+        self.lines_go_on(index);
+        if self.is_current(token) {
+            self.take_carry(index);
+        }
+    }
+
+    /// A lane was full a moment ago.
+    pub(super) fn retry_lines(&mut self, index: u32) {
+        self.lines_go_on(index);
+    }
+
+    fn answer_lines(&mut self, index: u32) {
+        let epoch = self.setup.epoch;
+        let HttpState::Lines(lines) = std::mem::take(&mut self.work(index).http) else { return };
+        let mut body = Vec::with_capacity(192);
+        let status = match lines.failed {
+            None => Status::Ok,
+            Some(fault) => {
+                self.metrics.request_errors.add(1);
+                self.close_after_answer(index);
+                let (status, code, message) = fault.describe();
+                let message = format!(
+                    "line {}: {message}; {} published before it",
+                    lines.line_no, lines.published
+                );
+                response::write_error_body(&mut body, code, &message);
+                body.pop();
+                body.extend_from_slice(format!(",\"line\":{},", lines.line_no).as_bytes());
+                status
+            }
+        };
+        if lines.failed.is_none() {
+            body.push(b'{');
+        }
+        lines.write_summary(&mut body, epoch);
+        body.push(b'}');
+        let content = Content { content_type: "application/json", bytes: &body };
+        self.respond(index, status, &content, &[]);
+    }
+}
+
+impl Lines {
+    fn new(decoder: BodyDecoder) -> Self {
+        Self {
+            decoder,
+            line: Vec::new(),
+            line_no: 0,
+            published: 0,
+            first_seq: 0,
+            last_seq: 0,
+            batch: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Takes the lines that end in `bytes`, and keeps the beginning of the next one.
+    fn take(&mut self, mut bytes: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        while self.failed.is_none()
+            && let Some(end) = memchr(b'\n', bytes)
+        {
+            if self.line.is_empty() {
+                self.parse(&bytes[..end], bytes_max, allowed);
+            } else {
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(&bytes[..end]);
+                self.parse(&line, bytes_max, allowed);
+                line.clear();
+                self.line = line;
+            }
+            bytes = &bytes[end + 1..];
+        }
+        if self.failed.is_none() {
+            self.line.extend_from_slice(bytes);
+            if self.line.len() > line_bytes_max(bytes_max) {
+                self.line_no += 1;
+                self.failed = Some(LineFault::TooLong);
+            }
+        }
+    }
+
+    /// The body has ended; a last line need not end in a newline.
+    fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        if self.failed.is_none() {
+            let line = std::mem::take(&mut self.line);
+            self.parse(&line, bytes_max, allowed);
+        }
+    }
+
+    fn parse(&mut self, line: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        self.line_no += 1;
+        if line.trim_ascii().is_empty() {
+            self.line_no -= u64::from(line.is_empty() && self.decoder.is_done());
+            return;
+        }
+        if line.len() > line_bytes_max(bytes_max) {
+            self.failed = Some(LineFault::TooLong);
+            return;
+        }
+        let publication = match envelope::parse_publication(line) {
+            Ok(publication) => publication,
+            Err(invalid) => {
+                self.failed = Some(LineFault::Invalid(invalid));
+                return;
+            }
+        };
+        match to_publication(publication, bytes_max) {
+            Ok(publication) if allowed(&publication.channel) => self.batch.push(publication),
+            Ok(_) => self.failed = Some(LineFault::Denied),
+            Err(fault) => self.failed = Some(fault),
+        }
+    }
+
+    fn note(&mut self, outcome: &Published) {
+        if outcome.accepted == 0 {
+            return;
+        }
+        if self.published == 0 {
+            self.first_seq = outcome.first_seq;
+        }
+        self.published += u64::from(outcome.accepted);
+        self.last_seq = outcome.last_seq;
+    }
+
+    fn write_summary(&self, out: &mut Vec<u8>, epoch: crate::proto::cursor::Epoch) {
+        out.extend_from_slice(b"\"published\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.published).as_bytes());
+        for (name, seq) in [("first_id", self.first_seq), ("last_id", self.last_seq)] {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            if self.published == 0 {
+                out.extend_from_slice(b"null");
+                continue;
+            }
+            out.push(b'"');
+            EventId { epoch, seq }.write(out);
+            out.push(b'"');
+        }
+    }
+}
+
+impl LineFault {
+    fn describe(self) -> Fault {
+        match self {
+            Self::Invalid(invalid) => (Status::BadRequest, invalid.code(), invalid.message()),
+            Self::Channel => (Status::BadRequest, "channel", "not a channel name"),
+            Self::TooLong => TOO_LARGE,
+            Self::Denied => {
+                (Status::Forbidden, "publish_denied", "publishing to this channel is not allowed")
+            }
+            Self::Refused(refusal) => (refusal.status(), refusal.code(), refusal.message()),
+        }
+    }
+}
+
+const TOO_LARGE: Fault =
+    (Status::ContentTooLarge, "event_too_large", "the event is larger than this server takes");
+
+/// JSON escapes may double a text; more than that is not worth a buffer.
+fn line_bytes_max(event_bytes_max: usize) -> usize {
+    event_bytes_max.saturating_mul(2).saturating_add(LINE_OVERHEAD_BYTES_MAX)
+}
+
+/// A client's publication in the form the log takes.
+fn to_publication(
+    from: envelope::Publication<'_>,
+    bytes_max: usize,
+) -> Result<Publication, LineFault> {
+    if channel_name(from.channel.as_bytes()).is_err() {
+        return Err(LineFault::Channel);
+    }
+    let (kind, data) = match from.payload {
+        Payload::Text(text) => (Kind::Text, Bytes::from(text.into_owned())),
+        Payload::Json(json) => (Kind::Json, Bytes::copy_from_slice(json.as_bytes())),
+        Payload::Binary(bytes) => (Kind::Binary, Bytes::from(bytes)),
+    };
+    if data.len() > bytes_max {
+        return Err(LineFault::TooLong);
+    }
+    Ok(Publication {
+        channel: from.channel.into(),
+        kind,
+        data,
+        event_type: from.event_type.map(Into::into),
+        key: from.key.map(Into::into),
+    })
+}
+
+/// The same for a WebSocket's `publish`.
+pub(super) fn op_publication(
+    from: envelope::Publication<'_>,
+    bytes_max: usize,
+) -> Result<Publication, (&'static str, &'static str)> {
+    to_publication(from, bytes_max).map_err(|fault| {
+        let (_, code, message) = fault.describe();
+        (code, message)
+    })
+}
+
+/// The fields of a publish's acknowledgement.
+pub(super) fn acknowledgement(
+    id: EventId,
+    subscribers: u32,
+) -> [(&'static str, Value<'static>); 2] {
+    [("id", Value::Id(id)), ("subscribers", Value::Number(u64::from(subscribers)))]
+}
+
+/// How a body is to be read, by its media type; parameters don't matter.
+fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Fault> {
+    let Some(value) = content_type else { return Ok(Kind::Text) };
+    let end = memchr(b';', value).unwrap_or(value.len());
+    let essence = value[..end].trim_ascii().to_ascii_lowercase();
+    match essence.as_slice() {
+        b"" | b"application/x-www-form-urlencoded" => Ok(Kind::Text),
+        b"application/json" => Ok(Kind::Json),
+        b"application/octet-stream" => Ok(Kind::Binary),
+        essence if essence.starts_with(b"text/") => Ok(Kind::Text),
+        _ => Err((
+            Status::UnsupportedMediaType,
+            "media_type",
+            "an event is text/*, application/json or application/octet-stream",
+        )),
+    }
+}
+
+fn checked_field(
+    request: &Request<'_>,
+    name: &str,
+    check: fn(&str) -> Result<&str, Invalid>,
+) -> Result<Option<Box<str>>, Fault> {
+    let Some(value) = request.header(name) else { return Ok(None) };
+    let invalid = Invalid::EventType;
+    let text = std::str::from_utf8(value)
+        .map_err(|_| (Status::BadRequest, invalid.code(), "a field that is not UTF-8"))?;
+    let text =
+        check(text).map_err(|invalid| (Status::BadRequest, invalid.code(), invalid.message()))?;
+    Ok(Some(text.into()))
+}
+
+fn check_data(kind: Kind, data: &[u8]) -> Result<(), Fault> {
+    if kind == Kind::Binary {
+        return Ok(());
+    }
+    let text = simdutf8::basic::from_utf8(data)
+        .map_err(|_| (Status::BadRequest, "not_utf8", "the body is not valid UTF-8"))?;
+    if kind == Kind::Json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+        return Err((Status::BadRequest, "not_json", "the body is not one JSON value"));
+    }
+    Ok(())
+}

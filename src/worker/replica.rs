@@ -1,0 +1,407 @@
+//! A worker's copy of the near end of one channel, and who reads it here.
+//!
+//! The ring holds every event of the channel with `base < seq <= tail`. `live` subscribers have no
+//! cursor of their own: all that was fanned out (`fanned_to`) is behind them. While a slice is
+//! being fanned out over several turns, the front part of `live` has it and the rest has not.
+//! Followers (explicit subscribers) have a cursor each, in their own memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::config::SlowPolicy;
+use crate::limits::{REPLICA_TRIM_EVENTS, SLICE_BYTES_MAX};
+use crate::log::event::Event;
+use crate::proto::variant::Variant;
+
+/// A live subscriber: its slot and how events are written to it, in one word, so that fan-out
+/// reads nothing of the connection itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live(u32);
+
+impl Live {
+    const VARIANT_SHIFT: u32 = 30;
+
+    /// Packs the two.
+    pub fn new(slot: u32, variant: Variant) -> Self {
+        debug_assert!(slot < 1 << Self::VARIANT_SHIFT);
+        Self(slot | (variant as u32) << Self::VARIANT_SHIFT)
+    }
+
+    /// The slot.
+    pub fn slot(self) -> u32 {
+        self.0 & ((1 << Self::VARIANT_SHIFT) - 1)
+    }
+
+    /// How events are written to it, as an index (`Variant as usize`).
+    pub fn variant_index(self) -> usize {
+        (self.0 >> Self::VARIANT_SHIFT) as usize
+    }
+}
+
+/// How much a replica holds for those who are behind, and what becomes of who is further behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Events.
+    pub events_max: u32,
+    /// Payload bytes.
+    pub bytes_max: usize,
+    /// What happens to slow readers.
+    pub slow: SlowPolicy,
+}
+
+/// How much of its bounds a replica may fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All of it.
+    All,
+    /// Three quarters.
+    ThreeQuarters,
+}
+
+/// A channel as one worker knows it.
+#[derive(Debug)]
+pub struct Replica {
+    /// The channel's name.
+    pub name: Arc<str>,
+    /// Its hash under the shared hasher.
+    pub hash: u64,
+    /// What it may hold.
+    pub bounds: Bounds,
+    /// Whether the log has said `Joined` at least once: before that, events are not ours.
+    pub joined: bool,
+    /// Whether it stands in the worker's fan-out queue.
+    pub scheduled: bool,
+    /// Joins on their way; while there are any, nothing is trimmed (the request told the log what
+    /// the ring covers).
+    pub pending_joins: u32,
+    /// Events up to here have left the ring (or were never in it).
+    pub base: u64,
+    /// Everything up to here has been seen.
+    pub tail: u64,
+    /// Live subscribers in the front part have everything up to here.
+    pub fanned_to: u64,
+    /// Live subscribers in the back part have everything up to here (the slice's start).
+    slice_from: u64,
+    /// How many of `live`, from the front, have the present slice.
+    handed: u32,
+    /// Turn in which a slice of this replica was last sent.
+    pub sent_in_turn: u32,
+    ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
+    trim_at: u32,
+    live: Vec<Live>,
+    followers: Vec<u32>,
+}
+
+/// What a slot must be told after another one was removed from a list: it stands elsewhere now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Which slot.
+    pub slot: u32,
+    /// Its new index.
+    pub index: u32,
+}
+
+impl Replica {
+    /// A channel nobody has joined yet.
+    pub fn new(name: Arc<str>, hash: u64, bounds: Bounds) -> Self {
+        Self {
+            name,
+            hash,
+            bounds,
+            joined: false,
+            scheduled: false,
+            pending_joins: 0,
+            base: 0,
+            tail: 0,
+            fanned_to: 0,
+            slice_from: 0,
+            handed: 0,
+            sent_in_turn: 0,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            trim_at: REPLICA_TRIM_EVENTS as u32,
+            live: Vec::new(),
+            followers: Vec::new(),
+        }
+    }
+
+    /// Whether nobody reads it and nobody is about to.
+    pub fn is_unused(&self) -> bool {
+        self.live.is_empty() && self.followers.is_empty() && self.pending_joins == 0
+    }
+
+    /// What a join tells the log it need not send.
+    pub fn covered_from(&self) -> u64 {
+        if self.joined { self.base } else { u64::MAX }
+    }
+
+    /// The log has joined one more subscriber of ours. `backlog` holds every event with
+    /// `after < seq <= covered_from`. Makes the ring reach back to `after` if it stays gapless.
+    pub fn joined(&mut self, after: u64, covered_from: u64, head: u64, backlog: Vec<Arc<Event>>) {
+        debug_assert!(self.pending_joins > 0);
+        self.pending_joins -= 1;
+        if !self.joined {
+            self.joined = true;
+            self.base = head;
+            self.tail = head;
+            self.fanned_to = head;
+            self.slice_from = head;
+        }
+        if after >= self.base || self.base > covered_from {
+            return;
+        }
+        for event in backlog.into_iter().rev().filter(|event| event.seq <= self.base) {
+            self.ring_bytes += event.data.len();
+            self.ring.push_front(event);
+        }
+        self.base = after;
+        self.trim_at = self.trim_at.max(self.ring.len() as u32 * 2);
+    }
+
+    /// A join came to nothing.
+    pub fn join_refused(&mut self) {
+        debug_assert!(self.pending_joins > 0);
+        self.pending_joins -= 1;
+    }
+
+    /// An event of the channel arrived. Events before the first join are not ours.
+    pub fn push(&mut self, event: Arc<Event>) {
+        if !self.joined || event.seq <= self.tail {
+            return;
+        }
+        self.tail = event.seq;
+        self.ring_bytes += event.data.len();
+        self.ring.push_back(event);
+    }
+
+    /// Payload bytes the ring holds.
+    pub fn ring_bytes(&self) -> usize {
+        self.ring_bytes
+    }
+
+    /// Events the ring holds.
+    pub fn ring_len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Events after the cursor, up to and including `until`.
+    pub fn after(&self, cursor: u64, until: u64) -> impl Iterator<Item = &Arc<Event>> {
+        let start = self.ring.partition_point(|event| event.seq <= cursor);
+        self.ring.range(start..).take_while(move |event| event.seq <= until)
+    }
+
+    /// The oldest event kept after the cursor.
+    pub fn first_after(&self, cursor: u64) -> Option<u64> {
+        self.after(cursor, u64::MAX).next().map(|event| event.seq)
+    }
+
+    /// Whether everything behind the cursor is also behind every live subscriber that has the
+    /// present slice, and nothing between is missing: then the two are the same cursor.
+    pub fn is_live_cursor(&self, cursor: u64) -> bool {
+        cursor >= self.fanned_to && self.after(self.fanned_to, cursor).next().is_none()
+    }
+
+    // --- live subscribers ---
+
+    /// Live subscribers.
+    pub fn live_len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Adds a subscriber that stands at `fanned_to`; tells its index, and who made room.
+    pub fn add_live(&mut self, subscriber: Live) -> (u32, Option<Moved>) {
+        let end = self.live.len();
+        let place = self.handed as usize;
+        self.live.push(subscriber);
+        self.live.swap(place, end);
+        self.handed += 1;
+        let moved = (place != end).then(|| self.live_at(end));
+        (place as u32, moved)
+    }
+
+    /// The cursor of the live subscriber at this index.
+    pub fn live_cursor(&self, index: u32) -> u64 {
+        if index < self.handed { self.fanned_to } else { self.slice_from }
+    }
+
+    /// Removes the live subscriber at this index; up to two others move.
+    pub fn remove_live(&mut self, index: u32) -> [Option<Moved>; 2] {
+        let mut hole = index as usize;
+        let mut moves = [None, None];
+        if index < self.handed {
+            self.handed -= 1;
+            let last_handed = self.handed as usize;
+            if last_handed != hole {
+                self.live[hole] = self.live[last_handed];
+                moves[0] = Some(self.live_at(hole));
+            }
+            hole = last_handed;
+        }
+        self.live.swap_remove(hole);
+        if hole < self.live.len() {
+            moves[1] = Some(self.live_at(hole));
+        }
+        shrink_if_sparse(&mut self.live);
+        moves
+    }
+
+    fn live_at(&self, index: usize) -> Moved {
+        Moved { slot: self.live[index].slot(), index: index as u32 }
+    }
+
+    /// Whether some live subscribers still wait for the present slice.
+    pub fn slice_unfinished(&self) -> bool {
+        (self.handed as usize) < self.live.len()
+    }
+
+    /// Whether there is something to fan out.
+    pub fn has_work(&self) -> bool {
+        self.slice_unfinished() || self.fanned_to < self.tail
+    }
+
+    /// Begins the next slice if the last one is finished: as many events as fit a send, at least
+    /// one. Afterwards `slice()` are its events.
+    pub fn begin_slice(&mut self) {
+        debug_assert!(!self.slice_unfinished());
+        self.slice_from = self.fanned_to;
+        let mut bytes = 0;
+        let mut end = self.fanned_to;
+        for event in self.after(self.fanned_to, u64::MAX) {
+            bytes += event.data.len();
+            if end != self.slice_from && bytes > SLICE_BYTES_MAX {
+                break;
+            }
+            end = event.seq;
+        }
+        if end == self.slice_from || end == self.last_seq() {
+            end = self.tail;
+        }
+        self.fanned_to = end;
+        self.handed = if self.slice().next().is_some() { 0 } else { self.live.len() as u32 };
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.ring.back().map_or(self.base, |event| event.seq)
+    }
+
+    /// Where the present slice begins: live subscribers who don't have it stand here.
+    pub fn slice_start(&self) -> u64 {
+        self.slice_from
+    }
+
+    /// Whether the live subscriber at this index has the present slice.
+    pub fn is_handed(&self, index: u32) -> bool {
+        index < self.handed
+    }
+
+    /// The events of the present slice.
+    pub fn slice(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.after(self.slice_from, self.fanned_to)
+    }
+
+    /// Hands the present slice to at most `budget` live subscribers: who they are.
+    pub fn hand_out(&mut self, budget: usize) -> &[Live] {
+        let from = self.handed as usize;
+        let to = (from + budget).min(self.live.len());
+        self.handed = to as u32;
+        &self.live[from..to]
+    }
+
+    // --- followers ---
+
+    /// Slots with a cursor of their own.
+    pub fn followers(&self) -> &[u32] {
+        &self.followers
+    }
+
+    /// Adds an explicit subscriber; tells its index.
+    pub fn add_follower(&mut self, slot: u32) -> u32 {
+        self.followers.push(slot);
+        (self.followers.len() - 1) as u32
+    }
+
+    /// Removes the follower at this index; another one may move there.
+    pub fn remove_follower(&mut self, index: u32) -> Option<Moved> {
+        self.followers.swap_remove(index as usize);
+        let moved = self.followers.get(index as usize).map(|&slot| Moved { slot, index });
+        shrink_if_sparse(&mut self.followers);
+        moved
+    }
+
+    // --- keeping the ring short ---
+
+    /// Whether it is worth asking where the followers stand.
+    pub fn wants_trim(&self) -> bool {
+        self.pending_joins == 0
+            && !self.ring.is_empty()
+            && (self.followers.is_empty() || self.ring.len() >= self.trim_at as usize)
+    }
+
+    /// Lets go of what every live subscriber and every follower (the furthest behind stands at
+    /// `slowest`) has. The present slice stays: its sends may yet turn out short.
+    pub fn trim(&mut self, slowest: u64) {
+        self.drop_to(slowest.min(self.slice_from));
+        self.trim_at = (self.ring.len() * 2).max(REPLICA_TRIM_EVENTS) as u32;
+    }
+
+    /// Once the last slice's sends are known to be taken, live subscribers stand at its end.
+    pub fn settle_slice(&mut self) {
+        if !self.slice_unfinished() {
+            self.slice_from = self.fanned_to;
+        }
+    }
+
+    /// Whether the ring is over its bounds with events that no live subscriber needs.
+    pub fn is_over(&self, keep: Keep) -> bool {
+        let Bounds { events_max, bytes_max, .. } = self.bounds;
+        let (events_max, bytes_max) = match keep {
+            Keep::All => (events_max as usize, bytes_max),
+            Keep::ThreeQuarters => (events_max as usize / 4 * 3, bytes_max / 4 * 3),
+        };
+        (self.ring.len() > events_max || self.ring_bytes > bytes_max)
+            && self.ring.front().is_some_and(|event| event.seq <= self.slice_from)
+    }
+
+    /// Lets go of the oldest events until the ring is within its bounds, sparing what live
+    /// subscribers need. Followers further behind have lost something: they will see it by `base`.
+    pub fn shed(&mut self, keep: Keep) {
+        while self.is_over(keep) {
+            self.drop_front();
+        }
+    }
+
+    fn drop_to(&mut self, seq: u64) {
+        while self.ring.front().is_some_and(|event| event.seq <= seq) {
+            self.drop_front();
+        }
+        self.base = self.base.max(seq);
+        if self.ring.is_empty() && self.ring.capacity() > 2 * REPLICA_TRIM_EVENTS {
+            self.ring = VecDeque::new();
+        }
+    }
+
+    fn drop_front(&mut self) {
+        if let Some(event) = self.ring.pop_front() {
+            self.base = self.base.max(event.seq);
+            self.ring_bytes -= event.data.len();
+        }
+    }
+
+    /// Panics if the parts contradict each other.
+    pub fn check_invariants(&self) {
+        assert!(self.base <= self.slice_from || self.ring.is_empty() || !self.joined);
+        assert!(self.slice_from <= self.fanned_to && self.fanned_to <= self.tail);
+        assert!(self.handed as usize <= self.live.len());
+        assert!(self.ring.iter().zip(self.ring.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
+        assert!(self.ring.iter().all(|event| event.seq > self.base && event.seq <= self.tail));
+        assert_eq!(self.ring_bytes, self.ring.iter().map(|event| event.data.len()).sum::<usize>());
+    }
+}
+
+/// A channel that once was large does not stay so in memory.
+fn shrink_if_sparse<T>(list: &mut Vec<T>) {
+    if list.capacity() > 64 && list.len() < list.capacity() / 4 {
+        list.shrink_to(list.len() * 2);
+    }
+}

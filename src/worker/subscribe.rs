@@ -1,0 +1,357 @@
+//! Becoming a subscriber: what is asked for, the join at the log, and what the answer makes of the
+//! connection.
+
+use std::borrow::Cow;
+
+use super::access::Fault;
+use super::core::Core;
+use super::http::HttpState;
+use super::pending::{AfterJoin, JoiningReplica, Pending, PendingJoin};
+use super::slot::{Flags, Phase};
+use super::work::{Gap, Sub};
+use crate::auth::Access;
+use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
+use crate::proto::cursor::Cursor;
+use crate::proto::http::head::{Method, Request};
+use crate::proto::http::query;
+use crate::proto::http::response::{Connection, Status};
+use crate::proto::name::channel_name;
+use crate::proto::sse;
+use crate::proto::variant::Variant;
+use crate::proto::ws::handshake::{self, Facts, Mode};
+
+/// Query names a cursor may come by: ours, the polyfills', Ably's.
+const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
+
+/// Longest cursor that is echoed in a gap; a longer one is no id of anybody's and is cut.
+const CURSOR_ECHO_BYTES_MAX: usize = 64;
+
+/// What a subscriber asks for in its query.
+#[derive(Debug, Default)]
+struct Wanted {
+    channels: Vec<Box<str>>,
+    envelope: Option<Mode>,
+    cursor: Option<Vec<u8>>,
+}
+
+impl Core {
+    // --- requests ---
+
+    /// `GET /sse`.
+    pub(super) fn open_sse(&mut self, index: u32, request: &Request<'_>) {
+        if !self.admit_request(index, request, Access::Http, None) {
+            return;
+        }
+        let wanted = match self.wanted(index, request) {
+            Ok(wanted) => wanted,
+            Err((status, code, message)) => return self.error(index, status, code, message),
+        };
+        if wanted.channels.is_empty() {
+            let message = "name at least one: /sse?channel=news";
+            return self.error(index, Status::BadRequest, "channel_missing", message);
+        }
+        if request.method() == Method::Head {
+            return self.answer_sse_head(index);
+        }
+        let several = wanted.channels.len() > 1;
+        let mode = wanted.envelope.unwrap_or(if several { Mode::Envelope } else { Mode::Bare });
+        self.slots[index as usize].variant = match mode {
+            Mode::Bare => Variant::SseBare,
+            Mode::Envelope => Variant::SseEnvelope,
+        };
+        let cors = self.work(index).answer.cors.clone().into_owned().into();
+        self.begin_join(index, wanted, AfterJoin::OpenSse { cors });
+    }
+
+    /// A stream has no end, so the answer to `HEAD` has no length either.
+    fn answer_sse_head(&mut self, index: u32) {
+        let work = self.work(index);
+        sse::write_head(&mut work.out, &work.answer.cors);
+        work.answer.connection = Connection::Close;
+        self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+        self.mark_dirty(index);
+    }
+
+    /// `GET /ws`.
+    pub(super) fn open_ws(&mut self, index: u32, request: &Request<'_>) {
+        let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
+        let (upgrade, connection) = (values("upgrade"), values("connection"));
+        let (key, version) = (values("sec-websocket-key"), values("sec-websocket-version"));
+        let protocol = values("sec-websocket-protocol");
+        let facts = Facts {
+            method: if request.method() == Method::Get { b"GET" } else { b"HEAD" },
+            http_minor: u8::from(request.version() == crate::proto::http::head::Version::Http11),
+            upgrade: &upgrade,
+            connection: &connection,
+            key: &key,
+            version: &version,
+            protocol: &protocol,
+        };
+        let accepted = match handshake::check(&facts) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return self.refuse_upgrade(index, refusal),
+        };
+        let bearer = accepted.bearer.and_then(|token| std::str::from_utf8(token).ok());
+        if !self.admit_request(index, request, Access::WebSocket, bearer) {
+            return;
+        }
+        let wanted = match self.wanted(index, request) {
+            Ok(wanted) => wanted,
+            Err((status, code, message)) => return self.error(index, status, code, message),
+        };
+        if wanted.channels.is_empty() && accepted.mode == Mode::Bare {
+            let message = "name a channel: /ws?channel=news, or speak pushline.v1";
+            return self.error(index, Status::BadRequest, "channel_missing", message);
+        }
+        let slot = &mut self.slots[index as usize];
+        slot.variant = match accepted.mode {
+            Mode::Bare => Variant::WsBare,
+            Mode::Envelope => Variant::WsEnvelope,
+        };
+        let then =
+            AfterJoin::OpenWs { accept_key: accepted.accept_key, protocol: accepted.protocol };
+        if wanted.channels.is_empty() {
+            return self.open_stream(index, &then);
+        }
+        self.begin_join(index, wanted, then);
+    }
+
+    fn refuse_upgrade(&mut self, index: u32, refusal: handshake::Refusal) {
+        let (code, message) = (refusal.code(), refusal.message());
+        match refusal.status() {
+            426 => {
+                let headers: [(&str, &[u8]); 2] =
+                    [("Upgrade", b"websocket"), ("Sec-WebSocket-Version", b"13")];
+                self.respond_error(index, Status::UpgradeRequired, code, message, &headers);
+            }
+            405 => {
+                let allow: [(&str, &[u8]); 1] = [("Allow", b"GET")];
+                self.respond_error(index, Status::MethodNotAllowed, code, message, &allow);
+            }
+            _ => self.error(index, Status::BadRequest, code, message),
+        }
+    }
+
+    fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Fault> {
+        let channels_max = self.setup.settings.connection_channels_max;
+        let mut wanted = Wanted::default();
+        for pair in query::pairs(request.query()) {
+            let (key, value) =
+                pair.map_err(|_| (Status::BadRequest, "query", "a % without two digits"))?;
+            match key.as_ref() {
+                b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
+                b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
+                name if CURSOR_NAMES.contains(&name) => {
+                    wanted.cursor.get_or_insert_with(|| value.into_owned());
+                }
+                _ => {}
+            }
+        }
+        if let Some(header) = request.header("last-event-id") {
+            wanted.cursor = Some(header.to_vec());
+        }
+        Ok(wanted)
+    }
+
+    fn want_channel(
+        &self,
+        index: u32,
+        wanted: &mut Wanted,
+        name: &Cow<'_, [u8]>,
+        channels_max: usize,
+    ) -> Result<(), Fault> {
+        let name = channel_name(name)
+            .map_err(|error| (Status::BadRequest, error.code(), error.message()))?;
+        self.check_subscribe(index, name)?;
+        if wanted.channels.iter().any(|known| **known == *name) {
+            return Ok(());
+        }
+        if wanted.channels.len() == channels_max {
+            let message = "more channels than one connection may have";
+            return Err((Status::BadRequest, "too_many_channels", message));
+        }
+        wanted.channels.push(name.into());
+        Ok(())
+    }
+
+    /// Whether the connection may read the channel.
+    pub(super) fn check_subscribe(&self, index: u32, channel: &str) -> Result<(), Fault> {
+        match self.permission(index).may_subscribe(channel) {
+            true => Ok(()),
+            false => {
+                let message = "subscribing to this channel is not allowed";
+                Err((Status::Forbidden, "subscribe_denied", message))
+            }
+        }
+    }
+
+    /// Whether the connection may publish to the channel.
+    pub(super) fn check_publish(&self, index: u32, channel: &str) -> Result<(), Fault> {
+        match self.permission(index).may_publish(channel) {
+            true => Ok(()),
+            false => {
+                let message = "publishing to this channel is not allowed";
+                Err((Status::Forbidden, "publish_denied", message))
+            }
+        }
+    }
+
+    // --- the join ---
+
+    fn begin_join(&mut self, index: u32, wanted: Wanted, then: AfterJoin) {
+        let text = wanted.cursor.unwrap_or_default();
+        self.work(index).http = HttpState::Waiting;
+        self.join(index, wanted.channels, &text, then);
+    }
+
+    /// Asks the log to join these channels, all at one moment.
+    pub(super) fn join(
+        &mut self,
+        index: u32,
+        names: Vec<Box<str>>,
+        cursor_text: &[u8],
+        then: AfterJoin,
+    ) {
+        let cursor = Cursor::parse(cursor_text, self.setup.epoch);
+        if cursor != Cursor::Now {
+            self.metrics.replays.add(1);
+        }
+        let mut replicas = Vec::with_capacity(names.len());
+        let mut channels = Vec::with_capacity(names.len());
+        for name in names {
+            let replica = self.find_or_make_replica(&name);
+            self.channels[replica].pending_joins += 1;
+            let covered_from = self.channels[replica].covered_from();
+            replicas.push(JoiningReplica { index: replica, covered_from });
+            channels.push(JoinChannel { name, covered_from });
+        }
+        let token = self.token(index);
+        let after = cut_echo(cursor_text);
+        let join = PendingJoin { token, replicas, after, then };
+        let ticket = self.pending.insert(Pending::Join(join)) as u32;
+        self.work(index).outstanding += 1;
+        self.ask(RequestBody::Join { token, ticket, channels, cursor });
+    }
+
+    /// The log answered a join.
+    pub(super) fn joined(
+        &mut self,
+        join: PendingJoin,
+        head_seq: u64,
+        channels: Vec<JoinedChannel>,
+    ) {
+        let PendingJoin { token, replicas, after, then } = join;
+        debug_assert_eq!(replicas.len(), channels.len());
+        let current = self.is_current(token);
+        for (replica, joined) in replicas.iter().zip(channels) {
+            let JoinedChannel { name, backlog, after: from, gap, .. } = joined;
+            let of = &mut self.channels[replica.index];
+            of.name = name;
+            of.joined(from, replica.covered_from, head_seq, backlog);
+            self.schedule(replica.index);
+            if current {
+                self.add_sub(token.slot, replica.index, from, gap, &after);
+            } else {
+                self.left(replica.index);
+            }
+        }
+        if !current {
+            return;
+        }
+        let index = token.slot;
+        self.work(index).outstanding -= 1;
+        match then {
+            AfterJoin::Subscribed(reference) => self.ws_subscribed(index, reference.as_deref()),
+            then => self.open_stream(index, &then),
+        }
+        if self.is_current(token) {
+            self.take_carry(index);
+        }
+    }
+
+    fn add_sub(
+        &mut self,
+        index: u32,
+        replica: u32,
+        cursor: u64,
+        gap: Option<GapReason>,
+        after: &str,
+    ) {
+        match gap {
+            Some(GapReason::Evicted) => self.metrics.gaps_evicted.add(1),
+            Some(GapReason::Epoch) => self.metrics.gaps_epoch.add(1),
+            Some(GapReason::Overrun) => self.metrics.gaps_overrun.add(1),
+            None => {}
+        }
+        let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into() }));
+        let follower = self.channels[replica].add_follower(index);
+        self.metrics.subscriptions.add(1);
+        self.work(index).subs.push(Sub { replica, index: follower, cursor, gap });
+    }
+
+    /// The log refused a join: nothing was joined.
+    pub(super) fn join_refused(&mut self, join: PendingJoin, refusal: Refusal) {
+        for replica in &join.replicas {
+            self.channels[replica.index].join_refused();
+            self.forget_if_unused(replica.index);
+        }
+        if !self.is_current(join.token) {
+            return;
+        }
+        let index = join.token.slot;
+        self.work(index).outstanding -= 1;
+        match join.then {
+            AfterJoin::Subscribed(reference) => {
+                let (code, message) = (refusal.code(), refusal.message());
+                self.ws_op_error(index, reference.as_deref(), code, message);
+            }
+            AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } => {
+                self.error(index, refusal.status(), refusal.code(), refusal.message());
+            }
+        }
+        if self.is_current(join.token) {
+            self.take_carry(index);
+        }
+    }
+
+    /// The connection is a stream from here on.
+    fn open_stream(&mut self, index: u32, then: &AfterJoin) {
+        let retry_ms = self.jittered_retry_ms();
+        let work = self.work(index);
+        let phase = match then {
+            AfterJoin::OpenSse { cors } => {
+                sse::write_head(&mut work.out, cors);
+                sse::write_preamble(&mut work.out, retry_ms);
+                Phase::Sse
+            }
+            AfterJoin::OpenWs { accept_key, protocol } => {
+                handshake::write_accept(&mut work.out, accept_key, *protocol, b"");
+                Phase::Ws
+            }
+            AfterJoin::Subscribed(_) => return,
+        };
+        work.http = HttpState::default();
+        self.set_phase(index, phase);
+        self.slots[index as usize].heard_s = self.now.as_secs() as u32;
+        self.mark_dirty(index);
+    }
+
+    /// Between half and one and a half of the setting, so that reconnects spread.
+    pub(super) fn jittered_retry_ms(&mut self) -> u32 {
+        let mean = u32::try_from(self.setup.settings.retry.as_millis()).unwrap_or(u32::MAX / 2);
+        mean / 2 + self.random.u32(0..=mean)
+    }
+}
+
+fn envelope_mode(value: &[u8]) -> Result<Mode, Fault> {
+    match value {
+        b"json" => Ok(Mode::Envelope),
+        b"none" => Ok(Mode::Bare),
+        _ => Err((Status::BadRequest, "envelope", "envelope is json or none")),
+    }
+}
+
+fn cut_echo(text: &[u8]) -> Box<str> {
+    let text = &text[..text.len().min(CURSOR_ECHO_BYTES_MAX)];
+    String::from_utf8_lossy(text).into()
+}

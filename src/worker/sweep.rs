@@ -1,0 +1,138 @@
+//! The sweep hand: it walks the slots so that each is looked at once per period. Heartbeats, idle
+//! connections, dead peers and tokens that ran out are all found by it, and none of them needs a
+//! timer.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::slot::{Flags, Phase};
+use crate::limits::TICK;
+use crate::proto::sse;
+use crate::proto::ws::frame::{self, Opcode};
+use crate::reason::CloseReason;
+
+/// Where the hand is.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    period: Duration,
+    /// When the hand last moved.
+    moved_at: Duration,
+    /// The next slot to be looked at.
+    hand: usize,
+    /// Part of a slot the hand is owed, in nanoseconds of the period times slots.
+    owed_ns: u128,
+}
+
+/// Where the heartbeats stand in the turn's arena, once one was needed.
+#[derive(Debug, Default)]
+struct Beats {
+    sse: Option<(u32, u32)>,
+    ping: Option<(u32, u32)>,
+}
+
+impl Sweep {
+    pub fn new(period: Duration) -> Self {
+        Self { period, moved_at: Duration::ZERO, hand: 0, owed_ns: 0 }
+    }
+
+    /// When the hand wants to move; not at all while nobody is connected.
+    pub fn next(&self, open: u32) -> Option<Duration> {
+        let tick = TICK.min(self.period / 4).max(Duration::from_millis(1));
+        (open > 0).then(|| self.moved_at + tick)
+    }
+
+    /// How many slots to look at now.
+    fn advance(&mut self, now: Duration, slots: usize) -> usize {
+        let elapsed = (now - self.moved_at).min(self.period);
+        self.moved_at = now;
+        self.owed_ns += elapsed.as_nanos() * slots as u128;
+        let due = self.owed_ns / self.period.as_nanos().max(1);
+        self.owed_ns -= due * self.period.as_nanos().max(1);
+        (due as usize).min(slots)
+    }
+}
+
+impl Core {
+    /// Moves the hand to where it should be by now.
+    pub(super) fn sweep(&mut self) {
+        if self.sweep.next(self.open).is_none_or(|at| at > self.now) {
+            return;
+        }
+        let slots = self.slots.len();
+        let mut beats = Beats::default();
+        for _ in 0..self.sweep.advance(self.now, slots) {
+            let index = self.sweep.hand % slots;
+            self.sweep.hand = index + 1;
+            self.look_at(index as u32, &mut beats);
+        }
+    }
+
+    fn look_at(&mut self, index: u32, beats: &mut Beats) {
+        let slot = &self.slots[index as usize];
+        let (phase, unanswered) = (slot.phase, slot.flags.has(Flags::PING_OUT));
+        match phase {
+            Phase::Free | Phase::WsClosing | Phase::Lingering => {}
+            Phase::Http => self.close_if_idle(index),
+            Phase::Sse | Phase::Ws if self.expire_if_due(index) => {}
+            Phase::Sse => self.beat(index, beats),
+            Phase::Ws if unanswered => self.close(index, CloseReason::PeerDead),
+            Phase::Ws => {
+                self.slots[index as usize].flags.set(Flags::PING_OUT);
+                self.beat(index, beats);
+            }
+        }
+    }
+
+    /// A connection that waits for its next request does not wait for ever.
+    fn close_if_idle(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        let quiet = slot.work.as_ref().is_none_or(|work| work.is_idle());
+        let idle_s = (self.now.as_secs() as u32).saturating_sub(slot.heard_s);
+        if quiet && u64::from(idle_s) >= self.setup.settings.idle_time.as_secs() {
+            self.close(index, CloseReason::IdleTimeout);
+        }
+    }
+
+    /// A few bytes, so that proxies and peers know we are here.
+    fn beat(&mut self, index: u32, beats: &mut Beats) {
+        let slot = &self.slots[index as usize];
+        let is_ws = slot.phase == Phase::Ws;
+        self.metrics.heartbeats.add(1);
+        if slot.flags.has(Flags::LIVE) {
+            // Fan-out comes before the sweep: what has an event in this batch needs no heartbeat,
+            // and may not have a second send.
+            if self.channels[slot.replica].sent_in_turn == self.turn {
+                self.slots[index as usize].flags.clear(Flags::PING_OUT);
+                return;
+            }
+            let arena = &mut self.batch.arena;
+            let place = if is_ws { &mut beats.ping } else { &mut beats.sse };
+            let (from, to) = *place.get_or_insert_with(|| {
+                let from = arena.len() as u32;
+                write_beat(arena, is_ws);
+                (from, arena.len() as u32)
+            });
+            self.send_direct(index, from, to);
+        } else if !slot.flags.has(Flags::BLOCKED) {
+            write_beat(&mut self.work(index).out, is_ws);
+            self.mark_dirty(index);
+        }
+    }
+
+    /// A live subscriber's socket took only a part of its heartbeat.
+    pub(super) fn settle_heartbeat_short(&mut self, index: u32, taken: usize) {
+        let is_ws = self.slots[index as usize].phase == Phase::Ws;
+        let cursor = self.live_cursor(index);
+        let work = self.make_explicit(index, cursor);
+        write_beat(&mut work.out, is_ws);
+        work.out.drain(..taken);
+    }
+}
+
+fn write_beat(out: &mut Vec<u8>, is_ws: bool) {
+    if is_ws {
+        frame::write_header(out, Opcode::Ping, 0);
+    } else {
+        out.extend_from_slice(sse::HEARTBEAT);
+    }
+}

@@ -1,0 +1,387 @@
+//! The WebSocket side of a connection: messages in, operations done, the closing handshake.
+
+use super::core::Core;
+use super::deadline::Kind as Deadline;
+use super::http::Step;
+use super::pending::{AfterJoin, AfterPublish};
+use super::publish::{acknowledgement, op_publication};
+use super::slot::{Flags, Phase};
+use super::work::{Sub, Work};
+use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX, WAITING_MAX};
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{Published, Refusal};
+use crate::proto::cursor::EventId;
+use crate::proto::envelope::{self, ClientOp, OpBody, Value};
+use crate::proto::name::channel_name;
+use crate::proto::variant::Variant;
+use crate::proto::ws::close::{CloseCode, write_close};
+use crate::proto::ws::frame::{self, Opcode};
+use crate::proto::ws::message::{MessageLimits, Received, Receiver};
+use crate::reason::CloseReason;
+use crate::ring::Op;
+
+use bytes::Bytes;
+
+impl Core {
+    // --- input ---
+
+    /// Bytes of an open WebSocket.
+    pub(super) fn ws_input(&mut self, index: u32, bytes: &[u8]) -> Step {
+        let limits = self.message_limits();
+        let work = self.slots[index as usize].work.as_deref_mut();
+        if work.as_ref().is_some_and(|work| {
+            work.outstanding >= OUTSTANDING_MAX || work.out.len() > OUT_BYTES_MAX
+        }) {
+            return Step::Wait(0);
+        }
+        // An idle connection keeps no receiver: a fresh one goes on just as well.
+        let mut kept = work.and_then(|work| work.ws.take());
+        let mut fresh = Receiver::default();
+        let receiver = kept.as_deref_mut().unwrap_or(&mut fresh);
+        let (used, received) = match receiver.receive(bytes, &limits) {
+            Ok(taken) => taken,
+            Err(violation) => {
+                self.disconnect(index, CloseReason::Violation(violation));
+                return Step::Used(bytes.len());
+            }
+        };
+        if !receiver.is_idle() {
+            self.work(index).ws = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+        }
+        if let Some(received) = received {
+            self.ws_message(index, received);
+        }
+        Step::Used(used)
+    }
+
+    fn message_limits(&self) -> MessageLimits {
+        let settings = &self.setup.settings;
+        // In envelope mode a message carries an event and what names it.
+        MessageLimits {
+            message_bytes_max: settings.event_bytes_max.saturating_mul(2).max(4096),
+            fragments_max: settings.fragments_max,
+        }
+    }
+
+    fn ws_message(&mut self, index: u32, received: Received) {
+        let envelope = self.slots[index as usize].variant == Variant::WsEnvelope;
+        match received {
+            Received::Ping(payload) => {
+                frame::write(&mut self.work(index).out, Opcode::Pong, &payload);
+                self.mark_dirty(index);
+            }
+            Received::Pong => {}
+            Received::Close { code, .. } => self.ws_peer_closes(index, code),
+            Received::Text(text) if envelope => self.ws_op(index, &text),
+            Received::Binary(_) if envelope => {
+                let reason = "pushline.v1 speaks text";
+                self.ws_close(index, CloseCode::UNSUPPORTED, reason, CloseReason::BadRequest);
+            }
+            Received::Text(text) => self.ws_publish_bare(index, Kind::Text, text),
+            Received::Binary(bytes) => self.ws_publish_bare(index, Kind::Binary, bytes),
+        }
+    }
+
+    // --- bare mode ---
+
+    /// A message is an event for the connection's channel, if it has exactly one.
+    fn ws_publish_bare(&mut self, index: u32, kind: Kind, data: Bytes) {
+        let Some(replica) = self.only_channel(index) else {
+            let reason = "publishing needs exactly one channel";
+            return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::BadRequest);
+        };
+        let channel: Box<str> = (*self.channels[replica].name).into();
+        if data.len() > self.setup.settings.event_bytes_max {
+            let reason = "event too large";
+            return self.ws_close(index, CloseCode::TOO_BIG, reason, CloseReason::BadRequest);
+        }
+        if self.check_publish(index, &channel).is_err() {
+            let reason = "publishing here is not allowed";
+            return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::Denied);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return self.disconnect(index, CloseReason::Overloaded);
+        }
+        let publication = Publication { channel, kind, data, event_type: None, key: None };
+        self.ask_publish(index, vec![publication], AfterPublish::Nothing);
+    }
+
+    fn only_channel(&self, index: u32) -> Option<u32> {
+        let slot = &self.slots[index as usize];
+        if slot.is_live() {
+            return Some(slot.replica);
+        }
+        match slot.work.as_ref().map(|work| work.subs.as_slice()) {
+            Some([sub]) => Some(sub.replica),
+            _ => None,
+        }
+    }
+
+    /// The log answered a bare message's publish. There is no way to answer but to go.
+    pub(super) fn ws_published(&mut self, index: u32, outcome: &Published) {
+        match outcome.refusal {
+            None => {}
+            Some(Refusal::Rate) => {
+                let reason = "publish rate exceeded";
+                self.ws_close(index, CloseCode::POLICY, reason, CloseReason::Overloaded);
+            }
+            Some(_) => self.disconnect(index, CloseReason::Overloaded),
+        }
+    }
+
+    // --- envelope mode ---
+
+    fn ws_op(&mut self, index: u32, text: &[u8]) {
+        let ClientOp { reference, body } = match envelope::parse_op(text) {
+            Ok(op) => op,
+            Err(error) => {
+                let (code, message) = (error.reason.code(), error.reason.message());
+                return self.ws_op_error(index, error.reference, code, message);
+            }
+        };
+        match body {
+            OpBody::Ping => self.ws_op_ok(index, reference, &[]),
+            OpBody::Subscribe { channel, after } => {
+                self.ws_subscribe(index, reference, &channel, after.as_deref());
+            }
+            OpBody::Unsubscribe { channel } => self.ws_unsubscribe(index, reference, &channel),
+            OpBody::Publish(publication) => self.ws_publish(index, reference, publication),
+            OpBody::Auth { token } => match self.refresh_grant(index, &token) {
+                Ok(()) => self.ws_op_ok(index, reference, &[]),
+                Err(denied) => {
+                    self.ws_op_error(index, reference, denied.code(), denied.message());
+                }
+            },
+        }
+    }
+
+    fn ws_subscribe(
+        &mut self,
+        index: u32,
+        reference: Option<&str>,
+        channel: &str,
+        after: Option<&str>,
+    ) {
+        let name = match channel_name(channel.as_bytes()) {
+            Ok(name) => name,
+            Err(error) => {
+                return self.ws_op_error(index, reference, error.code(), error.message());
+            }
+        };
+        if let Err((_, code, message)) = self.check_subscribe(index, name) {
+            return self.ws_op_error(index, reference, code, message);
+        }
+        if self.is_subscribed(index, name) {
+            let message = "the connection has this channel already";
+            return self.ws_op_error(index, reference, "already_subscribed", message);
+        }
+        if self.channel_count(index) >= self.setup.settings.connection_channels_max {
+            let message = "more channels than one connection may have";
+            return self.ws_op_error(index, reference, "too_many_channels", message);
+        }
+        let then = AfterJoin::Subscribed(reference.map(Into::into));
+        let after = after.unwrap_or_default().as_bytes().to_vec();
+        self.join(index, vec![name.into()], &after, then);
+    }
+
+    /// Whether the connection has the channel, or has asked for it.
+    fn is_subscribed(&self, index: u32, name: &str) -> bool {
+        let hash = self.setup.hasher.channel(name);
+        let Some(replica) = self.channels.find(name, hash) else { return false };
+        let slot = &self.slots[index as usize];
+        let explicit = slot.work.iter().flat_map(|work| &work.subs);
+        (slot.is_live() && slot.replica == replica)
+            || explicit.into_iter().any(|sub| sub.replica == replica)
+            || self.joining(index).any(|joining| joining == replica)
+    }
+
+    fn channel_count(&self, index: u32) -> usize {
+        let slot = &self.slots[index as usize];
+        let explicit = slot.work.as_ref().map_or(0, |work| work.subs.len());
+        usize::from(slot.is_live()) + explicit + self.joining(index).count()
+    }
+
+    /// The log joined a channel for a `subscribe`.
+    pub(super) fn ws_subscribed(&mut self, index: u32, reference: Option<&str>) {
+        let sub = self.work(index).subs.last().map(|sub| (sub.replica, sub.cursor));
+        let Some((replica, cursor)) = sub else { return };
+        let channel = self.channels[replica].name.clone();
+        let id = EventId { epoch: self.setup.epoch, seq: cursor };
+        let fields = [("channel", Value::Text(&channel)), ("id", Value::Id(id))];
+        self.ws_op_ok(index, reference, &fields);
+    }
+
+    fn ws_unsubscribe(&mut self, index: u32, reference: Option<&str>, channel: &str) {
+        let hash = self.setup.hasher.channel(channel);
+        let replica = self.channels.find(channel, hash);
+        if self.slots[index as usize].is_live() {
+            // The answer needs own output, and with it a cursor of its own.
+            self.mark_dirty(index);
+        }
+        let subs = &mut self.work(index).subs;
+        let place = subs.iter().position(|sub| Some(sub.replica) == replica);
+        let Some(place) = place else {
+            let message = "the connection does not have this channel";
+            return self.ws_op_error(index, reference, "not_subscribed", message);
+        };
+        let sub: Sub = subs.remove(place);
+        self.drop_sub(sub);
+        self.ws_op_ok(index, reference, &[("channel", Value::Text(channel))]);
+    }
+
+    fn ws_publish(
+        &mut self,
+        index: u32,
+        reference: Option<&str>,
+        publication: envelope::Publication<'_>,
+    ) {
+        let bytes_max = self.setup.settings.event_bytes_max;
+        let publication = match op_publication(publication, bytes_max) {
+            Ok(publication) => publication,
+            Err((code, message)) => return self.ws_op_error(index, reference, code, message),
+        };
+        if let Err((_, code, message)) = self.check_publish(index, &publication.channel) {
+            return self.ws_op_error(index, reference, code, message);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            let refusal = Refusal::Busy;
+            return self.ws_op_error(index, reference, refusal.code(), refusal.message());
+        }
+        let then = AfterPublish::Acknowledge(reference.map(Into::into));
+        self.ask_publish(index, vec![publication], then);
+    }
+
+    /// The log answered a `publish`.
+    pub(super) fn ws_acknowledge(
+        &mut self,
+        index: u32,
+        reference: Option<&str>,
+        outcome: &Published,
+    ) {
+        if let Some(refusal) = outcome.refusal {
+            return self.ws_op_error(index, reference, refusal.code(), refusal.message());
+        }
+        if reference.is_none() {
+            return;
+        }
+        let id = EventId { epoch: self.setup.epoch, seq: outcome.last_seq };
+        self.ws_op_ok(index, reference, &acknowledgement(id, outcome.subscribers));
+    }
+
+    fn ws_op_ok(&mut self, index: u32, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {
+        if self.slots[index as usize].phase != Phase::Ws {
+            return;
+        }
+        let out = &mut self.work(index).out;
+        frame::write_text_with(out, |out| envelope::write_ok(out, reference, fields));
+        self.mark_dirty(index);
+    }
+
+    pub(super) fn ws_op_error(
+        &mut self,
+        index: u32,
+        reference: Option<&str>,
+        code: &str,
+        message: &str,
+    ) {
+        if self.slots[index as usize].phase != Phase::Ws {
+            return;
+        }
+        let out = &mut self.work(index).out;
+        frame::write_text_with(out, |out| envelope::write_error(out, reference, code, message));
+        self.mark_dirty(index);
+    }
+
+    // --- closing ---
+
+    /// Ends a connection of any kind, saying why where there is a way to.
+    pub(super) fn disconnect(&mut self, index: u32, reason: CloseReason) {
+        if reason == CloseReason::SlowConsumer {
+            self.metrics.slow_disconnects.add(1);
+        }
+        match self.slots[index as usize].phase {
+            Phase::Ws => {
+                let (code, text) = reason.close_frame();
+                self.ws_close(index, code, text, reason);
+            }
+            _ => self.close(index, reason),
+        }
+    }
+
+    /// Begins the closing handshake (RFC 6455 section 7.1.2).
+    fn ws_close(&mut self, index: u32, code: CloseCode, text: &str, reason: CloseReason) {
+        if self.slots[index as usize].flags.has(Flags::LIVE) {
+            let cursor = self.live_cursor(index);
+            self.make_explicit(index, cursor);
+        }
+        self.work(index);
+        let Some(mut work) = self.slots[index as usize].work.take() else { return };
+        self.begin_ws_close(index, &mut work, code, text);
+        self.slots[index as usize].work = Some(work);
+        self.metrics.closes[reason.index()].add(1);
+        self.leave_all(index);
+        self.mark_dirty(index);
+    }
+
+    /// The same for a connection whose work is being looked at. No event is sent behind this.
+    pub(super) fn begin_ws_close(
+        &mut self,
+        index: u32,
+        work: &mut Work,
+        code: CloseCode,
+        text: &str,
+    ) {
+        write_close(&mut work.out, Some(code), text);
+        work.carry.clear();
+        self.set_phase(index, Phase::WsClosing);
+        self.set_deadline(index, Deadline::WsClose);
+        self.resume(index);
+    }
+
+    /// The peer began to close, and gets its close frame back (RFC 6455 section 5.5.1).
+    fn ws_peer_closes(&mut self, index: u32, code: Option<CloseCode>) {
+        self.leave_all(index);
+        let work = self.work(index);
+        write_close(&mut work.out, code, "");
+        work.carry.clear();
+        work.ws = None;
+        self.set_phase(index, Phase::WsClosing);
+        self.set_deadline(index, Deadline::WsClose);
+        let flags = &mut self.slots[index as usize].flags;
+        flags.set(Flags::CLOSE_AFTER_OUT);
+        self.mark_dirty(index);
+    }
+
+    /// We sent a close frame and wait for the peer's; whatever comes before it is thrown away.
+    pub(super) fn ws_closing_received(&mut self, index: u32, bytes: &[u8]) {
+        let limits = self.message_limits();
+        let mut receiver = self.work(index).ws.take().unwrap_or_default();
+        let mut used = 0;
+        while used < bytes.len() {
+            match receiver.receive(&bytes[used..], &limits) {
+                Ok((taken, received)) => {
+                    used += taken;
+                    if matches!(received, Some(Received::Close { .. })) {
+                        self.end_after_close_frames(index);
+                        return;
+                    }
+                }
+                Err(_) => return self.end_after_close_frames(index),
+            }
+        }
+        self.work(index).ws = Some(receiver);
+    }
+
+    /// Both close frames are on their way: the server ends the TCP connection (RFC 6455 section
+    /// 7.1.1), once its own frame is out.
+    fn end_after_close_frames(&mut self, index: u32) {
+        self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+        self.finish_if_done(index);
+    }
+
+    /// A direct op for a live connection's heartbeat.
+    pub(super) fn send_direct(&mut self, index: u32, from: u32, to: u32) {
+        let token = self.token(index);
+        self.batch.ops.push(Op::Send { token, from, to });
+    }
+}

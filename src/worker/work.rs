@@ -1,0 +1,100 @@
+//! What only a busy connection has: bytes not yet parsed or sent, cursors of its own, a request
+//! half received. It comes from a pool and goes back when the connection is idle again.
+
+use std::sync::Arc;
+
+use super::http::{Answer, HttpState};
+use crate::limits::SPARE_BUFFER_BYTES_MAX;
+use crate::log::event::Event;
+use crate::log::message::GapReason;
+use crate::proto::ws::message::Receiver;
+
+/// The state of a busy connection.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Received, not yet parsed.
+    pub carry: Vec<u8>,
+    /// Own output (responses, control frames) the socket has not taken yet.
+    pub out: Vec<u8>,
+    /// An event the socket took only the front part of. It goes out before anything else.
+    pub rest: Option<Rest>,
+    /// Channels read with a cursor of their own; empty for a live subscriber.
+    pub subs: Vec<Sub>,
+    /// The request being received or answered.
+    pub http: HttpState,
+    /// A WebSocket message half received.
+    pub ws: Option<Box<Receiver>>,
+    /// Place of its send among the batch's explicit sends (while it has one there).
+    pub sent_at: u32,
+    /// Requests at the log.
+    pub outstanding: u16,
+    /// How the present request is to be answered.
+    pub answer: Answer,
+    /// Grows with every byte of a request body; tells a deadline whether there was progress.
+    pub progress: u32,
+}
+
+/// The unsent remainder of an event.
+#[derive(Debug)]
+pub struct Rest {
+    /// The event; pinned until it is sent.
+    pub event: Arc<Event>,
+    /// Bytes of its encoding that were taken.
+    pub offset: usize,
+}
+
+/// An explicit subscription: a channel, and how far this connection has read it.
+#[derive(Debug)]
+pub struct Sub {
+    /// Which replica.
+    pub replica: u32,
+    /// Place in its list of followers.
+    pub index: u32,
+    /// Everything up to here was sent (or is lost and told by `gap`).
+    pub cursor: u64,
+    /// A loss the client has not been told of.
+    pub gap: Option<Box<Gap>>,
+}
+
+/// A loss to be told.
+#[derive(Debug)]
+pub struct Gap {
+    /// Why.
+    pub reason: GapReason,
+    /// The client's cursor, as it gave it.
+    pub after: Box<str>,
+}
+
+impl Work {
+    /// Whether there is something to send that is not an event of a channel.
+    pub fn has_output(&self) -> bool {
+        self.rest.is_some() || !self.out.is_empty()
+    }
+
+    /// Whether nothing is left in it that a later turn needs.
+    pub fn is_idle(&self) -> bool {
+        self.carry.is_empty()
+            && !self.has_output()
+            && self.subs.is_empty()
+            && self.outstanding == 0
+            && self.ws.is_none()
+            && self.http.is_idle()
+    }
+
+    /// Ready for another connection; buffers keep their capacity while it is small.
+    pub fn clear(&mut self) {
+        for buffer in [&mut self.carry, &mut self.out] {
+            buffer.clear();
+            if buffer.capacity() > SPARE_BUFFER_BYTES_MAX {
+                *buffer = Vec::new();
+            }
+        }
+        self.rest = None;
+        self.subs.clear();
+        self.http = HttpState::default();
+        self.ws = None;
+        self.outstanding = 0;
+        self.answer = Answer::default();
+        self.progress = 0;
+    }
+}

@@ -1,0 +1,179 @@
+//! Which pages may connect, and what CORS tells their browser.
+
+use pushline::auth::{CORS_PREFLIGHT, Gate, OriginVerdict, RequestKind};
+
+use super::*;
+
+use OriginVerdict::{Forbidden, Listed, Local, NoBrowser, SameHost, Unchecked};
+use RequestKind::{Credentialed, Plain, WebSocket};
+
+const KINDS: [RequestKind; 3] = [WebSocket, Credentialed, Plain];
+
+/// The verdicts for a WebSocket, a request with credentials, and one without.
+fn verdicts(gate: &Gate, origin: &str, host: &str) -> [OriginVerdict; 3] {
+    let (origin, host) = (Some(origin.as_bytes()), Some(host.as_bytes()));
+    KINDS.map(|kind| gate.origin_verdict(kind, origin, host))
+}
+
+#[test]
+fn a_guarded_gate_takes_listed_pages_and_its_own() {
+    let gate = hmac_gate("origins = [\"https://app.example\", \"http://localhost:3000\"]");
+    let foreign = [Forbidden, Forbidden, Unchecked];
+    for (origin, expected) in [
+        ("https://app.example", [Listed; 3]),
+        ("http://localhost:3000", [Listed; 3]),
+        ("https://push.example", [SameHost; 3]),
+        ("http://app.example", foreign),
+        ("https://app.example:8443", foreign),
+        ("https://app.example.", foreign),
+        ("https://app.example.evil.example", foreign),
+        ("https://xapp.example", foreign),
+        ("https://sub.push.example", foreign),
+        ("https://app.example@evil.example", foreign),
+        ("https://push.example@evil.example", foreign),
+        ("https://evil.example/push.example", foreign),
+        ("http://localhost", foreign),
+        ("http://localhost:30000", foreign),
+        ("null", foreign),
+        ("", foreign),
+        ("*", foreign),
+        ("push.example", foreign),
+        ("://push.example", foreign),
+        ("https://app.example https://evil.example", foreign),
+    ] {
+        assert_eq!(verdicts(&gate, origin, "push.example"), expected, "{origin}");
+    }
+    for kind in KINDS {
+        assert_eq!(gate.origin_verdict(kind, None, None), NoBrowser);
+        let no_host = gate.origin_verdict(kind, Some(b"https://push.example"), None);
+        assert_ne!(no_host, SameHost);
+    }
+}
+
+/// Scheme aside: a proxy that ends TLS hides it. A missing port is the one of the page's scheme.
+#[test]
+fn the_same_host_is_the_same_name_and_port() {
+    let gate = hmac_gate("");
+    for (origin, host, expected) in [
+        ("https://push.example", "push.example", SameHost),
+        ("http://push.example", "push.example", SameHost),
+        ("https://push.example", "push.example:443", SameHost),
+        ("http://push.example", "push.example:80", SameHost),
+        ("https://push.example", "push.example:80", Forbidden),
+        ("https://PUSH.example", "push.EXAMPLE", SameHost),
+        ("http://push.example:8080", "push.example:8080", SameHost),
+        ("http://push.example:8080", "push.example:8081", Forbidden),
+        ("http://push.example:8080", "push.example", Forbidden),
+        ("http://push.example", "push.example:8080", Forbidden),
+        ("http://[::1]:8080", "[::1]:8080", SameHost),
+        ("http://[::1]:8080", "[::2]:8080", Forbidden),
+        ("http://127.0.0.1:8080", "localhost:8080", Forbidden),
+        ("chrome-extension://push.example", "push.example", Forbidden),
+        ("http://", "", Forbidden),
+        ("http://:80", ":80", Forbidden),
+        ("http://push.example:x", "push.example:x", Forbidden),
+        ("http://push.example:99999", "push.example:99999", Forbidden),
+        ("http://[", "[", Forbidden),
+        ("http://a,b", "a,b", Forbidden),
+    ] {
+        assert_eq!(verdicts(&gate, origin, host)[0], expected, "{origin} at {host}");
+        assert_eq!(verdicts(&gate, origin, host)[1], expected, "{origin} at {host}");
+    }
+}
+
+/// Browsers do not hold back WebSockets, so an open gate, which is a developer's, keeps foreign
+/// pages from reaching into the machine. With a list, the list alone speaks.
+#[test]
+fn an_open_gate_takes_web_sockets_from_this_machine_only() {
+    let gate = Gate::open();
+    for (origin, expected) in [
+        ("http://localhost:8080", SameHost),
+        ("http://localhost:3000", Local),
+        ("https://LOCALHOST", Local),
+        ("http://127.0.0.1:5173", Local),
+        ("http://[::1]:5173", Local),
+        ("https://evil.example", Forbidden),
+        ("http://localhost.evil.example", Forbidden),
+        ("http://127.0.0.1.evil.example", Forbidden),
+        ("http://127.0.0.1@evil.example", Forbidden),
+        ("chrome-extension://localhost", Forbidden),
+        ("null", Forbidden),
+    ] {
+        let [web_socket, credentialed, plain] = verdicts(&gate, origin, "localhost:8080");
+        assert_eq!(web_socket, expected, "{origin}");
+        assert!(credentialed.is_allowed() && plain.is_allowed(), "{origin}");
+    }
+    let listed = gate_with_origins("[\"https://app.example\"]");
+    assert!(listed.is_open());
+    let local = verdicts(&listed, "http://localhost:3000", "push.example");
+    assert_eq!(local, [Forbidden, Forbidden, Unchecked]);
+    assert_eq!(verdicts(&listed, "https://app.example", "push.example"), [Listed; 3]);
+}
+
+#[test]
+fn null_is_only_allowed_when_listed() {
+    let gate = hmac_gate("origins = [\"null\"]");
+    assert_eq!(verdicts(&gate, "null", "push.example"), [Listed; 3]);
+}
+
+fn gate_with_origins(origins: &str) -> Gate {
+    gate(&format!("origins = {origins}"))
+}
+
+fn cors(gate: &Gate, origin: Option<&str>) -> String {
+    let headers = gate.cors_headers(origin.map(str::as_bytes));
+    String::from_utf8(headers.to_vec()).expect("ASCII")
+}
+
+#[test]
+fn cors_names_a_listed_origin_and_no_other() {
+    let guarded = hmac_gate("origins = [\"https://app.example\", \"https://b.example\"]");
+    let open = gate_with_origins("[\"https://app.example\", \"https://b.example\"]");
+    for gate in [guarded, open] {
+        assert_eq!(
+            cors(&gate, Some("https://b.example")),
+            "Access-Control-Allow-Origin: https://b.example\r\n\
+             Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+        );
+        for other in [
+            None,
+            Some("https://evil.example"),
+            Some("https://b.example\r\nX-Evil: 1"),
+            Some("null"),
+            Some("*"),
+        ] {
+            assert_eq!(cors(&gate, other), "Vary: Origin\r\n", "{other:?}");
+        }
+    }
+}
+
+#[test]
+fn only_an_open_gate_without_a_list_answers_with_a_wildcard() {
+    for origin in [None, Some("https://any.example"), Some("null")] {
+        assert_eq!(cors(&Gate::open(), origin), "Access-Control-Allow-Origin: *\r\n");
+        assert_eq!(cors(&hmac_gate(""), origin), "");
+    }
+}
+
+#[test]
+fn a_wildcard_never_goes_with_credentials() {
+    let gates = [
+        Gate::open(),
+        hmac_gate(""),
+        hmac_gate("origins = [\"https://app.example\", \"null\"]"),
+        gate_with_origins("[\"https://app.example\"]"),
+    ];
+    for gate in &gates {
+        for origin in [None, Some("https://app.example"), Some("https://evil.example"), Some("*")] {
+            let headers = cors(gate, origin);
+            assert!(!(headers.contains('*') && headers.contains("Credentials")), "{headers}");
+            assert!(headers.is_empty() || headers.ends_with("\r\n"));
+        }
+    }
+    let preflight = std::str::from_utf8(CORS_PREFLIGHT).expect("ASCII");
+    assert!(!preflight.contains('*') && preflight.ends_with("\r\n"));
+    for needed in ["Authorization", "Last-Event-ID", "X-API-Key", "Idempotency-Key", "Event-Type"] {
+        assert!(preflight.contains(needed), "{needed}");
+    }
+    assert!(preflight.lines().all(|line| line.contains(": ") && !line.ends_with(' ')));
+}

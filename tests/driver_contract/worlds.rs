@@ -1,0 +1,170 @@
+//! The two worlds the contract holds in: who connects and how, and what the far end sees.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use pushline::ring::Driver;
+use pushline::ring::sim::{Faults, SimClient, SimDriver, SimNet, SimSettings};
+use pushline::ring::uring::{ListenOptions, UringDriver, UringSettings, listen};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
+
+/// How a client's stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Eof,
+    Reset,
+}
+
+pub trait Client {
+    fn write(&mut self, bytes: &[u8]);
+    /// At least one byte, or how the stream ended.
+    fn read(&mut self) -> Result<Vec<u8>, End>;
+    fn finish(&mut self);
+    fn reset(self);
+
+    fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            bytes.extend(self.read().expect("the stream goes on"));
+        }
+        assert_eq!(bytes.len(), count, "more than was to come");
+        bytes
+    }
+}
+
+pub trait World {
+    type Driver: Driver;
+    type Client: Client;
+
+    fn new() -> Self;
+    fn driver(&mut self) -> &mut Self::Driver;
+    fn connect(&mut self) -> Self::Client;
+}
+
+pub struct SimWorld {
+    net: SimNet,
+    driver: SimDriver,
+}
+
+impl World for SimWorld {
+    type Driver = SimDriver;
+    type Client = SimClient;
+
+    fn new() -> Self {
+        let settings = SimSettings {
+            workers: 1,
+            slots_per_worker: SLOTS,
+            recv_buffers: RECV_BUFFERS,
+            recv_buffer_bytes: RECV_BUFFER_BYTES,
+            socket_buffer_bytes: 1024 * 1024,
+        };
+        let net = SimNet::new(settings, Faults::none(), 0);
+        let driver = net.driver(0);
+        Self { net, driver }
+    }
+
+    fn driver(&mut self) -> &mut SimDriver {
+        self.net.advance(Duration::from_millis(1));
+        self.net.check_conservation();
+        &mut self.driver
+    }
+
+    fn connect(&mut self) -> SimClient {
+        self.net.connect()
+    }
+}
+
+impl Client for SimClient {
+    fn write(&mut self, bytes: &[u8]) {
+        assert_eq!(SimClient::write(self, bytes), bytes.len());
+    }
+
+    fn read(&mut self) -> Result<Vec<u8>, End> {
+        let mut bytes = Vec::new();
+        if SimClient::read(self, &mut bytes) > 0 {
+            return Ok(bytes);
+        }
+        if self.reset_seen() {
+            return Err(End::Reset);
+        }
+        assert!(self.eof_seen(), "neither bytes nor an end");
+        Err(End::Eof)
+    }
+
+    fn finish(&mut self) {
+        SimClient::finish(self);
+    }
+
+    fn reset(mut self) {
+        SimClient::reset(&mut self);
+    }
+}
+
+pub struct UringWorld {
+    driver: UringDriver,
+    address: SocketAddr,
+}
+
+impl World for UringWorld {
+    type Driver = UringDriver;
+    type Client = TcpStream;
+
+    fn new() -> Self {
+        let settings = UringSettings {
+            slots: SLOTS,
+            entries: 64,
+            cq_entries: 128,
+            recv_buffers: RECV_BUFFERS,
+            recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
+            ..UringSettings::default()
+        };
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = listen(any, &ListenOptions::default()).expect("loopback is there");
+        let address = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+        let (driver, _) = UringDriver::new(&settings, listener).expect("this kernel will do");
+        Self { driver, address }
+    }
+
+    fn driver(&mut self) -> &mut UringDriver {
+        &mut self.driver
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(CLIENT_RECV_BYTES).expect("a small buffer");
+        socket.connect(&self.address.into()).expect("the backlog has room");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        stream
+    }
+}
+
+impl Client for TcpStream {
+    fn write(&mut self, bytes: &[u8]) {
+        self.write_all(bytes).expect("room for a few bytes");
+    }
+
+    fn read(&mut self) -> Result<Vec<u8>, End> {
+        let mut bytes = vec![0; 1024 * 1024];
+        match Read::read(self, &mut bytes) {
+            Ok(0) => Err(End::Eof),
+            Ok(count) => {
+                bytes.truncate(count);
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(End::Reset),
+            Err(error) => panic!("neither bytes nor an end: {error}"),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.shutdown(Shutdown::Write).expect("connected");
+    }
+
+    fn reset(self) {
+        SockRef::from(&self).set_linger(Some(Duration::ZERO)).expect("a reset on close");
+    }
+}

@@ -1,0 +1,69 @@
+//! What a private channel costs the log, measured: resident memory before and after.
+
+use std::time::Duration;
+
+use pushline::log::message::{JoinChannel, Notice, Request, RequestBody};
+use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use pushline::proto::cursor::{Cursor, Epoch};
+use pushline::ring::Token;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The table has just doubled at the first, and is nearly full at the second.
+const CHANNELS: [usize; 2] = [235_000, 455_000];
+const CHANNEL_BYTES_MAX: usize = 160;
+
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn has_room(&self, _worker: u16) -> bool {
+        true
+    }
+
+    fn send(&mut self, _worker: u16, _notice: Notice) {}
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
+    let kib = line.split_whitespace().nth(1).and_then(|text| text.parse::<usize>().ok());
+    kib.expect("a number") * 1024
+}
+
+fn join_private(log: &mut Sequencer, connection: usize) {
+    let name = format!("private:{connection:08}").into_boxed_str();
+    let body = RequestBody::Join {
+        token: Token { slot: 0, generation: 0 },
+        ticket: 0,
+        channels: vec![JoinChannel { name, covered_from: u64::MAX }],
+        cursor: Cursor::Now,
+    };
+    log.handle(Request { worker: 0, body }, Duration::ZERO, &mut Nowhere);
+}
+
+/// One subscriber, no history, a name of 16 bytes: at most 160 bytes, name and table included.
+#[test]
+fn a_private_channel_costs_the_log_no_more_than_its_share() {
+    let policy =
+        Policy { history_count: 100, history_age: Duration::from_secs(300), publish_rate: None };
+    let settings = LogSettings {
+        history_bytes_max: 1 << 20,
+        channels_max: 1_000_000,
+        policies: Policies::uniform(policy),
+    };
+    let hasher = SharedHasher::from_seed(7);
+    let mut log = Sequencer::new(settings, Epoch::from_random(1), 1, hasher);
+    let before = resident_bytes();
+    let mut joined = 0;
+    for count in CHANNELS {
+        for connection in joined..count {
+            join_private(&mut log, connection);
+        }
+        joined = count;
+        assert_eq!(log.stats().channels, count as u64);
+        let each = (resident_bytes() - before) / count;
+        println!("{count} private channels: {each} bytes each");
+        assert!(each <= CHANNEL_BYTES_MAX, "{each} bytes per private channel");
+    }
+}

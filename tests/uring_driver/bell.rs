@@ -1,0 +1,102 @@
+//! Doorbells, both kinds: a ring from another thread ends the sleep, and rings do not pile up.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use pushline::ring::uring::{BellTarget, Doorbells, UringBell, UringSettings};
+use pushline::ring::{Bell, Completion, Driver, Wait};
+
+use crate::{Rig, settings};
+
+const BOTH_KINDS: [Doorbells; 2] = [Doorbells::MsgRing, Doorbells::EventFd];
+const RINGS: u32 = 300;
+
+fn rig(doorbells: Doorbells) -> Rig {
+    Rig::new(&UringSettings { doorbells, ..settings() })
+}
+
+/// Workers that sleep until rung and say so, `RINGS` times each.
+fn sleepers(
+    doorbells: Doorbells,
+    count: u16,
+    woken: &mpsc::Sender<u16>,
+) -> Vec<(BellTarget, std::thread::JoinHandle<()>)> {
+    let start = |worker| {
+        let (send_target, target) = mpsc::channel();
+        let woken = woken.clone();
+        let thread = std::thread::spawn(move || {
+            let mut rig = rig(doorbells);
+            send_target.send(rig.target.clone()).unwrap();
+            for _ in 0..RINGS {
+                while rig.turn(&[], Wait::Forever).is_empty() {}
+                assert_eq!(rig.heard, [Completion::Doorbell]);
+                rig.heard.clear();
+                woken.send(worker).unwrap();
+            }
+        });
+        (target.recv().unwrap(), thread)
+    };
+    (0..count).map(start).collect()
+}
+
+#[test]
+fn a_ring_from_another_thread_wakes_every_sleeping_worker() {
+    const WORKERS: u16 = 3;
+    for doorbells in BOTH_KINDS {
+        let (send_woken, woken) = mpsc::channel();
+        let (targets, threads): (Vec<_>, Vec<_>) =
+            sleepers(doorbells, WORKERS, &send_woken).into_iter().unzip();
+        let mut bell = UringBell::new(targets).unwrap();
+        for _ in 0..RINGS {
+            for worker in 0..WORKERS {
+                bell.ring(worker);
+                bell.ring(worker);
+            }
+            bell.flush();
+            let mut who: Vec<u16> = (0..WORKERS).map(|_| woken.recv().unwrap()).collect();
+            who.sort_unstable();
+            assert_eq!(who, [0, 1, 2], "{doorbells:?}");
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn rings_before_a_turn_are_told_once_and_do_not_ring_later() {
+    for doorbells in BOTH_KINDS {
+        let mut rig = rig(doorbells);
+        let mut bell = UringBell::new(vec![rig.target.clone()]).unwrap();
+        for _ in 0..5 {
+            for _ in 0..3 {
+                bell.ring(0);
+                bell.flush();
+            }
+            assert_eq!(rig.turn(&[], Wait::Forever), [Completion::Doorbell], "{doorbells:?}");
+            assert_eq!(rig.turn(&[], Wait::No), [], "{doorbells:?}");
+        }
+    }
+}
+
+#[test]
+fn ringing_a_worker_that_has_ended_is_harmless() {
+    for doorbells in BOTH_KINDS {
+        let gone = std::thread::spawn(move || rig(doorbells).target).join().unwrap();
+        let mut alive = rig(doorbells);
+        let mut bell = UringBell::new(vec![gone, alive.target.clone()]).unwrap();
+        bell.ring(0);
+        bell.ring(1);
+        bell.flush();
+        assert_eq!(alive.turn(&[], Wait::Forever), [Completion::Doorbell]);
+    }
+}
+
+#[test]
+fn a_turn_without_anything_to_tell_lasts_as_long_as_it_may() {
+    let mut rig = rig(Doorbells::MsgRing);
+    let time = Duration::from_millis(30);
+    let (start, before) = (Instant::now(), rig.driver.now());
+    assert_eq!(rig.turn(&[], Wait::AtMost(time)), []);
+    assert!(start.elapsed() >= time && rig.driver.now() - before >= time);
+}

@@ -1,0 +1,137 @@
+//! The driver on real sockets: what its contract promises, one behaviour a test. Everything is
+//! awaited through the driver itself or through blocking reads of the peer; nothing sleeps.
+
+mod accept;
+mod bell;
+mod recv;
+mod send;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use pushline::ring::uring::{BellTarget, ListenOptions, UringDriver, UringSettings, listen};
+use pushline::ring::{Batch, BufferId, Completion, Driver, Op, RecvEnd, Token, Wait};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn settings() -> UringSettings {
+    UringSettings {
+        slots: 64,
+        entries: 64,
+        cq_entries: 128,
+        recv_buffers: 16,
+        ..Default::default()
+    }
+}
+
+/// A driver, its address, and everything it has said that no test asked for yet.
+struct Rig {
+    driver: UringDriver,
+    target: BellTarget,
+    address: SocketAddr,
+    batch: Batch,
+    heard: Vec<Completion>,
+    generation: u32,
+}
+
+impl Rig {
+    fn new(settings: &UringSettings) -> Rig {
+        Rig::with_listener(settings, &ListenOptions::default())
+    }
+
+    fn with_listener(settings: &UringSettings, options: &ListenOptions) -> Rig {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Rig::on(settings, listen(any, options).expect("loopback can be listened on"))
+    }
+
+    fn on(settings: &UringSettings, listener: socket2::Socket) -> Rig {
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let (driver, target) = UringDriver::new(settings, listener).expect("this kernel will do");
+        let (batch, heard) = Default::default();
+        let mut rig = Rig { driver, target, address, batch, heard, generation: 0 };
+        rig.turn(&[Op::AcceptStart], Wait::No);
+        rig
+    }
+
+    /// One turn; answers what this very turn returned (and keeps it in `heard`, too).
+    fn turn(&mut self, ops: &[Op], wait: Wait) -> Vec<Completion> {
+        self.batch.ops.extend_from_slice(ops);
+        let mut completions = Vec::new();
+        self.driver.turn(&mut self.batch, wait, &mut completions).expect("the ring is sound");
+        assert!(self.batch.ops.is_empty());
+        self.heard.extend_from_slice(&completions);
+        completions
+    }
+
+    /// Turns until something heard satisfies `is`, which is then taken out and answered.
+    fn await_one(&mut self, is: impl Fn(&Completion) -> bool) -> Completion {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.heard.iter().position(&is) {
+                return self.heard.remove(at);
+            }
+            let left = end.checked_duration_since(Instant::now());
+            let left = left.unwrap_or_else(|| panic!("not heard; only {:?}", self.heard));
+            self.turn(&[], Wait::AtMost(left));
+        }
+    }
+
+    fn next_token(&mut self, slot: u32) -> Token {
+        self.generation += 1;
+        Token { slot, generation: self.generation }
+    }
+
+    /// Connects and accepts one.
+    fn connect(&mut self) -> (TcpStream, Token) {
+        let peer = TcpStream::connect(self.address).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        (peer, self.accept())
+    }
+
+    fn accept(&mut self) -> Token {
+        let accepted = self.await_one(|c| matches!(c, Completion::Accepted { .. }));
+        let Completion::Accepted { slot, .. } = accepted else { unreachable!() };
+        self.next_token(slot)
+    }
+
+    /// One turn that sends `bytes`; answers what it returned.
+    fn send(&mut self, token: Token, bytes: &[u8]) -> Vec<Completion> {
+        self.batch.arena.clear();
+        self.batch.arena.extend_from_slice(bytes);
+        self.turn(&[Op::Send { token, from: 0, to: bytes.len() as u32 }], Wait::No)
+    }
+
+    /// Sends from `message` until the socket takes nothing more; answers how much it took.
+    fn fill(&mut self, token: Token, message: &[u8]) -> usize {
+        let mut all = 0;
+        loop {
+            let told = self.send(token, &message[all..]);
+            let [Completion::SendShort { token: whose, taken }] = told[..] else {
+                panic!("more room than expected, or the wrong news: {told:?}")
+            };
+            assert_eq!(whose, token);
+            self.heard.clear();
+            if taken == 0 {
+                return all;
+            }
+            all += taken as usize;
+        }
+    }
+
+    fn await_received(&mut self, token: Token) -> BufferId {
+        match self.await_one(|c| matches!(c, Completion::Received { token: t, .. } if *t == token))
+        {
+            Completion::Received { buffer, .. } => buffer,
+            _ => unreachable!(),
+        }
+    }
+
+    fn await_recv_end(&mut self, token: Token) -> RecvEnd {
+        match self.await_one(|c| matches!(c, Completion::RecvEnded { token: t, .. } if *t == token))
+        {
+            Completion::RecvEnded { why, .. } => why,
+            _ => unreachable!(),
+        }
+    }
+}
