@@ -7,12 +7,13 @@ use hashbrown::HashTable;
 use super::history::Chain;
 use super::interest::Interest;
 use super::paged::Paged;
+use super::roster::Roster;
 
 /// What the log knows of a channel. A million private channels are a million of these, so what is
 /// not needed by all of them is not in here.
 #[derive(Debug)]
 pub(super) struct Channel {
-    pub name: Arc<str>,
+    pub name: Arc<Roster>,
     /// The name's hash: the table needs it whenever it grows, without touching the name.
     pub hash: u64,
     /// The highest seq of this channel that history no longer holds (or may have held).
@@ -33,6 +34,11 @@ impl Channel {
     /// Nobody listens and nothing is kept: all there is to remember fits a tombstone.
     pub fn is_idle(&self) -> bool {
         self.interest.is_none() && self.chain.is_empty()
+    }
+
+    /// Subscribers of all workers together.
+    pub fn subscribers(&self) -> u32 {
+        self.interest.subscribers().saturating_add(self.name.local())
     }
 
     pub fn check_invariants(&self) {
@@ -63,7 +69,7 @@ impl Channels {
     pub fn find(&self, hash: u64, name: &str) -> Option<u32> {
         let same = |&index: &u32| {
             let channel = &self.slab[index];
-            channel.hash == hash && &*channel.name == name
+            channel.hash == hash && **channel.name == *name
         };
         self.by_name.find(hash, same).copied()
     }

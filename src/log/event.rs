@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::roster::Roster;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::data::{Data, EventView};
 
@@ -41,7 +42,7 @@ pub struct Event {
     /// Its place in the log.
     pub seq: u64,
     /// The channel's name (shared with the channel).
-    pub channel: Arc<str>,
+    pub channel: Arc<Roster>,
     /// The name's hash under the hasher all threads share, so that no one hashes it again.
     pub channel_hash: u64,
     /// How `data` is to be read.

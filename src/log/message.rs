@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::event::{Event, Publication};
+use super::roster::Roster;
 use crate::proto::cursor::Cursor;
 use crate::ring::Token;
 
@@ -68,7 +69,7 @@ pub struct JoinChannel {
 #[derive(Debug)]
 pub struct LeaveChannel {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: Arc<Roster>,
     /// How many of this worker's subscribers left.
     pub subscribers: u32,
 }
@@ -124,8 +125,8 @@ pub enum Notice {
 /// A channel as the log holds it at the moment of a join.
 #[derive(Debug)]
 pub struct JoinedChannel {
-    /// Its name, shared.
-    pub name: Arc<str>,
+    /// Its name, shared; further subscribers of the worker are counted here.
+    pub name: Arc<Roster>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
     /// Events after the cursor that the worker does not hold yet, in order (see `covered_from`).

@@ -13,12 +13,14 @@ mod list;
 pub mod message;
 mod paged;
 pub mod policy;
+pub mod roster;
 mod publish;
 pub mod sequencer;
 pub mod stats;
 pub mod tombstone;
 
 pub use hash::SharedHasher;
+pub use roster::Roster;
 pub use policy::{LogSettings, Policies, Policy};
 pub use sequencer::{Outlet, Sequencer};
 pub use stats::{ChannelPage, LogCounters, LogStats};

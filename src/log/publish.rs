@@ -46,7 +46,7 @@ impl Sequencer {
     fn repeated(&self, found: Option<u32>, hash: u64, again: &Publication) -> Option<Accepted> {
         let (index, key) = (found?, again.key.as_deref()?);
         let seq = self.history.seq_by_key(index, hash, key)?;
-        Some(Accepted { seq, subscribers: self.channels.at(index).interest.subscribers() })
+        Some(Accepted { seq, subscribers: self.channels.at(index).subscribers() })
     }
 
     fn admit(
@@ -111,7 +111,7 @@ impl Sequencer {
         for worker in channel.interest.workers() {
             outlet.send(worker, Notice::Event(Arc::clone(&event)));
         }
-        let subscribers = channel.interest.subscribers();
+        let subscribers = channel.subscribers();
         self.keep(index, event);
         Accepted { seq: self.head_seq, subscribers }
     }

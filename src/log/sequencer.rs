@@ -1,5 +1,6 @@
 //! The one thread's worth of state that orders all events. Requests in, notices out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::{Channel, Channels};
@@ -12,6 +13,7 @@ use super::message::{
     Request, RequestBody,
 };
 use super::policy::LogSettings;
+use super::roster::Roster;
 use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::{Cursor, Epoch};
@@ -298,7 +300,7 @@ impl Sequencer {
             last_seq: (channel.last_seq > 0).then_some(channel.last_seq),
             first_seq: self.history.first_seq(&channel.chain),
             events: channel.chain.len(),
-            subscribers: channel.interest.subscribers(),
+            subscribers: channel.subscribers(),
         }
     }
 
@@ -308,7 +310,7 @@ impl Sequencer {
         let (last_seq, rate_at) = stone.map_or((0, 0), |stone| (stone.last_seq, stone.rate_at));
         let evicted_to = if last_seq > 0 { last_seq } else { self.tombstones.forgotten_to() };
         self.channels.insert(Channel {
-            name: name.into(),
+            name: Arc::new(Roster::new(name)),
             hash,
             evicted_to,
             last_seq,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::message::{Description, Refusal};
+use super::roster::Roster;
 
 /// The log at one moment. Counters count since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Refused {
 #[derive(Clone, Debug, Default)]
 pub struct ChannelPage {
     /// In the order of their indices.
-    pub channels: Vec<(Arc<str>, Description)>,
+    pub channels: Vec<(Arc<Roster>, Description)>,
     /// Where the next page begins; `None` after the last one.
     pub next: Option<u32>,
 }

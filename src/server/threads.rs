@@ -21,6 +21,10 @@ use crate::ring::uring::{
 use crate::worker::Worker;
 use crate::worker::core::{Core, Setup};
 
+/// Bytes of a receive buffer: most requests fit one, and a worker's 256 of them are touched in
+/// turn, so all of them count (512 KiB a worker).
+const RECV_BUFFER_BYTES: u32 = 2048;
+
 /// Which worker runs on which core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placement {
@@ -134,6 +138,7 @@ pub(super) fn start_workers(
             slots: plan.slots,
             peers: PeerAddresses::Unknown,
             doorbells: plan.doorbells,
+            recv_buffer_bytes: RECV_BUFFER_BYTES,
             ..UringSettings::default()
         };
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);

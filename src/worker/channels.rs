@@ -11,6 +11,7 @@ use super::replica::{Bounds, Keep, Live, Moved, Replica};
 use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
 use crate::config::SlowPolicy;
+use crate::log::Roster;
 use crate::log::message::LeaveChannel;
 use crate::reason::CloseReason;
 
@@ -24,7 +25,7 @@ pub struct Channels {
 impl Channels {
     /// The replica of this name.
     pub fn find(&self, name: &str, hash: u64) -> Option<u32> {
-        let same = |index: &u32| *self.replicas[*index as usize].name == *name;
+        let same = |index: &u32| **self.replicas[*index as usize].name == *name;
         self.by_name.find(hash, same).copied()
     }
 
@@ -97,7 +98,7 @@ impl Core {
             bytes_max: settings.replica_bytes,
             slow: of.slow,
         };
-        self.channels.insert(Replica::new(Arc::from(name), hash, bounds))
+        self.channels.insert(Replica::new(Arc::new(Roster::new(name)), hash, bounds))
     }
 
     // --- live and explicit ---
@@ -205,9 +206,17 @@ impl Core {
         self.left(sub.replica);
     }
 
-    /// One subscriber of ours left: the log hears of it at the end of the turn.
+    /// One subscriber of ours left. Those who joined here go first, so that while there is anyone
+    /// the log counts one; it hears of the others at the end of the turn.
     pub(super) fn left(&mut self, replica: u32) {
-        let name = self.channels[replica].name.clone();
+        let of = &mut self.channels[replica];
+        if of.locally_joined > 0 {
+            of.locally_joined -= 1;
+            of.name.exit();
+            return self.forget_if_unused(replica);
+        }
+        of.log_joined -= 1;
+        let name = of.name.clone();
         match self.leaves.last_mut() {
             Some(last) if Arc::ptr_eq(&last.name, &name) => last.subscribers += 1,
             _ => self.leaves.push(LeaveChannel { name, subscribers: 1 }),

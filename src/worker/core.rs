@@ -76,6 +76,9 @@ pub struct Core {
     pub(super) scheduled: VecDeque<u32>,
     pub(super) fanned: Vec<u32>,
     pub(super) slice: Vec<Arc<Event>>,
+    /// Newest event of the log this worker knows of.
+    pub(super) head_seen: u64,
+    pub(super) stands: Vec<(u32, u64)>,
     pub(super) outgoing: Outgoing,
     pub(super) pending: Slab<Pending>,
     pub(super) waiting: VecDeque<Request>,
@@ -125,6 +128,8 @@ impl Core {
             scheduled: VecDeque::new(),
             fanned: Vec::new(),
             slice: Vec::new(),
+            head_seen: 0,
+            stands: Vec::new(),
             outgoing: Outgoing::default(),
             pending: Slab::new(),
             waiting: VecDeque::new(),

@@ -21,6 +21,7 @@ type Encoded = [Option<Range<u32>>; Variant::COUNT];
 impl Core {
     /// An event of a channel this worker has arrived.
     pub(super) fn event(&mut self, event: Arc<Event>) {
+        self.head_seen = event.seq;
         let Some(index) = self.channels.find(&event.channel, event.channel_hash) else { return };
         let replica = &mut self.channels[index];
         replica.push(event);

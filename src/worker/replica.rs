@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use crate::config::SlowPolicy;
 use crate::limits::{REPLICA_TRIM_EVENTS, SLICE_BYTES_MAX};
+use crate::log::Roster;
 use crate::log::event::Event;
+use crate::proto::cursor::Cursor;
 use crate::proto::variant::Variant;
 
 /// A live subscriber: its slot and how events are written to it, in one word, so that fan-out
@@ -62,7 +64,7 @@ pub enum Keep {
 #[derive(Debug)]
 pub struct Replica {
     /// The channel's name.
-    pub name: Arc<str>,
+    pub name: Arc<Roster>,
     /// Its hash under the shared hasher.
     pub hash: u64,
     /// What it may hold.
@@ -71,6 +73,11 @@ pub struct Replica {
     pub joined: bool,
     /// Whether it stands in the worker's fan-out queue.
     pub scheduled: bool,
+    /// Subscribers that were joined at the log. While there is one, the log sends us the channel's
+    /// events, and further subscribers need not ask.
+    pub log_joined: u32,
+    /// Subscribers that were joined here.
+    pub locally_joined: u32,
     /// Joins on their way; while there are any, nothing is trimmed (the request told the log what
     /// the ring covers).
     pub pending_joins: u32,
@@ -104,13 +111,15 @@ pub struct Moved {
 
 impl Replica {
     /// A channel nobody has joined yet.
-    pub fn new(name: Arc<str>, hash: u64, bounds: Bounds) -> Self {
+    pub fn new(name: Arc<Roster>, hash: u64, bounds: Bounds) -> Self {
         Self {
             name,
             hash,
             bounds,
             joined: false,
             scheduled: false,
+            log_joined: 0,
+            locally_joined: 0,
             pending_joins: 0,
             base: 0,
             tail: 0,
@@ -157,6 +166,19 @@ impl Replica {
         }
         self.base = after;
         self.trim_at = self.trim_at.max(self.ring.len() as u32 * 2);
+    }
+
+    /// Where a subscriber with this cursor stands, if the ring holds all it has missed: then it
+    /// joins here and now.
+    pub fn stand(&self, cursor: Cursor, head_seen: u64) -> Option<u64> {
+        if self.log_joined == 0 {
+            return None;
+        }
+        match cursor {
+            Cursor::Now => Some(self.tail),
+            Cursor::After(seq) if seq >= self.base && seq <= head_seen => Some(seq),
+            Cursor::After(_) | Cursor::Earliest | Cursor::Foreign => None,
+        }
     }
 
     /// A join came to nothing.

@@ -218,6 +218,9 @@ impl Core {
         }
         let mut replicas = Vec::with_capacity(names.len());
         let mut channels = Vec::with_capacity(names.len());
+        if self.join_here(index, &names, cursor) {
+            return self.finish_join(index, then);
+        }
         for name in names {
             let replica = self.find_or_make_replica(&name);
             self.channels[replica].pending_joins += 1;
@@ -233,6 +236,24 @@ impl Core {
         self.ask(RequestBody::Join { token, ticket, channels, cursor });
     }
 
+    /// Joins channels that this worker's replicas know all about. Either all of them or none.
+    fn join_here(&mut self, index: u32, names: &[Box<str>], cursor: Cursor) -> bool {
+        let mut stands = std::mem::take(&mut self.stands);
+        stands.extend(names.iter().map_while(|name| {
+            let replica = self.channels.find(name, self.setup.hasher.channel(name))?;
+            Some((replica, self.channels[replica].stand(cursor, self.head_seen)?))
+        }));
+        let here = stands.len() == names.len();
+        for (replica, from) in stands.drain(..).filter(|_| here) {
+            let of = &mut self.channels[replica];
+            of.locally_joined += 1;
+            of.name.enter();
+            self.add_sub(index, replica, from, None, "");
+        }
+        self.stands = stands;
+        here
+    }
+
     /// The log answered a join.
     pub(super) fn joined(
         &mut self,
@@ -242,12 +263,14 @@ impl Core {
     ) {
         let PendingJoin { token, replicas, after, then } = join;
         debug_assert_eq!(replicas.len(), channels.len());
+        self.head_seen = self.head_seen.max(head_seq);
         let current = self.is_current(token);
         for (replica, joined) in replicas.iter().zip(channels) {
             let JoinedChannel { name, backlog, after: from, gap, .. } = joined;
             let of = &mut self.channels[replica.index];
             of.name = name;
             of.joined(from, replica.covered_from, head_seq, backlog);
+            of.log_joined += 1;
             self.schedule(replica.index);
             if current {
                 self.add_sub(token.slot, replica.index, from, gap, &after);
@@ -260,12 +283,16 @@ impl Core {
         }
         let index = token.slot;
         self.work(index).outstanding -= 1;
+        self.finish_join(index, then);
+        if self.is_current(token) {
+            self.take_carry(index);
+        }
+    }
+
+    fn finish_join(&mut self, index: u32, then: AfterJoin) {
         match then {
             AfterJoin::Subscribed(reference) => self.ws_subscribed(index, reference.as_deref()),
             then => self.open_stream(index, &then),
-        }
-        if self.is_current(token) {
-            self.take_carry(index);
         }
     }
 

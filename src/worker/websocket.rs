@@ -90,7 +90,7 @@ impl Core {
             let reason = "publishing needs exactly one channel";
             return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::BadRequest);
         };
-        let channel: Box<str> = (*self.channels[replica].name).into();
+        let channel: Box<str> = self.channels[replica].name[..].into();
         if data.len() > self.setup.settings.event_bytes_max {
             let reason = "event too large";
             return self.ws_close(index, CloseCode::TOO_BIG, reason, CloseReason::BadRequest);

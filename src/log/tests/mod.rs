@@ -14,7 +14,7 @@ use super::message::{
     Request, RequestBody,
 };
 use super::policy::{LogSettings, Policies, Policy};
-use super::{Outlet, Sequencer, SharedHasher};
+use super::{Outlet, Roster, Sequencer, SharedHasher};
 use crate::proto::cursor::{Cursor, Epoch};
 use crate::proto::name::Pattern;
 use crate::ring::Token;
@@ -114,12 +114,12 @@ impl Bench {
         let (_, mut joined) =
             self.join_all(worker, vec![wanted(name, u64::MAX)], cursor).expect("room");
         let channel = joined.pop().expect("one channel");
-        assert_eq!(&*channel.name, name);
+        assert_eq!(&channel.name[..], name);
         (channel.after, channel.gap, seqs(&channel.backlog))
     }
 
     fn leave(&mut self, worker: u16, name: &str) {
-        let left = LeaveChannel { name: name.into(), subscribers: 1 };
+        let left = LeaveChannel { name: Roster::new(name).into(), subscribers: 1 };
         self.handle(worker, RequestBody::Leave(vec![left]));
     }
 

@@ -219,7 +219,7 @@ impl Witness {
             let replica = self.replicas.get_mut(&(worker, event.channel.to_string()));
             replica.expect("only what was joined is heard of").seqs.push(event.seq);
             for subscriber in &mut self.subscribers {
-                if subscriber.worker == worker && *subscriber.name == *event.channel {
+                if subscriber.worker == worker && subscriber.name == event.channel[..] {
                     subscriber.seen.push(event.seq);
                 }
             }

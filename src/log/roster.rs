@@ -1,0 +1,46 @@
+//! A channel's name, and a count of its subscribers that workers keep without asking the log.
+//!
+//! The first subscriber of a channel on a worker joins at the log. Those after it find all they
+//! need in the worker's replica; for the log only their number matters, and a shared counter tells
+//! it without a message each way. A worker counts a subscriber before it answers it, so a publish
+//! that follows the answer sees it.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Shared by the log, the workers and the events of the channel. Reads as the name.
+#[derive(Debug)]
+pub struct Roster {
+    name: Box<str>,
+    local: AtomicU32,
+}
+
+impl Roster {
+    /// Nobody is on it.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), local: AtomicU32::new(0) }
+    }
+
+    /// One more subscriber that the log was not asked about.
+    pub fn enter(&self) {
+        self.local.fetch_add(1, Ordering::Release);
+    }
+
+    /// One of those is gone.
+    pub fn exit(&self) {
+        self.local.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Subscribers that the log was not asked about.
+    pub(super) fn local(&self) -> u32 {
+        self.local.load(Ordering::Acquire)
+    }
+}
+
+impl Deref for Roster {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
