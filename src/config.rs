@@ -125,8 +125,18 @@ impl Default for Settings {
 impl Settings {
     /// What holds for this channel.
     pub fn channel(&self, name: &str) -> &ChannelSettings {
-        let named = self.channels.iter().find(|(pattern, _)| pattern.matches(name));
-        named.map_or(&self.channel_default, |(_, settings)| settings)
+        self.channel_at(self.channel_index(name))
+    }
+
+    /// Which of `channels` holds for this channel; past the end: the default.
+    pub fn channel_index(&self, name: &str) -> usize {
+        let named = self.channels.iter().position(|(pattern, _)| pattern.matches(name));
+        named.unwrap_or(self.channels.len())
+    }
+
+    /// What holds where `channel_index` said so.
+    pub fn channel_at(&self, index: usize) -> &ChannelSettings {
+        self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
     }
 
     /// The log's part.

@@ -13,15 +13,15 @@ mod list;
 pub mod message;
 mod paged;
 pub mod policy;
-pub mod roster;
 mod publish;
+pub mod roster;
 pub mod sequencer;
 pub mod stats;
 pub mod tombstone;
 
 pub use hash::SharedHasher;
-pub use roster::Roster;
 pub use policy::{LogSettings, Policies, Policy};
+pub use roster::Roster;
 pub use sequencer::{Outlet, Sequencer};
 pub use stats::{ChannelPage, LogCounters, LogStats};
 

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::core::Core;
-use super::replica::{Bounds, Keep, Live, Moved, Replica};
+use super::replica::{Bounds, Live, Moved, Replica};
 use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
 use crate::config::SlowPolicy;
@@ -91,13 +91,7 @@ impl Core {
         if let Some(index) = self.channels.find(name, hash) {
             return index;
         }
-        let settings = &self.setup.settings;
-        let of = settings.channel(name);
-        let bounds = Bounds {
-            events_max: of.replica_events_max() as u32,
-            bytes_max: settings.replica_bytes,
-            slow: of.slow,
-        };
+        let bounds = self.setup.settings.channel_index(name) as u16;
         self.channels.insert(Replica::new(Arc::new(Roster::new(name)), hash, bounds))
     }
 
@@ -252,19 +246,20 @@ impl Core {
 
     /// Keeps a replica within its bounds; who falls out of it is a slow consumer.
     pub(super) fn shed(&mut self, index: u32) {
-        if !self.channels[index].is_over(Keep::All) {
+        let bounds = self.bounds(self.channels[index].bounds);
+        if !self.channels[index].is_over(&bounds) {
             return;
         }
         self.trim(index);
-        if !self.channels[index].is_over(Keep::All) {
+        if !self.channels[index].is_over(&bounds) {
             return;
         }
-        if self.channels[index].bounds.slow == SlowPolicy::Skip {
-            self.channels[index].shed(Keep::All);
+        if bounds.slow == SlowPolicy::Skip {
+            self.channels[index].shed(&bounds);
             return;
         }
         // So that looking for who fell behind is not paid per event.
-        self.channels[index].shed(Keep::ThreeQuarters);
+        self.channels[index].shed(&bounds.reduced());
         let base = self.channels[index].base;
         let followers = self.channels[index].followers().iter().copied();
         let behind: Vec<u32> = followers
@@ -272,6 +267,16 @@ impl Core {
             .collect();
         for slot in behind {
             self.disconnect(slot, CloseReason::SlowConsumer);
+        }
+    }
+
+    fn bounds(&self, index: u16) -> Bounds {
+        let settings = &self.setup.settings;
+        let of = settings.channel_at(usize::from(index));
+        Bounds {
+            events_max: of.replica_events_max(),
+            bytes_max: settings.replica_bytes,
+            slow: of.slow,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::http::HttpState;
 use super::slot::Phase;
-use crate::limits::{LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, WS_CLOSE_TIME_MAX};
+use crate::limits::{LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, TICK, WS_CLOSE_TIME_MAX};
 use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
 use crate::ring::Token;
@@ -74,11 +74,11 @@ impl Core {
             Kind::WsClose => WS_CLOSE_TIME_MAX,
             Kind::Retry => PUBLISH_RETRY_PAUSE,
         };
-        let deadline = Deadline {
-            at: self.now + after,
-            token: self.token(index),
-            mark: self.mark(index, kind),
+        let at = match kind {
+            Kind::Retry => self.now + after,
+            Kind::Head | Kind::Body | Kind::Linger | Kind::WsClose => next_tick(self.now + after),
         };
+        let deadline = Deadline { at, token: self.token(index), mark: self.mark(index, kind) };
         self.deadlines.queues[kind as usize].push_back(deadline);
     }
 
@@ -126,4 +126,11 @@ impl Core {
             _ => {}
         }
     }
+}
+
+/// Deadlines fall on ticks, so that thousands of connections that came within one are looked at
+/// in one turn and not each in a turn of its own.
+fn next_tick(at: Duration) -> Duration {
+    let tick = TICK.as_nanos() as u64;
+    Duration::from_nanos((at.as_nanos() as u64).next_multiple_of(tick))
 }

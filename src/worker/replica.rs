@@ -44,21 +44,33 @@ impl Live {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Events.
-    pub events_max: u32,
+    pub events_max: usize,
     /// Payload bytes.
     pub bytes_max: usize,
     /// What happens to slow readers.
     pub slow: SlowPolicy,
 }
 
-/// How much of its bounds a replica may fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// All of it.
-    All,
-    /// Three quarters.
-    ThreeQuarters,
+impl Bounds {
+    /// Three quarters of them.
+    pub fn reduced(self) -> Self {
+        let (events_max, bytes_max) = (self.events_max / 4 * 3, self.bytes_max / 4 * 3);
+        Self { events_max, bytes_max, ..self }
+    }
 }
+
+/// What a replica has only while something is under way: events, and those who read them with a
+/// cursor of their own. A channel at rest has neither.
+#[derive(Debug, Default)]
+struct Window {
+    ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
+    /// Ring length at which it is worth asking where the followers stand.
+    trim_at: u32,
+    followers: Vec<u32>,
+}
+
+static NO_EVENTS: VecDeque<Arc<Event>> = VecDeque::new();
 
 /// A channel as one worker knows it.
 #[derive(Debug)]
@@ -67,8 +79,8 @@ pub struct Replica {
     pub name: Arc<Roster>,
     /// Its hash under the shared hasher.
     pub hash: u64,
-    /// What it may hold.
-    pub bounds: Bounds,
+    /// Which of the worker's bounds hold.
+    pub bounds: u16,
     /// Whether the log has said `Joined` at least once: before that, events are not ours.
     pub joined: bool,
     /// Whether it stands in the worker's fan-out queue.
@@ -93,12 +105,12 @@ pub struct Replica {
     handed: u32,
     /// Turn in which a slice of this replica was last sent.
     pub sent_in_turn: u32,
-    ring: VecDeque<Arc<Event>>,
-    ring_bytes: usize,
-    trim_at: u32,
     live: Vec<Live>,
-    followers: Vec<u32>,
+    window: Option<Box<Window>>,
 }
+
+// A private channel is mostly this, on the worker's side.
+const _: () = assert!(size_of::<Replica>() <= 128);
 
 /// What a slot must be told after another one was removed from a list: it stands elsewhere now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +123,7 @@ pub struct Moved {
 
 impl Replica {
     /// A channel nobody has joined yet.
-    pub fn new(name: Arc<Roster>, hash: u64, bounds: Bounds) -> Self {
+    pub fn new(name: Arc<Roster>, hash: u64, bounds: u16) -> Self {
         Self {
             name,
             hash,
@@ -127,17 +139,14 @@ impl Replica {
             slice_from: 0,
             handed: 0,
             sent_in_turn: 0,
-            ring: VecDeque::new(),
-            ring_bytes: 0,
-            trim_at: REPLICA_TRIM_EVENTS as u32,
             live: Vec::new(),
-            followers: Vec::new(),
+            window: None,
         }
     }
 
     /// Whether nobody reads it and nobody is about to.
     pub fn is_unused(&self) -> bool {
-        self.live.is_empty() && self.followers.is_empty() && self.pending_joins == 0
+        self.live.is_empty() && self.followers().is_empty() && self.pending_joins == 0
     }
 
     /// What a join tells the log it need not send.
@@ -160,12 +169,16 @@ impl Replica {
         if after >= self.base || self.base > covered_from {
             return;
         }
-        for event in backlog.into_iter().rev().filter(|event| event.seq <= self.base) {
-            self.ring_bytes += event.data.len();
-            self.ring.push_front(event);
+        let base = std::mem::replace(&mut self.base, after);
+        if backlog.is_empty() {
+            return;
         }
-        self.base = after;
-        self.trim_at = self.trim_at.max(self.ring.len() as u32 * 2);
+        let window = self.window();
+        for event in backlog.into_iter().rev().filter(|event| event.seq <= base) {
+            window.ring_bytes += event.data.len();
+            window.ring.push_front(event);
+        }
+        window.trim_at = window.trim_at.max(window.ring.len() as u32 * 2);
     }
 
     /// Where a subscriber with this cursor stands, if the ring holds all it has missed: then it
@@ -193,24 +206,30 @@ impl Replica {
             return;
         }
         self.tail = event.seq;
-        self.ring_bytes += event.data.len();
-        self.ring.push_back(event);
+        let window = self.window();
+        window.ring_bytes += event.data.len();
+        window.ring.push_back(event);
     }
 
-    /// Payload bytes the ring holds.
-    pub fn ring_bytes(&self) -> usize {
-        self.ring_bytes
+    fn window(&mut self) -> &mut Window {
+        self.window.get_or_insert_with(|| {
+            Box::new(Window { trim_at: REPLICA_TRIM_EVENTS as u32, ..Window::default() })
+        })
     }
 
-    /// Events the ring holds.
-    pub fn ring_len(&self) -> usize {
-        self.ring.len()
+    fn close_window_if_empty(&mut self) {
+        self.window.take_if(|window| window.ring.is_empty() && window.followers.is_empty());
+    }
+
+    fn ring(&self) -> &VecDeque<Arc<Event>> {
+        self.window.as_ref().map_or(&NO_EVENTS, |window| &window.ring)
     }
 
     /// Events after the cursor, up to and including `until`.
     pub fn after(&self, cursor: u64, until: u64) -> impl Iterator<Item = &Arc<Event>> {
-        let start = self.ring.partition_point(|event| event.seq <= cursor);
-        self.ring.range(start..).take_while(move |event| event.seq <= until)
+        let ring = self.ring();
+        let start = ring.partition_point(|event| event.seq <= cursor);
+        ring.range(start..).take_while(move |event| event.seq <= until)
     }
 
     /// The oldest event kept after the cursor.
@@ -304,7 +323,7 @@ impl Replica {
     }
 
     fn last_seq(&self) -> u64 {
-        self.ring.back().map_or(self.base, |event| event.seq)
+        self.ring().back().map_or(self.base, |event| event.seq)
     }
 
     /// Where the present slice begins: live subscribers who don't have it stand here.
@@ -334,20 +353,23 @@ impl Replica {
 
     /// Slots with a cursor of their own.
     pub fn followers(&self) -> &[u32] {
-        &self.followers
+        self.window.as_ref().map_or(&[], |window| &window.followers)
     }
 
     /// Adds an explicit subscriber; tells its index.
     pub fn add_follower(&mut self, slot: u32) -> u32 {
-        self.followers.push(slot);
-        (self.followers.len() - 1) as u32
+        let followers = &mut self.window().followers;
+        followers.push(slot);
+        (followers.len() - 1) as u32
     }
 
     /// Removes the follower at this index; another one may move there.
     pub fn remove_follower(&mut self, index: u32) -> Option<Moved> {
-        self.followers.swap_remove(index as usize);
-        let moved = self.followers.get(index as usize).map(|&slot| Moved { slot, index });
-        shrink_if_sparse(&mut self.followers);
+        let followers = &mut self.window().followers;
+        followers.swap_remove(index as usize);
+        let moved = followers.get(index as usize).map(|&slot| Moved { slot, index });
+        shrink_if_sparse(followers);
+        self.close_window_if_empty();
         moved
     }
 
@@ -356,15 +378,20 @@ impl Replica {
     /// Whether it is worth asking where the followers stand.
     pub fn wants_trim(&self) -> bool {
         self.pending_joins == 0
-            && !self.ring.is_empty()
-            && (self.followers.is_empty() || self.ring.len() >= self.trim_at as usize)
+            && self.window.as_ref().is_some_and(|window| {
+                let Window { ring, followers, trim_at, .. } = &**window;
+                let worth_it = followers.is_empty() || ring.len() >= *trim_at as usize;
+                !ring.is_empty() && worth_it
+            })
     }
 
     /// Lets go of what every live subscriber and every follower (the furthest behind stands at
     /// `slowest`) has. The present slice stays: its sends may yet turn out short.
     pub fn trim(&mut self, slowest: u64) {
         self.drop_to(slowest.min(self.slice_from));
-        self.trim_at = (self.ring.len() * 2).max(REPLICA_TRIM_EVENTS) as u32;
+        if let Some(window) = &mut self.window {
+            window.trim_at = (window.ring.len() * 2).max(REPLICA_TRIM_EVENTS) as u32;
+        }
     }
 
     /// Once the last slice's sends are known to be taken, live subscribers stand at its end.
@@ -375,49 +402,49 @@ impl Replica {
     }
 
     /// Whether the ring is over its bounds with events that no live subscriber needs.
-    pub fn is_over(&self, keep: Keep) -> bool {
-        let Bounds { events_max, bytes_max, .. } = self.bounds;
-        let (events_max, bytes_max) = match keep {
-            Keep::All => (events_max as usize, bytes_max),
-            Keep::ThreeQuarters => (events_max as usize / 4 * 3, bytes_max / 4 * 3),
-        };
-        (self.ring.len() > events_max || self.ring_bytes > bytes_max)
-            && self.ring.front().is_some_and(|event| event.seq <= self.slice_from)
+    pub fn is_over(&self, bounds: &Bounds) -> bool {
+        let Bounds { events_max, bytes_max, .. } = *bounds;
+        self.window.as_ref().is_some_and(|window| {
+            let Window { ring, ring_bytes, .. } = &**window;
+            (ring.len() > events_max || *ring_bytes > bytes_max)
+                && ring.front().is_some_and(|event| event.seq <= self.slice_from)
+        })
     }
 
     /// Lets go of the oldest events until the ring is within its bounds, sparing what live
     /// subscribers need. Followers further behind have lost something: they will see it by `base`.
-    pub fn shed(&mut self, keep: Keep) {
-        while self.is_over(keep) {
+    pub fn shed(&mut self, bounds: &Bounds) {
+        while self.is_over(bounds) {
             self.drop_front();
         }
     }
 
     fn drop_to(&mut self, seq: u64) {
-        while self.ring.front().is_some_and(|event| event.seq <= seq) {
+        while self.ring().front().is_some_and(|event| event.seq <= seq) {
             self.drop_front();
         }
         self.base = self.base.max(seq);
-        if self.ring.is_empty() && self.ring.capacity() > 2 * REPLICA_TRIM_EVENTS {
-            self.ring = VecDeque::new();
-        }
+        self.close_window_if_empty();
     }
 
     fn drop_front(&mut self) {
-        if let Some(event) = self.ring.pop_front() {
+        let Some(window) = &mut self.window else { return };
+        if let Some(event) = window.ring.pop_front() {
             self.base = self.base.max(event.seq);
-            self.ring_bytes -= event.data.len();
+            window.ring_bytes -= event.data.len();
         }
     }
 
     /// Panics if the parts contradict each other.
     pub fn check_invariants(&self) {
-        assert!(self.base <= self.slice_from || self.ring.is_empty() || !self.joined);
+        assert!(self.base <= self.slice_from || self.ring().is_empty() || !self.joined);
         assert!(self.slice_from <= self.fanned_to && self.fanned_to <= self.tail);
         assert!(self.handed as usize <= self.live.len());
-        assert!(self.ring.iter().zip(self.ring.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
-        assert!(self.ring.iter().all(|event| event.seq > self.base && event.seq <= self.tail));
-        assert_eq!(self.ring_bytes, self.ring.iter().map(|event| event.data.len()).sum::<usize>());
+        let ring = self.ring();
+        assert!(ring.iter().zip(ring.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
+        assert!(ring.iter().all(|event| event.seq > self.base && event.seq <= self.tail));
+        let bytes = self.window.as_ref().map_or(0, |window| window.ring_bytes);
+        assert_eq!(bytes, ring.iter().map(|event| event.data.len()).sum::<usize>());
     }
 }
 
