@@ -87,6 +87,9 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a closing handshake may take before the connection is cut (RFC 6455 section 7.1.1).
 pub const WS_CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long a worker waits for another one's answer.
+pub const LETTER_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How often a worker with connections looks at the clock: heartbeats and deadlines are this
 /// exact.
 pub const TICK: Duration = Duration::from_millis(100);

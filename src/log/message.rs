@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::event::{Event, Publication};
 use super::roster::Roster;
+use crate::auth::Grant;
 use crate::proto::cursor::Cursor;
 use crate::ring::Token;
 
@@ -19,7 +20,8 @@ pub struct Request {
     pub body: RequestBody,
 }
 
-/// What a worker asks of the log. Every one but `Leave` is answered by exactly one notice.
+/// What a worker asks of the log. Every one but `Leave` and `Forward` is answered by exactly one
+/// notice.
 #[derive(Debug)]
 pub enum RequestBody {
     /// One connection subscribes to these channels, all at one moment of the log.
@@ -43,6 +45,14 @@ pub enum RequestBody {
         ticket: u32,
         /// In order.
         publications: Vec<Publication>,
+    },
+    /// Take this to another worker (no answer by the log; the other worker may send one back the
+    /// same way). Lost if the other worker's lane is full.
+    Forward {
+        /// To whom.
+        to: u16,
+        /// What.
+        letter: Letter,
     },
     /// `GET /channels/{channel}`.
     Describe {
@@ -74,9 +84,45 @@ pub struct LeaveChannel {
     pub subscribers: u32,
 }
 
+/// What workers tell each other, by way of the log.
+#[derive(Debug)]
+pub enum Letter {
+    /// A connection of yours showed a new token to a connection of mine.
+    Refresh {
+        /// Who sends this.
+        from: u16,
+        /// The connection that asks, at the sender.
+        asker: Token,
+        /// The connection it is for.
+        target: Token,
+        /// What the new token grants.
+        grant: Arc<Grant>,
+    },
+    /// What became of it.
+    Refreshed {
+        /// The connection that asked.
+        asker: Token,
+        /// The outcome.
+        outcome: RefreshOutcome,
+    },
+}
+
+/// What became of a new token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// The connection goes on with it.
+    Refreshed,
+    /// There is no such connection (any more).
+    NoSuchConnection,
+    /// It does not open all channels the connection has.
+    Denied,
+}
+
 /// From the log to a worker.
 #[derive(Debug)]
 pub enum Notice {
+    /// Another worker's letter.
+    Letter(Letter),
     /// A channel this worker has subscribers on got an event.
     Event(Arc<Event>),
     /// Answer to `Join`.

@@ -103,6 +103,12 @@ impl Sequencer {
                 let (outcome, unaccepted) = self.publish_all(publications, outlet);
                 outlet.send(worker, Notice::Published { token, ticket, outcome, unaccepted });
             }
+            RequestBody::Forward { to, letter } => {
+                // Who waits for an answer to it gives up by itself.
+                if to < self.workers && outlet.has_room(to) {
+                    outlet.send(to, Notice::Letter(letter));
+                }
+            }
             RequestBody::Describe { token, ticket, channel } => {
                 let description = self.describe(&channel);
                 outlet.send(worker, Notice::Described { token, ticket, description });

@@ -37,6 +37,14 @@ pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32) {
     out.extend_from_slice(b"\n\n");
 }
 
+/// Appends the event that tells a stream its connection's name, for
+/// `POST /sse/{connection}/token`. It has no `id:`, so it moves no cursor.
+pub fn write_opened(out: &mut Vec<u8>, connection: &str) {
+    out.extend_from_slice(b"event: pushline.open\ndata: {\"connection\":\"");
+    out.extend_from_slice(connection.as_bytes());
+    out.extend_from_slice(b"\"}\n\n");
+}
+
 /// Appends an event whose `data:` is the payload itself; bytes as base64.
 pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
     write_fields(out, event.id, event.event_type);

@@ -113,6 +113,11 @@ impl Core {
     /// for.
     pub(super) fn refresh_grant(&mut self, index: u32, token: &str) -> Result<(), Denied> {
         let grant = self.gate.authenticate_token(token, self.unix_s)?;
+        self.replace_grant(index, grant)
+    }
+
+    /// The same with a token that is already checked.
+    pub(super) fn replace_grant(&mut self, index: u32, grant: Arc<Grant>) -> Result<(), Denied> {
         let slot = &self.slots[index as usize];
         let live = slot.is_live().then_some(slot.replica);
         let explicit = slot.work.iter().flat_map(|work| work.subs.iter().map(|sub| sub.replica));

@@ -414,8 +414,9 @@ impl Core {
     fn send_requests(&mut self) {
         while self.at_log < LANE_ANSWERS_MAX {
             let Some(request) = self.waiting.pop_front() else { break };
+            let answered = !matches!(request.body, RequestBody::Forward { .. });
             match self.log.try_send(request) {
-                Ok(()) => self.at_log += 1,
+                Ok(()) => self.at_log += usize::from(answered),
                 Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
                     self.waiting.push_front(request);
                     return;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::core::Core;
 use super::http::HttpState;
 use super::slot::Phase;
-use crate::limits::{LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, TICK, WS_CLOSE_TIME_MAX};
+use crate::limits::{
+    LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, TICK, WS_CLOSE_TIME_MAX,
+};
 use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
 use crate::ring::Token;
@@ -24,11 +26,14 @@ pub(super) enum Kind {
     Linger,
     /// The closing handshake must be over.
     WsClose,
+    /// Another worker must have answered.
+    Letter,
     /// A publisher's refused lines are to be tried again.
     Retry,
 }
 
-const KINDS: [Kind; 5] = [Kind::Head, Kind::Body, Kind::Linger, Kind::WsClose, Kind::Retry];
+const KINDS: [Kind; 6] =
+    [Kind::Head, Kind::Body, Kind::Linger, Kind::WsClose, Kind::Letter, Kind::Retry];
 
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
@@ -72,11 +77,12 @@ impl Core {
             Kind::Body => self.setup.settings.body_time,
             Kind::Linger => LINGER_TIME_MAX,
             Kind::WsClose => WS_CLOSE_TIME_MAX,
+            Kind::Letter => LETTER_TIME_MAX,
             Kind::Retry => PUBLISH_RETRY_PAUSE,
         };
         let at = match kind {
             Kind::Retry => self.now + after,
-            Kind::Head | Kind::Body | Kind::Linger | Kind::WsClose => next_tick(self.now + after),
+            _ => next_tick(self.now + after),
         };
         let deadline = Deadline { at, token: self.token(index), mark: self.mark(index, kind) };
         self.deadlines.queues[kind as usize].push_back(deadline);
@@ -86,7 +92,7 @@ impl Core {
     fn mark(&self, index: u32, kind: Kind) -> u32 {
         let work = self.slots[index as usize].work.as_ref();
         match kind {
-            Kind::Head => self.slots[index as usize].requests,
+            Kind::Head | Kind::Letter => self.slots[index as usize].requests,
             Kind::Body => work.map_or(0, |work| work.progress),
             Kind::Linger | Kind::WsClose | Kind::Retry => 0,
         }
@@ -121,6 +127,9 @@ impl Core {
             }
             (Kind::Linger, Phase::Lingering, _) => self.close(index, CloseReason::Answered),
             (Kind::WsClose, Phase::WsClosing, _) => self.close(index, CloseReason::CloseTimeout),
+            (Kind::Letter, Phase::Http, Some(HttpState::Waiting)) if same => {
+                self.letter_lost(index);
+            }
             (Kind::Retry, Phase::Http, Some(HttpState::Lines(_))) => self.retry_lines(index),
             // The deadline was kept.
             _ => {}

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::publish::{Body, Lines};
 use super::route::{Route, route};
 use super::slot::{Flags, Phase};
+use crate::auth::Access;
 use crate::limits::{CARRY_BYTES_MAX, OUT_BYTES_MAX};
 use crate::proto::http::body::{BodyDecoder, BodyError};
 use crate::proto::http::head::{self, Framing, HeadError, HeadScan, Method, Parsed, Request};
@@ -285,7 +286,12 @@ impl Core {
                 let message = "a method unknown here";
                 self.error(index, Status::NotImplemented, "not_implemented", message);
             }
-            Route::NotFound | Route::RefreshToken(_) | Route::Publish(_) | Route::PublishLines => {
+            Route::RefreshToken(target) => {
+                if self.admit_request(index, request, Access::Http, None) {
+                    self.refresh_token(index, target);
+                }
+            }
+            Route::NotFound | Route::Publish(_) | Route::PublishLines => {
                 self.error(index, Status::NotFound, "not_found", "no such path");
             }
         }

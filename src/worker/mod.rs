@@ -15,6 +15,7 @@ mod notice;
 pub mod order;
 pub mod pending;
 pub mod publish;
+pub mod refresh;
 pub mod replica;
 pub mod route;
 pub mod slot;

@@ -17,6 +17,7 @@ impl Core {
     pub fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Event(event) => self.event(event),
+            Notice::Letter(letter) => self.letter(letter),
             Notice::Joined { ticket, head_seq, channels, .. } => {
                 if let Pending::Join(join) = self.answered(ticket) {
                     self.joined(join, head_seq, channels);

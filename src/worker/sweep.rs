@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Accept, Core};
 use super::slot::{Flags, Phase};
 use crate::limits::TICK;
 use crate::proto::sse;
@@ -57,6 +57,10 @@ impl Core {
     pub(super) fn sweep(&mut self) {
         if self.sweep.next(self.open).is_none_or(|at| at > self.now) {
             return;
+        }
+        // A table that was full may have room by now for reasons of the kernel's own.
+        if self.accept == Accept::Full {
+            self.accept = Accept::Wanted;
         }
         let slots = self.slots.len();
         let mut beats = Beats::default();

@@ -1,0 +1,155 @@
+//! A new token for a running SSE stream: it has no way back, so the token comes by a POST, and the
+//! connection it is for may live on another worker. The letter goes there by way of the log.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::deadline::Kind as Deadline;
+use super::http::{Content, HttpState};
+use super::slot::Phase;
+use crate::auth::Grant;
+use crate::log::message::{Letter, RefreshOutcome, RequestBody};
+use crate::proto::http::response::Status;
+use crate::ring::Token;
+
+/// A connection's name outside its worker: in streams, logs and the operator's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId {
+    /// Which worker owns it.
+    pub worker: u16,
+    /// Which connection of that worker.
+    pub token: Token,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.worker, self.token.slot, self.token.generation)
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split('-').map(|part| part.parse::<u32>().map_err(|_| ()));
+        let mut part = || parts.next().ok_or(())?;
+        let worker = u16::try_from(part()?).map_err(|_| ())?;
+        let token = Token { slot: part()?, generation: part()? };
+        if parts.next().is_some() { Err(()) } else { Ok(Self { worker, token }) }
+    }
+}
+
+impl Core {
+    /// The connection's name.
+    pub(super) fn connection_id(&self, index: u32) -> ConnectionId {
+        ConnectionId { worker: self.setup.worker, token: self.token(index) }
+    }
+
+    /// `POST /sse/{connection}/token`, with the new token where a request has its token.
+    pub(super) fn refresh_token(&mut self, index: u32, target: &str) {
+        let Ok(target) = target.parse::<ConnectionId>() else {
+            return self.answer_refresh(index, RefreshOutcome::NoSuchConnection);
+        };
+        let Some(grant) = self.slots[index as usize].grant.clone() else {
+            let message = "the server is open: there is nothing to refresh";
+            return self.error(index, Status::BadRequest, "open", message);
+        };
+        if target.worker == self.setup.worker {
+            let outcome = self.take_grant(target.token, &grant);
+            return self.answer_refresh(index, outcome);
+        }
+        let letter = Letter::Refresh {
+            from: self.setup.worker,
+            asker: self.token(index),
+            target: target.token,
+            grant,
+        };
+        let work = self.work(index);
+        work.http = HttpState::Waiting;
+        work.outstanding += 1;
+        self.set_deadline(index, Deadline::Letter);
+        self.forward(target.worker, letter);
+    }
+
+    fn forward(&mut self, to: u16, letter: Letter) {
+        self.ask(RequestBody::Forward { to, letter });
+    }
+
+    /// Another worker wrote.
+    pub(super) fn letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Refresh { from, asker, target, grant } => {
+                let outcome = self.take_grant(target, &grant);
+                self.forward(from, Letter::Refreshed { asker, outcome });
+            }
+            Letter::Refreshed { asker, outcome } => {
+                if self.is_current(asker) && self.is_waiting(asker.slot) {
+                    self.work(asker.slot).outstanding -= 1;
+                    self.answer_refresh(asker.slot, outcome);
+                    self.take_carry(asker.slot);
+                }
+            }
+        }
+    }
+
+    fn is_waiting(&self, index: u32) -> bool {
+        let work = self.slots[index as usize].work.as_ref();
+        work.is_some_and(|work| matches!(work.http, HttpState::Waiting) && work.outstanding > 0)
+    }
+
+    /// No answer came: the other worker is gone or overwhelmed.
+    pub(super) fn letter_lost(&mut self, index: u32) {
+        if self.is_waiting(index) {
+            self.work(index).outstanding -= 1;
+            let message = "the connection's worker did not answer";
+            self.error(index, Status::ServiceUnavailable, "busy", message);
+            self.take_carry(index);
+        }
+    }
+
+    fn take_grant(&mut self, target: Token, grant: &Arc<Grant>) -> RefreshOutcome {
+        let there = self.is_current(target)
+            && matches!(self.slots[target.slot as usize].phase, Phase::Sse | Phase::Ws);
+        if !there {
+            return RefreshOutcome::NoSuchConnection;
+        }
+        match self.replace_grant(target.slot, grant.clone()) {
+            Ok(()) => RefreshOutcome::Refreshed,
+            Err(_) => RefreshOutcome::Denied,
+        }
+    }
+
+    fn answer_refresh(&mut self, index: u32, outcome: RefreshOutcome) {
+        match outcome {
+            RefreshOutcome::Refreshed => {
+                let content = Content { content_type: "", bytes: b"" };
+                self.respond(index, Status::NoContent, &content, &[]);
+            }
+            RefreshOutcome::NoSuchConnection => {
+                let message = "no such connection: it may have ended";
+                self.error(index, Status::NotFound, "connection", message);
+            }
+            RefreshOutcome::Denied => {
+                let message = "the token does not open all channels of the connection";
+                self.error(index, Status::Forbidden, "subscribe_denied", message);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_id_survives_the_round_trip_and_nothing_else_parses() {
+        let token = Token { slot: 7, generation: u32::MAX };
+        let id = ConnectionId { worker: 3, token };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "1", "1-2", "1-2-3-4", "x-2-3", "70000-1-1", "1-2-4294967296", "1--2"] {
+            assert_eq!(text.parse::<ConnectionId>(), Err(()), "{text}");
+        }
+    }
+}
