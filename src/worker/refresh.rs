@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use subtle::ConstantTimeEq;
+
 use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::{Content, HttpState};
@@ -47,9 +49,24 @@ impl Core {
         ConnectionId { worker: self.setup.worker, token: self.token(index) }
     }
 
+    /// What a stream is told to be refreshed by: its name, and a keyed hash that nobody can guess
+    /// from other names.
+    pub(super) fn refresh_name(&self, index: u32) -> String {
+        let id = self.connection_id(index).to_string();
+        let proof = self.setup.hasher.channel(&id);
+        format!("{id}-{proof:016x}")
+    }
+
+    fn refresh_target(&self, name: &str) -> Option<ConnectionId> {
+        let (id, proof) = name.rsplit_once('-')?;
+        let expected = format!("{:016x}", self.setup.hasher.channel(id));
+        let proven: bool = expected.as_bytes().ct_eq(proof.as_bytes()).into();
+        id.parse().ok().filter(|_| proven)
+    }
+
     /// `POST /sse/{connection}/token`, with the new token where a request has its token.
     pub(super) fn refresh_token(&mut self, index: u32, target: &str) {
-        let Ok(target) = target.parse::<ConnectionId>() else {
+        let Some(target) = self.refresh_target(target) else {
             return self.answer_refresh(index, RefreshOutcome::NoSuchConnection);
         };
         let Some(grant) = self.slots[index as usize].grant.clone() else {

@@ -346,14 +346,14 @@ impl Core {
         let retry_ms = self.jittered_retry_ms();
         // Only who has a token needs a name to refresh it by.
         let guarded = self.slots[index as usize].grant.is_some();
-        let opened = guarded.then(|| self.connection_id(index));
+        let opened = guarded.then(|| self.refresh_name(index));
         let work = self.work(index);
         let phase = match then {
             AfterJoin::OpenSse { cors } => {
                 sse::write_head(&mut work.out, cors);
                 sse::write_preamble(&mut work.out, retry_ms);
                 if let Some(id) = opened {
-                    sse::write_opened(&mut work.out, &id.to_string());
+                    sse::write_opened(&mut work.out, &id);
                 }
                 Phase::Sse
             }
