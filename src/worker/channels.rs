@@ -10,7 +10,7 @@ use super::core::Core;
 use super::replica::{Bounds, Keep, Live, Moved, Replica};
 use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
-use crate::config::SlowPolicy;
+use crate::config::{Settings, SlowPolicy};
 use crate::log::message::LeaveChannel;
 use crate::reason::CloseReason;
 
@@ -63,6 +63,11 @@ impl Channels {
         self.replicas.is_empty()
     }
 
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
+        self.replicas.iter_mut().map(|(_, replica)| replica)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().map(|(_, replica)| replica)
@@ -83,20 +88,34 @@ impl IndexMut<u32> for Channels {
     }
 }
 
+impl Bounds {
+    fn of(channel: &str, settings: &Settings) -> Self {
+        let of = settings.channel(channel);
+        Self {
+            events_max: of.replica_events_max() as u32,
+            bytes_max: settings.replica_bytes,
+            slow: of.slow,
+        }
+    }
+}
+
 impl Core {
+    /// From now on these hold. A replica that is now too large shrinks with its next event.
+    pub(super) fn apply_settings(&mut self, settings: Arc<Settings>) {
+        for replica in self.channels.iter_mut() {
+            replica.bounds = Bounds::of(&replica.name, &settings);
+        }
+        self.sweep.set_period(settings.heartbeat);
+        self.setup.settings = settings;
+    }
+
     /// The replica of this name, made if there is none.
     pub(super) fn find_or_make_replica(&mut self, name: &str) -> u32 {
         let hash = self.setup.hasher.channel(name);
         if let Some(index) = self.channels.find(name, hash) {
             return index;
         }
-        let settings = &self.setup.settings;
-        let of = settings.channel(name);
-        let bounds = Bounds {
-            events_max: of.replica_events_max() as u32,
-            bytes_max: settings.replica_bytes,
-            slow: of.slow,
-        };
+        let bounds = Bounds::of(name, &self.setup.settings);
         self.channels.insert(Replica::new(Arc::from(name), hash, bounds))
     }
 
