@@ -92,6 +92,50 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config::{self, KEYS};
+
+    /// Every option, with and without `serve`, in both spellings.
+    #[test]
+    fn every_key_can_be_set_by_its_option() {
+        for key in KEYS {
+            let text = match key.value {
+                "ADDRESS" => "127.0.0.1:9",
+                "LEVEL" => "debug",
+                "N" | "N|auto" | "LIST|auto|none" => "7",
+                "SIZE" | "SIZE|auto" => "2MiB",
+                "TIME" => "33s",
+                "true|false" => "true",
+                words => words.split('|').nth(1).expect("two words"),
+            };
+            assert_ne!(key.default_text(), text, "{}", key.name);
+            let option = format!("--{}={text}", key.flag());
+            let spellings = match (key.is_switch(), option.split_once('=')) {
+                (true, Some((name, _))) => [vec![name], vec![&*option]],
+                (_, Some((name, value))) => [vec![name, value], vec![&*option]],
+                (_, None) => unreachable!("it was put in above"),
+            };
+            for spelling in spellings {
+                for command in [vec!["pushline"], vec!["pushline", "serve"]] {
+                    let cli = Cli::try_parse_from(command.iter().chain(&spelling)).expect(&option);
+                    let args = match cli.command {
+                        Some(Command::Serve(args)) => args,
+                        _ => cli.serve,
+                    };
+                    let config = config::load(&args.into_sources(&|_| None), &|_| None);
+                    let settings = config.expect("good settings").settings;
+                    assert_eq!(key.show(&settings), text, "{option}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_option_does_not_take_is_a_usage_error_that_says_what_it_takes() {
+        let cli = Cli::try_parse_from(["pushline", "--heartbeat", "25"]).expect_err("no unit");
+        assert_eq!(cli.exit_code(), 2);
+        let told = cli.to_string();
+        assert!(told.contains("--heartbeat") && told.contains("a time from 1s to 1h"), "{told}");
+    }
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

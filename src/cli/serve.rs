@@ -60,7 +60,11 @@ fn run(mut server: Server, sources: &Sources, logging: &Logging, asked: &Asked) 
             recv(asked.reload) -> _ => match reload(&mut server, sources) {
                 Ok(reloaded) => {
                     logging.set_level(server.settings().log_lines.level);
-                    info!("reloaded: {reloaded}");
+                    if reloaded.needs_restart.is_empty() {
+                        info!("reloaded: {reloaded}");
+                    } else {
+                        warn!("reloaded: {reloaded}");
+                    }
                 }
                 Err(message) => warn!("not reloaded, nothing has changed: {message}"),
             },

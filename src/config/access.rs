@@ -64,7 +64,8 @@ pub(super) static AUTH_KEYS: &[AuthKey] = &[
         kind: Kind::Toml,
         default: Some("[]"),
         example: "[{ env = \"PUSHLINE_SECRET\" }]",
-        help: "Shared secrets for HS256, HS384 and HS512: each from a file or env, with a kid or not.",
+        help: "Shared secrets for HS256, HS384 and HS512: each from a file or env, with a kid or \
+               not.",
     },
     AuthKey {
         name: "public_keys",
@@ -140,7 +141,8 @@ pub(super) static AUTH_KEYS: &[AuthKey] = &[
         name: "publish_keys",
         kind: Kind::Toml,
         default: Some("[]"),
-        example: "[{ name = \"billing\", file = \"/etc/pushline/billing.key\", publish = [\"invoice:*\"] }]",
+        example: "[{ name = \"billing\", file = \"/etc/pushline/billing.key\", publish = \
+               [\"invoice:*\"] }]",
         help: "Keys for backends that publish: each from a file or env, for all channels or these.",
     },
     AuthKey {

@@ -68,7 +68,8 @@ pub static KEYS: &[Key] = &[
         value: "hash|cpu",
         group: Group::Workers,
         change: Change::Restart,
-        help: "How new connections are spread over workers: hash (evenly, by address) or cpu (to the worker of the core that took the packet).",
+        help: "How new connections are spread over workers: hash (evenly, by address) or cpu (to \
+               the worker of the core that took the packet).",
         field: Field::Server {
             put: |s, t| set(&mut s.steer, word(t, STEER)),
             show: |s| show_word(s.steer, STEER),
@@ -92,7 +93,8 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Connections,
         change: Change::Reload,
-        help: "Connections of one client address at most; 0: no limit. Leave it off behind a proxy.",
+        help: "Connections of one client address at most; 0: no limit. Leave it off behind a proxy.\
+               Connections of one client address at most; 0: no limit. Leave it off behind a proxy.",
         field: Field::Server {
             put: |s, t| set(&mut s.address_connections_max, rate(t)),
             show: |s| show_rate(s.address_connections_max),
@@ -147,7 +149,8 @@ pub static KEYS: &[Key] = &[
         value: "TIME",
         group: Group::Times,
         change: Change::Reload,
-        help: "How often an idle stream hears from the server. Keep it below the idle time of proxies on the way.",
+        help: "How often an idle stream hears from the server. Keep it below the idle time of \
+               proxies on the way.",
         field: Field::Server {
             put: |s, t| set(&mut s.heartbeat, duration(t, SECOND..=HOUR)),
             show: |s| show_duration(s.heartbeat),
@@ -213,7 +216,8 @@ pub static KEYS: &[Key] = &[
         value: "TIME",
         group: Group::Times,
         change: Change::Reload,
-        help: "How long draining may take after SIGTERM. Give the service manager some seconds more.",
+        help: "How long draining may take after SIGTERM. Give the service manager some seconds \
+               more.",
         field: Field::Server {
             put: |s, t| set(&mut s.drain_time, duration(t, Duration::ZERO..=HOUR)),
             show: |s| show_duration(s.drain_time),
@@ -246,7 +250,8 @@ pub static KEYS: &[Key] = &[
         value: "skip|disconnect",
         group: Group::Channels,
         change: Change::Reload,
-        help: "What happens to readers slower than the channel: skip (told of the gap) or disconnect (to come back and resume).",
+        help: "What happens to readers slower than the channel: skip (told of the gap) or \
+               disconnect (to come back and resume).",
         field: Field::Channel {
             put: |c, t| set(&mut c.slow, word(t, SLOW)),
             show: |c| show_word(c.slow, SLOW),
@@ -312,7 +317,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory a worker holds for the slow readers of one channel; never less than an event.",
+        help: "Memory a worker holds for the slow readers of one channel; never less than an event.\
+               Memory a worker holds for the slow readers of one channel; never less than an event.",
         field: Field::Server {
             put: |s, t| set(&mut s.replica_bytes, size(t, 64 * KIB..=16 * GIB)),
             show: |s| show_size(s.replica_bytes as u64),

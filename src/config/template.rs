@@ -18,7 +18,7 @@ pub fn template() -> String {
     for key in KEYS {
         if group != Some(key.group) {
             group = Some(key.group);
-            let _ = write!(out, "# --- {} ---\n", key.group.title());
+            let _ = writeln!(out, "# --- {} ---", key.group.title());
         }
         let restart = if key.change == Change::Restart { " (restart)" } else { "" };
         comment(&mut out, &format!("{}{restart}", key.help));
