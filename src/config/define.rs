@@ -93,8 +93,7 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Connections,
         change: Change::Reload,
-        help: "Connections of one client address at most; 0: no limit. Leave it off behind a proxy.\
-               Connections of one client address at most; 0: no limit. Leave it off behind a proxy.",
+        help: "Connections of one client address at most; 0: no limit. Not for use behind a proxy.",
         field: Field::Server {
             put: |s, t| set(&mut s.address_connections_max, rate(t)),
             show: |s| show_rate(s.address_connections_max),
@@ -317,8 +316,7 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory a worker holds for the slow readers of one channel; never less than an event.\
-               Memory a worker holds for the slow readers of one channel; never less than an event.",
+        help: "Memory a worker holds for the slow readers of one channel; at least one event.",
         field: Field::Server {
             put: |s, t| set(&mut s.replica_bytes, size(t, 64 * KIB..=16 * GIB)),
             show: |s| show_size(s.replica_bytes as u64),
