@@ -3,6 +3,7 @@
 mod admin;
 mod error;
 mod log_thread;
+mod reload;
 mod threads;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 pub use self::error::ServerError;
 use self::log_thread::{LogOrder, LogThread};
+pub use self::reload::Reloaded;
 use self::threads::{Listeners, Placement, WorkerPlan};
 use crate::auth::Gate;
 use crate::config::Settings;
@@ -32,23 +34,33 @@ use crate::worker::order::Order;
 #[derive(Debug)]
 pub struct Census {
     open: AtomicU64,
-    max: u64,
+    max: AtomicU64,
 }
 
 impl Census {
     /// Nobody is here.
     pub fn new(max: u64) -> Self {
-        Self { open: AtomicU64::new(0), max }
+        Self { open: AtomicU64::new(0), max: AtomicU64::new(max) }
     }
 
     /// Counts one more; whether there is room for it.
     pub fn enter(&self) -> bool {
-        self.open.fetch_add(1, Ordering::Relaxed) < self.max
+        self.open.fetch_add(1, Ordering::Relaxed) < self.max()
     }
 
     /// Counts one less.
     pub fn leave(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many there may be.
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// From now on there may be this many; those that are here stay.
+    pub fn limit(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// How many there are.
@@ -60,7 +72,7 @@ impl Census {
 /// What all threads know.
 #[derive(Debug)]
 pub struct Shared {
-    /// The operator's choices.
+    /// The operator's choices at start.
     pub settings: Arc<Settings>,
     /// The log's epoch.
     pub epoch: Epoch,
@@ -81,6 +93,8 @@ pub struct Server {
     ends: MainEnds,
     bell: UringBell,
     shared: Arc<Shared>,
+    /// The operator's choices as of the last reload.
+    settings: Arc<Settings>,
     workers: Vec<JoinHandle<std::io::Result<()>>>,
     log: JoinHandle<()>,
     log_orders: crossbeam_channel::Sender<LogOrder>,
@@ -100,9 +114,7 @@ impl Server {
     /// # Errors
     /// What is missing, what was found, and how to cure it.
     pub fn start(settings: Settings, gate: Gate) -> Result<Self, ServerError> {
-        if gate.is_open() && !settings.open && !settings.listen.ip().is_loopback() {
-            return Err(ServerError::OpenToTheWorld { listen: settings.listen });
-        }
+        refuse_open_to_the_world(&settings, &gate)?;
         let kernel = uring::probe()?;
         let slots = uring::slots_max()?;
         let placement = Placement::of(&settings)?;
@@ -140,6 +152,7 @@ impl Server {
             slots,
             ends: main_ends,
             bell: bell(&started.bells)?,
+            settings: shared.settings.clone(),
             shared,
             workers: started.handles,
             log,
@@ -158,6 +171,16 @@ impl Server {
         self.admin
     }
 
+    /// How many workers there are.
+    pub fn workers(&self) -> u16 {
+        self.placement.workers()
+    }
+
+    /// The cores they run on, as in the banner.
+    pub fn cores(&self) -> String {
+        self.placement.to_string()
+    }
+
     /// What the threads share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
@@ -166,8 +189,7 @@ impl Server {
     /// What is printed at start: where, how many, and one line to try.
     pub fn banner(&self) -> String {
         let workers = self.placement.workers();
-        let capacity = self.shared.census.max;
-        let room = u64::from(self.slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
+        let (capacity, room) = (self.shared.census.max(), self.room());
         let bound = match capacity < room {
             true => "by --max-connections".to_owned(),
             false => format!(
@@ -188,15 +210,14 @@ impl Server {
         )
     }
 
-    /// New rules of access for all workers.
-    pub fn apply_gate(&mut self, gate: Gate) {
-        let gate = Arc::new(gate);
-        self.order_all(|| Order::Gate(gate.clone()));
+    /// Connections that the rings have descriptors for.
+    fn room(&self) -> u64 {
+        u64::from(self.slots.saturating_sub(SLOTS_RESERVED)) * u64::from(self.placement.workers())
     }
 
     /// Lets connections go over the drain time, then ends all threads. `cut` ends the waiting.
     pub fn drain(mut self, cut: &Receiver<()>) -> Ended {
-        let deadline = Instant::now() + self.shared.settings.drain_time;
+        let deadline = Instant::now() + self.settings.drain_time;
         self.admin_server.note_draining();
         self.order_all(|| Order::Drain);
         while Instant::now() < deadline && self.workers.iter().any(|worker| !worker.is_finished()) {
@@ -235,6 +256,14 @@ impl Server {
         }
         self.bell.flush();
     }
+}
+
+/// Without keys everyone may do everything: only on loopback, unless the operator wants it so.
+fn refuse_open_to_the_world(settings: &Settings, gate: &Gate) -> Result<(), ServerError> {
+    if gate.is_open() && !settings.open && !settings.listen.ip().is_loopback() {
+        return Err(ServerError::OpenToTheWorld { listen: settings.listen });
+    }
+    Ok(())
 }
 
 fn bell(targets: &[uring::BellTarget]) -> Result<UringBell, ServerError> {

@@ -10,7 +10,7 @@ use super::core::Core;
 use super::replica::{Bounds, Live, Moved, Replica};
 use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
-use crate::config::SlowPolicy;
+use crate::config::{Settings, SlowPolicy};
 use crate::log::Roster;
 use crate::log::message::LeaveChannel;
 use crate::reason::CloseReason;
@@ -64,6 +64,11 @@ impl Channels {
         self.replicas.is_empty()
     }
 
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
+        self.replicas.iter_mut().map(|(_, replica)| replica)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().map(|(_, replica)| replica)
@@ -85,6 +90,15 @@ impl IndexMut<u32> for Channels {
 }
 
 impl Core {
+    /// From now on these hold. A replica that is now too large shrinks with its next event.
+    pub(super) fn apply_settings(&mut self, settings: Arc<Settings>) {
+        for replica in self.channels.iter_mut() {
+            replica.bounds = settings.channel_index(&replica.name) as u16;
+        }
+        self.sweep.set_period(settings.heartbeat);
+        self.setup.settings = settings;
+    }
+
     /// The replica of this name, made if there is none.
     pub(super) fn find_or_make_replica(&mut self, name: &str) -> u32 {
         let hash = self.setup.hasher.channel(name);

@@ -126,6 +126,7 @@ impl Core {
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
             Order::Gate(gate) => self.gate = gate,
+            Order::Settings(settings) => self.apply_settings(settings),
         }
     }
 }

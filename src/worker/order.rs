@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Gate;
+use crate::config::Settings;
 
 /// An order.
 #[derive(Debug)]
@@ -13,4 +14,6 @@ pub enum Order {
     Stop,
     /// New rules of access.
     Gate(Arc<Gate>),
+    /// New settings; those that need a restart are as before.
+    Settings(Arc<Settings>),
 }

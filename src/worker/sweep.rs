@@ -35,6 +35,12 @@ impl Sweep {
         Self { period, moved_at: Duration::ZERO, hand: 0, owed_ns: 0 }
     }
 
+    /// From now on the hand goes round once in this time.
+    pub fn set_period(&mut self, period: Duration) {
+        self.period = period;
+        self.owed_ns = 0;
+    }
+
     /// When the hand wants to move; not at all while nobody is connected.
     pub fn next(&self, open: u32) -> Option<Duration> {
         let tick = TICK.min(self.period / 4).max(Duration::from_millis(1));

@@ -1,4 +1,19 @@
 //! The operator's choices.
+//!
+//! [`Settings`] is what the server runs by. [`keys`] defines every key once: its name, its bounds,
+//! its help, and whether it can change while the server runs. The file's schema, the environment
+//! variables, the options of the command line and `pushline config default` are all made from it.
+//! An option wins over the environment, that over the file, and that over the default.
+
+mod access;
+mod define;
+mod error;
+mod file;
+pub mod keys;
+mod load;
+mod suggest;
+mod template;
+pub mod units;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -6,6 +21,11 @@ use std::time::Duration;
 use crate::limits::REPLICA_EVENTS_MIN;
 use crate::log::policy::{LogSettings, Policies, Policy};
 use crate::proto::name::Pattern;
+
+pub use error::{ConfigError, ConfigErrors, Fault, Place};
+pub use keys::{Change, KEYS, Key};
+pub use load::{Config, Sources, check_text, load, misspelt_variables};
+pub use template::template;
 
 /// What happens to a reader that is slower than its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +58,53 @@ impl ChannelSettings {
     }
 }
 
+/// How the kernel spreads new connections over the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steer {
+    /// By a hash of both addresses: evenly.
+    #[default]
+    Hash,
+    /// To the worker of the core that took the packet.
+    Cpu,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least serious lines that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What needs somebody to act.
+    Error,
+    /// And what may.
+    Warn,
+    /// And what happens seldom: start, reload, drain.
+    #[default]
+    Info,
+    /// And each connection.
+    Debug,
+    /// And each step.
+    Trace,
+}
+
+/// What is written about the server's doings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogLines {
+    /// How.
+    pub format: LogFormat,
+    /// How much.
+    pub level: LogLevel,
+    /// Whether each request has a line.
+    pub access: bool,
+}
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -61,6 +128,14 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Connections at most; none: what descriptors allow.
     pub connections_max: Option<u64>,
+    /// Connections of one client address; none: no limit.
+    pub address_connections_max: Option<u32>,
+    /// New connections a second and worker; none: no limit.
+    pub accept_rate: Option<u32>,
+    /// Events a second one connection may publish; none: no limit.
+    pub connection_publish_rate: Option<u32>,
+    /// How new connections are spread.
+    pub steer: Steer,
     /// Payload bytes of one event.
     pub event_bytes_max: usize,
     /// Fragments of one WebSocket message.
@@ -86,6 +161,8 @@ pub struct Settings {
     pub dead_time: Duration,
     /// Whether to listen beyond loopback without keys.
     pub open: bool,
+    /// What is written about it all.
+    pub log_lines: LogLines,
 }
 
 impl Default for Settings {
@@ -106,6 +183,10 @@ impl Default for Settings {
             replica_bytes: 8 << 20,
             heartbeat: Duration::from_secs(25),
             connections_max: None,
+            address_connections_max: None,
+            accept_rate: None,
+            connection_publish_rate: None,
+            steer: Steer::Hash,
             event_bytes_max: 64 << 10,
             fragments_max: 1024,
             connection_channels_max: 128,
@@ -118,6 +199,7 @@ impl Default for Settings {
             drain_time: Duration::from_secs(20),
             dead_time: Duration::from_secs(30),
             open: false,
+            log_lines: LogLines::default(),
         }
     }
 }
@@ -148,8 +230,8 @@ impl Settings {
         };
         let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
         let default = policy(&self.channel_default);
-        let policies = Policies::new(rules.collect(), default.clone())
-            .unwrap_or_else(|_| Policies::uniform(default));
+        let policies =
+            Policies::new(rules.collect(), default).unwrap_or_else(|_| Policies::uniform(default));
         LogSettings {
             history_bytes_max: self.history_bytes,
             channels_max: self.channels_max,

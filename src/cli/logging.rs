@@ -1,0 +1,45 @@
+//! Where log lines go: to standard error, as text for people or as JSON.
+
+use std::io::{self, IsTerminal};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::config::{LogFormat, LogLevel, LogLines};
+
+/// Holds on to what a reload can change.
+pub(super) struct Logging(reload::Handle<LevelFilter, Registry>);
+
+impl Logging {
+    /// Begins to write lines.
+    pub fn start(lines: &LogLines) -> Self {
+        let (filter, handle) = reload::Layer::new(filter(lines.level));
+        let format = fmt::layer().with_writer(io::stderr).with_target(false);
+        let format = match lines.format {
+            LogFormat::Text => format.with_ansi(io::stderr().is_terminal()).boxed(),
+            LogFormat::Json => format.json().flatten_event(true).with_ansi(false).boxed(),
+        };
+        // An embedding program, or an earlier call, may have taken the lines already: then they
+        // are its business.
+        let _ = tracing_subscriber::registry().with(filter).with(format).try_init();
+        Self(handle)
+    }
+
+    /// From now on this much is written.
+    pub fn set_level(&self, level: LogLevel) {
+        // Fails only when nobody takes the lines any more.
+        let _ = self.0.modify(|current| *current = filter(level));
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}

@@ -1,0 +1,144 @@
+//! The command line: arguments in, exit code out. 0: done; 1: it failed, and one message on
+//! standard error says why; 2: the arguments were wrong.
+
+mod logging;
+mod options;
+mod serve;
+mod tools;
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::options::ServeArgs;
+use self::tools::{CompletionsArgs, ConfigCommand};
+use crate::auth::cli::TokenArgs;
+use crate::doctor::DoctorArgs;
+use crate::load;
+
+/// Pushline: a push server for SSE and WebSocket on io_uring.
+#[derive(Debug, Parser)]
+#[command(name = "pushline", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default).
+    Serve(ServeArgs),
+    /// Check or print a configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Find out whether this host can hold that many connections, and what to change if not.
+    Doctor(DoctorArgs),
+    Token(TokenArgs),
+    /// Measure a push server.
+    Bench(Box<load::BenchArgs>),
+    #[command(name = load::CLIENT_COMMAND, hide = true)]
+    BenchClient,
+    /// Print the completions of a shell.
+    Completions(CompletionsArgs),
+    /// Print the man page.
+    Man,
+}
+
+/// Runs the program; answers its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let outcome = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::serve(args).map(|()| ExitCode::SUCCESS),
+        Command::Config(command) => tools::config(command),
+        Command::Doctor(args) => tools::doctor(&args),
+        Command::Token(args) => tools::token(&args),
+        Command::Bench(args) => tools::bench(*args),
+        Command::BenchClient => tools::bench_client(),
+        Command::Completions(args) => tools::completions(&args),
+        Command::Man => tools::man(),
+    };
+    outcome.unwrap_or_else(|message| {
+        eprintln!("pushline: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+/// An environment variable, if it is set and text.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+fn say(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("output: {error}")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::{self, KEYS};
+
+    /// Every option, with and without `serve`, in both spellings.
+    #[test]
+    fn every_key_can_be_set_by_its_option() {
+        for key in KEYS {
+            let text = match key.value {
+                "ADDRESS" => "127.0.0.1:9",
+                "LEVEL" => "debug",
+                "N" | "N|auto" | "LIST|auto|none" => "7",
+                "SIZE" | "SIZE|auto" => "2MiB",
+                "TIME" => "33s",
+                "true|false" => "true",
+                words => words.split('|').nth(1).expect("two words"),
+            };
+            assert_ne!(key.default_text(), text, "{}", key.name);
+            let option = format!("--{}={text}", key.flag());
+            let spellings = match (key.is_switch(), option.split_once('=')) {
+                (true, Some((name, _))) => [vec![name], vec![&*option]],
+                (_, Some((name, value))) => [vec![name, value], vec![&*option]],
+                (_, None) => unreachable!("it was put in above"),
+            };
+            for spelling in spellings {
+                for command in [vec!["pushline"], vec!["pushline", "serve"]] {
+                    let cli = Cli::try_parse_from(command.iter().chain(&spelling)).expect(&option);
+                    let args = match cli.command {
+                        Some(Command::Serve(args)) => args,
+                        _ => cli.serve,
+                    };
+                    let config = config::load(&args.into_sources(&|_| None), &|_| None);
+                    let settings = config.expect("good settings").settings;
+                    assert_eq!(key.show(&settings), text, "{option}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_option_does_not_take_is_a_usage_error_that_says_what_it_takes() {
+        let cli = Cli::try_parse_from(["pushline", "--heartbeat", "25"]).expect_err("no unit");
+        assert_eq!(cli.exit_code(), 2);
+        let told = cli.to_string();
+        assert!(told.contains("--heartbeat") && told.contains("a time from 1s to 1h"), "{told}");
+    }
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

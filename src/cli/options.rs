@@ -1,0 +1,86 @@
+//! The server's options, made from the definitions of the keys.
+
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
+
+use crate::auth::Env;
+use crate::config::{KEYS, Key, Settings, Sources};
+
+/// The option that names the file, and the variable that may.
+const CONFIG: &str = "config";
+const CONFIG_VARIABLE: &str = "PUSHLINE_CONFIG";
+
+/// What the command line said about the server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServeArgs {
+    file: Option<PathBuf>,
+    options: Vec<(&'static Key, String)>,
+}
+
+impl ServeArgs {
+    /// Where the settings come from.
+    pub fn into_sources(self, env: Env<'_>) -> Sources {
+        let of_variable = || env(CONFIG_VARIABLE).filter(|path| !path.is_empty());
+        let file = self.file.or_else(|| of_variable().map(PathBuf::from));
+        Sources { file, options: self.options }
+    }
+}
+
+impl Args for ServeArgs {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new(CONFIG)
+            .long(CONFIG)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help(format!(
+                "The configuration file; `pushline config default` prints one [env: \
+                 {CONFIG_VARIABLE}]"
+            ));
+        command.arg(config).args(KEYS.iter().map(option))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut args = Self::default();
+        args.update_from_arg_matches(matches)?;
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.file = matches.get_one::<PathBuf>(CONFIG).cloned();
+        let given = |key: &&Key| matches.value_source(key.name) == Some(ValueSource::CommandLine);
+        self.options = KEYS
+            .iter()
+            .filter(given)
+            .filter_map(|key| Some((key, matches.get_one::<String>(key.name)?.clone())))
+            .collect();
+        Ok(())
+    }
+}
+
+fn option(key: &'static Key) -> Arg {
+    // Only to see whether it is taken; the settings are put together later.
+    let check = |text: &str| match key.put(&mut Settings::default(), text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(unfit) => Err(unfit),
+    };
+    let arg = Arg::new(key.name)
+        .long(key.flag())
+        .value_name(key.value)
+        .value_parser(check)
+        .help(format!("{} [env: {}]", key.help, key.variable()))
+        .help_heading(key.group.title())
+        .default_value(key.default_text());
+    if key.is_switch() {
+        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+    } else {
+        arg
+    }
+}

@@ -1,0 +1,111 @@
+//! `pushline serve`: start, reload on SIGHUP, drain on SIGTERM.
+
+use std::thread;
+
+use crossbeam_channel::{Receiver, bounded, select};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{info, warn};
+
+use super::logging::Logging;
+use super::options::ServeArgs;
+use super::{environment, say};
+use crate::config::{self, Config, Settings, Sources};
+use crate::server::{Reloaded, Server};
+
+/// Signals that wait to be looked at; more of one kind say nothing new.
+const SIGNALS_MAX: usize = 4;
+
+/// Runs the server until it is told to end.
+pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
+    let sources = args.into_sources(&environment);
+    let config = config::load(&sources, &environment).map_err(|errors| errors.to_string())?;
+    let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
+    let logging = Logging::start(&config.settings.log_lines);
+    let signals = listen_to_signals()?;
+    let is_open = gate.is_open();
+    let server = Server::start(config.settings, gate).map_err(|error| error.to_string())?;
+    say(&format!("{}\n", server.banner()))?;
+    state_facts(&server, &sources, is_open);
+    run(server, &sources, &logging, &signals);
+    Ok(())
+}
+
+/// Signals, told apart by what they ask for.
+struct Asked {
+    reload: Receiver<()>,
+    end: Receiver<()>,
+}
+
+fn listen_to_signals() -> Result<Asked, String> {
+    let mut signals =
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| format!("signals: {error}"))?;
+    let (tell_reload, reload) = bounded(SIGNALS_MAX);
+    let (tell_end, end) = bounded(SIGNALS_MAX);
+    let forward = move || {
+        for signal in signals.forever() {
+            let lane = if signal == SIGHUP { &tell_reload } else { &tell_end };
+            // Full: it has been asked for often enough.
+            let _ = lane.try_send(());
+        }
+    };
+    let named = thread::Builder::new().name("signals".into());
+    named.spawn(forward).map_err(|error| format!("starting the signals' thread: {error}"))?;
+    Ok(Asked { reload, end })
+}
+
+fn run(mut server: Server, sources: &Sources, logging: &Logging, asked: &Asked) {
+    loop {
+        select! {
+            recv(asked.reload) -> _ => match reload(&mut server, sources) {
+                Ok(reloaded) => {
+                    logging.set_level(server.settings().log_lines.level);
+                    if reloaded.needs_restart.is_empty() {
+                        info!("reloaded: {reloaded}");
+                    } else {
+                        warn!("reloaded: {reloaded}");
+                    }
+                }
+                Err(message) => warn!("not reloaded, nothing has changed: {message}"),
+            },
+            recv(asked.end) -> _ => break,
+        }
+    }
+    info!("draining; a second signal ends at once");
+    let ended = server.drain(&asked.end);
+    info!(cut = ended.cut, "ended");
+}
+
+/// Everything is read and checked before anything is applied.
+fn reload(server: &mut Server, sources: &Sources) -> Result<Reloaded, String> {
+    let config = config::load(sources, &environment).map_err(|errors| errors.to_string())?;
+    let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
+    let Config { settings, .. } = config;
+    server.reload(settings, gate).map_err(|error| error.to_string())
+}
+
+/// One line for each thing worth knowing when one reads the log later.
+fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
+    let Settings { heartbeat, history_bytes, channels, .. } = server.settings();
+    info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
+    match &sources.file {
+        Some(path) => {
+            info!(path = %path.display(), channel_rules = channels.len(), "configuration")
+        }
+        None => info!("no configuration file"),
+    }
+    info!(address = %server.listen(), "listening for clients");
+    info!(address = %server.admin(), "listening for the operator");
+    info!(workers = server.workers(), cores = %server.cores(), "workers");
+    info!(connections = server.shared().census.max(), "capacity");
+    info!(history_bytes, heartbeat = ?heartbeat, "streams");
+    if is_open {
+        warn!("no keys are configured: everyone who can connect may publish and read");
+    } else {
+        info!("access needs a token or a key, but for what anonymous allows");
+    }
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (name, meant) in config::misspelt_variables(variables) {
+        warn!("{name} is not a setting; did you mean {meant}?");
+    }
+}

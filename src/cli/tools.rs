@@ -1,0 +1,111 @@
+//! Commands that run no server.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, CommandFactory, Subcommand};
+use clap_complete::Shell;
+
+use super::{Cli, environment, say};
+use crate::auth::cli::{TokenArgs, sign};
+use crate::config::{self, Sources};
+use crate::doctor::host::Host;
+use crate::doctor::{self, DoctorArgs, DoctorOptions};
+use crate::load;
+use crate::ring::uring;
+
+/// What `pushline config` does.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a configuration file, and the keys it names, without starting anything.
+    Check {
+        /// The file; - for standard input.
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+    },
+    /// Print a configuration file with every key, its help and its default.
+    Default,
+}
+
+/// Arguments of `pushline completions`.
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// Which shell.
+    shell: Shell,
+}
+
+pub(super) fn config(command: ConfigCommand) -> Result<ExitCode, String> {
+    match command {
+        ConfigCommand::Default => say(&config::template())?,
+        ConfigCommand::Check { file } => check(&file)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As at start, but without the environment's settings: it is the server's that counts, not this
+/// shell's. Keys that the file names by variable are looked for in it, though.
+fn check(file: &Path) -> Result<(), String> {
+    let config = if file == Path::new("-") {
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text);
+        read.map_err(|error| format!("standard input: {error}"))?;
+        config::check_text("-", &text)
+    } else {
+        let sources = Sources { file: Some(file.to_owned()), ..Sources::default() };
+        config::load(&sources, &|_| None)
+    };
+    let gate = config.and_then(|config| config.gate(&environment));
+    gate.map_err(|errors| errors.to_string())?;
+    say(&format!("{}: good\n", file.display()))
+}
+
+pub(super) fn bench(args: load::BenchArgs) -> Result<ExitCode, String> {
+    let options = args.into_options().map_err(|error| error.to_string())?;
+    let report = load::run(options).map_err(|error| error.to_string())?;
+    say(&report.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn bench_client() -> Result<ExitCode, String> {
+    load::run_client().map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
+    if args.sysctl {
+        say(&doctor::sysctl_file(args.connections))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tried = uring::probe()
+        .map(|kernel| format!("usable, {:?} doorbells", kernel.doorbells))
+        .map_err(|error| error.to_string());
+    let ring = vec![doctor::checks::ring(tried)];
+    let report = doctor::run(&DoctorOptions::from(args), &Host::live(), ring);
+    say(&report.to_string())?;
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+pub(super) fn token(args: &TokenArgs) -> Result<ExitCode, String> {
+    let now_unix_s =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let token = sign(args, &environment, now_unix_s).map_err(|error| error.to_string())?;
+    say(&format!("{token}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, String> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "pushline", &mut script);
+    say(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn man() -> Result<ExitCode, String> {
+    let mut page = Vec::new();
+    let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+    rendered.map_err(|error| format!("the man page: {error}"))?;
+    say(&String::from_utf8_lossy(&page))?;
+    Ok(ExitCode::SUCCESS)
+}

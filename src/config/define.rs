@@ -1,0 +1,425 @@
+//! Every key, defined once.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::keys::{Change, Field, Group, Key};
+use super::units::{
+    self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
+};
+use super::{LogFormat, LogLevel, Settings, SlowPolicy, Steer};
+
+/// All keys, in the order of help and of the file.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        value: "ADDRESS",
+        group: Group::Listen,
+        change: Change::Restart,
+        help: "Where clients connect.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.listen, address(t)),
+            show: |s| s.listen.to_string(),
+        },
+    },
+    Key {
+        name: "admin",
+        value: "ADDRESS",
+        group: Group::Listen,
+        change: Change::Restart,
+        help: "Where the operator connects: health, readiness, metrics. Keep it on loopback.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.admin, address(t)),
+            show: |s| s.admin.to_string(),
+        },
+    },
+    Key {
+        name: "open",
+        value: "true|false",
+        group: Group::Listen,
+        change: Change::Reload,
+        help: "Whether to listen beyond loopback without keys: anyone could publish and read.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.open, units::switch(t)),
+            show: |s| s.open.to_string(),
+        },
+    },
+    Key {
+        name: "workers",
+        value: "N|auto",
+        group: Group::Workers,
+        change: Change::Restart,
+        help: "Threads that own connections; auto: one per core.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.workers, unless(AUTO, t, |t| count(t, 1..=1024))),
+            show: |s| show_or(AUTO, s.workers),
+        },
+    },
+    Key {
+        name: "cpus",
+        value: "LIST|auto|none",
+        group: Group::Workers,
+        change: Change::Restart,
+        help: "Cores to pin workers to, as 0,2,4-7; auto: all allowed ones; none: no pinning.",
+        field: Field::Server { put: |s, t| put_cpus(s, t), show: |s| show_cpus(s) },
+    },
+    Key {
+        name: "steer",
+        value: "hash|cpu",
+        group: Group::Workers,
+        change: Change::Restart,
+        help: "How new connections are spread over workers: hash (evenly, by address) or cpu (to \
+               the worker of the core that took the packet).",
+        field: Field::Server {
+            put: |s, t| set(&mut s.steer, word(t, STEER)),
+            show: |s| show_word(s.steer, STEER),
+        },
+    },
+    Key {
+        name: "max_connections",
+        value: "N|auto",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Connections at most; auto: what descriptors allow.",
+        field: Field::Server {
+            put: |s, t| {
+                set(&mut s.connections_max, unless(AUTO, t, |t| count(t, 1..=CONNECTIONS_MAX)))
+            },
+            show: |s| show_or(AUTO, s.connections_max),
+        },
+    },
+    Key {
+        name: "max_connections_per_address",
+        value: "N",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Connections of one client address at most; 0: no limit. Not for use behind a proxy.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.address_connections_max, rate(t)),
+            show: |s| show_rate(s.address_connections_max),
+        },
+    },
+    Key {
+        name: "accept_rate",
+        value: "N",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "New connections a second and worker; 0: no limit.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.accept_rate, rate(t)),
+            show: |s| show_rate(s.accept_rate),
+        },
+    },
+    Key {
+        name: "send_buffer",
+        value: "SIZE|auto",
+        group: Group::Connections,
+        change: Change::Restart,
+        help: "Send buffer of each connection (SO_SNDBUF); auto: the kernel's default.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.send_buffer, unless(AUTO, t, |t| size(t, 4 * KIB..=64 * MIB))),
+            show: |s| s.send_buffer.map_or(AUTO.to_owned(), |bytes| show_size(u64::from(bytes))),
+        },
+    },
+    Key {
+        name: "max_channels_per_connection",
+        value: "N",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Channels one connection may subscribe to.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.connection_channels_max, count(t, 1..=1024)),
+            show: |s| s.connection_channels_max.to_string(),
+        },
+    },
+    Key {
+        name: "connection_publish_rate",
+        value: "N",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Events a second one connection may publish; 0: no limit.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.connection_publish_rate, rate(t)),
+            show: |s| show_rate(s.connection_publish_rate),
+        },
+    },
+    Key {
+        name: "heartbeat",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Reload,
+        help: "How often an idle stream hears from the server. Keep it below the idle time of \
+               proxies on the way.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.heartbeat, duration(t, SECOND..=HOUR)),
+            show: |s| show_duration(s.heartbeat),
+        },
+    },
+    Key {
+        name: "retry",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Reload,
+        help: "How long a client waits before it reconnects, on average.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.retry, duration(t, MILLISECOND..=HOUR)),
+            show: |s| show_duration(s.retry),
+        },
+    },
+    Key {
+        name: "head_time",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Reload,
+        help: "How long a request head may take.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.head_time, duration(t, TENTH..=HOUR)),
+            show: |s| show_duration(s.head_time),
+        },
+    },
+    Key {
+        name: "body_time",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Reload,
+        help: "How long a request body may make no progress.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.body_time, duration(t, TENTH..=HOUR)),
+            show: |s| show_duration(s.body_time),
+        },
+    },
+    Key {
+        name: "idle_time",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Reload,
+        help: "How long a connection without a request stays open.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.idle_time, duration(t, SECOND..=DAY)),
+            show: |s| show_duration(s.idle_time),
+        },
+    },
+    Key {
+        name: "dead_time",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Restart,
+        help: "How long a peer may leave what was sent to it unacknowledged (TCP_USER_TIMEOUT).",
+        field: Field::Server {
+            put: |s, t| set(&mut s.dead_time, duration(t, SECOND..=HOUR)),
+            show: |s| show_duration(s.dead_time),
+        },
+    },
+    Key {
+        name: "drain",
+        value: "TIME",
+        group: Group::Times,
+        change: Change::Reload,
+        help: "How long draining may take after SIGTERM. Give the service manager some seconds \
+               more.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.drain_time, duration(t, Duration::ZERO..=HOUR)),
+            show: |s| show_duration(s.drain_time),
+        },
+    },
+    Key {
+        name: "history_count",
+        value: "N",
+        group: Group::Channels,
+        change: Change::Reload,
+        help: "Events a channel keeps; 0: none.",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.history_count, count(t, 0..=10_000_000)),
+            show: |c| c.history_count.to_string(),
+        },
+    },
+    Key {
+        name: "history_age",
+        value: "TIME",
+        group: Group::Channels,
+        change: Change::Reload,
+        help: "How long a channel keeps an event.",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.history_age, duration(t, Duration::ZERO..=YEAR)),
+            show: |c| show_duration(c.history_age),
+        },
+    },
+    Key {
+        name: "slow",
+        value: "skip|disconnect",
+        group: Group::Channels,
+        change: Change::Reload,
+        help: "What happens to readers slower than the channel: skip (told of the gap) or \
+               disconnect (to come back and resume).",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.slow, word(t, SLOW)),
+            show: |c| show_word(c.slow, SLOW),
+        },
+    },
+    Key {
+        name: "publish_rate",
+        value: "N",
+        group: Group::Channels,
+        change: Change::Reload,
+        help: "Events a second a channel takes; 0: no limit.",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.publish_rate, rate(t)),
+            show: |c| show_rate(c.publish_rate),
+        },
+    },
+    Key {
+        name: "max_event_bytes",
+        value: "SIZE",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "Largest event.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.event_bytes_max, size(t, 1..=16 * MIB)),
+            show: |s| show_size(s.event_bytes_max as u64),
+        },
+    },
+    Key {
+        name: "max_fragments",
+        value: "N",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "Fragments one WebSocket message may come in.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.fragments_max, count(t, 1..=100_000)),
+            show: |s| s.fragments_max.to_string(),
+        },
+    },
+    Key {
+        name: "max_channels",
+        value: "N",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "Channels at most, all together.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.channels_max, count(t, 1..=100_000_000)),
+            show: |s| s.channels_max.to_string(),
+        },
+    },
+    Key {
+        name: "history_bytes",
+        value: "SIZE",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "Memory of all history together.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.history_bytes, size(t, 64 * KIB..=1024 * GIB)),
+            show: |s| show_size(s.history_bytes),
+        },
+    },
+    Key {
+        name: "replica_bytes",
+        value: "SIZE",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "Memory a worker holds for the slow readers of one channel; at least one event.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.replica_bytes, size(t, 64 * KIB..=16 * GIB)),
+            show: |s| show_size(s.replica_bytes as u64),
+        },
+    },
+    Key {
+        name: "log_level",
+        value: "LEVEL",
+        group: Group::Logs,
+        change: Change::Reload,
+        help: "Least serious lines that are written: error, warn, info, debug or trace.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.log_lines.level, word(t, LEVELS)),
+            show: |s| show_word(s.log_lines.level, LEVELS),
+        },
+    },
+    Key {
+        name: "log_format",
+        value: "text|json",
+        group: Group::Logs,
+        change: Change::Restart,
+        help: "How lines are written.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.log_lines.format, word(t, FORMATS)),
+            show: |s| show_word(s.log_lines.format, FORMATS),
+        },
+    },
+    Key {
+        name: "access_log",
+        value: "true|false",
+        group: Group::Logs,
+        change: Change::Reload,
+        help: "Whether each request has a line.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.log_lines.access, units::switch(t)),
+            show: |s| s.log_lines.access.to_string(),
+        },
+    },
+];
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const TENTH: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// More than a host has memory for.
+const CONNECTIONS_MAX: u64 = 1_000_000_000;
+
+/// The value that leaves it to the server or the kernel.
+const AUTO: &str = "auto";
+
+const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
+const SLOW: &[(&str, SlowPolicy)] =
+    &[("skip", SlowPolicy::Skip), ("disconnect", SlowPolicy::Disconnect)];
+const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+fn set<T>(field: &mut T, read: Result<T, Unfit>) -> Result<(), Unfit> {
+    read.map(|value| *field = value)
+}
+
+fn address(text: &str) -> Result<SocketAddr, Unfit> {
+    text.parse().map_err(|_| Unfit::wants("an address and port, as 127.0.0.1:8080 or [::]:8080"))
+}
+
+fn show_or(word: &str, value: Option<impl ToString>) -> String {
+    value.map_or(word.to_owned(), |value| value.to_string())
+}
+
+fn show_rate(rate: Option<u32>) -> String {
+    rate.unwrap_or(0).to_string()
+}
+
+fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    settings.cpus = match text {
+        AUTO => Some(Vec::new()),
+        "none" => None,
+        _ => Some(
+            units::cores(text)
+                .map_err(|_| Unfit::wants("cores below 1024 as 0,2,4-7, or auto, or none"))?,
+        ),
+    };
+    Ok(())
+}
+
+fn show_cpus(settings: &Settings) -> String {
+    match settings.cpus.as_deref() {
+        None => "none".to_owned(),
+        Some([]) => AUTO.to_owned(),
+        Some(cores) => {
+            let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
+            cores.join(",")
+        }
+    }
+}

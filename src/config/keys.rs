@@ -1,0 +1,169 @@
+//! What a key is, and what follows from its definition: where it can be set, and how.
+
+pub use super::define::KEYS;
+use super::units::Unfit;
+use super::{ChannelSettings, Settings};
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// As in the file.
+    pub name: &'static str,
+    /// What stands for its value in help.
+    pub value: &'static str,
+    /// Where it stands in help and in the file.
+    pub group: Group,
+    /// Whether it can change while the server runs.
+    pub change: Change,
+    /// What it means.
+    pub help: &'static str,
+    pub(super) field: Field,
+}
+
+/// Whether a key can change while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A reload applies it.
+    Reload,
+    /// It stays as it was at start.
+    Restart,
+}
+
+/// Keys that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Addresses.
+    Listen,
+    /// Threads.
+    Workers,
+    /// What connections may do.
+    Connections,
+    /// How long things take.
+    Times,
+    /// What holds for channels no pattern names.
+    Channels,
+    /// Memory.
+    Limits,
+    /// What is written.
+    Logs,
+}
+
+impl Group {
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Listen => "Addresses",
+            Self::Workers => "Workers",
+            Self::Connections => "Connections",
+            Self::Times => "Times",
+            Self::Channels => "Channels (what no [[channel]] says otherwise)",
+            Self::Limits => "Limits",
+            Self::Logs => "Logs",
+        }
+    }
+}
+
+/// Where a key's value is kept, and how it is read and shown. What `show` gives, `put` takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Field {
+    /// Of the server as a whole.
+    Server { put: fn(&mut Settings, &str) -> Result<(), Unfit>, show: fn(&Settings) -> String },
+    /// May also stand in `[[channel]]`.
+    Channel {
+        put: fn(&mut ChannelSettings, &str) -> Result<(), Unfit>,
+        show: fn(&ChannelSettings) -> String,
+    },
+}
+
+impl Key {
+    /// The key of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The keys that may stand in `[[channel]]`.
+    pub fn of_channels() -> impl Iterator<Item = &'static Self> {
+        KEYS.iter().filter(|key| matches!(key.field, Field::Channel { .. }))
+    }
+
+    /// Sets it.
+    ///
+    /// # Errors
+    /// The value is not one of those wanted; nothing has changed.
+    pub fn put(&self, settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+        match self.field {
+            Field::Server { put, .. } => put(settings, text),
+            Field::Channel { put, .. } => put(&mut settings.channel_default, text),
+        }
+    }
+
+    /// Its value, as it is written.
+    pub fn show(&self, settings: &Settings) -> String {
+        match self.field {
+            Field::Server { show, .. } => show(settings),
+            Field::Channel { show, .. } => show(&settings.channel_default),
+        }
+    }
+
+    /// Sets it for the channels of a pattern.
+    pub(super) fn put_channel(&self, of: &mut ChannelSettings, text: &str) -> Result<(), Unfit> {
+        match self.field {
+            Field::Channel { put, .. } => put(of, text),
+            Field::Server { .. } => Err(Unfit::wants("a key of a channel")),
+        }
+    }
+
+    /// Its value when nobody says otherwise.
+    pub fn default_text(&self) -> String {
+        self.show(&Settings::default())
+    }
+
+    /// The option of the command line.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        variable(self.name)
+    }
+
+    /// Whether it is true or false, so that the option may stand alone.
+    pub fn is_switch(&self) -> bool {
+        self.value == "true|false"
+    }
+}
+
+/// The environment variable of a key with this path.
+pub(super) fn variable(path: &str) -> String {
+    format!("PUSHLINE_{}", path.replace('.', "_").to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_put_and_changes_nothing() {
+        for key in KEYS {
+            let mut settings = Settings::default();
+            let text = key.show(&settings);
+            key.put(&mut settings, &text).expect(key.name);
+            for other in KEYS {
+                assert_eq!(other.show(&settings), other.default_text(), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_names_and_said_once() {
+        let mut names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+        for key in KEYS {
+            assert!(key.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", key.name);
+            assert!(key.help.ends_with('.') && !key.help.contains('\n'), "{}", key.name);
+        }
+    }
+}

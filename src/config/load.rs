@@ -1,0 +1,191 @@
+//! Puts the configuration together from all the places it can come from.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use super::error::{ConfigErrors, Fault, Place};
+use super::file::{self, CHANNEL, Entry, Origin, Written};
+use super::keys::{KEYS, Key, variable};
+use super::suggest::nearest;
+use super::{Settings, access};
+use crate::auth::{AuthSettings, Env, Gate};
+use crate::log::policy::POLICIES_MAX;
+use crate::proto::name::Pattern;
+
+/// Longest file that is read: every key, every channel rule and every access rule that can be
+/// take less. Keeps a wrong path (a log, a device) from filling memory.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What an event takes beside its data, at most: names, ids and its place in history.
+const EVENT_EXTRA_BYTES: u64 = 1024;
+
+/// Where settings come from, besides the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// What the command line said.
+    pub options: Vec<(&'static Key, String)>,
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the server runs by.
+    pub settings: Settings,
+    /// Who may do what.
+    pub auth: AuthSettings,
+}
+
+impl Config {
+    /// The rules of access, with keys read from where they are.
+    ///
+    /// # Errors
+    /// A key that cannot be read or used, or a rule that contradicts another.
+    pub fn gate(&self, env: Env<'_>) -> Result<Gate, ConfigErrors> {
+        Ok(Gate::from_settings(&self.auth, env)?)
+    }
+}
+
+/// Reads the file and the environment, and puts the options on top.
+///
+/// # Errors
+/// Every mistake found.
+pub fn load(sources: &Sources, env: Env<'_>) -> Result<Config, ConfigErrors> {
+    let mut errors = ConfigErrors::default();
+    let (path, text) = match &sources.file {
+        None => (String::new(), String::new()),
+        Some(path) => {
+            let name = path.display().to_string();
+            match read_file(path) {
+                Ok(text) => (name, text),
+                Err(fault) => {
+                    errors.add(Place::File(name), fault);
+                    return Err(errors);
+                }
+            }
+        }
+    };
+    assemble(&path, &text, &sources.options, env, errors)
+}
+
+/// Reads a file's text by itself; `name` is what mistakes are told with.
+///
+/// # Errors
+/// Every mistake found.
+pub fn check_text(name: &str, text: &str) -> Result<Config, ConfigErrors> {
+    assemble(name, text, &[], &|_| None, ConfigErrors::default())
+}
+
+/// Variables that are no settings but nearly called like one, with its name. Others that begin
+/// with `PUSHLINE_` may well belong to somebody else.
+pub fn misspelt_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let mut known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+    known.extend(access::AUTH_KEYS.iter().map(access::AuthKey::variable));
+    known.extend([variable(CHANNEL), variable("config")]);
+    let prefix = variable("");
+    let suspects = names.filter(|name| name.starts_with(&prefix) && !known.contains(name));
+    suspects
+        .filter_map(|name| {
+            let keys = known.iter().filter_map(|known| known.strip_prefix(&prefix));
+            let keys: Vec<String> = keys.map(str::to_ascii_lowercase).collect();
+            let meant = nearest(&name[prefix.len()..], keys.iter().map(String::as_str))?;
+            Some((name.clone(), variable(meant)))
+        })
+        .collect()
+}
+
+fn read_file(path: &Path) -> Result<String, Fault> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| Fault::Unreadable(error.kind()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Fault::TooLong);
+    }
+    String::from_utf8(bytes).map_err(|_| Fault::NotText)
+}
+
+fn assemble(
+    path: &str,
+    text: &str,
+    options: &[(&'static Key, String)],
+    env: Env<'_>,
+    mut errors: ConfigErrors,
+) -> Result<Config, ConfigErrors> {
+    let env = |name: &str| env(name).filter(|text| !text.is_empty());
+    let document = file::read(path, text, &mut errors);
+    let of_env = KEYS.iter().filter_map(|key| {
+        let place = Place::Variable(key.variable());
+        env(&key.variable()).map(|text| Written { key, text, place })
+    });
+    let of_options = options.iter().map(|(key, text)| {
+        let place = Place::Option(key.flag());
+        Written { key, text: text.clone(), place }
+    });
+    let mut settings = Settings::default();
+    for Written { key, text, place } in document.values.into_iter().chain(of_env).chain(of_options)
+    {
+        if let Err(unfit) = key.put(&mut settings, &text) {
+            errors.add(place, Fault::BadValue(key.name.to_owned(), text, unfit));
+        }
+    }
+    let entries = match env(&variable(CHANNEL)) {
+        Some(text) => channels_of_variable(&text, &mut errors),
+        None => document.channels,
+    };
+    put_channels(&mut settings, entries, &mut errors);
+    let auth = access::read(document.auth, &env, &mut errors);
+    check_together(&mut settings, &mut errors);
+    errors.or(Config { settings, auth })
+}
+
+fn channels_of_variable(text: &str, errors: &mut ConfigErrors) -> Vec<Entry> {
+    let name = variable(CHANNEL);
+    match DeValue::parse(text) {
+        Ok(value) => file::channels(value, Origin::Variable(&name), errors),
+        Err(error) => {
+            errors.add(Place::Variable(name), Fault::Syntax(error.message().to_owned()));
+            Vec::new()
+        }
+    }
+}
+
+/// After all else, so that what a `[[channel]]` leaves out is what holds in general.
+fn put_channels(settings: &mut Settings, entries: Vec<Entry>, errors: &mut ConfigErrors) {
+    if let Some(one_too_many) = entries.get(POLICIES_MAX) {
+        errors.add(one_too_many.place.clone(), Fault::TooManyChannels(POLICIES_MAX));
+    }
+    for entry in entries {
+        let mut of = settings.channel_default.clone();
+        for Written { key, text, place } in entry.values {
+            if let Err(unfit) = key.put_channel(&mut of, &text) {
+                errors.add(place, Fault::BadValue(format!("channel.{}", key.name), text, unfit));
+            }
+        }
+        match Pattern::parse(&entry.pattern) {
+            Err(error) => errors.add(entry.place, Fault::BadPattern(entry.pattern, error)),
+            Ok(pattern) if settings.channels.iter().any(|(earlier, _)| *earlier == pattern) => {
+                errors.add(entry.place, Fault::DuplicatePattern(entry.pattern));
+            }
+            Ok(pattern) => settings.channels.push((pattern, of)),
+        }
+    }
+}
+
+/// What no setting can know by itself.
+fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
+    let Settings { listen, admin, .. } = *settings;
+    if listen == admin && listen.port() != 0 {
+        errors.add(Place::Together, Fault::SameAddress(listen));
+    }
+    let event_bytes = settings.event_bytes_max as u64 + EVENT_EXTRA_BYTES;
+    if settings.history_bytes < event_bytes {
+        errors.add(Place::Together, Fault::TooSmallFor("history_bytes", "max_event_bytes"));
+    }
+    // History is the operator's budget; this one only has to hold what is under way.
+    settings.replica_bytes = settings.replica_bytes.max(event_bytes as usize);
+}

@@ -1,0 +1,102 @@
+//! Taking new settings and rules of access while running.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::log_thread::LogOrder;
+use super::{Server, ServerError, refuse_open_to_the_world};
+use crate::auth::Gate;
+use crate::config::{Change, KEYS, Settings};
+use crate::worker::order::Order;
+
+/// What became of a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys that have changed.
+    pub applied: Vec<&'static str>,
+    /// Keys that were to change, and will at a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("access rules and keys read again")?;
+        if !self.applied.is_empty() {
+            write!(f, "; changed: {}", self.applied.join(", "))?;
+        }
+        if !self.needs_restart.is_empty() {
+            write!(f, "; unchanged until a restart: {}", self.needs_restart.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    /// Takes new settings and rules of access. What needs a restart stays as it is.
+    ///
+    /// # Errors
+    /// The new rules would leave the server open to the world; then nothing has changed.
+    pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
+        let (settings, reloaded) = merge(&self.settings, wanted);
+        refuse_open_to_the_world(&settings, &gate)?;
+        let room = self.room();
+        self.shared.census.limit(settings.connections_max.unwrap_or(room).min(room));
+        // Disconnected: the log has ended, and the server with it.
+        let _ = self.log_orders.send(LogOrder::Apply(Box::new(settings.log_settings())));
+        self.settings = Arc::new(settings);
+        let (settings, gate) = (self.settings.clone(), Arc::new(gate));
+        self.order_all(|| Order::Settings(settings.clone()));
+        self.order_all(|| Order::Gate(gate.clone()));
+        Ok(reloaded)
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+/// The wanted settings, but for what can only change at a restart.
+fn merge(current: &Settings, mut wanted: Settings) -> (Settings, Reloaded) {
+    let mut reloaded = Reloaded::default();
+    for key in KEYS {
+        let value = key.show(current);
+        if key.show(&wanted) == value {
+            continue;
+        }
+        match key.change {
+            Change::Reload => reloaded.applied.push(key.name),
+            Change::Restart => {
+                let kept = key.put(&mut wanted, &value);
+                debug_assert!(kept.is_ok(), "{} = {value}: what is shown can be put", key.name);
+                reloaded.needs_restart.push(key.name);
+            }
+        }
+    }
+    if wanted.channels != current.channels {
+        reloaded.applied.push("channel");
+    }
+    (wanted, reloaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_stays_and_is_named() {
+        let current = Settings::default();
+        let mut wanted = Settings { workers: Some(7), ..Settings::default() };
+        wanted.channel_default.history_count = 5;
+        let (merged, reloaded) = merge(&current, wanted);
+        assert_eq!(merged.workers, None);
+        assert_eq!(merged.channel_default.history_count, 5);
+        assert_eq!(reloaded.applied, ["history_count"]);
+        assert_eq!(reloaded.needs_restart, ["workers"]);
+        assert_eq!(
+            reloaded.to_string(),
+            "access rules and keys read again; changed: history_count; \
+             unchanged until a restart: workers"
+        );
+    }
+}

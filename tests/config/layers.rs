@@ -1,0 +1,114 @@
+//! An option wins over the environment, that over the file, and that over the default.
+
+use std::time::Duration;
+
+use pushline::config::{Settings, SlowPolicy};
+
+use super::*;
+
+#[test]
+fn every_key_can_be_set_in_the_file_as_text_and_bare() {
+    for key in KEYS {
+        let value = another(key);
+        let quoted = format!("{} = \"{value}\"", key.name);
+        let config = assemble(&quoted, &[], &[]).expect(&quoted);
+        assert_eq!(key.show(&config.settings), value);
+        if matches!(key.value, "N" | "true|false") {
+            let bare = format!("{} = {value}", key.name);
+            let config = assemble(&bare, &[], &[]).expect(&bare);
+            assert_eq!(key.show(&config.settings), value);
+        }
+    }
+}
+
+#[test]
+fn every_key_can_be_set_in_the_environment_and_wins_over_the_file() {
+    for key in KEYS {
+        let (default, other) = (key.default_text(), another(key));
+        let config = assemble("", &[(&key.variable(), other)], &[]).expect(key.name);
+        assert_eq!(key.show(&config.settings), other);
+        let line = format!("{} = \"{other}\"", key.name);
+        let config = assemble(&line, &[(&key.variable(), &default)], &[]).expect(key.name);
+        assert_eq!(key.show(&config.settings), default, "{}", key.name);
+    }
+}
+
+#[test]
+fn every_option_wins_over_the_environment() {
+    for key in KEYS {
+        let (default, other) = (key.default_text(), another(key));
+        let config = assemble("", &[], &[(key, other)]).expect(key.name);
+        assert_eq!(key.show(&config.settings), other);
+        let variable = key.variable();
+        let config = assemble("", &[(&variable, other)], &[(key, &default)]).expect(key.name);
+        assert_eq!(key.show(&config.settings), default, "{}", key.name);
+    }
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let config = assemble("history_count = 3", &[("PUSHLINE_HISTORY_COUNT", "")], &[]);
+    assert_eq!(config.expect("good").settings.channel_default.history_count, 3);
+}
+
+/// The first match wins, and what an entry leaves out is what holds in general, from wherever.
+#[test]
+fn channel_rules_stand_on_the_general_ones() {
+    let text = "
+        history_count = 7
+        [[channel]]
+        pattern = 'chat:vip'
+        slow = 'disconnect'
+        [[channel]]
+        pattern = 'chat:*'
+        history_count = 0
+        history_age = '1h'
+        publish_rate = 10";
+    let config = assemble(text, &[("PUSHLINE_PUBLISH_RATE", "99")], &[]).expect("good");
+    let Settings { channels, .. } = &config.settings;
+    assert_eq!(channels.len(), 2);
+    let vip = config.settings.channel("chat:vip");
+    assert_eq!((vip.history_count, vip.slow), (7, SlowPolicy::Disconnect));
+    assert_eq!(vip.publish_rate, Some(99));
+    let chat = config.settings.channel("chat:room");
+    assert_eq!((chat.history_count, chat.slow), (0, SlowPolicy::Skip));
+    assert_eq!(chat.history_age, Duration::from_secs(3600));
+    assert_eq!(chat.publish_rate, Some(10));
+    assert_eq!(config.settings.channel("news").history_count, 7);
+}
+
+#[test]
+fn channel_rules_of_the_environment_replace_those_of_the_file() {
+    let text = "[[channel]]\npattern = 'a'\nhistory_count = 1";
+    let rules = "[{ pattern = \"b:*\", history_count = 2 }]";
+    let config = assemble(text, &[("PUSHLINE_CHANNEL", rules)], &[]).expect("good");
+    assert_eq!(config.settings.channel("a").history_count, 100);
+    assert_eq!(config.settings.channel("b:c").history_count, 2);
+}
+
+#[test]
+fn access_settings_come_from_file_and_environment_key_by_key() {
+    let text = "[auth]\ncookie = 'one'\norigins = ['https://a.example']";
+    let variables = [
+        ("PUSHLINE_AUTH_COOKIE", "two"),
+        ("PUSHLINE_AUTH_AUDIENCE", "push, other"),
+        ("PUSHLINE_AUTH_LEEWAY_S", "9"),
+        ("PUSHLINE_AUTH_EXPIRY", "optional"),
+        ("PUSHLINE_AUTH_HMAC_SECRETS", "[{ env = \"S\", kid = \"k\" }]"),
+    ];
+    let auth = assemble(text, &variables, &[]).expect("good").auth;
+    assert_eq!(auth.cookie.as_deref(), Some("two"));
+    assert_eq!(auth.origins, ["https://a.example"]);
+    assert_eq!(auth.audience, ["push", "other"]);
+    assert_eq!(auth.leeway_s.0, 9);
+    assert_eq!(auth.expiry, pushline::auth::Expiry::Optional);
+    assert_eq!(auth.hmac_secrets[0].env.as_deref(), Some("S"));
+}
+
+/// `--max-event-bytes 16MiB` by itself must do: what an event needs on its way follows.
+#[test]
+fn the_largest_event_fits_everywhere() {
+    let config = assemble("max_event_bytes = '16MiB'", &[], &[]).expect("good");
+    assert!(config.settings.replica_bytes > 16 << 20);
+    assert!(assemble("max_event_bytes = '16MiB'\nhistory_bytes = '16MiB'", &[], &[]).is_err());
+}

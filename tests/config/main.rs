@@ -1,0 +1,78 @@
+//! The configuration as an operator meets it: a file, the environment and options; what wins over
+//! what; what is told about mistakes, and that no secret is ever told; and reloading by SIGHUP.
+
+mod layers;
+mod messages;
+mod reload;
+mod tools;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use pushline::config::{Config, ConfigErrors, KEYS, Key, Sources, load};
+use tempfile::NamedTempFile;
+
+/// The program, with nothing of this test's own environment that would be a setting.
+fn pushline() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pushline"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PUSHLINE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// `pushline config check -` with this file.
+fn check(text: &str) -> Output {
+    let mut child = pushline()
+        .args(["config", "check", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+/// A configuration file.
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a scratch file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+/// Puts a file, variables and options together.
+fn assemble(
+    text: &str,
+    variables: &[(&str, &str)],
+    options: &[(&'static Key, &str)],
+) -> Result<Config, ConfigErrors> {
+    let file = file(text);
+    let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+    let options = options.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+    let sources = Sources { file: Some(file.path().to_owned()), options };
+    load(&sources, &|name| variables.get(name).map(|text| (*text).to_owned()))
+}
+
+/// A value that the key takes and that is not its default.
+fn another(key: &Key) -> &'static str {
+    match key.value {
+        "ADDRESS" => "127.0.0.1:9",
+        "LEVEL" => "debug",
+        "N" | "N|auto" | "LIST|auto|none" => "7",
+        "SIZE" | "SIZE|auto" => "2MiB",
+        "TIME" => "33s",
+        "true|false" => "true",
+        "hash|cpu" => "cpu",
+        "skip|disconnect" => "disconnect",
+        "text|json" => "json",
+        value => panic!("{}: say here which {value} to try", key.name),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
