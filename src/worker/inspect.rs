@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::slot::{Phase, Slot};
 use crate::auth::Grant;
+use crate::log::Roster;
 use crate::reason::CloseReason;
 use crate::ring::Token;
 
@@ -75,7 +76,7 @@ pub struct Seen {
     /// Seconds since it was accepted.
     pub age_s: u32,
     /// Its channels, [`CHANNELS_NAMED_MAX`] at most.
-    pub channels: Vec<Arc<str>>,
+    pub channels: Vec<Arc<Roster>>,
     /// How many channels it has.
     pub channel_count: usize,
     /// Whether it is live: has no cursor of its own, because all there is has been sent to it.

@@ -146,7 +146,7 @@ fn entry(worker: u16, seen: Seen) -> Entry {
         worker,
         transport: TRANSPORTS[seen.phase.kind()],
         age_seconds: seen.age_s,
-        channels: seen.channels.iter().map(ToString::to_string).collect(),
+        channels: seen.channels.iter().map(|name| name[..].to_owned()).collect(),
         channel_count: seen.channel_count,
         state: match (seen.live, seen.channel_count) {
             (true, _) => "live",
