@@ -5,6 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::reason::CloseReason;
 
+/// Labels of [`WorkerMetrics::open`], in the order of `Phase::kind`.
+pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
+
+/// Labels of [`WorkerMetrics::refused`].
+pub const REFUSALS: [&str; 3] = ["room", "address", "rate"];
+
 /// A number with one writer and any number of readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -49,7 +55,7 @@ impl Histogram {
         self.sum_us.add(us);
     }
 
-    /// Upper bounds in seconds and the count in each bucket (not cumulative).
+    /// Upper bounds in seconds (the last bucket has none in truth) and the count in each bucket (not cumulative).
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bound = |place: usize| (1u64 << place) as f64 / 1e6;
         self.buckets.iter().enumerate().map(move |(place, n)| (bound(place), n.value()))
@@ -66,12 +72,12 @@ impl Histogram {
 pub struct WorkerMetrics {
     /// Connections accepted.
     pub accepts: Counter,
-    /// Connections open now, by what they are: HTTP, SSE, WebSocket.
-    pub open: [Counter; 3],
+    /// Connections open now, by what they are.
+    pub open: [Counter; TRANSPORTS.len()],
     /// Connections ended, by `CloseReason::index`.
     pub closes: [Counter; CloseReason::LABELS.len()],
     /// Connections refused: no slot, too many from one address, arriving too fast.
-    pub refused: [Counter; 3],
+    pub refused: [Counter; REFUSALS.len()],
     /// Requests answered.
     pub requests: Counter,
     /// Requests answered with an error status.
@@ -80,15 +86,15 @@ pub struct WorkerMetrics {
     pub published: Counter,
     /// Publishes refused.
     pub publish_refusals: Counter,
-    /// Events handed to subscribers' sockets.
+    /// Events subscribers' sockets took.
     pub deliveries: Counter,
     /// Sends to live subscribers.
     pub sends_live: Counter,
-    /// Sends to all others.
+    /// Sends to all other connections: explicit subscribers, answers, control frames.
     pub sends_explicit: Counter,
     /// Sends a socket did not take whole.
     pub sends_short: Counter,
-    /// Bytes handed to sockets.
+    /// Bytes sockets took.
     pub bytes_out: Counter,
     /// Bytes received.
     pub bytes_in: Counter,
@@ -118,7 +124,7 @@ pub struct WorkerMetrics {
     pub lane_depth: Counter,
     /// How long turns took, without the sleep.
     pub turn_time: Histogram,
-    /// From an event's place in the log to its hand-out here.
+    /// From the ordering of a slice's oldest event to its hand-out to the last live subscriber.
     pub delivery_lag: Histogram,
     /// From the driver: see `ring::DriverStats`.
     pub ring_sq_full: Counter,

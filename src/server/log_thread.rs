@@ -1,7 +1,7 @@
 //! The log's thread: takes requests in batches, rings each sleeping worker once per batch.
 
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
@@ -9,7 +9,7 @@ use super::{ServerError, Shared};
 use crate::log::message::Request;
 use crate::log::{ChannelPage, LogSettings, LogStats, Sequencer};
 use crate::mesh::{LogEnds, LogOutlet};
-use crate::ring::uring::UringBell;
+use crate::ring::uring::{UringBell, monotonic_now};
 
 /// Requests handled before workers are rung.
 const BATCH_MAX: usize = 256;
@@ -21,7 +21,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum LogOrder {
     /// How it is.
-    Stats(Sender<LogStats>),
+    Stats(Sender<LogReport>),
     /// A page of its channels, from this index on.
     Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
     /// New settings.
@@ -30,12 +30,19 @@ pub(super) enum LogOrder {
     Stop,
 }
 
+/// The log as its thread sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogReport {
+    pub stats: LogStats,
+    /// Requests waiting in its lane.
+    pub waiting: u64,
+}
+
 /// The log on its thread.
 pub(super) struct LogThread {
     sequencer: Sequencer,
     requests: Receiver<Request>,
     outlet: LogOutlet<UringBell>,
-    began: Instant,
     expire_at: Duration,
 }
 
@@ -47,8 +54,7 @@ impl LogThread {
             sequencer: Sequencer::new(settings, shared.epoch, workers, shared.hasher.clone()),
             requests: ends.requests.clone(),
             outlet: LogOutlet::new(ends, bell),
-            began: Instant::now(),
-            expire_at: SLEEP_MAX,
+            expire_at: monotonic_now() + SLEEP_MAX,
         }
     }
 
@@ -83,12 +89,13 @@ impl LogThread {
     }
 
     fn handle(&mut self, request: Request) {
-        self.sequencer.handle(request, self.began.elapsed(), &mut self.outlet);
+        // The workers' clock, so that they can tell how old an event is.
+        self.sequencer.handle(request, monotonic_now(), &mut self.outlet);
     }
 
     /// Waits for whatever comes first, and does it.
     fn sleep(&mut self, orders: &Receiver<LogOrder>) -> Obeyed {
-        let timeout = self.expire_at.saturating_sub(self.began.elapsed());
+        let timeout = self.expire_at.saturating_sub(monotonic_now());
         select! {
             recv(self.requests) -> request => match request {
                 Ok(request) => self.handle(request),
@@ -106,7 +113,11 @@ impl LogThread {
     fn obey(&mut self, order: LogOrder) -> Obeyed {
         match order {
             // Who asked may have given up waiting.
-            LogOrder::Stats(reply) => drop(reply.try_send(self.sequencer.stats())),
+            LogOrder::Stats(reply) => {
+                let stats = self.sequencer.stats();
+                let waiting = self.requests.len() as u64;
+                let _ = reply.try_send(LogReport { stats, waiting });
+            }
             LogOrder::Channels { from, limit, reply } => {
                 drop(reply.try_send(self.sequencer.channels(from, limit)));
             }
@@ -117,7 +128,7 @@ impl LogThread {
     }
 
     fn expire(&mut self) {
-        let now = self.began.elapsed();
+        let now = monotonic_now();
         if now >= self.expire_at {
             let wanted = self.sequencer.expire(now).unwrap_or(now + SLEEP_MAX);
             self.expire_at = wanted.min(now + SLEEP_MAX);

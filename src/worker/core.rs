@@ -17,6 +17,7 @@ use super::channels::Channels;
 use super::deadline::Deadlines;
 use super::delivery::Outgoing;
 use super::drain::Drain;
+use super::fanout::Handed;
 use super::pending::Pending;
 use super::slot::{Flags, Phase, Slot};
 use super::sweep::Sweep;
@@ -80,6 +81,7 @@ pub struct Core {
     pub(super) head_seen: u64,
     pub(super) stands: Vec<(u32, u64)>,
     pub(super) outgoing: Outgoing,
+    pub(super) handed: Handed,
     pub(super) pending: Slab<Pending>,
     pub(super) waiting: VecDeque<Request>,
     pub(super) at_log: usize,
@@ -131,6 +133,7 @@ impl Core {
             head_seen: 0,
             stands: Vec::new(),
             outgoing: Outgoing::default(),
+            handed: Handed::default(),
             pending: Slab::new(),
             waiting: VecDeque::new(),
             at_log: 0,
@@ -272,9 +275,9 @@ impl Core {
         debug_assert_eq!(self.slots[index as usize].phase, Phase::Free);
         self.open += 1;
         self.metrics.accepts.add(1);
-        let heard_s = self.now.as_secs() as u32;
+        let now_s = self.now.as_secs() as u32;
         let slot = &mut self.slots[index as usize];
-        *slot = Slot { phase: Phase::Http, heard_s, ..Slot::free() };
+        *slot = Slot { phase: Phase::Http, heard_s: now_s, opened_s: now_s, ..Slot::free() };
         slot.flags.set(Flags::RECV_ARMED);
         self.metrics.open[slot.phase.kind()].add(1);
         self.batch.ops.push(Op::RecvStart(self.token(index)));
@@ -346,14 +349,15 @@ impl Core {
         self.metrics.open[slot.phase.kind()].add(1);
     }
 
-    /// Ends a connection now: nothing more is sent, and its slot is free.
+    /// Ends a connection now: nothing more is sent, and its slot is free. If it was decided before
+    /// that it ends, the reason is the one of then.
     pub(super) fn close(&mut self, index: u32, reason: CloseReason) {
         let token = self.token(index);
         self.leave_all(index);
         let slot = &mut self.slots[index as usize];
         debug_assert_ne!(slot.phase, Phase::Free);
         self.metrics.open[slot.phase.kind()].sub(1);
-        self.metrics.closes[reason.index()].add(1);
+        self.metrics.closes[slot.ending.unwrap_or(reason).index()].add(1);
         if let Some(work) = slot.work.take() {
             self.spare_work(work);
         }

@@ -115,11 +115,13 @@ impl Core {
         match (kind, slot.phase, state) {
             (Kind::Head, Phase::Http, None) if same => self.close(index, CloseReason::HeadTimeout),
             (Kind::Head, Phase::Http, Some(HttpState::Head(_))) if same => {
+                self.note_ending(index, CloseReason::HeadTimeout);
                 self.fail(index, Status::RequestTimeout, "head_timeout", "the head took too long");
             }
             (Kind::Body, Phase::Http, Some(HttpState::Body(_))) => {
                 if same {
                     let message = "the body made no progress";
+                    self.note_ending(index, CloseReason::BodyTimeout);
                     self.fail(index, Status::RequestTimeout, "body_timeout", message);
                 } else {
                     self.set_deadline(index, Kind::Body);

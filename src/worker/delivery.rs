@@ -114,6 +114,7 @@ impl Core {
         let token = self.token(index);
         self.slots[index as usize].flags.set(Flags::SENT);
         self.batch.ops.push(Op::Send { token, from: from as u32, to: to as u32 });
+        self.metrics.sends_explicit.add(1);
         self.outgoing.sends.push(Sent {
             token,
             from: from as u32,
@@ -156,6 +157,7 @@ impl Core {
         }
         let bare = self.slots[index as usize].variant == Variant::WsBare;
         if bare && work.subs.iter().any(|sub| sub.gap.is_some()) {
+            self.note_ending(index, CloseReason::Gap);
             self.begin_ws_close(index, work, CloseCode::GAP, "gap");
         }
     }
@@ -250,7 +252,6 @@ impl Core {
     ) -> Extent {
         let extent = self.append_event(event, variant, 0);
         self.push_item(from, ItemKind::Event { sub: sub as u16, seq: event.seq, extent });
-        self.metrics.deliveries.add(1);
         extent
     }
 
@@ -302,6 +303,7 @@ impl Core {
         }
         self.outgoing.reuse(sends);
         self.settle_slices();
+        self.settle_handed();
     }
 
     fn settle_short(&mut self, token: Token, taken: u32) {
@@ -331,6 +333,7 @@ impl Core {
             if item_taken == 0 {
                 break;
             }
+            self.handed.bytes += u64::from(item_taken);
             let all = item.end <= taken;
             self.apply_item(&mut work, item, item_taken as usize, all);
             if !all {
@@ -365,6 +368,7 @@ impl Core {
                     work.rest = event.map(|event| Rest { event, offset: taken });
                 }
                 sub.cursor = seq;
+                self.handed.deliveries += 1;
             }
             ItemKind::Gap { sub } => work.subs[usize::from(sub)].gap = None,
         }

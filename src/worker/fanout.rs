@@ -15,6 +15,15 @@ use crate::ring::{Op, Token};
 const VARIANTS: [Variant; Variant::COUNT] =
     [Variant::SseBare, Variant::SseEnvelope, Variant::WsBare, Variant::WsEnvelope];
 
+/// What the sockets were handed since the last turn was settled. What they did not take is taken
+/// back before anyone sees it in the metrics, which never go down.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Handed {
+    /// Events, each once per subscriber.
+    pub deliveries: u64,
+    pub bytes: u64,
+}
+
 /// Where the present slice stands in the arena, per variant; encoded when first needed.
 type Encoded = [Option<Range<u32>>; Variant::COUNT];
 
@@ -69,7 +78,7 @@ impl Core {
 
     /// Sends the present slice to at most `budget` live subscribers; tells to how many.
     fn hand_out(&mut self, index: u32, budget: usize) -> usize {
-        let Self { channels, batch, generations, setup, metrics, turn, .. } = self;
+        let Self { channels, batch, generations, setup, turn, .. } = self;
         let replica = &mut channels[index];
         replica.sent_in_turn = *turn;
         let mut slice = std::mem::take(&mut self.slice);
@@ -92,9 +101,17 @@ impl Core {
             bytes += u64::from(range.end - range.start);
         }
         let count = handed.len();
-        metrics.sends_live.add(count as u64);
-        metrics.deliveries.add((count * slice.len()) as u64);
-        metrics.bytes_out.add(bytes);
+        let finished = !replica.slice_unfinished();
+        self.metrics.sends_live.add(count as u64);
+        self.handed.deliveries += (count * slice.len()) as u64;
+        self.handed.bytes += bytes;
+        if finished {
+            // Its oldest event has waited the longest, and its last subscriber too.
+            let age = slice.first().map(|event| self.now.saturating_sub(event.ordered_at));
+            if let Some(age) = age {
+                self.metrics.delivery_lag.observe_us(age.as_micros() as u64);
+            }
+        }
         slice.clear();
         self.slice = slice;
         count
@@ -111,6 +128,13 @@ impl Core {
             }
         }
         self.fanned = fanned;
+    }
+
+    /// What the sockets have taken is counted.
+    pub(super) fn settle_handed(&mut self) {
+        let Handed { deliveries, bytes } = std::mem::take(&mut self.handed);
+        self.metrics.deliveries.add(deliveries);
+        self.metrics.bytes_out.add(bytes);
     }
 
     /// A live subscriber's socket took only `taken` bytes of what it was sent: from here on it has
@@ -131,19 +155,25 @@ impl Core {
         let mut rest = None;
         let mut left = taken;
         let mut scratch = Vec::new();
+        let mut untaken = Handed::default();
         for event in replica.slice() {
             scratch.clear();
             variant.write_event(&mut scratch, &event.view(self.setup.epoch));
+            untaken.bytes += (scratch.len() - left.min(scratch.len())) as u64;
             if left == 0 {
-                break;
+                untaken.deliveries += 1;
+                continue;
             }
             cursor = event.seq;
             if left < scratch.len() {
                 rest = Some(Rest { event: event.clone(), offset: left });
-                break;
+                left = 0;
+                continue;
             }
             left -= scratch.len();
         }
+        self.handed.deliveries -= untaken.deliveries;
+        self.handed.bytes -= untaken.bytes;
         let work = self.make_explicit(slot, cursor);
         work.rest = rest;
     }

@@ -405,25 +405,36 @@ impl Core {
 
     fn reject_head(&mut self, index: u32, error: HeadError) -> Step {
         self.work(index).answer = Answer::default();
+        self.note_ending(index, CloseReason::BadRequest);
         self.fail(index, error.status(), error.code(), error.message());
         Step::Wait(0)
     }
 
     pub(super) fn reject_body(&mut self, index: u32, error: BodyError) -> Step {
+        self.note_ending(index, CloseReason::BadRequest);
         self.fail(index, error.status(), error.code(), error.message());
         Step::Wait(0)
     }
 
     /// A connection there is no room for.
     pub(super) fn refuse_connection(&mut self, index: u32) {
-        let (code, message) = match self.is_draining() {
-            true => ("draining", "the server is going away"),
-            false => ("too_many_connections", "no room for another connection"),
+        let (reason, code, message) = match self.is_draining() {
+            true => (CloseReason::Drain, "draining", "the server is going away"),
+            false => {
+                let message = "no room for another connection";
+                (CloseReason::Refused, "too_many_connections", message)
+            }
         };
+        self.note_ending(index, reason);
         self.fail(index, Status::ServiceUnavailable, code, message);
     }
 
     // --- ends ---
+
+    /// It is decided why the connection ends; the first reason stays.
+    pub(super) fn note_ending(&mut self, index: u32, reason: CloseReason) {
+        self.slots[index as usize].ending.get_or_insert(reason);
+    }
 
     /// Own output is sent: an answered connection ends here if its answer said so.
     pub(super) fn finish_if_done(&mut self, index: u32) {
@@ -441,7 +452,10 @@ impl Core {
             self.batch.ops.push(Op::Shutdown(token));
             self.resume(index);
         } else {
-            self.close(index, CloseReason::Answered);
+            // Both close frames are sent, and it was not we who began.
+            let closed = slot.phase == Phase::WsClosing;
+            let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
+            self.close(index, reason);
         }
     }
 

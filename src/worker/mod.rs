@@ -11,6 +11,7 @@ mod delivery;
 mod drain;
 mod fanout;
 pub mod http;
+pub mod inspect;
 mod notice;
 pub mod order;
 pub mod pending;
@@ -120,13 +121,17 @@ fn unix_now_s() -> u64 {
 }
 
 impl Core {
-    /// Does what main says.
+    /// Does what main or the operator says.
     pub fn order(&mut self, order: Order) {
         match order {
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
             Order::Gate(gate) => self.gate = gate,
             Order::Settings(settings) => self.apply_settings(settings),
+            // Who asked may have given up waiting.
+            Order::Ping(reply) => drop(reply.try_send(self.setup.worker)),
+            Order::List { from, limit, reply } => drop(reply.try_send(self.look(from, limit))),
+            Order::Cut { token, reply } => drop(reply.try_send(self.cut(token))),
         }
     }
 }

@@ -1,11 +1,15 @@
-//! What main tells a worker to do.
+//! What main and the admin listener tell a worker to do.
 
 use std::sync::Arc;
 
 use crate::auth::Gate;
 use crate::config::Settings;
+use crossbeam_channel::Sender;
 
-/// An order.
+use super::inspect::Glance;
+use crate::ring::Token;
+
+/// An order. Answers are sent without waiting: the asker's channel has room for them.
 #[derive(Debug)]
 pub enum Order {
     /// Accept no more, answer new requests 503, and let streams go bit by bit.
@@ -16,4 +20,22 @@ pub enum Order {
     Gate(Arc<Gate>),
     /// New settings; those that need a restart are as before.
     Settings(Arc<Settings>),
+    /// Answer with your number: a worker that turns does so at once.
+    Ping(Sender<u16>),
+    /// Show connections, from this slot on.
+    List {
+        /// The first slot to look at.
+        from: u32,
+        /// Connections wanted at most.
+        limit: usize,
+        /// Takes the answer.
+        reply: Sender<Glance>,
+    },
+    /// End a connection.
+    Cut {
+        /// Which.
+        token: Token,
+        /// Takes the answer: whether there was such a connection.
+        reply: Sender<bool>,
+    },
 }

@@ -225,6 +225,11 @@ impl Replica {
         self.window.as_ref().map_or(&NO_EVENTS, |window| &window.ring)
     }
 
+    /// How many events the ring holds after the cursor.
+    pub fn behind(&self, cursor: u64) -> usize {
+        self.ring().len() - self.ring().partition_point(|event| event.seq <= cursor)
+    }
+
     /// Events after the cursor, up to and including `until`.
     pub fn after(&self, cursor: u64, until: u64) -> impl Iterator<Item = &Arc<Event>> {
         let ring = self.ring();

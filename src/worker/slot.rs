@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::work::Work;
 use crate::auth::Grant;
 use crate::proto::variant::Variant;
+use crate::reason::CloseReason;
 
 /// No index.
 pub const NONE: u32 = u32::MAX;
@@ -100,6 +101,11 @@ pub struct Slot {
     pub requests: u32,
     /// Index of its address in the per-address counts.
     pub address: u32,
+    /// Second of the worker's clock in which it was accepted.
+    pub opened_s: u32,
+    /// Why it is ending, once that is decided: a closing handshake or a last answer may still be
+    /// on its way.
+    pub ending: Option<CloseReason>,
     /// What it may do; none while it is anonymous on an open server.
     pub grant: Option<Arc<Grant>>,
     /// Everything that only a busy connection has.
@@ -132,6 +138,8 @@ impl Slot {
             expires_unix_s: u32::MAX,
             requests: 0,
             address: NONE,
+            opened_s: 0,
+            ending: None,
             grant: None,
             work: None,
         }

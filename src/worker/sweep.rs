@@ -122,6 +122,7 @@ impl Core {
                 write_beat(arena, is_ws);
                 (from, arena.len() as u32)
             });
+            self.handed.bytes += u64::from(to - from);
             self.send_direct(index, from, to);
         } else if !slot.flags.has(Flags::BLOCKED) {
             write_beat(&mut self.work(index).out, is_ws);
@@ -136,6 +137,8 @@ impl Core {
         let work = self.make_explicit(index, cursor);
         write_beat(&mut work.out, is_ws);
         work.out.drain(..taken);
+        let untaken = work.out.len() as u64;
+        self.handed.bytes -= untaken;
     }
 }
 

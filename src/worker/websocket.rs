@@ -318,7 +318,7 @@ impl Core {
         let Some(mut work) = self.slots[index as usize].work.take() else { return };
         self.begin_ws_close(index, &mut work, code, text);
         self.slots[index as usize].work = Some(work);
-        self.metrics.closes[reason.index()].add(1);
+        self.note_ending(index, reason);
         self.leave_all(index);
         self.mark_dirty(index);
     }

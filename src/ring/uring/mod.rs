@@ -112,9 +112,7 @@ impl Driver for UringDriver {
     }
 
     fn now(&self) -> Duration {
-        // The monotonic clock itself, so that all workers' times compare.
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+        monotonic_now()
     }
 
     fn stats(&self) -> DriverStats {
@@ -333,4 +331,11 @@ fn give_up_after(submits: u32) -> io::Result<()> {
     }
     std::thread::yield_now();
     Ok(())
+}
+
+/// The kernel's monotonic clock itself, and not the time since some start of ours: so the times of
+/// all threads compare.
+pub fn monotonic_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

@@ -1,0 +1,91 @@
+//! Questions to the log and to workers: an order, a doorbell if they sleep, and an answer in time
+//! or none.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::State;
+use crate::ring::Bell;
+use crate::server::log_thread::LogOrder;
+use crate::worker::order::Order;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    /// It has ended.
+    Gone,
+    /// Its lane is full, or its time is over.
+    Stalled,
+}
+
+impl State {
+    /// Puts a question to the log.
+    pub fn ask_log<T>(
+        &self,
+        order: impl FnOnce(Sender<T>) -> LogOrder,
+    ) -> Result<Receiver<T>, NoAnswer> {
+        let (reply, answer) = bounded(1);
+        self.log_orders.try_send(order(reply)).map_err(no_answer)?;
+        Ok(answer)
+    }
+
+    /// Asks a worker, and waits.
+    pub fn ask_worker<T>(
+        &self,
+        worker: u16,
+        deadline: Instant,
+        order: impl FnOnce(Sender<T>) -> Order,
+    ) -> Result<T, NoAnswer> {
+        let (reply, answer) = bounded(1);
+        self.order(worker, order(reply))?;
+        answer.recv_deadline(deadline).map_err(|error| match error.is_timeout() {
+            true => NoAnswer::Stalled,
+            false => NoAnswer::Gone,
+        })
+    }
+
+    /// The first of these workers that does not answer in time, if there is one. All are asked at
+    /// once.
+    pub fn ping(&self, workers: &[u16], deadline: Instant) -> Result<(), u16> {
+        let (reply, answers) = bounded(workers.len());
+        for &worker in workers {
+            self.order(worker, Order::Ping(reply.clone())).map_err(|_| worker)?;
+        }
+        drop(reply);
+        let mut silent = workers.to_vec();
+        while !silent.is_empty() {
+            match answers.recv_deadline(deadline) {
+                Ok(worker) => silent.retain(|&other| other != worker),
+                Err(_) => return Err(silent[0]),
+            }
+        }
+        Ok(())
+    }
+
+    /// Workers there are.
+    pub fn workers(&self) -> u16 {
+        self.ends.orders.len() as u16
+    }
+
+    fn order(&self, worker: u16, order: Order) -> Result<(), NoAnswer> {
+        let place = usize::from(worker);
+        self.ends.orders[place].try_send(order).map_err(no_answer)?;
+        if self.ends.asleep[place].needs_ring() {
+            // A thread that panicked while ringing left nothing half done.
+            let mut bell = self.bell.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            bell.ring(worker);
+            bell.flush();
+        }
+        Ok(())
+    }
+}
+
+/// The earlier of the two.
+pub(super) fn within(time: Duration, deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + time)
+}
+
+fn no_answer<T>(error: crossbeam_channel::TrySendError<T>) -> NoAnswer {
+    if error.is_disconnected() { NoAnswer::Gone } else { NoAnswer::Stalled }
+}

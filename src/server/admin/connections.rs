@@ -1,0 +1,190 @@
+//! `/v1/connections`: who is connected, in pages, and cutting one.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::ask::{NoAnswer, within};
+use super::page::{PageQuery, bad_query};
+use super::reply::Reply;
+use super::{STALL_TIME, State};
+use crate::metrics::TRANSPORTS;
+use crate::proto::http::response::Status;
+use crate::ring::Token;
+use crate::worker::inspect::{ConnectionId, Seen};
+use crate::worker::order::Order;
+
+/// One connection as the operator sees it.
+#[derive(Debug, Serialize)]
+struct Entry {
+    id: String,
+    worker: u16,
+    transport: &'static str,
+    age_seconds: u32,
+    channels: Vec<String>,
+    channel_count: usize,
+    state: &'static str,
+    behind: usize,
+    subject: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Page {
+    connections: Vec<Entry>,
+    /// What `after` must be for the next page; null after the last one.
+    next: Option<String>,
+}
+
+/// A place in the list: in which worker, from which slot on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    worker: u16,
+    slot: u32,
+}
+
+impl State {
+    /// `GET /v1/connections`: worker by worker, in the order of their slots.
+    pub(super) fn connections(&self, query: &str, deadline: Instant) -> Reply {
+        let (mut place, limit) = match parse_query(query) {
+            Ok(parsed) => parsed,
+            Err(refusal) => return refusal,
+        };
+        // A table that is mostly empty may take longer to look through than a request may: then
+        // the page is short.
+        let look_until = within(STALL_TIME, deadline);
+        let mut page = Page { connections: Vec::new(), next: None };
+        while place.worker < self.workers() {
+            let wanted = limit - page.connections.len();
+            let answer_by = within(STALL_TIME, deadline);
+            let glance = self.ask_worker(place.worker, answer_by, |reply| Order::List {
+                from: place.slot,
+                limit: wanted,
+                reply,
+            });
+            let glance = match glance {
+                Ok(glance) => glance,
+                Err(NoAnswer::Gone) => {
+                    place = place.next_worker();
+                    continue;
+                }
+                Err(NoAnswer::Stalled) => return stalled(place.worker),
+            };
+            let entries = glance.connections.into_iter().map(|seen| entry(place.worker, seen));
+            page.connections.extend(entries);
+            place = match glance.next {
+                Some(slot) => Place { slot, ..place },
+                None => place.next_worker(),
+            };
+            let done = page.connections.len() >= limit || Instant::now() >= look_until;
+            if done && place.worker < self.workers() {
+                page.next = Some(place.before().to_string());
+                break;
+            }
+        }
+        Reply::json(&page)
+    }
+
+    /// `DELETE /v1/connections/{id}`.
+    pub(super) fn cut(&self, id: &str) -> Reply {
+        let id: ConnectionId = match id.parse() {
+            Ok(id) => id,
+            Err(_) => return Reply::error(Status::BadRequest, "connection_id", ID_FORM),
+        };
+        let gone = || Reply::error(Status::NotFound, "no_such_connection", "it is not there");
+        if id.worker >= self.workers() {
+            return gone();
+        }
+        let deadline = Instant::now() + STALL_TIME;
+        let token = id.token;
+        match self.ask_worker(id.worker, deadline, |reply| Order::Cut { token, reply }) {
+            Ok(true) => Reply::done(),
+            Ok(false) | Err(NoAnswer::Gone) => gone(),
+            Err(NoAnswer::Stalled) => stalled(id.worker),
+        }
+    }
+}
+
+const ID_FORM: &str = "an id is worker-slot-generation, as in 0-17-3";
+
+impl Place {
+    const START: Self = Self { worker: 0, slot: 0 };
+
+    /// Behind this connection, which need not be there any more.
+    fn after(id: ConnectionId) -> Self {
+        match id.token.slot.checked_add(1) {
+            Some(slot) => Self { worker: id.worker, slot },
+            None => Self { worker: id.worker, slot: 0 }.next_worker(),
+        }
+    }
+
+    /// An id that this place is behind of; no connection need have it.
+    fn before(self) -> ConnectionId {
+        let (worker, slot) = match self.slot.checked_sub(1) {
+            Some(slot) => (self.worker, slot),
+            None => (self.worker.saturating_sub(1), u32::MAX),
+        };
+        ConnectionId { worker, token: Token { slot, generation: 0 } }
+    }
+
+    fn next_worker(self) -> Self {
+        Self { worker: self.worker.saturating_add(1), slot: 0 }
+    }
+}
+
+fn parse_query(query: &str) -> Result<(Place, usize), Reply> {
+    let query = PageQuery::parse(query, "after")?;
+    let place = match query.place.as_deref() {
+        None => Place::START,
+        Some(id) => id.parse().map(Place::after).map_err(|_| bad_query(ID_FORM))?,
+    };
+    Ok((place, query.limit))
+}
+
+fn entry(worker: u16, seen: Seen) -> Entry {
+    Entry {
+        id: ConnectionId { worker, token: seen.token }.to_string(),
+        worker,
+        transport: TRANSPORTS[seen.phase.kind()],
+        age_seconds: seen.age_s,
+        channels: seen.channels.iter().map(|name| name[..].to_owned()).collect(),
+        channel_count: seen.channel_count,
+        state: match (seen.live, seen.channel_count) {
+            (true, _) => "live",
+            (false, 0) => "idle",
+            (false, _) => "explicit",
+        },
+        behind: seen.behind,
+        subject: seen.grant.and_then(|grant| grant.subject().map(Into::into)),
+    }
+}
+
+fn stalled(worker: u16) -> Reply {
+    let message = format!("worker {worker} does not turn");
+    Reply::error(Status::ServiceUnavailable, "worker_stalled", &message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::{PAGE_DEFAULT, PAGE_MAX};
+    use super::*;
+
+    #[test]
+    fn every_place_but_the_first_is_named_by_what_stands_before_it() {
+        for (worker, slot) in [(0, 1), (0, 256), (1, 0), (3, 0), (2, u32::MAX)] {
+            let place = Place { worker, slot };
+            assert_eq!(Place::after(place.before()), place);
+        }
+    }
+
+    #[test]
+    fn a_query_names_a_place_and_a_limit_or_is_refused() {
+        let parsed = |query: &str| parse_query(query).map_err(|_| ());
+        assert_eq!(parsed(""), Ok((Place::START, PAGE_DEFAULT)));
+        let place = Place { worker: 1, slot: 8 };
+        assert_eq!(parsed("after=1-7-3&limit=5"), Ok((place, 5)));
+        assert_eq!(parsed("limit=100000"), Ok((Place::START, PAGE_MAX)));
+        for bad in ["limit=0", "limit=x", "limit=-1", "after=7", "after=%", "limt=5", "limit=%ff"] {
+            assert_eq!(parsed(bad), Err(()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whether the server should get traffic.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::reply::Reply;
+use super::{STALL_TIME, State};
+use crate::proto::http::response::Status;
+use crate::ring::uring::monotonic_now;
+use crate::server::log_thread::LogOrder;
+
+impl State {
+    /// `/readyz`. A worker that has turned within the last second turns. One that has not may
+    /// sleep, as an idle worker does for ever: it is woken and asked, and has a second to answer.
+    pub(super) fn readiness(&self) -> Reply {
+        if self.draining.load(Ordering::Relaxed) {
+            return unready("draining", "the server is going away");
+        }
+        let deadline = Instant::now() + STALL_TIME;
+        let of_log = self.ask_log(LogOrder::Stats);
+        if let Err(worker) = self.ping(&self.quiet_workers(), deadline) {
+            return unready("worker_stalled", &format!("worker {worker} does not turn"));
+        }
+        if of_log.is_err() || of_log.is_ok_and(|answer| answer.recv_deadline(deadline).is_err()) {
+            return unready("log_stalled", "the log does not answer");
+        }
+        Reply::text("ready\n")
+    }
+
+    /// Workers that have not turned for a while.
+    fn quiet_workers(&self) -> Vec<u16> {
+        let now = monotonic_now();
+        let turned_at = |worker: u16| {
+            Duration::from_millis(self.shared.metrics[usize::from(worker)].turned_at_ms.value())
+        };
+        let quiet = |worker: &u16| now.saturating_sub(turned_at(*worker)) >= STALL_TIME;
+        (0..self.workers()).filter(quiet).collect()
+    }
+}
+
+fn unready(code: &str, message: &str) -> Reply {
+    Reply::error(Status::ServiceUnavailable, code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::log::SharedHasher;
+    use crate::mesh::{WorkerEnds, mesh};
+    use crate::proto::cursor::Epoch;
+    use crate::proto::http::response::BodyMode;
+    use crate::ring::uring::UringBell;
+    use crate::server::log_thread::LogReport;
+    use crate::server::{Census, Shared};
+    use crate::worker::order::Order;
+
+    /// A server whose threads are what the test makes of their ends.
+    fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds>, Receiver<LogOrder>) {
+        let (ends, _, workers) = mesh(2);
+        let (log_orders, inbox) = bounded(16);
+        let shared = Shared {
+            settings: Arc::new(Settings::default()),
+            epoch: Epoch::from_random(1),
+            hasher: SharedHasher::from_seed(1),
+            census: Arc::new(Census::new(1)),
+            metrics: vec![Arc::default(), Arc::default()],
+        };
+        let state = State {
+            shared: Arc::new(shared),
+            log_orders,
+            ends,
+            // Nobody here sleeps on a ring.
+            bell: Mutex::new(UringBell::new(Vec::new()).expect("a ring")),
+            started_unix_s: 0.0,
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        };
+        (Arc::new(state), workers, inbox)
+    }
+
+    fn answer_pings(ends: WorkerEnds, worker: u16) {
+        thread::spawn(move || {
+            for order in ends.orders.iter() {
+                if let Order::Ping(reply) = order {
+                    let _ = reply.send(worker);
+                }
+            }
+        });
+    }
+
+    fn readiness(state: &State) -> String {
+        let asked = Instant::now();
+        let bytes = state.readiness().into_bytes(BodyMode::Whole);
+        assert!(asked.elapsed() < 2 * STALL_TIME, "the answer took {:?}", asked.elapsed());
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn a_worker_that_neither_turned_nor_answers_is_not_ready() {
+        let (state, mut workers, inbox) = server_of_ends();
+        thread::spawn(move || {
+            for order in inbox.iter() {
+                if let LogOrder::Stats(reply) = order {
+                    let report = LogReport { stats: Default::default(), waiting: 0 };
+                    let _ = reply.send(report);
+                }
+            }
+        });
+        let silent = workers.pop().expect("two workers");
+        answer_pings(workers.remove(0), 0);
+        let answer = readiness(&state);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("worker_stalled") && answer.contains("worker 1 "), "{answer}");
+        // It is busy, but it turns.
+        state.shared.metrics[1].turned_at_ms.set(monotonic_now().as_millis() as u64);
+        assert!(readiness(&state).starts_with("HTTP/1.1 200 "));
+        drop(silent);
+    }
+
+    #[test]
+    fn a_log_that_does_not_answer_is_not_ready() {
+        let (state, workers, inbox) = server_of_ends();
+        for (worker, ends) in workers.into_iter().enumerate() {
+            answer_pings(ends, worker as u16);
+        }
+        let answer = readiness(&state);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("log_stalled"), "{answer}");
+        // Metrics are there all the same, without the log's.
+        let metrics = String::from_utf8(state.metrics().into_bytes(BodyMode::Whole));
+        let metrics = metrics.expect("text");
+        assert!(metrics.contains("\npushline_log_up 0\n"), "{metrics}");
+        assert!(!metrics.contains("pushline_head_seq"), "{metrics}");
+        drop(inbox);
+    }
+}

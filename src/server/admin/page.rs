@@ -1,0 +1,47 @@
+//! The query of a paged list: where the page begins, and how long it may be.
+
+use super::reply::Reply;
+use crate::proto::http::query;
+use crate::proto::http::response::Status;
+
+/// Entries of a page when no number is asked for.
+pub(super) const PAGE_DEFAULT: usize = 100;
+
+/// Entries of a page at most: a few hundred kilobytes.
+pub(super) const PAGE_MAX: usize = 1000;
+
+/// What a page's query says.
+#[derive(Debug)]
+pub(super) struct PageQuery {
+    /// Where it begins, as the client gave it.
+    pub place: Option<String>,
+    /// Entries at most.
+    pub limit: usize,
+}
+
+impl PageQuery {
+    /// Reads a query whose place is called `place_name`. A name nobody knows is refused: it is a
+    /// misspelt one.
+    pub fn parse(text: &str, place_name: &str) -> Result<Self, Reply> {
+        let mut parsed = Self { place: None, limit: PAGE_DEFAULT };
+        for pair in query::pairs(text) {
+            let (key, value) = pair.map_err(|_| bad_query("a % without two digits"))?;
+            let value = std::str::from_utf8(&value).map_err(|_| bad_query("not UTF-8"))?;
+            if key == b"limit".as_slice() {
+                let limit = value.parse().ok().filter(|&limit: &usize| limit > 0);
+                let limit = limit.ok_or_else(|| bad_query("limit is a number from 1 on"))?;
+                parsed.limit = limit.min(PAGE_MAX);
+            } else if key == place_name.as_bytes() {
+                parsed.place = Some(value.to_owned());
+            } else {
+                return Err(bad_query(&format!("there are limit and {place_name}")));
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// 400, and what would be right.
+pub(super) fn bad_query(message: &str) -> Reply {
+    Reply::error(Status::BadRequest, "query", message)
+}

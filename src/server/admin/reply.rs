@@ -1,0 +1,68 @@
+//! An answer to an operator, before it is bytes.
+
+use serde::Serialize;
+
+use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    status: Status,
+    content_type: Option<&'static str>,
+    body: Vec<u8>,
+    allow: Option<&'static str>,
+}
+
+impl Reply {
+    /// 200 with a few words.
+    pub fn text(text: &str) -> Self {
+        Self::ok("text/plain; charset=utf-8", text.as_bytes().to_vec())
+    }
+
+    /// 200 with JSON.
+    pub fn json(value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::ok("application/json", body),
+            Err(_) => Self::error(Status::InternalServerError, "internal", "no JSON for this"),
+        }
+    }
+
+    /// 200 with a body of any type.
+    pub fn ok(content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status: Status::Ok, content_type: Some(content_type), body, allow: None }
+    }
+
+    /// 204.
+    pub fn done() -> Self {
+        Self { status: Status::NoContent, content_type: None, body: Vec::new(), allow: None }
+    }
+
+    /// An error with its JSON body.
+    pub fn error(status: Status, code: &str, message: &str) -> Self {
+        let mut body = Vec::new();
+        response::write_error_body(&mut body, code, message);
+        Self { status, content_type: Some("application/json"), body, allow: None }
+    }
+
+    /// 405, and what is allowed.
+    pub fn not_allowed(allow: &'static str) -> Self {
+        let message = "this path is not there for this method";
+        let error = Self::error(Status::MethodNotAllowed, "method_not_allowed", message);
+        Self { allow: Some(allow), ..error }
+    }
+
+    /// As HTTP; the connection ends with it.
+    pub fn into_bytes(self, mode: BodyMode) -> Vec<u8> {
+        let cache: (&str, &[u8]) = ("Cache-Control", b"no-store");
+        let allow = self.allow.map(|methods| ("Allow", methods.as_bytes()));
+        let headers: Vec<(&str, &[u8])> = [Some(cache), allow].into_iter().flatten().collect();
+        let head = Head {
+            content_type: self.content_type,
+            headers: &headers,
+            ..Head::new(self.status, Connection::Close)
+        };
+        let mut out = Vec::new();
+        response::write_response(&mut out, &head, &self.body, mode);
+        out
+    }
+}

@@ -1,0 +1,179 @@
+//! What an operator sees of a worker's connections, and how one is cut.
+//!
+//! A worker answers with what a few hundred slots hold and where to look on: nothing is kept
+//! between two looks, and no look takes longer than a small fan-out.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::slot::{Phase, Slot};
+use crate::auth::Grant;
+use crate::log::Roster;
+use crate::reason::CloseReason;
+use crate::ring::Token;
+
+/// Slots one look goes over: some 50 µs, and the worker does nothing else meanwhile.
+pub const SLOTS_PER_LOOK: u32 = 256;
+
+/// Channels of one connection that are named; the others are only counted.
+pub const CHANNELS_NAMED_MAX: usize = 16;
+
+/// A connection's name for operators, in logs and in the admin API: `worker-slot-generation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// Whose it is.
+    pub worker: u16,
+    /// Which of the worker's.
+    pub token: Token,
+}
+
+/// Not three numbers with a `-` between each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.worker, self.token.slot, self.token.generation)
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let mut numbers = text.splitn(3, '-');
+        let worker = number(numbers.next(), u64::from(u16::MAX))? as u16;
+        let slot = number(numbers.next(), u64::from(u32::MAX))? as u32;
+        let generation = number(numbers.next(), u64::from(u32::MAX))? as u32;
+        Ok(Self { worker, token: Token { slot, generation } })
+    }
+}
+
+/// Digits and nothing else, so that an id has one spelling but for leading zeros.
+fn number(text: Option<&str>, max: u64) -> Result<u64, NotAnId> {
+    let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).ok_or(NotAnId)?;
+    text.parse().ok().filter(|&number| number <= max).ok_or(NotAnId)
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub struct Glance {
+    /// In the order of their slots.
+    pub connections: Vec<Seen>,
+    /// Where the next look begins; `None` after the last slot.
+    pub next: Option<u32>,
+}
+
+/// One connection as it was then.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Which.
+    pub token: Token,
+    /// What it is.
+    pub phase: Phase,
+    /// Seconds since it was accepted.
+    pub age_s: u32,
+    /// Its channels, [`CHANNELS_NAMED_MAX`] at most.
+    pub channels: Vec<Arc<Roster>>,
+    /// How many channels it has.
+    pub channel_count: usize,
+    /// Whether it is live: has no cursor of its own, because all there is has been sent to it.
+    pub live: bool,
+    /// Events its worker holds that were not sent to it yet, all its channels together.
+    pub behind: usize,
+    /// What it may do, and who it is; none while it is anonymous on an open server.
+    pub grant: Option<Arc<Grant>>,
+}
+
+impl Core {
+    /// Looks at connections from this slot on; shows `limit` at most.
+    pub(super) fn look(&self, from: u32, limit: usize) -> Glance {
+        let end = self.slots.len() as u32;
+        let stop = end.min(from.saturating_add(SLOTS_PER_LOOK));
+        let mut connections = Vec::new();
+        for index in from..stop {
+            if connections.len() >= limit {
+                return Glance { connections, next: Some(index) };
+            }
+            let slot = &self.slots[index as usize];
+            if slot.phase != Phase::Free {
+                connections.push(self.see(index, slot));
+            }
+        }
+        Glance { connections, next: (stop < end).then_some(stop) }
+    }
+
+    fn see(&self, index: u32, slot: &Slot) -> Seen {
+        let mut seen = Seen {
+            token: self.token(index),
+            phase: slot.phase,
+            age_s: (self.now.as_secs() as u32).wrapping_sub(slot.opened_s),
+            channels: Vec::new(),
+            channel_count: 0,
+            live: slot.is_live(),
+            behind: 0,
+            grant: slot.grant.clone(),
+        };
+        let live = slot.is_live().then(|| (slot.replica, self.live_cursor(index)));
+        let subs = slot.work.iter().flat_map(|work| &work.subs);
+        for (replica, cursor) in live.into_iter().chain(subs.map(|sub| (sub.replica, sub.cursor))) {
+            let replica = &self.channels[replica];
+            seen.channel_count += 1;
+            seen.behind += replica.behind(cursor);
+            if seen.channels.len() < CHANNELS_NAMED_MAX {
+                seen.channels.push(replica.name.clone());
+            }
+        }
+        seen
+    }
+
+    /// Ends a connection; whether it was there.
+    pub(super) fn cut(&mut self, token: Token) -> bool {
+        if !self.is_current(token) {
+            return false;
+        }
+        self.disconnect(token.slot, CloseReason::Operator);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written() {
+        for (worker, slot, generation) in [(0, 0, 0), (3, 18_499, 7), (u16::MAX, u32::MAX, 1)] {
+            let id = ConnectionId { worker, token: Token { slot, generation } };
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        let id = ConnectionId { worker: 1, token: Token { slot: 2, generation: 3 } };
+        assert_eq!(id.to_string(), "1-2-3");
+    }
+
+    #[test]
+    fn what_is_not_three_numbers_is_no_id() {
+        for text in [
+            "",
+            "-",
+            "--",
+            "1",
+            "1-2",
+            "1-2-",
+            "-2-3",
+            "1--3",
+            "1-2-3-4",
+            "+1-2-3",
+            "1-2-x",
+            " 1-2-3",
+            "65536-0-0",
+            "0-4294967296-0",
+            "0-0-4294967296",
+            "0-0-99999999999999999999",
+        ] {
+            assert_eq!(text.parse::<ConnectionId>(), Err(NotAnId), "{text:?}");
+        }
+    }
+}
