@@ -30,12 +30,19 @@ pub(super) enum Kind {
 
 const KINDS: [Kind; 5] = [Kind::Head, Kind::Body, Kind::Linger, Kind::WsClose, Kind::Retry];
 
+/// Where in its life a connection is: which request, and how far into its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    requests: u32,
+    progress: u32,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     at: Duration,
     token: Token,
     /// What the connection looked like then; see `Core::mark`.
-    mark: u32,
+    mark: Mark,
 }
 
 /// All deadlines of a worker.
@@ -83,12 +90,15 @@ impl Core {
     }
 
     /// What tells whether the connection is still at the same point.
-    fn mark(&self, index: u32, kind: Kind) -> u32 {
-        let work = self.slots[index as usize].work.as_ref();
+    fn mark(&self, index: u32, kind: Kind) -> Mark {
+        let slot = &self.slots[index as usize];
         match kind {
-            Kind::Head => self.slots[index as usize].requests,
-            Kind::Body => work.map_or(0, |work| work.progress),
-            Kind::Linger | Kind::WsClose | Kind::Retry => 0,
+            Kind::Head => Mark { requests: slot.requests, progress: 0 },
+            Kind::Body => {
+                let progress = slot.work.as_ref().map_or(0, |work| work.progress);
+                Mark { requests: slot.requests, progress }
+            }
+            Kind::Linger | Kind::WsClose | Kind::Retry => Mark::default(),
         }
     }
 
@@ -102,16 +112,20 @@ impl Core {
         }
     }
 
-    fn due(&mut self, index: u32, kind: Kind, mark: u32) {
+    fn due(&mut self, index: u32, kind: Kind, mark: Mark) {
         let slot = &self.slots[index as usize];
         let state = slot.work.as_ref().map(|work| &work.http);
-        let same = self.mark(index, kind) == mark;
+        let now = self.mark(index, kind);
+        let same = now == mark;
         match (kind, slot.phase, state) {
             (Kind::Head, Phase::Http, None) if same => self.close(index, CloseReason::HeadTimeout),
             (Kind::Head, Phase::Http, Some(HttpState::Head(_))) if same => {
                 self.fail(index, Status::RequestTimeout, "head_timeout", "the head took too long");
             }
-            (Kind::Body, Phase::Http, Some(HttpState::Body(_))) => {
+            // A later request's body has a deadline of its own.
+            (Kind::Body, Phase::Http, Some(HttpState::Body(_)))
+                if now.requests == mark.requests =>
+            {
                 if same {
                     let message = "the body made no progress";
                     self.fail(index, Status::RequestTimeout, "body_timeout", message);
