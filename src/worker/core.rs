@@ -74,6 +74,8 @@ pub struct Core {
     pub(super) channels: Channels,
     pub(super) batch: Batch,
     pub(super) dirty: VecDeque<u32>,
+    /// Connections whose output is sent and that left input unread.
+    pub(super) unread: Vec<Token>,
     pub(super) scheduled: VecDeque<u32>,
     pub(super) fanned: Vec<u32>,
     pub(super) slice: Vec<Arc<Event>>,
@@ -127,6 +129,7 @@ impl Core {
             channels: Channels::default(),
             batch: Batch::default(),
             dirty: VecDeque::new(),
+            unread: Vec::new(),
             scheduled: VecDeque::new(),
             fanned: Vec::new(),
             slice: Vec::new(),
@@ -164,6 +167,7 @@ impl Core {
         self.settle_sends(completions);
         self.turn = self.turn.wrapping_add(1);
         self.batch.arena.clear();
+        self.read_on();
         if self.batch.arena.capacity() > ARENA_BYTES_KEPT {
             self.batch.arena = Vec::new();
         }

@@ -35,12 +35,19 @@ pub(super) enum Kind {
 const KINDS: [Kind; 6] =
     [Kind::Head, Kind::Body, Kind::Linger, Kind::WsClose, Kind::Letter, Kind::Retry];
 
+/// Where in its life a connection is: which request, and how far into its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    requests: u32,
+    progress: u32,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     at: Duration,
     token: Token,
     /// What the connection looked like then; see `Core::mark`.
-    mark: u32,
+    mark: Mark,
 }
 
 /// All deadlines of a worker.
@@ -89,12 +96,15 @@ impl Core {
     }
 
     /// What tells whether the connection is still at the same point.
-    fn mark(&self, index: u32, kind: Kind) -> u32 {
-        let work = self.slots[index as usize].work.as_ref();
+    fn mark(&self, index: u32, kind: Kind) -> Mark {
+        let slot = &self.slots[index as usize];
         match kind {
-            Kind::Head | Kind::Letter => self.slots[index as usize].requests,
-            Kind::Body => work.map_or(0, |work| work.progress),
-            Kind::Linger | Kind::WsClose | Kind::Retry => 0,
+            Kind::Head | Kind::Letter => Mark { requests: slot.requests, progress: 0 },
+            Kind::Body => {
+                let progress = slot.work.as_ref().map_or(0, |work| work.progress);
+                Mark { requests: slot.requests, progress }
+            }
+            Kind::Linger | Kind::WsClose | Kind::Retry => Mark::default(),
         }
     }
 
@@ -108,17 +118,21 @@ impl Core {
         }
     }
 
-    fn due(&mut self, index: u32, kind: Kind, mark: u32) {
+    fn due(&mut self, index: u32, kind: Kind, mark: Mark) {
         let slot = &self.slots[index as usize];
         let state = slot.work.as_ref().map(|work| &work.http);
-        let same = self.mark(index, kind) == mark;
+        let now = self.mark(index, kind);
+        let same = now == mark;
         match (kind, slot.phase, state) {
             (Kind::Head, Phase::Http, None) if same => self.close(index, CloseReason::HeadTimeout),
             (Kind::Head, Phase::Http, Some(HttpState::Head(_))) if same => {
                 self.note_ending(index, CloseReason::HeadTimeout);
                 self.fail(index, Status::RequestTimeout, "head_timeout", "the head took too long");
             }
-            (Kind::Body, Phase::Http, Some(HttpState::Body(_))) => {
+            // A later request's body has a deadline of its own.
+            (Kind::Body, Phase::Http, Some(HttpState::Body(_)))
+                if now.requests == mark.requests =>
+            {
                 if same {
                     let message = "the body made no progress";
                     self.note_ending(index, CloseReason::BodyTimeout);
@@ -129,7 +143,7 @@ impl Core {
             }
             (Kind::Linger, Phase::Lingering, _) => self.close(index, CloseReason::Answered),
             (Kind::WsClose, Phase::WsClosing, _) => self.close(index, CloseReason::CloseTimeout),
-            (Kind::Letter, Phase::Http, Some(HttpState::Waiting)) if same => {
+            (Kind::Letter, Phase::Http, Some(HttpState::Waiting { .. })) if same => {
                 self.letter_lost(index);
             }
             (Kind::Retry, Phase::Http, Some(HttpState::Lines(_))) => self.retry_lines(index),

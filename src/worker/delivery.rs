@@ -378,6 +378,9 @@ impl Core {
     pub(super) fn after_send(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
         let Some(work) = &slot.work else { return };
+        if !work.carry.is_empty() {
+            self.unread.push(self.token(index));
+        }
         if work.has_output() || (slot.is_subscriber() && self.is_behind(work)) {
             self.mark_dirty(index);
         } else {

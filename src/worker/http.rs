@@ -34,8 +34,11 @@ pub enum HttpState {
     Lines(Box<Lines>),
     /// A body nobody wants is coming.
     Discard(BodyDecoder),
-    /// The log is asked.
-    Waiting,
+    /// The log is asked. A body nobody wants may be on its way meanwhile.
+    Waiting {
+        /// Reads that body.
+        unwanted: Option<BodyDecoder>,
+    },
 }
 
 impl Default for HttpState {
@@ -139,6 +142,17 @@ impl Core {
         }
     }
 
+    /// Goes on with the input of those whose unsent output stood in its way.
+    pub(super) fn read_on(&mut self) {
+        let mut unread = std::mem::take(&mut self.unread);
+        for token in unread.drain(..) {
+            if self.is_current(token) {
+                self.take_carry(token.slot);
+            }
+        }
+        self.unread = unread;
+    }
+
     fn takes_input(&self, token: Token) -> bool {
         self.is_current(token)
             && matches!(self.slots[token.slot as usize].phase, Phase::Http | Phase::Ws)
@@ -168,7 +182,7 @@ impl Core {
         }
         let Some(work) = &mut slot.work else { return self.head_input(index, bytes) };
         match &mut work.http {
-            HttpState::Waiting => Step::Wait(0),
+            HttpState::Waiting { .. } => Step::Wait(0),
             // A peer that does not read its answers gets no more of them.
             HttpState::Head(_) if work.out.len() > OUT_BYTES_MAX => Step::Wait(0),
             HttpState::Head(_) => self.head_input(index, bytes),
@@ -310,6 +324,17 @@ impl Core {
         }
     }
 
+    /// The present request is at the log: nothing is read until it is answered, and then what is
+    /// left of its body comes first.
+    pub(super) fn await_log(&mut self, index: u32) {
+        let http = &mut self.work(index).http;
+        let unwanted = match std::mem::take(http) {
+            HttpState::Discard(decoder) => Some(decoder),
+            _ => None,
+        };
+        *http = HttpState::Waiting { unwanted };
+    }
+
     fn greet(&mut self, index: u32, request: &Request<'_>) {
         let host = request.host().and_then(|host| std::str::from_utf8(host).ok());
         let host = host.unwrap_or("localhost:8080");
@@ -357,9 +382,13 @@ impl Core {
             prepared: &work.answer.cors,
         };
         response::write_response(&mut work.out, &head, content.bytes, work.answer.mode);
-        if matches!(work.http, HttpState::Waiting | HttpState::Body(_) | HttpState::Lines(_)) {
-            work.http = HttpState::default();
-        }
+        work.http = match std::mem::take(&mut work.http) {
+            HttpState::Waiting { unwanted: Some(decoder) } => HttpState::Discard(decoder),
+            HttpState::Waiting { unwanted: None } | HttpState::Body(_) | HttpState::Lines(_) => {
+                HttpState::default()
+            }
+            kept @ (HttpState::Head(_) | HttpState::Discard(_)) => kept,
+        };
         if work.answer.connection == Connection::Close {
             self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
         }
@@ -463,6 +492,13 @@ impl Core {
     pub(super) fn peer_ended(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         slot.flags.set(Flags::EOF);
+        let waits_to_send = slot.work.as_ref().is_some_and(|work| work.out.len() > OUT_BYTES_MAX);
+        let unread = slot.work.as_ref().is_some_and(|work| !work.carry.is_empty());
+        if slot.phase == Phase::Http && waits_to_send && unread {
+            // Requests are left: they are read, and the end is looked at again, when there is room
+            // for their answers.
+            return;
+        }
         let unanswered = slot.phase == Phase::Http
             && slot.work.as_ref().is_some_and(|work| {
                 work.has_output() || work.outstanding > 0 || !work.http.is_idle()
@@ -470,13 +506,13 @@ impl Core {
         let mid_body = slot.work.as_ref().is_some_and(|work| match &work.http {
             HttpState::Body(_) | HttpState::Discard(_) => true,
             HttpState::Lines(_) => work.outstanding == 0,
-            HttpState::Head(_) | HttpState::Waiting => false,
+            HttpState::Head(_) | HttpState::Waiting { .. } => false,
         });
         if !unanswered || mid_body {
             self.close(index, CloseReason::PeerClosed);
         } else if !matches!(
             slot.work.as_ref().map(|work| &work.http),
-            Some(HttpState::Waiting | HttpState::Lines(_))
+            Some(HttpState::Waiting { .. } | HttpState::Lines(_))
         ) {
             slot.flags.set(Flags::CLOSE_AFTER_OUT);
         }

@@ -9,7 +9,6 @@ use crate::proto::http::response::Status;
 use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::ring::Token;
 
-use super::http::HttpState;
 use crate::log::message::RequestBody;
 
 impl Core {
@@ -78,7 +77,7 @@ impl Core {
         let ticket = self.pending.insert(pending) as u32;
         let work = self.work(index);
         work.outstanding += 1;
-        work.http = HttpState::Waiting;
+        self.await_log(index);
         self.ask(RequestBody::Describe { token, ticket, channel: channel.into() });
     }
 

@@ -52,6 +52,8 @@ pub struct Lines {
     last_seq: u64,
     /// Parsed, not yet at the log (or refused by it for the moment).
     batch: Vec<Publication>,
+    /// Which lines those of the batch are; kept until the log has answered.
+    batch_line_nos: Vec<u64>,
     /// Why no further line is read.
     failed: Option<LineFault>,
 }
@@ -181,7 +183,7 @@ impl Core {
         let Meta { channel, kind, event_type, key } = meta;
         let then = AfterPublish::Respond { channel: channel.clone() };
         let publication = Publication { channel, kind, data, event_type, key };
-        self.work(index).http = HttpState::Waiting;
+        self.await_log(index);
         self.ask_publish(index, vec![publication], then);
     }
 
@@ -320,7 +322,7 @@ impl Core {
             }
             Some(refusal) => {
                 // The refused line is the first one that was not taken.
-                lines.line_no -= unaccepted.len().saturating_sub(1) as u64;
+                lines.line_no = lines.batch_line_nos.first().copied().unwrap_or(lines.line_no);
                 lines.failed = Some(LineFault::Refused(refusal));
             }
             None => {}
@@ -377,6 +379,7 @@ impl Lines {
             first_seq: 0,
             last_seq: 0,
             batch: Vec::new(),
+            batch_line_nos: Vec::new(),
             failed: None,
         }
     }
@@ -410,14 +413,15 @@ impl Lines {
     fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
         if self.failed.is_none() {
             let line = std::mem::take(&mut self.line);
-            self.parse(&line, bytes_max, allowed);
+            if !line.is_empty() {
+                self.parse(&line, bytes_max, allowed);
+            }
         }
     }
 
     fn parse(&mut self, line: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
         self.line_no += 1;
         if line.trim_ascii().is_empty() {
-            self.line_no -= u64::from(line.is_empty() && self.decoder.is_done());
             return;
         }
         if line.len() > line_bytes_max(bytes_max) {
@@ -432,13 +436,17 @@ impl Lines {
             }
         };
         match to_publication(publication, bytes_max) {
-            Ok(publication) if allowed(&publication.channel) => self.batch.push(publication),
+            Ok(publication) if allowed(&publication.channel) => {
+                self.batch.push(publication);
+                self.batch_line_nos.push(self.line_no);
+            }
             Ok(_) => self.failed = Some(LineFault::Denied),
             Err(fault) => self.failed = Some(fault),
         }
     }
 
     fn note(&mut self, outcome: &Published) {
+        self.batch_line_nos.drain(..outcome.accepted as usize);
         if outcome.accepted == 0 {
             return;
         }

@@ -83,9 +83,8 @@ impl Core {
             target: target.token,
             grant,
         };
-        let work = self.work(index);
-        work.http = HttpState::Waiting;
-        work.outstanding += 1;
+        self.await_log(index);
+        self.work(index).outstanding += 1;
         self.set_deadline(index, Deadline::Letter);
         self.forward(target.worker, letter);
     }
@@ -113,7 +112,9 @@ impl Core {
 
     fn is_waiting(&self, index: u32) -> bool {
         let work = self.slots[index as usize].work.as_ref();
-        work.is_some_and(|work| matches!(work.http, HttpState::Waiting) && work.outstanding > 0)
+        work.is_some_and(|work| {
+            matches!(work.http, HttpState::Waiting { .. }) && work.outstanding > 0
+        })
     }
 
     /// No answer came: the other worker is gone or overwhelmed.

@@ -12,7 +12,7 @@ use super::work::{Gap, Sub};
 use crate::auth::Access;
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
 use crate::proto::cursor::Cursor;
-use crate::proto::http::head::{Method, Request};
+use crate::proto::http::head::{Framing, Method, Request};
 use crate::proto::http::query;
 use crate::proto::http::response::{Connection, Status};
 use crate::proto::name::channel_name;
@@ -74,6 +74,11 @@ impl Core {
 
     /// `GET /ws`.
     pub(super) fn open_ws(&mut self, index: u32, request: &Request<'_>) {
+        if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
+            // What follows the head would be body and frames, in a way nobody agrees on.
+            let message = "an upgrade has no body";
+            return self.fail(index, Status::BadRequest, "unexpected_body", message);
+        }
         let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
         let (upgrade, connection) = (values("upgrade"), values("connection"));
         let (key, version) = (values("sec-websocket-key"), values("sec-websocket-version"));
@@ -120,8 +125,11 @@ impl Core {
         let (code, message) = (refusal.code(), refusal.message());
         match refusal.status() {
             426 => {
-                let headers: [(&str, &[u8]); 2] =
-                    [("Upgrade", b"websocket"), ("Sec-WebSocket-Version", b"13")];
+                let headers: [(&str, &[u8]); 3] = [
+                    ("Connection", b"Upgrade"),
+                    ("Upgrade", b"websocket"),
+                    ("Sec-WebSocket-Version", b"13"),
+                ];
                 self.respond_error(index, Status::UpgradeRequired, code, message, &headers);
             }
             405 => {
@@ -200,7 +208,7 @@ impl Core {
 
     fn begin_join(&mut self, index: u32, wanted: Wanted, then: AfterJoin) {
         let text = wanted.cursor.unwrap_or_default();
-        self.work(index).http = HttpState::Waiting;
+        self.await_log(index);
         self.join(index, wanted.channels, &text, then);
     }
 

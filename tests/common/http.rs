@@ -1,0 +1,276 @@
+//! A raw HTTP/1.1 client: sends what it is told, byte for byte, and reads answers strictly.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::PATIENCE;
+
+/// A connection.
+pub struct Conn {
+    pub stream: TcpStream,
+    pub buffer: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub version: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Conn {
+    pub fn open(addr: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(addr).expect("the server accepts"))
+    }
+
+    /// With a receive buffer of about this many bytes, so that it is soon full.
+    pub fn open_narrow(addr: SocketAddr, recv_buffer_bytes: usize) -> Self {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(recv_buffer_bytes).expect("a receive buffer");
+        socket.connect(&SockAddr::from(addr)).expect("the server accepts");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("nodelay");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("the server reads");
+    }
+
+    /// Each byte in a packet of its own, as far as the kernel lets us.
+    pub fn send_per_byte(&mut self, bytes: impl AsRef<[u8]>) {
+        for byte in bytes.as_ref() {
+            self.send([*byte]);
+        }
+    }
+
+    /// We send no more, but still read.
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("a connection to half-close");
+    }
+
+    /// Reads what there is; false at the end of the stream.
+    pub fn fill(&mut self) -> bool {
+        let mut piece = [0; 64 * 1024];
+        match read(&mut self.stream, &mut piece) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.buffer.extend_from_slice(&piece[..count]);
+                true
+            }
+            Err(error) if is_timeout(&error) => panic!(
+                "the server says nothing; so far: {:?}",
+                String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(2000)])
+            ),
+            Err(error) => panic!("reading: {error}"),
+        }
+    }
+
+    /// Everything up to and including `end`.
+    pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut from = 0;
+        loop {
+            let found = self.buffer[from..].windows(end.len()).position(|window| window == end);
+            if let Some(place) = found {
+                return self.buffer.drain(..from + place + end.len()).collect();
+            }
+            from = self.buffer.len().saturating_sub(end.len() - 1);
+            assert!(
+                self.fill(),
+                "the stream ended before {:?}: {:?}",
+                String::from_utf8_lossy(end),
+                String::from_utf8_lossy(&self.buffer)
+            );
+        }
+    }
+
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill(), "the stream ended after {} of {count}", self.buffer.len());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Everything up to the end of the stream.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The stream ends, and nothing came before its end.
+    pub fn expect_end(&mut self) {
+        let rest = self.rest();
+        assert!(rest.is_empty(), "before the end: {:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// The connection ends in whatever way (a reset counts), and nothing more is said.
+    pub fn expect_gone(&mut self) {
+        assert!(self.buffer.is_empty(), "{:?}", String::from_utf8_lossy(&self.buffer));
+        let mut piece = [0; 1024];
+        match read(&mut self.stream, &mut piece) {
+            Ok(0) => {}
+            Ok(count) => panic!("instead: {:?}", String::from_utf8_lossy(&piece[..count])),
+            Err(error) if is_timeout(&error) => panic!("the connection is still there"),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether nothing comes for this long (for what must not happen, there is only waiting).
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        if !self.buffer.is_empty() {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(time)).expect("a timeout");
+        let mut piece = [0; 4096];
+        let outcome = read(&mut self.stream, &mut piece);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        match outcome {
+            Ok(count) => {
+                self.buffer.extend_from_slice(&piece[..count]);
+                false
+            }
+            Err(error) => is_timeout(&error),
+        }
+    }
+
+    /// The next answer, an interim one included.
+    pub fn response(&mut self) -> Response {
+        let mut response = self.response_head();
+        if let Some(length) = response.header("content-length") {
+            let length = length.parse().expect("a length");
+            response.body = self.exactly(length);
+        }
+        response
+    }
+
+    /// The head of the next answer. Whatever follows stays.
+    pub fn response_head(&mut self) -> Response {
+        let head = self.until(b"\r\n\r\n");
+        let head = String::from_utf8(head).expect("a head is text");
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next().expect("a status line");
+        let mut parts = status_line.splitn(3, ' ');
+        let version = parts.next().expect("a version").to_owned();
+        assert!(version == "HTTP/1.1" || version == "HTTP/1.0", "{status_line:?}");
+        let status = parts.next().and_then(|text| text.parse().ok()).expect("a status");
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").expect("name: value");
+            (name.to_ascii_lowercase(), value.to_owned())
+        };
+        let headers = lines.filter(|line| !line.is_empty()).map(header).collect();
+        Response { status, version, headers, body: Vec::new() }
+    }
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(key, _)| key == name);
+        let value = found.next().map(|(_, value)| value.as_str());
+        assert!(found.next().is_none(), "{name} twice: {:?}", self.headers);
+        value
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.text());
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The `code` of an error, after checking that it is one.
+    pub fn error_code(&self) -> String {
+        let json = self.json();
+        let error = &json["error"];
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{json}");
+        error["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+/// A request with `Host`, and with `Content-Length` if it has a body.
+pub fn request(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Vec<u8> {
+    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: pushline.test\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(body) = body {
+        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(body.unwrap_or_default());
+    bytes
+}
+
+/// One request on a connection of its own.
+pub fn fetch(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Response {
+    let mut conn = Conn::open(addr);
+    conn.send(request(method, target, headers, body));
+    if method == "HEAD" { conn.response_head() } else { conn.response() }
+}
+
+/// A chunked body on its way.
+pub struct Chunked {
+    pub conn: Conn,
+}
+
+impl Chunked {
+    pub fn open(addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
+        let mut conn = Conn::open(addr);
+        let mut all = vec![("Transfer-Encoding", "chunked")];
+        all.extend_from_slice(headers);
+        conn.send(request("POST", target, &all, None));
+        Self { conn }
+    }
+
+    pub fn chunk(&mut self, data: impl AsRef<[u8]>) {
+        let data = data.as_ref();
+        let mut bytes = format!("{:x}\r\n", data.len()).into_bytes();
+        bytes.extend_from_slice(data);
+        bytes.extend_from_slice(b"\r\n");
+        self.conn.send(bytes);
+    }
+
+    pub fn finish(mut self) -> Response {
+        self.conn.send("0\r\n\r\n");
+        self.conn.response()
+    }
+}
+
+/// The server's start leaves io_uring work behind on the thread that called it; when it is done,
+/// the kernel interrupts whatever that thread waits for.
+fn read(stream: &mut TcpStream, piece: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+pub fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

@@ -1,0 +1,179 @@
+//! What behaviour tests share: a real server in this process, and clients that are blocking, plain
+//! and suspicious. Every read has a deadline, so a server that says nothing fails a test instead of
+//! hanging it.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+pub mod http;
+pub mod relay;
+pub mod sse;
+pub mod ws;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use pushline::auth::Gate;
+use pushline::config::Settings;
+use pushline::server::{Ended, Server, ServerError};
+use serde_json::Value;
+
+pub use self::http::{Conn, Response, fetch, request};
+pub use self::sse::{Sse, SseEvent};
+
+/// How long anything may take before it counts as never.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Threads of the server that panicked: the server survives them as well as it can, a test must
+/// not.
+static SERVER_PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// A server on a port of its own; it ends with the value.
+pub struct TestServer {
+    server: Option<Server>,
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl TestServer {
+    /// With the settings of [`settings`].
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With these changes to them.
+    pub fn with(change: impl Fn(&mut Settings)) -> Self {
+        watch_server_threads();
+        for _ in 0..20 {
+            let mut chosen = settings();
+            change(&mut chosen);
+            match Server::start(chosen, Gate::open()) {
+                Ok(server) => {
+                    let (addr, admin) = (server.listen(), server.admin());
+                    return Self { server: Some(server), addr, admin };
+                }
+                // Between choosing a port and listening on it someone else took it.
+                Err(ServerError::Bind { .. }) => {}
+                Err(error) => panic!("the server does not start: {error}"),
+            }
+        }
+        panic!("no free port in 20 tries");
+    }
+
+    /// `last` of the ids it gives: its epoch is the part before the dash.
+    pub fn epoch(&self) -> String {
+        let server = self.server.as_ref().expect("it runs");
+        server.shared().epoch.to_string()
+    }
+
+    /// The id of the event with this place in the log.
+    pub fn id(&self, seq: u64) -> String {
+        format!("{}-{seq}", self.epoch())
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.server.as_ref().expect("it runs").shared().census.open()
+    }
+
+    /// Takes the server out, to end it in a way of the test's own.
+    pub fn into_server(mut self) -> Server {
+        self.server.take().expect("it runs")
+    }
+
+    /// As SIGTERM does; nobody cuts it short.
+    pub fn drain(self) -> Ended {
+        let (_keep, cut) = bounded(1);
+        self.into_server().drain(&cut)
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        if !std::thread::panicking() {
+            assert_no_server_panic();
+        }
+    }
+}
+
+/// Fails if a thread of any server in this process panicked.
+pub fn assert_no_server_panic() {
+    assert_eq!(SERVER_PANICS.load(Ordering::SeqCst), 0, "a thread of the server panicked");
+}
+
+fn watch_server_threads() {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let thread = std::thread::current();
+            let of_server = thread.name().is_some_and(|name| {
+                name.starts_with("worker-") || name == "log" || name == "admin"
+            });
+            if of_server {
+                SERVER_PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            before(info);
+        }));
+    });
+}
+
+/// Two workers on whatever cores, ports of the kernel's choice.
+pub fn settings() -> Settings {
+    Settings {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        workers: Some(2),
+        cpus: None,
+        ..Settings::default()
+    }
+}
+
+/// Publishes text; its id.
+pub fn publish(addr: SocketAddr, channel: &str, data: &str) -> String {
+    let answer = publish_answer(addr, channel, data);
+    answer["id"].as_str().expect("an id").to_owned()
+}
+
+/// Publishes text; the whole answer.
+pub fn publish_answer(addr: SocketAddr, channel: &str, data: &str) -> Value {
+    let target = format!("/channels/{channel}");
+    let response = fetch(addr, "POST", &target, &[], Some(data.as_bytes()));
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
+}
+
+/// `GET /channels/{channel}`.
+pub fn describe(addr: SocketAddr, channel: &str) -> Value {
+    let response = fetch(addr, "GET", &format!("/channels/{channel}"), &[], None);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
+}
+
+/// Waits until the channel has this many subscribers.
+pub fn await_subscribers(addr: SocketAddr, channel: &str, count: u64) {
+    await_that(&format!("{channel} has {count} subscribers"), || {
+        describe(addr, channel)["subscribers"] == count
+    });
+}
+
+/// Polls until `fact` holds; fails after [`PATIENCE`].
+pub fn await_that(what: &str, mut fact: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fact() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The place in the log that an id names.
+pub fn seq_of(id: &str) -> u64 {
+    let (_, seq) = id.split_once('-').expect("an id has a dash");
+    seq.parse().expect("an id ends in a number")
+}

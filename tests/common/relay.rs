@@ -1,0 +1,108 @@
+//! A TCP relay whose connections a test can cut, so that a client it did not write loses its
+//! connection in the middle of things.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// A relay to one address.
+pub struct Relay {
+    pub addr: SocketAddr,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct State {
+    to: SocketAddr,
+    ends: Mutex<Vec<TcpStream>>,
+    accepted: AtomicUsize,
+    /// Bytes that went from the server to clients.
+    passed: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Relay {
+    pub fn start(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let state = Arc::new(State {
+            to,
+            ends: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            passed: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let of_thread = state.clone();
+        let thread = thread::spawn(move || {
+            for client in listener.incoming() {
+                if of_thread.stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                of_thread.relay(client.expect("a client"));
+            }
+        });
+        Self { addr, state, thread: Some(thread) }
+    }
+
+    /// Ends every connection, wherever in the stream it is. How many there were.
+    pub fn cut(&self) -> usize {
+        let ends = std::mem::take(&mut *self.state.ends.lock().expect("not poisoned"));
+        for end in &ends {
+            // It may be gone already.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+        ends.len() / 2
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that went from the server to clients so far.
+    pub fn passed(&self) -> usize {
+        self.state.passed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.state.stop.store(true, Ordering::SeqCst);
+        self.cut();
+        let _ = TcpStream::connect(self.addr);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn relay(self: &Arc<Self>, client: TcpStream) {
+        // A server that is gone: the client sees its connection end.
+        let Ok(server) = TcpStream::connect(self.to) else { return };
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+        let (client_out, server_out) = (clone(&client), clone(&server));
+        self.ends.lock().expect("not poisoned").extend([clone(&client), clone(&server)]);
+        let state = self.clone();
+        thread::spawn(move || copy(client, server_out, |_| {}));
+        thread::spawn(move || {
+            copy(server, client_out, |count| {
+                state.passed.fetch_add(count, Ordering::SeqCst);
+            });
+        });
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream, note: impl Fn(usize)) {
+    let mut piece = [0; 16 * 1024];
+    while let Ok(count) = from.read(&mut piece) {
+        if count == 0 || to.write_all(&piece[..count]).is_err() {
+            break;
+        }
+        note(count);
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}

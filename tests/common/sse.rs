@@ -1,0 +1,135 @@
+//! An EventSource without a browser: the stream's grammar of the HTML standard, to the letter.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::http::{Conn, Response, request};
+
+/// A stream.
+pub struct Sse {
+    pub conn: Conn,
+    pub head: Response,
+    /// `retry:` as last told.
+    pub retry_ms: Option<u64>,
+    /// Comments seen, without their colon.
+    pub comments: Vec<String>,
+    /// The last event id, as EventSource keeps it.
+    pub last_id: String,
+}
+
+/// A dispatched event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SseEvent {
+    pub id: String,
+    /// `message` if the stream named none.
+    pub event: String,
+    pub data: String,
+}
+
+impl SseEvent {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data).expect("data is JSON")
+    }
+}
+
+impl Sse {
+    /// `query` is what follows `/sse?`.
+    pub fn open(addr: SocketAddr, query: &str) -> Self {
+        Self::open_with(addr, query, &[])
+    }
+
+    pub fn open_with(addr: SocketAddr, query: &str, headers: &[(&str, &str)]) -> Self {
+        Self::over(Conn::open(addr), query, headers)
+    }
+
+    /// Reconnects as a browser does.
+    pub fn resume(addr: SocketAddr, query: &str, last_id: &str) -> Self {
+        match last_id {
+            "" => Self::open(addr, query),
+            id => Self::open_with(addr, query, &[("Last-Event-ID", id)]),
+        }
+    }
+
+    /// The stream is open, and the subscription joined, when this returns: the head is only sent
+    /// once the log has answered.
+    pub fn over(mut conn: Conn, query: &str, headers: &[(&str, &str)]) -> Self {
+        conn.send(request("GET", &format!("/sse?{query}"), headers, None));
+        let head = conn.response_head();
+        assert_eq!(head.status, 200, "{}", String::from_utf8_lossy(&conn.rest()));
+        assert_eq!(head.header("content-type"), Some("text/event-stream"));
+        Self { conn, head, retry_ms: None, comments: Vec::new(), last_id: String::new() }
+    }
+
+    /// The next event; comments and `retry:` before it are kept aside.
+    pub fn event(&mut self) -> SseEvent {
+        self.next_event().expect("an event, not the end of the stream")
+    }
+
+    /// The next event, or the end of the stream (of an event that is not finished, nothing is
+    /// dispatched).
+    pub fn next_event(&mut self) -> Option<SseEvent> {
+        loop {
+            let block = self.block()?;
+            if let Some(event) = self.interpret(&block) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// This many events.
+    pub fn events(&mut self, count: usize) -> Vec<SseEvent> {
+        (0..count).map(|_| self.event()).collect()
+    }
+
+    /// Reads until this many comments were seen; no event may come before.
+    pub fn await_comments(&mut self, count: usize) {
+        while self.comments.len() < count {
+            let block = self.block().expect("a comment, not the end of the stream");
+            assert_eq!(self.interpret(&block), None);
+        }
+    }
+
+    /// Lines up to a blank one.
+    fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.conn.buffer.windows(2).position(|two| two == b"\n\n") {
+                let block = self.conn.buffer.drain(..end + 2).collect();
+                return Some(String::from_utf8(block).expect("a stream is UTF-8"));
+            }
+            if !self.conn.fill() {
+                return None;
+            }
+        }
+    }
+
+    fn interpret(&mut self, block: &str) -> Option<SseEvent> {
+        assert!(!block.contains('\r'), "CR in a stream that uses LF: {block:?}");
+        let mut event = String::new();
+        let mut data: Option<String> = None;
+        for line in block.lines() {
+            if let Some(comment) = line.strip_prefix(':') {
+                self.comments.push(comment.trim_start().to_owned());
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "id" => self.last_id = value.to_owned(),
+                "event" => event = value.to_owned(),
+                "data" => {
+                    let data = data.get_or_insert_with(String::new);
+                    data.push_str(value);
+                    data.push('\n');
+                }
+                "retry" => self.retry_ms = Some(value.parse().expect("retry is digits")),
+                "" => {}
+                other => panic!("an unknown field {other:?}"),
+            }
+        }
+        let mut data = data?;
+        data.pop();
+        let event = if event.is_empty() { "message".to_owned() } else { event };
+        Some(SseEvent { id: self.last_id.clone(), event, data })
+    }
+}

@@ -1,0 +1,309 @@
+//! The other routes and every status an HTTP client can meet: greeting, preflight, HEAD, and what
+//! is refused with which status and which headers.
+
+use std::time::Duration;
+
+use crate::common::ws::upgrade;
+use crate::common::{Conn, Response, TestServer, await_that, fetch, publish, request};
+
+fn raw(server: &TestServer, bytes: impl AsRef<[u8]>) -> Response {
+    let mut conn = Conn::open(server.addr);
+    conn.send(bytes);
+    conn.response()
+}
+
+#[test]
+fn the_greeting_names_the_two_lines_to_try() {
+    let server = TestServer::start();
+    let response = fetch(server.addr, "GET", "/", &[], None);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    let text = response.text();
+    assert!(text.contains("curl -N http://pushline.test/sse?channel=news"), "{text}");
+    assert!(text.contains("curl -d hello http://pushline.test/channels/news"), "{text}");
+    assert!(response.header("date").is_some_and(|date| date.ends_with(" GMT")));
+}
+
+#[test]
+fn head_is_get_without_a_body_or_a_stream() {
+    let server = TestServer::start();
+    publish(server.addr, "c", "x");
+    let mut conn = Conn::open(server.addr);
+    for target in ["/", "/channels/c", "/channels/a%2fb", "/nowhere", "/publish"] {
+        conn.send(request("GET", target, &[], None));
+        let got = conn.response();
+        conn.send(request("HEAD", target, &[], None));
+        let head = conn.response_head();
+        assert_eq!(head.status, got.status, "{target}");
+        assert_eq!(head.header("content-type"), got.header("content-type"), "{target}");
+        assert_eq!(head.header("content-length"), got.header("content-length"), "{target}");
+    }
+    conn.send(request("HEAD", "/sse?channel=c", &[], None));
+    let head = conn.response_head();
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    conn.expect_end();
+}
+
+#[test]
+fn preflight_allows_what_the_api_needs() {
+    let server = TestServer::start();
+    for target in ["/", "/sse?channel=c", "/channels/c", "/publish", "/nowhere", "*"] {
+        let headers = [
+            ("Origin", "https://app.example"),
+            ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", "event-type, idempotency-key, last-event-id"),
+        ];
+        let response = fetch(server.addr, "OPTIONS", target, &headers, None);
+        assert_eq!(response.status, 204, "{target}");
+        assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(response.header("access-control-allow-credentials"), None);
+        let methods = response.header("access-control-allow-methods").expect("methods");
+        assert!(methods.contains("POST") && methods.contains("GET"), "{methods}");
+        let allowed = response.header("access-control-allow-headers").expect("headers");
+        let allowed = allowed.to_ascii_lowercase();
+        for name in ["content-type", "event-type", "idempotency-key", "last-event-id"] {
+            assert!(allowed.contains(name), "{name} in {allowed}");
+        }
+        assert!(response.body.is_empty());
+    }
+}
+
+#[test]
+fn answers_may_be_read_from_any_origin() {
+    let server = TestServer::start();
+    for (method, target) in
+        [("GET", "/"), ("GET", "/channels/c"), ("POST", "/channels/c"), ("GET", "/x")]
+    {
+        let body = (method == "POST").then_some(&b"x"[..]);
+        let headers = [("Origin", "https://app.example")];
+        let response = fetch(server.addr, method, target, &headers, body);
+        assert_eq!(response.header("access-control-allow-origin"), Some("*"), "{target}");
+    }
+}
+
+#[test]
+fn unknown_paths_are_404() {
+    let server = TestServer::start();
+    let paths =
+        ["/nowhere", "/channels", "/channels/a/b", "/sse/", "//", "/SSE", "/publish/", "/ws/x"];
+    for target in paths {
+        let response = fetch(server.addr, "GET", target, &[], None);
+        assert_eq!(response.status, 404, "{target}");
+        assert_eq!(response.error_code(), "not_found");
+    }
+}
+
+#[test]
+fn known_paths_with_other_methods_are_405_with_allow() {
+    let server = TestServer::start();
+    let cases = [
+        ("POST", "/", "GET, HEAD, OPTIONS"),
+        ("POST", "/sse?channel=c", "GET, HEAD, OPTIONS"),
+        ("PUT", "/ws?channel=c", "GET, HEAD, OPTIONS"),
+        ("GET", "/publish", "POST, OPTIONS"),
+        ("HEAD", "/publish", "POST, OPTIONS"),
+        ("DELETE", "/publish", "POST, OPTIONS"),
+        ("PUT", "/channels/c", "GET, HEAD, POST, OPTIONS"),
+        ("PATCH", "/channels/c", "GET, HEAD, POST, OPTIONS"),
+        ("DELETE", "/channels/c", "GET, HEAD, POST, OPTIONS"),
+        ("TRACE", "/", "GET, HEAD, OPTIONS"),
+    ];
+    for (method, target, allow) in cases {
+        let response = fetch(server.addr, method, target, &[], None);
+        assert_eq!(response.status, 405, "{method} {target}");
+        assert_eq!(response.header("allow"), Some(allow), "{method} {target}");
+    }
+}
+
+#[test]
+fn methods_nobody_knows_are_501() {
+    let server = TestServer::start();
+    for method in ["BREW", "get", "PROPFIND", "X"] {
+        let response = fetch(server.addr, method, "/", &[], None);
+        assert_eq!(response.status, 501, "{method}");
+    }
+}
+
+#[test]
+fn heads_that_are_too_much_are_refused() {
+    let server = TestServer::start();
+    let target = format!("/sse?channel={}", "x".repeat(8 << 10));
+    assert_eq!(fetch(server.addr, "GET", &target, &[], None).status, 414);
+    let value = "v".repeat(16 << 10);
+    assert_eq!(fetch(server.addr, "GET", "/", &[("X-Long", &value)], None).status, 431);
+    let many: Vec<(String, String)> = (0..64).map(|n| (format!("X-{n}"), "v".to_owned())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert_eq!(fetch(server.addr, "GET", "/", &many, None).status, 431);
+    assert_eq!(fetch(server.addr, "GET", "/", &many[1..], None).status, 200);
+}
+
+#[test]
+fn heads_that_are_wrong_are_refused() {
+    let server = TestServer::start();
+    let cases = [
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
+        ("GET / HTTX/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: x\n\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 417),
+        ("POST /channels/c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (
+            "POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+            400,
+        ),
+        ("POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\nx", 400),
+        (
+            "POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\
+             Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 400),
+    ];
+    for (text, status) in cases {
+        let mut conn = Conn::open(server.addr);
+        conn.send(text);
+        let response = conn.response();
+        assert_eq!(response.status, status, "{text:?}: {}", response.text());
+        assert_eq!(response.header("connection"), Some("close"), "{text:?}");
+        response.error_code();
+        conn.expect_end();
+    }
+}
+
+#[test]
+fn upgrades_that_are_none_are_426_with_what_is_needed() {
+    let server = TestServer::start();
+    let plain = fetch(server.addr, "GET", "/ws?channel=c", &[], None);
+    let old = raw(
+        &server,
+        String::from_utf8(upgrade("/ws?channel=c", &[]))
+            .expect("text")
+            .replace("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
+    );
+    for response in [plain, old] {
+        assert_eq!(response.status, 426);
+        assert_eq!(response.header("upgrade"), Some("websocket"));
+        assert_eq!(response.header("sec-websocket-version"), Some("13"));
+        // RFC 9110 section 7.8: whoever sends Upgrade lists it in Connection.
+        let connection = response.header("connection").unwrap_or_default().to_ascii_lowercase();
+        assert!(connection.contains("upgrade"), "{:?}", response.headers);
+    }
+}
+
+#[test]
+fn a_head_that_does_not_come_is_408() {
+    let server = TestServer::with(|settings| settings.head_time = Duration::from_millis(300));
+    let mut conn = Conn::open(server.addr);
+    conn.send("GET / HT");
+    let response = conn.response();
+    assert_eq!(response.status, 408);
+    assert_eq!(response.error_code(), "head_timeout");
+    assert_eq!(response.header("connection"), Some("close"));
+    conn.expect_end();
+    // Drop by drop is no better.
+    let mut conn = Conn::open(server.addr);
+    let stream = conn.stream.try_clone().expect("a descriptor");
+    let dripping = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut stream = stream;
+        for byte in b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat_n(&b'x', 400)) {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(conn.response().status, 408);
+    drop(conn);
+    dripping.join().expect("the dripper ends");
+    // The second request of a connection has the same time.
+    let mut conn = Conn::open(server.addr);
+    conn.send(request("GET", "/", &[], None));
+    assert_eq!(conn.response().status, 200);
+    conn.send("GET /");
+    assert_eq!(conn.response().status, 408);
+}
+
+#[test]
+fn a_connection_that_never_speaks_is_closed_without_a_word() {
+    let server = TestServer::with(|settings| settings.head_time = Duration::from_millis(200));
+    let mut conn = Conn::open(server.addr);
+    conn.expect_end();
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_time() {
+    let server = TestServer::with(|settings| {
+        settings.idle_time = Duration::from_secs(1);
+        settings.heartbeat = Duration::from_millis(200);
+    });
+    let mut conn = Conn::open(server.addr);
+    conn.send(request("GET", "/", &[], None));
+    assert_eq!(conn.response().status, 200);
+    conn.expect_end();
+}
+
+#[test]
+fn a_body_that_makes_no_progress_is_408() {
+    let server = TestServer::with(|settings| settings.body_time = Duration::from_millis(300));
+    let mut conn = Conn::open(server.addr);
+    conn.send("POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf");
+    let response = conn.response();
+    assert_eq!(response.status, 408);
+    assert_eq!(response.error_code(), "body_timeout");
+    conn.expect_end();
+}
+
+/// The time is that of each body, however many the connection had before.
+#[test]
+fn an_earlier_body_does_not_shorten_the_time_of_a_later_one() {
+    let body_time = Duration::from_millis(1000);
+    let server = TestServer::with(|settings| settings.body_time = body_time);
+    let mut conn = Conn::open(server.addr);
+    let (head, body) =
+        ("POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", "body");
+    conn.send(head);
+    // So that the head is looked at alone; if it is not, the test proves less but stays true.
+    std::thread::sleep(Duration::from_millis(50));
+    conn.send(body);
+    assert_eq!(conn.response().status, 200);
+    std::thread::sleep(body_time * 7 / 10);
+    conn.send(head);
+    // Past the first body's deadline, far from the second's.
+    std::thread::sleep(body_time * 5 / 10);
+    conn.send(body);
+    let response = conn.response();
+    assert_eq!(response.status, 200, "{}", response.text());
+}
+
+#[test]
+fn one_connection_too_many_is_503_with_retry_after() {
+    let server = TestServer::with(|settings| settings.connections_max = Some(3));
+    let mut conns: Vec<Conn> = (0..3).map(|_| Conn::open(server.addr)).collect();
+    for conn in &mut conns {
+        conn.send(request("GET", "/", &[], None));
+        assert_eq!(conn.response().status, 200);
+    }
+    let mut refused = Conn::open(server.addr);
+    let response = refused.response();
+    assert_eq!(response.status, 503);
+    assert!(response.header("retry-after").is_some());
+    refused.expect_end();
+    drop((conns, refused));
+    await_that("the places are free again", || server.open() == 0);
+    assert_eq!(fetch(server.addr, "GET", "/", &[], None).status, 200);
+}
+
+#[test]
+fn the_admin_listener_says_how_it_is() {
+    let server = TestServer::start();
+    assert_eq!(fetch(server.admin, "GET", "/healthz", &[], None).status, 200);
+    assert_eq!(fetch(server.admin, "GET", "/readyz", &[], None).status, 200);
+    assert_eq!(fetch(server.admin, "GET", "/nowhere", &[], None).status, 404);
+    assert_eq!(fetch(server.addr, "GET", "/healthz", &[], None).status, 404);
+}
