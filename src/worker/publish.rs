@@ -408,7 +408,7 @@ impl Lines {
 
     /// The body has ended; a last line need not end in a newline.
     fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
-        if self.failed.is_none() {
+        if self.failed.is_none() && !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
             self.parse(&line, bytes_max, allowed);
         }
@@ -417,7 +417,6 @@ impl Lines {
     fn parse(&mut self, line: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
         self.line_no += 1;
         if line.trim_ascii().is_empty() {
-            self.line_no -= u64::from(line.is_empty() && self.decoder.is_done());
             return;
         }
         if line.len() > line_bytes_max(bytes_max) {
