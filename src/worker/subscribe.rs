@@ -12,7 +12,7 @@ use super::work::{Gap, Sub};
 use crate::auth::Access;
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
 use crate::proto::cursor::Cursor;
-use crate::proto::http::head::{Method, Request};
+use crate::proto::http::head::{Framing, Method, Request};
 use crate::proto::http::query;
 use crate::proto::http::response::{Connection, Status};
 use crate::proto::name::channel_name;
@@ -74,6 +74,11 @@ impl Core {
 
     /// `GET /ws`.
     pub(super) fn open_ws(&mut self, index: u32, request: &Request<'_>) {
+        if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
+            // Frames begin where the body ends (RFC 9110 section 7.8), and nobody sends one.
+            let message = "a request for an upgrade has no body";
+            return self.error(index, Status::BadRequest, "upgrade_with_body", message);
+        }
         let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
         let (upgrade, connection) = (values("upgrade"), values("connection"));
         let (key, version) = (values("sec-websocket-key"), values("sec-websocket-version"));
