@@ -57,6 +57,11 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
     outcome
 }
 
+/// What is behind a chunked body, if it has an end.
+pub fn skip_chunked(body: &[u8]) -> Option<&[u8]> {
+    chunks(body, &mut Vec::new()).ok()
+}
+
 fn plainly(body: &[u8]) -> Outcome {
     let mut outcome = Outcome::default();
     outcome.end = match chunks(body, &mut outcome.payload) {

@@ -15,11 +15,12 @@ pub fn check(input: &[u8]) {
     assert_eq!(scan(&split.pieces), scan(&[split.whole]), "{:?}", split.pieces);
 }
 
-/// The length of a head that comes in pieces; none if it does not end.
+/// The length of a head that comes in pieces. Every line ends at last: one without an end may be
+/// judged late.
 fn scan(pieces: &[&[u8]]) -> Result<Option<usize>, HeadError> {
     let mut scan = HeadScan::default();
     let mut bytes = Vec::new();
-    for piece in pieces {
+    for piece in pieces.iter().copied().chain([b"\r\n\r\n".as_slice()]) {
         bytes.extend_from_slice(piece);
         if let Some(length) = scan.advance(&bytes)? {
             return Ok(Some(length));
@@ -135,7 +136,9 @@ pub fn compare(head: &[u8]) -> Option<HeadError> {
             None
         }
         Ok(Parsed::Partial) => {
-            assert_eq!(theirs, Ok(None), "{}", shown());
+            // Of a version the last byte is waited for: 505 or 400 depends on it.
+            let early = theirs == Err(httparse::Error::Version);
+            assert!(early || theirs == Ok(None), "{theirs:?} {}", shown());
             assert_eq!(scanned, Ok(None), "{}", shown());
             None
         }

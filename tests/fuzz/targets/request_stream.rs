@@ -5,6 +5,7 @@ use pushline::proto::http::head::HEADERS_MAX;
 use pushline::proto::ws::frame::Sender;
 use pushline::proto::ws::message::{MessageLimits, Received, Receiver};
 
+use super::chunked_body::skip_chunked;
 use super::server::{Published, Server};
 use super::split::split;
 
@@ -17,6 +18,8 @@ const LINE_ENDS: &[u8] = b"\r\n\r\n";
 /// What the peer saw.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
+    /// How many requests were answered.
+    answers: usize,
     /// All answers and, after the last of them, the event stream; escaped, to be read.
     http: String,
     /// After an upgrade: pongs and the close frame, in order. Events and replies are not compared:
@@ -26,7 +29,8 @@ struct Seen {
 }
 
 /// What a connection comes to does not depend on how its bytes are cut, nor on whether the worker
-/// sees them in one turn or in many; and every answer is one.
+/// sees them in one turn or in many. Every answer is one, and there are no more of them than there
+/// are requests: what one request brings along is never taken for another.
 pub fn check(input: &[u8]) {
     let Some(split) = split(input) else { return };
     let bytes = [split.whole, LINE_ENDS].concat();
@@ -46,6 +50,7 @@ pub fn check(input: &[u8]) {
         }
         server.receive(LINE_ENDS);
     });
+    assert!(whole.answers <= requests(&bytes), "more answers than requests: {whole:?}");
     assert_eq!(in_one_turn, whole);
     assert_eq!(in_many_turns, whole);
 }
@@ -56,7 +61,8 @@ fn run(send: impl Fn(&mut Server)) -> Seen {
     server.settle();
     server.finish();
     server.settle();
-    let mut seen = Seen { http: String::new(), control: Vec::new(), published: server.published };
+    let mut seen =
+        Seen { answers: 0, http: String::new(), control: Vec::new(), published: server.published };
     let mut rest = server.sent.as_slice();
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix(CONTINUE) {
@@ -67,12 +73,40 @@ fn run(send: impl Fn(&mut Server)) -> Seen {
         let (status, length) = answer(rest);
         seen.http.extend(rest[..length].escape_ascii().map(char::from));
         rest = &rest[length..];
+        seen.answers += 1;
         if status == 101 {
             seen.control = frames(rest);
             break;
         }
     }
     seen
+}
+
+/// How many requests a plain reading finds, a broken or unfinished one included.
+fn requests(mut rest: &[u8]) -> usize {
+    let mut count = 0;
+    while !rest.is_empty() && rest != LINE_ENDS {
+        count += 1;
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let Ok(httparse::Status::Complete(head)) = request.parse(rest) else { break };
+        let values = |name: &str| {
+            let headers = request.headers.iter();
+            let named = headers.filter(|header| header.name.eq_ignore_ascii_case(name));
+            named.map(|header| header.value.trim_ascii()).collect::<Vec<_>>()
+        };
+        let body = &rest[head..];
+        let length = |value: &[u8]| std::str::from_utf8(value).ok()?.parse::<usize>().ok();
+        let behind = match (&*values("content-length"), &*values("transfer-encoding")) {
+            ([], []) => Some(body),
+            ([value], []) => length(value).and_then(|length| body.get(length..)),
+            ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => skip_chunked(body),
+            _ => None,
+        };
+        let Some(behind) = behind else { break };
+        rest = behind;
+    }
+    count
 }
 
 /// The status and the length of the answer at the front. An event stream goes on to the end.
