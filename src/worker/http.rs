@@ -301,7 +301,8 @@ impl Core {
     /// The route wants no body: what comes of one is thrown away, or ends the connection. Whoever
     /// waits for the log has no room to remember how much there is to throw away.
     fn leave_body(&mut self, index: u32, request: &Request<'_>, route: Route<'_>) {
-        let waits = matches!(route, Route::Describe(_) | Route::Sse | Route::Ws);
+        let waits =
+            matches!(route, Route::Describe(_) | Route::Sse | Route::Ws | Route::RefreshToken(_));
         match request.framing() {
             Framing::None | Framing::Length(0) => {}
             Framing::Length(length) if length <= DISCARD_BYTES_MAX && !waits => {
