@@ -282,7 +282,7 @@ impl Core {
             Route::PublishLines => return self.publish_lines(index, request),
             _ => {}
         }
-        self.leave_body(index, request);
+        self.leave_body(index, request, route);
         match route {
             Route::Greeting => self.greet(index, request),
             Route::Describe(segment) => self.describe(index, segment),
@@ -312,11 +312,14 @@ impl Core {
         0
     }
 
-    /// The route wants no body: what comes of one is thrown away, or ends the connection.
-    fn leave_body(&mut self, index: u32, request: &Request<'_>) {
+    /// The route wants no body: what comes of one is thrown away, or ends the connection. Whoever
+    /// waits for the log has no room to remember how much there is to throw away.
+    fn leave_body(&mut self, index: u32, request: &Request<'_>, route: Route<'_>) {
+        let waits =
+            matches!(route, Route::Describe(_) | Route::Sse | Route::Ws | Route::RefreshToken(_));
         match request.framing() {
             Framing::None | Framing::Length(0) => {}
-            Framing::Length(length) if length <= DISCARD_BYTES_MAX => {
+            Framing::Length(length) if length <= DISCARD_BYTES_MAX && !waits => {
                 let decoder = BodyDecoder::new(request.framing());
                 self.work(index).http = HttpState::Discard(decoder);
             }

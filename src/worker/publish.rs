@@ -411,7 +411,7 @@ impl Lines {
 
     /// The body has ended; a last line need not end in a newline.
     fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
-        if self.failed.is_none() {
+        if self.failed.is_none() && !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
             if !line.is_empty() {
                 self.parse(&line, bytes_max, allowed);

@@ -1,0 +1,3 @@
+//! `pushline sub` and `pushline pub`.
+
+pub mod sse;

@@ -1,0 +1,36 @@
+//! Cursors: what a client hands back as the last id it saw.
+
+use pushline::proto::cursor::{Cursor, Epoch, EventId, ID_LEN_MAX};
+
+/// Zero bits make the epoch `aaaaaaaa`, which the corpus can spell.
+const EPOCH_BITS: u64 = 0;
+
+/// Reads like a plain reading of the rule, and an id that is read is printed as it came.
+pub fn check(input: &[u8]) {
+    let epoch = Epoch::from_random(EPOCH_BITS);
+    let cursor = Cursor::parse(input, epoch);
+    assert_eq!(cursor, plainly(input, epoch));
+    if let Cursor::After(seq) = cursor {
+        let mut printed = Vec::new();
+        EventId { epoch, seq }.write(&mut printed);
+        assert_eq!(printed, input);
+        assert!(printed.len() <= ID_LEN_MAX);
+    }
+}
+
+fn plainly(input: &[u8], epoch: Epoch) -> Cursor {
+    let Ok(text) = std::str::from_utf8(input) else { return Cursor::Foreign };
+    match text {
+        "" => return Cursor::Now,
+        "earliest" => return Cursor::Earliest,
+        _ => {}
+    }
+    match text.split_once('-') {
+        Some((before, after)) if before == epoch.to_string() => match after.parse::<u64>() {
+            // Only the one way to write a number.
+            Ok(seq) if seq.to_string() == after => Cursor::After(seq),
+            _ => Cursor::Foreign,
+        },
+        _ => Cursor::Foreign,
+    }
+}

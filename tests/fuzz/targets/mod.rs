@@ -1,0 +1,27 @@
+//! What is fuzzed: one function per target that takes any bytes and panics when a property does
+//! not hold. Two things run them: libFuzzer for long (`scripts/fuzz`, a binary each in `bins/`),
+//! and a seeded mutator in every `cargo test` (`tests/fuzz_smoke.rs`).
+
+pub mod chunked_body;
+pub mod envelope;
+pub mod http_head;
+pub mod last_event_id;
+pub mod request_stream;
+mod server;
+mod split;
+pub mod sse_stream;
+pub mod ws_stream;
+
+/// A target: panics when the input shows a fault.
+pub type Check = fn(&[u8]);
+
+/// All targets by name; a target's corpus is `corpus/<name>/`.
+pub const TARGETS: [(&str, Check); 7] = [
+    ("chunked_body", chunked_body::check),
+    ("envelope", envelope::check),
+    ("http_head", http_head::check),
+    ("last_event_id", last_event_id::check),
+    ("request_stream", request_stream::check),
+    ("sse_stream", sse_stream::check),
+    ("ws_stream", ws_stream::check),
+];
