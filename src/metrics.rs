@@ -9,7 +9,7 @@ use crate::reason::CloseReason;
 pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
 
 /// Labels of [`WorkerMetrics::refused`].
-pub const REFUSALS: [&str; 3] = ["room", "address", "rate"];
+pub const REFUSALS: [&str; 4] = ["room", "address", "rate", "draining"];
 
 /// A number with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ pub struct WorkerMetrics {
     pub open: [Counter; TRANSPORTS.len()],
     /// Connections ended, by `CloseReason::index`.
     pub closes: [Counter; CloseReason::LABELS.len()],
-    /// Connections refused: no slot, too many from one address, arriving too fast.
+    /// Connections refused: no slot, too many from one address, arriving too fast, going away.
     pub refused: [Counter; REFUSALS.len()],
     /// Requests answered.
     pub requests: Counter,

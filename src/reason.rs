@@ -151,7 +151,7 @@ impl Refusal {
             Self::Busy => "a subscriber's worker is behind; nothing was published, try again",
             Self::Memory => "the event does not fit the history's memory; nothing was published",
             Self::Channels => "the number of channels is at its limit",
-            Self::Rate => "the channel's publish rate is exceeded; nothing was published",
+            Self::Rate => "the publish rate is exceeded; nothing was published",
         }
     }
 }

@@ -2,7 +2,7 @@
 //! number travels with the event.
 
 use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 
 /// Hashes channel names, the same in every thread that holds a clone.
 ///
@@ -25,6 +25,13 @@ impl SharedHasher {
     pub fn channel(&self, name: &str) -> u64 {
         let mut hasher = self.seeded.clone();
         hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    /// The hash of a client's address.
+    pub fn address(&self, address: std::net::IpAddr) -> u64 {
+        let mut hasher = self.seeded.clone();
+        address.hash(&mut hasher);
         hasher.finish()
     }
 

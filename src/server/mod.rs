@@ -8,7 +8,6 @@ mod threads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,47 +26,8 @@ use crate::metrics::WorkerMetrics;
 use crate::proto::cursor::Epoch;
 use crate::ring::Bell;
 use crate::ring::uring::{self, UringBell};
+use crate::worker::census::{ByAddress, Census};
 use crate::worker::order::Order;
-
-/// Connections of all workers together, so that one limit holds for the server. The only number
-/// workers share.
-#[derive(Debug)]
-pub struct Census {
-    open: AtomicU64,
-    max: AtomicU64,
-}
-
-impl Census {
-    /// Nobody is here.
-    pub fn new(max: u64) -> Self {
-        Self { open: AtomicU64::new(0), max: AtomicU64::new(max) }
-    }
-
-    /// Counts one more; whether there is room for it.
-    pub fn enter(&self) -> bool {
-        self.open.fetch_add(1, Ordering::Relaxed) < self.max()
-    }
-
-    /// Counts one less.
-    pub fn leave(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// How many there may be.
-    pub fn max(&self) -> u64 {
-        self.max.load(Ordering::Relaxed)
-    }
-
-    /// From now on there may be this many; those that are here stay.
-    pub fn limit(&self, max: u64) {
-        self.max.store(max, Ordering::Relaxed);
-    }
-
-    /// How many there are.
-    pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
-    }
-}
 
 /// What all threads know.
 #[derive(Debug)]
@@ -123,7 +83,11 @@ impl Server {
         let listen = listeners.address();
         let admin_listener = admin::bind(settings.admin)?;
         let room = u64::from(slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
-        let census = Census::new(settings.connections_max.unwrap_or(room).min(room));
+        let by_address = match settings.address_connections_max {
+            Some(_) => ByAddress::Counted,
+            None => ByAddress::Ignored,
+        };
+        let census = Census::new(settings.connections_max.unwrap_or(room).min(room), by_address);
         let shared = Arc::new(Shared {
             epoch: Epoch::from_random(random()?),
             hasher: SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?)),

@@ -12,11 +12,11 @@ use socket2::Socket;
 
 use super::{ServerError, Shared};
 use crate::auth::Gate;
-use crate::config::Settings;
+use crate::config::{Settings, Steer};
 use crate::mesh::WorkerEnds;
 use crate::ring::uring::{
     BellTarget, Doorbells, ListenOptions, PeerAddresses, StartError, UringDriver, UringSettings,
-    listen,
+    listen, steer_by_cpu,
 };
 use crate::worker::Worker;
 use crate::worker::core::{Core, Setup};
@@ -102,7 +102,12 @@ impl Listeners {
         };
         let sockets: io::Result<Vec<Socket>> =
             (0..workers).map(|_| listen(address, &options)).collect();
-        Ok(Self { address, sockets: sockets.map_err(bind_error)? })
+        let sockets = sockets.map_err(bind_error)?;
+        if settings.steer == Steer::Cpu {
+            let steered = sockets.first().map(|first| steer_by_cpu(first, workers));
+            steered.transpose().map_err(|error| ServerError::io("steering by core", error))?;
+        }
+        Ok(Self { address, sockets })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -138,7 +143,7 @@ pub(super) fn start_workers(
         let metrics = plan.shared.metrics[worker].clone();
         let ring = UringSettings {
             slots: plan.slots,
-            peers: PeerAddresses::Unknown,
+            peers: plan.peers(),
             doorbells: plan.doorbells,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES,
@@ -174,6 +179,14 @@ pub(super) fn start_workers(
 }
 
 impl WorkerPlan<'_> {
+    /// Addresses cost an accept of their own each: only who counts them asks for them.
+    fn peers(&self) -> PeerAddresses {
+        match self.shared.settings.address_connections_max {
+            Some(_) => PeerAddresses::Wanted,
+            None => PeerAddresses::Unknown,
+        }
+    }
+
     fn setup(&self, worker: u16) -> Result<Setup, ServerError> {
         Ok(Setup {
             worker,

@@ -13,6 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use crossbeam_channel::{Sender, TrySendError};
 use slab::Slab;
 
+use super::admission::Bucket;
+use super::census::Census;
 use super::channels::Channels;
 use super::deadline::Deadlines;
 use super::delivery::Outgoing;
@@ -25,7 +27,7 @@ use super::work::Work;
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::limits::{
-    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SLOTS_RESERVED, SPARE_WORK_MAX, TICK,
+    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SPARE_WORK_MAX, TICK,
 };
 use crate::log::SharedHasher;
 use crate::log::event::Event;
@@ -36,7 +38,6 @@ use crate::proto::http::head::HeaderSpace;
 use crate::proto::http::response::Date;
 use crate::reason::CloseReason;
 use crate::ring::{Batch, Completion, DriverStats, Op, RecvEnd, Token, Wait};
-use crate::server::Census;
 
 /// What a worker is made with.
 #[derive(Debug)]
@@ -91,6 +92,8 @@ pub struct Core {
     pub(super) deadlines: Deadlines,
     pub(super) sweep: Sweep,
     pub(super) spare: Vec<Box<Work>>,
+    /// New connections.
+    pub(super) arrivals: Bucket,
     pub(super) header_space: Option<Box<HeaderSpace>>,
     /// The present second, as `Date` says it.
     pub(super) date: Date,
@@ -144,6 +147,7 @@ impl Core {
             deadlines: Deadlines::default(),
             sweep,
             spare: Vec::new(),
+            arrivals: Bucket::default(),
             header_space: Some(Box::default()),
             date: *b"Thu, 01 Jan 1970 00:00:00 GMT",
             random,
@@ -289,15 +293,6 @@ impl Core {
         self.admit(index, peer);
     }
 
-    fn admit(&mut self, index: u32, _peer: Option<IpAddr>) {
-        let room = self.setup.slots.saturating_sub(SLOTS_RESERVED);
-        let counted = self.setup.census.enter();
-        if self.is_draining() || self.open > room || !counted {
-            self.metrics.refused[0].add(1);
-            self.refuse_connection(index);
-        }
-    }
-
     fn accept_ended(&mut self, errno: i32) {
         let full = errno == rustix::io::Errno::NFILE.raw_os_error()
             || errno == rustix::io::Errno::MFILE.raw_os_error();
@@ -360,6 +355,7 @@ impl Core {
         self.leave_all(index);
         let slot = &mut self.slots[index as usize];
         debug_assert_ne!(slot.phase, Phase::Free);
+        let (address, counted) = (slot.address, !slot.flags.has(Flags::UNCOUNTED));
         self.metrics.open[slot.phase.kind()].sub(1);
         self.metrics.closes[slot.ending.unwrap_or(reason).index()].add(1);
         if let Some(work) = slot.work.take() {
@@ -369,7 +365,7 @@ impl Core {
         let generation = &mut self.generations[index as usize];
         *generation = generation.wrapping_add(1);
         self.open -= 1;
-        self.setup.census.leave();
+        self.leave_census(address, counted);
         self.batch.ops.push(Op::Close(token));
         if self.accept == Accept::Full {
             self.accept = Accept::Wanted;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::admission::Refused;
 use super::core::Core;
 use super::publish::{Body, Lines};
 use super::route::{Route, route};
@@ -273,7 +274,7 @@ impl Core {
         self.note_origin(&mut answer, request);
         self.work(index).answer = answer;
         if self.is_draining() {
-            self.refuse_connection(index);
+            self.refuse_connection(index, Refused::Draining);
             return 0;
         }
         let route = route(request);
@@ -449,15 +450,13 @@ impl Core {
     }
 
     /// A connection there is no room for.
-    pub(super) fn refuse_connection(&mut self, index: u32) {
-        let (reason, code, message) = match self.is_draining() {
-            true => (CloseReason::Drain, "draining", "the server is going away"),
-            false => {
-                let message = "no room for another connection";
-                (CloseReason::Refused, "too_many_connections", message)
-            }
+    pub(super) fn refuse_connection(&mut self, index: u32, refused: Refused) {
+        let reason = match refused {
+            Refused::Draining => CloseReason::Drain,
+            Refused::Full | Refused::Address | Refused::Rate => CloseReason::Refused,
         };
         self.note_ending(index, reason);
+        let (code, message) = refused.describe();
         self.fail(index, Status::ServiceUnavailable, code, message);
     }
 

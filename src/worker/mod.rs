@@ -4,6 +4,8 @@
 //! shell that takes it through its turns on a [`Driver`].
 
 pub mod access;
+mod admission;
+pub mod census;
 pub mod channels;
 pub mod core;
 mod deadline;

@@ -176,8 +176,12 @@ impl Core {
         if let Err((status, code, message)) = check_data(meta.kind, &data) {
             return self.error(index, status, code, message);
         }
-        if self.waiting.len() >= WAITING_MAX {
-            let refusal = Refusal::Busy;
+        let refusal = match self.waiting.len() < WAITING_MAX {
+            true if self.may_publish_now(index, 1) => None,
+            true => Some(Refusal::Rate),
+            false => Some(Refusal::Busy),
+        };
+        if let Some(refusal) = refusal {
             return self.error(index, refusal.status(), refusal.code(), refusal.message());
         }
         let Meta { channel, kind, event_type, key } = meta;
@@ -298,10 +302,14 @@ impl Core {
 
     /// Sends what was parsed, or answers when there is nothing more to come.
     fn lines_go_on(&mut self, index: u32) {
-        let busy = self.waiting.len() >= WAITING_MAX;
+        let HttpState::Lines(lines) = &mut self.work(index).http else { return };
+        let count = lines.batch.len();
+        // A stream that is too fast is not refused but read more slowly.
+        let at_once =
+            count == 0 || (self.waiting.len() < WAITING_MAX && self.may_publish_now(index, count));
         let HttpState::Lines(lines) = &mut self.work(index).http else { return };
         if !lines.batch.is_empty() {
-            if busy {
+            if !at_once {
                 return self.set_deadline(index, Deadline::Retry);
             }
             let batch = std::mem::take(&mut lines.batch);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::admission::Bucket;
 use super::work::Work;
 use crate::auth::Grant;
 use crate::proto::variant::Variant;
@@ -54,8 +55,8 @@ impl Flags {
     pub const PING_OUT: u16 = 1 << 9;
     /// The request being answered came by HTTP/1.0 or asked to close.
     pub const LAST_REQUEST: u16 = 1 << 10;
-    /// A WebSocket in envelope mode.
-    pub const ENVELOPE: u16 = 1 << 11;
+    /// It was refused: the census does not count it.
+    pub const UNCOUNTED: u16 = 1 << 11;
 
     /// Whether the bit is set.
     pub fn has(self, bit: u16) -> bool {
@@ -99,8 +100,10 @@ pub struct Slot {
     pub expires_unix_s: u32,
     /// Requests it has begun; tells a head's deadline whether it is still that head.
     pub requests: u32,
-    /// Index of its address in the per-address counts.
+    /// Where its address is counted, if addresses are.
     pub address: u32,
+    /// Its publishes.
+    pub publishes: Bucket,
     /// Second of the worker's clock in which it was accepted.
     pub opened_s: u32,
     /// Why it is ending, once that is decided: a closing handshake or a last answer may still be
@@ -138,6 +141,7 @@ impl Slot {
             expires_unix_s: u32::MAX,
             requests: 0,
             address: NONE,
+            publishes: Bucket { full_at_us: 0 },
             opened_s: 0,
             ending: None,
             grant: None,

@@ -102,6 +102,10 @@ impl Core {
         if self.waiting.len() >= WAITING_MAX {
             return self.disconnect(index, CloseReason::Overloaded);
         }
+        if !self.may_publish_now(index, 1) {
+            let reason = "publish rate exceeded";
+            return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::Overloaded);
+        }
         let publication = Publication { channel, kind, data, event_type: None, key: None };
         self.ask_publish(index, vec![publication], AfterPublish::Nothing);
     }
@@ -243,8 +247,12 @@ impl Core {
         if let Err((_, code, message)) = self.check_publish(index, &publication.channel) {
             return self.ws_op_error(index, reference, code, message);
         }
-        if self.waiting.len() >= WAITING_MAX {
-            let refusal = Refusal::Busy;
+        let refusal = match self.waiting.len() < WAITING_MAX {
+            true if self.may_publish_now(index, 1) => None,
+            true => Some(Refusal::Rate),
+            false => Some(Refusal::Busy),
+        };
+        if let Some(refusal) = refusal {
             return self.ws_op_error(index, reference, refusal.code(), refusal.message());
         }
         let then = AfterPublish::Acknowledge(reference.map(Into::into));

@@ -69,7 +69,7 @@ mod tests {
             settings: Arc::new(Settings::default()),
             epoch: Epoch::from_random(1),
             hasher: SharedHasher::from_seed(1),
-            census: Arc::new(Census::new(1)),
+            census: Arc::new(Census::new(1, crate::worker::census::ByAddress::Ignored)),
             metrics: vec![Arc::default(), Arc::default()],
         };
         let state = State {

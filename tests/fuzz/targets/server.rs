@@ -15,7 +15,7 @@ use pushline::log::{SharedHasher, event::Publication};
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
-use pushline::server::Census;
+use pushline::worker::census::{ByAddress, Census};
 use pushline::worker::core::{Core, Setup};
 
 /// Small, so that the fuzzer gets beyond it.
@@ -83,7 +83,7 @@ impl Server {
             hasher: hasher.clone(),
             settings: settings.clone(),
             slots: 128,
-            census: Arc::new(Census::new(64)),
+            census: Arc::new(Census::new(64, ByAddress::Ignored)),
             gate: Arc::new(Gate::open()),
             seed: 1,
         };

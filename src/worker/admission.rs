@@ -1,0 +1,134 @@
+//! Who gets in, and how fast: connections in all, of one address, and per second; publishes of one
+//! connection per second.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::core::Core;
+use super::slot::{Flags, NONE};
+use crate::limits::SLOTS_RESERVED;
+
+/// Why a connection is refused. The order is that of `metrics::REFUSALS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// No slot, or the server's limit is reached.
+    Full,
+    /// Its address has too many already.
+    Address,
+    /// Connections arrive too fast.
+    Rate,
+    /// The server is going away.
+    Draining,
+}
+
+impl Refused {
+    /// Code and message of the answer.
+    pub fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Full => ("too_many_connections", "no room for another connection"),
+            Self::Address => ("too_many_from_address", "no more connections for this address"),
+            Self::Rate => ("too_fast", "connections arrive too fast; come back in a second"),
+            Self::Draining => ("draining", "the server is going away"),
+        }
+    }
+}
+
+/// A token bucket that holds one second's worth, in one number: the moment at which it is full
+/// again. Each use moves that moment on by one interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    pub(super) full_at_us: u64,
+}
+
+impl Bucket {
+    const SECOND_US: u64 = 1_000_000;
+
+    /// Takes `count` at once if there is one left; more than there are are owed.
+    pub fn take(&mut self, count: u64, per_second: u32, now: Duration) -> bool {
+        let now_us = now.as_micros() as u64;
+        let interval_us = Self::SECOND_US / u64::from(per_second.max(1));
+        let full_at_us = self.full_at_us.max(now_us);
+        if full_at_us - now_us > Self::SECOND_US - interval_us.min(Self::SECOND_US) {
+            return false;
+        }
+        self.full_at_us = full_at_us.saturating_add(count.saturating_mul(interval_us));
+        true
+    }
+}
+
+impl Core {
+    /// Lets an accepted connection in, or answers it 503.
+    pub(super) fn admit(&mut self, index: u32, peer: Option<IpAddr>) {
+        let Err(refused) = self.check_room(index, peer) else { return };
+        self.metrics.refused[refused as usize].add(1);
+        self.refuse_connection(index, refused);
+    }
+
+    fn check_room(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
+        let room = self.setup.slots.saturating_sub(SLOTS_RESERVED);
+        let counted = self.setup.census.enter();
+        if !counted {
+            self.slots[index as usize].flags.set(Flags::UNCOUNTED);
+        }
+        if let Some(peer) = peer {
+            let (place, count) = self.setup.census.enter_from(peer, &self.setup.hasher);
+            self.slots[index as usize].address = place;
+            let settings = &self.setup.settings;
+            if settings.address_connections_max.is_some_and(|max| count > max) {
+                return Err(Refused::Address);
+            }
+        }
+        if self.is_draining() {
+            return Err(Refused::Draining);
+        }
+        if self.open > room || !counted {
+            return Err(Refused::Full);
+        }
+        let rate = self.setup.settings.accept_rate;
+        if rate.is_some_and(|rate| !self.arrivals.take(1, rate, self.now)) {
+            return Err(Refused::Rate);
+        }
+        Ok(())
+    }
+
+    /// A connection is gone.
+    pub(super) fn leave_census(&self, address: u32, counted: bool) {
+        if counted {
+            self.setup.census.leave();
+        }
+        if address != NONE {
+            self.setup.census.leave_from(address);
+        }
+    }
+
+    /// Whether the connection may publish so many events now.
+    pub(super) fn may_publish_now(&mut self, index: u32, count: usize) -> bool {
+        let Some(rate) = self.setup.settings.connection_publish_rate else { return true };
+        self.slots[index as usize].publishes.take(count as u64, rate, self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_one_seconds_worth_at_once_and_then_its_rate() {
+        let mut bucket = Bucket::default();
+        let at = |ms| Duration::from_secs(100) + Duration::from_millis(ms);
+        let taken = (0..20).filter(|_| bucket.take(1, 10, at(0))).count();
+        assert_eq!(taken, 10);
+        assert!(!bucket.take(1, 10, at(99)));
+        assert!(bucket.take(1, 10, at(100)));
+        assert!(!bucket.take(1, 10, at(100)));
+    }
+
+    #[test]
+    fn what_is_taken_beyond_the_bucket_is_owed() {
+        let mut bucket = Bucket::default();
+        let at = |s: u64| Duration::from_secs(100 + s);
+        assert!(bucket.take(35, 10, at(0)));
+        assert!(!bucket.take(1, 10, at(2)));
+        assert!(bucket.take(1, 10, at(3)));
+    }
+}
