@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use operator::{Client, await_that, connect, exchange, get, request, start};
+use pushline::auth::Gate;
+use pushline::config::Settings;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
@@ -459,5 +461,23 @@ fn who_finds_no_room_is_counted_as_refused() {
     let scrape = Scrape::of(server.admin());
     assert_eq!(scrape.at("pushline_connections_max"), 2.0);
     assert_eq!(scrape.at("pushline_connection_refusals_total{reason=\"room\"}"), 1.0);
+    server.stop();
+}
+
+#[test]
+fn limits_are_those_in_force_after_a_reload() {
+    let mut server = start(|settings| settings.connections_max = Some(7));
+    let limits = |admin| {
+        let scrape = Scrape::of(admin);
+        (scrape.at("pushline_connections_max"), scrape.at("pushline_history_bytes_max"))
+    };
+    let admin = server.admin();
+    let before = server.settings().clone();
+    assert_eq!(limits(admin), (7.0, before.history_bytes as f64));
+    let wanted =
+        Settings { connections_max: Some(9), history_bytes: before.history_bytes / 2, ..before };
+    let expected = (9.0, wanted.history_bytes as f64);
+    server.reload(wanted, Gate::open()).expect("it may change");
+    await_that("the log has the new settings", || limits(admin) == expected);
     server.stop();
 }

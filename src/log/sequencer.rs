@@ -167,6 +167,7 @@ impl Sequencer {
             head_seq: self.head_seq,
             events: self.history.len() as u64,
             bytes: self.history.bytes(),
+            bytes_max: self.settings.history_bytes_max,
             channels: self.channels.len() as u64,
             tombstones: self.tombstones.len() as u64,
             forgotten_to: self.tombstones.forgotten_to(),

@@ -14,6 +14,8 @@ pub struct LogStats {
     pub events: u64,
     /// Bytes charged for them.
     pub bytes: u64,
+    /// Bytes they may have.
+    pub bytes_max: u64,
     /// Channels that exist.
     pub channels: u64,
     /// Freed channels remembered one by one.

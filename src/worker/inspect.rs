@@ -3,8 +3,6 @@
 //! A worker answers with what a few hundred slots hold and where to look on: nothing is kept
 //! between two looks, and no look takes longer than a small fan-out.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::core::Core;
@@ -19,43 +17,6 @@ pub const SLOTS_PER_LOOK: u32 = 256;
 
 /// Channels of one connection that are named; the others are only counted.
 pub const CHANNELS_NAMED_MAX: usize = 16;
-
-/// A connection's name for operators, in logs and in the admin API: `worker-slot-generation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnectionId {
-    /// Whose it is.
-    pub worker: u16,
-    /// Which of the worker's.
-    pub token: Token,
-}
-
-/// Not three numbers with a `-` between each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAnId;
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.worker, self.token.slot, self.token.generation)
-    }
-}
-
-impl FromStr for ConnectionId {
-    type Err = NotAnId;
-
-    fn from_str(text: &str) -> Result<Self, NotAnId> {
-        let mut numbers = text.splitn(3, '-');
-        let worker = number(numbers.next(), u64::from(u16::MAX))? as u16;
-        let slot = number(numbers.next(), u64::from(u32::MAX))? as u32;
-        let generation = number(numbers.next(), u64::from(u32::MAX))? as u32;
-        Ok(Self { worker, token: Token { slot, generation } })
-    }
-}
-
-/// Digits and nothing else, so that an id has one spelling but for leading zeros.
-fn number(text: Option<&str>, max: u64) -> Result<u64, NotAnId> {
-    let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).ok_or(NotAnId)?;
-    text.parse().ok().filter(|&number| number <= max).ok_or(NotAnId)
-}
 
 /// What a look found.
 #[derive(Debug)]
@@ -136,44 +97,5 @@ impl Core {
         }
         self.disconnect(token.slot, CloseReason::Operator);
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_reads_back_as_it_was_written() {
-        for (worker, slot, generation) in [(0, 0, 0), (3, 18_499, 7), (u16::MAX, u32::MAX, 1)] {
-            let id = ConnectionId { worker, token: Token { slot, generation } };
-            assert_eq!(id.to_string().parse(), Ok(id));
-        }
-        let id = ConnectionId { worker: 1, token: Token { slot: 2, generation: 3 } };
-        assert_eq!(id.to_string(), "1-2-3");
-    }
-
-    #[test]
-    fn what_is_not_three_numbers_is_no_id() {
-        for text in [
-            "",
-            "-",
-            "--",
-            "1",
-            "1-2",
-            "1-2-",
-            "-2-3",
-            "1--3",
-            "1-2-3-4",
-            "+1-2-3",
-            "1-2-x",
-            " 1-2-3",
-            "65536-0-0",
-            "0-4294967296-0",
-            "0-0-4294967296",
-            "0-0-99999999999999999999",
-        ] {
-            assert_eq!(text.parse::<ConnectionId>(), Err(NotAnId), "{text:?}");
-        }
     }
 }

@@ -11,8 +11,9 @@ use super::{STALL_TIME, State};
 use crate::metrics::TRANSPORTS;
 use crate::proto::http::response::Status;
 use crate::ring::Token;
-use crate::worker::inspect::{ConnectionId, Seen};
+use crate::worker::inspect::Seen;
 use crate::worker::order::Order;
+use crate::worker::refresh::ConnectionId;
 
 /// One connection as the operator sees it.
 #[derive(Debug, Serialize)]

@@ -46,8 +46,6 @@ impl State {
             .only(u8::from(self.draining.load(Ordering::Relaxed)));
         out.gauge("pushline_connections_max", "Connections there is room for.")
             .only(self.shared.census.max());
-        out.gauge("pushline_history_bytes_max", "Bytes history may hold.")
-            .only(self.shared.settings.history_bytes);
     }
 
     fn write_connections(&self, out: &mut Exposition) {
@@ -245,6 +243,7 @@ fn write_log(out: &mut Exposition, report: &LogReport) {
     out.gauge("pushline_head_seq", "Newest event of the log.").only(stats.head_seq);
     out.gauge("pushline_history_events", "Events history holds.").only(stats.events);
     out.gauge("pushline_history_bytes", "Bytes history holds.").only(stats.bytes);
+    out.gauge("pushline_history_bytes_max", "Bytes history may hold.").only(stats.bytes_max);
     out.gauge("pushline_channels", "Channels that exist.").only(stats.channels);
     out.gauge("pushline_tombstones", "Freed channels that are remembered.").only(stats.tombstones);
     out.gauge("pushline_log_lane_depth", "Requests waiting for the log.").only(waiting);
