@@ -226,7 +226,8 @@ impl Core {
     /// How long the worker may sleep now.
     pub fn wait(&self) -> Wait {
         let to_do = !self.dirty.is_empty() || !self.scheduled.is_empty();
-        if to_do || self.accept == Accept::Wanted {
+        // A send that was taken whole is only known to be by the turn that follows it.
+        if to_do || self.accept == Accept::Wanted || !self.outgoing.is_settled() {
             return Wait::No;
         }
         if !self.waiting.is_empty() || !self.leaves.is_empty() {

@@ -400,6 +400,11 @@ impl Core {
 }
 
 impl Outgoing {
+    /// Whether no send of the last batch waits to be taken account of.
+    pub fn is_settled(&self) -> bool {
+        self.sends.is_empty()
+    }
+
     fn reuse(&mut self, mut sends: Vec<Sent>) {
         if sends.is_empty() {
             self.large = None;

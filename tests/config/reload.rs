@@ -27,9 +27,13 @@ struct Running {
 
 impl Running {
     fn start(text: &str) -> Self {
+        Self::start_on("127.0.0.1:0", text)
+    }
+
+    fn start_on(address: &str, text: &str) -> Self {
         let file = file(text);
         let mut child = pushline()
-            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--workers=1", "--cpus=none"])
+            .args(["--listen", address, "--admin=127.0.0.1:0", "--workers=1", "--cpus=none"])
             .arg("--config")
             .arg(file.path())
             .stdout(Stdio::piped())
@@ -147,6 +151,19 @@ fn keys_change_on_reload_and_a_bad_file_changes_nothing() {
     for secret in [ALICE, BOB, "0123456789"] {
         assert!(!written.contains(secret), "a key was written:\n{written}");
     }
+}
+
+/// Taking the last key away would open the server to whoever can reach it.
+#[test]
+fn a_reload_does_not_open_a_server_that_others_can_reach() {
+    let mut server = Running::start_on("0.0.0.0:0", &with_key(ALICE));
+    let line = server.reload("");
+    assert!(line.contains("not reloaded") && line.contains("without keys"), "{line}");
+    assert_eq!(server.publish(BOB, "x"), 401);
+    let line = server.reload("open = true");
+    assert!(line.contains("changed: open"), "{line}");
+    assert_eq!(server.publish("", "x"), 200);
+    server.end();
 }
 
 #[test]
