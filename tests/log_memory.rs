@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The table has just doubled at the first, and is nearly full at the second.
 const CHANNELS: [usize; 2] = [235_000, 455_000];
-const CHANNEL_BYTES_MAX: usize = 160;
+const CHANNEL_BYTES_MAX: usize = 176;
 
 struct Nowhere;
 
@@ -42,7 +42,8 @@ fn join_private(log: &mut Sequencer, connection: usize) {
     log.handle(Request { worker: 0, body }, Duration::ZERO, &mut Nowhere);
 }
 
-/// One subscriber, no history, a name of 16 bytes: at most 160 bytes, name and table included.
+/// One subscriber, no history, a name of 16 bytes: at most 176 bytes, name, table and the count
+/// that workers keep included (so 336 of 512 bytes are left for the worker).
 #[test]
 fn a_private_channel_costs_the_log_no_more_than_its_share() {
     let policy =

@@ -12,7 +12,7 @@ use pushline::log::SharedHasher;
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{Completion, Op, Token, Wait};
-use pushline::server::Census;
+use pushline::worker::census::{ByAddress, Census};
 use pushline::worker::core::{Core, Setup};
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
@@ -24,7 +24,7 @@ fn worker() -> Core {
         hasher: SharedHasher::from_seed(1),
         settings: Arc::new(Settings::default()),
         slots: 1000,
-        census: Arc::new(Census::new(1000)),
+        census: Arc::new(Census::new(1000, ByAddress::Ignored)),
         gate: Arc::new(Gate::open()),
         seed: 1,
     };

@@ -1,6 +1,5 @@
 //! An event stream from its bytes (WHATWG HTML, "Interpreting an event stream"). Sans-IO.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 /// Longest line and most data of one event: the largest event a Pushline can be set to take
@@ -112,11 +111,12 @@ impl EventStream {
     }
 }
 
-fn on_retry(value: &Cow<'_, str>, on: &mut impl FnMut(Item<'_>)) {
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(pause_ms) = value.parse() {
-            on(Item::Retry(Duration::from_millis(pause_ms)));
-        }
+fn on_retry(value: &str, on: &mut impl FnMut(Item<'_>)) {
+    if !value.is_empty()
+        && value.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(pause_ms) = value.parse()
+    {
+        on(Item::Retry(Duration::from_millis(pause_ms)));
     }
 }
 

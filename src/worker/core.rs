@@ -91,6 +91,7 @@ pub struct Core {
     pub(super) leaves: Vec<LeaveChannel>,
     pub(super) deadlines: Deadlines,
     pub(super) sweep: Sweep,
+    #[expect(clippy::vec_box, reason = "the boxes move in and out of slots")]
     pub(super) spare: Vec<Box<Work>>,
     /// New connections.
     pub(super) arrivals: Bucket,

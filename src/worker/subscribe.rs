@@ -1,8 +1,6 @@
 //! Becoming a subscriber: what is asked for, the join at the log, and what the answer makes of the
 //! connection.
 
-use std::borrow::Cow;
-
 use super::access::Fault;
 use super::core::Core;
 use super::http::HttpState;
@@ -165,7 +163,7 @@ impl Core {
         &self,
         index: u32,
         wanted: &mut Wanted,
-        name: &Cow<'_, [u8]>,
+        name: &[u8],
         channels_max: usize,
     ) -> Result<(), Fault> {
         let name = channel_name(name)

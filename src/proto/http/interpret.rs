@@ -142,11 +142,11 @@ pub(super) fn meaning(
     }
     let mut path_start = line.target_start();
     let mut host = found.host.map(|host| host.value_span());
-    if !line.target(bytes).starts_with(b"/") {
-        if let Some(authority) = authority(bytes, line)? {
-            path_start = authority.1;
-            host = Some(authority);
-        }
+    if !line.target(bytes).starts_with(b"/")
+        && let Some(authority) = authority(bytes, line)?
+    {
+        path_start = authority.1;
+        host = Some(authority);
     }
     Ok(Meaning {
         path_start,

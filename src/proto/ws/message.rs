@@ -101,10 +101,10 @@ impl Receiver {
         bytes: &[u8],
         limits: &MessageLimits,
     ) -> Result<(usize, Option<Received>), Violation> {
-        if self.is_idle() {
-            if let Some((taken, opcode, plain)) = take_whole(bytes, self.sender, limits) {
-                return Ok((taken, Some(whole_message(opcode, plain)?)));
-            }
+        if self.is_idle()
+            && let Some((taken, opcode, plain)) = take_whole(bytes, self.sender, limits)
+        {
+            return Ok((taken, Some(whole_message(opcode, plain)?)));
         }
         let mut taken = 0;
         loop {
