@@ -77,6 +77,22 @@ impl Conn {
         }
     }
 
+    /// The same where the connection may be cut in any way: a reset is an end too.
+    pub fn fill_or_cut(&mut self) -> bool {
+        let mut piece = [0; 64 * 1024];
+        match self.stream.read(&mut piece) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.buffer.extend_from_slice(&piece[..count]);
+                true
+            }
+            Err(error) => {
+                assert!(!is_timeout(&error), "the server says nothing");
+                false
+            }
+        }
+    }
+
     /// Everything up to and including `end`.
     pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut from = 0;
