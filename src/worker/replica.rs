@@ -428,6 +428,8 @@ impl Replica {
 
     /// Lets go of the oldest events until the ring is within its bounds, sparing what live
     /// subscribers need. Followers further behind have lost something: they will see it by `base`.
+    /// A replay that was too slow loses all that is left of its backlog, and what was held for it is
+    /// given back at once.
     pub fn shed(&mut self, bounds: &Bounds) {
         while self.is_over(bounds) {
             self.drop_front();
