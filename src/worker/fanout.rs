@@ -38,8 +38,9 @@ impl Core {
         self.schedule(index);
     }
 
+    /// The replica may be gone: its last subscribers may just have been too slow for it.
     pub(super) fn schedule(&mut self, index: u32) {
-        let replica = &mut self.channels[index];
+        let Some(replica) = self.channels.at(index) else { return };
         if replica.has_work() && !std::mem::replace(&mut replica.scheduled, true) {
             self.scheduled.push_back(index);
         }

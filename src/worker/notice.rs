@@ -45,19 +45,6 @@ impl Core {
         self.pending.remove(ticket as usize)
     }
 
-    /// Replicas the connection has asked to join.
-    pub(super) fn joining(&self, index: u32) -> impl Iterator<Item = u32> {
-        let token = self.token(index);
-        let waits = self.slots[index as usize].work.as_ref().is_some_and(|w| w.outstanding > 0);
-        let all = waits.then(|| self.pending.iter()).into_iter().flatten();
-        all.filter_map(move |(_, pending)| match pending {
-            Pending::Join(join) if join.token == token => Some(join.replicas.iter()),
-            _ => None,
-        })
-        .flatten()
-        .map(|replica| replica.index)
-    }
-
     // --- GET /channels/{channel} ---
 
     /// Asks the log for a channel's state.

@@ -65,6 +65,11 @@ impl Bounds {
 struct Window {
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
+    /// Events of a backlog at the front of the ring, held beyond the bounds: who replays history
+    /// is not overrun by what it replays.
+    replayed_events: usize,
+    /// Payload bytes of the same.
+    replayed_bytes: usize,
     /// Ring length at which it is worth asking where the followers stand.
     trim_at: u32,
     followers: Vec<u32>,
@@ -178,6 +183,9 @@ impl Replica {
             window.ring_bytes += event.data.len();
             window.ring.push_front(event);
         }
+        // History held all of this a moment ago, so history's bounds are its bounds.
+        window.replayed_events = window.ring.len();
+        window.replayed_bytes = window.ring_bytes;
         window.trim_at = window.trim_at.max(window.ring.len() as u32 * 2);
     }
 
@@ -410,7 +418,9 @@ impl Replica {
     pub fn is_over(&self, bounds: &Bounds) -> bool {
         let Bounds { events_max, bytes_max, .. } = *bounds;
         self.window.as_ref().is_some_and(|window| {
-            let Window { ring, ring_bytes, .. } = &**window;
+            let Window { ring, ring_bytes, replayed_events, replayed_bytes, .. } = &**window;
+            let events_max = events_max.saturating_add(*replayed_events);
+            let bytes_max = bytes_max.saturating_add(*replayed_bytes);
             (ring.len() > events_max || *ring_bytes > bytes_max)
                 && ring.front().is_some_and(|event| event.seq <= self.slice_from)
         })
@@ -418,6 +428,8 @@ impl Replica {
 
     /// Lets go of the oldest events until the ring is within its bounds, sparing what live
     /// subscribers need. Followers further behind have lost something: they will see it by `base`.
+    /// A replay that was too slow loses all that is left of its backlog, and what was held for it is
+    /// given back at once.
     pub fn shed(&mut self, bounds: &Bounds) {
         while self.is_over(bounds) {
             self.drop_front();
@@ -437,6 +449,8 @@ impl Replica {
         if let Some(event) = window.ring.pop_front() {
             self.base = self.base.max(event.seq);
             window.ring_bytes -= event.data.len();
+            window.replayed_events = window.replayed_events.saturating_sub(1);
+            window.replayed_bytes = window.replayed_bytes.saturating_sub(event.data.len());
         }
     }
 

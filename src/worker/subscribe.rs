@@ -238,7 +238,9 @@ impl Core {
         let after = cut_echo(cursor_text);
         let join = PendingJoin { token, replicas, after, then };
         let ticket = self.pending.insert(Pending::Join(join)) as u32;
-        self.work(index).outstanding += 1;
+        let work = self.work(index);
+        work.outstanding += 1;
+        work.joining = true;
         self.ask(RequestBody::Join { token, ticket, channels, cursor });
     }
 
@@ -288,7 +290,7 @@ impl Core {
             return;
         }
         let index = token.slot;
-        self.work(index).outstanding -= 1;
+        self.join_answered(index);
         self.finish_join(index, then);
         if self.is_current(token) {
             self.take_carry(index);
@@ -300,6 +302,12 @@ impl Core {
             AfterJoin::Subscribed(reference) => self.ws_subscribed(index, reference.as_deref()),
             then => self.open_stream(index, &then),
         }
+    }
+
+    fn join_answered(&mut self, index: u32) {
+        let work = self.work(index);
+        work.outstanding -= 1;
+        work.joining = false;
     }
 
     fn add_sub(
@@ -315,6 +323,11 @@ impl Core {
             Some(GapReason::Epoch) => self.metrics.gaps_epoch.add(1),
             Some(GapReason::Overrun) => self.metrics.gaps_overrun.add(1),
             None => {}
+        }
+        if self.slots[index as usize].is_live() {
+            // With two channels it needs a cursor for each.
+            let cursor = self.live_cursor(index);
+            self.make_explicit(index, cursor);
         }
         let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into() }));
         let follower = self.channels[replica].add_follower(index);
@@ -332,7 +345,7 @@ impl Core {
             return;
         }
         let index = join.token.slot;
-        self.work(index).outstanding -= 1;
+        self.join_answered(index);
         match join.then {
             AfterJoin::Subscribed(reference) => {
                 let (code, message) = (refusal.code(), refusal.message());

@@ -80,11 +80,15 @@ impl Core {
     fn look_at(&mut self, index: u32, beats: &mut Beats) {
         let slot = &self.slots[index as usize];
         let (phase, unanswered) = (slot.phase, slot.flags.has(Flags::PING_OUT));
+        let blocked = slot.flags.has(Flags::BLOCKED);
         match phase {
             Phase::Free | Phase::WsClosing | Phase::Lingering => {}
             Phase::Http => self.close_if_idle(index),
             Phase::Sse | Phase::Ws if self.expire_if_due(index) => {}
             Phase::Sse => self.beat(index, beats),
+            // A ping would stand behind all that has not reached the peer yet, so its silence says
+            // nothing. TCP_USER_TIMEOUT cuts it if it takes no byte at all.
+            Phase::Ws if blocked => self.slots[index as usize].flags.clear(Flags::PING_OUT),
             Phase::Ws if unanswered => self.close(index, CloseReason::PeerDead),
             Phase::Ws => {
                 self.slots[index as usize].flags.set(Flags::PING_OUT);

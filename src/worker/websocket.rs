@@ -29,8 +29,9 @@ impl Core {
     pub(super) fn ws_input(&mut self, index: u32, bytes: &[u8]) -> Step {
         let limits = self.message_limits();
         let work = self.slots[index as usize].work.as_deref_mut();
+        // Operations take effect in order: what follows a `subscribe` waits for its join.
         if work.as_ref().is_some_and(|work| {
-            work.outstanding >= OUTSTANDING_MAX || work.out.len() > OUT_BYTES_MAX
+            work.joining || work.outstanding >= OUTSTANDING_MAX || work.out.len() > OUT_BYTES_MAX
         }) {
             return Step::Wait(0);
         }
@@ -188,7 +189,7 @@ impl Core {
         self.join(index, vec![name.into()], &after, then);
     }
 
-    /// Whether the connection has the channel, or has asked for it.
+    /// Whether the connection has the channel.
     fn is_subscribed(&self, index: u32, name: &str) -> bool {
         let hash = self.setup.hasher.channel(name);
         let Some(replica) = self.channels.find(name, hash) else { return false };
@@ -196,13 +197,12 @@ impl Core {
         let explicit = slot.work.iter().flat_map(|work| &work.subs);
         (slot.is_live() && slot.replica == replica)
             || explicit.into_iter().any(|sub| sub.replica == replica)
-            || self.joining(index).any(|joining| joining == replica)
     }
 
     fn channel_count(&self, index: u32) -> usize {
         let slot = &self.slots[index as usize];
         let explicit = slot.work.as_ref().map_or(0, |work| work.subs.len());
-        usize::from(slot.is_live()) + explicit + self.joining(index).count()
+        usize::from(slot.is_live()) + explicit
     }
 
     /// The log joined a channel for a `subscribe`.

@@ -28,6 +28,8 @@ pub struct Work {
     pub sent_at: u32,
     /// Requests at the log.
     pub outstanding: u16,
+    /// One of them is a join.
+    pub joining: bool,
     /// How the present request is to be answered.
     pub answer: Answer,
     /// Grows with every byte of a request body; tells a deadline whether there was progress.
@@ -94,6 +96,7 @@ impl Work {
         self.http = HttpState::default();
         self.ws = None;
         self.outstanding = 0;
+        self.joining = false;
         self.answer = Answer::default();
         self.progress = 0;
     }

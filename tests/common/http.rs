@@ -63,7 +63,7 @@ impl Conn {
     /// Reads what there is; false at the end of the stream.
     pub fn fill(&mut self) -> bool {
         let mut piece = [0; 64 * 1024];
-        match read(&mut self.stream, &mut piece) {
+        match self.stream.read(&mut piece) {
             Ok(0) => false,
             Ok(count) => {
                 self.buffer.extend_from_slice(&piece[..count]);
@@ -74,6 +74,22 @@ impl Conn {
                 String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(2000)])
             ),
             Err(error) => panic!("reading: {error}"),
+        }
+    }
+
+    /// The same where the connection may be cut in any way: a reset is an end too.
+    pub fn fill_or_cut(&mut self) -> bool {
+        let mut piece = [0; 64 * 1024];
+        match self.stream.read(&mut piece) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.buffer.extend_from_slice(&piece[..count]);
+                true
+            }
+            Err(error) => {
+                assert!(!is_timeout(&error), "the server says nothing");
+                false
+            }
         }
     }
 
@@ -118,7 +134,7 @@ impl Conn {
     pub fn expect_gone(&mut self) {
         assert!(self.buffer.is_empty(), "{:?}", String::from_utf8_lossy(&self.buffer));
         let mut piece = [0; 1024];
-        match read(&mut self.stream, &mut piece) {
+        match self.stream.read(&mut piece) {
             Ok(0) => {}
             Ok(count) => panic!("instead: {:?}", String::from_utf8_lossy(&piece[..count])),
             Err(error) if is_timeout(&error) => panic!("the connection is still there"),
@@ -133,7 +149,7 @@ impl Conn {
         }
         self.stream.set_read_timeout(Some(time)).expect("a timeout");
         let mut piece = [0; 4096];
-        let outcome = read(&mut self.stream, &mut piece);
+        let outcome = self.stream.read(&mut piece);
         self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         match outcome {
             Ok(count) => {
@@ -257,17 +273,6 @@ impl Chunked {
     pub fn finish(mut self) -> Response {
         self.conn.send("0\r\n\r\n");
         self.conn.response()
-    }
-}
-
-/// The server's start leaves io_uring work behind on the thread that called it; when it is done,
-/// the kernel interrupts whatever that thread waits for.
-fn read(stream: &mut TcpStream, piece: &mut [u8]) -> std::io::Result<usize> {
-    loop {
-        match stream.read(piece) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
     }
 }
 

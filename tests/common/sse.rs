@@ -77,6 +77,22 @@ impl Sse {
         }
     }
 
+    /// The same where the connection may be cut in any way, a reset included.
+    pub fn next_or_cut(&mut self) -> Option<SseEvent> {
+        loop {
+            if self.conn.buffer.windows(2).any(|two| two == b"\n\n") {
+                let block = self.block()?;
+                match self.interpret(&block) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                }
+            }
+            if !self.conn.fill_or_cut() {
+                return None;
+            }
+        }
+    }
+
     /// This many events.
     pub fn events(&mut self, count: usize) -> Vec<SseEvent> {
         (0..count).map(|_| self.event()).collect()

@@ -1,6 +1,7 @@
 //! Two WebSocket clients: `tungstenite`, which nobody here wrote, for well-behaved ones, and a raw
 //! one that can break every rule.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 use base64::Engine;
@@ -176,13 +177,15 @@ impl RawWs {
         RawFrame { fin: start[0] & 0x80 != 0, opcode: start[0] & 0x0f, payload }
     }
 
-    /// The next frame that is no ping.
+    /// The next frame that is no ping; pings are answered.
     pub fn answer(&mut self) -> RawFrame {
         loop {
-            let frame = self.frame();
-            if frame.opcode != PING {
-                return frame;
+            let got = self.frame();
+            if got.opcode != PING {
+                return got;
             }
+            // The server may have gone since it asked.
+            let _ = self.conn.stream.write_all(&frame(true, PONG, &got.payload));
         }
     }
 

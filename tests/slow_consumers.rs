@@ -1,0 +1,257 @@
+//! Slow consumers: whoever does not read holds up nobody, and is later either given exactly what
+//! it missed, told in an `overrun` gap exactly what it lost, or disconnected, as the channel's
+//! policy says.
+
+mod common;
+
+use std::time::Duration;
+
+use pushline::config::SlowPolicy;
+use serde_json::Value;
+
+use common::ws::{CLOSE, RawWs, TEXT};
+use common::{Conn, Sse, TestServer, await_that, describe, publish, seq_of};
+
+const EVENT_BYTES: usize = 10_000;
+
+fn payload(n: usize) -> String {
+    format!("{n:08}{}", "x".repeat(EVENT_BYTES - 8))
+}
+
+fn server(replica_bytes: usize, slow: SlowPolicy) -> TestServer {
+    TestServer::with(|settings| {
+        settings.send_buffer = Some(16 << 10);
+        settings.replica_bytes = replica_bytes;
+        settings.channel_default.history_count = 2000;
+        settings.channel_default.slow = slow;
+    })
+}
+
+fn narrow(server: &TestServer) -> Conn {
+    Conn::open_narrow(server.addr, 8 << 10)
+}
+
+/// Publishes this many events, and `reader` has each before the next one is sent.
+fn publish_and_read(server: &TestServer, reader: &mut Sse, count: usize) {
+    for n in 0..count {
+        let id = publish(server.addr, "c", &payload(n));
+        let event = reader.event();
+        assert_eq!(event.id, id);
+        assert_eq!(event.data[..8], format!("{n:08}"));
+    }
+}
+
+#[test]
+fn a_stalled_reader_holds_up_nobody_and_loses_nothing_within_bounds() {
+    const COUNT: usize = 400;
+    let server = server(8 << 20, SlowPolicy::Skip);
+    let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
+    let mut stalled_many = Sse::over(narrow(&server), "channel=c&channel=d", &[]);
+    let mut stalled_ws = RawWs::over(narrow(&server), "channel=c", &[]);
+    let protocol = [("Sec-WebSocket-Protocol", "pushline.v1")];
+    let mut stalled_envelope = RawWs::over(narrow(&server), "channel=c", &protocol);
+    let mut reader = Sse::open(server.addr, "channel=c");
+    publish_and_read(&server, &mut reader, COUNT);
+    for n in 0..COUNT {
+        let (id, data) = (server.id(n as u64 + 1), payload(n));
+        let event = stalled_sse.event();
+        assert!(event.id == id && event.data == data, "{n}: {}", event.id);
+        let event = stalled_many.event();
+        assert!(event.id == id && event.json()["data"] == data.as_str(), "{n}: {}", event.id);
+        let frame = stalled_ws.answer();
+        assert!(frame.opcode == TEXT && frame.payload == data.as_bytes(), "{n}");
+        let json: Value = serde_json::from_slice(&stalled_envelope.answer().payload).expect("JSON");
+        assert!(json["id"] == id && json["data"] == data.as_str(), "{n}: {}", json["id"]);
+    }
+    publish_and_read(&server, &mut reader, 3);
+    for n in 0..3 {
+        let (data, next) = (payload(n), "and all are in step again");
+        assert!(stalled_sse.event().data == data, "{n} {next}");
+        assert!(stalled_many.event().json()["data"] == data.as_str(), "{n} {next}");
+        assert!(stalled_ws.answer().payload == data.as_bytes(), "{n} {next}");
+    }
+}
+
+/// Reads ids until `last`; checks that exactly what gaps name is missing. How many gaps.
+fn check_overruns(mut next: impl FnMut() -> (String, Option<Value>), last: u64) -> usize {
+    let (mut at, mut gaps) = (0, 0);
+    while at < last {
+        let (id, gap) = next();
+        let seq = seq_of(&id);
+        match gap {
+            None => {
+                assert_eq!(seq, at + 1, "lost or doubled without a word");
+                at = seq;
+            }
+            Some(gap) => {
+                assert_eq!(gap["reason"], "overrun", "{gap}");
+                let after = seq_of(gap["after"].as_str().expect("an id"));
+                let first = seq_of(gap["first"].as_str().expect("an id"));
+                assert_eq!(after, at, "the gap begins where the reader was: {gap}");
+                assert!(first > after + 1, "the gap names nothing: {gap}");
+                assert_eq!(seq + 1, first, "whoever resumes at the gap's id gets the first: {gap}");
+                at = seq;
+                gaps += 1;
+            }
+        }
+    }
+    gaps
+}
+
+#[test]
+fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
+    const COUNT: usize = 600;
+    // Room for a hundred events.
+    let server = server(1 << 20, SlowPolicy::Skip);
+    let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
+    let mut stalled_many = Sse::over(narrow(&server), "channel=c&channel=d", &[]);
+    let protocol = [("Sec-WebSocket-Protocol", "pushline.v1")];
+    let mut stalled_ws = RawWs::over(narrow(&server), "channel=c", &protocol);
+    let mut bare_ws = RawWs::over(narrow(&server), "channel=c", &[]);
+    let mut reader = Sse::open(server.addr, "channel=c");
+    publish_and_read(&server, &mut reader, COUNT);
+    let gaps = check_overruns(
+        || {
+            let event = stalled_sse.event();
+            let gap = (event.event == "pushline.gap").then(|| event.json());
+            (event.id, gap)
+        },
+        COUNT as u64,
+    );
+    assert_eq!(gaps, 1);
+    let gaps = check_overruns(
+        || {
+            let event = stalled_many.event();
+            let gap = (event.event == "pushline.gap").then(|| event.json()["data"].clone());
+            (event.id, gap)
+        },
+        COUNT as u64,
+    );
+    assert_eq!(gaps, 1);
+    let gaps = check_overruns(
+        || {
+            let json: Value = serde_json::from_slice(&stalled_ws.answer().payload).expect("JSON");
+            let gap = (json["event"] == "pushline.gap").then(|| json["data"].clone());
+            (json["id"].as_str().expect("an id").to_owned(), gap)
+        },
+        COUNT as u64,
+    );
+    assert_eq!(gaps, 1);
+    // Bare mode has no way to tell but to close.
+    let mut whole = 0;
+    loop {
+        let frame = bare_ws.answer();
+        if frame.opcode == CLOSE {
+            assert_eq!(frame.close(), (4000, "gap".to_owned()));
+            break;
+        }
+        assert!(frame.payload == payload(whole).as_bytes(), "message {whole}");
+        whole += 1;
+    }
+    assert!(whole < COUNT);
+    publish_and_read(&server, &mut reader, 3);
+    assert!(stalled_sse.event().data == payload(0));
+}
+
+#[test]
+fn the_policy_may_be_to_disconnect() {
+    const COUNT: usize = 250;
+    let server = server(1 << 20, SlowPolicy::Disconnect);
+    let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
+    let mut stalled_many = Sse::over(narrow(&server), "channel=c&channel=d", &[]);
+    let mut stalled_ws = RawWs::over(narrow(&server), "channel=c", &[]);
+    let mut reader = Sse::open(server.addr, "channel=c");
+    publish_and_read(&server, &mut reader, COUNT);
+    await_that("only the reader is left", || describe(server.addr, "c")["subscribers"] == 1);
+    // Before its time for the closing handshake is over.
+    let mut whole = 0;
+    loop {
+        let frame = stalled_ws.answer();
+        if frame.opcode == CLOSE {
+            assert_eq!(frame.close(), (1013, "slow consumer".to_owned()));
+            break;
+        }
+        assert!(frame.payload == payload(whole).as_bytes(), "message {whole}");
+        whole += 1;
+    }
+    // Every event before the end is whole and in order; the client resumes behind the last one.
+    for stalled in [&mut stalled_sse, &mut stalled_many] {
+        let mut at = 0;
+        while let Ok(Some(event)) =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stalled.next_event()))
+        {
+            at += 1;
+            assert_eq!(event.id, server.id(at));
+        }
+        assert!(at < COUNT as u64);
+        let mut resumed = Sse::resume(server.addr, "channel=c", &server.id(at));
+        for seq in at + 1..=COUNT as u64 {
+            assert_eq!(resumed.event().id, server.id(seq));
+        }
+    }
+}
+
+/// The last subscriber of a channel on its worker goes, and with it the worker's replica.
+#[test]
+fn disconnecting_the_only_subscriber_harms_nobody() {
+    let server = TestServer::with(|settings| {
+        settings.workers = Some(1);
+        settings.send_buffer = Some(16 << 10);
+        settings.replica_bytes = 1 << 20;
+        settings.channel_default.slow = SlowPolicy::Disconnect;
+    });
+    for _ in 0..3 {
+        let _stalled = Sse::over(narrow(&server), "channel=c", &[]);
+        let mut n = 0;
+        await_that("it is disconnected", || {
+            n += 1;
+            publish(server.addr, "c", &payload(n));
+            describe(server.addr, "c")["subscribers"] == 0
+        });
+    }
+    publish(server.addr, "c", "still here");
+}
+
+/// History is larger than what a worker holds for slow readers: whoever replays it must get it
+/// all, also when events come meanwhile.
+#[test]
+fn a_long_replay_is_not_overrun_by_what_comes_meanwhile() {
+    const COUNT: usize = 400;
+    let server = server(1 << 20, SlowPolicy::Skip);
+    for n in 0..COUNT {
+        publish(server.addr, "c", &payload(n));
+    }
+    let mut replaying = Sse::over(narrow(&server), "channel=c&last_event_id=earliest", &[]);
+    for n in 0..20 {
+        publish(server.addr, "c", &payload(COUNT + n));
+    }
+    for n in 0..COUNT + 20 {
+        let event = replaying.event();
+        assert_eq!(event.event, "message", "{}", event.data);
+        assert!(event.data == payload(n), "{n}");
+    }
+}
+
+/// A socket that takes a few bytes at a time cuts events at every place.
+#[test]
+fn a_trickling_reader_gets_every_byte_in_order() {
+    let server = TestServer::with(|settings| {
+        settings.send_buffer = Some(4096);
+        settings.event_bytes_max = 1 << 20;
+        settings.channel_default.history_count = 1000;
+        settings.heartbeat = Duration::from_secs(2);
+    });
+    let mut sse = Sse::over(Conn::open_narrow(server.addr, 2048), "channel=c&channel=d", &[]);
+    let mut ws = RawWs::over(Conn::open_narrow(server.addr, 2048), "channel=c", &[]);
+    let sizes: Vec<usize> =
+        (0..60).map(|n| [0, 1, 700, 5000, 40_000, 150_000][n % 6] + n).collect();
+    for (n, size) in sizes.iter().enumerate() {
+        let text: String = (0..*size).map(|at| char::from(b'a' + ((at + n) % 26) as u8)).collect();
+        publish(server.addr, "c", &text);
+    }
+    for (n, size) in sizes.iter().enumerate() {
+        let text: String = (0..*size).map(|at| char::from(b'a' + ((at + n) % 26) as u8)).collect();
+        assert!(sse.event().json()["data"] == text.as_str(), "{n} over SSE");
+        assert!(ws.answer().payload == text.as_bytes(), "{n} over WebSocket");
+    }
+}

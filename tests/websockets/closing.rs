@@ -1,0 +1,85 @@
+//! The closing handshake, begun by either side (RFC 6455 section 7).
+
+use std::time::{Duration, Instant};
+
+use crate::common::ws::{CLOSE, PING, RawWs, TEXT, frame};
+use crate::common::{TestServer, await_subscribers, await_that, describe, publish};
+
+fn close(code: u16, reason: &str) -> Vec<u8> {
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(reason.as_bytes());
+    frame(true, CLOSE, &payload)
+}
+
+#[test]
+fn a_clients_close_is_answered_with_its_code_and_then_the_server_ends() {
+    let server = TestServer::start();
+    for code in [1000, 1001, 1002, 1011, 3000, 4999] {
+        let mut ws = RawWs::bare(server.addr, "channel=c");
+        ws.send(close(code, "goodbye"));
+        assert_eq!(ws.answer().close().0, code);
+        ws.conn.expect_gone();
+    }
+    let mut ws = RawWs::bare(server.addr, "channel=c");
+    ws.send(frame(true, CLOSE, b""));
+    let answer = ws.answer();
+    assert_eq!((answer.opcode, answer.payload), (CLOSE, Vec::new()));
+    ws.conn.expect_gone();
+    await_subscribers(server.addr, "c", 0);
+}
+
+#[test]
+fn what_was_sent_before_the_close_still_counts_and_what_follows_does_not() {
+    let server = TestServer::start();
+    let mut ws = RawWs::bare(server.addr, "channel=c");
+    let packet =
+        [frame(true, TEXT, b"before"), close(1000, ""), frame(true, TEXT, b"after")].concat();
+    ws.send(packet);
+    await_that("it is published", || describe(server.addr, "c")["events"] == 1);
+    loop {
+        let answer = ws.answer();
+        if answer.opcode == CLOSE {
+            break;
+        }
+        assert_eq!(answer.payload, b"before");
+    }
+    ws.conn.expect_gone();
+    assert_eq!(describe(server.addr, "c")["events"], 1);
+}
+
+#[test]
+fn a_close_inside_a_fragmented_message_is_a_close() {
+    let server = TestServer::start();
+    let mut ws = RawWs::bare(server.addr, "channel=c");
+    ws.send([frame(false, TEXT, b"half"), close(1001, "")].concat());
+    assert_eq!(ws.answer().close().0, 1001);
+    ws.conn.expect_gone();
+}
+
+/// The server began to close: it sends no more events, and waits for the client's close frame,
+/// whatever comes before that.
+#[test]
+fn a_close_of_the_servers_waits_for_the_clients() {
+    let server = TestServer::start();
+    let mut ws = RawWs::envelope(server.addr, "channel=c");
+    ws.send(frame(true, 2, b"binary is not spoken here"));
+    assert_eq!(ws.answer().close().0, 1003);
+    publish(server.addr, "c", "unheard");
+    ws.send(frame(true, TEXT, br#"{"op":"ping"}"#));
+    ws.send(frame(true, PING, b"unanswered"));
+    ws.send(frame(false, TEXT, b"half a mess"));
+    ws.send(close(1003, ""));
+    ws.conn.expect_gone();
+}
+
+#[test]
+fn whoever_never_answers_a_close_is_cut() {
+    let server = TestServer::start();
+    let mut ws = RawWs::envelope(server.addr, "channel=c");
+    ws.send(frame(true, 2, b""));
+    assert_eq!(ws.answer().close().0, 1003);
+    let began = Instant::now();
+    ws.conn.expect_gone();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    await_that("its place is free", || server.open() == 0);
+}

@@ -1,0 +1,11 @@
+//! WebSockets (RFC 6455) on real sockets: the handshake, both modes, every operation, and every
+//! way to break the protocol.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bare;
+mod closing;
+mod envelope;
+mod framing;
+mod handshake;
