@@ -1,7 +1,7 @@
 //! The job of this server, and nothing more of it, on other event loops: accept subscribers, answer
 //! a fixed SSE head, hold them, and deliver each published event to all of them.
 //!
-//! `rivals LOOP PORT WORKERS` serves until it is killed; `scripts/bench-fanout` measures it with
+//! `rivals LOOP PORT WORKERS` serves until it is killed; `scripts/bench-loops` measures it with
 //! `pushline bench`, like our own server. A rival that beats us is a finding.
 //!
 //! What they have in common: one thread per worker, pinned as ours are, each with its own
@@ -31,9 +31,11 @@ use job::{Post, Seat};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: rivals bare-uring|driver|epoll-send|monoio|tokio-uring PORT WORKERS\n\
-                     (scripts/bench-fanout puts all of them into one table)";
+                     (scripts/bench-loops puts all of them into one table)";
 
 fn main() -> ExitCode {
+    // As in our own server, so that memory compares.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     // `cargo bench` adds an option of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|one| one != "--bench").collect();
     let Some((serve, port, workers)) = parse(&arguments) else {
@@ -67,15 +69,14 @@ fn parse(arguments: &[String]) -> Option<(Serve, u16, usize)> {
 
 fn run(serve: Serve, port: u16, workers: usize) -> io::Result<()> {
     slots_max().map_err(io::Error::other)?;
-    let (seats, handles) = (seats(port, workers)?, Vec::new());
-    let threads = seats.into_iter().enumerate().fold(handles, |mut threads, (worker, seat)| {
+    let mut threads = Vec::new();
+    for (worker, seat) in seats(port, workers)?.into_iter().enumerate() {
         threads.push(thread::spawn(move || {
             pin(worker)?;
             own_descriptors()?;
             serve(seat)
         }));
-        threads
-    });
+    }
     for thread in threads {
         thread.join().expect("a worker panicked")?;
     }

@@ -58,11 +58,7 @@ async fn connection(mut stream: TcpStream, post: Post, hub: Hub) -> io::Result<(
 }
 
 /// Takes publishes until the connection subscribes (`Some`) or ends.
-async fn take_requests(
-    stream: &mut TcpStream,
-    post: &Post,
-    hub: &Hub,
-) -> io::Result<Option<()>> {
+async fn take_requests(stream: &mut TcpStream, post: &Post, hub: &Hub) -> io::Result<Option<()>> {
     let (mut carry, mut bytes) = (Vec::new(), vec![0; REQUEST_BYTES_MAX]);
     loop {
         let (read, buffer) = stream.read(bytes).await;
