@@ -126,8 +126,10 @@ impl Core {
             now: Duration::ZERO,
             unix_s: 0,
             turn: 0,
-            slots: Vec::new(),
-            generations: Vec::new(),
+            // All of it at once: only what is used takes memory, and growing by doubling would
+            // leave as much behind.
+            slots: Vec::with_capacity(setup.slots as usize),
+            generations: Vec::with_capacity(setup.slots as usize),
             open: 0,
             accept: Accept::Wanted,
             channels: Channels::default(),

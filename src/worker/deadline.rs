@@ -1,6 +1,6 @@
 //! Deadlines of the few connections that are in the middle of something. Each kind has one length,
 //! so a queue per kind is in order by itself; a deadline that has lost its meaning is dropped when
-//! its time comes.
+//! its time comes, or when there are so many that it is worth looking for such.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,6 +42,10 @@ struct Mark {
     progress: u32,
 }
 
+/// Deadlines of one kind from which on those without meaning are looked for. A storm of connections
+/// would leave one for each of them otherwise, for as long as a head may take.
+const TIDY_FROM: usize = 1024;
+
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     at: Duration,
@@ -54,12 +58,26 @@ struct Deadline {
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     queues: [VecDeque<Deadline>; KINDS.len()],
+    /// Length at which each queue is tidied next.
+    tidy_at: [usize; KINDS.len()],
 }
 
 impl Deadlines {
     /// When the next one is due.
     pub fn next(&self) -> Option<Duration> {
         self.queues.iter().filter_map(|queue| queue.front()).map(|deadline| deadline.at).min()
+    }
+
+    /// Adds one. When the queue has doubled since it was last tidied, those that no longer matter
+    /// leave it: constant work per deadline, and a queue never longer than twice what matters.
+    fn push(&mut self, kind: Kind, deadline: Deadline, matters: impl Fn(&Deadline) -> bool) {
+        let queue = &mut self.queues[kind as usize];
+        let tidy_at = &mut self.tidy_at[kind as usize];
+        if queue.len() >= (*tidy_at).max(TIDY_FROM) {
+            queue.retain(matters);
+            *tidy_at = queue.len() * 2;
+        }
+        queue.push_back(deadline);
     }
 
     fn pop_due(&mut self, kind: Kind, now: Duration) -> Option<Deadline> {
@@ -92,7 +110,21 @@ impl Core {
             _ => next_tick(self.now + after),
         };
         let deadline = Deadline { at, token: self.token(index), mark: self.mark(index, kind) };
-        self.deadlines.queues[kind as usize].push_back(deadline);
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        deadlines.push(kind, deadline, |other| self.matters(kind, other));
+        self.deadlines = deadlines;
+    }
+
+    /// Whether the deadline may still do something when its time comes. Only heads are so many
+    /// that it is worth a look.
+    fn matters(&self, kind: Kind, deadline: &Deadline) -> bool {
+        if !self.is_current(deadline.token) {
+            return false;
+        }
+        let index = deadline.token.slot;
+        kind != Kind::Head
+            || self.slots[index as usize].phase == Phase::Http
+                && self.mark(index, kind) == deadline.mark
     }
 
     /// What tells whether the connection is still at the same point.
@@ -158,4 +190,41 @@ impl Core {
 fn next_tick(at: Duration) -> Duration {
     let tick = TICK.as_nanos() as u64;
     Duration::from_nanos((at.as_nanos() as u64).next_multiple_of(tick))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deadline(slot: u32) -> Deadline {
+        Deadline {
+            at: Duration::from_secs(10),
+            token: Token { slot, generation: 0 },
+            mark: Mark::default(),
+        }
+    }
+
+    #[test]
+    fn deadlines_that_lost_their_meaning_do_not_pile_up_and_the_others_stay_in_order() {
+        let mut deadlines = Deadlines::default();
+        for slot in 0..100_000 {
+            deadlines.push(Kind::Head, deadline(slot), |other| other.token.slot % 1000 == 0);
+            assert!(deadlines.queues[Kind::Head as usize].len() <= TIDY_FROM);
+        }
+        let mut kept = Vec::new();
+        while let Some(due) = deadlines.pop_due(Kind::Head, Duration::from_secs(10)) {
+            kept.push(due.token.slot);
+        }
+        assert!(kept.is_sorted());
+        assert_eq!(kept.iter().filter(|slot| *slot % 1000 == 0).count(), 100);
+    }
+
+    #[test]
+    fn deadlines_that_matter_all_stay() {
+        let mut deadlines = Deadlines::default();
+        for slot in 0..10_000 {
+            deadlines.push(Kind::Head, deadline(slot), |_| true);
+        }
+        assert_eq!(deadlines.queues[Kind::Head as usize].len(), 10_000);
+    }
 }
