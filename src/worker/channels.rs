@@ -69,6 +69,11 @@ impl Channels {
         self.replicas.iter_mut().map(|(_, replica)| replica)
     }
 
+    /// All of them with their indices.
+    pub fn entries(&self) -> impl Iterator<Item = (u32, &Replica)> {
+        self.replicas.iter().map(|(index, replica)| (index as u32, replica))
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().map(|(_, replica)| replica)
@@ -126,6 +131,7 @@ impl Core {
         let work = self.work(index);
         debug_assert!(work.subs.is_empty());
         work.subs.push(Sub { replica, index: follower, cursor, gap: None });
+        work.position = cursor;
         work
     }
 

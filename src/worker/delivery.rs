@@ -180,28 +180,20 @@ impl Core {
     }
 
     /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
+    /// Gaps go first: an event behind a loss would carry an id that says the loss was told.
     fn compose_merged(&mut self, work: &mut Work, variant: Variant, from: usize) {
+        for sub in 0..work.subs.len() {
+            self.append_gap(work, sub, variant, from);
+        }
         let mut cursors: Vec<u64> = work.subs.iter().map(|sub| sub.cursor).collect();
-        let mut gaps: Vec<bool> = work.subs.iter().map(|sub| sub.gap.is_some()).collect();
         while self.batch.arena.len() - from < SEND_BYTES_MAX {
-            let mut lowest: Option<(u64, usize)> = None;
-            for (sub, cursor) in cursors.iter().enumerate() {
-                let next = if gaps[sub] {
-                    Some(*cursor)
-                } else {
-                    self.channels[work.subs[sub].replica].first_after(*cursor)
-                };
-                if let Some(seq) = next
-                    && lowest.is_none_or(|(low, _)| seq < low)
-                {
-                    lowest = Some((seq, sub));
-                }
-            }
-            let Some((seq, sub)) = lowest else { return };
-            if std::mem::take(&mut gaps[sub]) {
-                self.append_gap(work, sub, variant, from);
-                continue;
-            }
+            let next = |(sub, cursor): (usize, &u64)| {
+                let seq = self.channels[work.subs[sub].replica].first_after(*cursor);
+                seq.map(|seq| (seq, sub))
+            };
+            let Some((seq, sub)) = cursors.iter().enumerate().filter_map(next).min() else {
+                return;
+            };
             let replica = &self.channels[work.subs[sub].replica];
             let Some(event) = replica.after(cursors[sub], seq).next().cloned() else { return };
             cursors[sub] = seq;
@@ -231,8 +223,14 @@ impl Core {
         let Some(gap) = &channel.gap else { return };
         let epoch = self.setup.epoch;
         let replica = &self.channels[channel.replica];
+        // Other channels may have events before the end of the loss: who comes back with this id
+        // must still get them.
+        let seq = match work.subs.len() {
+            1 => channel.cursor,
+            _ => channel.cursor.min(work.position),
+        };
         let view = GapView {
-            id: EventId { epoch, seq: channel.cursor },
+            id: EventId { epoch, seq },
             channel: &replica.name,
             reason: gap.reason.as_str(),
             after: &gap.after,
@@ -369,6 +367,7 @@ impl Core {
                 }
                 sub.cursor = seq;
                 self.handed.deliveries += 1;
+                work.position = seq.max(work.position);
             }
             ItemKind::Gap { sub } => work.subs[usize::from(sub)].gap = None,
         }
@@ -388,7 +387,7 @@ impl Core {
         }
     }
 
-    fn is_behind(&self, work: &Work) -> bool {
+    pub(super) fn is_behind(&self, work: &Work) -> bool {
         work.subs.iter().any(|sub| {
             let replica = &self.channels[sub.replica];
             let until = if work.subs.len() == 1 { replica.fanned_to } else { replica.tail };
@@ -403,6 +402,11 @@ impl Outgoing {
     /// Whether no send of the last batch waits to be taken account of.
     pub fn is_settled(&self) -> bool {
         self.sends.is_empty()
+    }
+
+    /// Whether the batch being decided has an explicit send to it.
+    pub fn has_send_to(&self, token: Token) -> bool {
+        self.sends.iter().any(|sent| sent.token == token)
     }
 
     fn reuse(&mut self, mut sends: Vec<Sent>) {

@@ -35,7 +35,10 @@ impl Core {
         let replica = &mut self.channels[index];
         replica.push(event);
         self.shed(index);
-        self.schedule(index);
+        // If it was the last subscriber that was shed, the replica is gone.
+        if self.channels.at(index).is_some() {
+            self.schedule(index);
+        }
     }
 
     /// The replica may be gone: its last subscribers may just have been too slow for it.

@@ -128,6 +128,7 @@ impl Core {
         let mut carry = std::mem::take(&mut work.carry);
         let used = self.take_input(token, &carry);
         if !self.takes_input(token) {
+            self.end_if_deaf(token);
             return;
         }
         carry.drain(..used);
@@ -152,6 +153,20 @@ impl Core {
             }
         }
         self.unread = unread;
+    }
+
+    /// A stream that was opened from what was carried: its peer may have ended already, or its
+    /// receiving be paused. Neither may go unnoticed.
+    fn end_if_deaf(&mut self, token: Token) {
+        let index = token.slot;
+        if !self.is_current(token) || self.slots[index as usize].phase != Phase::Sse {
+            return;
+        }
+        if self.slots[index as usize].flags.has(Flags::EOF) {
+            self.close(index, CloseReason::PeerClosed);
+        } else {
+            self.resume(index);
+        }
     }
 
     fn takes_input(&self, token: Token) -> bool {

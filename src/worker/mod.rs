@@ -14,6 +14,7 @@ mod drain;
 mod fanout;
 pub mod http;
 pub mod inspect;
+mod invariants;
 mod notice;
 pub mod order;
 pub mod pending;
@@ -79,6 +80,17 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// What leaves the ring unusable.
     pub fn turn(&mut self, unix_s: u64) -> io::Result<Turned> {
+        self.submit()?;
+        Ok(self.wake(unix_s))
+    }
+
+    /// The first half of a turn, up to the end of the sleep. A simulation, whose driver does not
+    /// block, does the second half when the sleep is over; until then it may call this again to
+    /// see what has come.
+    ///
+    /// # Errors
+    /// What leaves the ring unusable.
+    pub fn submit(&mut self) -> io::Result<()> {
         let mut wait = self.core.wait();
         if wait != Wait::No {
             self.ends.asleep.announce();
@@ -86,14 +98,16 @@ impl<D: Driver> Worker<D> {
                 wait = Wait::No;
             }
         }
-        self.completions.clear();
-        let reaped = self.driver.turn(self.core.batch(), wait, &mut self.completions);
+        self.driver.turn(self.core.batch(), wait, &mut self.completions)
+    }
+
+    /// The second half of a turn: what came is decided over.
+    pub fn wake(&mut self, unix_s: u64) -> Turned {
         self.ends.asleep.wake();
-        reaped?;
         let began = Instant::now();
         self.decide(unix_s);
         self.core.note_turn(began.elapsed(), self.driver.stats());
-        Ok(if self.core.is_done() { Turned::Done } else { Turned::GoOn })
+        if self.core.is_done() { Turned::Done } else { Turned::GoOn }
     }
 
     fn decide(&mut self, unix_s: u64) {
@@ -113,6 +127,7 @@ impl<D: Driver> Worker<D> {
         while let Ok(order) = self.ends.orders.try_recv() {
             self.core.order(order);
         }
+        self.completions.clear();
         self.core.end_turn();
     }
 }

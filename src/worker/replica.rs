@@ -263,6 +263,11 @@ impl Replica {
         self.live.len()
     }
 
+    /// Who is at this index: slot and variant.
+    pub fn live_slot(&self, index: u32) -> Option<(u32, usize)> {
+        self.live.get(index as usize).map(|live| (live.slot(), live.variant_index()))
+    }
+
     /// Adds a subscriber that stands at `fanned_to`; tells its index, and who made room.
     pub fn add_live(&mut self, subscriber: Live) -> (u32, Option<Moved>) {
         let end = self.live.len();

@@ -332,7 +332,15 @@ impl Core {
         let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into() }));
         let follower = self.channels[replica].add_follower(index);
         self.metrics.subscriptions.add(1);
-        self.work(index).subs.push(Sub { replica, index: follower, cursor, gap });
+        let asked = Cursor::parse(after.as_bytes(), self.setup.epoch);
+        let position = match (&gap, asked) {
+            (None, _) => cursor,
+            (Some(gap), Cursor::After(seq)) if gap.reason == GapReason::Evicted => seq,
+            (Some(_), _) => 0,
+        };
+        let work = self.work(index);
+        work.position = work.position.max(position);
+        work.subs.push(Sub { replica, index: follower, cursor, gap });
     }
 
     /// The log refused a join: nothing was joined.

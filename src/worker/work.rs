@@ -20,6 +20,8 @@ pub struct Work {
     pub rest: Option<Rest>,
     /// Channels read with a cursor of their own; empty for a live subscriber.
     pub subs: Vec<Sub>,
+    /// Of several channels read as one stream: everything up to here was sent, or told to be lost.
+    pub position: u64,
     /// The request being received or answered.
     pub http: HttpState,
     /// A WebSocket message half received.
@@ -93,6 +95,7 @@ impl Work {
         }
         self.rest = None;
         self.subs.clear();
+        self.position = 0;
         self.http = HttpState::default();
         self.ws = None;
         self.outstanding = 0;

@@ -106,6 +106,12 @@ impl SimClient {
         self.look(|link| link.client_reset && link.client != ClientEnd::Dead)
     }
 
+    /// Bytes that [`Self::read`] would bring.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.look(|link| if link.client == ClientEnd::Open { link.to_client.len() } else { 0 })
+    }
+
     /// Bytes that [`Self::write`] would take.
     #[must_use]
     pub fn room(&self) -> usize {

@@ -153,6 +153,10 @@ impl Dice {
         Self { faults, streams: Fault::ALL.map(|fault| stream(seed, fault as u64)) }
     }
 
+    pub(super) fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
     /// Does it happen this time? Kinds that never happen draw nothing.
     pub(super) fn hits(&mut self, fault: Fault) -> bool {
         let ppm = self.faults.ppm[fault as usize];

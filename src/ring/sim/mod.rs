@@ -125,6 +125,12 @@ impl SimNet {
         self.world.borrow().now
     }
 
+    /// From now on, these faults (what was delayed stays delayed). With [`Faults::none`] a
+    /// simulation can see whether everything becomes quiet.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world.borrow_mut().dice.set_faults(faults);
+    }
+
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
         self.world.borrow_mut().now += by;
