@@ -97,7 +97,7 @@ fn run_schedule(seed: u64) {
     const EVENTS: usize = 600;
     let server = TestServer::with(|settings| {
         settings.channel_default.history_count = EVENTS as u32;
-        settings.send_buffer = (seed % 2 == 0).then_some(8 << 10);
+        settings.send_buffer = seed.is_multiple_of(2).then_some(8 << 10);
     });
     let addr = server.addr;
     let mut rng = fastrand::Rng::with_seed(seed);

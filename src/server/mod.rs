@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 pub use self::error::ServerError;
 use self::log_thread::{LogOrder, LogThread};
@@ -43,6 +43,9 @@ pub struct Shared {
     /// One per worker.
     pub metrics: Vec<Arc<WorkerMetrics>>,
 }
+
+/// How often a draining server looks whether its workers are done.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A running server.
 pub struct Server {
@@ -185,8 +188,11 @@ impl Server {
         self.admin_server.note_draining();
         self.order_all(|| Order::Drain);
         while Instant::now() < deadline && self.workers.iter().any(|worker| !worker.is_finished()) {
-            if cut.recv_timeout(Duration::from_millis(20)).is_ok() {
-                break;
+            match cut.recv_timeout(DRAIN_PAUSE) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+                // Nobody is left who could cut the waiting short.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(DRAIN_PAUSE),
             }
         }
         self.end()

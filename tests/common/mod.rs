@@ -50,7 +50,7 @@ impl TestServer {
         for _ in 0..20 {
             let mut chosen = settings();
             change(&mut chosen);
-            // On a thread of its own: what io_uring leaves behind on the thread that set it up would
+            // On a thread of its own: what io_uring leaves behind on a thread that used a ring would
             // interrupt the test's blocking reads.
             let starting = std::thread::spawn(move || Server::start(chosen, Gate::open()));
             match starting.join().expect("starting does not panic") {
@@ -97,7 +97,9 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            server.stop();
+            // As in `with`: off this thread.
+            let stopped = std::thread::spawn(move || server.stop()).join();
+            assert!(stopped.is_ok() || std::thread::panicking(), "stopping panicked");
         }
         if !std::thread::panicking() {
             assert_no_server_panic();

@@ -1,0 +1,228 @@
+//! The architecture's rules that a compiler does not hold: which layer knows which, where `unsafe`
+//! may stand and that it says why, and that files stay readable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module of the crate, and the others it may name. Left out: what stands at the top and may see
+/// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`doctor`, `load`).
+const LAYERS: [(&str, &[&str]); 11] = [
+    ("limits", &[]),
+    ("proto", &[]),
+    ("ring", &[]),
+    ("reason", &["proto", "log"]),
+    ("metrics", &["reason"]),
+    ("log", &["proto"]),
+    ("auth", &["proto", "limits"]),
+    ("config", &["auth", "limits", "log", "proto"]),
+    ("mesh", &["limits", "log", "ring"]),
+    ("worker", &["auth", "config", "limits", "log", "mesh", "metrics", "proto", "reason", "ring"]),
+    // So that a new module finds its place here.
+    ("", &["cli", "client", "doctor", "load", "server"]),
+];
+
+/// Names that go against the rule, each with its reason. None may be added without one, and one
+/// that is no longer there must go.
+const EXCEPTIONS: [(&str, &str, &str); 3] = [
+    (
+        "src/log/message.rs",
+        "ring",
+        "requests carry the asking connection's token to the log and back, unopened",
+    ),
+    (
+        "src/log/message.rs",
+        "auth",
+        "a new token's grant goes to the worker that has the stream by way of the log, unopened",
+    ),
+    ("src/mesh.rs", "worker", "lanes from main carry the worker's orders"),
+];
+
+/// A file longer than this is to be split; one longer than [`FILE_LINES_LIMIT`] fails.
+const FILE_LINES_GOAL: usize = 500;
+const FILE_LINES_LIMIT: usize = 600;
+
+#[test]
+fn layers_know_only_those_below_them() {
+    let mut wrong = Vec::new();
+    let mut used = vec![false; EXCEPTIONS.len()];
+    for file in sources() {
+        let layer = layer_of(&file.path);
+        let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
+            let (_, above) = LAYERS[LAYERS.len() - 1];
+            let known = above.contains(&layer.as_str()) || matches!(&*layer, "lib" | "main");
+            assert!(known, "{}: say in LAYERS where this module stands", file.path.display());
+            continue;
+        };
+        for named in modules_named(&file.without_tests()) {
+            if named == layer || below.contains(&named.as_str()) {
+                continue;
+            }
+            let path = file.path.to_string_lossy().into_owned();
+            match EXCEPTIONS.iter().position(|(of, what, _)| path == *of && named == *what) {
+                Some(place) => used[place] = true,
+                None => wrong.push(format!("{path} names {named}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for ((path, named, _), used) in EXCEPTIONS.iter().zip(used) {
+        assert!(used, "{path} no longer names {named}: take the exception away");
+    }
+}
+
+#[test]
+fn unsafe_stands_in_the_uring_driver_alone_and_says_why() {
+    let mut blocks = 0;
+    for file in sources() {
+        let lines: Vec<&str> = file.text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if !has_word(code, "unsafe") {
+                continue;
+            }
+            let place = format!("{}:{}", file.path.display(), at + 1);
+            assert!(file.path.starts_with("src/ring/uring"), "{place}: unsafe outside the driver");
+            blocks += 1;
+            assert!(is_explained(&lines, at), "{place}: unsafe without a // SAFETY: comment");
+        }
+    }
+    assert!(blocks > 0, "the driver has none? then this test looks in the wrong place");
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("unsafe_code = \"deny\""));
+    let allows: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|file| file.code_lines().any(|line| line.contains("allow(unsafe_code")))
+        .map(|file| file.path)
+        .collect();
+    assert_eq!(allows, [Path::new("src/ring/uring/mod.rs")], "the one place that lets it in");
+}
+
+#[test]
+fn files_stay_readable() {
+    let mut too_long = Vec::new();
+    for file in sources() {
+        let lines = file.text.lines().count();
+        if lines > FILE_LINES_LIMIT {
+            too_long.push(format!("{}: {lines} lines", file.path.display()));
+        } else if lines > FILE_LINES_GOAL {
+            eprintln!("warning: {}: {lines} lines, split it", file.path.display());
+        }
+    }
+    assert!(too_long.is_empty(), "{too_long:#?}");
+}
+
+#[test]
+fn nothing_is_left_to_do_without_a_word_of_why() {
+    for file in sources() {
+        for (at, line) in file.text.lines().enumerate() {
+            let place = format!("{}:{}", file.path.display(), at + 1);
+            for word in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "dbg!("] {
+                assert!(!line.contains(word), "{place}: {word}");
+            }
+        }
+    }
+}
+
+/// Whether the `unsafe` in this line is explained: by a comment above it (attributes, the rest of
+/// the statement and other `unsafe` lines may stand between), or, of an `unsafe fn`, by a section
+/// of its documentation.
+fn is_explained(lines: &[&str], at: usize) -> bool {
+    const LINES_BETWEEN_MAX: usize = 8;
+    let from = at.saturating_sub(LINES_BETWEEN_MAX);
+    lines[from..=at].iter().any(|line| line.contains("// SAFETY:") || line.contains("# Safety"))
+}
+
+// --- sources ---
+
+struct Source {
+    /// From the crate's root.
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    fn code_lines(&self) -> impl Iterator<Item = &str> {
+        self.text.lines().map(|line| line.split("//").next().unwrap_or_default())
+    }
+
+    /// Without comments and without what `#[cfg(test)]` guards at the end of the file: tests may
+    /// look anywhere.
+    fn without_tests(&self) -> String {
+        let is_test_file = self.path.iter().any(|part| part == "tests" || part == "tests.rs");
+        if is_test_file {
+            return String::new();
+        }
+        let code: Vec<&str> = self.code_lines().collect();
+        let end = code.iter().enumerate().position(|(at, line)| {
+            line.trim() == "#[cfg(test)]"
+                && code.get(at + 1).is_some_and(|next| next.trim_end().ends_with("mod tests {"))
+        });
+        code[..end.unwrap_or(code.len())].join("\n")
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path)).expect("a file of the crate")
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("a folder of the crate") {
+            let entry = entry.expect("an entry");
+            let path = folder.join(entry.file_name());
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = read(&path);
+                found.push(Source { path, text });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// The module right below the crate that a file belongs to.
+fn layer_of(path: &Path) -> String {
+    let part = path.iter().nth(1).expect("below src").to_string_lossy();
+    part.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that `crate::` is followed by.
+fn modules_named(code: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    for (place, _) in code.match_indices("crate::") {
+        let rest = &code[place + "crate::".len()..];
+        // `use crate::{a, b::c};` names several.
+        let names = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or_default(),
+            None => rest.split([',', ';']).next().unwrap_or_default(),
+        };
+        for name in names.split(',') {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name: String = name.trim().chars().take_while(|&c| is_name(c)).collect();
+            if !name.is_empty() && !named.contains(&name) {
+                named.push(name);
+            }
+        }
+    }
+    named
+}
+
+fn has_word(code: &str, word: &str) -> bool {
+    code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|part| part == word)
+}
+
+#[test]
+fn this_test_reads_imports_of_every_form() {
+    let code = "use crate::log::message;\nlet x = crate::proto::y(crate::ring::Z);\n\
+                use crate::{limits::A, reason, };";
+    assert_eq!(modules_named(code), ["log", "proto", "ring", "limits", "reason"]);
+    assert!(has_word("unsafe {", "unsafe") && !has_word("unsafe_code", "unsafe"));
+}
