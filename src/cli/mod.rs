@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use self::options::ServeArgs;
 use self::tools::{CompletionsArgs, ConfigCommand};
 use crate::auth::cli::TokenArgs;
+use crate::client;
 use crate::doctor::DoctorArgs;
 use crate::load;
 
@@ -38,6 +39,8 @@ enum Command {
     /// Find out whether this host can hold that many connections, and what to change if not.
     Doctor(DoctorArgs),
     Token(TokenArgs),
+    Sub(client::SubArgs),
+    Pub(client::PubArgs),
     /// Measure a push server.
     Bench(Box<load::BenchArgs>),
     #[command(name = load::CLIENT_COMMAND, hide = true)]
@@ -62,6 +65,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(command) => tools::config(command),
         Command::Doctor(args) => tools::doctor(&args),
         Command::Token(args) => tools::token(&args),
+        Command::Sub(args) => tools::subscribe(&args),
+        Command::Pub(args) => tools::publish(&args),
         Command::Bench(args) => tools::bench(*args),
         Command::BenchClient => tools::bench_client(),
         Command::Completions(args) => tools::completions(&args),

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use super::{Cli, environment, say};
 use crate::auth::cli::{TokenArgs, sign};
+use crate::client;
 use crate::config::{self, Sources};
 use crate::doctor::host::Host;
 use crate::doctor::{self, DoctorArgs, DoctorOptions};
@@ -59,6 +60,16 @@ fn check(file: &Path) -> Result<(), String> {
     let gate = config.and_then(|config| config.gate(&environment));
     gate.map_err(|errors| errors.to_string())?;
     say(&format!("{}: good\n", file.display()))
+}
+
+pub(super) fn subscribe(args: &client::SubArgs) -> Result<ExitCode, String> {
+    client::subscribe(args).map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn publish(args: &client::PubArgs) -> Result<ExitCode, String> {
+    client::publish(args).map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn bench(args: load::BenchArgs) -> Result<ExitCode, String> {

@@ -1,3 +1,25 @@
-//! `pushline sub` and `pushline pub`.
+//! `pushline sub` and `pushline pub`: a subscriber and a publisher that come back by themselves.
+//!
+//! Blocking sockets and a few threads: a client has one connection. What can be pure is:
+//! [`sse`] reads event streams, [`backoff`] says how long to wait, [`outbox`] knows which lines
+//! the server has not confirmed.
 
+mod answer;
+mod args;
+pub mod backoff;
+mod connection;
+mod error;
+mod event;
+mod follow;
+mod input;
+mod lines;
+pub mod outbox;
+mod publish;
+mod server;
 pub mod sse;
+mod websocket;
+
+pub use args::{PubArgs, ServerArgs, SubArgs};
+pub use error::ClientError;
+pub use follow::subscribe;
+pub use publish::publish;

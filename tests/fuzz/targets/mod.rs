@@ -3,6 +3,7 @@
 //! and a seeded mutator in every `cargo test` (`tests/fuzz_smoke.rs`).
 
 pub mod chunked_body;
+pub mod config;
 pub mod envelope;
 pub mod http_head;
 pub mod last_event_id;
@@ -16,8 +17,9 @@ pub mod ws_stream;
 pub type Check = fn(&[u8]);
 
 /// All targets by name; a target's corpus is `corpus/<name>/`.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("chunked_body", chunked_body::check),
+    ("config", config::check),
     ("envelope", envelope::check),
     ("http_head", http_head::check),
     ("last_event_id", last_event_id::check),

@@ -1,0 +1,148 @@
+//! Why a client fails, and whether another try could help.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::proto::http::body::BodyError;
+use crate::proto::ws::close::{CloseCode, Violation};
+
+/// What went wrong.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Not a URL we can use; the user's doing.
+    Url(String),
+    /// The environment variable named on the command line is not set; the user's doing.
+    TokenMissing(String),
+    /// The token has bytes no token has; the user's doing.
+    TokenInvalid(String),
+    /// The connection could not be made, or broke.
+    Network(io::Error),
+    /// The server closed the connection.
+    Closed,
+    /// Not a byte for longer than any server is silent.
+    Silent,
+    /// What came is not HTTP, or not what was asked for.
+    NotUnderstood(&'static str),
+    /// A body broke its chunked coding.
+    Body(BodyError),
+    /// The server broke the WebSocket protocol.
+    Frame(Violation),
+    /// The server closed the WebSocket, and said why.
+    ClosedWith(Option<CloseCode>, String),
+    /// The server refused.
+    Refused(Refused),
+    /// Standard input failed.
+    Input(io::Error),
+    /// Standard output failed. A closed pipe is none of ours.
+    Output(io::Error),
+    /// So many lines were refused; each was reported.
+    LinesRefused(u64),
+    /// So many lines were not confirmed when time was up.
+    LinesUnconfirmed(usize),
+    /// The signal handlers could not be set up.
+    Signals(io::Error),
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The status.
+    pub status: u16,
+    /// What the server said.
+    pub message: String,
+    /// `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+/// Whether another try could help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// It could.
+    Retry,
+    /// The same would happen again.
+    GiveUp,
+}
+
+impl ClientError {
+    /// Whether another try could help.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::Network(_) | Self::Closed | Self::Silent | Self::Body(_) | Self::Frame(_) => {
+                Recovery::Retry
+            }
+            Self::Refused(refused) => refused.recovery(),
+            Self::ClosedWith(Some(CloseCode::TOKEN_EXPIRED | CloseCode::POLICY), _) => {
+                Recovery::GiveUp
+            }
+            Self::ClosedWith(..) => Recovery::Retry,
+            Self::Url(_)
+            | Self::TokenMissing(_)
+            | Self::TokenInvalid(_)
+            | Self::NotUnderstood(_)
+            | Self::Input(_)
+            | Self::Output(_)
+            | Self::LinesRefused(_)
+            | Self::LinesUnconfirmed(_)
+            | Self::Signals(_) => Recovery::GiveUp,
+        }
+    }
+
+    /// How long the server asked us to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refused) => refused.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Refused {
+    /// Too much at the moment, or the server is not up to it: that passes.
+    pub(super) fn recovery(&self) -> Recovery {
+        match self.status {
+            408 | 425 | 429 | 500 | 502..=504 => Recovery::Retry,
+            _ => Recovery::GiveUp,
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => write!(f, "`{url}` is not a URL like http://127.0.0.1:8080"),
+            Self::TokenMissing(name) => write!(f, "no token: {name} is not set"),
+            Self::TokenInvalid(name) => write!(f, "{name} does not hold a token"),
+            Self::Network(error) => write!(f, "{error}"),
+            Self::Closed => f.write_str("the server closed the connection"),
+            Self::Silent => f.write_str("the server has gone silent"),
+            Self::NotUnderstood(what) => write!(f, "not a Pushline server: {what}"),
+            Self::Body(error) => write!(f, "the answer is broken: {}", error.message()),
+            Self::Frame(violation) => {
+                write!(f, "the server broke the protocol: {}", violation.reason())
+            }
+            Self::ClosedWith(code, reason) => {
+                let code = code.map_or(1005, |code| code.0);
+                write!(f, "the server closed the connection: {code} {reason}")
+            }
+            Self::Refused(Refused { status, message, .. }) => write!(f, "{message} ({status})"),
+            Self::Input(error) => write!(f, "standard input: {error}"),
+            Self::Output(error) => write!(f, "standard output: {error}"),
+            Self::LinesRefused(count) => write!(f, "{count} lines were refused"),
+            Self::LinesUnconfirmed(count) => write!(f, "{count} lines may not be published"),
+            Self::Signals(error) => write!(f, "signals: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // What a read timeout comes as.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Network(error),
+        }
+    }
+}

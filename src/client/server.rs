@@ -1,0 +1,94 @@
+//! Which server, and the requests for it.
+
+use super::error::ClientError;
+
+/// Where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    /// For the `Host` header: as in the URL.
+    authority: String,
+    /// Host and port, to be resolved at every connect: addresses change.
+    pub address: String,
+    /// What the URL has before our paths, without a slash at its end.
+    prefix: String,
+    token: Option<String>,
+}
+
+impl Server {
+    /// From `http://host[:port][/prefix]`.
+    pub fn parse(url: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let bad = || ClientError::Url(url.to_owned());
+        let rest = url.strip_prefix("http://").ok_or_else(bad)?;
+        let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if authority.is_empty() || authority.contains(['@', '?', '#']) || !visible(rest) {
+            return Err(bad());
+        }
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let prefix = prefix.trim_end_matches('/').to_owned();
+        Ok(Self { authority: authority.to_owned(), address, prefix, token })
+    }
+
+    /// A request's head, with `lines` (whole, each with its CRLF) before the empty one. What goes
+    /// into the target or the lines must be checked or encoded.
+    pub fn request(&self, method: &str, target: &str, lines: &str) -> Vec<u8> {
+        let Self { authority, prefix, .. } = self;
+        let authorization = match &self.token {
+            Some(token) => format!("Authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
+        let agent = concat!("pushline/", env!("CARGO_PKG_VERSION"));
+        format!(
+            "{method} {prefix}{target} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\
+             {authorization}{lines}\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// Text as a query's value (and harmless in a header): every byte that could mean something is
+/// percent-encoded.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        for (url, address, target) in [
+            ("http://localhost:8080", "localhost:8080", "/sse"),
+            ("http://example.com/", "example.com:80", "/sse"),
+            ("http://[::1]:9/push/", "[::1]:9", "/push/sse"),
+            ("http://[::1]", "[::1]:80", "/sse"),
+        ] {
+            let server = Server::parse(url, None).expect(url);
+            assert_eq!(server.address, address);
+            let head = server.request("GET", "/sse", "");
+            assert!(head.starts_with(format!("GET {target} HTTP/1.1\r\nHost: ").as_bytes()));
+            assert!(head.ends_with(b"\r\n\r\n"));
+        }
+        for bad in ["https://a", "a:1", "http://", "http://u@a", "http://a b", "http://a/\r\nX: y"]
+        {
+            assert!(Server::parse(bad, None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_could_mean_something_is_encoded() {
+        assert_eq!(encode("aZ09-._~"), "aZ09-._~");
+        assert_eq!(encode("a&b=c\r\n%é"), "a%26b%3Dc%0D%0A%25%C3%A9");
+    }
+}

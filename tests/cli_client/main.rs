@@ -1,0 +1,227 @@
+//! `pushline sub` and `pushline pub` as a user runs them: what is published is printed once and in
+//! order, across cuts, restarts and refusals; signals and closed pipes end them quietly.
+
+mod tools;
+
+use rustix::process::Signal;
+use tools::{Client, Relay, Server, run, run_into_closed_pipe, until};
+
+const TRANSPORTS: [&str; 2] = ["sse", "ws"];
+
+fn publish(url: &str, channel: &str, data: &str) -> String {
+    let (status, out, errors) = run(&["pub", channel, data, "--url", url]);
+    assert!(status.success(), "{errors}");
+    out
+}
+
+/// A subscriber from the beginning of all that history holds.
+fn subscribe(url: &str, channel: &str, transport: &str) -> Client {
+    let from = ["--after", "earliest", "--transport", transport];
+    Client::start(&[&["sub", channel, "--url", url], &from[..]].concat())
+}
+
+fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+fn text(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn events_are_printed_as_data_or_as_json() {
+    let server = Server::start();
+    let url = server.url();
+    let answer = publish(&url, "a", "hello");
+    assert!(answer.contains("\"id\":") && answer.contains("\"channel\":\"a\""), "{answer}");
+    let json = ["--content-type", "application/json", "--event", "t"];
+    let (status, ..) = run(&[&["pub", "b", "{\"x\": 1}", "--url", &url], &json[..]].concat());
+    assert!(status.success());
+    for transport in TRANSPORTS {
+        let common = ["sub", "a", "b", "--after", "earliest", "--url", &url];
+        let plain = Client::start(&[&common[..], &["--transport", transport]].concat());
+        assert_eq!(plain.lines(2), ["hello", "{\"x\": 1}"], "{transport}");
+        let full = Client::start(&[&common[..], &["--transport", transport, "--json"]].concat());
+        let first: serde_json::Value = serde_json::from_str(&full.line()).expect("JSON");
+        assert_eq!((&first["channel"], &first["data"]), (&"a".into(), &"hello".into()));
+        let second: serde_json::Value = serde_json::from_str(&full.line()).expect("JSON");
+        assert_eq!((&second["event"], &second["data"]["x"]), (&"t".into(), &1.into()));
+        assert!(second["id"].is_string());
+    }
+}
+
+#[test]
+fn a_key_is_published_once() {
+    let server = Server::start();
+    let url = server.url();
+    let again = || run(&["pub", "a", "once", "--key", "k", "--url", &url]).1;
+    assert_eq!(again(), again());
+    publish(&url, "a", "then");
+    assert_eq!(subscribe(&url, "a", "sse").lines(2), ["once", "then"]);
+}
+
+#[test]
+fn a_subscriber_resumes_across_cuts() {
+    let server = Server::start();
+    for transport in TRANSPORTS {
+        let relay = Relay::start(server.address);
+        let subscriber = subscribe(&relay.url(), transport, transport);
+        for number in numbers(1..=12) {
+            if number.ends_with(['3', '7']) {
+                relay.cut();
+            }
+            publish(&server.url(), transport, &number);
+        }
+        assert_eq!(subscriber.lines(12), numbers(1..=12), "{transport}");
+    }
+}
+
+#[test]
+fn a_cut_before_the_first_event_loses_nothing() {
+    let server = Server::start();
+    publish(&server.url(), "a", "long ago");
+    let relay = Relay::start(server.address);
+    let subscriber = Client::start(&["sub", "a", "--url", &relay.url(), "--transport", "sse"]);
+    until(|| describe(&server).contains("\"subscribers\":1"));
+    relay.cut();
+    publish(&server.url(), "a", "new");
+    assert_eq!(subscriber.line(), "new", "and nothing from before");
+}
+
+/// `GET /channels/a`.
+fn describe(server: &Server) -> String {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(server.address).expect("the server listens");
+    let request = b"GET /channels/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    socket.write_all(request).expect("the server reads");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("the server answers");
+    answer
+}
+
+#[test]
+fn a_restarted_server_is_a_gap_and_not_the_end() {
+    for transport in TRANSPORTS {
+        let server = Server::start();
+        publish(&server.url(), "a", "before");
+        let subscriber = subscribe(&server.url(), "a", transport);
+        assert_eq!(subscriber.line(), "before");
+        let server = Server::start_again(server.stop());
+        subscriber.message("trying again");
+        let gap = subscriber.message("gap on a");
+        assert!(gap.contains("epoch"), "{gap}");
+        publish(&server.url(), "a", "after");
+        assert_eq!(subscriber.line(), "after", "{transport}");
+    }
+}
+
+#[test]
+fn a_line_is_published_when_it_comes() {
+    let server = Server::start();
+    let mut publisher = Client::start(&["pub", "a", "--url", &server.url()]);
+    let subscriber = subscribe(&server.url(), "a", "sse");
+    for number in numbers(1..=5) {
+        publisher.write(&format!("{number}\n"));
+        // Before the next one, and while the input stays open.
+        assert_eq!(subscriber.line(), number);
+    }
+    publisher.write("no line end");
+    publisher.end_input();
+    assert!(publisher.wait().success());
+    assert_eq!(subscriber.line(), "no line end");
+}
+
+#[test]
+fn lines_survive_cuts_and_are_published_once() {
+    let server = Server::start();
+    // The cuts fall anywhere: into heads, chunks, ends, and between a body and its answer.
+    let relay = Relay::start_cutting(server.address, 500..12_000, 7);
+    let mut publisher = Client::start(&["pub", "a", "--url", &relay.url()]);
+    publisher.write(&text(&numbers(1..=300)));
+    publisher.end_input();
+    publisher.message("trying again");
+    assert!(publisher.wait().success());
+    let mut subscriber = subscribe(&server.url(), "a", "ws");
+    assert_eq!(subscriber.lines(300), numbers(1..=300));
+    publish(&server.url(), "a", "end");
+    assert_eq!(subscriber.line(), "end", "and nothing twice");
+    subscriber.signal(Signal::INT);
+    assert_eq!(subscriber.rest(), [""; 0]);
+}
+
+#[test]
+fn lines_survive_a_restart_and_are_published_once() {
+    let server = Server::start();
+    let mut publisher = Client::start(&["pub", "a", "--url", &server.url()]);
+    publisher.write(&text(&numbers(1..=20)));
+    let subscriber = subscribe(&server.url(), "a", "sse");
+    assert_eq!(subscriber.lines(20), numbers(1..=20));
+    // The publisher's request is open, or has just ended: a draining server answers it.
+    let address = server.stop();
+    publisher.write(&text(&numbers(21..=40)));
+    publisher.message("trying again");
+    let server = Server::start_again(address);
+    publisher.message("connected again");
+    publisher.write("41\n");
+    publisher.end_input();
+    assert!(publisher.wait().success());
+    let late = subscribe(&server.url(), "a", "sse");
+    assert_eq!(late.lines(21), numbers(21..=41), "all of the new, and nothing of the old again");
+    assert_eq!(subscriber.lines(21), numbers(21..=41), "the gap was at the restart");
+}
+
+#[test]
+fn a_refused_line_does_not_stop_the_others() {
+    let server = Server::start();
+    let mut publisher = Client::start(&["pub", "a", "--url", &server.url()]);
+    let large = "x".repeat(70_000);
+    publisher.write(&format!("1\n2\n{large}\n4\n"));
+    publisher.message("line 3 is not published");
+    publisher.write("5\n");
+    publisher.end_input();
+    assert_eq!(publisher.wait().code(), Some(1));
+    publisher.message("1 lines were refused");
+    let subscriber = subscribe(&server.url(), "a", "sse");
+    assert_eq!(subscriber.lines(4), ["1", "2", "4", "5"]);
+}
+
+#[test]
+fn a_signal_ends_both_quietly() {
+    let server = Server::start();
+    let mut publisher = Client::start(&["pub", "a", "--url", &server.url()]);
+    publisher.write("line\n");
+    let mut subscriber = subscribe(&server.url(), "a", "sse");
+    assert_eq!(subscriber.line(), "line");
+    for client in [&mut publisher, &mut subscriber] {
+        client.signal(Signal::INT);
+        assert_eq!(client.wait().code(), Some(0));
+        assert_eq!(client.rest(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_subscriber_quietly() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, "a", "first");
+    let arguments = ["sub", "a", "--after", "earliest", "--url", &url];
+    let status = run_into_closed_pipe(&arguments, || drop(publish(&url, "a", "second")));
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn what_another_try_would_not_help_against_is_told() {
+    let server = Server::start();
+    let (status, _, errors) = run(&["sub", "not/a/name", "--url", &server.url()]);
+    assert_eq!(status.code(), Some(2));
+    assert!(errors.contains("channel name"), "{errors}");
+    let (status, _, errors) = run(&["sub", "a", "--url", "https://example.com"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("is not a URL"), "{errors}");
+    let (status, _, errors) = run(&["sub", "a", "--url", &format!("{}/x", server.url())]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("no such path (404)"), "{errors}");
+    let (status, _, errors) = run(&["pub", "a", "x", "--token-env", "NOT_SET_ANYWHERE"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("NOT_SET_ANYWHERE is not set"), "{errors}");
+}
