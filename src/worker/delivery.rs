@@ -336,9 +336,10 @@ impl Core {
             self.apply_item(&mut work, item, item_taken as usize, all);
             if !all {
                 if let ItemKind::Gap { .. } = item.kind {
-                    // What is left of a gap is like own output: it may not change any more.
+                    // What is left of a gap is like own output: it may not change any more. A
+                    // heartbeat may have been written there since; it has to wait.
                     let bytes = (sent.from + taken) as usize..(sent.from + item.end) as usize;
-                    work.out.extend_from_slice(&self.batch.arena[bytes]);
+                    work.out.splice(0..0, self.batch.arena[bytes].iter().copied());
                 }
                 break;
             }

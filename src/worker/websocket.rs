@@ -124,6 +124,10 @@ impl Core {
 
     /// The log answered a bare message's publish. There is no way to answer but to go.
     pub(super) fn ws_published(&mut self, index: u32, outcome: &Published) {
+        // Another message's refusal may have begun to close it: nothing goes behind a close frame.
+        if self.slots[index as usize].phase != Phase::Ws {
+            return;
+        }
         match outcome.refusal {
             None => {}
             Some(Refusal::Rate) => {

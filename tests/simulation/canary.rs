@@ -1,0 +1,121 @@
+//! Rules broken on purpose: if the oracles don't see these, they see nothing.
+
+use pushline::ring::sim::SimDriver;
+use pushline::ring::{Batch, BufferId, Completion, Driver, DriverStats, Op, Wait};
+use std::time::Duration;
+
+/// What is broken, once in a run (or for good, where once may not matter).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tamper {
+    /// An event does not reach a worker.
+    DropEvent,
+    /// Two events reach a worker in the wrong order.
+    SwapEvents,
+    /// A bit of a payload is wrong.
+    ChangeByte,
+    /// An event is ordered twice.
+    PublishTwice,
+    /// Bytes reach a client twice.
+    SendTwice,
+    /// A short send looks like a whole one.
+    HideShort,
+    /// Nobody is told when a socket is writable again.
+    ForgetPoll,
+    /// A connection is never closed.
+    ForgetClose,
+}
+
+impl Tamper {
+    pub const ALL: [Self; 8] = [
+        Self::DropEvent,
+        Self::SwapEvents,
+        Self::ChangeByte,
+        Self::PublishTwice,
+        Self::SendTwice,
+        Self::HideShort,
+        Self::ForgetPoll,
+        Self::ForgetClose,
+    ];
+}
+
+/// The simulated driver, or a canary's version of it.
+#[derive(Debug)]
+pub struct CanaryDriver {
+    pub inner: SimDriver,
+    pub tamper: Option<Tamper>,
+    pub seen: u32,
+}
+
+/// The occasion that goes wrong.
+const OCCASION: u32 = 5;
+
+impl CanaryDriver {
+    fn is_now(&mut self) -> bool {
+        self.seen += 1;
+        self.seen == OCCASION
+    }
+
+    fn tamper_with(&mut self, batch: &mut Batch) {
+        for at in 0..batch.ops.len() {
+            match (self.tamper, batch.ops[at]) {
+                (Some(Tamper::SendTwice), Op::Send { token, from, to }) if self.is_now() => {
+                    let start = batch.arena.len() as u32;
+                    let bytes = from as usize..to as usize;
+                    batch.arena.extend_from_within(bytes.clone());
+                    batch.arena.extend_from_within(bytes);
+                    let to = batch.arena.len() as u32;
+                    batch.ops[at] = Op::Send { token, from: start, to };
+                }
+                (Some(Tamper::ForgetPoll), Op::PollOut(_))
+                | (Some(Tamper::ForgetClose), Op::Close(_))
+                    if self.is_now() =>
+                {
+                    batch.ops.remove(at);
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Driver for CanaryDriver {
+    fn turn(
+        &mut self,
+        batch: &mut Batch,
+        wait: Wait,
+        completions: &mut Vec<Completion>,
+    ) -> std::io::Result<()> {
+        self.tamper_with(batch);
+        self.inner.turn(batch, wait, completions)?;
+        if self.tamper == Some(Tamper::HideShort) {
+            let short = |of: &Completion| matches!(of, Completion::SendShort { taken: 1.., .. });
+            if let Some(at) = completions.iter().position(short)
+                && self.is_now()
+            {
+                completions.remove(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn received(&self, buffer: BufferId) -> &[u8] {
+        self.inner.received(buffer)
+    }
+
+    fn recycle(&mut self, buffer: BufferId) {
+        self.inner.recycle(buffer);
+    }
+
+    fn capacity(&self) -> u32 {
+        self.inner.capacity()
+    }
+
+    fn now(&self) -> Duration {
+        self.inner.now()
+    }
+
+    fn stats(&self) -> DriverStats {
+        self.inner.stats()
+    }
+}

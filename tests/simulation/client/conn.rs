@@ -1,0 +1,141 @@
+//! A client's end of a connection: writes in pieces, reads at its own pace.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use pushline::ring::sim::{SimClient, SimNet};
+
+use super::{Ctx, Season};
+use crate::plan::pick;
+
+#[derive(Debug)]
+pub struct Conn {
+    sim: SimClient,
+    to_write: Vec<u8>,
+    piece_max: usize,
+    read_max: usize,
+    pub input: Vec<u8>,
+    /// Does not read before.
+    read_at: Duration,
+    write_at: Duration,
+    finished: bool,
+    /// It has not always read what was there at once.
+    pub was_slow: bool,
+    /// Nothing arrives any more, and nobody says so.
+    pub is_dead: bool,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Eof,
+    Reset,
+}
+
+impl Conn {
+    pub fn open(net: &SimNet, rng: &mut Rng) -> Self {
+        let read_max = pick(rng, &[usize::MAX, usize::MAX, usize::MAX, 3000, 100]);
+        Self {
+            sim: net.connect(),
+            to_write: Vec::new(),
+            piece_max: pick(rng, &[7, 100, usize::MAX, usize::MAX]),
+            read_max,
+            input: Vec::new(),
+            read_at: Duration::ZERO,
+            write_at: Duration::ZERO,
+            finished: false,
+            was_slow: read_max < usize::MAX,
+            is_dead: false,
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        // Behind our FIN there is nothing to say.
+        if !self.finished {
+            self.to_write.extend_from_slice(bytes);
+        }
+    }
+
+    /// When there is something for it to do.
+    pub fn due_at(&self, now: Duration) -> Option<Duration> {
+        if self.is_dead {
+            return None;
+        }
+        let read = self.sim.unread() > 0 || self.ended().is_some();
+        let write = !self.to_write.is_empty() && self.sim.room() > 0 && !self.sim.reset_seen();
+        let read = read.then(|| self.read_at.max(now));
+        let write = write.then(|| self.write_at.max(now));
+        [read, write].into_iter().flatten().min()
+    }
+
+    /// Reads and writes what it would now.
+    pub fn pump(&mut self, ctx: &mut Ctx<'_>) {
+        if self.is_dead {
+            return;
+        }
+        let now = ctx.now();
+        let hurry = ctx.season != Season::Active;
+        if hurry {
+            (self.read_at, self.write_at) = (Duration::ZERO, Duration::ZERO);
+        }
+        if now >= self.read_at {
+            let count_max = if hurry { usize::MAX } else { self.read_max };
+            self.sim.read_at_most(count_max, &mut self.input);
+            if count_max < usize::MAX {
+                self.read_at = now + Duration::from_millis(ctx.rng.u64(1..40));
+            }
+        }
+        if now >= self.write_at && !self.to_write.is_empty() && !self.sim.reset_seen() {
+            let large = self.to_write.len() > 4000;
+            let piece = if hurry || large { usize::MAX } else { self.piece_max };
+            let length = self.to_write.len().min(piece);
+            let taken = self.sim.write(&self.to_write[..length]);
+            self.to_write.drain(..taken);
+            if piece < usize::MAX {
+                self.write_at = now + Duration::from_millis(ctx.rng.u64(0..10));
+            }
+        }
+    }
+
+    /// Reads nothing for a while.
+    pub fn stall_until(&mut self, until: Duration) {
+        self.read_at = self.read_at.max(until);
+        self.was_slow = true;
+    }
+
+    /// Everything was read, and there will be no more. What was not yet read before a reset may
+    /// be lost or not.
+    pub fn ended(&self) -> Option<End> {
+        if self.is_dead || self.sim.unread() > 0 {
+            return None;
+        }
+        let reset = self.sim.reset_seen();
+        reset.then_some(End::Reset).or_else(|| self.sim.eof_seen().then_some(End::Eof))
+    }
+
+    pub fn has_unwritten(&self) -> bool {
+        !self.to_write.is_empty()
+    }
+
+    /// Sends FIN behind what was written so far, and goes on reading.
+    pub fn finish(&mut self) {
+        self.to_write.clear();
+        self.sim.finish();
+        self.finished = true;
+    }
+
+    pub fn reset(&mut self) {
+        self.sim.reset();
+    }
+
+    /// Its machine is gone.
+    pub fn die(&mut self) {
+        self.sim.drop_packets();
+        self.is_dead = true;
+    }
+
+    /// The server's kernel finds out.
+    pub fn time_out(&mut self) {
+        self.sim.time_out();
+    }
+}

@@ -1,0 +1,83 @@
+//! The whole system, simulated: the log, several workers and their clients on one thread, with a
+//! virtual clock and seeded faults. A seed is a world; what a seed found once is a test by name.
+//!
+//! `scripts/sim SEED` runs one, `scripts/sim --seeds N` many.
+
+mod canary;
+mod client;
+mod log;
+mod oracle;
+mod parse;
+mod plan;
+mod truth;
+mod world;
+
+use std::ops::Range;
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use canary::Tamper;
+use plan::Plan;
+
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 300;
+/// Seeds in which a canary must die.
+const CANARY_SEEDS: u64 = 60;
+
+#[test]
+fn every_seed_holds() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match (number("PUSHLINE_SIM_SEED"), number("PUSHLINE_SIM_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, seeds) => 0..seeds.unwrap_or(SEEDS),
+    };
+    let failed = run_all(seeds);
+    assert!(failed.is_empty(), "these seeds fail: {failed:?}; see scripts/sim SEED");
+}
+
+#[test]
+fn a_broken_rule_is_seen() {
+    for tamper in Tamper::ALL {
+        let caught = |seed: &u64| catch_unwind(|| world::run(*seed, Some(tamper))).is_err();
+        assert!((0..CANARY_SEEDS).any(|seed| caught(&seed)), "{tamper:?} is not seen");
+    }
+}
+
+/// Runs all seeds on all cores; tells which fail.
+fn run_all(seeds: Range<u64>) -> Vec<u64> {
+    let began = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let (steps, events) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        let mut failed = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return failed;
+            }
+            match catch_unwind(|| world::run(seed, None)) {
+                Ok(summary) => {
+                    steps.fetch_add(summary.steps, Ordering::Relaxed);
+                    events.fetch_add(summary.events, Ordering::Relaxed);
+                }
+                Err(_) => {
+                    eprintln!("seed {seed} failed in {:#?}", Plan::from_seed(seed));
+                    failed.push(seed);
+                }
+            }
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut failed = thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().expect("it catches panics"));
+        joined.flatten().collect::<Vec<u64>>()
+    });
+    failed.sort_unstable();
+    let (steps, events) = (steps.into_inner(), events.into_inner());
+    let count = seeds.end - seeds.start;
+    println!("{count} seeds, {steps} steps, {events} events in {:?}", began.elapsed());
+    failed
+}

@@ -1,0 +1,155 @@
+//! What a seed means: the size of the world, its settings, its faults, and who is in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use pushline::config::{ChannelSettings, Settings, SlowPolicy};
+use pushline::limits::SLOTS_RESERVED;
+use pushline::proto::name::Pattern;
+use pushline::ring::sim::{Faults, SimSettings};
+
+/// An independent stream of random numbers per concern, so that a draw more in one leaves the
+/// others as they were.
+#[derive(Clone, Copy, Debug)]
+pub enum Concern {
+    Plan,
+    Scheduler,
+    Log,
+    Clients,
+}
+
+pub fn stream(seed: u64, concern: Concern) -> Rng {
+    let mut mixed = Rng::with_seed(seed ^ 0x7075_7368_6c69_6e65);
+    for _ in 0..concern as u32 {
+        mixed.u64(..);
+    }
+    Rng::with_seed(mixed.u64(..))
+}
+
+/// What a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Reads `/sse`.
+    Sse,
+    /// Reads and publishes on `/ws` without a subprotocol.
+    WsBare,
+    /// Reads and publishes on `/ws` with envelopes.
+    WsEnvelope,
+    /// Posts single events.
+    Poster,
+    /// Posts lines, over a long time.
+    Streamer,
+    /// Pipelines requests and reads the answers slowly.
+    Pipeliner,
+    /// Sends nonsense, half requests, nothing at all.
+    Prankster,
+}
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All clients go.
+    HangUp,
+    /// The server drains.
+    Drain,
+}
+
+/// What a seed means.
+#[derive(Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub sim: SimSettings,
+    pub faults: Faults,
+    pub settings: Arc<Settings>,
+    pub channels: Vec<String>,
+    pub roles: Vec<Role>,
+    /// How long clients do as they like.
+    pub active: Duration,
+    /// Whether the log's thread loses its core now and then.
+    pub log_stalls: bool,
+    /// Lines a streamer sends at most.
+    pub lines_max: usize,
+    /// Data of an event at most.
+    pub data_bytes_max: usize,
+    pub ending: Ending,
+}
+
+impl Plan {
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = stream(seed, Concern::Plan);
+        let flood = rng.u8(0..12) == 0;
+        let large = rng.u8(0..4) == 0;
+        let sim = SimSettings {
+            workers: rng.u16(1..=4),
+            slots_per_worker: SLOTS_RESERVED + rng.u32(4..=40),
+            recv_buffers: rng.u16(1..=16),
+            recv_buffer_bytes: pick(&mut rng, &[64, 512, 2048]),
+            socket_buffer_bytes: pick(&mut rng, &[600, 2048, 16 * 1024, 64 * 1024]),
+        };
+        let faults =
+            if rng.u8(0..6) == 0 { Faults::none() } else { Faults::from_seed(rng.u64(..)) };
+        let channels = (0..rng.usize(1..=5)).map(|n| format!("c{n}")).collect();
+        let roles = (0..rng.usize(4..=14)).map(|_| role(&mut rng)).collect();
+        let data_bytes_max = if large { 60_000 } else { 300 };
+        Self {
+            seed,
+            sim,
+            faults,
+            settings: Arc::new(settings(&mut rng, large)),
+            channels,
+            roles,
+            active: Duration::from_millis(rng.u64(500..8000)),
+            log_stalls: rng.u8(0..3) == 0,
+            lines_max: if flood { 3000 } else { 60 },
+            data_bytes_max,
+            ending: if rng.u8(0..4) == 0 { Ending::Drain } else { Ending::HangUp },
+        }
+    }
+}
+
+fn role(rng: &mut Rng) -> Role {
+    match rng.u8(0..20) {
+        0..5 => Role::Sse,
+        5..7 => Role::WsBare,
+        7..11 => Role::WsEnvelope,
+        11..15 => Role::Poster,
+        15..17 => Role::Streamer,
+        17 => Role::Pipeliner,
+        _ => Role::Prankster,
+    }
+}
+
+fn settings(rng: &mut Rng, large: bool) -> Settings {
+    let channel = |rng: &mut Rng| ChannelSettings {
+        history_count: pick(rng, &[0, 1, 5, 30, 1000]),
+        history_age: Duration::from_millis(pick(rng, &[300, 3_000, 300_000])),
+        slow: if rng.u8(0..3) == 0 { SlowPolicy::Disconnect } else { SlowPolicy::Skip },
+        publish_rate: (rng.u8(0..6) == 0).then(|| rng.u32(1..50)),
+    };
+    let (default, special) = (channel(rng), channel(rng));
+    let pattern = Pattern::parse("c0").expect("a valid pattern");
+    let bytes_least = if large { 100_000 } else { 1000 };
+    Settings {
+        workers: None,
+        channel_default: default,
+        channels: if rng.bool() { vec![(pattern, special)] } else { Vec::new() },
+        history_bytes: bytes_least * pick(rng, &[1, 10, 1000]),
+        replica_bytes: pick(rng, &[500, 5_000, 8 << 20]),
+        heartbeat: Duration::from_secs(rng.u64(1..=25)),
+        connections_max: None,
+        event_bytes_max: if large { 64 << 10 } else { pick(rng, &[300, 1000, 64 << 10]) },
+        connection_channels_max: rng.usize(2..=8),
+        channels_max: if rng.u8(0..8) == 0 { 3 } else { 1000 },
+        ..Settings::default()
+    }
+}
+
+pub fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.usize(0..from.len())]
+}
+
+/// A time up to this long.
+pub fn up_to(rng: &mut Rng, time: Duration) -> Duration {
+    Duration::from_micros(rng.u64(0..=time.as_micros() as u64))
+}

@@ -1,0 +1,132 @@
+//! What was published, and the log's truth about it: the side the oracles compare with.
+
+use std::collections::HashMap;
+
+use pushline::log::event::{Kind, Publication};
+
+/// A channel in which anything may turn up.
+pub const PRANKS: &str = "pranks";
+
+/// What a client means to publish. `tag` is the first number in its data and is never used twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub tag: u64,
+    pub channel: String,
+    pub kind: Kind,
+    pub data: Vec<u8>,
+    pub event_type: Option<String>,
+    pub key: Option<String>,
+}
+
+/// Everything that was sent, and everything that was ordered.
+#[derive(Debug)]
+pub struct Truth {
+    pub epoch: String,
+    sent: HashMap<u64, Content>,
+    /// Tags in the order of the log; the first has seq 1.
+    ordered: Vec<u64>,
+    by_channel: HashMap<String, Vec<u64>>,
+    by_tag: HashMap<u64, Vec<u64>>,
+}
+
+impl Truth {
+    pub fn new(epoch: String) -> Self {
+        Self {
+            epoch,
+            sent: HashMap::new(),
+            ordered: Vec::new(),
+            by_channel: HashMap::new(),
+            by_tag: HashMap::new(),
+        }
+    }
+
+    /// A tag nobody has.
+    pub fn next_tag(&self) -> u64 {
+        self.sent.len() as u64 + 1
+    }
+
+    /// A client is about to publish this.
+    pub fn note_sent(&mut self, content: Content) {
+        assert!(self.sent.insert(content.tag, content).is_none());
+    }
+
+    /// The log has ordered this: it must be what some client sent, to the byte.
+    pub fn note_ordered(&mut self, publication: &Publication) {
+        let mut tag = tag_of(&publication.data);
+        if *publication.channel == *PRANKS {
+            tag = self.next_tag();
+            self.note_sent(prank(tag, publication));
+        }
+        let content = &self.sent[&tag];
+        assert_eq!(content.channel[..], publication.channel[..]);
+        assert_eq!((content.kind, &content.data[..]), (publication.kind, &publication.data[..]));
+        assert_eq!(content.event_type.as_deref(), publication.event_type.as_deref());
+        assert_eq!(content.key.as_deref(), publication.key.as_deref());
+        self.ordered.push(tag);
+        let seq = self.head();
+        self.by_channel.entry(content.channel.clone()).or_default().push(seq);
+        let seqs = self.by_tag.entry(tag).or_default();
+        seqs.push(seq);
+        assert!(seqs.len() == 1 || content.key.is_some(), "tag {tag} was ordered twice");
+    }
+
+    pub fn head(&self) -> u64 {
+        self.ordered.len() as u64
+    }
+
+    /// The event of this seq.
+    pub fn event(&self, seq: u64) -> &Content {
+        let place = usize::try_from(seq - 1).expect("not so many events");
+        let tag = self.ordered.get(place).unwrap_or_else(|| panic!("{seq} was never ordered"));
+        &self.sent[tag]
+    }
+
+    /// What a client said it would publish under this tag.
+    pub fn sent(&self, tag: u64) -> &Content {
+        &self.sent[&tag]
+    }
+
+    /// Where the tag stands in the log, if it does.
+    pub fn seqs(&self, tag: u64) -> &[u64] {
+        self.by_tag.get(&tag).map_or(&[], Vec::as_slice)
+    }
+
+    /// The channel's next event after this seq.
+    pub fn next(&self, channel: &str, after: u64) -> Option<u64> {
+        let seqs = self.by_channel.get(channel)?;
+        seqs.get(seqs.partition_point(|seq| *seq <= after)).copied()
+    }
+
+    /// Whether the channel has an event in `after < seq <= until`.
+    pub fn has_between(&self, channel: &str, after: u64, until: u64) -> bool {
+        self.next(channel, after).is_some_and(|seq| seq <= until)
+    }
+
+    /// The seq in an id of ours.
+    pub fn seq_of(&self, id: &str) -> u64 {
+        let seq = id.strip_prefix(&self.epoch).and_then(|rest| rest.strip_prefix('-'));
+        seq.and_then(|seq| seq.parse().ok()).unwrap_or_else(|| panic!("{id:?} is no id of ours"))
+    }
+
+    pub fn id(&self, seq: u64) -> String {
+        format!("{}-{seq}", self.epoch)
+    }
+}
+
+fn prank(tag: u64, publication: &Publication) -> Content {
+    Content {
+        tag,
+        channel: PRANKS.into(),
+        kind: publication.kind,
+        data: publication.data.to_vec(),
+        event_type: None,
+        key: None,
+    }
+}
+
+/// The first number in the data.
+pub fn tag_of(data: &[u8]) -> u64 {
+    let digits = data.iter().skip_while(|byte| !byte.is_ascii_digit());
+    let digits = digits.take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |tag, digit| tag * 10 + u64::from(digit - b'0'))
+}

@@ -1,0 +1,320 @@
+//! The whole system on one thread: who runs next, until when, and what must hold meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use pushline::auth::Gate;
+use pushline::log::{Sequencer, SharedHasher};
+use pushline::mesh::{MainEnds, mesh};
+use pushline::proto::cursor::Epoch;
+use pushline::ring::sim::{Faults, SimNet};
+use pushline::worker::census::{ByAddress, Census};
+use pushline::worker::core::{Core, Setup};
+use pushline::worker::order::Order;
+use pushline::worker::{Turned, Worker};
+
+use crate::canary::{CanaryDriver, Tamper};
+use crate::client::{Actor, Ctx, Season, actor};
+use crate::log::Log;
+use crate::plan::{Concern, Ending, Plan, stream, up_to};
+use crate::truth::Truth;
+
+/// Steps between two looks at all invariants.
+const CHECK_EVERY: u64 = 40;
+/// Steps a run may take while clients do as they like; then they settle.
+const ACTIVE_STEPS_MAX: u64 = 30_000;
+/// Steps at one moment of time: more is a livelock.
+const STEPS_AT_ONCE_MAX: u64 = 250_000;
+/// Steps until all is quiet.
+const SETTLING_STEPS_MAX: u64 = 1_000_000;
+/// Time until all is quiet: dead peers must be found out by then (two heartbeats and a half).
+const SETTLING_TIME_MAX: Duration = Duration::from_secs(180);
+/// Unix time at which the world begins.
+const BEGAN_UNIX_S: u64 = 1_700_000_000;
+
+pub struct World {
+    plan: Plan,
+    net: SimNet,
+    workers: Vec<Seat>,
+    log: Log,
+    main: MainEnds,
+    census: Arc<Census>,
+    clients: Vec<Box<dyn Actor>>,
+    truth: Truth,
+    season: Season,
+    rng: Rng,
+    client_rng: Rng,
+    log_rng: Rng,
+    steps: u64,
+    steps_at_once: u64,
+}
+
+/// A worker and whether it sleeps within its turn.
+struct Seat {
+    worker: Worker<CanaryDriver>,
+    sleeps: bool,
+    done: bool,
+}
+
+/// What a run was like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    pub steps: u64,
+    pub events: u64,
+}
+
+/// Who runs next.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Worker(usize),
+    Log,
+    Client(usize),
+}
+
+/// Runs a seed; panics if anything is not as it must be.
+pub fn run(seed: u64, tamper: Option<Tamper>) -> Summary {
+    let mut world = World::new(Plan::from_seed(seed), tamper);
+    world.be_active();
+    world.settle();
+    match world.plan.ending {
+        Ending::HangUp => world.hang_up(),
+        Ending::Drain => world.drain(),
+    }
+    Summary { steps: world.steps, events: world.truth.head() }
+}
+
+impl World {
+    fn new(plan: Plan, tamper: Option<Tamper>) -> Self {
+        let seed = plan.seed;
+        let net = SimNet::new(plan.sim, plan.faults, seed);
+        let workers = plan.sim.workers;
+        let (main, log_ends, ends) = mesh(workers);
+        let hasher = SharedHasher::from_seed(u128::from(seed));
+        let epoch = Epoch::from_random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let census = Arc::new(Census::new(u64::MAX, ByAddress::Ignored));
+        let gate = Arc::new(Gate::open());
+        let sequencer =
+            Sequencer::new(plan.settings.log_settings(), epoch, workers, hasher.clone());
+        let seats = ends.into_iter().zip(0..).map(|(ends, worker)| {
+            let setup = Setup {
+                worker,
+                epoch,
+                hasher: hasher.clone(),
+                settings: plan.settings.clone(),
+                slots: plan.sim.slots_per_worker,
+                census: census.clone(),
+                gate: gate.clone(),
+                seed,
+            };
+            let core = Core::new(setup, ends.requests.clone(), Arc::default());
+            let driver = CanaryDriver { inner: net.driver(worker), tamper, seen: 0 };
+            let mut worker = Worker::new(driver, core, ends);
+            worker.submit().expect("the driver never fails");
+            Seat { worker, sleeps: true, done: false }
+        });
+        let seats = seats.collect();
+        let mut client_rng = stream(seed, Concern::Clients);
+        Self {
+            workers: seats,
+            log: Log::new(sequencer, &log_ends, net.bell(), tamper),
+            main,
+            census,
+            clients: plan.roles.iter().map(|role| actor(*role, &mut client_rng)).collect(),
+            truth: Truth::new(epoch.as_str().into()),
+            season: Season::Active,
+            rng: stream(seed, Concern::Scheduler),
+            client_rng,
+            log_rng: stream(seed, Concern::Log),
+            steps: 0,
+            steps_at_once: 0,
+            net,
+            plan,
+        }
+    }
+
+    // --- the seasons ---
+
+    fn be_active(&mut self) {
+        while self.net.now() < self.plan.active && self.steps < ACTIVE_STEPS_MAX {
+            self.step(self.plan.active);
+        }
+    }
+
+    /// Faults stop, clients read and come back: everything must become quiet.
+    fn settle(&mut self) {
+        self.net.set_faults(Faults::none());
+        self.season = Season::Settling;
+        for client in 0..self.clients.len() {
+            self.client_acts(client);
+        }
+        let (steps, until) = (self.steps + SETTLING_STEPS_MAX, self.net.now() + SETTLING_TIME_MAX);
+        while let Some(reason) = self.unsettled() {
+            assert!(self.steps < steps, "livelock: {reason}");
+            assert!(self.net.now() < until, "never quiet: {reason}");
+            // Everyone's state is looked at once in a while only.
+            for _ in 0..50 {
+                self.step(until);
+            }
+        }
+        // Nothing more comes behind it, except heartbeats.
+        let until = self.net.now() + self.plan.settings.heartbeat * 2;
+        while self.net.now() < until {
+            self.step(until);
+        }
+        self.wait_until("quiet again", |world| world.unsettled().is_none());
+        self.check_invariants();
+        let subscribed: usize =
+            self.workers.iter().map(|seat| seat.worker.core().subscriptions()).sum();
+        let page = self.log.sequencer.channels(0, usize::MAX);
+        let counted: u32 = page.channels.iter().map(|(_, channel)| channel.subscribers).sum();
+        assert_eq!(subscribed, counted as usize, "subscribers at the workers and at the log");
+    }
+
+    /// What is not as it should be when all is quiet.
+    fn unsettled(&self) -> Option<String> {
+        let worker = self.workers.iter().position(|seat| !seat.worker.core().is_quiet());
+        let clients = self.clients.iter();
+        let client = clients.filter_map(|client| client.unsettled(&self.truth)).next();
+        let log = (!self.log.is_quiet()).then(|| "the log has requests".into());
+        client.or(log).or(worker.map(|worker| format!("worker {worker} has work")))
+    }
+
+    /// All clients go: nothing may be left of them.
+    fn hang_up(&mut self) {
+        self.clients.clear();
+        self.wait_until("all connections are gone", |world| {
+            world.open() == 0 && world.unsettled().is_none()
+        });
+        self.check_empty();
+    }
+
+    /// The server drains: everyone is let go in time, and the workers end.
+    fn drain(&mut self) {
+        self.season = Season::Leaving;
+        for (worker, orders) in self.main.orders.iter().enumerate() {
+            orders.try_send(Order::Drain).expect("the lane has room");
+            if self.main.asleep[worker].needs_ring() {
+                let mut bell = self.net.bell();
+                pushline::ring::Bell::ring(&mut bell, worker as u16);
+                pushline::ring::Bell::flush(&mut bell);
+            }
+        }
+        self.wait_until("all workers have ended", |world| {
+            world.workers.iter().all(|seat| seat.done)
+        });
+        self.check_empty();
+    }
+
+    fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let until = self.net.now() + SETTLING_TIME_MAX;
+        let steps = self.steps + SETTLING_STEPS_MAX;
+        while !is_so(self) {
+            assert!(self.net.now() < until && self.steps < steps, "never: {what}");
+            self.step(until);
+        }
+    }
+
+    fn open(&self) -> u32 {
+        self.workers.iter().map(|seat| seat.worker.core().open()).sum()
+    }
+
+    fn check_empty(&mut self) {
+        // What the last turns decided is still to be submitted.
+        for seat in &mut self.workers {
+            seat.worker.submit().expect("the driver never fails");
+        }
+        self.check_invariants();
+        for worker in 0..self.plan.sim.workers {
+            assert_eq!(self.net.slots_used(worker), 0, "slots of worker {worker}");
+            assert_eq!(self.net.buffers_lent(worker), 0, "buffers of worker {worker}");
+        }
+        assert_eq!(self.census.open(), 0);
+    }
+
+    // --- a step ---
+
+    fn step(&mut self, until: Duration) {
+        self.steps += 1;
+        self.steps_at_once += 1;
+        assert!(self.steps_at_once < STEPS_AT_ONCE_MAX, "livelock: time stands still");
+        let now = self.net.now();
+        let mut next_at = until;
+        let mut ready = Vec::with_capacity(16);
+        for (index, _) in self.workers.iter().enumerate().filter(|(_, seat)| !seat.done) {
+            let due = self.net.due_at(index as u16);
+            consider(due, now, Next::Worker(index), &mut ready, &mut next_at);
+        }
+        consider(Some(self.log.due_at(now)), now, Next::Log, &mut ready, &mut next_at);
+        for (index, client) in self.clients.iter().enumerate() {
+            consider(client.due_at(now), now, Next::Client(index), &mut ready, &mut next_at);
+        }
+        if ready.is_empty() {
+            self.net.advance(next_at.saturating_sub(now).max(Duration::from_nanos(1)));
+            self.steps_at_once = 0;
+            return;
+        }
+        match ready[self.rng.usize(0..ready.len())] {
+            Next::Worker(index) => self.worker_turns(index),
+            Next::Log => self.log_runs(),
+            Next::Client(index) => self.client_acts(index),
+        }
+        if self.steps % CHECK_EVERY == 0 {
+            self.check_invariants();
+        }
+    }
+
+    fn worker_turns(&mut self, index: usize) {
+        let now = self.net.now();
+        let seat = &mut self.workers[index];
+        if seat.sleeps {
+            // The sleep is over: what has come meanwhile?
+            seat.worker.submit().expect("the driver never fails");
+        }
+        let turned = seat.worker.wake(BEGAN_UNIX_S + now.as_secs());
+        if turned == Turned::Done {
+            seat.done = true;
+            return;
+        }
+        seat.worker.submit().expect("the driver never fails");
+        seat.sleeps = self.net.asleep_until(index as u16).is_none_or(|at| at > now);
+    }
+
+    fn log_runs(&mut self) {
+        let now = self.net.now();
+        self.log.step(now, &mut self.log_rng, &mut self.truth);
+        let stalls = self.plan.log_stalls && self.season == Season::Active;
+        if stalls && self.log_rng.u16(0..500) == 0 {
+            self.log.stalled_until = now + up_to(&mut self.log_rng, Duration::from_secs(3));
+        }
+    }
+
+    fn client_acts(&mut self, index: usize) {
+        let Self { net, client_rng, truth, plan, season, clients, .. } = self;
+        let mut ctx = Ctx { net, rng: client_rng, truth, plan, season: *season };
+        clients[index].act(&mut ctx);
+    }
+
+    fn check_invariants(&self) {
+        self.net.check_conservation();
+        self.log.sequencer.check_invariants();
+        for seat in &self.workers {
+            seat.worker.core().check_invariants();
+        }
+        assert_eq!(self.census.open(), u64::from(self.open()));
+    }
+}
+
+fn consider(
+    due: Option<Duration>,
+    now: Duration,
+    who: Next,
+    ready: &mut Vec<Next>,
+    next_at: &mut Duration,
+) {
+    match due {
+        Some(at) if at <= now => ready.push(who),
+        Some(at) => *next_at = (*next_at).min(at),
+        None => {}
+    }
+}
