@@ -1,7 +1,9 @@
 //! Who may do what: the gate's answer to a request, kept with the connection.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::Core;
 use super::http::{Answer, CORS_ANY};
@@ -86,6 +88,34 @@ impl Core {
         slot.grant = Some(grant);
     }
 
+    /// The connection is a stream: it ends when its grant does. (Requests need no such entry, they
+    /// are over by then.)
+    pub(super) fn await_expiry(&mut self, index: u32) {
+        let at = self.slots[index as usize].expires_unix_s;
+        if at != u32::MAX {
+            self.expiries.push(Reverse((at, self.token(index))));
+        }
+    }
+
+    /// Ends the streams whose grant has run out this second.
+    pub(super) fn check_expiries(&mut self) {
+        while let Some(&Reverse((at, token))) = self.expiries.peek()
+            && u64::from(at) <= self.unix_s
+        {
+            self.expiries.pop();
+            // Gone, or renewed: a new grant has an entry of its own.
+            if self.is_current(token) {
+                self.expire_if_due(token.slot);
+            }
+        }
+    }
+
+    /// When the next grant runs out, on the worker's clock.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        let Reverse((at, _)) = self.expiries.peek()?;
+        Some(self.now + Duration::from_secs(u64::from(*at).saturating_sub(self.unix_s)))
+    }
+
     /// What the connection may do.
     pub(super) fn permission(&self, index: u32) -> Permission {
         match &self.slots[index as usize].grant {
@@ -124,20 +154,22 @@ impl Core {
         for replica in live.into_iter().chain(explicit) {
             grant.check_subscribe(&self.channels[replica].name)?;
         }
+        let before = self.slots[index as usize].expires_unix_s;
         self.hold_grant(index, grant);
+        if self.slots[index as usize].expires_unix_s != before {
+            self.await_expiry(index);
+        }
         Ok(())
     }
 
     /// The grant has run out: the connection ends, saying so where it can.
-    pub(super) fn expire_if_due(&mut self, index: u32) -> bool {
+    fn expire_if_due(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
         let due = u64::from(slot.expires_unix_s) <= self.unix_s && slot.expires_unix_s != u32::MAX;
         let running = matches!(slot.phase, Phase::Sse | Phase::Ws);
         if due && running && !self.gate.is_open() {
             self.disconnect(index, CloseReason::TokenExpired);
-            return true;
         }
-        false
     }
 }
 

@@ -5,7 +5,8 @@
 //! then deadlines, fan-out to live subscribers, sends to explicit ones, and the sweep. A
 //! connection has at most one send in a batch; that is why the phases stand in this order.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -90,6 +91,8 @@ pub struct Core {
     pub(super) at_log: usize,
     pub(super) leaves: Vec<LeaveChannel>,
     pub(super) deadlines: Deadlines,
+    /// Streams by the second in which their grant runs out.
+    pub(super) expiries: BinaryHeap<Reverse<(u32, Token)>>,
     pub(super) sweep: Sweep,
     #[expect(clippy::vec_box, reason = "the boxes move in and out of slots")]
     pub(super) spare: Vec<Box<Work>>,
@@ -148,6 +151,7 @@ impl Core {
             at_log: 0,
             leaves: Vec::new(),
             deadlines: Deadlines::default(),
+            expiries: BinaryHeap::new(),
             sweep,
             spare: Vec::new(),
             arrivals: Bucket::default(),
@@ -210,6 +214,7 @@ impl Core {
     /// Ends a turn: everything that goes into the batch besides what completions asked for.
     pub fn end_turn(&mut self) {
         self.check_deadlines();
+        self.check_expiries();
         self.drain_slice();
         self.fan_out();
         self.flush_dirty();
@@ -237,7 +242,8 @@ impl Core {
             return Wait::AtMost(PUBLISH_RETRY_PAUSE);
         }
         let drain_at = self.is_draining().then(|| self.now + TICK);
-        let times = [self.deadlines.next(), self.sweep.next(self.open), drain_at];
+        let sweep_at = self.sweep.next(self.open);
+        let times = [self.deadlines.next(), self.next_expiry(), sweep_at, drain_at];
         let wake_at = times.into_iter().flatten().min();
         match wake_at {
             Some(at) if at <= self.now => Wait::No,

@@ -392,6 +392,7 @@ impl Core {
         };
         work.http = HttpState::default();
         self.set_phase(index, phase);
+        self.await_expiry(index);
         self.slots[index as usize].heard_s = self.now.as_secs() as u32;
         self.mark_dirty(index);
     }

@@ -1,6 +1,5 @@
 //! The sweep hand: it walks the slots so that each is looked at once per period. Heartbeats, idle
-//! connections, dead peers and tokens that ran out are all found by it, and none of them needs a
-//! timer.
+//! connections and dead peers are all found by it, and none of them needs a timer.
 
 use std::time::Duration;
 
@@ -84,7 +83,6 @@ impl Core {
         match phase {
             Phase::Free | Phase::WsClosing | Phase::Lingering => {}
             Phase::Http => self.close_if_idle(index),
-            Phase::Sse | Phase::Ws if self.expire_if_due(index) => {}
             Phase::Sse => self.beat(index, beats),
             // A ping would stand behind all that has not reached the peer yet, so its silence says
             // nothing. TCP_USER_TIMEOUT cuts it if it takes no byte at all.
