@@ -371,7 +371,16 @@ impl HeadScan {
         if self.lines == 0 {
             self.judge_beginning(window, seen)?;
         }
-        if window.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(HeadError::HeadTooLarge) }
+        if window.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(self.judge_cut_line(window)) }
+    }
+
+    /// The head is too long. What is wrong with its last line, as far as it is there, goes before
+    /// that: so says one pass over it.
+    fn judge_cut_line(&self, bytes: &[u8]) -> HeadError {
+        match syntax::field_line(bytes, usize::from(self.line_start)) {
+            Err(Stop::Reject(error)) if self.lines > 0 => error,
+            _ => HeadError::HeadTooLarge,
+        }
     }
 
     /// Reads the line that `bytes` ends in: its end, or what breaks it, is there.

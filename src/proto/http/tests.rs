@@ -144,3 +144,23 @@ fn a_trickling_head_costs_a_look_per_byte() {
     }
     assert_eq!(scan.advance(&head), Ok(Some(HEAD_BYTES_MAX)));
 }
+
+/// Found by fuzzing: the scan said "too large" where one pass saw a broken line first.
+#[test]
+fn a_head_that_is_too_long_is_judged_alike_in_one_and_in_pieces() {
+    for (end, error) in [
+        (&b"\r\nno name: of a line that is cut off"[..], HeadError::SpaceBeforeColon),
+        (b"\r\nName: of a line that is cut off", HeadError::HeadTooLarge),
+        (b"of a line that is cut off", HeadError::HeadTooLarge),
+    ] {
+        let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
+        head.resize(HEAD_BYTES_MAX - 20, b'x');
+        head.extend_from_slice(end);
+        assert_eq!(parse_prefix(&head, &mut HeaderSpace::new()).map(drop), Err(error));
+        assert_eq!(HeadScan::default().advance(&head), Err(error));
+        let (first, whole) = (&head[..HEAD_BYTES_MAX - 1], &head[..]);
+        let mut scan = HeadScan::default();
+        assert_eq!(scan.advance(first), Ok(None));
+        assert_eq!(scan.advance(whole), Err(error));
+    }
+}
