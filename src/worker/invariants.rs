@@ -63,8 +63,10 @@ impl Core {
         let sent = self.outgoing.has_send_to(self.token(index));
         assert_eq!(sent, flags.has(Flags::SENT), "slot {index} has a send: {slot:?}");
         assert!(!sent || !flags.has(Flags::BLOCKED), "slot {index} sends although blocked");
-        let heard = flags.has(Flags::RECV_ARMED) || flags.has(Flags::PAUSED);
-        assert!(heard != flags.has(Flags::EOF), "slot {index}: who listens? {slot:?}");
+        let (armed, ended) = (flags.has(Flags::RECV_ARMED), flags.has(Flags::EOF));
+        assert!(!(armed && ended), "slot {index} receives behind a FIN: {slot:?}");
+        let heard = armed || ended || flags.has(Flags::PAUSED);
+        assert!(heard, "slot {index}: who listens? {slot:?}");
         assert!(!slot.is_subscriber() || !flags.has(Flags::EOF), "slot {index}: {slot:?}");
         let carried = slot.work.as_ref().map_or(0, |work| work.carry.len());
         let may_pause = matches!(slot.phase, Phase::Http | Phase::Ws) && carried > CARRY_BYTES_MAX;

@@ -21,7 +21,7 @@ use crate::plan::{Concern, Ending, Plan, stream, up_to};
 use crate::truth::Truth;
 
 /// Steps between two looks at all invariants.
-const CHECK_EVERY: u64 = 40;
+const CHECK_EVERY: u64 = 200;
 /// Steps a run may take while clients do as they like; then they settle.
 const ACTIVE_STEPS_MAX: u64 = 30_000;
 /// Steps at one moment of time: more is a livelock.
