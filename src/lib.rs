@@ -1,5 +1,58 @@
-//! Pushline: a push server for Linux. One ordered log of events, and every connection a cursor
-//! into it.
+//! Pushline: a push server for Linux.
+//!
+//! **There is one ordered log of events, and every connection is a cursor into it.** Live delivery,
+//! replay after a reconnect and slow-consumer handling are all "read the log from a cursor". What is
+//! added should fit that sentence, or the sentence changes.
+//!
+//! # Threads
+//!
+//! | role | how many | owns | never does |
+//! |---|---|---|---|
+//! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | take a lock, block, touch another worker's state |
+//! | log ([`log`]) | one | the order: assigns `seq`, keeps history, knows which worker wants to hear of what, idempotency keys | touch a socket |
+//! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
+//! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, drain, join | anything hot |
+//!
+//! Lanes between them ([`mesh`]) are bounded and FIFO per pair of threads; a doorbell wakes who
+//! sleeps. The only memory workers share are two counts: [`worker::census`] and [`log::roster`].
+//!
+//! # Where each idea lives
+//!
+//! | idea | module |
+//! |---|---|
+//! | ids and cursors, `<epoch>-<seq>` | [`proto::cursor`] |
+//! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
+//! | what was lost is never forgotten in silence | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
+//! | an exact join, at the log or at the worker | `worker::subscribe`, [`worker::replica`] |
+//! | live subscribers: no memory of their own is touched, one send a slice | `worker::fanout`, [`worker::replica`] |
+//! | explicit subscribers: a cursor each, gathered in log order | `worker::delivery`, [`worker::work`] |
+//! | an idle connection is one cache line | [`worker::slot`] |
+//! | a turn: settle, decide, lanes, fan-out, flush, sweep, one submit | [`worker::core`] |
+//! | no timer per connection | `worker::sweep`, `worker::deadline` |
+//! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
+//! | the same worker on an in-memory network with faults | [`ring::sim`], `tests/simulation` |
+//! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
+//! | who may do what | [`auth`], `worker::access` |
+//! | every key of the configuration, defined once | [`config`] |
+//! | caps with their reasons | [`limits`] |
+//! | why a connection ended or was refused | [`reason`] |
+//!
+//! # Layers
+//!
+//! `{limits, reason} <- proto <- log <- worker`, and `ring` knows none of them; only `worker`,
+//! `mesh` and `server` see `ring`. `tests/architecture.rs` holds this and the `unsafe` rule.
+//!
+//! # Invariants worth naming
+//!
+//! - At most one send per connection between two reaps. A second one behind a short one would tear
+//!   the stream. That is why the phases of a turn stand in the order they do.
+//! - A join is exact: the lane is FIFO, so when a worker handles `Joined{head_seq}` it has seen
+//!   exactly the events up to `head_seq` of the channels it had.
+//! - Several channels on one connection are delivered in log order, so one id is a cursor for all.
+//! - A half-sent event pins its `Arc<Event>` and an offset; encoders are pure, so it goes on from
+//!   there. There is no queue per connection.
+//! - Answers of the log always fit a worker's lane: events leave that room free, and a worker never
+//!   waits for more answers than it holds.
 
 pub mod auth;
 pub mod cli;
