@@ -73,7 +73,11 @@ fn a_stalled_reader_holds_up_nobody_and_loses_nothing_within_bounds() {
 }
 
 /// Reads ids until `last`; checks that exactly what gaps name is missing. How many gaps.
-fn check_overruns(mut next: impl FnMut() -> (String, Option<Value>), last: u64) -> usize {
+fn check_overruns(
+    channels: usize,
+    mut next: impl FnMut() -> (String, Option<Value>),
+    last: u64,
+) -> usize {
     let (mut at, mut gaps) = (0, 0);
     while at < last {
         let (id, gap) = next();
@@ -89,8 +93,13 @@ fn check_overruns(mut next: impl FnMut() -> (String, Option<Value>), last: u64) 
                 let first = seq_of(gap["first"].as_str().expect("an id"));
                 assert_eq!(after, at, "the gap begins where the reader was: {gap}");
                 assert!(first > after + 1, "the gap names nothing: {gap}");
-                assert_eq!(seq + 1, first, "whoever resumes at the gap's id gets the first: {gap}");
-                at = seq;
+                // With one channel its id is the end of the loss; with several it must not go
+                // beyond what the stream has reached, or a resume there would lose the others'.
+                assert!(
+                    if channels == 1 { seq + 1 == first } else { seq == after },
+                    "whoever resumes at the gap's id loses nothing more: {gap}"
+                );
+                at = first - 1;
                 gaps += 1;
             }
         }
@@ -111,6 +120,7 @@ fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
     let mut reader = Sse::open(server.addr, "channel=c");
     publish_and_read(&server, &mut reader, COUNT);
     let gaps = check_overruns(
+        1,
         || {
             let event = stalled_sse.event();
             let gap = (event.event == "pushline.gap").then(|| event.json());
@@ -120,6 +130,7 @@ fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
     );
     assert_eq!(gaps, 1);
     let gaps = check_overruns(
+        2,
         || {
             let event = stalled_many.event();
             let gap = (event.event == "pushline.gap").then(|| event.json()["data"].clone());
@@ -129,6 +140,7 @@ fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
     );
     assert_eq!(gaps, 1);
     let gaps = check_overruns(
+        1,
         || {
             let json: Value = serde_json::from_slice(&stalled_ws.answer().payload).expect("JSON");
             let gap = (json["event"] == "pushline.gap").then(|| json["data"].clone());

@@ -199,7 +199,7 @@ fn a_gap_tells_what_is_missing_and_moves_the_cursor() {
 #[test]
 fn preamble_and_heartbeats_dispatch_nothing_and_set_retry() {
     let mut stream = Vec::new();
-    sse::write_preamble(&mut stream, 2_345);
+    sse::write_preamble(&mut stream, 2_345, None);
     stream.extend_from_slice(sse::HEARTBEAT);
     sse::write_event(&mut stream, &view(None, Data::Text("one")));
     stream.extend_from_slice(sse::HEARTBEAT);
@@ -252,7 +252,7 @@ proptest! {
     #[test]
     fn any_text_arrives_with_line_feeds(texts in prop::collection::vec(hostile_text(), 1..4)) {
         let mut stream = Vec::new();
-        sse::write_preamble(&mut stream, 1);
+        sse::write_preamble(&mut stream, 1, None);
         for text in &texts {
             sse::write_event(&mut stream, &view(None, Data::Text(text)));
         }

@@ -22,7 +22,7 @@ pub const REQUEST_BYTES_MAX: usize = 4096;
 pub fn stream_head() -> Vec<u8> {
     let mut head = Vec::new();
     sse::write_head(&mut head, b"");
-    sse::write_preamble(&mut head, 3000);
+    sse::write_preamble(&mut head, 3000, None);
     head
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The lines are the body of `POST /publish`. Only the end of a body is answered, so a body ends
 //! after a few lines or a moment of silence; the next request follows on the same connection
-//! without waiting. See [`Outbox`](super::outbox::Outbox) for what happens when it breaks.
+//! without waiting. See [`Outbox`] for what happens when it breaks.
 
 use std::collections::VecDeque;
 use std::io::Write;

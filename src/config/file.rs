@@ -1,4 +1,4 @@
-//! Reads the file. What it finds is kept as text with its place; [`super::load`] puts it together
+//! Reads the file. What it finds is kept as text with its place; [`super::load()`] puts it together
 //! with what comes from elsewhere.
 
 use std::borrow::Cow;

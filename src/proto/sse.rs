@@ -30,10 +30,16 @@ pub fn write_head(out: &mut Vec<u8>, extra_headers: &[u8]) {
 }
 
 /// Appends the first bytes of a stream: they open it in the client before any event comes, and
-/// tell it how long to wait before it reconnects.
-pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32) {
+/// tell it how long to wait before it reconnects. `from` is where a stream without a cursor begins:
+/// an `id:` without data dispatches nothing but is remembered (WHATWG HTML, "Interpreting an event
+/// stream"), so a client that is cut before its first event resumes all the same.
+pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32, from: Option<EventId>) {
     out.extend_from_slice(b": pushline\nretry: ");
     out.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
+    if let Some(id) = from {
+        out.extend_from_slice(b"\nid: ");
+        id.write(out);
+    }
     out.extend_from_slice(b"\n\n");
 }
 

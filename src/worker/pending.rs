@@ -45,6 +45,15 @@ pub struct JoiningReplica {
     pub covered_from: u64,
 }
 
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// With what comes from now on.
+    Now,
+    /// At the cursor its client gave.
+    AtCursor,
+}
+
 /// What a join was for.
 #[derive(Debug)]
 pub enum AfterJoin {
@@ -52,6 +61,8 @@ pub enum AfterJoin {
     OpenSse {
         /// Prepared CORS lines.
         cors: Box<[u8]>,
+        /// Where it begins.
+        begins: Begins,
     },
     /// The connection becomes a WebSocket.
     OpenWs {

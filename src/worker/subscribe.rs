@@ -4,12 +4,12 @@
 use super::access::Fault;
 use super::core::Core;
 use super::http::HttpState;
-use super::pending::{AfterJoin, JoiningReplica, Pending, PendingJoin};
+use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
 use super::slot::{Flags, Phase};
 use super::work::{Gap, Sub};
 use crate::auth::Access;
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
-use crate::proto::cursor::Cursor;
+use crate::proto::cursor::{Cursor, EventId};
 use crate::proto::http::head::{Framing, Method, Request};
 use crate::proto::http::query;
 use crate::proto::http::response::{Connection, Status};
@@ -58,7 +58,9 @@ impl Core {
             Mode::Envelope => Variant::SseEnvelope,
         };
         let cors = self.work(index).answer.cors.clone().into_owned().into();
-        self.begin_join(index, wanted, AfterJoin::OpenSse { cors });
+        let cursor = wanted.cursor.as_deref().unwrap_or_default();
+        let begins = if cursor.is_empty() { Begins::Now } else { Begins::AtCursor };
+        self.begin_join(index, wanted, AfterJoin::OpenSse { cors, begins });
     }
 
     /// A stream has no end, so the answer to `HEAD` has no length either.
@@ -371,14 +373,17 @@ impl Core {
     /// The connection is a stream from here on.
     fn open_stream(&mut self, index: u32, then: &AfterJoin) {
         let retry_ms = self.jittered_retry_ms();
+        // Whoever joins now has seen to what this worker has seen to.
+        let head = EventId { epoch: self.setup.epoch, seq: self.head_seen };
         // Only who has a token needs a name to refresh it by.
         let guarded = self.slots[index as usize].grant.is_some();
         let opened = guarded.then(|| self.refresh_name(index));
         let work = self.work(index);
         let phase = match then {
-            AfterJoin::OpenSse { cors } => {
+            AfterJoin::OpenSse { cors, begins } => {
+                let from = (*begins == Begins::Now).then_some(head);
                 sse::write_head(&mut work.out, cors);
-                sse::write_preamble(&mut work.out, retry_ms);
+                sse::write_preamble(&mut work.out, retry_ms, from);
                 if let Some(id) = opened {
                     sse::write_opened(&mut work.out, &id);
                 }
