@@ -259,7 +259,7 @@ impl World {
             Next::Log => self.log_runs(),
             Next::Client(index) => self.client_acts(index),
         }
-        if self.steps % CHECK_EVERY == 0 {
+        if self.steps.is_multiple_of(CHECK_EVERY) {
             self.check_invariants();
         }
     }

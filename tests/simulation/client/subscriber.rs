@@ -23,8 +23,9 @@ pub struct Subscriber {
     conn: Option<Conn>,
     stream: Option<Stream>,
     act_at: Option<Duration>,
-    /// Connections whose other end does not know that we are gone.
-    ghosts: Vec<Conn>,
+    /// Connections whose other end does not know that we are gone, and when its kernel gives up on
+    /// what it has sent (`TCP_USER_TIMEOUT`).
+    ghosts: Vec<(Duration, Conn)>,
     /// It ends the connection itself.
     is_leaving: bool,
     /// The server has no room for it.
@@ -355,7 +356,8 @@ impl Subscriber {
             }
             3 => {
                 conn.die();
-                self.ghosts.extend(self.conn.take());
+                let given_up_at = ctx.now() + ctx.plan.settings.dead_time;
+                self.ghosts.extend(self.conn.take().map(|conn| (given_up_at, conn)));
                 self.gone(ctx);
             }
             4..8 => {
@@ -385,15 +387,13 @@ impl Subscriber {
 impl Actor for Subscriber {
     fn due_at(&self, now: Duration) -> Option<Duration> {
         let conn = self.conn.as_ref().and_then(|conn| conn.due_at(now));
-        [conn, self.act_at].into_iter().flatten().min()
+        let ghost = self.ghosts.iter().map(|(at, _)| *at).min();
+        [conn, self.act_at, ghost].into_iter().flatten().min()
     }
 
     fn act(&mut self, ctx: &mut Ctx<'_>) {
-        if ctx.season != Season::Active {
-            let silent = self.role == Role::Sse || ctx.rng.bool();
-            self.ghosts.iter_mut().filter(|_| silent).for_each(Conn::time_out);
-            self.ghosts.clear();
-        }
+        let now = ctx.now();
+        self.ghosts.extract_if(.., |(at, _)| *at <= now).for_each(|(_, mut conn)| conn.time_out());
         if let Some(mut conn) = self.conn.take() {
             conn.pump(ctx);
             let mut stream = self.stream.take().expect("a connection has a stream");
@@ -417,6 +417,9 @@ impl Actor for Subscriber {
     }
 
     fn unsettled(&self, truth: &Truth) -> Option<String> {
+        if !self.ghosts.is_empty() {
+            return Some("a dead peer is not given up yet".into());
+        }
         if self.gave_up {
             return None;
         }
