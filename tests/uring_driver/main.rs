@@ -3,6 +3,7 @@
 
 mod accept;
 mod bell;
+mod close;
 mod recv;
 mod send;
 
