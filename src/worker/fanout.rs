@@ -35,10 +35,7 @@ impl Core {
         let replica = &mut self.channels[index];
         replica.push(event);
         self.shed(index);
-        // If it was the last subscriber that was shed, the replica is gone.
-        if self.channels.at(index).is_some() {
-            self.schedule(index);
-        }
+        self.schedule(index);
     }
 
     /// The replica may be gone: its last subscribers may just have been too slow for it.
