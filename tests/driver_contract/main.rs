@@ -296,7 +296,8 @@ fn a_close_with_unread_bytes_resets_the_client<W: World>() {
     let (mut rig, mut client, token) = Rig::<W>::with_client();
     client.write(b"never read");
     rig.submit(&[Op::Close(token)]);
-    assert_eq!(client.read(), Err(End::Reset));
+    let end = client.read();
+    assert!(end == Err(End::Reset) || (W::fin_goes_first() && end == Err(End::Eof)), "{end:?}");
 }
 
 fn a_closed_slot_lives_again_and_nothing_of_the_former_life_is_heard<W: World>() {

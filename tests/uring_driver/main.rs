@@ -7,6 +7,7 @@ mod close;
 mod recv;
 mod send;
 
+use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,17 @@ fn settings() -> UringSettings {
         cq_entries: 128,
         recv_buffers: 16,
         ..Default::default()
+    }
+}
+
+/// A blocking read of one byte. The rings of this thread may interrupt it: when one ends (seen on
+/// 6.1), or when an operation needs a kernel thread.
+fn read_one(peer: &mut TcpStream) -> io::Result<usize> {
+    loop {
+        match peer.read(&mut [0; 1]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
