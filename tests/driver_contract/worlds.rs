@@ -42,8 +42,9 @@ pub trait World {
     type Client: Client;
 
     fn new() -> Self;
-    /// Whether a close that will reset says FIN first, so that a client may see either.
-    fn fin_goes_first() -> bool;
+    /// Whether a close first shuts the socket down, and frees the slot in a later turn. Then a
+    /// client may see a FIN even where a reset follows.
+    fn closes_in_two_steps() -> bool;
     fn driver(&mut self) -> &mut Self::Driver;
     fn connect(&mut self) -> Self::Client;
 }
@@ -70,7 +71,7 @@ impl World for SimWorld {
         Self { net, driver }
     }
 
-    fn fin_goes_first() -> bool {
+    fn closes_in_two_steps() -> bool {
         false
     }
 
@@ -136,8 +137,8 @@ impl World for UringWorld {
         Self { driver, address }
     }
 
-    /// Before Linux 6.13, where the driver shuts a socket down before it closes it.
-    fn fin_goes_first() -> bool {
+    /// Before Linux 6.13, see the driver's `release`.
+    fn closes_in_two_steps() -> bool {
         let kernel = probe().expect("this kernel will do").version;
         kernel < KernelVersion { major: 6, minor: 13 }
     }

@@ -202,6 +202,38 @@ mod tests {
     }
 
     #[test]
+    fn a_full_table_has_room_soon_only_while_a_close_is_held_back() {
+        let mut slots = Slots::new(2);
+        slots.accepted(0);
+        slots.accepted(1);
+        slots.adopt(FIRST);
+        assert!(!slots.has_room_soon());
+        slots.begin(1, InFlight::Shutdown);
+        slots.close(1);
+        assert!(slots.has_room_soon());
+        assert_eq!(slots.occupied(), 2);
+        slots.shutdown_ran(1);
+        assert!(!slots.has_room_soon(), "it is free now");
+        assert_eq!(slots.occupied(), 1);
+    }
+
+    #[test]
+    fn a_receive_is_refreshed_once_and_stays_armed_to_the_worker() {
+        let mut slots = Slots::new(4);
+        slots.accepted(1);
+        slots.adopt(FIRST);
+        assert_eq!(slots.begin_refresh(1), None, "nothing is armed");
+        slots.begin(1, InFlight::Recv);
+        assert_eq!(slots.begin_refresh(1), Some(FIRST));
+        assert_eq!(slots.begin_refresh(1), None, "one at a time");
+        assert!(slots.is_in_flight(1, InFlight::Recv));
+        assert!(slots.end_refresh(1) && !slots.end_refresh(1));
+        slots.begin_refresh(1);
+        slots.close(1);
+        assert!(!slots.is_refreshing(1), "a close ends it");
+    }
+
+    #[test]
     #[should_panic(expected = "no such connection is open")]
     fn using_a_closed_token_is_a_bug_of_ours() {
         let mut slots = Slots::new(4);
