@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use pushline::ring::uring::{KernelVersion, probe};
 use pushline::ring::{Completion, Driver, Op, Wait};
 
-use crate::{PATIENCE, Rig, read_one, settings};
+use crate::{PATIENCE, Rig, closes_in_two_steps, read_one, settings};
 
 /// Before Linux 6.13 a ring lets go of closed descriptors in order, and only when every operation
 /// that was begun before has ended: one idle connection would keep all later ones open.
@@ -27,7 +26,6 @@ fn a_close_is_heard_while_older_connections_stay_armed() {
 fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
     const CLOSES: usize = 1000;
     const LINGERING_MAX: usize = 300;
-    let kernel = probe().expect("this kernel will do").version;
     let mut rig = Rig::new(&settings());
     let (mut idle, older) = rig.connect();
     rig.turn(&[Op::RecvStart(older)], Wait::No);
@@ -42,7 +40,7 @@ fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
         assert_eq!(read_one(peer).expect("a FIN in time"), 0);
     }
     // From there on nobody shuts down: only a socket that was let go of says FIN.
-    if kernel < (KernelVersion { major: 6, minor: 13 }) {
+    if closes_in_two_steps() {
         let end = Instant::now() + PATIENCE;
         while sockets_held(rig.address.port()) > 1 + LINGERING_MAX {
             assert!(Instant::now() < end, "{} are held", sockets_held(rig.address.port()));
