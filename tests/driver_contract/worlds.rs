@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use pushline::ring::Driver;
 use pushline::ring::sim::{Faults, SimClient, SimDriver, SimNet, SimSettings};
-use pushline::ring::uring::{ListenOptions, UringDriver, UringSettings, listen};
+use pushline::ring::uring::{
+    KernelVersion, ListenOptions, UringDriver, UringSettings, listen, probe,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
@@ -40,6 +42,9 @@ pub trait World {
     type Client: Client;
 
     fn new() -> Self;
+    /// Whether a close first shuts the socket down, and frees the slot in a later turn. Then a
+    /// client may see a FIN even where a reset follows.
+    fn closes_in_two_steps() -> bool;
     fn driver(&mut self) -> &mut Self::Driver;
     fn connect(&mut self) -> Self::Client;
 }
@@ -64,6 +69,10 @@ impl World for SimWorld {
         let net = SimNet::new(settings, Faults::none(), 0);
         let driver = net.driver(0);
         Self { net, driver }
+    }
+
+    fn closes_in_two_steps() -> bool {
+        false
     }
 
     fn driver(&mut self) -> &mut SimDriver {
@@ -128,6 +137,12 @@ impl World for UringWorld {
         Self { driver, address }
     }
 
+    /// Before Linux 6.13, see the driver's `release`.
+    fn closes_in_two_steps() -> bool {
+        let kernel = probe().expect("this kernel will do").version;
+        kernel < KernelVersion { major: 6, minor: 13 }
+    }
+
     fn driver(&mut self) -> &mut UringDriver {
         &mut self.driver
     }
@@ -156,6 +171,8 @@ impl Client for TcpStream {
                 Ok(bytes)
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(End::Reset),
+            // The ring of this thread needed a kernel thread.
+            Err(error) if error.kind() == ErrorKind::Interrupted => Client::read(self),
             Err(error) => panic!("neither bytes nor an end: {error}"),
         }
     }

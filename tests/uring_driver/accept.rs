@@ -7,7 +7,7 @@ use pushline::ring::uring::{PeerAddresses, StartError, UringDriver, UringSetting
 use pushline::ring::{Completion, Driver, Op, Wait};
 use socket2::{Domain, Socket, Type};
 
-use crate::{PATIENCE, Rig, settings};
+use crate::{PATIENCE, Rig, read_one, settings};
 
 const BOTH_WAYS: [PeerAddresses; 2] = [PeerAddresses::Unknown, PeerAddresses::Wanted];
 
@@ -87,7 +87,7 @@ fn a_full_table_ends_accepting_and_a_close_lets_it_go_on() {
         let end = rig.await_one(is_accept_end);
         assert_eq!(end, Completion::AcceptEnded { errno: libc::ENFILE }, "{peers:?}");
         turned_away.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert!(turned_away.read(&mut [0; 1]).is_ok_and(|n| n == 0), "the kernel closed it");
+        assert!(read_one(&mut turned_away).is_ok_and(|n| n == 0), "the kernel closed it");
         rig.turn(&[Op::Close(token), Op::AcceptStart], Wait::No);
         let (_third, again) = rig.connect();
         assert_eq!(again.slot, token.slot);
@@ -135,7 +135,7 @@ fn dropping_the_driver_closes_connections_and_port_at_once() {
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         for peer in [&mut idle, &mut armed] {
             peer.set_read_timeout(Some(PATIENCE)).unwrap();
-            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+            assert_eq!(read_one(peer).unwrap(), 0);
         }
         drop(target);
     }

@@ -7,10 +7,13 @@ mod close;
 mod recv;
 mod send;
 
+use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use pushline::ring::uring::{BellTarget, ListenOptions, UringDriver, UringSettings, listen};
+use pushline::ring::uring::{
+    BellTarget, KernelVersion, ListenOptions, UringDriver, UringSettings, listen, probe,
+};
 use pushline::ring::{Batch, BufferId, Completion, Driver, Op, RecvEnd, Token, Wait};
 
 /// How long anything may take before a test gives up.
@@ -24,6 +27,23 @@ fn settings() -> UringSettings {
         recv_buffers: 16,
         ..Default::default()
     }
+}
+
+/// A blocking read of one byte. The rings of this thread may interrupt it: when one ends (seen on
+/// 6.1), or when an operation needs a kernel thread.
+fn read_one(peer: &mut TcpStream) -> io::Result<usize> {
+    loop {
+        match peer.read(&mut [0; 1]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Before Linux 6.13 the driver shuts a socket down before it closes it.
+fn closes_in_two_steps() -> bool {
+    let kernel = probe().expect("this kernel will do").version;
+    kernel < KernelVersion { major: 6, minor: 13 }
 }
 
 /// A driver, its address, and everything it has said that no test asked for yet.
@@ -83,11 +103,25 @@ impl Rig {
         Token { slot, generation: self.generation }
     }
 
-    /// Connects and accepts one.
+    /// Connects and accepts one. Where a close takes a turn more, a table may seem full to the
+    /// first; what is asked for after that waits for the slot.
     fn connect(&mut self) -> (TcpStream, Token) {
-        let peer = TcpStream::connect(self.address).unwrap();
+        const FULL: Completion = Completion::AcceptEnded { errno: libc::ENFILE };
+        let address = self.address;
+        let connect = || TcpStream::connect(address).unwrap();
+        let mut peer = connect();
+        let heard = self.await_one(|c| *c == FULL || matches!(c, Completion::Accepted { .. }));
+        let token = match heard {
+            Completion::Accepted { slot, .. } => self.next_token(slot),
+            _ => {
+                assert!(closes_in_two_steps(), "the table is full");
+                self.turn(&[Op::AcceptStart], Wait::No);
+                peer = connect();
+                self.accept()
+            }
+        };
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        (peer, self.accept())
+        (peer, token)
     }
 
     fn accept(&mut self) -> Token {

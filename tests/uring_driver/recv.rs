@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use pushline::ring::uring::UringSettings;
 use pushline::ring::{Completion, Driver, Op, RecvEnd, Token, Wait};
 
-use crate::{PATIENCE, Rig, settings};
+use crate::{PATIENCE, Rig, read_one, settings};
 
 #[test]
 fn bytes_go_round_and_a_fin_ends_receiving() {
@@ -28,7 +28,7 @@ fn bytes_go_round_and_a_fin_ends_receiving() {
     peer.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rig.await_recv_end(token), RecvEnd::Eof);
     rig.turn(&[Op::Close(token)], Wait::No);
-    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the peer sees the close");
+    assert_eq!(read_one(&mut peer).unwrap(), 0, "the peer sees the close");
     assert_eq!(rig.driver.stats().stale, 0);
 }
 

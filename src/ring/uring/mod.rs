@@ -13,6 +13,7 @@ mod buffers;
 mod listener;
 mod probe;
 mod reap;
+mod release;
 mod setup;
 mod slots;
 mod submit;
@@ -31,9 +32,10 @@ use std::time::Duration;
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
-use super::{Batch, BufferId, Completion, Driver, DriverStats, Op, Token, Wait};
+use super::{Batch, BufferId, Completion, Driver, DriverStats, Op, RecvEnd, Token, Wait};
 use accept::Acceptor;
 use reap::{Rearm, State};
+use release::{Release, shutdown};
 use slots::InFlight;
 use submit::Ring;
 use user_data::{Kind, pack};
@@ -58,6 +60,10 @@ const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIG
 pub struct UringDriver {
     ring: Ring,
     state: State,
+    /// How the kernel lets go of closed descriptors.
+    release: Release,
+    /// Accepting was asked for while the last slots were on their way to be freed.
+    accept_deferred: bool,
     /// Set while entries that refer to a batch's arena may be queued. It stays set when a turn
     /// fails half way, and then no later turn may submit them: the arena could be gone.
     arena_in_queue: bool,
@@ -96,6 +102,7 @@ impl Driver for UringDriver {
         self.arena_in_queue = false;
         self.reap(completions)?;
         self.reap_deferred(completions)?;
+        self.refresh(completions)?;
         self.rearm(completions)
     }
 
@@ -145,12 +152,11 @@ impl UringDriver {
             Op::RecvStart(token) => {
                 self.state.slots.adopt(token);
                 assert!(!self.state.slots.is_in_flight(token.slot, InFlight::Recv));
-                self.state.slots.begin(token.slot, InFlight::Recv);
-                let entry = opcode::RecvMulti::new(Fixed(token.slot), buffers::GROUP).build();
-                self.push(&entry.user_data(pack(Kind::Recv, token)), out)
+                self.queue_recv(token, out)
             }
             Op::RecvStop(token) => {
                 self.state.slots.adopt(token);
+                self.state.slots.end_refresh(token.slot);
                 if self.state.slots.is_in_flight(token.slot, InFlight::Recv) {
                     self.push(&cancel(pack(Kind::Recv, token)), out)?;
                 }
@@ -173,8 +179,7 @@ impl UringDriver {
                 self.state.slots.adopt(token);
                 assert!(!self.state.slots.is_in_flight(token.slot, InFlight::Shutdown));
                 self.state.slots.begin(token.slot, InFlight::Shutdown);
-                let entry = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_WR).build();
-                self.push(&entry.user_data(pack(Kind::Shutdown, token)), out)
+                self.push(&shutdown(token, libc::SHUT_WR), out)
             }
             Op::Close(token) => {
                 self.state.slots.adopt(token);
@@ -183,7 +188,18 @@ impl UringDriver {
         }
     }
 
+    fn queue_recv(&mut self, token: Token, out: &mut Vec<Completion>) -> io::Result<()> {
+        self.state.slots.begin(token.slot, InFlight::Recv);
+        let entry = opcode::RecvMulti::new(Fixed(token.slot), buffers::GROUP).build();
+        self.push(&entry.user_data(pack(Kind::Recv, token)), out)
+    }
+
     fn queue_accept_start(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+        // An accept that finds no slot turns its connection away, and one is about to be free.
+        self.accept_deferred = self.state.slots.has_room_soon();
+        if self.accept_deferred {
+            return Ok(());
+        }
         self.state.acceptor.start();
         for shot in 0..self.state.acceptor.shots() {
             let entry = self.state.acceptor.entry(shot);
@@ -193,6 +209,10 @@ impl UringDriver {
     }
 
     fn queue_accept_stop(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+        if std::mem::take(&mut self.accept_deferred) {
+            out.push(Completion::AcceptEnded { errno: 0 });
+            return Ok(());
+        }
         if self.state.acceptor.stop() {
             self.queue_accept_cancel(out)?;
         }
@@ -220,20 +240,6 @@ impl UringDriver {
             .flags(squeue::Flags::SKIP_SUCCESS)
             .user_data(pack(Kind::Send, token));
         self.push(&entry, out)
-    }
-
-    fn queue_close(&mut self, token: Token, out: &mut Vec<Completion>) -> io::Result<()> {
-        // What is in flight holds the socket open: without the cancels, closing would only free
-        // the slot and the peer would never hear of it.
-        for (what, kind) in [(InFlight::Recv, Kind::Recv), (InFlight::PollOut, Kind::PollOut)] {
-            if self.state.slots.is_in_flight(token.slot, what) {
-                self.push(&cancel(pack(kind, token)), out)?;
-            }
-        }
-        if self.state.slots.close(token.slot) {
-            self.push(&close(token), out)?;
-        }
-        Ok(())
     }
 
     /// Queues an entry, making room first if there is none.
@@ -304,7 +310,24 @@ impl UringDriver {
                         self.push(&entry, out)?;
                     }
                 }
-                Rearm::Close(token) => self.push(&close(token), out)?,
+                Rearm::Close(token) => {
+                    self.free(token, out)?;
+                    if self.accept_deferred {
+                        self.queue_accept_start(out)?;
+                    }
+                }
+                Rearm::Recv(token) => {
+                    if !self.state.slots.is_current(token) {
+                        continue;
+                    }
+                    if self.state.slots.end_refresh(token.slot) {
+                        self.queue_recv(token, out)?;
+                    } else {
+                        // The worker stopped it in the meantime.
+                        self.state.slots.finish(token.slot, InFlight::Recv);
+                        out.push(Completion::RecvEnded { token, why: RecvEnd::Disarmed });
+                    }
+                }
             }
         }
         Ok(())

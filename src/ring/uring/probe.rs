@@ -213,6 +213,11 @@ fn trial_ring() -> Result<bool, StartError> {
     sleeper.join().unwrap_or(Ok(false))
 }
 
+/// The running kernel's version.
+pub(super) fn version() -> KernelVersion {
+    parse_release(&release())
+}
+
 fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -34,6 +34,8 @@ pub(super) enum Rearm {
     Bell,
     /// The shutdown this close was held back for has run.
     Close(Token),
+    /// The receive was cancelled to be armed anew.
+    Recv(Token),
 }
 
 impl State {
@@ -113,6 +115,11 @@ impl State {
         if more {
             return;
         }
+        if result == -libc::ECANCELED && self.slots.is_refreshing(token.slot) {
+            self.rearms.push(Rearm::Recv(token));
+            return;
+        }
+        self.slots.end_refresh(token.slot);
         self.slots.finish(token.slot, InFlight::Recv);
         let why = match -result {
             0 => RecvEnd::Eof,

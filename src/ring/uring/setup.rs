@@ -12,8 +12,9 @@ use super::UringDriver;
 use super::accept::{Acceptor, PeerAddresses};
 use super::bell::{BellEnd, BellTarget, Doorbells};
 use super::buffers::{BUFFERS_MAX, Buffers};
-use super::probe::StartError;
+use super::probe::{self, StartError};
 use super::reap::{Rearm, State};
+use super::release::Release;
 use super::slots::Slots;
 use super::submit::Ring;
 use super::user_data::SLOTS_MAX;
@@ -92,6 +93,8 @@ impl UringDriver {
         let mut driver = UringDriver {
             ring,
             state,
+            release: Release::of(probe::version()),
+            accept_deferred: false,
             arena_in_queue: false,
             submitted_early: false,
             not_send: PhantomData,

@@ -12,6 +12,8 @@ const POLL_OUT_ARMED: u8 = 1 << 3;
 const SHUTTING_DOWN: u8 = 1 << 4;
 /// Closed by the worker, but the descriptor must stay until the shutdown ran.
 const CLOSE_HELD_BACK: u8 = 1 << 5;
+/// The receive was cancelled to be armed anew, which the worker is not to notice.
+const RECV_REFRESHING: u8 = 1 << 6;
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
@@ -40,15 +42,29 @@ impl InFlight {
 /// One entry per direct descriptor.
 pub(super) struct Slots {
     slots: Vec<Slot>,
+    /// Slots with a connection, closes held back included.
+    occupied: u32,
+    /// Closes held back.
+    held_back: u32,
 }
 
 impl Slots {
     pub(super) fn new(count: u32) -> Self {
-        Slots { slots: vec![Slot::default(); count as usize] }
+        Slots { slots: vec![Slot::default(); count as usize], occupied: 0, held_back: 0 }
     }
 
     pub(super) fn count(&self) -> u32 {
         self.slots.len() as u32
+    }
+
+    /// Slots that are not free.
+    pub(super) fn occupied(&self) -> u32 {
+        self.occupied
+    }
+
+    /// Whether no slot is free, but one will be without anything more being asked.
+    pub(super) fn has_room_soon(&self) -> bool {
+        self.occupied == self.count() && self.held_back > 0
     }
 
     /// Whether a connection is here, closed or not, named or not.
@@ -61,6 +77,7 @@ impl Slots {
         let entry = &mut self.slots[slot as usize];
         assert_eq!(entry.flags, 0, "the kernel handed out slot {slot}, which is in use");
         entry.flags = FRESH;
+        self.occupied += 1;
     }
 
     /// The worker uses `token`: the first use after an accept names the generation.
@@ -100,9 +117,11 @@ impl Slots {
         let entry = &mut self.slots[slot as usize];
         if entry.flags & SHUTTING_DOWN != 0 {
             entry.flags = SHUTTING_DOWN | CLOSE_HELD_BACK;
+            self.held_back += 1;
             return false;
         }
         entry.flags = 0;
+        self.occupied -= 1;
         true
     }
 
@@ -112,10 +131,39 @@ impl Slots {
         assert!(entry.flags & SHUTTING_DOWN != 0, "a shutdown ran on slot {slot} unasked");
         if entry.flags & CLOSE_HELD_BACK != 0 {
             entry.flags = 0;
+            self.held_back -= 1;
+            self.occupied -= 1;
             return true;
         }
         entry.flags &= !SHUTTING_DOWN;
         false
+    }
+
+    /// If a receive is armed here and not yet being refreshed, begins to; whose it is.
+    pub(super) fn begin_refresh(&mut self, slot: u32) -> Option<Token> {
+        let entry = &mut self.slots[slot as usize];
+        if entry.flags & (RECV_ARMED | RECV_REFRESHING) != RECV_ARMED {
+            return None;
+        }
+        entry.flags |= RECV_REFRESHING;
+        Some(Token { slot, generation: entry.generation })
+    }
+
+    pub(super) fn is_refreshing(&self, slot: u32) -> bool {
+        self.slots[slot as usize].flags & RECV_REFRESHING != 0
+    }
+
+    /// The receive is armed anew, or need not be any more. Answers whether it was to be.
+    pub(super) fn end_refresh(&mut self, slot: u32) -> bool {
+        let was = self.is_refreshing(slot);
+        self.slots[slot as usize].flags &= !RECV_REFRESHING;
+        was
+    }
+
+    /// Whose poll is armed here.
+    pub(super) fn polled(&self, slot: u32) -> Option<Token> {
+        let Slot { generation, flags } = self.slots[slot as usize];
+        (flags & POLL_OUT_ARMED != 0).then_some(Token { slot, generation })
     }
 }
 
@@ -151,6 +199,38 @@ mod tests {
         assert!(!slots.is_current(FIRST));
         assert!(slots.shutdown_ran(1));
         slots.accepted(1);
+    }
+
+    #[test]
+    fn a_full_table_has_room_soon_only_while_a_close_is_held_back() {
+        let mut slots = Slots::new(2);
+        slots.accepted(0);
+        slots.accepted(1);
+        slots.adopt(FIRST);
+        assert!(!slots.has_room_soon());
+        slots.begin(1, InFlight::Shutdown);
+        slots.close(1);
+        assert!(slots.has_room_soon());
+        assert_eq!(slots.occupied(), 2);
+        slots.shutdown_ran(1);
+        assert!(!slots.has_room_soon(), "it is free now");
+        assert_eq!(slots.occupied(), 1);
+    }
+
+    #[test]
+    fn a_receive_is_refreshed_once_and_stays_armed_to_the_worker() {
+        let mut slots = Slots::new(4);
+        slots.accepted(1);
+        slots.adopt(FIRST);
+        assert_eq!(slots.begin_refresh(1), None, "nothing is armed");
+        slots.begin(1, InFlight::Recv);
+        assert_eq!(slots.begin_refresh(1), Some(FIRST));
+        assert_eq!(slots.begin_refresh(1), None, "one at a time");
+        assert!(slots.is_in_flight(1, InFlight::Recv));
+        assert!(slots.end_refresh(1) && !slots.end_refresh(1));
+        slots.begin_refresh(1);
+        slots.close(1);
+        assert!(!slots.is_refreshing(1), "a close ends it");
     }
 
     #[test]
