@@ -301,7 +301,11 @@ impl Core {
         self.leave_body(index, request, route);
         match route {
             Route::Greeting => self.greet(index, request),
-            Route::Describe(segment) => self.describe(index, segment),
+            Route::Describe(segment) => {
+                if self.admit_request(index, request, Access::Http, None) {
+                    self.describe(index, segment);
+                }
+            }
             Route::Sse => self.open_sse(index, request),
             Route::Ws => self.open_ws(index, request),
             Route::Options => self.preflight(index),
