@@ -25,7 +25,7 @@ pub use credentials::{Credentials, bearer_entry};
 pub use denied::Denied;
 pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
 pub use keys::KEYS_MAX;
-pub use origin::{CORS_PREFLIGHT, OriginVerdict, RequestKind};
+pub use origin::{CORS_ANYBODY, CORS_PREFLIGHT, OriginVerdict, RequestKind};
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use settings::{
     Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, Expiry, KeySource,

@@ -69,7 +69,8 @@ struct ListedOrigin {
 
 /// For an open gate without a list. `*` never goes with credentials (Fetch, section 3.2.5), and
 /// this does not offer them.
-const CORS_ANYBODY: &[u8] = b"Access-Control-Allow-Origin: *\r\n";
+pub const CORS_ANYBODY: &[u8] =
+    b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
 
 /// For a page that is not listed while others are: a cache must not give it their answer.
 const CORS_NOBODY: &[u8] = b"Vary: Origin\r\n";
@@ -90,7 +91,8 @@ impl OriginRules {
             }
             let cors = format!(
                 "Access-Control-Allow-Origin: {origin}\r\n\
-                 Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+                 Access-Control-Allow-Credentials: true\r\n\
+                 Access-Control-Expose-Headers: Retry-After\r\nVary: Origin\r\n"
             );
             listed.push(ListedOrigin {
                 origin: origin.as_bytes().into(),

@@ -96,6 +96,9 @@ fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
     }
     info!(address = %server.listen(), "listening for clients");
     info!(address = %server.admin(), "listening for the operator");
+    if !server.admin().ip().is_loopback() {
+        warn!("whoever reaches the operator's listener can see and cut every connection");
+    }
     info!(workers = server.workers(), cores = %server.cores(), "workers");
     info!(connections = server.shared().census.max(), "capacity");
     info!(history_bytes, heartbeat = ?heartbeat, "streams");

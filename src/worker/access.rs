@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::http::{Answer, CORS_ANY};
 use super::slot::Phase;
-use crate::auth::{Access, Credentials, Denied, Gate, Grant};
+use crate::auth::{Access, CORS_ANYBODY, Credentials, Denied, Gate, Grant};
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
@@ -72,13 +71,14 @@ impl Core {
         }
     }
 
-    /// Cross-origin lines for the answer.
-    pub(super) fn note_origin(&self, answer: &mut Answer, request: &Request<'_>) {
-        let lines = self.gate.cors_headers(request.header("origin"));
-        answer.cors = match lines == CORS_ANY {
-            true => Cow::Borrowed(CORS_ANY),
+    /// Cross-origin lines of the answer to a page of this origin.
+    pub(super) fn note_origin(&mut self, index: u32, origin: Option<&[u8]>) {
+        let lines = self.gate.cors_headers(origin);
+        let cors = match lines == CORS_ANYBODY {
+            true => Cow::Borrowed(CORS_ANYBODY),
             false => Cow::Owned(lines.to_vec()),
         };
+        self.work(index).answer.cors = cors;
     }
 
     fn hold_grant(&mut self, index: u32, grant: Arc<Grant>) {

@@ -61,6 +61,7 @@ impl Core {
     pub(super) fn admit(&mut self, index: u32, peer: Option<IpAddr>) {
         let Err(refused) = self.check_room(index, peer) else { return };
         self.metrics.refused[refused as usize].add(1);
+        self.note_origin(index, None);
         self.refuse_connection(index, refused);
     }
 

@@ -15,11 +15,6 @@ use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
 use crate::reason::CloseReason;
 use crate::ring::{Op, Token};
 
-/// Cross-origin lines of every answer while no origins are configured: anyone may read, without
-/// credentials.
-pub(super) const CORS_ANY: &[u8] =
-    b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
-
 /// A body no route wants is read to its end if it is no longer than this, so that the connection
 /// can be used again; before a longer one it is closed.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
@@ -69,7 +64,7 @@ pub struct Answer {
 impl Default for Answer {
     fn default() -> Self {
         let (connection, mode) = (Connection::KeepAlive, BodyMode::Whole);
-        Self { connection, mode, cors: Cow::Borrowed(CORS_ANY) }
+        Self { connection, mode, cors: Cow::Borrowed(b"") }
     }
 }
 
@@ -285,9 +280,8 @@ impl Core {
             Method::Head => BodyMode::HeadOnly,
             _ => BodyMode::Whole,
         };
-        let mut answer = Answer { connection, mode, ..Answer::default() };
-        self.note_origin(&mut answer, request);
-        self.work(index).answer = answer;
+        self.work(index).answer = Answer { connection, mode, ..Answer::default() };
+        self.note_origin(index, request.header("origin"));
         if self.is_draining() {
             self.refuse_connection(index, Refused::Draining);
             return 0;
@@ -301,7 +295,11 @@ impl Core {
         self.leave_body(index, request, route);
         match route {
             Route::Greeting => self.greet(index, request),
-            Route::Describe(segment) => self.describe(index, segment),
+            Route::Describe(segment) => {
+                if self.admit_request(index, request, Access::Http, None) {
+                    self.describe(index, segment);
+                }
+            }
             Route::Sse => self.open_sse(index, request),
             Route::Ws => self.open_ws(index, request),
             Route::Options => self.preflight(index),
@@ -453,6 +451,7 @@ impl Core {
 
     fn reject_head(&mut self, index: u32, error: HeadError) -> Step {
         self.work(index).answer = Answer::default();
+        self.note_origin(index, None);
         self.note_ending(index, CloseReason::BadRequest);
         self.fail(index, error.status(), error.code(), error.message());
         Step::Wait(0)

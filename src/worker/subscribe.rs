@@ -96,7 +96,8 @@ impl Core {
             Ok(accepted) => accepted,
             Err(refusal) => return self.refuse_upgrade(index, refusal),
         };
-        let bearer = accepted.bearer.and_then(|token| std::str::from_utf8(token).ok());
+        // One that is no text is a malformed one, not none.
+        let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
         if !self.admit_request(index, request, Access::WebSocket, bearer) {
             return;
         }

@@ -133,7 +133,8 @@ fn cors_names_a_listed_origin_and_no_other() {
         assert_eq!(
             cors(&gate, Some("https://b.example")),
             "Access-Control-Allow-Origin: https://b.example\r\n\
-             Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+             Access-Control-Allow-Credentials: true\r\n\
+             Access-Control-Expose-Headers: Retry-After\r\nVary: Origin\r\n"
         );
         for other in [
             None,
@@ -150,7 +151,10 @@ fn cors_names_a_listed_origin_and_no_other() {
 #[test]
 fn only_an_open_gate_without_a_list_answers_with_a_wildcard() {
     for origin in [None, Some("https://any.example"), Some("null")] {
-        assert_eq!(cors(&Gate::open(), origin), "Access-Control-Allow-Origin: *\r\n");
+        assert_eq!(
+            cors(&Gate::open(), origin),
+            "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n"
+        );
         assert_eq!(cors(&hmac_gate(""), origin), "");
     }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use pushline::auth::Gate;
+use pushline::auth::{AuthSettings, Gate};
 use pushline::config::Settings;
 use pushline::server::{Ended, Server, ServerError};
 use serde_json::Value;
@@ -46,13 +46,28 @@ impl TestServer {
 
     /// With these changes to them.
     pub fn with(change: impl Fn(&mut Settings)) -> Self {
+        Self::with_gate(Gate::open, change)
+    }
+
+    /// With the `[auth]` section `auth`, whose secrets are in [`auth_env`], and these changes to the
+    /// settings.
+    pub fn guarded(auth: &str, change: impl Fn(&mut Settings)) -> Self {
+        let gate = || {
+            let auth: AuthSettings = toml::from_str(auth).expect("a well-formed section");
+            Gate::from_settings(&auth, &auth_env).expect("good settings")
+        };
+        Self::with_gate(gate, change)
+    }
+
+    fn with_gate(gate: impl Fn() -> Gate, change: impl Fn(&mut Settings)) -> Self {
         watch_server_threads();
         for _ in 0..20 {
             let mut chosen = settings();
             change(&mut chosen);
+            let gate = gate();
             // On a thread of its own: what io_uring leaves behind on a thread that used a ring would
             // interrupt the test's blocking reads.
-            let starting = std::thread::spawn(move || Server::start(chosen, Gate::open()));
+            let starting = std::thread::spawn(move || Server::start(chosen, gate));
             match starting.join().expect("starting does not panic") {
                 Ok(server) => {
                     let (addr, admin) = (server.listen(), server.admin());
@@ -137,6 +152,21 @@ pub fn settings() -> Settings {
         workers: Some(2),
         cpus: None,
         ..Settings::default()
+    }
+}
+
+/// What [`auth_env`] calls `PUSHLINE_SECRET`.
+pub const SECRET: &str = "a-secret-of-32-bytes-or-more-for-tests-only";
+
+/// What [`auth_env`] calls `PUSHLINE_PUBLISH_KEY`.
+pub const PUBLISH_KEY: &str = "a-publish-key-for-tests-only-0123456789abcdef";
+
+/// The environment of guarded servers: the variables the README names.
+pub fn auth_env(name: &str) -> Option<String> {
+    match name {
+        "PUSHLINE_SECRET" => Some(SECRET.to_owned()),
+        "PUSHLINE_PUBLISH_KEY" => Some(PUBLISH_KEY.to_owned()),
+        _ => None,
     }
 }
 

@@ -1,0 +1,185 @@
+//! The README's table, row by row: what a browser's page, and a backend, do.
+
+use super::common::ws::{RawWs, TEXT, frame, upgrade};
+use super::common::{Conn, PUBLISH_KEY, Sse, fetch};
+use super::*;
+
+#[test]
+fn the_claims_of_the_readme_are_understood() {
+    let line = README.lines().find(|line| line.starts_with("{\"exp\""));
+    let mut claims: Value = serde_json::from_str(line.expect("a snippet")).expect("JSON");
+    claims["exp"] = (now_unix_s() + 60).into();
+    let (server, token) = (server(), sign(&claims));
+    let query = "channel=news&channel=user:42:inbox";
+    let (mut sse, _) = stream(server.addr, query, &token);
+    let authorization = bearer(&token);
+    let headers = [("Authorization", authorization.as_str())];
+    assert_eq!(publish_with(server.addr, "/channels/chat:1", &headers), allowed());
+    publish_as_backend(server.addr, "user:42:inbox", "hi");
+    assert_eq!(sse.event().json()["data"], "hi");
+}
+
+/// Row: a cookie session on SSE.
+#[test]
+fn a_cookie_opens_a_stream_for_a_listed_page() {
+    assert_readme_says("new EventSource(url, {withCredentials: true})");
+    let server = server();
+    let cookie = format!("theme=dark; session={}", token(&["news"], &[]));
+    let headers = [("Origin", APP), ("Cookie", cookie.as_str())];
+    let mut sse = Sse::open_with(server.addr, "channel=news", &headers);
+    assert_eq!(sse.head.header("access-control-allow-origin"), Some(APP));
+    assert_eq!(sse.head.header("access-control-allow-credentials"), Some("true"));
+    assert_eq!(sse.head.header("vary"), Some("Origin"));
+    connection_name(&mut sse);
+    publish_as_backend(server.addr, "news", "hello");
+    assert_eq!(sse.event().data, "hello");
+    let without = fetch(server.addr, "GET", "/sse?channel=news", &[("Origin", APP)], None);
+    assert_eq!(outcome(&without), refused(401, "credentials_missing"));
+    assert_eq!(without.header("www-authenticate"), Some("Bearer realm=\"pushline\""));
+}
+
+/// Row: a JWT on a browser WebSocket. A browser fails the handshake unless one of the entries it
+/// offered is named, and the token's must not be that one.
+#[test]
+fn a_subprotocol_entry_carries_the_token_and_is_not_echoed() {
+    assert_readme_says(r#"["pushline.v1", "bearer." + token]"#);
+    let (server, token) = (server(), token(&["news"], &["news"]));
+    for offered in [format!("pushline.v1, bearer.{token}"), format!("bearer.{token}, pushline.v1")]
+    {
+        let headers = [("Origin", APP), ("Sec-WebSocket-Protocol", offered.as_str())];
+        let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &headers);
+        assert_eq!(ws.head.header("sec-websocket-protocol"), Some("pushline.v1"));
+        assert!(!format!("{:?}", ws.head).contains(&token));
+        let op = json!({"op": "publish", "channel": "news", "data": "hi"}).to_string();
+        ws.send(frame(true, TEXT, op.as_bytes()));
+        let event: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+        assert_eq!(event["data"], "hi");
+    }
+}
+
+/// Row: a backend that publishes.
+#[test]
+fn a_publish_key_publishes_and_does_nothing_else() {
+    assert_readme_says("`Authorization: Bearer <publish key>` or `X-API-Key`");
+    let server = server();
+    let as_bearer = bearer(PUBLISH_KEY);
+    for header in [("Authorization", as_bearer.as_str()), ("X-API-Key", PUBLISH_KEY)] {
+        assert_eq!(publish_with(server.addr, "/channels/any:thing", &[header]), allowed());
+        let read = fetch(server.addr, "GET", "/sse?channel=any:thing", &[header], None);
+        assert_eq!(outcome(&read), refused(403, "subscribe_denied"));
+    }
+    let almost = PUBLISH_KEY.replace('e', "f");
+    let key = [("X-API-Key", almost.as_str())];
+    let answer = publish_with(server.addr, "/channels/a", &key);
+    assert_eq!(answer, refused(401, "publish_key_unknown"));
+    let nothing = publish_with(server.addr, "/channels/a", &[]);
+    assert_eq!(nothing, refused(401, "credentials_missing"));
+}
+
+/// Row: private channels per user.
+#[test]
+fn a_users_private_channels_are_that_users_only() {
+    assert_readme_says("subscribe claim `user:42:*`, publish to `user:42:inbox`");
+    let server = server();
+    let (mut hers, _) = stream(server.addr, "channel=user:42:inbox", &token(&["user:42:*"], &[]));
+    let his = get_with(server.addr, "/sse?channel=user:42:inbox", &token(&["user:4:*"], &[]));
+    assert_eq!(outcome(&his), refused(403, "subscribe_denied"));
+    publish_as_backend(server.addr, "user:42:inbox", "for her");
+    assert_eq!(hers.event().data, "for her");
+}
+
+/// Row: a page of another origin. Whatever it brings, a good cookie above all.
+#[test]
+fn a_page_that_is_not_listed_gets_nothing_in_the_users_name() {
+    assert_readme_says("403 on a WebSocket and on every credentialed request");
+    let server = server();
+    let token = token(&["*"], &["*"]);
+    let (cookie, authorization) = (format!("session={token}"), bearer(&token));
+    let entry = format!("pushline.v1, bearer.{token}");
+    let (mut refusals, mut foreign) = (Vec::new(), vec![FOREIGN, "null", "http://app.example"]);
+    foreign.extend(["https://app.example.evil.example", "https://app.example:8443", ""]);
+    for origin in foreign {
+        let origin = ("Origin", origin);
+        for credential in [("Cookie", cookie.as_str()), ("Authorization", &authorization)] {
+            let headers = [origin, credential];
+            let body: Option<&[u8]> = Some(b"x");
+            refusals.push(fetch(server.addr, "GET", "/sse?channel=a", &headers, None));
+            refusals.push(fetch(server.addr, "GET", "/channels/a", &headers, None));
+            refusals.push(fetch(server.addr, "POST", "/channels/a", &headers, body));
+            refusals.push(fetch(server.addr, "POST", "/publish", &headers, body));
+            refusals.push(fetch(server.addr, "POST", "/sse/0-1-1-1/token", &headers, body));
+            refusals.push(try_upgrade(&server, &headers));
+        }
+        refusals.push(try_upgrade(&server, &[origin, ("Sec-WebSocket-Protocol", &entry)]));
+        // Without credentials too: a WebSocket is not protected by CORS.
+        refusals.push(try_upgrade(&server, &[origin]));
+    }
+    for response in &refusals {
+        assert_eq!(outcome(response), refused(403, "origin_forbidden"));
+        assert_eq!(response.header("access-control-allow-origin"), None);
+        assert_eq!(response.header("access-control-allow-credentials"), None);
+        assert_eq!(response.header("vary"), Some("Origin"));
+    }
+}
+
+/// The answer to an upgrade.
+fn try_upgrade(server: &TestServer, headers: &[(&str, &str)]) -> Response {
+    let mut conn = Conn::open(server.addr);
+    conn.send(upgrade("/ws?channel=a", headers));
+    conn.response()
+}
+
+/// CORS: the preflight of a foreign page is not answered in a way that lets it go on, the one of a
+/// listed page is; and nobody is ever told `*` together with credentials.
+#[test]
+fn preflights_name_the_listed_page_and_nobody_else() {
+    let server = server();
+    let ask = |origin: &str| {
+        let asked = ("Access-Control-Request-Method", "POST");
+        let headers = [("Origin", origin), asked, ("Access-Control-Request-Headers", "x-api-key")];
+        fetch(server.addr, "OPTIONS", "/channels/news", &headers, None)
+    };
+    let listed = ask(APP);
+    assert_eq!(listed.header("access-control-allow-origin"), Some(APP));
+    assert_eq!(listed.header("access-control-allow-credentials"), Some("true"));
+    let foreign = ask(FOREIGN);
+    assert_eq!(foreign.header("access-control-allow-origin"), None);
+    assert_eq!(foreign.header("access-control-allow-credentials"), None);
+    assert_eq!(foreign.header("vary"), Some("Origin"));
+}
+
+/// A guarded server says `*` to nobody, not even in answer to what is no request.
+#[test]
+fn a_guarded_server_never_allows_every_origin() {
+    let server = server();
+    let mut conn = Conn::open(server.addr);
+    conn.send("GET / HTTP/1.1\r\nOrigin: https://evil.example\r\nbad header\r\n\r\n");
+    let response = conn.response();
+    assert_eq!(response.status, 400);
+    assert_eq!(response.header("access-control-allow-origin"), None);
+}
+
+/// A page must be able to read that it is to come back later, before it has asked anything.
+#[test]
+fn a_refused_connection_may_be_read_as_any_answer() {
+    let full = |settings: &mut pushline::config::Settings| settings.connections_max = Some(1);
+    let (open, guarded) = (TestServer::with(full), TestServer::guarded(&readme_auth(), full));
+    for (server, allowed) in [(open, Some("*")), (guarded, None)] {
+        let _only = Conn::open(server.addr);
+        common::await_that("it is counted", || server.open() == 1);
+        let mut conn = Conn::open(server.addr);
+        let response = conn.response();
+        assert_eq!(response.status, 503);
+        assert_eq!(response.header("access-control-allow-origin"), allowed);
+    }
+}
+
+/// An open server lets every page read, and offers no credentials with it.
+#[test]
+fn an_open_server_allows_every_origin_without_credentials() {
+    let server = TestServer::start();
+    let response = fetch(server.addr, "GET", "/channels/a", &[("Origin", FOREIGN)], None);
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(response.header("access-control-allow-credentials"), None);
+    assert_eq!(response.header("access-control-expose-headers"), Some("Retry-After"));
+}

@@ -1,0 +1,81 @@
+//! Which addresses are listened on, and what is asked for before.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::common::settings;
+use super::*;
+use pushline::auth::Gate;
+use pushline::server::{Server, ServerError};
+
+/// Without keys nobody but this machine: the message names the cures.
+#[test]
+fn an_open_server_refuses_to_listen_beyond_loopback() {
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let mut chosen = settings();
+        chosen.listen = listen.parse().expect("an address");
+        let Err(error) = Server::start(chosen, Gate::open()) else {
+            panic!("it listens on {listen} for everybody");
+        };
+        assert!(matches!(error, ServerError::OpenToTheWorld { .. }), "{error}");
+        let message = error.to_string();
+        for cure in [listen, "[auth]", "127.0.0.1", "--open"] {
+            assert!(message.contains(cure), "{message}");
+        }
+    }
+}
+
+#[test]
+fn with_keys_or_when_told_so_it_listens_anywhere() {
+    let everywhere = "0.0.0.0:0".parse().expect("an address");
+    let told = TestServer::with(|settings| {
+        settings.listen = everywhere;
+        settings.open = true;
+    });
+    let guarded = TestServer::guarded(&readme_auth(), |settings| settings.listen = everywhere);
+    for server in [&told, &guarded] {
+        assert!(server.addr.ip().is_unspecified());
+    }
+}
+
+/// The operator's listener asks nobody who they are: on loopback unless told otherwise, and then
+/// the log says what that means.
+#[test]
+fn the_operators_listener_is_loopback_and_says_so_when_it_is_not() {
+    assert!(settings().admin.ip().is_loopback());
+    assert!(pushline::config::Settings::default().admin.ip().is_loopback());
+    let said_with = |admin: &str| {
+        let log = tempfile::NamedTempFile::new().expect("a scratch file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pushline"))
+            .args(["--listen", "127.0.0.1:0", "--admin", admin, "--workers", "1"])
+            .args(["--cpus", "none"])
+            .stdout(std::process::Stdio::null())
+            .stderr(log.reopen().expect("the scratch file"))
+            .spawn()
+            .expect("the program starts");
+        let said = || std::fs::read_to_string(log.path()).expect("the log");
+        let deadline = Instant::now() + common::PATIENCE;
+        while !said().contains("no keys are configured") && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        said()
+    };
+    let warning = "whoever reaches the operator's listener";
+    let (outside, inside) = (said_with("0.0.0.0:0"), said_with("127.0.0.1:0"));
+    assert!(outside.contains(warning), "{outside}");
+    assert!(inside.contains("listening for the operator") && !inside.contains(warning), "{inside}");
+}
+
+/// What is the operator's is not on the clients' listener.
+#[test]
+fn the_clients_listener_has_nothing_of_the_operators() {
+    let server = TestServer::start();
+    for target in ["/metrics", "/v1/connections", "/v1/channels", "/healthz", "/readyz"] {
+        let response = common::fetch(server.addr, "GET", target, &[], None);
+        assert_eq!(outcome(&response), refused(404, "not_found"), "{target}");
+    }
+    let cut = common::fetch(server.addr, "DELETE", "/v1/connections/0-0-1", &[], None);
+    assert!(matches!(cut.status, 404 | 501), "{}", cut.status);
+}

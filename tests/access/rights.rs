@@ -1,0 +1,145 @@
+//! Who may do one thing may not do another: reading, publishing, and how much of it.
+
+use super::common::ws::{RawWs, TEXT, frame};
+use super::common::{Conn, fetch, request};
+use super::*;
+
+/// Every way to publish there is.
+#[test]
+fn a_token_that_may_only_read_publishes_nothing() {
+    let server = server();
+    let token = token(&["news"], &["other"]);
+    let (mut sse, _) = stream(server.addr, "channel=news", &token);
+    let authorization = bearer(&token);
+    let headers = [("Authorization", authorization.as_str())];
+    let post = publish_with(server.addr, "/channels/news", &headers);
+    assert_eq!(post, refused(403, "publish_denied"));
+
+    let lines = "{\"channel\":\"other\",\"data\":1}\n{\"channel\":\"news\",\"data\":2}\n\
+                 {\"channel\":\"other\",\"data\":3}\n";
+    let answer = fetch(server.addr, "POST", "/publish", &headers, Some(lines.as_bytes()));
+    assert_eq!(outcome(&answer), refused(403, "publish_denied"));
+    assert_eq!((&answer.json()["published"], &answer.json()["line"]), (&json!(1), &json!(2)));
+
+    let mut bare = RawWs::over(Conn::open(server.addr), "channel=news", &headers);
+    bare.send(frame(true, TEXT, b"bare"));
+    assert_eq!(bare.answer().close(), (1008, "publishing here is not allowed".to_owned()));
+
+    let entry = format!("pushline.v1, bearer.{token}");
+    let protocol = [("Sec-WebSocket-Protocol", entry.as_str())];
+    let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &protocol);
+    let op = json!({"op": "publish", "channel": "news", "data": "x", "ref": "r"}).to_string();
+    ws.send(frame(true, TEXT, op.as_bytes()));
+    let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+    assert_eq!(answer["error"]["code"], "publish_denied", "{answer}");
+
+    // Nothing of all that came through.
+    publish_as_backend(server.addr, "news", "last");
+    assert_eq!(sse.event().data, "last");
+}
+
+#[test]
+fn a_token_that_may_only_publish_reads_nothing() {
+    let server = server();
+    let token = token(&[], &["news"]);
+    for target in ["/sse?channel=news", "/channels/news"] {
+        let response = get_with(server.addr, target, &token);
+        assert_eq!(outcome(&response), refused(403, "subscribe_denied"), "{target}");
+    }
+}
+
+/// One channel that is not covered refuses the whole request: no stream of half of what was asked.
+#[test]
+fn a_stream_is_all_or_nothing() {
+    let server = server();
+    let token = token(&["a", "b"], &[]);
+    let response = get_with(server.addr, "/sse?channel=a&channel=b&channel=c", &token);
+    assert_eq!(outcome(&response), refused(403, "subscribe_denied"));
+    stream(server.addr, "channel=a&channel=b", &token);
+}
+
+/// The limit holds over HTTP, over a WebSocket's query and over its operations.
+#[test]
+fn nobody_has_more_channels_than_a_connection_may_have() {
+    let limit = |settings: &mut pushline::config::Settings| settings.connection_channels_max = 2;
+    let server = TestServer::guarded(&readme_auth(), limit);
+    let token = token(&["*"], &[]);
+    let three = "channel=a&channel=b&channel=c";
+    let response = get_with(server.addr, &format!("/sse?{three}"), &token);
+    assert_eq!(outcome(&response), refused(400, "too_many_channels"));
+    let entry = format!("pushline.v1, bearer.{token}");
+    let protocol = [("Sec-WebSocket-Protocol", entry.as_str())];
+    let mut conn = Conn::open(server.addr);
+    conn.send(common::ws::upgrade(&format!("/ws?{three}"), &protocol));
+    assert_eq!(outcome(&conn.response()), refused(400, "too_many_channels"));
+    let mut ws = RawWs::over(Conn::open(server.addr), "channel=a&channel=b", &protocol);
+    ws.send(frame(true, TEXT, br#"{"op":"subscribe","channel":"c","ref":"r"}"#));
+    let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+    assert_eq!(answer["error"]["code"], "too_many_channels", "{answer}");
+}
+
+/// A proxy sends requests of different people over one connection: what one brought must not serve
+/// the next.
+#[test]
+fn credentials_are_good_for_one_request() {
+    let server = server();
+    let authorization = bearer(&token(&["*"], &["*"]));
+    let mut conn = Conn::open(server.addr);
+    for target in ["/channels/a", "/sse?channel=a"] {
+        let headers = [("Authorization", authorization.as_str())];
+        conn.send(request("POST", "/channels/a", &headers, Some(b"x")));
+        assert_eq!(conn.response().status, 200);
+        conn.send(request("GET", target, &[], None));
+        assert_eq!(outcome(&conn.response()), refused(401, "credentials_missing"), "{target}");
+    }
+}
+
+/// Two of one header leave open which counts, so neither does.
+#[test]
+fn doubled_credentials_are_refused() {
+    let server = server();
+    let good = bearer(&token(&["a"], &[]));
+    let cookie = format!("session={}", token(&["a"], &[]));
+    for headers in [
+        [("Authorization", good.as_str()), ("Authorization", good.as_str())],
+        [("Authorization", good.as_str()), ("Authorization", "Basic eA==")],
+        [("Cookie", cookie.as_str()), ("Cookie", "a=b")],
+        [("Cookie", cookie.as_str()), ("Cookie", cookie.as_str())],
+        [("X-API-Key", common::PUBLISH_KEY), ("X-API-Key", common::PUBLISH_KEY)],
+    ] {
+        let response = fetch(server.addr, "GET", "/channels/a", &headers, None);
+        assert_eq!(outcome(&response), refused(401, "credentials_malformed"), "{headers:?}");
+    }
+    let origins = [("Origin", APP), ("Origin", FOREIGN)];
+    let response = fetch(server.addr, "GET", "/sse?channel=a", &origins, None);
+    assert_eq!(outcome(&response), refused(401, "credentials_malformed"));
+}
+
+/// What anonymous allows is there without a token, and only that.
+#[test]
+fn anonymous_may_do_what_the_settings_say() {
+    let auth = format!("{}anonymous = {{ subscribe = [\"public:*\"] }}\n", readme_auth());
+    let server = TestServer::guarded(&auth, |_| {});
+    let private = fetch(server.addr, "GET", "/sse?channel=private", &[], None);
+    assert_eq!(outcome(&private), refused(403, "subscribe_denied"));
+    let publish = publish_with(server.addr, "/channels/public:a", &[]);
+    assert_eq!(publish, refused(403, "publish_denied"));
+    let mut sse = Sse::open(server.addr, "channel=public:a");
+    connection_name(&mut sse);
+    publish_as_backend(server.addr, "public:a", "for all");
+    assert_eq!(sse.event().data, "for all");
+}
+
+/// In the URL a token would end up in the logs of every proxy; it is only taken when the operator
+/// says so.
+#[test]
+fn a_token_in_the_url_is_refused_unless_enabled() {
+    let token = token(&["a"], &[]);
+    let target = format!("/channels/a?access_token={token}");
+    let server = server();
+    let response = fetch(server.addr, "GET", &target, &[], None);
+    assert_eq!(outcome(&response), refused(401, "query_token_disabled"));
+    let auth = format!("{}query_token = \"enabled\"\n", readme_auth());
+    let enabled = TestServer::guarded(&auth, |_| {});
+    assert_eq!(fetch(enabled.addr, "GET", &target, &[], None).status, 200);
+}
