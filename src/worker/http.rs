@@ -90,7 +90,7 @@ impl Core {
     pub(super) fn received(&mut self, index: u32, bytes: &[u8]) {
         let slot = &mut self.slots[index as usize];
         slot.heard_s = self.now.as_secs() as u32;
-        slot.flags.clear(Flags::PING_OUT);
+        slot.flags.clear(Flags::PING_OUT | Flags::PING_LATE);
         match slot.phase {
             Phase::Http | Phase::Ws => {}
             // A WebSocket that is closing still has to see the peer's close frame.

@@ -53,8 +53,8 @@ impl Flags {
     pub const EOF: u16 = 1 << 8;
     /// A ping was sent and nothing was heard since.
     pub const PING_OUT: u16 = 1 << 9;
-    /// The request being answered came by HTTP/1.0 or asked to close.
-    pub const LAST_REQUEST: u16 = 1 << 10;
+    /// Two pings were sent and nothing was heard since.
+    pub const PING_LATE: u16 = 1 << 10;
     /// It was refused: the census does not count it.
     pub const UNCOUNTED: u16 = 1 << 11;
 
@@ -68,7 +68,7 @@ impl Flags {
         self.0 |= bit;
     }
 
-    /// Clears the bit.
+    /// Clears the bits.
     pub fn clear(&mut self, bit: u16) {
         self.0 &= !bit;
     }

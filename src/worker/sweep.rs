@@ -78,7 +78,7 @@ impl Core {
 
     fn look_at(&mut self, index: u32, beats: &mut Beats) {
         let slot = &self.slots[index as usize];
-        let (phase, unanswered) = (slot.phase, slot.flags.has(Flags::PING_OUT));
+        let (phase, late) = (slot.phase, slot.flags.has(Flags::PING_LATE));
         let blocked = slot.flags.has(Flags::BLOCKED);
         match phase {
             Phase::Free | Phase::WsClosing | Phase::Lingering => {}
@@ -86,10 +86,15 @@ impl Core {
             Phase::Sse => self.beat(index, beats),
             // A ping would stand behind all that has not reached the peer yet, so its silence says
             // nothing. TCP_USER_TIMEOUT cuts it if it takes no byte at all.
-            Phase::Ws if blocked => self.slots[index as usize].flags.clear(Flags::PING_OUT),
-            Phase::Ws if unanswered => self.close(index, CloseReason::PeerDead),
+            Phase::Ws if blocked => self.forget_pings(index),
+            // One late answer may be our own fault, when the machine is overloaded; cutting those
+            // would only bring them all back at once.
+            Phase::Ws if late => self.close(index, CloseReason::PeerDead),
             Phase::Ws => {
-                self.slots[index as usize].flags.set(Flags::PING_OUT);
+                let flags = &mut self.slots[index as usize].flags;
+                if !flags.raise(Flags::PING_OUT) {
+                    flags.set(Flags::PING_LATE);
+                }
                 self.beat(index, beats);
             }
         }
@@ -105,6 +110,10 @@ impl Core {
         }
     }
 
+    fn forget_pings(&mut self, index: u32) {
+        self.slots[index as usize].flags.clear(Flags::PING_OUT | Flags::PING_LATE);
+    }
+
     /// A few bytes, so that proxies and peers know we are here.
     fn beat(&mut self, index: u32, beats: &mut Beats) {
         let slot = &self.slots[index as usize];
@@ -114,7 +123,7 @@ impl Core {
             // Fan-out comes before the sweep: what has an event in this batch needs no heartbeat,
             // and may not have a second send.
             if self.channels[slot.replica].sent_in_turn == self.turn {
-                self.slots[index as usize].flags.clear(Flags::PING_OUT);
+                self.forget_pings(index);
                 return;
             }
             let arena = &mut self.batch.arena;
