@@ -5,7 +5,7 @@ use super::common::ws::{RawWs, TEXT, frame};
 use super::common::{Conn, fetch};
 use super::*;
 
-/// Tries to read a channel in every way there is; `None` if all of them agree that it is refused.
+/// Whether the token reads the channel: in every way there is, and all of them agree.
 fn reads(server: &TestServer, token: &str, channel: &str) -> bool {
     let query = format!("/sse?channel={channel}");
     let authorization = bearer(token);
