@@ -7,7 +7,7 @@ use super::core::Core;
 use super::publish::{Body, Lines};
 use super::route::{Route, route};
 use super::slot::{Flags, Phase};
-use crate::auth::Access;
+use crate::auth::{Access, CORS_PREFLIGHT};
 use crate::limits::{CARRY_BYTES_MAX, OUT_BYTES_MAX};
 use crate::proto::http::body::{BodyDecoder, BodyError};
 use crate::proto::http::head::{self, Framing, HeadError, HeadScan, Method, Parsed, Request};
@@ -365,16 +365,12 @@ impl Core {
     }
 
     fn preflight(&mut self, index: u32) {
-        let headers: [(&str, &[u8]); 3] = [
-            ("Access-Control-Allow-Methods", b"GET, HEAD, POST, OPTIONS"),
-            (
-                "Access-Control-Allow-Headers",
-                b"Authorization, Content-Type, Event-Type, Idempotency-Key, Last-Event-ID, X-API-Key",
-            ),
-            ("Access-Control-Max-Age", b"86400"),
-        ];
+        let cors = &mut self.work(index).answer.cors;
+        if !cors.is_empty() {
+            cors.to_mut().extend_from_slice(CORS_PREFLIGHT);
+        }
         let content = Content { content_type: "", bytes: b"" };
-        self.respond(index, Status::NoContent, &content, &headers);
+        self.respond(index, Status::NoContent, &content, &[]);
     }
 
     // --- answers ---
