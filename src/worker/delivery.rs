@@ -152,11 +152,15 @@ impl Core {
         if !self.slots[index as usize].is_subscriber() {
             return;
         }
+        // The channels of an SSE stream are read in one order from one place: behind its position
+        // nothing is missing, and no gap may take its id back there.
+        let variant = self.slots[index as usize].variant;
+        let one_order = matches!(variant, Variant::SseBare | Variant::SseEnvelope);
+        let complete_to = if one_order && work.subs.len() > 1 { work.position } else { 0 };
         for sub in &mut work.subs {
-            self.note_overrun(sub);
+            self.note_overrun(sub, complete_to);
         }
-        let bare = self.slots[index as usize].variant == Variant::WsBare;
-        if bare && work.subs.iter().any(|sub| sub.gap.is_some()) {
+        if variant == Variant::WsBare && work.subs.iter().any(|sub| sub.gap.is_some()) {
             self.note_ending(index, CloseReason::Gap);
             self.begin_ws_close(index, work, CloseCode::GAP, "gap");
         }
@@ -204,13 +208,13 @@ impl Core {
     }
 
     /// A cursor that fell out of the replica: the slow-consumer case.
-    fn note_overrun(&mut self, sub: &mut Sub) {
+    fn note_overrun(&mut self, sub: &mut Sub, complete_to: u64) {
         let epoch = self.setup.epoch;
         let base = self.channels[sub.replica].base;
         if sub.cursor >= base {
             return;
         }
-        if sub.gap.is_none() {
+        if sub.gap.is_none() && base > complete_to {
             let after = EventId { epoch, seq: sub.cursor }.to_string().into();
             sub.gap = Some(Box::new(Gap { reason: GapReason::Overrun, after }));
             self.metrics.gaps_overrun.add(1);

@@ -85,6 +85,13 @@ fn seed_1345_one_close_frame_is_enough() {
     world::run(1345, None);
 }
 
+/// The replay of one subscriber brought back what another had lost, and the loss was told anyway,
+/// with an id from before.
+#[test]
+fn seed_7535_ids_never_go_back() {
+    world::run(7535, None);
+}
+
 /// Runs all seeds on all cores; tells which fail.
 fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let began = Instant::now();
