@@ -202,10 +202,18 @@ impl Replica {
         }
     }
 
-    /// A join came to nothing.
+    /// A join came to nothing. If the last subscriber left while it was on its way, the log has
+    /// sent us nothing since, and the ring that was kept for the join may have a hole: whoever
+    /// joins next begins anew.
     pub fn join_refused(&mut self) {
         debug_assert!(self.pending_joins > 0);
         self.pending_joins -= 1;
+        if self.log_joined == 0 {
+            debug_assert!(self.live.is_empty() && self.followers().is_empty());
+            self.joined = false;
+            self.window = None;
+            (self.base, self.tail, self.fanned_to, self.slice_from) = (0, 0, 0, 0);
+        }
     }
 
     /// An event of the channel arrived. Events before the first join are not ours.

@@ -92,6 +92,13 @@ fn seed_7535_ids_never_go_back() {
     world::run(7535, None);
 }
 
+/// A refused join had kept the replica of a channel that the worker had left at the log, and the
+/// next join believed what it held.
+#[test]
+fn seed_11610_a_refused_join_leaves_no_hole() {
+    world::run(11610, None);
+}
+
 /// Runs all seeds on all cores; tells which fail.
 fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let began = Instant::now();
