@@ -16,7 +16,7 @@ use pushline::config::Settings;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 51] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 52] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -46,6 +46,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 51] = [
     ("pushline_http_errors_total", "counter", &[]),
     ("pushline_http_requests_total", "counter", &[]),
     ("pushline_lane_depth", "gauge", &["worker"]),
+    ("pushline_lines_dropped_total", "counter", &[]),
     ("pushline_log_lane_depth", "gauge", &[]),
     ("pushline_log_refusals_total", "counter", &["reason"]),
     ("pushline_log_up", "gauge", &[]),

@@ -327,7 +327,8 @@ pub static KEYS: &[Key] = &[
         value: "LEVEL",
         group: Group::Logs,
         change: Change::Reload,
-        help: "Least serious lines that are written: error, warn, info, debug or trace.",
+        help: "Least serious lines that are written: error, warn, info, debug (each stream and each \
+               end of a connection) or trace.",
         field: Field::Server {
             put: |s, t| set(&mut s.log_lines.level, word(t, LEVELS)),
             show: |s| show_word(s.log_lines.level, LEVELS),
@@ -349,7 +350,7 @@ pub static KEYS: &[Key] = &[
         value: "true|false",
         group: Group::Logs,
         change: Change::Reload,
-        help: "Whether each request has a line.",
+        help: "Whether each request has a line (info): its connection, path and status.",
         field: Field::Server {
             put: |s, t| set(&mut s.log_lines.access, units::switch(t)),
             show: |s| s.log_lines.access.to_string(),

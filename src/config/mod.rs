@@ -79,7 +79,7 @@ pub enum LogFormat {
 }
 
 /// The least serious lines that are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// What needs somebody to act.
     Error,
@@ -88,9 +88,9 @@ pub enum LogLevel {
     /// And what happens seldom: start, reload, drain.
     #[default]
     Info,
-    /// And each connection.
+    /// And each stream that begins, and each connection that ends.
     Debug,
-    /// And each step.
+    /// And whatever libraries have to say.
     Trace,
 }
 
