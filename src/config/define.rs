@@ -115,7 +115,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE|auto",
         group: Group::Connections,
         change: Change::Restart,
-        help: "Send buffer of each connection (SO_SNDBUF); auto: the kernel's default.",
+        help: "Send buffer of each connection (SO_SNDBUF): what a reader that stalls may hold, twice. \
+               auto: as the kernel sees fit, up to megabytes.",
         field: Field::Server {
             put: |s, t| set(&mut s.send_buffer, unless(AUTO, t, |t| size(t, 4 * KIB..=64 * MIB))),
             show: |s| s.send_buffer.map_or(AUTO.to_owned(), |bytes| show_size(u64::from(bytes))),
