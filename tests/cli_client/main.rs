@@ -221,6 +221,9 @@ fn what_another_try_would_not_help_against_is_told() {
     let (status, _, errors) = run(&["sub", "a", "--url", &format!("{}/x", server.url())]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("no such path (404)"), "{errors}");
+    let (status, _, errors) = run(&["pub", "a", "x", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("no server at 127.0.0.1:1"), "{errors}");
     let (status, _, errors) = run(&["pub", "a", "x", "--token-env", "NOT_SET_ANYWHERE"]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("NOT_SET_ANYWHERE is not set"), "{errors}");
