@@ -223,11 +223,13 @@ impl Follower {
     /// One event in its envelope.
     fn event(&mut self, text: &str) -> Result<(), ClientError> {
         let Some(envelope) = Envelope::parse(text) else { return Ok(()) };
-        match envelope.gap() {
-            Some(gap) => eprintln!("pushline: {gap}"),
-            None => {
-                envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?
-            }
+        let gap = envelope.gap();
+        if let Some(gap) = &gap {
+            eprintln!("pushline: {gap}");
+        }
+        // Who reads JSON can tell a loss from an event, and wants to know of it in its place.
+        if gap.is_none() || self.format == Format::Json {
+            envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?;
         }
         self.cursor = Some(envelope.id.into_owned());
         Ok(())

@@ -116,6 +116,25 @@ fn a_restarted_server_is_a_gap_and_not_the_end() {
 }
 
 #[test]
+fn a_gap_is_a_json_object_among_json_objects() {
+    let server = Server::start();
+    publish(&server.url(), "a", "kept");
+    for transport in TRANSPORTS {
+        let from = ["--after", "stranger-1", "--json", "--transport", transport];
+        let subscriber =
+            Client::start(&[&["sub", "a", "--url", &server.url()], &from[..]].concat());
+        let json = || serde_json::from_str::<serde_json::Value>(&subscriber.line()).expect("JSON");
+        let gap = json();
+        assert_eq!(
+            (&gap["event"], &gap["data"]["reason"]),
+            (&"pushline.gap".into(), &"epoch".into())
+        );
+        assert_eq!(json()["data"], "kept");
+        subscriber.message("gap on a");
+    }
+}
+
+#[test]
 fn a_line_is_published_when_it_comes() {
     let server = Server::start();
     let mut publisher = Client::start(&["pub", "a", "--url", &server.url()]);
