@@ -61,6 +61,9 @@
 //! - Answers of the log always fit a worker's lane: events leave that room free, and a worker never
 //!   waits for more answers than it holds.
 
+// Those end the program where nobody reads what it writes any more.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod auth;
 pub mod cli;
 pub mod client;

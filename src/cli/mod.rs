@@ -72,7 +72,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Man(args) => tools::man(&args),
     };
     outcome.unwrap_or_else(|message| {
-        eprintln!("pushline: {message}");
+        client::tell(format_args!("{message}"));
         ExitCode::FAILURE
     })
 }

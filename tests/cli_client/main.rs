@@ -229,6 +229,24 @@ fn a_reader_that_leaves_ends_the_subscriber_quietly() {
 }
 
 #[test]
+fn nobody_reading_standard_error_ends_neither() {
+    let server = Server::start();
+    let relay = Relay::start(server.address);
+    let mut publisher = Client::start_without_errors(&["pub", "a", "--url", &relay.url()]);
+    let from = ["--after", "earliest"];
+    let subscriber =
+        Client::start_without_errors(&[&["sub", "a", "--url", &relay.url()], &from[..]].concat());
+    publisher.write("1\n");
+    assert_eq!(subscriber.line(), "1");
+    // Both have something to say now.
+    relay.cut();
+    publisher.write("2\n");
+    assert_eq!(subscriber.line(), "2");
+    publisher.end_input();
+    assert!(publisher.wait().success());
+}
+
+#[test]
 fn what_another_try_would_not_help_against_is_told() {
     let server = Server::start();
     let (status, _, errors) = run(&["sub", "not/a/name", "--url", &server.url()]);
