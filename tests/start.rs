@@ -1,7 +1,7 @@
 //! Starting the program: what it cannot do without is said in one line with its cure, and a server
 //! that was killed can be followed by another at once.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -51,6 +51,40 @@ fn too_few_descriptors_are_no_half_working_server() {
         assert!(told.contains("no room for a connection"), "{told}");
         assert!(told.contains("LimitNOFILE"), "{told}");
     }
+}
+
+/// The three calls of io_uring; the same numbers on all of its architectures.
+const SETUP: &str = "425";
+const ENTER: &str = "426";
+const REGISTER: &str = "427";
+
+const EPERM: &str = "1";
+const ENOSYS: &str = "38";
+
+#[test]
+fn a_sandbox_without_io_uring_is_named_with_what_to_allow() {
+    if !Command::new("python3").arg("--version").output().is_ok_and(|out| out.status.success()) {
+        // Not captured by the test harness: a skip is to be seen.
+        let line = "SKIPPED: needs python3 to set up a seccomp filter\n";
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+        return;
+    }
+    for (errno, call) in [(EPERM, SETUP), (ENOSYS, SETUP), (EPERM, ENTER), (EPERM, REGISTER)] {
+        let told = refusal(&mut without_call(errno, call));
+        assert!(told.contains("io_uring") && told.contains("seccomp profile"), "{call}: {told}");
+    }
+    // No thread either: the same call starts all of them.
+    let told = refusal(&mut without_call("11", "435"));
+    assert!(told.contains("TasksMax"), "{told}");
+}
+
+/// A server that gets this error from that system call.
+fn without_call(errno: &str, call: &str) -> Command {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/without_calls.py");
+    let mut command = Command::new("python3");
+    command.args([script, errno, call, env!("CARGO_BIN_EXE_pushline")]);
+    configured(command)
 }
 
 #[test]

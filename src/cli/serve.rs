@@ -11,7 +11,7 @@ use super::logging::Logging;
 use super::options::ServeArgs;
 use super::{environment, say};
 use crate::config::{self, Config, Settings, Sources};
-use crate::server::{Reloaded, Server};
+use crate::server::{Reloaded, Server, ServerError};
 
 /// Signals that wait to be looked at; more of one kind say nothing new.
 const SIGNALS_MAX: usize = 4;
@@ -50,7 +50,8 @@ fn listen_to_signals() -> Result<Asked, String> {
         }
     };
     let named = thread::Builder::new().name("signals".into());
-    named.spawn(forward).map_err(|error| format!("starting the signals' thread: {error}"))?;
+    let failed = |error| ServerError::io("starting the signals' thread", error).to_string();
+    named.spawn(forward).map_err(failed)?;
     Ok(Asked { reload, end })
 }
 

@@ -46,7 +46,7 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    pub(super) fn io(what: &'static str, error: io::Error) -> Self {
+    pub(crate) fn io(what: &'static str, error: io::Error) -> Self {
         Self::Io { what, error }
     }
 }
