@@ -20,6 +20,7 @@ pub mod order;
 pub mod pending;
 pub mod publish;
 pub mod refresh;
+pub mod remark;
 pub mod replica;
 pub mod route;
 pub mod slot;

@@ -32,6 +32,9 @@ struct Wanted {
     cursor: Option<Vec<u8>>,
 }
 
+/// What an upgrade is answered.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 impl Core {
     // --- requests ---
 
@@ -69,6 +72,7 @@ impl Core {
         sse::write_head(&mut work.out, &work.answer.cors);
         work.answer.connection = Connection::Close;
         self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+        self.note_answered(index, Status::Ok.code());
         self.mark_dirty(index);
     }
 
@@ -380,7 +384,7 @@ impl Core {
         let guarded = self.slots[index as usize].grant.is_some();
         let opened = guarded.then(|| self.refresh_name(index));
         let work = self.work(index);
-        let phase = match then {
+        let (phase, status) = match then {
             AfterJoin::OpenSse { cors, begins } => {
                 let from = (*begins == Begins::Now).then_some(head);
                 sse::write_head(&mut work.out, cors);
@@ -388,16 +392,18 @@ impl Core {
                 if let Some(id) = opened {
                     sse::write_opened(&mut work.out, &id);
                 }
-                Phase::Sse
+                (Phase::Sse, Status::Ok.code())
             }
             AfterJoin::OpenWs { accept_key, protocol } => {
                 handshake::write_accept(&mut work.out, accept_key, *protocol, b"");
-                Phase::Ws
+                (Phase::Ws, SWITCHING_PROTOCOLS)
             }
             AfterJoin::Subscribed(_) => return,
         };
         work.http = HttpState::default();
         self.set_phase(index, phase);
+        self.note_answered(index, status);
+        self.note_opened(index);
         self.await_expiry(index);
         self.slots[index as usize].heard_s = self.now.as_secs() as u32;
         self.mark_dirty(index);
