@@ -174,6 +174,19 @@ fn a_refused_connection_may_be_read_as_any_answer() {
     }
 }
 
+/// No keys, but still a user's machine: a WebSocket is for pages of this machine only.
+#[test]
+fn an_open_server_takes_no_websocket_from_a_foreign_page() {
+    let server = TestServer::start();
+    for origin in [FOREIGN, "null", "http://localhost.evil.example", ""] {
+        let refusal = try_upgrade(&server, &[("Origin", origin)]);
+        assert_eq!(outcome(&refusal), refused(403, "origin_forbidden"), "{origin}");
+    }
+    for origin in ["http://localhost:3000", "http://127.0.0.1"] {
+        RawWs::over(Conn::open(server.addr), "channel=a", &[("Origin", origin)]);
+    }
+}
+
 /// An open server lets every page read, and offers no credentials with it.
 #[test]
 fn an_open_server_allows_every_origin_without_credentials() {
@@ -182,4 +195,8 @@ fn an_open_server_allows_every_origin_without_credentials() {
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(response.header("access-control-allow-credentials"), None);
     assert_eq!(response.header("access-control-expose-headers"), Some("Retry-After"));
+    let mut conn = Conn::open(server.addr);
+    conn.send("GET / HTTP/1.1\r\nbad header\r\n\r\n");
+    let response = conn.response();
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"), "{response:?}");
 }

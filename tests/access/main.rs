@@ -7,6 +7,7 @@ mod forgeries;
 mod injection;
 mod listeners;
 mod refresh;
+mod reload;
 mod rights;
 mod secrets;
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use pushline::auth::{AuthSettings, Gate};
 use pushline::config::Settings;
-use pushline::server::{Ended, Server, ServerError};
+use pushline::server::{Ended, Reloaded, Server, ServerError};
 use serde_json::Value;
 
 pub use self::http::{Conn, Response, fetch, request};
@@ -52,11 +52,13 @@ impl TestServer {
     /// With the `[auth]` section `auth`, whose secrets are in [`auth_env`], and these changes to the
     /// settings.
     pub fn guarded(auth: &str, change: impl Fn(&mut Settings)) -> Self {
-        let gate = || {
-            let auth: AuthSettings = toml::from_str(auth).expect("a well-formed section");
-            Gate::from_settings(&auth, &auth_env).expect("good settings")
-        };
-        Self::with_gate(gate, change)
+        Self::with_gate(|| gate_of(auth), change)
+    }
+
+    /// As SIGHUP does, with another `[auth]` section: the settings stay.
+    pub fn reload(&mut self, auth: &str) -> Result<Reloaded, ServerError> {
+        let server = self.server.as_mut().expect("it runs");
+        server.reload(server.settings().clone(), gate_of(auth))
     }
 
     fn with_gate(gate: impl Fn() -> Gate, change: impl Fn(&mut Settings)) -> Self {
@@ -160,6 +162,11 @@ pub const SECRET: &str = "a-secret-of-32-bytes-or-more-for-tests-only";
 
 /// What [`auth_env`] calls `PUSHLINE_PUBLISH_KEY`.
 pub const PUBLISH_KEY: &str = "a-publish-key-for-tests-only-0123456789abcdef";
+
+fn gate_of(auth: &str) -> Gate {
+    let auth: AuthSettings = toml::from_str(auth).expect("a well-formed section");
+    Gate::from_settings(&auth, &auth_env).expect("good settings")
+}
 
 /// The environment of guarded servers: the variables the README names.
 pub fn auth_env(name: &str) -> Option<String> {
