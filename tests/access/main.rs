@@ -6,6 +6,7 @@ mod channels;
 mod forgeries;
 mod injection;
 mod listeners;
+mod readme;
 mod refresh;
 mod reload;
 mod rights;
@@ -36,11 +37,6 @@ fn server() -> TestServer {
 fn readme_auth() -> String {
     let (_, from) = README.split_once("# pushline.toml\n[auth]\n").expect("a snippet");
     from.split_once("```").expect("its end").0.to_owned()
-}
-
-/// What a test does must be what the README says.
-fn assert_readme_says(snippet: &str) {
-    assert!(README.contains(snippet), "the README does not say {snippet}");
 }
 
 fn now_unix_s() -> u64 {

@@ -56,10 +56,9 @@ fn a_connection_ends_with_its_token() {
     assert_eq!(outcome(&again), refused(401, "token_expired"));
 }
 
-/// Row of the README: a new token without a reconnect, WebSocket.
+/// A new token without a reconnect, WebSocket.
 #[test]
 fn a_websocket_goes_on_with_a_new_token() {
-    assert_readme_says(r#"{"op":"auth","token":…}"#);
     let server = strict_server(2);
     let mut ws = websocket(&server, &short_token(&["news"]));
     let fresh = token(&["news", "more"], &[]);
@@ -168,10 +167,9 @@ fn a_connection_is_not_handed_to_another_subject() {
     assert_eq!(answer["ok"], true, "{answer}");
 }
 
-/// Row of the README: a new token without a reconnect, SSE.
+/// A new token without a reconnect, SSE.
 #[test]
 fn a_stream_goes_on_with_a_new_token() {
-    assert_readme_says("`POST /sse/{connection}/token`");
     let server = strict_server(2);
     let (mut sse, name) = stream(server.addr, "channel=news", &short_token(&["news"]));
     assert_eq!(refresh(&server, &name, &token(&["news"], &[])).status, 204);
