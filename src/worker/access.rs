@@ -178,6 +178,10 @@ impl Core {
         if subject.is_some() && subject != grant.subject() {
             return Err(Denied::OtherSubject);
         }
+        // Another worker may have checked it, by rules that have changed meanwhile.
+        if !self.gate.stands_by(Some(&grant)) {
+            return Err(Denied::UnknownKey);
+        }
         let live = slot.is_live().then_some(slot.replica);
         let explicit = slot.work.iter().flat_map(|work| work.subs.iter().map(|sub| sub.replica));
         for replica in live.into_iter().chain(explicit) {

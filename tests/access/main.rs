@@ -18,7 +18,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{Response, SECRET, Sse, TestServer, fetch};
+use common::{Response, SECRET, Sse, TestServer, bearer_token as sign, fetch};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -54,11 +54,6 @@ fn token_until(exp: u64, subscribe: &[&str], publish: &[&str]) -> String {
         "sub": "somebody",
         "pushline": {"subscribe": subscribe, "publish": publish},
     }))
-}
-
-fn sign(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("a token")
 }
 
 fn bearer(token: &str) -> String {

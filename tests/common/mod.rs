@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use pushline::auth::{AuthSettings, Gate};
 use pushline::config::Settings;
 use pushline::server::{Ended, Reloaded, Server, ServerError};
@@ -163,7 +164,14 @@ pub const SECRET: &str = "a-secret-of-32-bytes-or-more-for-tests-only";
 /// What [`auth_env`] calls `PUSHLINE_PUBLISH_KEY`.
 pub const PUBLISH_KEY: &str = "a-publish-key-for-tests-only-0123456789abcdef";
 
-fn gate_of(auth: &str) -> Gate {
+/// Signs claims with [`SECRET`].
+pub fn bearer_token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("a token")
+}
+
+/// The rules of an `[auth]` section.
+pub fn gate_of(auth: &str) -> Gate {
     let auth: AuthSettings = toml::from_str(auth).expect("a well-formed section");
     Gate::from_settings(&auth, &auth_env).expect("good settings")
 }
