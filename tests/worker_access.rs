@@ -14,14 +14,16 @@ use pushline::log::message::{JoinedChannel, Letter, Notice, RefreshOutcome, Requ
 use pushline::log::{Roster, SharedHasher};
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
-use pushline::ring::{BufferId, Completion, Op, Token};
+use pushline::ring::{BufferId, Completion, Op, Token, Wait};
 use pushline::worker::census::{ByAddress, Census};
 use pushline::worker::core::{Core, Setup};
 use pushline::worker::order::Order;
+use pushline::worker::slot::Phase;
 use serde_json::json;
 
 const NOW: u64 = 1_800_000_000;
 const SLOT: Token = Token { slot: 0, generation: 0 };
+const RECEIVED: Completion = Completion::Received { token: SLOT, buffer: BufferId(0) };
 const RULES: &str = "hmac_secrets = [{ env = 'PUSHLINE_SECRET' }]";
 const OTHER_RULES: &str = "hmac_secrets = [{ value = 'a-second-secret-of-32-bytes-or-more' }]";
 
@@ -38,8 +40,8 @@ impl Worker {
             epoch: Epoch::from_random(1),
             hasher: SharedHasher::from_seed(1),
             settings: Arc::new(Settings::default()),
-            slots: 1000,
-            census: Arc::new(Census::new(1000, ByAddress::Ignored)),
+            slots: 20_000,
+            census: Arc::new(Census::new(20_000, ByAddress::Ignored)),
             gate: Arc::new(gate_of(RULES)),
             seed: 1,
         };
@@ -52,8 +54,12 @@ impl Worker {
 
     /// A turn in which this happens; what the worker wants done.
     fn turn(&mut self, happens: impl FnOnce(&mut Core)) -> Vec<Op> {
+        self.turn_at(NOW, happens)
+    }
+
+    fn turn_at(&mut self, unix_s: u64, happens: impl FnOnce(&mut Core)) -> Vec<Op> {
         self.core.batch().ops.clear();
-        self.core.begin_turn(Duration::from_millis(1), NOW, &[]);
+        self.core.begin_turn(Duration::from_millis(1), unix_s, &[]);
         happens(&mut self.core);
         self.core.end_turn();
         self.core.check_invariants();
@@ -61,13 +67,17 @@ impl Worker {
     }
 
     fn receive(&mut self, bytes: &[u8]) {
-        let received = Completion::Received { token: SLOT, buffer: BufferId(0) };
-        self.turn(|core| core.complete(received, bytes));
+        self.turn(|core| core.complete(RECEIVED, bytes));
     }
 
     fn open_websocket(&mut self) {
-        let offer = format!("pushline.v1, bearer.{}", token(1));
-        self.receive(&upgrade("/ws", &[("Sec-WebSocket-Protocol", &offer)]));
+        self.receive(&websocket_request());
+    }
+
+    fn phase(&mut self, slot: u32) -> Phase {
+        let (reply, glance) = bounded(1);
+        self.core.order(Order::List { from: slot, limit: 1, reply });
+        glance.try_recv().expect("an answer").connections[0].phase
     }
 
     fn take_other_rules(&mut self) {
@@ -75,8 +85,13 @@ impl Worker {
     }
 }
 
+fn websocket_request() -> Vec<u8> {
+    let offer = format!("pushline.v1, bearer.{}", token(1));
+    upgrade("/ws", &[("Sec-WebSocket-Protocol", &offer)])
+}
+
 fn token(hours: u64) -> String {
-    let rights = json!({"subscribe": ["*"]});
+    let rights = json!({"subscribe": ["*"], "publish": ["*"]});
     bearer_token(&json!({"exp": NOW + 3600 * hours, "pushline": rights}))
 }
 
@@ -90,6 +105,49 @@ fn renewals_do_not_pile_up() {
     });
     for renewal in renewals.iter().cycle().take(5000) {
         worker.receive(renewal);
+    }
+}
+
+/// What comes in the very turn in which the token runs out is before the close, and too late.
+#[test]
+fn an_operation_in_the_second_of_the_end_is_not_done() {
+    let leeway_s = 5;
+    for (early_s, asks) in [(1, true), (0, false)] {
+        for op in [
+            json!({"op": "subscribe", "channel": "news"}),
+            json!({"op": "publish", "channel": "news", "data": 1}),
+        ] {
+            let mut worker = Worker::new();
+            worker.open_websocket();
+            let bytes = frame(true, TEXT, op.to_string().as_bytes());
+            let moment = NOW + 3600 + leeway_s - early_s;
+            worker.turn_at(moment, |core| core.complete(RECEIVED, &bytes));
+            assert_eq!(worker.asked.try_recv().is_ok(), asks, "{op}, {early_s} s before");
+        }
+    }
+}
+
+/// Rules that have changed are applied to a slice of the connections a turn, and to all of them.
+#[test]
+fn new_rules_reach_every_connection() {
+    const CONNECTIONS: u32 = 10_000;
+    let mut worker = Worker::new();
+    worker.open_websocket();
+    let request = websocket_request();
+    worker.turn(|core| {
+        for slot in 1..CONNECTIONS {
+            core.complete(Completion::Accepted { slot, peer: None }, b"");
+            let token = Token { slot, generation: 0 };
+            core.complete(Completion::Received { token, buffer: BufferId(0) }, &request);
+        }
+    });
+    assert_eq!(worker.phase(CONNECTIONS - 1), Phase::Ws);
+    worker.take_other_rules();
+    assert_eq!(worker.phase(0), Phase::WsClosing);
+    assert_eq!(worker.phase(CONNECTIONS - 1), Phase::Ws, "a turn has its limits");
+    while worker.phase(CONNECTIONS - 1) == Phase::Ws {
+        assert_eq!(worker.core.wait(), Wait::No);
+        worker.turn(|_| {});
     }
 }
 
