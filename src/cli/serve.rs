@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::logging::Logging;
 use super::options::ServeArgs;
 use super::{environment, say};
+use crate::auth::AuthSettings;
 use crate::config::{self, Config, Settings, Sources};
 use crate::server::{Reloaded, Server, ServerError};
 
@@ -27,6 +28,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     let server = Server::start(config.settings, gate).map_err(|error| error.to_string())?;
     say(&format!("{}\n", server.banner()))?;
     state_facts(&server, &sources, is_open);
+    warn_of_misspelt_variables(&config.auth);
     run(server, &sources, &logging, &signals);
     Ok(())
 }
@@ -122,8 +124,11 @@ fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
     } else {
         info!("access needs a token or a key, but for what anonymous allows");
     }
+}
+
+fn warn_of_misspelt_variables(auth: &AuthSettings) {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for (name, meant) in config::misspelt_variables(variables) {
+    for (name, meant) in config::misspelt_variables(variables, auth) {
         warn!("{name} is not a setting; did you mean {meant}?");
     }
 }

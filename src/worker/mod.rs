@@ -11,6 +11,7 @@ pub mod core;
 mod deadline;
 mod delivery;
 mod drain;
+mod expiry;
 mod fanout;
 pub mod http;
 pub mod inspect;
@@ -144,7 +145,7 @@ impl Core {
         match order {
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
-            Order::Gate(gate) => self.gate = gate,
+            Order::Gate(gate) => self.take_gate(gate),
             Order::Settings(settings) => self.apply_settings(settings),
             // Who asked may have given up waiting.
             Order::Ping(reply) => drop(reply.try_send(self.setup.worker)),

@@ -407,6 +407,8 @@ impl Core {
         self.await_expiry(index);
         self.slots[index as usize].heard_s = self.now.as_secs() as u32;
         self.mark_dirty(index);
+        // The rules may have changed while the log was asked.
+        self.end_if_disowned(index);
     }
 
     /// Between half and one and a half of the setting, so that reconnects spread.

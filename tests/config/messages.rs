@@ -140,8 +140,17 @@ fn mistakes_elsewhere_than_in_the_file_name_their_place() {
 
 #[test]
 fn misspelt_variables_are_noticed_and_foreign_ones_left_alone() {
-    let names = ["PUSHLINE_HISTORY_CONT", "PUSHLINE_PORT_8080_TCP_ADDR", "PUSHLINE_LISTEN", "HOME"];
-    let found = pushline::config::misspelt_variables(names.iter().map(|name| (*name).to_owned()));
+    let auth = "[auth]\npublish_keys = [{ env = 'PUSHLINE_PUBLISH_KEY' }]";
+    let auth = pushline::config::check_text("it", auth).expect("a configuration").auth;
+    let names = [
+        "PUSHLINE_HISTORY_CONT",
+        "PUSHLINE_PORT_8080_TCP_ADDR",
+        "PUSHLINE_LISTEN",
+        "PUSHLINE_PUBLISH_KEY",
+        "HOME",
+    ];
+    let names = names.iter().map(|name| (*name).to_owned());
+    let found = pushline::config::misspelt_variables(names, &auth);
     let wanted = ("PUSHLINE_HISTORY_CONT".to_owned(), "PUSHLINE_HISTORY_COUNT".to_owned());
     assert_eq!(found, [wanted]);
 }
