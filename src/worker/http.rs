@@ -502,8 +502,11 @@ impl Core {
 
     /// The peer sends no more. What it has asked for it still gets.
     pub(super) fn peer_ended(&mut self, index: u32) {
+        self.slots[index as usize].flags.set(Flags::EOF);
+        if self.ws_peer_ended(index) {
+            return;
+        }
         let slot = &mut self.slots[index as usize];
-        slot.flags.set(Flags::EOF);
         let waits_to_send = slot.work.as_ref().is_some_and(|work| work.out.len() > OUT_BYTES_MAX);
         let unread = slot.work.as_ref().is_some_and(|work| !work.carry.is_empty());
         if slot.phase == Phase::Http && waits_to_send && unread {

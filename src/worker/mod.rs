@@ -7,6 +7,7 @@ pub mod access;
 mod admission;
 pub mod census;
 pub mod channels;
+pub mod closing;
 pub mod core;
 mod deadline;
 mod delivery;

@@ -221,6 +221,7 @@ impl Core {
         let index = token.slot;
         let work = self.work(index);
         work.outstanding -= 1;
+        work.published_to = outcome.last_seq.max(work.published_to);
         match then {
             AfterPublish::Respond { channel } => self.answer_publish(index, &channel, outcome),
             AfterPublish::GoOn => return self.lines_published(index, outcome, unaccepted),
@@ -229,6 +230,7 @@ impl Core {
                 self.ws_acknowledge(index, reference.as_deref(), outcome);
             }
         }
+        self.say_farewell_if_due(index);
         if self.is_current(token) {
             self.take_carry(index);
         }
