@@ -65,8 +65,9 @@ impl Core {
 
     /// A stream has no end, so the answer to `HEAD` has no length either.
     fn answer_sse_head(&mut self, index: u32) {
+        let date = self.date;
         let work = self.work(index);
-        sse::write_head(&mut work.out, &work.answer.cors);
+        sse::write_head(&mut work.out, &date, &work.answer.cors);
         work.answer.connection = Connection::Close;
         self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
         self.mark_dirty(index);
@@ -379,11 +380,12 @@ impl Core {
         // Only who has a token needs a name to refresh it by.
         let guarded = self.slots[index as usize].grant.is_some();
         let opened = guarded.then(|| self.refresh_name(index));
+        let date = self.date;
         let work = self.work(index);
         let phase = match then {
             AfterJoin::OpenSse { cors, begins } => {
                 let from = (*begins == Begins::Now).then_some(head);
-                sse::write_head(&mut work.out, cors);
+                sse::write_head(&mut work.out, &date, cors);
                 sse::write_preamble(&mut work.out, retry_ms, from);
                 if let Some(id) = opened {
                     sse::write_opened(&mut work.out, &id);
