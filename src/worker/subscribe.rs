@@ -18,7 +18,7 @@ use crate::proto::sse;
 use crate::proto::variant::Variant;
 use crate::proto::ws::handshake::{self, Facts, Mode};
 
-/// Query names a cursor may come by: ours, the polyfills', Ably's.
+/// Query names a cursor may come by, the first that is there counts: ours, the polyfills', Ably's.
 const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
 
 /// Longest cursor that is echoed in a gap; a longer one is no id of anybody's and is cut.
@@ -145,21 +145,24 @@ impl Core {
     fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Fault> {
         let channels_max = self.setup.settings.connection_channels_max;
         let mut wanted = Wanted::default();
+        let mut cursors = [const { None }; CURSOR_NAMES.len()];
         for pair in query::pairs(request.query()) {
             let (key, value) =
                 pair.map_err(|_| (Status::BadRequest, "query", "a % without two digits"))?;
             match key.as_ref() {
                 b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
-                name if CURSOR_NAMES.contains(&name) => {
-                    wanted.cursor.get_or_insert_with(|| value.into_owned());
+                name => {
+                    if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
+                        cursors[place].get_or_insert_with(|| value.into_owned());
+                    }
                 }
-                _ => {}
             }
         }
-        if let Some(header) = request.header("last-event-id") {
-            wanted.cursor = Some(header.to_vec());
-        }
+        let header = request.header("last-event-id").map(<[u8]>::to_vec);
+        // An empty one is none.
+        let mut cursors = std::iter::once(header).chain(cursors).flatten();
+        wanted.cursor = cursors.find(|cursor| !cursor.is_empty());
         Ok(wanted)
     }
 
