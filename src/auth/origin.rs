@@ -4,6 +4,8 @@
 //! by CORS at all; so the page's origin is checked here, on every WebSocket upgrade and on every
 //! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means no browser page.
 
+use std::net::Ipv4Addr;
+
 use super::settings::{AuthConfigError, AuthFault};
 
 /// What a request wants, as far as origins matter.
@@ -219,8 +221,10 @@ fn is_same_host(origin: &[u8], host: &[u8]) -> bool {
 fn is_local(origin: &[u8]) -> bool {
     Origin::parse(origin).is_some_and(|origin| {
         let host = origin.authority.host;
-        let is_loopback =
-            host.eq_ignore_ascii_case(b"localhost") || host == b"127.0.0.1" || host == b"[::1]";
+        let address = std::str::from_utf8(host).unwrap_or("").parse::<Ipv4Addr>();
+        let is_loopback = host.eq_ignore_ascii_case(b"localhost")
+            || host == b"[::1]"
+            || address.is_ok_and(|address| address.is_loopback());
         is_loopback && origin.default_port().is_some()
     })
 }
