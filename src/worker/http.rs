@@ -302,7 +302,7 @@ impl Core {
             }
             Route::Sse => self.open_sse(index, request),
             Route::Ws => self.open_ws(index, request),
-            Route::Options => self.preflight(index),
+            Route::Options(allow) => self.preflight(index, allow),
             Route::MethodNotAllowed(allow) => self.respond_error(
                 index,
                 Status::MethodNotAllowed,
@@ -318,6 +318,10 @@ impl Core {
                 if self.admit_request(index, request, Access::Http, None) {
                     self.refresh_token(index, target);
                 }
+            }
+            Route::IllegalPath => {
+                let error = HeadError::TargetInvalid;
+                self.fail(index, error.status(), error.code(), error.message());
             }
             Route::NotFound | Route::Publish(_) | Route::PublishLines => {
                 self.error(index, Status::NotFound, "not_found", "no such path");
@@ -364,13 +368,13 @@ impl Core {
         self.respond(index, Status::Ok, &content, &[]);
     }
 
-    fn preflight(&mut self, index: u32) {
+    fn preflight(&mut self, index: u32, allow: &str) {
         let cors = &mut self.work(index).answer.cors;
         if !cors.is_empty() {
             cors.to_mut().extend_from_slice(CORS_PREFLIGHT);
         }
         let content = Content { content_type: "", bytes: b"" };
-        self.respond(index, Status::NoContent, &content, &[]);
+        self.respond(index, Status::NoContent, &content, &[("Allow", allow.as_bytes())]);
     }
 
     // --- answers ---

@@ -16,6 +16,7 @@ mod fanout;
 pub mod http;
 pub mod inspect;
 mod invariants;
+mod meta;
 mod notice;
 pub mod order;
 pub mod pending;

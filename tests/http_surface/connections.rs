@@ -110,6 +110,17 @@ fn http_1_0_closes_unless_asked_to_stay() {
     assert_eq!(conn.response_head().header("content-type"), Some("text/event-stream"));
 }
 
+/// RFC 9110 section 2.5.
+#[test]
+fn a_later_minor_version_is_served_as_1_1() {
+    let server = TestServer::start();
+    let mut conn = Conn::open(server.addr);
+    for _ in 0..2 {
+        conn.send("GET / HTTP/1.2\r\nHost: x\r\n\r\n");
+        assert_eq!(conn.response().status, 200);
+    }
+}
+
 #[test]
 fn absolute_targets_are_understood() {
     let server = TestServer::start();
