@@ -88,12 +88,11 @@ impl Core {
             Some(Farewell::Answer(code)) => self.ws_answer_close(index, code),
             Some(Farewell::Refusal { code, text, reason }) => {
                 self.ws_close(index, code, text, reason);
-                let flags = &mut self.slots[index as usize].flags;
                 // Nothing further of a peer that broke the protocol may be processed, not even its
-                // close frame (RFC 6455 section 7.1.7): the TCP connection ends when ours is out.
-                if matches!(reason, CloseReason::Violation(_)) || flags.has(Flags::EOF) {
-                    flags.set(Flags::CLOSE_AFTER_OUT);
-                    flags.set(Flags::LINGER);
+                // close frame (RFC 6455 section 7.1.7).
+                let ended = self.slots[index as usize].flags.has(Flags::EOF);
+                if ended || matches!(reason, CloseReason::Violation(_)) {
+                    self.end_after_output(index);
                 }
             }
         }
@@ -109,9 +108,16 @@ impl Core {
         self.set_phase(index, Phase::WsClosing);
         self.set_deadline(index, Deadline::WsClose);
         self.resume(index);
+        self.end_after_output(index);
+        self.mark_dirty(index);
+    }
+
+    /// Once our close frame is out the server ends the TCP connection, in the way that loses the
+    /// frame to nobody who still sends (RFC 6455 section 7.1.1).
+    fn end_after_output(&mut self, index: u32) {
         let flags = &mut self.slots[index as usize].flags;
         flags.set(Flags::CLOSE_AFTER_OUT);
-        self.mark_dirty(index);
+        flags.set(Flags::LINGER);
     }
 
     // --- because of us ---
@@ -192,8 +198,7 @@ impl Core {
         self.work(index).ws = Some(receiver);
     }
 
-    /// Both close frames are on their way: the server ends the TCP connection (RFC 6455 section
-    /// 7.1.1), once its own frame is out.
+    /// Both close frames are on their way, and the peer has nothing more to send.
     fn end_after_close_frames(&mut self, index: u32) {
         self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
         self.finish_if_done(index);
@@ -204,7 +209,8 @@ impl Core {
         let slot = &mut self.slots[index as usize];
         let Some(work) = &slot.work else { return false };
         match slot.phase {
-            Phase::Ws => work.farewell.is_some(),
+            // It may have said how to end in what waits to be read.
+            Phase::Ws => work.farewell.is_some() || !work.carry.is_empty(),
             Phase::WsClosing if work.has_output() => {
                 slot.flags.set(Flags::CLOSE_AFTER_OUT);
                 true
