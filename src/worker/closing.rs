@@ -112,14 +112,6 @@ impl Core {
         self.mark_dirty(index);
     }
 
-    /// Once our close frame is out the server ends the TCP connection, in the way that loses the
-    /// frame to nobody who still sends (RFC 6455 section 7.1.1).
-    fn end_after_output(&mut self, index: u32) {
-        let flags = &mut self.slots[index as usize].flags;
-        flags.set(Flags::CLOSE_AFTER_OUT);
-        flags.set(Flags::LINGER);
-    }
-
     // --- because of us ---
 
     /// Ends a connection of any kind, saying why where there is a way to.

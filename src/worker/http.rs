@@ -407,7 +407,7 @@ impl Core {
             kept @ (HttpState::Head(_) | HttpState::Discard(_)) => kept,
         };
         if work.answer.connection == Connection::Close {
-            self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+            self.end_after_output(index);
         }
         self.mark_dirty(index);
     }
@@ -443,10 +443,9 @@ impl Core {
         self.error(index, status, code, message);
     }
 
-    /// The present request is the connection's last, and it may still be sending.
+    /// The present request is the connection's last.
     pub(super) fn close_after_answer(&mut self, index: u32) {
         self.work(index).answer.connection = Connection::Close;
-        self.slots[index as usize].flags.set(Flags::LINGER);
     }
 
     fn reject_head(&mut self, index: u32, error: HeadError) -> Step {
@@ -481,6 +480,14 @@ impl Core {
         self.slots[index as usize].ending.get_or_insert(reason);
     }
 
+    /// The connection ends when own output is sent, in the way that loses it to nobody who still
+    /// sends: closing at once would be a reset (RFC 9112 section 9.6, RFC 6455 section 7.1.1).
+    pub(super) fn end_after_output(&mut self, index: u32) {
+        let flags = &mut self.slots[index as usize].flags;
+        flags.set(Flags::CLOSE_AFTER_OUT);
+        flags.set(Flags::LINGER);
+    }
+
     /// Own output is sent: an answered connection ends here if its answer said so.
     pub(super) fn finish_if_done(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
@@ -488,8 +495,12 @@ impl Core {
         if !slot.flags.has(Flags::CLOSE_AFTER_OUT) || sending || slot.phase == Phase::Lingering {
             return;
         }
+        // Both close frames are sent, and it was not we who began.
+        let closed = slot.phase == Phase::WsClosing;
+        let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
         if slot.flags.has(Flags::LINGER) && !slot.flags.has(Flags::EOF) {
             let token = self.token(index);
+            self.note_ending(index, reason);
             self.leave_all(index);
             self.set_phase(index, Phase::Lingering);
             self.work(index).clear();
@@ -497,9 +508,6 @@ impl Core {
             self.batch.ops.push(Op::Shutdown(token));
             self.resume(index);
         } else {
-            // Both close frames are sent, and it was not we who began.
-            let closed = slot.phase == Phase::WsClosing;
-            let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
             self.close(index, reason);
         }
     }

@@ -9,7 +9,6 @@ use super::deadline::Kind as Deadline;
 use super::http::{Content, HttpState, Step};
 use super::meta::{Meta, check_coding, check_data, checked_field, kind_of, only};
 use super::pending::{AfterPublish, Pending};
-use super::slot::Flags;
 use crate::auth::Access;
 use crate::limits::{LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX};
 use crate::log::event::{Kind, Publication};
@@ -108,7 +107,6 @@ impl Core {
             return false;
         }
         self.work(index).answer.connection = before;
-        self.slots[index as usize].flags.clear(Flags::LINGER);
         true
     }
 

@@ -5,7 +5,7 @@ use super::access::Fault;
 use super::core::Core;
 use super::http::HttpState;
 use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
-use super::slot::{Flags, Phase};
+use super::slot::Phase;
 use super::work::{Gap, Sub};
 use crate::auth::Access;
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
@@ -69,7 +69,7 @@ impl Core {
         let work = self.work(index);
         sse::write_head(&mut work.out, &date, &work.answer.cors);
         work.answer.connection = Connection::Close;
-        self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+        self.end_after_output(index);
         self.mark_dirty(index);
     }
 
