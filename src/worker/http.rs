@@ -10,7 +10,9 @@ use super::slot::{Flags, Phase};
 use crate::auth::{Access, CORS_PREFLIGHT};
 use crate::limits::{CARRY_BYTES_MAX, OUT_BYTES_MAX};
 use crate::proto::http::body::{BodyDecoder, BodyError};
-use crate::proto::http::head::{self, Framing, HeadError, HeadScan, Method, Parsed, Request};
+use crate::proto::http::head::{
+    self, Expectation, Framing, HeadError, HeadScan, Method, Parsed, Request,
+};
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
 use crate::reason::CloseReason;
 use crate::ring::{Op, Token};
@@ -331,13 +333,15 @@ impl Core {
     }
 
     /// The route wants no body: what comes of one is thrown away, or ends the connection. Whoever
-    /// waits for the log has no room to remember how much there is to throw away.
+    /// waits for the log has no room to remember how much there is to throw away, and whoever was
+    /// to wait for `100 Continue` may not send it at all.
     fn leave_body(&mut self, index: u32, request: &Request<'_>, route: Route<'_>) {
         let waits =
             matches!(route, Route::Describe(_) | Route::Sse | Route::Ws | Route::RefreshToken(_));
+        let certain = !waits && request.expectation() == Expectation::None;
         match request.framing() {
             Framing::None | Framing::Length(0) => {}
-            Framing::Length(length) if length <= DISCARD_BYTES_MAX && !waits => {
+            Framing::Length(length) if length <= DISCARD_BYTES_MAX && certain => {
                 let decoder = BodyDecoder::new(request.framing());
                 self.work(index).http = HttpState::Discard(decoder);
             }

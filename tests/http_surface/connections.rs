@@ -224,6 +224,22 @@ fn a_body_nobody_wants_is_not_the_next_request() {
     assert_eq!(describe(server.addr, "smuggled")["events"], 0);
 }
 
+/// Whoever waits for `100 Continue` and gets an answer instead may send the body or not: the next
+/// request could not be found.
+#[test]
+fn a_body_that_may_never_come_ends_the_connection() {
+    let server = TestServer::start();
+    for target in ["/", "/nowhere", "/channels/c"] {
+        let mut conn = Conn::open(server.addr);
+        let expects = [("Expect", "100-continue"), ("Content-Length", "5")];
+        conn.send(request("GET", target, &expects, None));
+        let response = conn.response();
+        assert!(matches!(response.status, 200 | 404), "{target}: {}", response.status);
+        assert_eq!(response.header("connection"), Some("close"), "{target}");
+        conn.expect_end();
+    }
+}
+
 #[test]
 fn a_chunked_body_nobody_wants_ends_the_connection() {
     let server = TestServer::start();
