@@ -10,7 +10,9 @@ use super::http::{Content, HttpState, Step};
 use super::meta::{Meta, check_coding, check_data, checked_field, kind_of, only};
 use super::pending::{AfterPublish, Pending};
 use crate::auth::Access;
-use crate::limits::{LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX};
+use crate::limits::{
+    JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX,
+};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal, RequestBody};
 use crate::proto::cursor::EventId;
@@ -493,9 +495,9 @@ impl LineFault {
 const TOO_LARGE: Fault =
     (Status::ContentTooLarge, "event_too_large", "the event is larger than this server takes");
 
-/// JSON escapes may double a text; more than that is not worth a buffer.
-fn line_bytes_max(event_bytes_max: usize) -> usize {
-    event_bytes_max.saturating_mul(2).saturating_add(LINE_OVERHEAD_BYTES_MAX)
+/// Longest line, or operation of a WebSocket, that publishes an event.
+pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
+    event_bytes_max.saturating_mul(JSON_GROWTH_MAX).saturating_add(LINE_OVERHEAD_BYTES_MAX)
 }
 
 /// A client's publication in the form the log takes.

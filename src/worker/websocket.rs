@@ -4,7 +4,7 @@ use super::closing::Farewell;
 use super::core::Core;
 use super::http::Step;
 use super::pending::{AfterJoin, AfterPublish};
-use super::publish::{acknowledgement, op_publication};
+use super::publish::{acknowledgement, line_bytes_max, op_publication};
 use super::slot::Phase;
 use super::work::Sub;
 use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX, WAITING_MAX};
@@ -21,6 +21,9 @@ use crate::reason::CloseReason;
 use crate::ring::Op;
 
 use bytes::Bytes;
+
+/// Messages up to this are taken however small events are: operations carry tokens too.
+const MESSAGE_BYTES_MIN: usize = 4096;
 
 impl Core {
     // --- input ---
@@ -63,7 +66,7 @@ impl Core {
         let settings = &self.setup.settings;
         // In envelope mode a message carries an event and what names it.
         MessageLimits {
-            message_bytes_max: settings.event_bytes_max.saturating_mul(2).max(4096),
+            message_bytes_max: line_bytes_max(settings.event_bytes_max).max(MESSAGE_BYTES_MIN),
             fragments_max: settings.fragments_max,
         }
     }
