@@ -136,7 +136,10 @@ pub(super) fn meaning(
         telling &= telling - 1;
     }
     match found.host {
-        Some(host) => check_host(host.value(bytes))?,
+        Some(host) => {
+            let (start, end) = host.value_span();
+            check_host(bytes, start, end)?;
+        }
         None if line.version == Version::Http11 => return Err(HeadError::HostMissing),
         None => {}
     }
@@ -176,9 +179,10 @@ fn authority(bytes: &[u8], line: &RequestLine) -> Result<Option<(u16, u16)>, Hea
     if length == 0 {
         return Err(HeadError::TargetInvalid);
     }
-    check_host(&rest[..length])?;
     let start = line.target_start() + scheme_len as u16;
-    Ok(Some((start, start + length as u16)))
+    let end = start + length as u16;
+    check_host(bytes, start, end)?;
+    Ok(Some((start, end)))
 }
 
 #[inline]
@@ -245,14 +249,16 @@ fn check_codings(codings: &[u8]) -> Result<(), HeadError> {
 /// `uri-host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An `http` target without a
 /// host is invalid (RFC 9110 section 4.2.1), so an empty one is no host.
 #[inline]
-fn check_host(host: &[u8]) -> Result<(), HeadError> {
+fn check_host(bytes: &[u8], start: u16, end: u16) -> Result<(), HeadError> {
+    let host = span(bytes, start, end);
     let name_len = match host {
         [b'[', rest @ ..] => literal_len(rest),
-        _ => scan::host_end(host),
+        // What follows the host stops the scan, so it may look beyond.
+        _ => scan::host_end(bytes, usize::from(start)) - usize::from(start),
     };
-    let port_fits = match &host[name_len..] {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+    let port_fits = match host.get(name_len..) {
+        Some([]) => true,
+        Some([b':', digits @ ..]) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
     if port_fits && name_len > 0 { Ok(()) } else { Err(HeadError::HostInvalid) }

@@ -1,15 +1,12 @@
-//! Where a run of ordinary bytes ends, found a word (8 bytes) at a time.
+//! Where a run of ordinary bytes ends, found a block of 16 bytes at a time.
 //!
-//! A class is a function from a word to marks: bit 7 of every byte that stops the run. Only the
-//! lowest mark has to be right, as a borrow out of a byte that stops can only smear upwards.
 //! A byte of zero stops every run, so the end of the input needs no case of its own: the last
-//! word is filled up with zeros.
+//! block is filled up with zeros.
 
-const WORD: usize = size_of::<u64>();
-/// Bytes looked at together in a value.
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, mask8x16, u8x16};
+
 const BLOCK: usize = 16;
-const ONES: u64 = 0x0101_0101_0101_0101;
-const MARKS: u64 = 0x80 * ONES;
 
 /// RFC 9110 section 5.6.2 `tchar`.
 #[inline]
@@ -44,21 +41,20 @@ const fn alphanumeric_or(symbols: &[u8]) -> [bool; 256] {
 /// First byte at or after `at` that can't be in a field name; the length if there is none.
 #[inline(always)]
 pub(super) fn token_end(bytes: &[u8], at: usize) -> usize {
-    let at = run_end(bytes, at, rare_in_names);
+    let at = run_end::<RareInNames>(bytes, at);
     if bytes.get(at) == Some(&b':') { at } else { rare_token_end(bytes, at) }
 }
 
-/// The wide step knows only the letters and dashes that nearly all names are made of.
 #[cold]
 fn rare_token_end(bytes: &[u8], at: usize) -> usize {
     at + bytes.iter().skip(at).take_while(|&&byte| is_token(byte)).count()
 }
 
-/// First byte that can't be in the name of a host.
+/// First byte at or after `at` that can't be in the name of a host.
 #[inline(always)]
-pub(super) fn host_end(bytes: &[u8]) -> usize {
-    let at = run_end(bytes, 0, rare_in_hosts);
-    if matches!(bytes.get(at), None | Some(b':')) { at } else { rare_host_end(bytes, at) }
+pub(super) fn host_end(bytes: &[u8], at: usize) -> usize {
+    let at = run_end::<RareInHosts>(bytes, at);
+    if matches!(bytes.get(at), None | Some(b':' | b'\r')) { at } else { rare_host_end(bytes, at) }
 }
 
 #[cold]
@@ -70,114 +66,122 @@ fn rare_host_end(bytes: &[u8], at: usize) -> usize {
 /// byte other than TAB.
 #[inline(always)]
 pub(super) fn value_end(bytes: &[u8], at: usize) -> usize {
-    let mut at = at;
-    loop {
-        while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
-            // Without branches, so that it becomes a few vector instructions.
-            if block.iter().fold(false, |any, &byte| any | (byte < 0x20) | (byte == 0x7f)) {
-                break;
-            }
-            at += BLOCK;
-        }
-        at = run_end(bytes, at, controls);
-        if bytes.get(at) != Some(&b'\t') {
-            return at;
-        }
-        at += 1;
-    }
+    run_end::<Controls>(bytes, at)
 }
 
 /// First byte at or after `at` that ends the path of a target: `?` or no target byte at all.
 #[inline(always)]
 pub(super) fn path_end(bytes: &[u8], at: usize) -> usize {
-    run_end(bytes, at, |word| no_target_bytes(word) | equal_to(word, b'?'))
+    run_end::<PathEnds>(bytes, at)
 }
 
 /// First byte at or after `at` that is no target byte. Target bytes are visible ASCII but for
 /// `"`, `#`, `<` and `>`: what a URL serializer (WHATWG URL) leaves bare in a query.
 #[inline(always)]
 pub(super) fn query_end(bytes: &[u8], at: usize) -> usize {
-    run_end(bytes, at, no_target_bytes)
+    run_end::<NoTargetBytes>(bytes, at)
 }
 
 #[inline(always)]
-fn run_end(bytes: &[u8], at: usize, stops: impl Fn(u64) -> u64) -> usize {
+fn run_end<C: Class>(bytes: &[u8], at: usize) -> usize {
     let mut at = at;
     let mut rest = bytes.get(at..).unwrap_or(&[]);
-    while let Some((word, tail)) = rest.split_first_chunk::<WORD>() {
-        let marks = stops(u64::from_le_bytes(*word)) & MARKS;
+    while let Some((block, tail)) = rest.split_first_chunk::<BLOCK>() {
+        let marks = marks::<C>(block);
         if marks != 0 {
-            return at + marks.trailing_zeros() as usize / 8;
+            return at + marks.trailing_zeros() as usize;
         }
-        at += WORD;
+        at += BLOCK;
         rest = tail;
     }
     // The zeros behind the input stop the run at the latest.
-    let marks = stops(last_word(bytes, rest)) & MARKS;
-    at + marks.trailing_zeros() as usize / 8
+    at + marks::<C>(&last_block(bytes, rest)).trailing_zeros() as usize
 }
 
-/// Fewer bytes than a word, the last ones of `bytes`, with zeros behind them.
+/// Fewer bytes than a block, the last ones of `bytes`, with zeros behind them.
 #[inline(always)]
-fn last_word(bytes: &[u8], rest: &[u8]) -> u64 {
+fn last_block(bytes: &[u8], rest: &[u8]) -> [u8; BLOCK] {
     match bytes.last_chunk() {
-        // Shift the word that ends where the input ends: no copy of a length known only now.
-        Some(last) if !rest.is_empty() => u64::from_le_bytes(*last) >> (8 * (WORD - rest.len())),
-        _ => short_word(rest),
+        // Shift the block that ends where the input ends: no copy of a length known only now.
+        Some(last) if !rest.is_empty() => {
+            (u128::from_le_bytes(*last) >> (8 * (BLOCK - rest.len()))).to_le_bytes()
+        }
+        _ => short_block(rest),
     }
 }
 
 #[cold]
-fn short_word(rest: &[u8]) -> u64 {
-    rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+fn short_block(rest: &[u8]) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    block[..rest.len()].copy_from_slice(rest);
+    block
 }
 
-/// Marks bytes below `limit` (at most 0x80).
+/// One bit per byte that stops the run. The vectors are those that every processor of its kind
+/// has (SSE2, NEON): wider ones would have to be asked for, and runs are short.
 #[inline(always)]
-fn below(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(u64::from(limit) * ONES) & !word
+fn marks<C: Class>(block: &[u8; BLOCK]) -> u64 {
+    dispatch!(Level::baseline(), simd => C::stops(u8x16::from_slice(simd, block)).to_bitmask())
 }
 
-/// Marks bytes equal to `byte`.
-#[inline(always)]
-fn equal_to(word: u64, byte: u8) -> u64 {
-    below(word ^ (u64::from(byte) * ONES), 1)
+/// Bytes that stop a run.
+trait Class {
+    fn stops<S: Simd>(bytes: u8x16<S>) -> mask8x16<S>;
 }
 
-/// Marks bytes from `first` to `last`, and maybe bytes from 0x80 on.
-#[inline(always)]
-fn within(word: u64, first: u8, last: u8) -> u64 {
-    let word = word & !MARKS;
-    let from_first = word + u64::from(0x80 - first) * ONES;
-    let past_last = word + u64::from(0x7f - last) * ONES;
-    from_first & !past_last
+struct Controls;
+struct NoTargetBytes;
+struct PathEnds;
+/// All but letters, digits, dots and dashes, which nearly all names of hosts are made of.
+struct RareInHosts;
+/// All but the letters and dashes that nearly all names of fields are made of.
+struct RareInNames;
+
+impl Class for Controls {
+    #[inline(always)]
+    fn stops<S: Simd>(bytes: u8x16<S>) -> mask8x16<S> {
+        (bytes.simd_lt(0x20) & !bytes.simd_eq(b'\t')) | bytes.simd_eq(0x7f)
+    }
 }
 
-/// Marks what is no letter and no dash.
-#[inline(always)]
-fn rare_in_names(word: u64) -> u64 {
-    word | !(within(word | (0x20 * ONES), b'a', b'z') | within(word, b'-', b'-'))
+impl Class for NoTargetBytes {
+    #[inline(always)]
+    fn stops<S: Simd>(bytes: u8x16<S>) -> mask8x16<S> {
+        let quote_or_hash = (bytes & 0xfe).simd_eq(b'"');
+        let angle = (bytes & 0xfd).simd_eq(b'<');
+        !within(bytes, b'!', b'~') | quote_or_hash | angle
+    }
 }
 
-/// Marks what is no letter, digit, dot or dash.
-#[inline(always)]
-fn rare_in_hosts(word: u64) -> u64 {
-    let letters = within(word | (0x20 * ONES), b'a', b'z');
-    let others = within(word, b'-', b'.') | within(word, b'0', b'9');
-    word | !(letters | others)
+impl Class for PathEnds {
+    #[inline(always)]
+    fn stops<S: Simd>(bytes: u8x16<S>) -> mask8x16<S> {
+        NoTargetBytes::stops(bytes) | bytes.simd_eq(b'?')
+    }
 }
 
-/// Marks control bytes.
-#[inline(always)]
-fn controls(word: u64) -> u64 {
-    below(word, 0x20) | equal_to(word, 0x7f)
+impl Class for RareInHosts {
+    #[inline(always)]
+    fn stops<S: Simd>(bytes: u8x16<S>) -> mask8x16<S> {
+        !(letters(bytes) | within(bytes, b'0', b'9') | within(bytes, b'-', b'.'))
+    }
+}
+
+impl Class for RareInNames {
+    #[inline(always)]
+    fn stops<S: Simd>(bytes: u8x16<S>) -> mask8x16<S> {
+        !(letters(bytes) | bytes.simd_eq(b'-'))
+    }
 }
 
 #[inline(always)]
-fn no_target_bytes(word: u64) -> u64 {
-    let quote_or_hash = equal_to(word & (0xfe * ONES), b'"');
-    let angle = equal_to(word & (0xfd * ONES), b'<');
-    word | below(word, 0x21) | equal_to(word, 0x7f) | quote_or_hash | angle
+fn letters<S: Simd>(bytes: u8x16<S>) -> mask8x16<S> {
+    within(bytes | 0x20, b'a', b'z')
+}
+
+#[inline(always)]
+fn within<S: Simd>(bytes: u8x16<S>, first: u8, last: u8) -> mask8x16<S> {
+    (bytes - first).simd_le(last - first)
 }
 
 #[cfg(test)]
@@ -189,7 +193,7 @@ mod tests {
 
     /// Each scan and the plain predicate it stands for.
     const CLASSES: [(Scan, Predicate); 5] = [
-        (|bytes, at| at + host_end(&bytes[at..]), is_host),
+        (host_end, is_host),
         (token_end, is_token),
         (value_end, |byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)),
         (path_end, |byte| is_target(byte) && byte != b'?'),
@@ -204,7 +208,7 @@ mod tests {
     fn every_scan_stops_where_its_plain_predicate_does() {
         for (scan, belongs) in CLASSES {
             for stop in 0..=u8::MAX {
-                for length in 0..27 {
+                for length in 0..36 {
                     for place in 0..length {
                         let mut bytes = vec![b'a'; length];
                         bytes[place] = stop;
