@@ -23,7 +23,11 @@ pub const OUTSTANDING_MAX: u16 = 64;
 /// that one publisher cannot hold the log for long (some hundred lines, about 0.2 ms).
 pub const PUBLISH_BATCH_BYTES_MAX: usize = 16 * 1024;
 
-/// What an NDJSON line may be longer than its data: names, keys, quotes.
+/// What JSON may make of a byte of an event's data: an encoder that writes ASCII only (Python's, by
+/// default) takes six bytes for a letter of two. More than that is not worth a buffer.
+pub const JSON_GROWTH_MAX: usize = 3;
+
+/// What an event in JSON may be longer than its data: names, keys, quotes.
 pub const LINE_OVERHEAD_BYTES_MAX: usize = 1024;
 
 /// Requests of one worker that may wait for a credit before further publishes are refused (503).

@@ -214,7 +214,8 @@ fn preamble_and_heartbeats_dispatch_nothing_and_set_retry() {
 #[test]
 fn the_head_opens_a_stream_without_length() {
     let mut head = Vec::new();
-    sse::write_head(&mut head, b"Access-Control-Allow-Origin: *\r\n");
+    let date = b"Sun, 06 Nov 1994 08:49:37 GMT";
+    sse::write_head(&mut head, date, b"Access-Control-Allow-Origin: *\r\n");
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);
     assert_eq!(response.parse(&head), Ok(httparse::Status::Complete(head.len())));
@@ -228,6 +229,7 @@ fn the_head_opens_a_stream_without_length() {
     assert_eq!(value("x-accel-buffering").as_deref(), Some("no"));
     assert_eq!(value("x-content-type-options").as_deref(), Some("nosniff"));
     assert_eq!(value("connection").as_deref(), Some("close"));
+    assert_eq!(value("date").as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
     assert_eq!(value("access-control-allow-origin").as_deref(), Some("*"));
     assert_eq!(value("content-length").or(value("transfer-encoding")), None);
 }

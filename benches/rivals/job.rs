@@ -21,7 +21,7 @@ pub const REQUEST_BYTES_MAX: usize = 4096;
 /// The head and first bytes of a stream, as our server sends them.
 pub fn stream_head() -> Vec<u8> {
     let mut head = Vec::new();
-    sse::write_head(&mut head, b"");
+    sse::write_head(&mut head, b"Sun, 06 Nov 1994 08:49:37 GMT", b"");
     sse::write_preamble(&mut head, 3000, None);
     head
 }

@@ -4,6 +4,8 @@
 //! by CORS at all; so the page's origin is checked here, on every WebSocket upgrade and on every
 //! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means no browser page.
 
+use std::net::Ipv4Addr;
+
 use super::settings::{AuthConfigError, AuthFault};
 
 /// What a request wants, as far as origins matter.
@@ -78,8 +80,8 @@ const CORS_NOBODY: &[u8] = b"Vary: Origin\r\n";
 /// Added to the answer of a preflight, for pages that get CORS headers at all. Browsers cap the
 /// age themselves; ten minutes spares a page the second round trip without pinning a mistake.
 pub const CORS_PREFLIGHT: &[u8] = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n\
-    Access-Control-Allow-Headers: Authorization, Content-Type, Event-Type, Idempotency-Key, \
-    Last-Event-ID, X-API-Key\r\n\
+    Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, Event-Type, \
+    Idempotency-Key, Last-Event-ID, X-API-Key\r\n\
     Access-Control-Max-Age: 600\r\n";
 
 impl OriginRules {
@@ -219,8 +221,10 @@ fn is_same_host(origin: &[u8], host: &[u8]) -> bool {
 fn is_local(origin: &[u8]) -> bool {
     Origin::parse(origin).is_some_and(|origin| {
         let host = origin.authority.host;
-        let is_loopback =
-            host.eq_ignore_ascii_case(b"localhost") || host == b"127.0.0.1" || host == b"[::1]";
+        let address = std::str::from_utf8(host).unwrap_or("").parse::<Ipv4Addr>();
+        let is_loopback = host.eq_ignore_ascii_case(b"localhost")
+            || host == b"[::1]"
+            || address.is_ok_and(|address| address.is_loopback());
         is_loopback && origin.default_port().is_some()
     })
 }

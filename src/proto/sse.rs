@@ -9,6 +9,7 @@
 use super::cursor::EventId;
 use super::data::{Data, EventView};
 use super::envelope::{self, GapView, json};
+use super::http::response::Date;
 
 /// A comment: proxies and clients see that the stream lives, no event is dispatched.
 pub const HEARTBEAT: &[u8] = b":\n\n";
@@ -16,15 +17,18 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 /// Appends the head of a stream's response. The body has no length and ends with the connection:
 /// chunks would cost every event a header and its copy. `extra_headers` are whole lines, each with
 /// its CRLF.
-pub fn write_head(out: &mut Vec<u8>, extra_headers: &[u8]) {
+pub fn write_head(out: &mut Vec<u8>, date: &Date, extra_headers: &[u8]) {
     out.extend_from_slice(
         b"HTTP/1.1 200 OK\r\n\
           Content-Type: text/event-stream\r\n\
           Cache-Control: no-cache, no-transform\r\n\
           X-Accel-Buffering: no\r\n\
           X-Content-Type-Options: nosniff\r\n\
-          Connection: close\r\n",
+          Connection: close\r\n\
+          Date: ",
     );
+    out.extend_from_slice(date);
+    out.extend_from_slice(b"\r\n");
     out.extend_from_slice(extra_headers);
     out.extend_from_slice(b"\r\n");
 }

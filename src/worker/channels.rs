@@ -144,9 +144,13 @@ impl Core {
     /// Nothing to send: a subscriber of one channel that has caught up becomes live, and work that
     /// holds nothing goes back to the pool.
     pub(super) fn relax(&mut self, index: u32) {
+        if self.say_farewell_if_due(index) {
+            return;
+        }
         let slot = &self.slots[index as usize];
         let Some(work) = &slot.work else { return };
-        if slot.is_subscriber() && !work.has_output() && work.subs.len() == 1 {
+        let stays = slot.is_subscriber() && work.farewell.is_none();
+        if stays && !work.has_output() && work.subs.len() == 1 {
             let sub = &work.subs[0];
             let replica = &self.channels[sub.replica];
             if sub.gap.is_none() && sub.cursor >= replica.base && replica.is_live_cursor(sub.cursor)

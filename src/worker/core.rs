@@ -23,6 +23,7 @@ use super::drain::Drain;
 use super::expiry::Expiries;
 use super::fanout::Handed;
 use super::pending::Pending;
+use super::remark::Remark;
 use super::slot::{Flags, Phase, Slot};
 use super::sweep::Sweep;
 use super::work::Work;
@@ -109,6 +110,8 @@ pub struct Core {
     pub(super) drain: Drain,
     pub(super) gate: Arc<Gate>,
     log: Sender<Request>,
+    /// Where what is said goes; none: nothing is said.
+    pub(super) remarks: Option<Sender<Remark>>,
     pub(super) metrics: Arc<WorkerMetrics>,
 }
 
@@ -167,6 +170,7 @@ impl Core {
             drain: Drain::No,
             gate: setup.gate.clone(),
             log,
+            remarks: None,
             metrics,
             setup,
         }
@@ -372,12 +376,14 @@ impl Core {
     /// that it ends, the reason is the one of then.
     pub(super) fn close(&mut self, index: u32, reason: CloseReason) {
         let token = self.token(index);
+        let reason = self.slots[index as usize].ending.unwrap_or(reason);
+        self.note_closed(index, reason);
         self.leave_all(index);
         let slot = &mut self.slots[index as usize];
         debug_assert_ne!(slot.phase, Phase::Free);
         let (address, counted) = (slot.address, !slot.flags.has(Flags::UNCOUNTED));
         self.metrics.open[slot.phase.kind()].sub(1);
-        self.metrics.closes[slot.ending.unwrap_or(reason).index()].add(1);
+        self.metrics.closes[reason.index()].add(1);
         if let Some(work) = slot.work.take() {
             self.spare_work(work);
         }

@@ -174,6 +174,7 @@ impl Core {
                 }
             }
             (Kind::Linger, Phase::Lingering, _) => self.close(index, CloseReason::Answered),
+            (Kind::WsClose, Phase::Ws, _) => self.say_farewell(index),
             (Kind::WsClose, Phase::WsClosing, _) => self.close(index, CloseReason::CloseTimeout),
             (Kind::Letter, Phase::Http, Some(HttpState::Waiting { .. })) if same => {
                 self.letter_lost(index);

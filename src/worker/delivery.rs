@@ -380,6 +380,9 @@ impl Core {
 
     /// Everything the connection had in the batch was taken: is there more, or can it rest?
     pub(super) fn after_send(&mut self, index: u32) {
+        if self.say_farewell_if_due(index) {
+            return;
+        }
         let slot = &self.slots[index as usize];
         let Some(work) = &slot.work else { return };
         let is_unread = !work.carry.is_empty();

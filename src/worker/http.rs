@@ -6,12 +6,15 @@ use super::access::may_bring_token;
 use super::admission::Refused;
 use super::core::Core;
 use super::publish::{Body, Lines};
+use super::remark::Asked;
 use super::route::{Route, route};
 use super::slot::{Flags, Phase};
 use crate::auth::{Access, CORS_PREFLIGHT};
 use crate::limits::{CARRY_BYTES_MAX, OUT_BYTES_MAX};
 use crate::proto::http::body::{BodyDecoder, BodyError};
-use crate::proto::http::head::{self, Framing, HeadError, HeadScan, Method, Parsed, Request};
+use crate::proto::http::head::{
+    self, Expectation, Framing, HeadError, HeadScan, Method, Parsed, Request,
+};
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
 use crate::reason::CloseReason;
 use crate::ring::{Op, Token};
@@ -60,12 +63,14 @@ pub struct Answer {
     pub mode: BodyMode,
     /// Cross-origin lines.
     pub cors: Cow<'static, [u8]>,
+    /// The request, if its answer is to be told of.
+    pub asked: Option<Box<Asked>>,
 }
 
 impl Default for Answer {
     fn default() -> Self {
         let (connection, mode) = (Connection::KeepAlive, BodyMode::Whole);
-        Self { connection, mode, cors: Cow::Borrowed(b"") }
+        Self { connection, mode, cors: Cow::Borrowed(b""), asked: None }
     }
 }
 
@@ -301,6 +306,7 @@ impl Core {
             _ => BodyMode::Whole,
         };
         self.work(index).answer = Answer { connection, mode, ..Answer::default() };
+        self.note_asked(index, Some(request));
         self.note_origin(index, request.header("origin"));
         if self.is_draining() {
             self.refuse_connection(index, Refused::Draining);
@@ -322,7 +328,7 @@ impl Core {
             }
             Route::Sse => self.open_sse(index, request),
             Route::Ws => self.open_ws(index, request),
-            Route::Options => self.preflight(index),
+            Route::Options(allow) => self.preflight(index, allow),
             Route::MethodNotAllowed(allow) => self.respond_error(
                 index,
                 Status::MethodNotAllowed,
@@ -339,6 +345,10 @@ impl Core {
                     self.refresh_token(index, target);
                 }
             }
+            Route::IllegalPath => {
+                let error = HeadError::TargetInvalid;
+                self.fail(index, error.status(), error.code(), error.message());
+            }
             Route::NotFound | Route::Publish(_) | Route::PublishLines => {
                 self.error(index, Status::NotFound, "not_found", "no such path");
             }
@@ -347,13 +357,15 @@ impl Core {
     }
 
     /// The route wants no body: what comes of one is thrown away, or ends the connection. Whoever
-    /// waits for the log has no room to remember how much there is to throw away.
+    /// waits for the log has no room to remember how much there is to throw away, and whoever was
+    /// to wait for `100 Continue` may not send it at all.
     fn leave_body(&mut self, index: u32, request: &Request<'_>, route: Route<'_>) {
         let waits =
             matches!(route, Route::Describe(_) | Route::Sse | Route::Ws | Route::RefreshToken(_));
+        let certain = !waits && request.expectation() == Expectation::None;
         match request.framing() {
             Framing::None | Framing::Length(0) => {}
-            Framing::Length(length) if length <= DISCARD_BYTES_MAX && !waits => {
+            Framing::Length(length) if length <= DISCARD_BYTES_MAX && certain => {
                 let decoder = BodyDecoder::new(request.framing());
                 self.work(index).http = HttpState::Discard(decoder);
             }
@@ -384,13 +396,13 @@ impl Core {
         self.respond(index, Status::Ok, &content, &[]);
     }
 
-    fn preflight(&mut self, index: u32) {
+    fn preflight(&mut self, index: u32, allow: &str) {
         let cors = &mut self.work(index).answer.cors;
         if !cors.is_empty() {
             cors.to_mut().extend_from_slice(CORS_PREFLIGHT);
         }
         let content = Content { content_type: "", bytes: b"" };
-        self.respond(index, Status::NoContent, &content, &[]);
+        self.respond(index, Status::NoContent, &content, &[("Allow", allow.as_bytes())]);
     }
 
     // --- answers ---
@@ -423,8 +435,9 @@ impl Core {
             kept @ (HttpState::Head(_) | HttpState::Discard(_)) => kept,
         };
         if work.answer.connection == Connection::Close {
-            self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+            self.end_after_output(index);
         }
+        self.note_answered(index, status.code());
         self.mark_dirty(index);
     }
 
@@ -459,14 +472,14 @@ impl Core {
         self.error(index, status, code, message);
     }
 
-    /// The present request is the connection's last, and it may still be sending.
+    /// The present request is the connection's last.
     pub(super) fn close_after_answer(&mut self, index: u32) {
         self.work(index).answer.connection = Connection::Close;
-        self.slots[index as usize].flags.set(Flags::LINGER);
     }
 
     fn reject_head(&mut self, index: u32, error: HeadError) -> Step {
         self.work(index).answer = Answer::default();
+        self.note_asked(index, None);
         self.note_origin(index, None);
         self.note_ending(index, CloseReason::BadRequest);
         self.fail(index, error.status(), error.code(), error.message());
@@ -497,6 +510,14 @@ impl Core {
         self.slots[index as usize].ending.get_or_insert(reason);
     }
 
+    /// The connection ends when own output is sent, in the way that loses it to nobody who still
+    /// sends: closing at once would be a reset (RFC 9112 section 9.6, RFC 6455 section 7.1.1).
+    pub(super) fn end_after_output(&mut self, index: u32) {
+        let flags = &mut self.slots[index as usize].flags;
+        flags.set(Flags::CLOSE_AFTER_OUT);
+        flags.set(Flags::LINGER);
+    }
+
     /// Own output is sent: an answered connection ends here if its answer said so.
     pub(super) fn finish_if_done(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
@@ -504,8 +525,12 @@ impl Core {
         if !slot.flags.has(Flags::CLOSE_AFTER_OUT) || sending || slot.phase == Phase::Lingering {
             return;
         }
+        // Both close frames are sent, and it was not we who began.
+        let closed = slot.phase == Phase::WsClosing;
+        let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
         if slot.flags.has(Flags::LINGER) && !slot.flags.has(Flags::EOF) {
             let token = self.token(index);
+            self.note_ending(index, reason);
             self.leave_all(index);
             self.set_phase(index, Phase::Lingering);
             self.work(index).clear();
@@ -513,17 +538,17 @@ impl Core {
             self.batch.ops.push(Op::Shutdown(token));
             self.resume(index);
         } else {
-            // Both close frames are sent, and it was not we who began.
-            let closed = slot.phase == Phase::WsClosing;
-            let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
             self.close(index, reason);
         }
     }
 
     /// The peer sends no more. What it has asked for it still gets.
     pub(super) fn peer_ended(&mut self, index: u32) {
+        self.slots[index as usize].flags.set(Flags::EOF);
+        if self.ws_peer_ended(index) {
+            return;
+        }
         let slot = &mut self.slots[index as usize];
-        slot.flags.set(Flags::EOF);
         let sends = slot.work.as_ref().is_some_and(|work| work.has_output());
         let unread = slot.work.as_ref().is_some_and(|work| !work.carry.is_empty());
         if slot.phase == Phase::Http && unread && (sends || slot.flags.has(Flags::UNREAD)) {

@@ -7,10 +7,12 @@ use super::access::Fault;
 use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::{Content, HttpState, Step};
+use super::meta::{Meta, check_coding, check_data, checked_field, kind_of, only};
 use super::pending::{AfterPublish, Pending};
-use super::slot::Flags;
 use crate::auth::Access;
-use crate::limits::{LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX};
+use crate::limits::{
+    JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX,
+};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal, RequestBody};
 use crate::proto::cursor::EventId;
@@ -27,15 +29,6 @@ pub struct Body {
     decoder: BodyDecoder,
     meta: Meta,
     data: Vec<u8>,
-}
-
-/// What the head of a publish request said of the event.
-#[derive(Debug)]
-struct Meta {
-    channel: Box<str>,
-    kind: Kind,
-    event_type: Option<Box<str>>,
-    key: Option<Box<str>>,
 }
 
 /// Lines on their way in.
@@ -116,7 +109,6 @@ impl Core {
             return false;
         }
         self.work(index).answer.connection = before;
-        self.slots[index as usize].flags.clear(Flags::LINGER);
         true
     }
 
@@ -130,7 +122,8 @@ impl Core {
         let channel = channel_segment(segment, &mut buffer)
             .map_err(|error| (Status::BadRequest, error.code(), error.message()))?;
         self.check_publish(index, channel)?;
-        let kind = kind_of(request.header("content-type"))?;
+        let kind = kind_of(only(request, "content-type")?)?;
+        check_coding(request)?;
         let event_type = checked_field(request, "event-type", envelope::event_type)?;
         let key = checked_field(request, "idempotency-key", envelope::key)?;
         match request.framing() {
@@ -225,6 +218,7 @@ impl Core {
         let index = token.slot;
         let work = self.work(index);
         work.outstanding -= 1;
+        work.published_to = outcome.last_seq.max(work.published_to);
         match then {
             AfterPublish::Respond { channel } => self.answer_publish(index, &channel, outcome),
             AfterPublish::GoOn => return self.lines_published(index, outcome, unaccepted),
@@ -233,6 +227,7 @@ impl Core {
                 self.ws_acknowledge(index, reference.as_deref(), outcome);
             }
         }
+        self.say_farewell_if_due(index);
         if self.is_current(token) {
             self.take_carry(index);
         }
@@ -504,9 +499,9 @@ impl LineFault {
 const TOO_LARGE: Fault =
     (Status::ContentTooLarge, "event_too_large", "the event is larger than this server takes");
 
-/// JSON escapes may double a text; more than that is not worth a buffer.
-fn line_bytes_max(event_bytes_max: usize) -> usize {
-    event_bytes_max.saturating_mul(2).saturating_add(LINE_OVERHEAD_BYTES_MAX)
+/// Longest line, or operation of a WebSocket, that publishes an event.
+pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
+    event_bytes_max.saturating_mul(JSON_GROWTH_MAX).saturating_add(LINE_OVERHEAD_BYTES_MAX)
 }
 
 /// A client's publication in the form the log takes.
@@ -551,48 +546,4 @@ pub(super) fn acknowledgement(
     subscribers: u32,
 ) -> [(&'static str, Value<'static>); 2] {
     [("id", Value::Id(id)), ("subscribers", Value::Number(u64::from(subscribers)))]
-}
-
-/// How a body is to be read, by its media type; parameters don't matter.
-fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Fault> {
-    let Some(value) = content_type else { return Ok(Kind::Text) };
-    let end = memchr(b';', value).unwrap_or(value.len());
-    let essence = value[..end].trim_ascii().to_ascii_lowercase();
-    match essence.as_slice() {
-        b"" | b"application/x-www-form-urlencoded" => Ok(Kind::Text),
-        b"application/json" => Ok(Kind::Json),
-        b"application/octet-stream" => Ok(Kind::Binary),
-        essence if essence.starts_with(b"text/") => Ok(Kind::Text),
-        _ => Err((
-            Status::UnsupportedMediaType,
-            "media_type",
-            "an event is text/*, application/json or application/octet-stream",
-        )),
-    }
-}
-
-fn checked_field(
-    request: &Request<'_>,
-    name: &str,
-    check: fn(&str) -> Result<&str, Invalid>,
-) -> Result<Option<Box<str>>, Fault> {
-    let Some(value) = request.header(name) else { return Ok(None) };
-    let invalid = Invalid::EventType;
-    let text = std::str::from_utf8(value)
-        .map_err(|_| (Status::BadRequest, invalid.code(), "a field that is not UTF-8"))?;
-    let text =
-        check(text).map_err(|invalid| (Status::BadRequest, invalid.code(), invalid.message()))?;
-    Ok(Some(text.into()))
-}
-
-fn check_data(kind: Kind, data: &[u8]) -> Result<(), Fault> {
-    if kind == Kind::Binary {
-        return Ok(());
-    }
-    let text = simdutf8::basic::from_utf8(data)
-        .map_err(|_| (Status::BadRequest, "not_utf8", "the body is not valid UTF-8"))?;
-    if kind == Kind::Json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
-        return Err((Status::BadRequest, "not_json", "the body is not one JSON value"));
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use super::access::Fault;
 use super::core::Core;
 use super::http::HttpState;
 use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
-use super::slot::{Flags, Phase};
+use super::slot::Phase;
 use super::work::{Gap, Sub};
 use crate::auth::Access;
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
@@ -18,7 +18,7 @@ use crate::proto::sse;
 use crate::proto::variant::Variant;
 use crate::proto::ws::handshake::{self, Facts, Mode};
 
-/// Query names a cursor may come by: ours, the polyfills', Ably's.
+/// Query names a cursor may come by, the first that is there counts: ours, the polyfills', Ably's.
 const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
 
 /// Longest cursor that is echoed in a gap; a longer one is no id of anybody's and is cut.
@@ -31,6 +31,9 @@ struct Wanted {
     envelope: Option<Mode>,
     cursor: Option<Vec<u8>>,
 }
+
+/// What an upgrade is answered.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 impl Core {
     // --- requests ---
@@ -65,10 +68,12 @@ impl Core {
 
     /// A stream has no end, so the answer to `HEAD` has no length either.
     fn answer_sse_head(&mut self, index: u32) {
+        let date = self.date;
         let work = self.work(index);
-        sse::write_head(&mut work.out, &work.answer.cors);
+        sse::write_head(&mut work.out, &date, &work.answer.cors);
         work.answer.connection = Connection::Close;
-        self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
+        self.end_after_output(index);
+        self.note_answered(index, Status::Ok.code());
         self.mark_dirty(index);
     }
 
@@ -144,21 +149,24 @@ impl Core {
     fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Fault> {
         let channels_max = self.setup.settings.connection_channels_max;
         let mut wanted = Wanted::default();
+        let mut cursors = [const { None }; CURSOR_NAMES.len()];
         for pair in query::pairs(request.query()) {
             let (key, value) =
                 pair.map_err(|_| (Status::BadRequest, "query", "a % without two digits"))?;
             match key.as_ref() {
                 b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
-                name if CURSOR_NAMES.contains(&name) => {
-                    wanted.cursor.get_or_insert_with(|| value.into_owned());
+                name => {
+                    if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
+                        cursors[place].get_or_insert_with(|| value.into_owned());
+                    }
                 }
-                _ => {}
             }
         }
-        if let Some(header) = request.header("last-event-id") {
-            wanted.cursor = Some(header.to_vec());
-        }
+        let header = request.header("last-event-id").map(<[u8]>::to_vec);
+        // An empty one is none.
+        let mut cursors = std::iter::once(header).chain(cursors).flatten();
+        wanted.cursor = cursors.find(|cursor| !cursor.is_empty());
         Ok(wanted)
     }
 
@@ -379,25 +387,28 @@ impl Core {
         // Only who has a token needs a name to refresh it by.
         let guarded = self.slots[index as usize].grant.is_some();
         let opened = guarded.then(|| self.refresh_name(index));
+        let date = self.date;
         let work = self.work(index);
-        let phase = match then {
+        let (phase, status) = match then {
             AfterJoin::OpenSse { cors, begins } => {
                 let from = (*begins == Begins::Now).then_some(head);
-                sse::write_head(&mut work.out, cors);
+                sse::write_head(&mut work.out, &date, cors);
                 sse::write_preamble(&mut work.out, retry_ms, from);
                 if let Some(id) = opened {
                     sse::write_opened(&mut work.out, &id);
                 }
-                Phase::Sse
+                (Phase::Sse, Status::Ok.code())
             }
             AfterJoin::OpenWs { accept_key, protocol } => {
                 handshake::write_accept(&mut work.out, accept_key, *protocol, b"");
-                Phase::Ws
+                (Phase::Ws, SWITCHING_PROTOCOLS)
             }
             AfterJoin::Subscribed(_) => return,
         };
         work.http = HttpState::default();
         self.set_phase(index, phase);
+        self.note_answered(index, status);
+        self.note_opened(index);
         self.await_expiry(index);
         self.slots[index as usize].heard_s = self.now.as_secs() as u32;
         self.mark_dirty(index);

@@ -1,12 +1,12 @@
 //! The WebSocket side of a connection: messages in, operations done, the closing handshake.
 
+use super::closing::Farewell;
 use super::core::Core;
-use super::deadline::Kind as Deadline;
 use super::http::Step;
 use super::pending::{AfterJoin, AfterPublish};
-use super::publish::{acknowledgement, op_publication};
-use super::slot::{Flags, Phase};
-use super::work::{Sub, Work};
+use super::publish::{acknowledgement, line_bytes_max, op_publication};
+use super::slot::Phase;
+use super::work::Sub;
 use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX, WAITING_MAX};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal};
@@ -14,13 +14,16 @@ use crate::proto::cursor::EventId;
 use crate::proto::envelope::{self, ClientOp, OpBody, Value};
 use crate::proto::name::channel_name;
 use crate::proto::variant::Variant;
-use crate::proto::ws::close::{CloseCode, write_close};
+use crate::proto::ws::close::CloseCode;
 use crate::proto::ws::frame::{self, Opcode};
 use crate::proto::ws::message::{MessageLimits, Received, Receiver};
 use crate::reason::CloseReason;
 use crate::ring::Op;
 
 use bytes::Bytes;
+
+/// Messages up to this are taken however small events are: operations carry tokens too.
+const MESSAGE_BYTES_MIN: usize = 4096;
 
 impl Core {
     // --- input ---
@@ -33,6 +36,10 @@ impl Core {
         }
         let limits = self.message_limits();
         let work = self.slots[index as usize].work.as_deref_mut();
+        // Nothing counts behind what ends it.
+        if work.as_ref().is_some_and(|work| work.farewell.is_some()) {
+            return Step::Used(bytes.len());
+        }
         // Operations take effect in order: what follows a `subscribe` waits for its join.
         if work.as_ref().is_some_and(|work| {
             work.joining || work.outstanding >= OUTSTANDING_MAX || work.out.len() > OUT_BYTES_MAX
@@ -46,7 +53,7 @@ impl Core {
         let (used, received) = match receiver.receive(bytes, &limits) {
             Ok(taken) => taken,
             Err(violation) => {
-                self.disconnect(index, CloseReason::Violation(violation));
+                self.ws_refuse(index, CloseReason::Violation(violation));
                 return Step::Used(bytes.len());
             }
         };
@@ -59,11 +66,11 @@ impl Core {
         Step::Used(used)
     }
 
-    fn message_limits(&self) -> MessageLimits {
+    pub(super) fn message_limits(&self) -> MessageLimits {
         let settings = &self.setup.settings;
         // In envelope mode a message carries an event and what names it.
         MessageLimits {
-            message_bytes_max: settings.event_bytes_max.saturating_mul(2).max(4096),
+            message_bytes_max: line_bytes_max(settings.event_bytes_max).max(MESSAGE_BYTES_MIN),
             fragments_max: settings.fragments_max,
         }
     }
@@ -76,11 +83,11 @@ impl Core {
                 self.mark_dirty(index);
             }
             Received::Pong => {}
-            Received::Close { code, .. } => self.ws_peer_closes(index, code),
+            Received::Close { code, .. } => self.ws_ends(index, Farewell::Answer(code)),
             Received::Text(text) if envelope => self.ws_op(index, &text),
             Received::Binary(_) if envelope => {
                 let reason = "pushline.v1 speaks text";
-                self.ws_close(index, CloseCode::UNSUPPORTED, reason, CloseReason::BadRequest);
+                self.ws_refuse_with(index, CloseCode::UNSUPPORTED, reason, CloseReason::BadRequest);
             }
             Received::Text(text) => self.ws_publish_bare(index, Kind::Text, text),
             Received::Binary(bytes) => self.ws_publish_bare(index, Kind::Binary, bytes),
@@ -93,23 +100,23 @@ impl Core {
     fn ws_publish_bare(&mut self, index: u32, kind: Kind, data: Bytes) {
         let Some(replica) = self.only_channel(index) else {
             let reason = "publishing needs exactly one channel";
-            return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::BadRequest);
+            return self.ws_refuse_with(index, CloseCode::POLICY, reason, CloseReason::BadRequest);
         };
         let channel: Box<str> = self.channels[replica].name[..].into();
         if data.len() > self.setup.settings.event_bytes_max {
             let reason = "event too large";
-            return self.ws_close(index, CloseCode::TOO_BIG, reason, CloseReason::BadRequest);
+            return self.ws_refuse_with(index, CloseCode::TOO_BIG, reason, CloseReason::BadRequest);
         }
         if self.check_publish(index, &channel).is_err() {
             let reason = "publishing here is not allowed";
-            return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::Denied);
+            return self.ws_refuse_with(index, CloseCode::POLICY, reason, CloseReason::Denied);
         }
         if self.waiting.len() >= WAITING_MAX {
-            return self.disconnect(index, CloseReason::Overloaded);
+            return self.ws_refuse(index, CloseReason::Overloaded);
         }
         if !self.may_publish_now(index, 1) {
             let reason = "publish rate exceeded";
-            return self.ws_close(index, CloseCode::POLICY, reason, CloseReason::Overloaded);
+            return self.ws_refuse_with(index, CloseCode::POLICY, reason, CloseReason::Overloaded);
         }
         let publication = Publication { channel, kind, data, event_type: None, key: None };
         self.ask_publish(index, vec![publication], AfterPublish::Nothing);
@@ -306,93 +313,6 @@ impl Core {
         let out = &mut self.work(index).out;
         frame::write_text_with(out, |out| envelope::write_error(out, reference, code, message));
         self.mark_dirty(index);
-    }
-
-    // --- closing ---
-
-    /// Ends a connection of any kind, saying why where there is a way to.
-    pub(super) fn disconnect(&mut self, index: u32, reason: CloseReason) {
-        if reason == CloseReason::SlowConsumer {
-            self.metrics.slow_disconnects.add(1);
-        }
-        match self.slots[index as usize].phase {
-            Phase::Ws => {
-                let (code, text) = reason.close_frame();
-                self.ws_close(index, code, text, reason);
-            }
-            _ => self.close(index, reason),
-        }
-    }
-
-    /// Begins the closing handshake (RFC 6455 section 7.1.2).
-    fn ws_close(&mut self, index: u32, code: CloseCode, text: &str, reason: CloseReason) {
-        if self.slots[index as usize].flags.has(Flags::LIVE) {
-            let cursor = self.live_cursor(index);
-            self.make_explicit(index, cursor);
-        }
-        self.work(index);
-        let Some(mut work) = self.slots[index as usize].work.take() else { return };
-        self.begin_ws_close(index, &mut work, code, text);
-        self.slots[index as usize].work = Some(work);
-        self.note_ending(index, reason);
-        self.leave_all(index);
-        self.mark_dirty(index);
-    }
-
-    /// The same for a connection whose work is being looked at. No event is sent behind this.
-    pub(super) fn begin_ws_close(
-        &mut self,
-        index: u32,
-        work: &mut Work,
-        code: CloseCode,
-        text: &str,
-    ) {
-        write_close(&mut work.out, Some(code), text);
-        work.carry.clear();
-        self.set_phase(index, Phase::WsClosing);
-        self.set_deadline(index, Deadline::WsClose);
-        self.resume(index);
-    }
-
-    /// The peer began to close, and gets its close frame back (RFC 6455 section 5.5.1).
-    fn ws_peer_closes(&mut self, index: u32, code: Option<CloseCode>) {
-        self.leave_all(index);
-        let work = self.work(index);
-        write_close(&mut work.out, code, "");
-        work.carry.clear();
-        work.ws = None;
-        self.set_phase(index, Phase::WsClosing);
-        self.set_deadline(index, Deadline::WsClose);
-        let flags = &mut self.slots[index as usize].flags;
-        flags.set(Flags::CLOSE_AFTER_OUT);
-        self.mark_dirty(index);
-    }
-
-    /// We sent a close frame and wait for the peer's; whatever comes before it is thrown away.
-    pub(super) fn ws_closing_received(&mut self, index: u32, bytes: &[u8]) {
-        let limits = self.message_limits();
-        let mut receiver = self.work(index).ws.take().unwrap_or_default();
-        let mut used = 0;
-        while used < bytes.len() {
-            match receiver.receive(&bytes[used..], &limits) {
-                Ok((taken, received)) => {
-                    used += taken;
-                    if matches!(received, Some(Received::Close { .. })) {
-                        self.end_after_close_frames(index);
-                        return;
-                    }
-                }
-                Err(_) => return self.end_after_close_frames(index),
-            }
-        }
-        self.work(index).ws = Some(receiver);
-    }
-
-    /// Both close frames are on their way: the server ends the TCP connection (RFC 6455 section
-    /// 7.1.1), once its own frame is out.
-    fn end_after_close_frames(&mut self, index: u32) {
-        self.slots[index as usize].flags.set(Flags::CLOSE_AFTER_OUT);
-        self.finish_if_done(index);
     }
 
     /// A direct op for a live connection's heartbeat.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::closing::Farewell;
 use super::http::{Answer, HttpState};
 use crate::limits::SPARE_BUFFER_BYTES_MAX;
 use crate::log::event::Event;
@@ -26,6 +27,10 @@ pub struct Work {
     pub http: HttpState,
     /// A WebSocket message half received.
     pub ws: Option<Box<Receiver>>,
+    /// What ends the WebSocket once it has back what it published.
+    pub farewell: Option<Farewell>,
+    /// The last event it published.
+    pub published_to: u64,
     /// Place of its send among the batch's explicit sends (while it has one there).
     pub sent_at: u32,
     /// Requests at the log.
@@ -82,6 +87,7 @@ impl Work {
             && self.subs.is_empty()
             && self.outstanding == 0
             && self.ws.is_none()
+            && self.farewell.is_none()
             && self.http.is_idle()
     }
 
@@ -98,6 +104,8 @@ impl Work {
         self.position = 0;
         self.http = HttpState::default();
         self.ws = None;
+        self.farewell = None;
+        self.published_to = 0;
         self.outstanding = 0;
         self.joining = false;
         self.answer = Answer::default();

@@ -94,6 +94,7 @@ fn an_open_gate_takes_web_sockets_from_this_machine_only() {
         ("http://localhost:3000", Local),
         ("https://LOCALHOST", Local),
         ("http://127.0.0.1:5173", Local),
+        ("http://127.0.0.2:5173", Local),
         ("http://[::1]:5173", Local),
         ("https://evil.example", Forbidden),
         ("http://localhost.evil.example", Forbidden),

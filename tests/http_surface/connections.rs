@@ -110,6 +110,17 @@ fn http_1_0_closes_unless_asked_to_stay() {
     assert_eq!(conn.response_head().header("content-type"), Some("text/event-stream"));
 }
 
+/// RFC 9110 section 2.5.
+#[test]
+fn a_later_minor_version_is_served_as_1_1() {
+    let server = TestServer::start();
+    let mut conn = Conn::open(server.addr);
+    for _ in 0..2 {
+        conn.send("GET / HTTP/1.2\r\nHost: x\r\n\r\n");
+        assert_eq!(conn.response().status, 200);
+    }
+}
+
 #[test]
 fn absolute_targets_are_understood() {
     let server = TestServer::start();
@@ -211,6 +222,22 @@ fn a_body_nobody_wants_is_not_the_next_request() {
     }
     // Whoever smuggled would have been at it by now: all connections above were answered.
     assert_eq!(describe(server.addr, "smuggled")["events"], 0);
+}
+
+/// Whoever waits for `100 Continue` and gets an answer instead may send the body or not: the next
+/// request could not be found.
+#[test]
+fn a_body_that_may_never_come_ends_the_connection() {
+    let server = TestServer::start();
+    for target in ["/", "/nowhere", "/channels/c"] {
+        let mut conn = Conn::open(server.addr);
+        let expects = [("Expect", "100-continue"), ("Content-Length", "5")];
+        conn.send(request("GET", target, &expects, None));
+        let response = conn.response();
+        assert!(matches!(response.status, 200 | 404), "{target}: {}", response.status);
+        assert_eq!(response.header("connection"), Some("close"), "{target}");
+        conn.expect_end();
+    }
 }
 
 #[test]

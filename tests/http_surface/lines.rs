@@ -177,10 +177,14 @@ fn a_line_may_be_as_long_as_an_event_and_what_names_it() {
     assert_eq!(response.status, 413, "{}", response.text());
     assert_eq!(response.json()["line"], 2);
     assert_eq!(response.json()["published"], 1);
+    // As Python's encoder writes what is not ASCII.
+    let escaped = format!("{{\"channel\":\"c\",\"data\":\"{}\"}}\n", "\\u00e9".repeat(32 << 10));
+    let response = fetch(server.addr, "POST", "/publish", &[], Some(escaped.as_bytes()));
+    assert_eq!(response.status, 200, "{}", response.text());
     // A line without end is refused long before it would fill memory.
     let mut publisher = Chunked::open(server.addr, "/publish", &[]);
     publisher.chunk(line("c", "small"));
-    for _ in 0..3 {
+    for _ in 0..4 {
         publisher.chunk("y".repeat(60 << 10));
     }
     let response = publisher.conn.response();

@@ -58,6 +58,24 @@ fn the_media_type_says_how_the_body_is_read() {
 }
 
 #[test]
+fn a_header_that_counts_once_may_not_stand_twice() {
+    let server = TestServer::start();
+    for (name, one, other) in [
+        ("Content-Type", "text/plain", "application/json"),
+        ("Event-Type", "a", "a"),
+        ("Idempotency-Key", "k", "l"),
+    ] {
+        let headers = [(name, one), (name, other)];
+        let response = fetch(server.addr, "POST", "/channels/c", &headers, Some(b"1"));
+        assert_eq!((response.status, response.error_code().as_str()), (400, "header_repeated"));
+    }
+    let coded = [("Content-Encoding", "gzip"), ("Content-Type", "application/octet-stream")];
+    let response = fetch(server.addr, "POST", "/channels/c", &coded, Some(b"\x1f\x8b"));
+    assert_eq!((response.status, response.error_code().as_str()), (415, "content_coding"));
+    assert_eq!(describe(server.addr, "c")["events"], 0);
+}
+
+#[test]
 fn other_media_types_are_415_and_publish_nothing() {
     let server = TestServer::start();
     for media_type in [
@@ -187,7 +205,16 @@ fn chunked_bodies_with_extensions_and_trailers_are_one_event_at_every_split() {
 #[test]
 fn broken_chunks_are_400_and_publish_nothing() {
     let server = TestServer::start();
-    for body in ["zz\r\n", "-1\r\n", "4\nwiki\r\n", "4\r\nwikix", "fffffffffffffffff\r\n", "\r\n"] {
+    for body in [
+        "zz\r\n",
+        "-1\r\n",
+        "4;\r\nwiki\r\n",
+        "4 \r\nwiki\r\n",
+        "4\nwiki\r\n",
+        "4\r\nwikix",
+        "fffffffffffffffff\r\n",
+        "\r\n",
+    ] {
         let mut chunked = Chunked::open(server.addr, "/channels/c", &[]);
         chunked.conn.send(body);
         let response = chunked.conn.response();

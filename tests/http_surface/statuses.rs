@@ -70,6 +70,22 @@ fn preflight_allows_what_the_api_needs() {
 }
 
 #[test]
+fn options_tells_the_methods_of_a_path() {
+    let server = TestServer::start();
+    for (target, allow) in [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/publish", "POST, OPTIONS"),
+        ("/channels/c", "GET, HEAD, POST, OPTIONS"),
+        ("/nowhere", "OPTIONS"),
+        ("*", "GET, HEAD, POST, OPTIONS"),
+    ] {
+        let response = fetch(server.addr, "OPTIONS", target, &[], None);
+        assert_eq!((response.status, response.header("allow")), (204, Some(allow)), "{target}");
+        assert_eq!(response.header("content-length"), None, "{target}");
+    }
+}
+
+#[test]
 fn answers_may_be_read_from_any_origin() {
     let server = TestServer::start();
     for (method, target) in
@@ -92,6 +108,19 @@ fn unknown_paths_are_404() {
         assert_eq!(response.status, 404, "{target}");
         assert_eq!(response.error_code(), "not_found");
     }
+}
+
+#[test]
+fn paths_with_illegal_bytes_are_400_and_queries_as_browsers_send_them_are_not() {
+    let server = TestServer::start();
+    for byte in ["\\", "^", "`", "{", "|", "}", "[", "]", "\"", "<", ">", "#", "\x7f", "\u{e9}"] {
+        for target in [format!("/a{byte}b"), format!("/channels/a{byte}b")] {
+            let mut conn = Conn::open(server.addr);
+            conn.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert_eq!(conn.response().status, 400, "{target}");
+        }
+    }
+    assert_eq!(fetch(server.addr, "GET", "/?a={b}|[c]^`\\", &[], None).status, 200);
 }
 
 #[test]
@@ -143,7 +172,8 @@ fn heads_that_are_wrong_are_refused() {
     let server = TestServer::start();
     let cases = [
         ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
-        ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
+        ("GET / HTTP/0.9\r\nHost: x\r\n\r\n", 505),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
         ("GET / HTTX/1.1\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),

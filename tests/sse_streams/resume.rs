@@ -48,6 +48,26 @@ fn a_cursor_may_come_by_header_and_by_each_query_name() {
     assert_eq!(sse.event().data, "4", "at the head nothing is replayed");
 }
 
+/// Wherever they stand in the query; an empty one is none.
+#[test]
+fn of_several_cursors_the_first_by_name_counts() {
+    let server = TestServer::start();
+    publish_all(&server, "c", &["1", "2", "3"]);
+    let (one, two) = (server.id(1), server.id(2));
+    for (query, header, expected) in [
+        (format!("lastEvent={one}&lastEventId={two}"), None, "3"),
+        (format!("lastEventId={one}&last_event_id={two}"), None, "3"),
+        (format!("last_event_id={two}&last_event_id={one}"), None, "3"),
+        (format!("last_event_id=&lastEvent={two}"), None, "3"),
+        (format!("last_event_id={two}"), Some(""), "3"),
+        (format!("last_event_id={two}"), Some(one.as_str()), "2"),
+    ] {
+        let headers: Vec<_> = header.map(|text| ("Last-Event-ID", text)).into_iter().collect();
+        let mut sse = Sse::open_with(server.addr, &format!("{query}&channel=c"), &headers);
+        assert_eq!(sse.event().data, expected, "{query} {header:?}");
+    }
+}
+
 #[test]
 fn earliest_is_all_that_history_holds() {
     let server = TestServer::with(|settings| settings.channel_default.history_count = 3);

@@ -139,7 +139,7 @@ fn messages_that_are_too_much_are_refused_by_their_header() {
     ws.send(announced);
     assert_eq!(ws.answer().close().0, 1009);
     let mut ws = RawWs::bare(server.addr, "channel=c");
-    for part in 0..6 {
+    for part in 0..7 {
         let opcode = if part == 0 { BINARY } else { CONTINUATION };
         ws.send(frame(false, opcode, &[0; 5000]));
     }

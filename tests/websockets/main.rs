@@ -6,6 +6,7 @@ mod common;
 
 mod bare;
 mod closing;
+mod ending;
 mod envelope;
 mod framing;
 mod handshake;

@@ -15,7 +15,7 @@ pub const TRAILERS_BYTES_MAX: u16 = 8 * 1024;
 /// can't be found any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BodyError {
-    /// A byte in a chunk extension that can't be there.
+    /// A chunk extension that is none: no `;name`, `;name=token` or `;name="quoted"`.
     ChunkExtensionInvalid,
     /// The line with a chunk's size exceeds [`CHUNK_LINE_BYTES_MAX`].
     ChunkLineTooLong,
@@ -57,7 +57,7 @@ impl BodyError {
     /// The `message` in the JSON of the answer.
     pub fn message(self) -> &'static str {
         match self {
-            Self::ChunkExtensionInvalid => "an illegal byte in a chunk extension",
+            Self::ChunkExtensionInvalid => "a chunk extension is malformed",
             Self::ChunkLineTooLong => "a chunk size line exceeds 256 bytes",
             Self::ChunkSizeInvalid => "a chunk size is no hexadecimal number of 64 bits",
             Self::LineEndInvalid => "a CRLF is missing in the chunked body",
@@ -95,8 +95,8 @@ enum State {
     SizeFirst,
     /// Within the digits.
     Size,
-    /// Behind the digits, up to the CR.
-    Extension,
+    /// Within the extensions behind the digits.
+    Extension(Extension),
     /// The LF of the size line.
     SizeLf,
     /// `remaining` bytes of a chunk.
@@ -117,6 +117,60 @@ enum State {
     EndLf,
     /// Nothing more.
     Done,
+}
+
+/// A place within chunk extensions (RFC 9112 section 7.1.1), which have a grammar although nobody
+/// reads them: what is not of it may be the end of the line to another parser. Whitespace around
+/// `;` and `=` is bad, but part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// In whitespace before a `;`.
+    Blank,
+    /// Behind a `;`, before the name.
+    NameFirst,
+    /// Within the name.
+    Name,
+    /// In whitespace behind the name: an `=` or a `;` is to come.
+    NameBlank,
+    /// Behind the `=`, before the value.
+    ValueFirst,
+    /// Within a value that is a token.
+    Value,
+    /// Within the quotes.
+    Quoted,
+    /// Behind a backslash within the quotes.
+    Escaped,
+    /// Behind the closing quote.
+    QuoteEnd,
+}
+
+impl Extension {
+    /// The place behind `byte`, if it may stand here; the line's end is looked for before.
+    fn step(self, byte: u8) -> Option<Self> {
+        let blank = matches!(byte, b' ' | b'\t');
+        Some(match (self, byte) {
+            (Self::Blank, _) if blank => Self::Blank,
+            (Self::Name | Self::NameBlank, _) if blank => Self::NameBlank,
+            (Self::Value | Self::QuoteEnd, _) if blank => Self::Blank,
+            (Self::NameFirst | Self::ValueFirst, _) if blank => self,
+            (Self::Quoted, b'"') => Self::QuoteEnd,
+            (Self::Quoted, b'\\') => Self::Escaped,
+            (Self::Quoted | Self::Escaped, b'\t' | b' '..=b'~' | 0x80..) => Self::Quoted,
+            (Self::Blank | Self::Name | Self::NameBlank | Self::Value | Self::QuoteEnd, b';') => {
+                Self::NameFirst
+            }
+            (Self::Name | Self::NameBlank, b'=') => Self::ValueFirst,
+            (Self::ValueFirst, b'"') => Self::Quoted,
+            (Self::NameFirst | Self::Name, _) if scan::is_token(byte) => Self::Name,
+            (Self::ValueFirst | Self::Value, _) if scan::is_token(byte) => Self::Value,
+            _ => return None,
+        })
+    }
+
+    /// Whether the line may end here.
+    fn may_end(self) -> bool {
+        matches!(self, Self::Name | Self::Value | Self::QuoteEnd)
+    }
 }
 
 /// Takes a body apart as its bytes arrive.
@@ -198,7 +252,7 @@ impl BodyDecoder {
     fn step(&mut self, byte: u8) -> Result<(), BodyError> {
         self.state = match self.state {
             State::SizeFirst | State::Size => self.size_byte(byte)?,
-            State::Extension => self.extension_byte(byte)?,
+            State::Extension(place) => self.extension_byte(place, byte)?,
             State::SizeLf => {
                 expect(byte, b'\n')?;
                 self.line_bytes = 0;
@@ -230,19 +284,22 @@ impl BodyDecoder {
         }
         match (self.state, byte) {
             (State::Size, b'\r') => Ok(State::SizeLf),
-            (State::Size, b';') => Ok(State::Extension),
+            (State::Size, b';') => Ok(State::Extension(Extension::NameFirst)),
+            (State::Size, b' ' | b'\t') => Ok(State::Extension(Extension::Blank)),
             (State::Size, b'\n') => Err(BodyError::LineEndInvalid),
             _ => Err(BodyError::ChunkSizeInvalid),
         }
     }
 
-    fn extension_byte(&mut self, byte: u8) -> Result<State, BodyError> {
+    fn extension_byte(&mut self, place: Extension, byte: u8) -> Result<State, BodyError> {
         self.count_line_byte()?;
         match byte {
-            b'\r' => Ok(State::SizeLf),
+            b'\r' if place.may_end() => Ok(State::SizeLf),
             b'\n' => Err(BodyError::LineEndInvalid),
-            b'\t' | 0x20..=0x7e | 0x80.. => Ok(State::Extension),
-            0x00..=0x1f | 0x7f => Err(BodyError::ChunkExtensionInvalid),
+            _ => {
+                let next = place.step(byte).ok_or(BodyError::ChunkExtensionInvalid)?;
+                Ok(State::Extension(next))
+            }
         }
     }
 
@@ -357,6 +414,7 @@ mod tests {
             &b"5\r\nhello\r\n0\r\n\r\nnext"[..],
             b"2\r\nhe\r\n003\r\nllo\r\n000\r\n\r\nnext",
             b"2;a\r\nhe\r\n3;b=\"c d\"\t;e\r\nllo\r\n0;z\r\n\r\nnext",
+            b"2 ; a\t= b;c\r\nhe\r\n3;d=\"\\\"\\\\;\xff\" ;e=f\r\nllo\r\n0\r\n\r\nnext",
             b"5\r\nhello\r\n0\r\nA: b\r\nC:\r\nD: \xff\t\r\n\r\nnext",
         ] {
             assert_eq!(outcome(Framing::Chunked, body), whole(b"hello", b"next"));
@@ -373,9 +431,20 @@ mod tests {
             (b"+1\r\n", ChunkSizeInvalid),
             (b"0x1\r\n", ChunkSizeInvalid),
             (b" 1\r\n", ChunkSizeInvalid),
-            (b"1 \r\n", ChunkSizeInvalid),
-            (b"1 ;a\r\n", ChunkSizeInvalid),
-            (b"1\t\r\n", ChunkSizeInvalid),
+            (b"1 \r\n", ChunkExtensionInvalid),
+            (b"1\t\r\n", ChunkExtensionInvalid),
+            (b"1 1\r\n", ChunkExtensionInvalid),
+            (b"1;\r\n", ChunkExtensionInvalid),
+            (b"1;;a\r\n", ChunkExtensionInvalid),
+            (b"1;a \r\n", ChunkExtensionInvalid),
+            (b"1;a=\r\n", ChunkExtensionInvalid),
+            (b"1;a=b=c\r\n", ChunkExtensionInvalid),
+            (b"1;a b\r\n", ChunkExtensionInvalid),
+            (b"1;a[\r\n", ChunkExtensionInvalid),
+            (b"1;=b\r\n", ChunkExtensionInvalid),
+            (b"1;a=\"b\r\n", ChunkExtensionInvalid),
+            (b"1;a=\"b\"c\r\n", ChunkExtensionInvalid),
+            (b"1;a=\"\\\r\n", ChunkExtensionInvalid),
             (b";a\r\n", ChunkSizeInvalid),
             (b"10000000000000000\r\n", ChunkSizeInvalid),
             (b"fffffffffffffffff\r\n", ChunkSizeInvalid),

@@ -54,7 +54,7 @@ pub enum HeadError {
     TransferEncodingOnHttp10,
     /// What follows the target is no `HTTP/digit.digit`.
     VersionInvalid,
-    /// A version other than 1.0 and 1.1.
+    /// A major version other than 1.
     VersionUnsupported,
 }
 
@@ -146,7 +146,7 @@ impl HeadError {
             Self::TransferEncodingInvalid => "Transfer-Encoding is not a single chunked",
             Self::TransferEncodingOnHttp10 => "Transfer-Encoding in an HTTP/1.0 request",
             Self::VersionInvalid => "the request line does not end in an HTTP version",
-            Self::VersionUnsupported => "the versions served are HTTP/1.0 and HTTP/1.1",
+            Self::VersionUnsupported => "the only major version served is HTTP/1",
         }
     }
 }

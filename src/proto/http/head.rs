@@ -48,7 +48,7 @@ pub enum Method<'b> {
 pub enum Version {
     /// HTTP/1.0.
     Http10,
-    /// HTTP/1.1.
+    /// HTTP/1.1, and any later 1.x.
     Http11,
 }
 

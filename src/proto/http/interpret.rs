@@ -242,8 +242,8 @@ fn check_codings(codings: &[u8]) -> Result<(), HeadError> {
     }
 }
 
-/// `uri-host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). Empty is allowed: it is
-/// what a client sends that has no authority to name.
+/// `uri-host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An `http` target without a
+/// host is invalid (RFC 9110 section 4.2.1), so an empty one is no host.
 #[inline]
 fn check_host(host: &[u8]) -> Result<(), HeadError> {
     let name_len = match host {
@@ -255,8 +255,7 @@ fn check_host(host: &[u8]) -> Result<(), HeadError> {
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    let name_present = name_len > 0 || host.is_empty();
-    if port_fits && name_present { Ok(()) } else { Err(HeadError::HostInvalid) }
+    if port_fits && name_len > 0 { Ok(()) } else { Err(HeadError::HostInvalid) }
 }
 
 /// Length of `[` address `]`, given what follows the `[`; 0 if it is none.

@@ -142,6 +142,17 @@ fn version(bytes: &[u8], start: usize) -> Result<(Version, usize), Stop> {
     match bytes.get(start..).and_then(|rest| rest.first_chunk()) {
         Some(b"HTTP/1.1\r\n") => Ok((Version::Http11, start + 10)),
         Some(b"HTTP/1.0\r\n") => Ok((Version::Http10, start + 10)),
+        _ => later_version(bytes, start),
+    }
+}
+
+/// A minor version above ours is read as ours (RFC 9110 section 2.5).
+#[cold]
+fn later_version(bytes: &[u8], start: usize) -> Result<(Version, usize), Stop> {
+    match bytes.get(start..).unwrap_or(&[]) {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', b'\r', b'\n', ..] => {
+            Ok((Version::Http11, start + 10))
+        }
         _ => Err(version_fault(bytes, start)),
     }
 }
@@ -156,14 +167,12 @@ fn version_fault(bytes: &[u8], start: usize) -> Stop {
             return HeadError::VersionInvalid.into();
         }
     }
-    let Some((version, end)) = rest.split_first_chunk::<8>() else {
+    let Some((_, end)) = rest.split_first_chunk::<8>() else {
         return Stop::Partial;
     };
     match end {
         [] | [b'\r'] => Stop::Partial,
-        [b'\r', b'\n', ..] if version != b"HTTP/1.1" && version != b"HTTP/1.0" => {
-            HeadError::VersionUnsupported.into()
-        }
+        [b'\r', b'\n', ..] => HeadError::VersionUnsupported.into(),
         [b'\r', ..] => HeadError::BareCr.into(),
         [b'\n', ..] => HeadError::BareLf.into(),
         _ => HeadError::VersionInvalid.into(),

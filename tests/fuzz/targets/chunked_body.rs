@@ -146,29 +146,97 @@ impl LineKind {
     /// Whether it can end there.
     fn may_end(self, text: &[u8]) -> bool {
         match self {
-            Self::Size => !text.is_empty(),
+            Self::Size => !text.is_empty() && extensions(after_digits(text)) == Fit::Whole,
             Self::Trailer => text.contains(&b':'),
         }
     }
 }
 
 fn is_size_prefix(text: &[u8]) -> bool {
+    let behind = after_digits(text);
+    let digits = &text[..text.len() - behind.len()];
+    let significant = digits.iter().skip_while(|&&digit| digit == b'0').count();
+    let begun = text.is_empty() || !digits.is_empty();
+    begun && significant <= 16 && extensions(behind) != Fit::Wrong
+}
+
+fn after_digits(text: &[u8]) -> &[u8] {
     let digits = text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let significant = text[..digits].iter().skip_while(|&&digit| digit == b'0').count();
-    let extension = match &text[digits..] {
-        [] => return significant <= 16,
-        [b';', extension @ ..] if digits > 0 => extension,
-        _ => return false,
+    &text[digits..]
+}
+
+/// How a text fits a grammar.
+#[derive(Debug, PartialEq, Eq)]
+enum Fit {
+    Whole,
+    /// More is needed.
+    Prefix,
+    Wrong,
+}
+
+/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112 section 7.1.1).
+fn extensions(mut text: &[u8]) -> Fit {
+    while !text.is_empty() {
+        let name = match skip_blanks(text) {
+            [] => return Fit::Prefix,
+            [b';', rest @ ..] => skip_blanks(rest),
+            _ => return Fit::Wrong,
+        };
+        let behind = skip_token(name);
+        if behind.len() == name.len() {
+            return if name.is_empty() { Fit::Prefix } else { Fit::Wrong };
+        }
+        text = match skip_blanks(behind) {
+            [b'=', value @ ..] => match skip_value(skip_blanks(value)) {
+                Ok(rest) => rest,
+                Err(fit) => return fit,
+            },
+            _ => behind,
+        };
+    }
+    Fit::Whole
+}
+
+/// What is behind a token or a quoted string.
+fn skip_value(value: &[u8]) -> Result<&[u8], Fit> {
+    let Some(mut quoted) = value.strip_prefix(b"\"") else {
+        let rest = skip_token(value);
+        return match value {
+            [] => Err(Fit::Prefix),
+            _ if rest.len() == value.len() => Err(Fit::Wrong),
+            _ => Ok(rest),
+        };
     };
-    significant <= 16 && extension.iter().all(|&byte| is_text(byte))
+    loop {
+        quoted = match quoted {
+            [b'"', rest @ ..] => return Ok(rest),
+            [b'\\', escaped, rest @ ..] if is_text(*escaped) => rest,
+            [] | [b'\\'] => return Err(Fit::Prefix),
+            [byte, rest @ ..] if *byte != b'\\' && is_text(*byte) => rest,
+            _ => return Err(Fit::Wrong),
+        };
+    }
+}
+
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &text[blanks..]
+}
+
+fn skip_token(text: &[u8]) -> &[u8] {
+    let token = text.iter().take_while(|byte| is_token(byte)).count();
+    &text[token..]
 }
 
 fn is_trailer_prefix(text: &[u8]) -> bool {
     let name_end = text.iter().position(|&byte| byte == b':').unwrap_or(text.len());
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let name = &text[..name_end];
     let named = name_end == text.len() || !name.is_empty();
     named && name.iter().all(is_token) && text[name_end..].iter().all(|&byte| is_text(byte))
+}
+
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
 fn is_text(byte: u8) -> bool {

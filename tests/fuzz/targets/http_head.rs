@@ -98,8 +98,21 @@ fn our_parts(request: &Request<'_>) -> Parts {
     }
 }
 
-/// What httparse says: the parts, `None` for a partial head, or that it refuses.
+/// What httparse says: the parts, `None` for a partial head, or that it refuses. It knows 1.0 and
+/// 1.1 only; a later minor version is to be read as 1.1 (RFC 9110 section 2.5).
 fn their_parts(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
+    const VERSION: &[u8] = b" HTTP/1.";
+    let mut head = head.to_vec();
+    let at = head.windows(VERSION.len()).position(|window| window == VERSION);
+    if let Some(minor) = at.and_then(|at| head.get_mut(at + VERSION.len()))
+        && (b'2'..=b'9').contains(minor)
+    {
+        *minor = b'1';
+    }
+    parse_theirs(&head)
+}
+
+fn parse_theirs(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX + 64];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(head)? {
