@@ -6,15 +6,18 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::ws::{TEXT, frame, upgrade};
 use common::{bearer_token, gate_of, request};
 use crossbeam_channel::{Receiver, bounded};
 use pushline::config::Settings;
+use pushline::limits::TOKEN_CHECKS_PER_TURN;
 use pushline::log::message::{JoinedChannel, Letter, Notice, RefreshOutcome, Request, RequestBody};
 use pushline::log::{Roster, SharedHasher};
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
-use pushline::ring::{BufferId, Completion, Op, Token, Wait};
+use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
 use pushline::worker::census::{ByAddress, Census};
 use pushline::worker::core::{Core, Setup};
 use pushline::worker::order::Order;
@@ -35,6 +38,10 @@ struct Worker {
 
 impl Worker {
     fn new() -> Self {
+        Self::with(RULES)
+    }
+
+    fn with(rules: &str) -> Self {
         let setup = Setup {
             worker: 0,
             epoch: Epoch::from_random(1),
@@ -42,7 +49,7 @@ impl Worker {
             settings: Arc::new(Settings::default()),
             slots: 20_000,
             census: Arc::new(Census::new(20_000, ByAddress::Ignored)),
-            gate: Arc::new(gate_of(RULES)),
+            gate: Arc::new(gate_of(rules)),
             seed: 1,
         };
         let (ask, asked) = bounded(8);
@@ -70,8 +77,35 @@ impl Worker {
         self.turn(|core| core.complete(RECEIVED, bytes));
     }
 
+    /// As many further connections send this, and the last of them that, in one turn.
+    fn receive_from(&mut self, count: u32, bytes: &[u8], last: &[u8]) -> Vec<Op> {
+        self.turn(|core| {
+            for slot in 1..=count {
+                core.complete(Completion::Accepted { slot, peer: None }, b"");
+                let token = Token { slot, generation: 0 };
+                let received = Completion::Received { token, buffer: BufferId(0) };
+                core.complete(received, if slot == count { last } else { bytes });
+            }
+        })
+    }
+
     fn open_websocket(&mut self) {
         self.receive(&websocket_request());
+    }
+
+    /// The last turn and those that follow refuse so many tokens, and so many in each.
+    fn expect_refusals(&mut self, mut left: usize, at_once: usize) {
+        loop {
+            let sent = String::from_utf8_lossy(&self.core.batch().arena).into_owned();
+            let refused = sent.matches("token_signature").count();
+            assert_eq!(refused, at_once.min(left), "of {left}");
+            left -= refused;
+            if left == 0 {
+                return;
+            }
+            assert_eq!(self.core.wait(), Wait::No);
+            self.turn(|_| {});
+        }
     }
 
     fn phase(&mut self, slot: u32) -> Phase {
@@ -132,23 +166,105 @@ fn an_operation_in_the_second_of_the_end_is_not_done() {
 fn new_rules_reach_every_connection() {
     const CONNECTIONS: u32 = 10_000;
     let mut worker = Worker::new();
-    worker.open_websocket();
-    let request = websocket_request();
-    worker.turn(|core| {
-        for slot in 1..CONNECTIONS {
-            core.complete(Completion::Accepted { slot, peer: None }, b"");
-            let token = Token { slot, generation: 0 };
-            core.complete(Completion::Received { token, buffer: BufferId(0) }, &request);
-        }
-    });
-    assert_eq!(worker.phase(CONNECTIONS - 1), Phase::Ws);
+    // The others have nothing to lose, so nothing else keeps the worker awake.
+    worker.receive_from(CONNECTIONS, b"", &websocket_request());
+    worker.turn(|_| {});
     worker.take_other_rules();
-    assert_eq!(worker.phase(0), Phase::WsClosing);
-    assert_eq!(worker.phase(CONNECTIONS - 1), Phase::Ws, "a turn has its limits");
-    while worker.phase(CONNECTIONS - 1) == Phase::Ws {
+    assert_eq!(worker.phase(CONNECTIONS), Phase::Ws, "a turn has its limits");
+    while worker.phase(CONNECTIONS) == Phase::Ws {
         assert_eq!(worker.core.wait(), Wait::No);
         worker.turn(|_| {});
     }
+    assert_eq!(worker.phase(CONNECTIONS), Phase::WsClosing);
+}
+
+/// A check by a public key takes long. Whoever sends bad tokens by the hundred is answered all the
+/// same, even if he has ended meanwhile, but one a turn: events and others are served in between.
+#[test]
+fn bad_tokens_do_not_keep_a_worker_from_its_other_work() {
+    let mut worker = Worker::with(&es256_rules());
+    let ended = Completion::RecvEnded { token: SLOT, why: RecvEnd::Eof };
+    worker.turn(|core| {
+        core.complete(RECEIVED, &forged_request().repeat(20));
+        core.complete(ended, b"");
+    });
+    worker.expect_refusals(20, 1);
+    let closed = worker.turn(|_| {});
+    assert!(closed.iter().any(|op| matches!(op, Op::Close(_))), "{closed:?}");
+}
+
+/// The same for a WebSocket that shows them.
+#[test]
+fn bad_new_tokens_do_not_either() {
+    let rules = format!("anonymous = {{ subscribe = ['a'] }}\n{}", es256_rules());
+    let mut worker = Worker::with(&rules);
+    worker.receive(&upgrade("/ws", &[("Sec-WebSocket-Protocol", "pushline.v1")]));
+    let op = json!({"op": "auth", "token": forged_es256(), "ref": 1}).to_string();
+    worker.receive(&frame(true, TEXT, op.as_bytes()).repeat(20));
+    worker.expect_refusals(20, 1);
+}
+
+/// The same for many connections: they take turns, and who brings no token waits for none of them.
+#[test]
+fn bad_tokens_of_many_wait_for_their_turn() {
+    const CONNECTIONS: u32 = 40;
+    const EACH: usize = 5;
+    let mut worker = Worker::with(&es256_rules());
+    let (bad, plain) = (forged_request().repeat(EACH), request("GET", "/", &[], None));
+    let mut answered = [0; CONNECTIONS as usize + 1];
+    let mut slots = slots_of(&worker.receive_from(CONNECTIONS, &bad, &plain));
+    assert_eq!(slots.pop(), Some(CONNECTIONS));
+    loop {
+        assert!((1..=TOKEN_CHECKS_PER_TURN as usize).contains(&slots.len()), "{slots:?}");
+        slots.iter().for_each(|slot| answered[*slot as usize] += 1);
+        let of_bad = &answered[1..CONNECTIONS as usize];
+        let (least, most) = (of_bad.iter().min(), of_bad.iter().max());
+        if least == Some(&EACH) {
+            return;
+        }
+        assert!(most <= least.map(|least| least + 2).as_ref(), "{of_bad:?}");
+        assert_eq!(worker.core.wait(), Wait::No);
+        slots = slots_of(&worker.turn(|_| {}));
+    }
+}
+
+/// With good ones too; nothing is sent meanwhile, but there is no sleep over those that wait.
+#[test]
+fn who_waits_for_a_turn_has_it_at_once() {
+    let mut worker = Worker::with(&es256_rules());
+    let key = include_bytes!("fixtures/keys/ec_p256_private.pem");
+    let key = jsonwebtoken::EncodingKey::from_ec_pem(key).expect("a key");
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+    let claims = json!({"exp": NOW + 60, "pushline": {"subscribe": ["*"]}});
+    let token = jsonwebtoken::encode(&header, &claims, &key).expect("a token");
+    let authorization = format!("Bearer {token}");
+    let good = request("GET", "/channels/a", &[("Authorization", &authorization)], None);
+    let sent = slots_of(&worker.receive_from(TOKEN_CHECKS_PER_TURN + 1, &good, &good));
+    assert_eq!((sent, worker.core.wait()), (Vec::new(), Wait::No));
+}
+
+/// To whom something is sent.
+fn slots_of(ops: &[Op]) -> Vec<u32> {
+    let sent_to = |op: &Op| match op {
+        Op::Send { token, .. } => Some(token.slot),
+        _ => None,
+    };
+    ops.iter().filter_map(sent_to).collect()
+}
+
+fn forged_request() -> Vec<u8> {
+    let authorization = format!("Bearer {}", forged_es256());
+    request("GET", "/channels/a", &[("Authorization", &authorization)], None)
+}
+
+fn es256_rules() -> String {
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys");
+    format!("public_keys = [{{ file = '{keys}/ec_p256_public.pem' }}]")
+}
+
+fn forged_es256() -> String {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    format!("{}.{}.{}", encode(br#"{"alg":"ES256"}"#), encode(b"{}"), encode(&[7; 64]))
 }
 
 /// The key is taken away while the log is asked for the stream's channel.

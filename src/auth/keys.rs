@@ -9,7 +9,7 @@ use jsonwebtoken::errors::Error as CryptoError;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
 };
-use jsonwebtoken::{Algorithm as CryptoAlgorithm, DecodingKey, DecodingKeyKind};
+use jsonwebtoken::{Algorithm as CryptoAlgorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 use super::settings::{AuthConfigError, AuthFault};
 use super::source::{self, Env, Material, Place};
@@ -64,6 +64,11 @@ impl KeyRing {
     /// Whether no token can be checked.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether a check can take long: anything but HMAC.
+    pub fn is_slow(&self) -> bool {
+        self.0.iter().any(|key| key.key.family() != AlgorithmFamily::Hmac)
     }
 
     /// What vouches for tokens.

@@ -136,6 +136,11 @@ impl Gate {
         self.is_open() || grant.is_some_and(|grant| self.vouchers.stand_by(grant))
     }
 
+    /// Whether checking a token can take long enough for somebody else to notice.
+    pub fn is_slow(&self) -> bool {
+        self.keys.is_slow()
+    }
+
     /// Lets a request in or not: the origin is checked first, then the credentials.
     ///
     /// `origin` and `host` are the values of those headers.

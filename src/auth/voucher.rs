@@ -39,3 +39,16 @@ impl Vouchers {
         grant.vouchers().all(|voucher| self.0.binary_search(&voucher).is_ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_kind_or_another_cut_is_another_voucher() {
+        let voucher = Voucher::of("key", &[b"ab", b"c"]);
+        assert_eq!(voucher, Voucher::of("key", &[b"ab", b"c"]));
+        assert_ne!(voucher, Voucher::of("rights", &[b"ab", b"c"]));
+        assert_ne!(voucher, Voucher::of("key", &[b"a", b"bc"]));
+    }
+}

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::core::Core;
 use crate::auth::{Access, CORS_ANYBODY, Credentials, Denied, Gate, Grant};
+use crate::limits::TOKEN_CHECKS_PER_TURN;
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
+use crate::ring::Token;
 
 /// Connections looked at in a turn after the rules have changed: some 100 us.
 const VETTED_PER_TURN: u32 = 4096;
@@ -42,6 +44,28 @@ impl Permission {
     }
 }
 
+/// Checks of tokens in the present turn.
+#[derive(Debug)]
+pub(super) struct TokenChecks {
+    /// Further ones that are made.
+    pub left: u32,
+    /// Whose was the last.
+    pub last: Option<Token>,
+}
+
+impl Default for TokenChecks {
+    /// At the beginning of a turn.
+    fn default() -> Self {
+        Self { left: TOKEN_CHECKS_PER_TURN, last: None }
+    }
+}
+
+/// Whether there may be a token in a request.
+pub(super) fn may_bring_token(request: &Request<'_>) -> bool {
+    let headers = ["authorization", "cookie", "sec-websocket-protocol"];
+    headers.iter().any(|name| request.header(name).is_some()) || !request.query().is_empty()
+}
+
 /// An error as it is answered: status, code, message.
 pub(super) type Fault = (Status, &'static str, &'static str);
 
@@ -59,6 +83,7 @@ impl Core {
         if gate.is_open() && access == Access::Http {
             return true;
         }
+        self.note_token_check(index);
         match admit(&gate, request, access, subprotocol_token, self.unix_s) {
             Ok(grant) => {
                 self.hold_grant(index, grant);
@@ -69,6 +94,28 @@ impl Core {
                 false
             }
         }
+    }
+
+    fn note_token_check(&mut self, index: u32) {
+        if self.gate.is_slow() {
+            let left = self.token_checks.left.saturating_sub(1);
+            self.token_checks = TokenChecks { left, last: Some(self.token(index)) };
+        }
+    }
+
+    /// Whether the connection's next token has to wait for another turn: there is one for each
+    /// connection, and not too many in all. Then the connection is read on in that turn.
+    pub(super) fn token_has_to_wait(&mut self, index: u32) -> bool {
+        let waits = self.token_checks.left == 0 || self.showed_token(index);
+        if waits {
+            self.read_on_later(index);
+        }
+        waits
+    }
+
+    /// Whether the connection was the last to have its token checked in this turn.
+    pub(super) fn showed_token(&self, index: u32) -> bool {
+        self.token_checks.last == Some(self.token(index))
     }
 
     /// Cross-origin lines of the answer to a page of this origin.
@@ -166,6 +213,7 @@ impl Core {
 
     /// A running connection shows a new token.
     pub(super) fn refresh_grant(&mut self, index: u32, token: &str) -> Result<(), Denied> {
+        self.note_token_check(index);
         let grant = self.gate.authenticate_token(token, self.unix_s)?;
         self.replace_grant(index, grant)
     }

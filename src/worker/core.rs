@@ -13,6 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crossbeam_channel::{Sender, TrySendError};
 use slab::Slab;
 
+use super::access::TokenChecks;
 use super::admission::Bucket;
 use super::census::Census;
 use super::channels::Channels;
@@ -77,8 +78,8 @@ pub struct Core {
     pub(super) channels: Channels,
     pub(super) batch: Batch,
     pub(super) dirty: VecDeque<u32>,
-    /// Connections whose output is sent and that left input unread.
-    pub(super) unread: Vec<Token>,
+    /// Connections that left input unread, until their output was sent or until the next turn.
+    pub(super) unread: VecDeque<Token>,
     pub(super) scheduled: VecDeque<u32>,
     pub(super) fanned: Vec<u32>,
     pub(super) slice: Vec<Arc<Event>>,
@@ -94,6 +95,7 @@ pub struct Core {
     pub(super) deadlines: Deadlines,
     /// Streams by the second in which their grant runs out.
     pub(super) expiries: Expiries,
+    pub(super) token_checks: TokenChecks,
     /// Up to which slot the present rules of access were applied; none: to all.
     pub(super) vetted_to: Option<u32>,
     pub(super) sweep: Sweep,
@@ -143,7 +145,7 @@ impl Core {
             channels: Channels::default(),
             batch: Batch::default(),
             dirty: VecDeque::new(),
-            unread: Vec::new(),
+            unread: VecDeque::new(),
             scheduled: VecDeque::new(),
             fanned: Vec::new(),
             slice: Vec::new(),
@@ -157,6 +159,7 @@ impl Core {
             leaves: Vec::new(),
             deadlines: Deadlines::default(),
             expiries: Expiries::default(),
+            token_checks: TokenChecks::default(),
             vetted_to: None,
             sweep,
             spare: Vec::new(),
@@ -185,6 +188,7 @@ impl Core {
         self.settle_sends(completions);
         self.turn = self.turn.wrapping_add(1);
         self.batch.arena.clear();
+        self.token_checks = TokenChecks::default();
         self.read_on();
         if self.batch.arena.capacity() > ARENA_BYTES_KEPT {
             self.batch.arena = Vec::new();
@@ -241,7 +245,8 @@ impl Core {
 
     /// How long the worker may sleep now.
     pub fn wait(&self) -> Wait {
-        let to_do = !self.dirty.is_empty() || !self.scheduled.is_empty();
+        let to_read = !self.unread.is_empty();
+        let to_do = to_read || !self.dirty.is_empty() || !self.scheduled.is_empty();
         // A send that was taken whole is only known to be by the turn that follows it.
         let to_vet = self.vetted_to.is_some();
         if to_do || to_vet || self.accept == Accept::Wanted || !self.outgoing.is_settled() {

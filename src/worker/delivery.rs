@@ -385,10 +385,12 @@ impl Core {
         }
         let slot = &self.slots[index as usize];
         let Some(work) = &slot.work else { return };
-        if !work.carry.is_empty() {
-            self.unread.push(self.token(index));
+        let is_unread = !work.carry.is_empty();
+        let has_more = work.has_output() || (slot.is_subscriber() && self.is_behind(work));
+        if is_unread {
+            self.read_on_later(index);
         }
-        if work.has_output() || (slot.is_subscriber() && self.is_behind(work)) {
+        if has_more {
             self.mark_dirty(index);
         } else {
             self.relax(index);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::access::may_bring_token;
 use super::admission::Refused;
 use super::core::Core;
 use super::publish::{Body, Lines};
@@ -144,14 +145,26 @@ impl Core {
         }
     }
 
-    /// Goes on with the input of those whose unsent output stood in its way.
+    /// What the connection has left unread is looked at again when the next turn begins.
+    pub(super) fn read_on_later(&mut self, index: u32) {
+        if self.slots[index as usize].flags.raise(Flags::UNREAD) {
+            self.unread.push_back(self.token(index));
+        }
+    }
+
+    /// Goes on with the input of those whose unsent output, or whose tokens, stood in its way. Who
+    /// does not come to his turn stays in front of those who did.
     pub(super) fn read_on(&mut self) {
         let mut unread = std::mem::take(&mut self.unread);
-        for token in unread.drain(..) {
+        while self.token_checks.left > 0
+            && let Some(token) = unread.pop_front()
+        {
             if self.is_current(token) {
+                self.slots[token.slot as usize].flags.clear(Flags::UNREAD);
                 self.take_carry(token.slot);
             }
         }
+        unread.append(&mut self.unread);
         self.unread = unread;
     }
 
@@ -233,6 +246,13 @@ impl Core {
             Some(Err(error)) => Err(error),
         };
         let step = match parsed {
+            Ok(Parsed::Complete(request))
+                if may_bring_token(&request) && self.token_has_to_wait(index) =>
+            {
+                // It is read again from its beginning.
+                self.work(index).http = HttpState::default();
+                Step::Wait(0)
+            }
             Ok(Parsed::Complete(request)) => {
                 let length = request.head_len();
                 self.begin_request(index);
@@ -529,11 +549,11 @@ impl Core {
             return;
         }
         let slot = &mut self.slots[index as usize];
-        let waits_to_send = slot.work.as_ref().is_some_and(|work| work.out.len() > OUT_BYTES_MAX);
+        let sends = slot.work.as_ref().is_some_and(|work| work.has_output());
         let unread = slot.work.as_ref().is_some_and(|work| !work.carry.is_empty());
-        if slot.phase == Phase::Http && waits_to_send && unread {
-            // Requests are left: they are read, and the end is looked at again, when there is room
-            // for their answers.
+        if slot.phase == Phase::Http && unread && (sends || slot.flags.has(Flags::UNREAD)) {
+            // Requests are left: they are read, and the end is looked at again, when the answers
+            // before them are sent, or in the next turn.
             return;
         }
         let unanswered = slot.phase == Phase::Http

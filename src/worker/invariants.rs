@@ -13,6 +13,7 @@ impl Core {
     pub fn is_quiet(&self) -> bool {
         let waits = |slot: &Slot| slot.flags.has(Flags::BLOCKED) || slot.flags.has(Flags::SENT);
         self.dirty.is_empty()
+            && self.unread.is_empty()
             && self.scheduled.is_empty()
             && self.pending.is_empty()
             && self.leaves.is_empty()
@@ -61,6 +62,8 @@ impl Core {
         }
         let in_queue = self.dirty.contains(&index);
         assert!(in_queue || !flags.has(Flags::DIRTY), "slot {index} is dirty, nobody will look");
+        let unread = self.unread.contains(&self.token(index));
+        assert_eq!(unread, flags.has(Flags::UNREAD), "slot {index} is unread: {slot:?}");
         let sent = self.outgoing.has_send_to(self.token(index));
         assert_eq!(sent, flags.has(Flags::SENT), "slot {index} has a send: {slot:?}");
         assert!(!sent || !flags.has(Flags::BLOCKED), "slot {index} sends although blocked");

@@ -57,6 +57,8 @@ impl Flags {
     pub const PING_LATE: u16 = 1 << 10;
     /// It was refused: the census does not count it.
     pub const UNCOUNTED: u16 = 1 << 11;
+    /// In the queue of those whose input is read on.
+    pub const UNREAD: u16 = 1 << 12;
 
     /// Whether the bit is set.
     pub fn has(self, bit: u16) -> bool {

@@ -30,6 +30,10 @@ impl Core {
 
     /// Bytes of an open WebSocket.
     pub(super) fn ws_input(&mut self, index: u32, bytes: &[u8]) -> Step {
+        if self.showed_token(index) {
+            self.read_on_later(index);
+            return Step::Wait(0);
+        }
         let limits = self.message_limits();
         let work = self.slots[index as usize].work.as_deref_mut();
         // Nothing counts behind what ends it.

@@ -9,6 +9,11 @@ use super::*;
 const SECRETS: &str = "hmac_secrets = [{ env = \"PUSHLINE_SECRET\" }]";
 const OTHER_SECRET: &str = "{ value = \"a-second-secret-of-32-bytes-or-more\" }";
 
+/// The settings of the README. One worker: what one has heard of, another need not have yet.
+fn server() -> TestServer {
+    TestServer::guarded(&readme_auth(), |settings| settings.workers = Some(1))
+}
+
 /// The settings of the README with a change.
 fn changed(from: &str, to: &str) -> String {
     let auth = readme_auth();
@@ -66,8 +71,10 @@ fn a_publish_key_that_is_gone_publishes_no_more() {
     let mut open = backend(&server);
     let mut lines = Conn::open(server.addr);
     let line = b"{\"channel\":\"news\",\"data\":1}";
-    let whole = request("POST", "/publish", &[("X-API-Key", PUBLISH_KEY)], Some(line));
+    let headers = [("X-API-Key", PUBLISH_KEY), ("Expect", "100-continue")];
+    let whole = request("POST", "/publish", &headers, Some(line));
     lines.send(&whole[..whole.len() - line.len()]);
+    assert!(lines.until(b"\r\n\r\n").starts_with(b"HTTP/1.1 100"));
     let event = json!({"op": "publish", "channel": "news", "data": "first", "ref": 1});
     assert_eq!(op(&mut open, &event)["ok"], true);
     let auth = changed("env = \"PUSHLINE_PUBLISH_KEY\"", "value = \"another-key-of-the-backend\"");
@@ -82,7 +89,7 @@ fn a_publish_key_that_is_gone_publishes_no_more() {
 
 #[test]
 fn an_open_server_that_gets_keys_ends_whom_it_let_in() {
-    let mut server = TestServer::start();
+    let mut server = TestServer::with(|settings| settings.workers = Some(1));
     let mut sse = Sse::open(server.addr, "channel=news");
     let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &[]);
     server.reload(&readme_auth()).expect("taken");
