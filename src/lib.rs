@@ -11,6 +11,7 @@
 //! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | take a lock, block, touch another worker's state |
 //! | log ([`log`]) | one | the order: assigns `seq`, keeps history, knows which worker wants to hear of what, idempotency keys | touch a socket |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
+//! | lines ([`server`]) | one | the operator's log lines: what workers remark, and counters that grow | be waited for: who finds its lane full counts that and goes on |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, drain, join | anything hot |
 //!
 //! Lanes between them ([`mesh`]) are bounded and FIFO per pair of threads; a doorbell wakes who
@@ -34,6 +35,12 @@
 //! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
 //! | who may do what | [`auth`], `worker::access` |
 //! | every key of the configuration, defined once | [`config`] |
+//! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`doctor`] |
+//! | a reload changes all it can and names the rest; a drain lets go in slices | `server::reload`, `worker::drain` |
+//! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
+//! | log lines, by the ids the operator's API knows | [`worker::remark`], `server::lines` |
+//! | clients that resume by themselves: `sub`, `pub` | [`client`] |
+//! | one load generator for us and for rivals | [`load`], `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
 //! | why a connection ended or was refused | [`reason`] |
 //!
@@ -53,6 +60,9 @@
 //!   there. There is no queue per connection.
 //! - Answers of the log always fit a worker's lane: events leave that room free, and a worker never
 //!   waits for more answers than it holds.
+
+// Those end the program where nobody reads what it writes any more.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod auth;
 pub mod cli;

@@ -116,6 +116,8 @@ pub struct WorkerMetrics {
     pub channels: Counter,
     /// Heartbeats sent.
     pub heartbeats: Counter,
+    /// Lines nobody had time to write.
+    pub lines_dropped: Counter,
     /// Turns taken.
     pub turns: Counter,
     /// Time of the last turn on the worker's clock, in milliseconds.

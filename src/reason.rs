@@ -32,6 +32,8 @@ pub enum CloseReason {
     Gap,
     /// Its token ran out.
     TokenExpired,
+    /// The key that let it in is gone, or what everybody may do has changed.
+    KeyRemoved,
     /// Its token no longer opens what it is subscribed to.
     Denied,
     /// No room: connections, address or rate limit.
@@ -48,7 +50,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Labels in the order of [`CloseReason::index`].
-    pub const LABELS: [&'static str; 18] = [
+    pub const LABELS: [&'static str; 19] = [
         "answered",
         "peer_closed",
         "peer_gone",
@@ -67,6 +69,7 @@ impl CloseReason {
         "close_timeout",
         "operator",
         "drain",
+        "key_removed",
     ];
 
     /// Place in tables, as in [`CloseReason::LABELS`].
@@ -90,6 +93,7 @@ impl CloseReason {
             Self::CloseTimeout => 15,
             Self::Operator => 16,
             Self::Drain => 17,
+            Self::KeyRemoved => 18,
         }
     }
 
@@ -107,6 +111,7 @@ impl CloseReason {
             Self::SlowConsumer => (CloseCode::TRY_AGAIN, "slow consumer"),
             Self::Gap => (CloseCode::GAP, "gap"),
             Self::TokenExpired => (CloseCode::TOKEN_EXPIRED, "token expired"),
+            Self::KeyRemoved => (CloseCode::TOKEN_EXPIRED, "key removed"),
             Self::Denied => (CloseCode::POLICY, "denied"),
             Self::Refused | Self::Overloaded => (CloseCode::TRY_AGAIN, "overloaded"),
             Self::Operator => (CloseCode::POLICY, "closed by the operator"),

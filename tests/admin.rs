@@ -42,6 +42,29 @@ fn health_is_text_and_its_head_has_no_body() {
     server.stop();
 }
 
+/// DNS rebinding: to a browser a page of this name is of the listener's own origin.
+#[test]
+fn a_page_whose_name_leads_here_is_told_nothing() {
+    let server = start(|_| {});
+    let with_host = |method: &str, path: &str, host: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        exchange(server.admin(), head.as_bytes())
+    };
+    for (method, path) in [
+        ("GET", "/v1/connections"),
+        ("GET", "/v1/channels"),
+        ("GET", "/metrics"),
+        ("DELETE", "/v1/connections/0-0-0"),
+    ] {
+        let answer = with_host(method, path, "evil.example:8081");
+        assert_eq!((answer.status, answer.code().as_str()), (403, "host"), "{method} {path}");
+    }
+    for host in ["localhost:8081", "127.0.0.1", "[::1]:8081"] {
+        assert_eq!(with_host("GET", "/healthz", host).status, 200, "{host}");
+    }
+    server.stop();
+}
+
 #[test]
 fn what_is_not_there_is_said_in_json() {
     let server = start(|_| {});
@@ -64,7 +87,7 @@ fn what_is_not_there_is_said_in_json() {
     answer.code();
     // A body nobody wants does not cost its sender the answer.
     let mut post =
-        b"POST /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n".to_vec();
+        b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n".to_vec();
     post.extend_from_slice(&[b'x'; 60_000]);
     assert_eq!(exchange(admin, &post).status, 405);
     server.stop();

@@ -46,6 +46,8 @@ pub enum Denied {
     PublishForbidden,
     /// A web page of an origin that is not allowed.
     OriginForbidden,
+    /// A running connection was shown a token of another `sub`.
+    OtherSubject,
 }
 
 impl Denied {
@@ -72,13 +74,17 @@ impl Denied {
             Self::SubscribeForbidden => "subscribe_forbidden",
             Self::PublishForbidden => "publish_forbidden",
             Self::OriginForbidden => "origin_forbidden",
+            Self::OtherSubject => "token_subject",
         }
     }
 
     /// 401 if other credentials could help, 403 if these are known and not enough.
     pub fn status(self) -> u16 {
         match self {
-            Self::SubscribeForbidden | Self::PublishForbidden | Self::OriginForbidden => 403,
+            Self::SubscribeForbidden
+            | Self::PublishForbidden
+            | Self::OriginForbidden
+            | Self::OtherSubject => 403,
             Self::MissingCredentials
             | Self::MalformedCredentials
             | Self::CredentialsTooLong
@@ -124,6 +130,7 @@ impl Denied {
             }
             Self::PublishForbidden => "these credentials do not allow publishing to this channel",
             Self::OriginForbidden => "pages of this origin are not allowed",
+            Self::OtherSubject => "the token is for somebody else than the connection",
         }
     }
 
@@ -135,7 +142,9 @@ impl Denied {
         let error = match self {
             Self::MissingCredentials => return Some(format!("Bearer realm=\"{REALM}\"")),
             Self::OriginForbidden => return None,
-            Self::SubscribeForbidden | Self::PublishForbidden => "insufficient_scope",
+            Self::SubscribeForbidden | Self::PublishForbidden | Self::OtherSubject => {
+                "insufficient_scope"
+            }
             _ => "invalid_token",
         };
         let message = self.message();
@@ -145,7 +154,7 @@ impl Denied {
     }
 
     /// Every variant, for tables of counters and for tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::MissingCredentials,
         Self::MalformedCredentials,
         Self::CredentialsTooLong,
@@ -166,6 +175,7 @@ impl Denied {
         Self::SubscribeForbidden,
         Self::PublishForbidden,
         Self::OriginForbidden,
+        Self::OtherSubject,
     ];
 }
 
@@ -214,7 +224,12 @@ mod tests {
         let forbidden: Vec<_> = Denied::ALL.into_iter().filter(|d| d.status() == 403).collect();
         assert_eq!(
             forbidden,
-            [Denied::SubscribeForbidden, Denied::PublishForbidden, Denied::OriginForbidden]
+            [
+                Denied::SubscribeForbidden,
+                Denied::PublishForbidden,
+                Denied::OriginForbidden,
+                Denied::OtherSubject
+            ]
         );
         assert!(Denied::ALL.iter().all(|d| matches!(d.status(), 401 | 403)));
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Denied;
+use super::voucher::Voucher;
 use crate::proto::name::Pattern;
 
 /// Patterns in one list of a token or a key. A token of the longest length could otherwise unfold
@@ -52,6 +53,11 @@ impl Patterns {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The same for the same patterns in the same order, and only for those.
+    pub(super) fn spelled(&self) -> String {
+        self.0.iter().map(|pattern| format!("{pattern}\n")).collect()
+    }
 }
 
 /// What one client may do, and until when. Connections share it behind an `Arc`: the grants of
@@ -61,6 +67,7 @@ pub struct Grant {
     publish: Patterns,
     expires_at_unix_s: Option<u64>,
     subject: Option<Box<str>>,
+    voucher: Voucher,
     /// What everybody may do. A token adds to it: signing in must not take rights away that
     /// dropping the token would give back.
     everybody: Option<Arc<Grant>>,
@@ -70,9 +77,12 @@ pub struct Grant {
 const _: () = assert!(size_of::<Grant>() <= 80);
 
 impl Grant {
-    /// A grant that does not expire and names nobody.
+    /// A grant that does not expire and names nobody. Until a key does, its own rights vouch for it.
     pub fn new(subscribe: Patterns, publish: Patterns) -> Self {
-        Self { subscribe, publish, expires_at_unix_s: None, subject: None, everybody: None }
+        let spelled = [subscribe.spelled(), publish.spelled()];
+        let voucher = Voucher::of("rights", &spelled.each_ref().map(|rights| rights.as_bytes()));
+        let (expires_at_unix_s, subject, everybody) = (None, None, None);
+        Self { subscribe, publish, expires_at_unix_s, subject, voucher, everybody }
     }
 
     /// Everything, for ever: the grant of an open gate.
@@ -88,6 +98,10 @@ impl Grant {
         Self { subject, ..self }
     }
 
+    pub(super) fn vouched_by(self, voucher: Voucher) -> Self {
+        Self { voucher, ..self }
+    }
+
     pub(super) fn on_top_of(self, everybody: Arc<Grant>) -> Self {
         Self { everybody: Some(everybody), ..self }
     }
@@ -97,6 +111,12 @@ impl Grant {
         self.subscribe.is_empty()
             && self.publish.is_empty()
             && self.everybody.as_ref().is_none_or(|grant| grant.is_useless())
+    }
+
+    /// Its own, and that of everybody's rights below it.
+    pub(super) fn vouchers(&self) -> impl Iterator<Item = Voucher> {
+        let everybody = self.everybody.as_ref().map(|grant| grant.voucher);
+        std::iter::once(self.voucher).chain(everybody)
     }
 
     /// Whether the channel may be subscribed to. The name must already be decoded and checked.

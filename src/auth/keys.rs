@@ -13,6 +13,7 @@ use jsonwebtoken::{Algorithm as CryptoAlgorithm, DecodingKey, DecodingKeyKind};
 
 use super::settings::{AuthConfigError, AuthFault};
 use super::source::{self, Env, Material, Place};
+use super::voucher::Voucher;
 use super::{Algorithm, AuthSettings, Denied};
 
 /// Keys that check tokens. A token without `kid` may be tried against all of one kind, in a turn
@@ -65,23 +66,25 @@ impl KeyRing {
         self.0.is_empty()
     }
 
+    /// What vouches for tokens.
+    pub fn vouchers(&self) -> impl Iterator<Item = Voucher> {
+        self.0.iter().map(|key| key.voucher)
+    }
+
     /// Checks the signature of `message`, given as base64url, by the keys of the token's algorithm
-    /// and, if it names one, of its `kid`.
+    /// and, if it names one, of its `kid`. Tells which key it was.
     pub fn check(
         &self,
         with: &SignedWith<'_>,
         message: &[u8],
         signature: &str,
-    ) -> Result<(), Denied> {
+    ) -> Result<Voucher, Denied> {
         let mut of_algorithm = self.0.iter().filter(|key| key.has(with.algorithm)).peekable();
         of_algorithm.peek().ok_or(Denied::UnsupportedAlgorithm)?;
         let mut candidates = of_algorithm.filter(|key| key.serves(with.kid)).peekable();
         candidates.peek().ok_or(Denied::UnknownKey)?;
-        if candidates.any(|key| key.verifies(with.algorithm, message, signature)) {
-            Ok(())
-        } else {
-            Err(Denied::BadSignature)
-        }
+        let key = candidates.find(|key| key.verifies(with.algorithm, message, signature));
+        key.map(|key| key.voucher).ok_or(Denied::BadSignature)
     }
 }
 
@@ -96,6 +99,7 @@ struct TokenKey {
     kid: Option<Box<str>>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
+    voucher: Voucher,
 }
 
 impl TokenKey {
@@ -104,7 +108,11 @@ impl TokenKey {
         for algorithm in algorithms {
             (rust_crypto::DEFAULT_PROVIDER.verifier_factory)(&algorithm.in_crypto(), &key)?;
         }
-        Ok(Self { kid: None, algorithms: algorithms.to_vec(), key })
+        let voucher = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => Voucher::of("key", &[bytes]),
+            DecodingKeyKind::RsaModulusExponent { n, e } => Voucher::of("key", &[n, e]),
+        };
+        Ok(Self { kid: None, algorithms: algorithms.to_vec(), key, voucher })
     }
 
     fn named(self, kid: &Option<String>) -> Self {

@@ -17,6 +17,7 @@ mod publish_keys;
 mod settings;
 mod source;
 mod token;
+mod voucher;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use keys::KeyRing;
 use origin::{Openness, OriginRules};
 use publish_keys::PublishKeys;
 use token::ClaimRules;
+use voucher::Vouchers;
 
 /// All rules of access, ready to be applied.
 pub struct Gate {
@@ -49,6 +51,7 @@ pub struct Gate {
     keys: KeyRing,
     rules: ClaimRules,
     publish_keys: PublishKeys,
+    vouchers: Vouchers,
     cookie: Option<Box<str>>,
     query_token: QueryToken,
     origins: OriginRules,
@@ -104,6 +107,8 @@ impl Gate {
             if everybody.is_useless() { Anonymous::Refused } else { Anonymous::Admitted };
         let everybody = Arc::new(everybody);
         let publish_keys = PublishKeys::load(&settings.publish_keys, &everybody, env)?;
+        let vouchers = everybody.vouchers().chain(keys.vouchers()).chain(publish_keys.vouchers());
+        let vouchers = Vouchers::new(vouchers.collect());
         let openness = if is_open { Openness::Open } else { Openness::Guarded };
         Ok(Self {
             openness,
@@ -112,6 +117,7 @@ impl Gate {
             keys,
             rules: ClaimRules::from(settings),
             publish_keys,
+            vouchers,
             cookie: settings.cookie.as_deref().map(Box::from),
             query_token: settings.query_token,
             origins: OriginRules::new(openness, &settings.origins)?,
@@ -121,6 +127,13 @@ impl Gate {
     /// Whether everyone may do everything.
     pub fn is_open(&self) -> bool {
         self.openness == Openness::Open
+    }
+
+    /// Whether what a connection was let in by, perhaps under earlier rules, still lets it in: its
+    /// key is still here, and everybody may still do the same. Without a grant it was let in by an
+    /// open gate.
+    pub fn stands_by(&self, grant: Option<&Grant>) -> bool {
+        self.is_open() || grant.is_some_and(|grant| self.vouchers.stand_by(grant))
     }
 
     /// Lets a request in or not: the origin is checked first, then the credentials.

@@ -14,6 +14,7 @@ use super::grant::{Grant, Patterns};
 use super::settings::{AuthConfigError, AuthFault, PublishKeySettings};
 use super::source::{Env, Place};
 use super::token;
+use super::voucher::Voucher;
 
 /// Shortest publish key: 16 characters of hex are 64 bits, below which guessing gets thinkable.
 pub const PUBLISH_KEY_BYTES_MIN: usize = 16;
@@ -76,12 +77,21 @@ impl PublishKeys {
                     AuthConfigError::new(format!("{setting}.publish"), bad.into())
                 })?,
             };
+            // Other patterns make it another key: what it no longer covers must end.
+            let rights = publish.spelled();
+            let voucher = Voucher::of("publish key", &[&fingerprint.0, rights.as_bytes()]);
             let grant = Grant::new(Patterns::default(), publish)
+                .vouched_by(voucher)
                 .with_subject(entry.name.as_deref().map(Box::from))
                 .on_top_of(Arc::clone(everybody));
             keys.push(PublishKey { fingerprint, grant: Arc::new(grant) });
         }
         Ok(Self(keys.into()))
+    }
+
+    /// What vouches for those who publish with one.
+    pub fn vouchers(&self) -> impl Iterator<Item = Voucher> {
+        self.0.iter().flat_map(|key| key.grant.vouchers())
     }
 
     /// Whether there are none.

@@ -62,6 +62,15 @@ pub struct AuthSettings {
     pub origins: Vec<String>,
 }
 
+impl AuthSettings {
+    /// The environment variables that hold secrets and keys.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let token_keys = self.hmac_secrets.iter().chain(&self.public_keys).map(|key| &key.env);
+        let publish_keys = self.publish_keys.iter().map(|key| &key.env);
+        token_keys.chain(publish_keys).filter_map(Option::as_deref)
+    }
+}
+
 /// Where a secret or key is kept: exactly one of `file`, `env` and `value`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -2,8 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::grant::{Grant, Patterns};
 use super::keys::{KeyRing, SignedWith};
@@ -62,17 +63,22 @@ pub(super) fn check(
         return Err(Denied::MalformedCredentials);
     }
     let header = decode_part(header).ok_or(Denied::MalformedCredentials)?;
-    let header: Header =
-        serde_json::from_slice(&header).map_err(|_| Denied::MalformedCredentials)?;
-    keys.check(&header.signed_with()?, message.as_bytes(), signature)?;
+    let header: Header = object(&header).ok_or(Denied::MalformedCredentials)?;
+    let voucher = keys.check(&header.signed_with()?, message.as_bytes(), signature)?;
     let claims = decode_part(claims).ok_or(Denied::BadClaims)?;
-    let claims: Claims = serde_json::from_slice(&claims).map_err(|_| Denied::BadClaims)?;
+    let claims: Claims<'_> = object(&claims).ok_or(Denied::BadClaims)?;
     rules.check(&claims, now_unix_s)?;
-    claims.into_grant(rules.leeway_s)
+    Ok(claims.into_grant(rules.leeway_s)?.vouched_by(voucher))
 }
 
 fn decode_part(part: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(part).ok()
+}
+
+/// Reads a JSON object. A list would do for serde, with members by their order.
+fn object<'t, T: Deserialize<'t>>(json: &'t [u8]) -> Option<T> {
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    is_object.then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
 /// The parts of a header (RFC 7515 section 4.1) that matter. `jwk`, `jku`, `x5u` and `x5c`, by
@@ -81,7 +87,13 @@ fn decode_part(part: &str) -> Option<Vec<u8>> {
 struct Header {
     alg: String,
     kid: Option<String>,
+    /// Whatever it says, `null` too, it is there to be understood.
+    #[serde(default, deserialize_with = "present")]
     crit: Option<IgnoredAny>,
+}
+
+fn present<'t, D: Deserializer<'t>>(deserializer: D) -> Result<Option<IgnoredAny>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(Some)
 }
 
 impl Header {
@@ -111,13 +123,14 @@ impl Algorithm {
 
 /// The registered claims that matter (RFC 7519 section 4.1), and our own.
 #[derive(Deserialize)]
-struct Claims {
+struct Claims<'t> {
     exp: Option<NumericDate>,
     nbf: Option<NumericDate>,
     aud: Option<OneOrMany>,
     iss: Option<String>,
     sub: Option<String>,
-    pushline: Option<Rights>,
+    #[serde(borrow)]
+    pushline: Option<&'t RawValue>,
 }
 
 /// `"pushline": {"subscribe": [...], "publish": [...]}`. Other members are refused: one that a
@@ -165,7 +178,7 @@ impl OneOrMany {
 }
 
 impl ClaimRules {
-    fn check(&self, claims: &Claims, now_unix_s: u64) -> Result<(), Denied> {
+    fn check(&self, claims: &Claims<'_>, now_unix_s: u64) -> Result<(), Denied> {
         match claims.exp {
             None if self.expiry == Expiry::Required => return Err(Denied::MissingExpiry),
             Some(exp) if now_unix_s >= end_unix_s(exp, self.leeway_s) => {
@@ -199,9 +212,12 @@ fn end_unix_s(exp: NumericDate, leeway_s: u64) -> u64 {
     exp.floor_unix_s().saturating_add(leeway_s)
 }
 
-impl Claims {
+impl Claims<'_> {
     fn into_grant(self, leeway_s: u64) -> Result<Grant, Denied> {
-        let rights = self.pushline.unwrap_or_default();
+        let rights: Rights = match self.pushline {
+            Some(rights) => object(rights.get().as_bytes()).ok_or(Denied::BadClaims)?,
+            None => Rights::default(),
+        };
         let parse = |texts: &[String]| Patterns::parse(texts).map_err(|_| Denied::BadPattern);
         let subject = match self.sub {
             Some(sub) if sub.len() > SUBJECT_BYTES_MAX => return Err(Denied::BadClaims),

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::options::ServeArgs;
-use self::tools::{CompletionsArgs, ConfigCommand};
+use self::tools::{CompletionsArgs, ConfigCommand, ManArgs};
 use crate::auth::cli::TokenArgs;
 use crate::client;
 use crate::doctor::DoctorArgs;
@@ -47,8 +47,7 @@ enum Command {
     BenchClient,
     /// Print the completions of a shell.
     Completions(CompletionsArgs),
-    /// Print the man page.
-    Man,
+    Man(ManArgs),
 }
 
 /// Runs the program; answers its exit code.
@@ -70,10 +69,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(args) => tools::bench(*args),
         Command::BenchClient => tools::bench_client(),
         Command::Completions(args) => tools::completions(&args),
-        Command::Man => tools::man(),
+        Command::Man(args) => tools::man(&args),
     };
     outcome.unwrap_or_else(|message| {
-        eprintln!("pushline: {message}");
+        client::tell(format_args!("{message}"));
         ExitCode::FAILURE
     })
 }

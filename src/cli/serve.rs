@@ -10,8 +10,9 @@ use tracing::{info, warn};
 use super::logging::Logging;
 use super::options::ServeArgs;
 use super::{environment, say};
+use crate::auth::AuthSettings;
 use crate::config::{self, Config, Settings, Sources};
-use crate::server::{Reloaded, Server};
+use crate::server::{Reloaded, Server, ServerError};
 
 /// Signals that wait to be looked at; more of one kind say nothing new.
 const SIGNALS_MAX: usize = 4;
@@ -27,6 +28,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     let server = Server::start(config.settings, gate).map_err(|error| error.to_string())?;
     say(&format!("{}\n", server.banner()))?;
     state_facts(&server, &sources, is_open);
+    warn_of_misspelt_variables(&config.auth);
     run(server, &sources, &logging, &signals);
     Ok(())
 }
@@ -50,7 +52,8 @@ fn listen_to_signals() -> Result<Asked, String> {
         }
     };
     let named = thread::Builder::new().name("signals".into());
-    named.spawn(forward).map_err(|error| format!("starting the signals' thread: {error}"))?;
+    let failed = |error| ServerError::io("starting the signals' thread", error).to_string();
+    named.spawn(forward).map_err(failed)?;
     Ok(Asked { reload, end })
 }
 
@@ -60,6 +63,7 @@ fn run(mut server: Server, sources: &Sources, logging: &Logging, asked: &Asked) 
             recv(asked.reload) -> _ => match reload(&mut server, sources) {
                 Ok(reloaded) => {
                     logging.set_level(server.settings().log_lines.level);
+                    tell_of_wanting_room(&server);
                     if reloaded.needs_restart.is_empty() {
                         info!("reloaded: {reloaded}");
                     } else {
@@ -84,6 +88,17 @@ fn reload(server: &mut Server, sources: &Sources) -> Result<Reloaded, String> {
     server.reload(settings, gate).map_err(|error| error.to_string())
 }
 
+fn tell_of_wanting_room(server: &Server) {
+    if server.wanting() > 0 {
+        let connections = server.shared().census.max();
+        warn!(
+            connections,
+            "max_connections asks for more than there are descriptors for; `pushline doctor \
+             --connections N` names the cure"
+        );
+    }
+}
+
 /// One line for each thing worth knowing when one reads the log later.
 fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
     let Settings { heartbeat, history_bytes, channels, .. } = server.settings();
@@ -99,16 +114,21 @@ fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
     if !server.admin().ip().is_loopback() {
         warn!("whoever reaches the operator's listener can see and cut every connection");
     }
-    info!(workers = server.workers(), cores = %server.cores(), "workers");
-    info!(connections = server.shared().census.max(), "capacity");
+    info!(workers = server.workers(), on = %server.cores(), "workers");
+    let connections = server.shared().census.max();
+    info!(connections, bounded_by = %server.bound(), "capacity");
+    tell_of_wanting_room(server);
     info!(history_bytes, heartbeat = ?heartbeat, "streams");
     if is_open {
         warn!("no keys are configured: everyone who can connect may publish and read");
     } else {
         info!("access needs a token or a key, but for what anonymous allows");
     }
+}
+
+fn warn_of_misspelt_variables(auth: &AuthSettings) {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for (name, meant) in config::misspelt_variables(variables) {
+    for (name, meant) in config::misspelt_variables(variables, auth) {
         warn!("{name} is not a setting; did you mean {meant}?");
     }
 }

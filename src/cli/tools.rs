@@ -37,6 +37,13 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
+/// Print the man page: of the program, or of one of its commands.
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// Which command.
+    command: Option<String>,
+}
+
 pub(super) fn config(command: ConfigCommand) -> Result<ExitCode, String> {
     match command {
         ConfigCommand::Default => say(&config::template())?,
@@ -113,9 +120,21 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn man() -> Result<ExitCode, String> {
+pub(super) fn man(args: &ManArgs) -> Result<ExitCode, String> {
+    let mut program = Cli::command();
+    // Gives the commands their whole names.
+    program.build();
+    let command = match &args.command {
+        None => program,
+        Some(name) => program
+            .find_subcommand(name)
+            .cloned()
+            .ok_or_else(|| format!("there is no command {name}; `pushline help` lists them"))?,
+    };
+    let title = command.get_display_name().unwrap_or("pushline").to_owned();
+    let version = concat!("pushline ", env!("CARGO_PKG_VERSION"));
     let mut page = Vec::new();
-    let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+    let rendered = clap_mangen::Man::new(command).title(title).source(version).render(&mut page);
     rendered.map_err(|error| format!("the man page: {error}"))?;
     say(&String::from_utf8_lossy(&page))?;
     Ok(ExitCode::SUCCESS)

@@ -40,7 +40,8 @@ pub struct SubArgs {
     /// Begin after this event id, or with `earliest` [default: with what comes from now on]
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
-    /// Print a JSON object per event: id, channel, event, data (or data_base64)
+    /// Print a JSON object per event: id, channel, event, data (or data_base64). A gap is one
+    /// too, with the event `pushline.gap`; without this it is told on standard error alone
     #[arg(long)]
     pub json: bool,
 }

@@ -32,7 +32,8 @@ impl Connection {
     /// Connects. Reading fails once nothing came for `silence_max`, if that is given.
     pub fn open(server: &Server, silence_max: Option<Duration>) -> Result<Self, ClientError> {
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in server.address.to_socket_addrs().map_err(ClientError::Network)? {
+        let unreachable = |error| ClientError::Unreachable(server.address.clone(), error);
+        for address in server.address.to_socket_addrs().map_err(unreachable)? {
             match TcpStream::connect_timeout(&address, CONNECT_TIME_MAX) {
                 Ok(socket) => {
                     // A line is sent when it comes, not when the last one was confirmed.
@@ -44,7 +45,7 @@ impl Connection {
                 Err(error) => failure = error,
             }
         }
-        Err(ClientError::Network(failure))
+        Err(unreachable(failure))
     }
 
     /// Another handle to write with, for another thread.

@@ -16,7 +16,9 @@ pub enum ClientError {
     TokenMissing(String),
     /// The token has bytes no token has; the user's doing.
     TokenInvalid(String),
-    /// The connection could not be made, or broke.
+    /// The connection could not be made: to where, and why.
+    Unreachable(String, io::Error),
+    /// The connection broke.
     Network(io::Error),
     /// The server closed the connection.
     Closed,
@@ -68,9 +70,12 @@ impl ClientError {
     /// Whether another try could help.
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Network(_) | Self::Closed | Self::Silent | Self::Body(_) | Self::Frame(_) => {
-                Recovery::Retry
-            }
+            Self::Unreachable(..)
+            | Self::Network(_)
+            | Self::Closed
+            | Self::Silent
+            | Self::Body(_)
+            | Self::Frame(_) => Recovery::Retry,
             Self::Refused(refused) => refused.recovery(),
             Self::ClosedWith(Some(CloseCode::TOKEN_EXPIRED | CloseCode::POLICY), _) => {
                 Recovery::GiveUp
@@ -113,6 +118,7 @@ impl fmt::Display for ClientError {
             Self::Url(url) => write!(f, "`{url}` is not a URL like http://127.0.0.1:8080"),
             Self::TokenMissing(name) => write!(f, "no token: {name} is not set"),
             Self::TokenInvalid(name) => write!(f, "{name} does not hold a token"),
+            Self::Unreachable(address, error) => write!(f, "no server at {address}: {error}"),
             Self::Network(error) => write!(f, "{error}"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Silent => f.write_str("the server has gone silent"),

@@ -16,6 +16,7 @@ use super::error::{ClientError, Recovery};
 use super::event::{Envelope, Format};
 use super::server::{Server, encode};
 use super::sse::{EventStream, Item};
+use super::tell::tell;
 use super::websocket::{self, WebSocket};
 use crate::load::Transport;
 use crate::proto::http::body::BodyDecoder;
@@ -85,7 +86,7 @@ impl Follower {
                 error => {
                     let pause = self.backoff.pause(error.retry_after());
                     if !std::mem::replace(&mut self.is_away, true) {
-                        eprintln!("pushline: {error}; trying again");
+                        tell(format_args!("{error}; trying again"));
                     }
                     thread::sleep(pause);
                 }
@@ -215,7 +216,7 @@ impl Follower {
         }
         self.backoff.reset();
         if std::mem::take(&mut self.is_away) {
-            eprintln!("pushline: connected again");
+            tell(format_args!("connected again"));
         }
         Ok(head)
     }
@@ -223,11 +224,13 @@ impl Follower {
     /// One event in its envelope.
     fn event(&mut self, text: &str) -> Result<(), ClientError> {
         let Some(envelope) = Envelope::parse(text) else { return Ok(()) };
-        match envelope.gap() {
-            Some(gap) => eprintln!("pushline: {gap}"),
-            None => {
-                envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?
-            }
+        let gap = envelope.gap();
+        if let Some(gap) = &gap {
+            tell(format_args!("{gap}"));
+        }
+        // Who reads JSON can tell a loss from an event, and wants to know of it in its place.
+        if gap.is_none() || self.format == Format::Json {
+            envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?;
         }
         self.cursor = Some(envelope.id.into_owned());
         Ok(())

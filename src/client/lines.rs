@@ -23,6 +23,7 @@ use super::error::{ClientError, Recovery};
 use super::input::{Encoder, Input, read_lines};
 use super::outbox::{Line, Outbox};
 use super::server::Server;
+use super::tell::tell;
 
 /// Lines of one request: a quarter of what may be unconfirmed, so that sending does not wait for
 /// answers.
@@ -182,7 +183,7 @@ impl Streamer {
 
     fn report_refused(&mut self, number: u64, why: &str) {
         self.refused += 1;
-        eprintln!("pushline: line {number} is not published: {why}");
+        tell(format_args!("line {number} is not published: {why}"));
     }
 
     // --- sending ---
@@ -267,7 +268,7 @@ impl Streamer {
         self.progress_at = Instant::now();
         self.backoff.reset();
         if std::mem::take(&mut self.is_away) {
-            eprintln!("pushline: connected again");
+            tell(format_args!("connected again"));
         }
         Ok(())
     }
@@ -300,7 +301,7 @@ impl Streamer {
         if !self.outbox.is_empty() {
             self.retry_at += self.backoff.pause(error.retry_after());
             if !std::mem::replace(&mut self.is_away, true) {
-                eprintln!("pushline: {error}; trying again");
+                tell(format_args!("{error}; trying again"));
             }
         }
         Ok(())

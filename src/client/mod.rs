@@ -17,9 +17,11 @@ pub mod outbox;
 mod publish;
 mod server;
 pub mod sse;
+mod tell;
 mod websocket;
 
 pub use args::{PubArgs, ServerArgs, SubArgs};
 pub use error::ClientError;
 pub use follow::subscribe;
 pub use publish::publish;
+pub use tell::tell;

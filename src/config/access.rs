@@ -8,6 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::error::{ConfigErrors, Fault, Place};
 use super::file::AuthValue;
 use super::keys::variable;
+use super::suggest::nearest;
 use super::template::literal;
 use crate::auth::{AuthSettings, Env};
 
@@ -213,11 +214,19 @@ fn wanted(message: &str) -> String {
     let wanted = message.rsplit_once("expected ").map(|(_, wanted)| wanted.trim());
     match wanted {
         Some(wanted) if message.starts_with("unknown field") => {
-            format!("unknown key in it; wanted is {wanted}")
+            let meant = meant(message, wanted);
+            let meant = meant.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+            format!("unknown key in it{meant}; wanted is {wanted}")
         }
         Some(wanted) => format!("wanted is {}", wanted.replace("struct KeySource", "a table")),
         None => "not of the right shape".to_owned(),
     }
+}
+
+/// The known name nearest to what was written, which itself is not quoted.
+fn meant<'a>(message: &str, wanted: &'a str) -> Option<&'a str> {
+    let (written, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    nearest(written, wanted.split('`').skip(1).step_by(2))
 }
 
 #[cfg(test)]
@@ -247,6 +256,13 @@ mod tests {
                 assert_eq!(same, Some(text) == key.default, "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_typo_inside_a_value_is_told_what_was_meant() {
+        let line = "publish_keys = [{ nmae = 'a', env = 'A', publish = ['a'] }]";
+        let error = toml::from_str::<AuthSettings>(line).expect_err("wrong");
+        assert!(wanted(error.message()).contains("did you mean name?"), "{}", error.message());
     }
 
     #[test]

@@ -115,7 +115,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE|auto",
         group: Group::Connections,
         change: Change::Restart,
-        help: "Send buffer of each connection (SO_SNDBUF); auto: the kernel's default.",
+        help: "Send buffer of each connection (SO_SNDBUF): what a reader that stalls may hold, twice. \
+               auto: as the kernel sees fit, up to megabytes.",
         field: Field::Server {
             put: |s, t| set(&mut s.send_buffer, unless(AUTO, t, |t| size(t, 4 * KIB..=64 * MIB))),
             show: |s| s.send_buffer.map_or(AUTO.to_owned(), |bytes| show_size(u64::from(bytes))),
@@ -327,7 +328,8 @@ pub static KEYS: &[Key] = &[
         value: "LEVEL",
         group: Group::Logs,
         change: Change::Reload,
-        help: "Least serious lines that are written: error, warn, info, debug or trace.",
+        help: "Least serious lines that are written: error, warn, info, debug (each stream and each \
+               end of a connection) or trace.",
         field: Field::Server {
             put: |s, t| set(&mut s.log_lines.level, word(t, LEVELS)),
             show: |s| show_word(s.log_lines.level, LEVELS),
@@ -349,7 +351,7 @@ pub static KEYS: &[Key] = &[
         value: "true|false",
         group: Group::Logs,
         change: Change::Reload,
-        help: "Whether each request has a line.",
+        help: "Whether each request has a line (info): its connection, path and status.",
         field: Field::Server {
             put: |s, t| set(&mut s.log_lines.access, units::switch(t)),
             show: |s| s.log_lines.access.to_string(),

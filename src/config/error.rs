@@ -46,6 +46,8 @@ pub enum Fault {
     Syntax(String),
     /// No such key; which one was meant, if one is near.
     UnknownKey(String, Option<String>),
+    /// A key that belongs elsewhere: key, where.
+    Misplaced(String, &'static str),
     /// The key takes another kind of value: key, wanted, found.
     WrongType(String, &'static str, &'static str),
     /// The key does not take this value: key, value, what it takes.
@@ -94,6 +96,9 @@ impl fmt::Display for Fault {
             }
             Self::UnknownKey(name, None) => {
                 write!(f, "unknown key {}; `pushline config default` lists all keys", quoted(name))
+            }
+            Self::Misplaced(name, place) => {
+                write!(f, "{} does not belong here, but {place}", quoted(name))
             }
             Self::WrongType(key, wanted, found) => {
                 write!(f, "{key} is {found}; wanted is {wanted}")

@@ -196,6 +196,18 @@ fn auth<'a>(
 }
 
 fn unknown<'a>(name: &str, path: &str, known: impl Iterator<Item = &'a str>) -> Fault {
+    // After a table's head everything is part of it, which is easily forgotten.
+    let place = match name {
+        PATTERN => Some("in a [[channel]]"),
+        _ if AuthKey::named(name).is_some() => Some("in [auth]"),
+        _ if Key::named(name).is_some() => {
+            Some("at the top, before the first [auth] or [[channel]]")
+        }
+        _ => None,
+    };
+    if let Some(place) = place {
+        return Fault::Misplaced(format!("{path}{name}"), place);
+    }
     let nearest = nearest(name, known).map(str::to_owned);
     Fault::UnknownKey(format!("{path}{name}"), nearest)
 }

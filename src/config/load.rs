@@ -81,11 +81,15 @@ pub fn check_text(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 }
 
 /// Variables that are no settings but nearly called like one, with its name. Others that begin
-/// with `PUSHLINE_` may well belong to somebody else.
-pub fn misspelt_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+/// with `PUSHLINE_` may well belong to somebody else, and those that `auth` names hold a key.
+pub fn misspelt_variables(
+    names: impl Iterator<Item = String>,
+    auth: &AuthSettings,
+) -> Vec<(String, String)> {
     let mut known: Vec<String> = KEYS.iter().map(Key::variable).collect();
     known.extend(access::AUTH_KEYS.iter().map(access::AuthKey::variable));
     known.extend([variable(CHANNEL), variable("config")]);
+    known.extend(auth.variables().map(str::to_owned));
     let prefix = variable("");
     let suspects = names.filter(|name| name.starts_with(&prefix) && !known.contains(name));
     suspects

@@ -79,7 +79,7 @@ pub enum LogFormat {
 }
 
 /// The least serious lines that are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// What needs somebody to act.
     Error,
@@ -88,9 +88,9 @@ pub enum LogLevel {
     /// And what happens seldom: start, reload, drain.
     #[default]
     Info,
-    /// And each connection.
+    /// And each stream that begins, and each connection that ends.
     Debug,
-    /// And each step.
+    /// And whatever libraries have to say.
     Trace,
 }
 
@@ -144,7 +144,7 @@ pub struct Settings {
     pub connection_channels_max: usize,
     /// Channels in all.
     pub channels_max: usize,
-    /// `SO_SNDBUF` of connections, in bytes; none: the kernel's default.
+    /// `SO_SNDBUF` of connections, in bytes; none: as the kernel sees fit, which may be megabytes.
     pub send_buffer: Option<u32>,
     /// Mean of the `retry:` a subscriber is told; each is told one between half and one and a
     /// half of it.
@@ -191,7 +191,9 @@ impl Default for Settings {
             fragments_max: 1024,
             connection_channels_max: 128,
             channels_max: 4_000_000,
-            send_buffer: None,
+            // One largest event fits, and a reader that stalls holds 256 KiB of the kernel's memory
+            // (it counts double) and not the megabytes it would grow to by itself.
+            send_buffer: Some(128 << 10),
             retry: Duration::from_secs(2),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(10),

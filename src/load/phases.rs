@@ -51,6 +51,10 @@ pub fn run(options: BenchOptions) -> Result<Report, LoadError> {
     if options.readers == Readers::Stopped && options.server_pids.is_empty() {
         return Err(LoadError::Options("--stop-readers needs --server-pid"));
     }
+    // Before a long run and not behind it.
+    for path in options.json.iter().chain(&options.plot) {
+        check_writable(path)?;
+    }
     let run = rustix::process::getpid().as_raw_nonzero().get() as u32;
     let tasks = tasks(&options, run)?;
     let mut findings =
@@ -252,6 +256,11 @@ fn await_deliveries(
             return Ok(());
         }
     }
+}
+
+fn check_writable(path: &Path) -> Result<(), LoadError> {
+    let opened = fs::File::options().create(true).append(true).open(path);
+    opened.map(drop).map_err(|error| LoadError::Write(path.to_owned(), error))
 }
 
 fn write_json(path: &Path, report: &Report) -> Result<(), LoadError> {

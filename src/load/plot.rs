@@ -4,13 +4,26 @@ use std::path::Path;
 
 use plotters::{coord::Shift, prelude::*};
 
-use super::{error::LoadError, report::Report};
+use super::{error::LoadError, report::Report, table::thousands};
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 720;
+/// What was measured stands above both charts.
+const TITLE_HEIGHT: u32 = 52;
+
+const TITLE: (&str, u32) = ("sans-serif", 20);
+const CAPTION: (&str, u32) = ("sans-serif", 16);
+const LABEL: (&str, u32) = ("sans-serif", 12);
+
+const INK: RGBColor = RGBColor(31, 97, 141);
+const ACCENT: RGBColor = RGBColor(192, 80, 30);
+const GRID: RGBColor = RGBColor(225, 225, 225);
 
 /// Points of the timeline drawn at most; more would be narrower than a line.
-const TIMELINE_POINTS_MAX: usize = 400;
+const TIMELINE_POINTS_MAX: usize = 200;
+
+/// Percentiles that are marked, as nines and as named.
+const MARKED: [(f64, &str); 3] = [(0.301, "p50"), (2.0, "p99"), (3.0, "p99.9")];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -26,21 +39,33 @@ pub(super) fn draw(path: &Path, report: &Report) -> Result<(), LoadError> {
 fn render(svg: &mut String, report: &Report) -> Drawn {
     let root = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
     root.fill(&WHITE)?;
-    let (upper, lower) = root.split_vertically(HEIGHT / 2);
+    let (title, charts) = root.split_vertically(TITLE_HEIGHT);
+    title.margin(14, 0, 0, 0).titled(&headline(report), TITLE)?;
+    let (upper, lower) = charts.split_vertically((HEIGHT - TITLE_HEIGHT) / 2);
     latency(&upper, report)?;
     timeline(&lower, report)?;
     root.present()?;
     Ok(())
 }
 
+/// What was measured, in a line.
+fn headline(report: &Report) -> String {
+    let run = &report.run;
+    let connections = thousands(u64::from(run.connections));
+    let transport = format!("{:?}", run.transport).to_uppercase();
+    let deliveries = report.publish.as_ref().map_or(0, |publish| publish.deliveries);
+    let (size, deliveries) = (run.size_bytes, thousands(deliveries));
+    format!("{connections} {transport} connections, {size}-byte events, {deliveries} deliveries")
+}
+
 /// Latency at each percentile, from the median to the worst, on a scale of nines.
 fn latency(area: &Area<'_>, report: &Report) -> Drawn {
     let points = percentiles(&report.latency_steps);
-    let title = "Latency from publish to delivery (ms) at percentile";
+    let title = "Latency from publish to delivery, in ms by percentile";
     let top = points.iter().map(|(_, ms)| *ms).fold(0.001, f64::max);
     let nines = points.last().map_or(3.0, |(nines, _)| nines.max(1.0));
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 18))
+        .caption(title, CAPTION)
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(72)
@@ -49,10 +74,17 @@ fn latency(area: &Area<'_>, report: &Report) -> Drawn {
         .configure_mesh()
         .x_labels(8)
         .x_label_formatter(&|nines| percentile_name(*nines))
-        .y_label_formatter(&|ms| format!("{ms:.2}"))
+        .y_label_formatter(&|ms| number(*ms))
+        .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
+        .label_style(LABEL)
         .draw()?;
-    chart.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
+    let marks: Vec<_> = MARKED.iter().filter_map(|&(at, name)| mark(&points, at, name)).collect();
+    chart.draw_series(LineSeries::new(points, INK.stroke_width(2)))?;
+    chart.draw_series(marks.into_iter().map(|(nines, ms, text)| {
+        let dot = Circle::new((0, 0), 4, ACCENT.filled());
+        EmptyElement::at((nines, ms)) + dot + Text::new(text, (8, 6), LABEL)
+    }))?;
     Ok(())
 }
 
@@ -61,19 +93,37 @@ fn timeline(area: &Area<'_>, report: &Report) -> Drawn {
     let seconds = points.last().map_or(1.0, |(at, _)| at.max(0.01));
     let top = points.iter().map(|(_, rate)| *rate).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
-        .caption("Deliveries per second over time (s)", ("sans-serif", 18))
+        .caption("Deliveries per second, by seconds since the first publish", CAPTION)
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..seconds, 0.0..top * 1.05)?;
     chart
         .configure_mesh()
-        .x_label_formatter(&|at| format!("{at:.2}"))
-        .y_label_formatter(&|rate| format!("{rate:.0}"))
+        .x_label_formatter(&|at| number(*at))
+        .y_label_formatter(&|rate| number(*rate))
+        .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
+        .label_style(LABEL)
         .draw()?;
-    chart.draw_series(AreaSeries::new(points, 0.0, BLUE.mix(0.3)).border_style(BLUE))?;
+    chart.draw_series(AreaSeries::new(points, 0.0, INK.mix(0.25)).border_style(INK))?;
     Ok(())
+}
+
+/// A mark on the curve, if it gets that far: where, and what is written there.
+fn mark(points: &[(f64, f64)], nines: f64, name: &str) -> Option<(f64, f64, String)> {
+    let (_, ms) = points.iter().find(|(at, _)| *at >= nines)?;
+    Some((nines, *ms, format!("{name} {} ms", number(*ms))))
+}
+
+/// With no more digits than say something.
+fn number(value: f64) -> String {
+    match value {
+        _ if value >= 1000.0 => thousands(value.round() as u64),
+        _ if value >= 100.0 || value.fract().abs() < 1e-9 => format!("{value:.0}"),
+        _ if value >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
 }
 
 /// (nines, milliseconds): 1 nine is the 90th percentile, 2 the 99th, and so on.
@@ -124,6 +174,7 @@ mod tests {
         assert!(svg.trim_end().ends_with("</svg>"));
         assert!(svg.contains("Latency from publish to delivery"));
         assert!(svg.contains("Deliveries per second"));
+        assert!(svg.contains(" connections, ") && svg.contains("p50 "));
         assert!(svg.contains("<polyline"));
     }
 

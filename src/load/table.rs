@@ -13,7 +13,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         run(f, &self.run)?;
         connect(f, &self.connect)?;
-        memory(f, &self.memory)?;
+        memory(f, &self.memory, self.connect.held)?;
         if let Some(hold) = &self.hold {
             idle(f, hold)?;
         }
@@ -23,6 +23,9 @@ impl fmt::Display for Report {
         }
     }
 }
+
+/// Below this, what else the machine does moves more memory than the connections.
+const TELLING_CONNECTIONS: u64 = 5_000;
 
 fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
     writeln!(f, "  {name:<NAME_WIDTH$}{value}")
@@ -49,7 +52,7 @@ fn connect(f: &mut fmt::Formatter<'_>, connect: &ConnectFacts) -> fmt::Result {
     row_if_some(f, "server CPU per connect", cpu)
 }
 
-fn memory(f: &mut fmt::Formatter<'_>, memory: &MemoryFacts) -> fmt::Result {
+fn memory(f: &mut fmt::Formatter<'_>, memory: &MemoryFacts, held: u64) -> fmt::Result {
     if let (Some(before), Some(after), Some(each)) = (
         memory.server_rss_before_bytes,
         memory.server_rss_after_bytes,
@@ -60,11 +63,12 @@ fn memory(f: &mut fmt::Formatter<'_>, memory: &MemoryFacts) -> fmt::Result {
     }
     let all = memory.system_bytes_per_connection;
     let (slab, ours) = (memory.slab_bytes_per_connection, memory.client_rss_bytes_per_connection);
-    row(
-        f,
-        "system memory per connection",
-        format!(" {all:.0} B (kernel slab {slab:.0} B, our client processes {ours:.0} B)"),
-    )
+    let name = "system memory per connection";
+    if held < TELLING_CONNECTIONS {
+        return row(f, name, " not told: too few connections to stand out".to_owned());
+    }
+    let parts = format!("(kernel slab {slab:.0} B, our client processes {ours:.0} B)");
+    row(f, name, format!(" {all:.0} B {parts}"))
 }
 
 fn idle(f: &mut fmt::Formatter<'_>, hold: &HoldFacts) -> fmt::Result {
@@ -135,7 +139,7 @@ pub(super) fn kinds(kinds: &BTreeMap<String, u64>) -> String {
 }
 
 /// 1234567 as `1,234,567`.
-fn thousands(number: u64) -> String {
+pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

@@ -116,6 +116,8 @@ pub enum RefreshOutcome {
     NoSuchConnection,
     /// It does not open all channels the connection has.
     Denied,
+    /// It is somebody else's.
+    OtherSubject,
 }
 
 /// From the log to a worker.

@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
+
+use crate::limits::SLOTS_RESERVED;
 use crate::ring::uring::StartError;
 
 /// All of them are the operator's to cure.
@@ -28,6 +31,11 @@ pub enum ServerError {
         /// Which.
         cpu: usize,
     },
+    /// Not a single connection could be held.
+    NoRoom {
+        /// Descriptors a ring may have.
+        slots: u32,
+    },
     /// Anything else the kernel refused.
     Io {
         /// What was to be done.
@@ -38,7 +46,7 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    pub(super) fn io(what: &'static str, error: io::Error) -> Self {
+    pub(crate) fn io(what: &'static str, error: io::Error) -> Self {
         Self::Io { what, error }
     }
 }
@@ -80,9 +88,41 @@ impl fmt::Display for ServerError {
                 "cannot pin a worker to core {cpu}: it is not among the cores this process may \
                  use (`taskset -p $$` shows them); change --cpus, or say --cpus none"
             ),
-            Self::Io { what, error } => write!(f, "{what}: {error}"),
+            Self::NoRoom { slots } => write!(
+                f,
+                "no room for a connection: the hard limit of open files is {slots}, and each \
+                 worker keeps {SLOTS_RESERVED} of them for refusals; {MORE_FILES}"
+            ),
+            Self::Io { what, error } => {
+                write!(f, "{what}: {error}")?;
+                match error.raw_os_error().map(Errno::from_raw_os_error) {
+                    Some(Errno::MFILE | Errno::NFILE) => write!(f, "; {MORE_FILES}"),
+                    Some(Errno::AGAIN) => write!(f, "; {MORE_THREADS}"),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 }
 
+const MORE_FILES: &str = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit, docker run \
+                          --ulimit nofile=)";
+
+/// What a thread that can't be started needs.
+const MORE_THREADS: &str = "raise the limit of threads (ulimit -u, TasksMax= in a systemd unit, \
+                            docker run --pids-limit=), or use fewer workers";
+
 impl std::error::Error for ServerError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_limit_refuses_comes_with_the_limit_to_raise() {
+        let told = |errno: Errno| ServerError::io("doorbells", errno.into()).to_string();
+        assert!(told(Errno::MFILE).contains("LimitNOFILE"));
+        assert!(told(Errno::AGAIN).contains("TasksMax"));
+        assert!(ServerError::NoRoom { slots: 32 }.to_string().contains("is 32"));
+    }
+}

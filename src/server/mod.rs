@@ -2,6 +2,7 @@
 
 mod admin;
 mod error;
+mod lines;
 mod log_thread;
 mod reload;
 mod threads;
@@ -59,6 +60,7 @@ pub struct Server {
     /// The operator's choices as of the last reload.
     settings: Arc<Settings>,
     workers: Vec<JoinHandle<std::io::Result<()>>>,
+    lines: JoinHandle<()>,
     log: JoinHandle<()>,
     log_orders: crossbeam_channel::Sender<LogOrder>,
     admin_server: admin::AdminServer,
@@ -80,6 +82,9 @@ impl Server {
         refuse_open_to_the_world(&settings, &gate)?;
         let kernel = uring::probe()?;
         let slots = uring::slots_max()?;
+        if slots <= SLOTS_RESERVED {
+            return Err(ServerError::NoRoom { slots });
+        }
         let placement = Placement::of(&settings)?;
         let workers = placement.workers();
         let listeners = Listeners::bind(&settings, workers)?;
@@ -100,8 +105,12 @@ impl Server {
         });
         let (main_ends, log_ends, worker_ends) = mesh(workers);
         let gate = Arc::new(gate);
-        let plan = WorkerPlan { shared: &shared, gate, slots, doorbells: kernel.doorbells };
+        let (remarks, lines) = lines::start(&shared)?;
+        let doorbells = kernel.doorbells;
+        let plan = WorkerPlan { shared: &shared, gate, slots, doorbells, remarks };
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
+        // The lines end with the last worker.
+        drop(plan);
         let log_bell = bell(&started.bells)?;
         let (log_orders, log_inbox) = bounded(16);
         let log = LogThread::new(&shared, &log_ends, log_bell).start(log_inbox)?;
@@ -122,6 +131,7 @@ impl Server {
             settings: shared.settings.clone(),
             shared,
             workers: started.handles,
+            lines,
             log,
             log_orders,
             admin_server,
@@ -148,6 +158,22 @@ impl Server {
         self.placement.to_string()
     }
 
+    /// What bounds the number of connections.
+    pub fn bound(&self) -> String {
+        match self.shared.census.max() < self.room() {
+            true => "--max-connections".to_owned(),
+            false => {
+                format!("RLIMIT_NOFILE {} per ring, less {SLOTS_RESERVED} for refusals", self.slots)
+            }
+        }
+    }
+
+    /// How many connections the settings ask for that there is no room for.
+    pub fn wanting(&self) -> u64 {
+        let wanted = self.settings.connections_max.unwrap_or(0);
+        wanted.saturating_sub(self.room())
+    }
+
     /// What the threads share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
@@ -156,17 +182,10 @@ impl Server {
     /// What is printed at start: where, how many, and one line to try.
     pub fn banner(&self) -> String {
         let workers = self.placement.workers();
-        let (capacity, room) = (self.shared.census.max(), self.room());
-        let bound = match capacity < room {
-            true => "by --max-connections".to_owned(),
-            false => format!(
-                "by RLIMIT_NOFILE {} per ring, less {SLOTS_RESERVED} for refusals",
-                self.slots
-            ),
-        };
+        let (capacity, bound) = (self.shared.census.max(), self.bound());
         format!(
             "pushline {} listens on http://{} (admin http://{})\n\
-             {workers} workers on {}; room for {capacity} connections, bounded {bound}\n\
+             {workers} workers on {}; room for {capacity} connections, bounded by {bound}\n\
              try: curl -N 'http://{}/sse?channel=news' & curl -d hello http://{}/channels/news",
             env!("CARGO_PKG_VERSION"),
             self.listen,
@@ -210,6 +229,7 @@ impl Server {
             // A worker that panicked or failed has said so; there is nobody left to tell.
             let _ = worker.join();
         }
+        let _ = self.lines.join();
         let _ = self.log_orders.send(LogOrder::Stop);
         let _ = self.log.join();
         self.admin_server.stop();

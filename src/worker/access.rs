@@ -1,17 +1,17 @@
 //! Who may do what: the gate's answer to a request, kept with the connection.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::core::Core;
-use super::slot::Phase;
 use crate::auth::{Access, CORS_ANYBODY, Credentials, Denied, Gate, Grant};
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
+
+/// Connections looked at in a turn after the rules have changed: some 100 us.
+const VETTED_PER_TURN: u32 = 4096;
 
 /// What a connection may do.
 #[derive(Clone, Debug)]
@@ -93,34 +93,59 @@ impl Core {
     pub(super) fn await_expiry(&mut self, index: u32) {
         let at = self.slots[index as usize].expires_unix_s;
         if at != u32::MAX {
-            self.expiries.push(Reverse((at, self.token(index))));
+            self.expiries.push(at, self.token(index));
         }
     }
 
     /// Ends the streams whose grant has run out this second.
     pub(super) fn check_expiries(&mut self) {
-        while let Some(&Reverse((at, token))) = self.expiries.peek()
-            && u64::from(at) <= self.unix_s
-        {
-            self.expiries.pop();
+        while let Some(token) = self.expiries.pop_due(self.unix_s) {
             // Gone, or renewed: a new grant has an entry of its own.
             if self.is_current(token) {
                 self.expire_if_due(token.slot);
             }
         }
+        if self.expiries.are_crowded(self.open) {
+            let mut expiries = std::mem::take(&mut self.expiries);
+            expiries.retain(|at, token| {
+                self.is_current(token) && self.slots[token.slot as usize].expires_unix_s == at
+            });
+            self.expiries = expiries;
+        }
     }
 
-    /// When the next grant runs out, on the worker's clock.
-    pub(super) fn next_expiry(&self) -> Option<Duration> {
-        let Reverse((at, _)) = self.expiries.peek()?;
-        Some(self.now + Duration::from_secs(u64::from(*at).saturating_sub(self.unix_s)))
+    /// From now on these rules hold, for streams that are open too.
+    pub(super) fn take_gate(&mut self, gate: Arc<Gate>) {
+        self.gate = gate;
+        self.vetted_to = Some(0);
+    }
+
+    /// Ends streams that the rules, which have changed, no longer let in; a slice of them a turn.
+    pub(super) fn vet_slice(&mut self) {
+        let Some(from) = self.vetted_to else { return };
+        let end = self.slots.len() as u32;
+        let to = end.min(from.saturating_add(VETTED_PER_TURN));
+        for index in from..to {
+            self.end_if_disowned(index);
+        }
+        self.vetted_to = (to < end).then_some(to);
+    }
+
+    /// Nothing vouches for the stream any more: it ends.
+    pub(super) fn end_if_disowned(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        if slot.is_subscriber() && !self.gate.stands_by(slot.grant.as_deref()) {
+            self.disconnect(index, CloseReason::KeyRemoved);
+        }
     }
 
     /// What the connection may do.
     pub(super) fn permission(&self, index: u32) -> Permission {
         match &self.slots[index as usize].grant {
             _ if self.gate.is_open() => Permission::All,
-            Some(grant) if !grant.is_expired(self.unix_s) => Permission::Granted(grant.clone()),
+            Some(grant) if !grant.is_expired(self.unix_s) && self.gate.stands_by(Some(grant)) => {
+                Permission::Granted(grant.clone())
+            }
             _ => Permission::Nothing,
         }
     }
@@ -139,16 +164,24 @@ impl Core {
         self.respond_error(index, status, denied.code(), denied.message(), headers);
     }
 
-    /// A running connection shows a new token. It must open every channel the old one was used
-    /// for.
+    /// A running connection shows a new token.
     pub(super) fn refresh_grant(&mut self, index: u32, token: &str) -> Result<(), Denied> {
         let grant = self.gate.authenticate_token(token, self.unix_s)?;
         self.replace_grant(index, grant)
     }
 
-    /// The same with a token that is already checked.
+    /// The same with a token that is already checked. It must be of the same subject, if the old one
+    /// named one, and open every channel the connection has; else all stays as it was.
     pub(super) fn replace_grant(&mut self, index: u32, grant: Arc<Grant>) -> Result<(), Denied> {
         let slot = &self.slots[index as usize];
+        let subject = slot.grant.as_ref().and_then(|old| old.subject());
+        if subject.is_some() && subject != grant.subject() {
+            return Err(Denied::OtherSubject);
+        }
+        // Another worker may have checked it, by rules that have changed meanwhile.
+        if !self.gate.stands_by(Some(&grant)) {
+            return Err(Denied::UnknownKey);
+        }
         let live = slot.is_live().then_some(slot.replica);
         let explicit = slot.work.iter().flat_map(|work| work.subs.iter().map(|sub| sub.replica));
         for replica in live.into_iter().chain(explicit) {
@@ -166,8 +199,7 @@ impl Core {
     fn expire_if_due(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
         let due = u64::from(slot.expires_unix_s) <= self.unix_s && slot.expires_unix_s != u32::MAX;
-        let running = matches!(slot.phase, Phase::Sse | Phase::Ws);
-        if due && running && !self.gate.is_open() {
+        if due && slot.is_subscriber() && !self.gate.is_open() {
             self.disconnect(index, CloseReason::TokenExpired);
         }
     }
@@ -180,16 +212,20 @@ fn admit(
     subprotocol_token: Option<&str>,
     now_unix_s: u64,
 ) -> Result<Arc<Grant>, Denied> {
+    // Two of one would leave open which one counts.
     for name in ["authorization", "cookie", "x-api-key", "origin"] {
-        // Two of one would leave open which one counts.
         if request.headers_named(name).nth(1).is_some() {
             return Err(Denied::MalformedCredentials);
         }
     }
-    let query_token = query::pairs(request.query())
+    let mut query_tokens = query::pairs(request.query())
         .filter_map(Result::ok)
-        .find(|(key, _)| key.as_ref() == b"access_token")
+        .filter(|(key, _)| key.as_ref() == b"access_token")
         .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+    let query_token = query_tokens.next();
+    if query_tokens.next().is_some() {
+        return Err(Denied::MalformedCredentials);
+    }
     let credentials = Credentials {
         authorization: request.header("authorization"),
         api_key: request.header("x-api-key"),

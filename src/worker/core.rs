@@ -5,8 +5,7 @@
 //! then deadlines, fan-out to live subscribers, sends to explicit ones, and the sweep. A
 //! connection has at most one send in a batch; that is why the phases stand in this order.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,8 +19,10 @@ use super::channels::Channels;
 use super::deadline::Deadlines;
 use super::delivery::Outgoing;
 use super::drain::Drain;
+use super::expiry::Expiries;
 use super::fanout::Handed;
 use super::pending::Pending;
+use super::remark::Remark;
 use super::slot::{Flags, Phase, Slot};
 use super::sweep::Sweep;
 use super::work::Work;
@@ -92,7 +93,9 @@ pub struct Core {
     pub(super) leaves: Vec<LeaveChannel>,
     pub(super) deadlines: Deadlines,
     /// Streams by the second in which their grant runs out.
-    pub(super) expiries: BinaryHeap<Reverse<(u32, Token)>>,
+    pub(super) expiries: Expiries,
+    /// Up to which slot the present rules of access were applied; none: to all.
+    pub(super) vetted_to: Option<u32>,
     pub(super) sweep: Sweep,
     #[expect(clippy::vec_box, reason = "the boxes move in and out of slots")]
     pub(super) spare: Vec<Box<Work>>,
@@ -105,6 +108,8 @@ pub struct Core {
     pub(super) drain: Drain,
     pub(super) gate: Arc<Gate>,
     log: Sender<Request>,
+    /// Where what is said goes; none: nothing is said.
+    pub(super) remarks: Option<Sender<Remark>>,
     pub(super) metrics: Arc<WorkerMetrics>,
 }
 
@@ -151,7 +156,8 @@ impl Core {
             at_log: 0,
             leaves: Vec::new(),
             deadlines: Deadlines::default(),
-            expiries: BinaryHeap::new(),
+            expiries: Expiries::default(),
+            vetted_to: None,
             sweep,
             spare: Vec::new(),
             arrivals: Bucket::default(),
@@ -161,6 +167,7 @@ impl Core {
             drain: Drain::No,
             gate: setup.gate.clone(),
             log,
+            remarks: None,
             metrics,
             setup,
         }
@@ -215,6 +222,7 @@ impl Core {
     pub fn end_turn(&mut self) {
         self.check_deadlines();
         self.check_expiries();
+        self.vet_slice();
         self.drain_slice();
         self.fan_out();
         self.flush_dirty();
@@ -235,7 +243,8 @@ impl Core {
     pub fn wait(&self) -> Wait {
         let to_do = !self.dirty.is_empty() || !self.scheduled.is_empty();
         // A send that was taken whole is only known to be by the turn that follows it.
-        if to_do || self.accept == Accept::Wanted || !self.outgoing.is_settled() {
+        let to_vet = self.vetted_to.is_some();
+        if to_do || to_vet || self.accept == Accept::Wanted || !self.outgoing.is_settled() {
             return Wait::No;
         }
         if !self.waiting.is_empty() || !self.leaves.is_empty() {
@@ -243,7 +252,7 @@ impl Core {
         }
         let drain_at = self.is_draining().then(|| self.now + TICK);
         let sweep_at = self.sweep.next(self.open);
-        let times = [self.deadlines.next(), self.next_expiry(), sweep_at, drain_at];
+        let times = [self.deadlines.next(), sweep_at, drain_at];
         let wake_at = times.into_iter().flatten().min();
         match wake_at {
             Some(at) if at <= self.now => Wait::No,
@@ -362,12 +371,14 @@ impl Core {
     /// that it ends, the reason is the one of then.
     pub(super) fn close(&mut self, index: u32, reason: CloseReason) {
         let token = self.token(index);
+        let reason = self.slots[index as usize].ending.unwrap_or(reason);
+        self.note_closed(index, reason);
         self.leave_all(index);
         let slot = &mut self.slots[index as usize];
         debug_assert_ne!(slot.phase, Phase::Free);
         let (address, counted) = (slot.address, !slot.flags.has(Flags::UNCOUNTED));
         self.metrics.open[slot.phase.kind()].sub(1);
-        self.metrics.closes[slot.ending.unwrap_or(reason).index()].add(1);
+        self.metrics.closes[reason.index()].add(1);
         if let Some(work) = slot.work.take() {
             self.spare_work(work);
         }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::admission::Refused;
 use super::core::Core;
 use super::publish::{Body, Lines};
+use super::remark::Asked;
 use super::route::{Route, route};
 use super::slot::{Flags, Phase};
 use crate::auth::{Access, CORS_PREFLIGHT};
@@ -61,12 +62,14 @@ pub struct Answer {
     pub mode: BodyMode,
     /// Cross-origin lines.
     pub cors: Cow<'static, [u8]>,
+    /// The request, if its answer is to be told of.
+    pub asked: Option<Box<Asked>>,
 }
 
 impl Default for Answer {
     fn default() -> Self {
         let (connection, mode) = (Connection::KeepAlive, BodyMode::Whole);
-        Self { connection, mode, cors: Cow::Borrowed(b"") }
+        Self { connection, mode, cors: Cow::Borrowed(b""), asked: None }
     }
 }
 
@@ -283,6 +286,7 @@ impl Core {
             _ => BodyMode::Whole,
         };
         self.work(index).answer = Answer { connection, mode, ..Answer::default() };
+        self.note_asked(index, Some(request));
         self.note_origin(index, request.header("origin"));
         if self.is_draining() {
             self.refuse_connection(index, Refused::Draining);
@@ -413,6 +417,7 @@ impl Core {
         if work.answer.connection == Connection::Close {
             self.end_after_output(index);
         }
+        self.note_answered(index, status.code());
         self.mark_dirty(index);
     }
 
@@ -454,6 +459,7 @@ impl Core {
 
     fn reject_head(&mut self, index: u32, error: HeadError) -> Step {
         self.work(index).answer = Answer::default();
+        self.note_asked(index, None);
         self.note_origin(index, None);
         self.note_ending(index, CloseReason::BadRequest);
         self.fail(index, error.status(), error.code(), error.message());

@@ -40,6 +40,7 @@ impl Core {
         for index in 0..self.slots.len() as u32 {
             self.check_slot(index);
         }
+        assert!(!self.expiries.are_crowded(self.slots.len() as u32), "stale expiries pile up");
         self.check_replicas();
         self.check_pending();
     }

@@ -12,6 +12,7 @@ pub mod core;
 mod deadline;
 mod delivery;
 mod drain;
+mod expiry;
 mod fanout;
 pub mod http;
 pub mod inspect;
@@ -22,6 +23,7 @@ pub mod order;
 pub mod pending;
 pub mod publish;
 pub mod refresh;
+pub mod remark;
 pub mod replica;
 pub mod route;
 pub mod slot;
@@ -145,7 +147,7 @@ impl Core {
         match order {
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
-            Order::Gate(gate) => self.gate = gate,
+            Order::Gate(gate) => self.take_gate(gate),
             Order::Settings(settings) => self.apply_settings(settings),
             // Who asked may have given up waiting.
             Order::Ping(reply) => drop(reply.try_send(self.setup.worker)),

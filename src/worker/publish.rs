@@ -160,7 +160,11 @@ impl Core {
         if body.decoder.is_done()
             && let HttpState::Body(body) = std::mem::take(&mut work.http)
         {
-            self.publish_one(index, body.meta, Bytes::from(body.data));
+            // The body may have outlasted the token.
+            match self.check_publish(index, &body.meta.channel) {
+                Ok(()) => self.publish_one(index, body.meta, Bytes::from(body.data)),
+                Err((status, code, message)) => self.error(index, status, code, message),
+            }
         }
         Step::Used(decoded.consumed)
     }

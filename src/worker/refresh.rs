@@ -10,8 +10,7 @@ use subtle::ConstantTimeEq;
 use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::{Content, HttpState};
-use super::slot::Phase;
-use crate::auth::Grant;
+use crate::auth::{Denied, Grant};
 use crate::log::message::{Letter, RefreshOutcome, RequestBody};
 use crate::proto::http::response::Status;
 use crate::ring::Token;
@@ -128,13 +127,12 @@ impl Core {
     }
 
     fn take_grant(&mut self, target: Token, grant: &Arc<Grant>) -> RefreshOutcome {
-        let there = self.is_current(target)
-            && matches!(self.slots[target.slot as usize].phase, Phase::Sse | Phase::Ws);
-        if !there {
+        if !self.is_current(target) || !self.slots[target.slot as usize].is_subscriber() {
             return RefreshOutcome::NoSuchConnection;
         }
         match self.replace_grant(target.slot, grant.clone()) {
             Ok(()) => RefreshOutcome::Refreshed,
+            Err(Denied::OtherSubject) => RefreshOutcome::OtherSubject,
             Err(_) => RefreshOutcome::Denied,
         }
     }
@@ -153,6 +151,7 @@ impl Core {
                 let message = "the token does not open all channels of the connection";
                 self.error(index, Status::Forbidden, "subscribe_denied", message);
             }
+            RefreshOutcome::OtherSubject => self.answer_denied(index, Denied::OtherSubject),
         }
     }
 }

@@ -32,6 +32,9 @@ struct Wanted {
     cursor: Option<Vec<u8>>,
 }
 
+/// What an upgrade is answered.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 impl Core {
     // --- requests ---
 
@@ -70,6 +73,7 @@ impl Core {
         sse::write_head(&mut work.out, &date, &work.answer.cors);
         work.answer.connection = Connection::Close;
         self.end_after_output(index);
+        self.note_answered(index, Status::Ok.code());
         self.mark_dirty(index);
     }
 
@@ -385,7 +389,7 @@ impl Core {
         let opened = guarded.then(|| self.refresh_name(index));
         let date = self.date;
         let work = self.work(index);
-        let phase = match then {
+        let (phase, status) = match then {
             AfterJoin::OpenSse { cors, begins } => {
                 let from = (*begins == Begins::Now).then_some(head);
                 sse::write_head(&mut work.out, &date, cors);
@@ -393,19 +397,23 @@ impl Core {
                 if let Some(id) = opened {
                     sse::write_opened(&mut work.out, &id);
                 }
-                Phase::Sse
+                (Phase::Sse, Status::Ok.code())
             }
             AfterJoin::OpenWs { accept_key, protocol } => {
                 handshake::write_accept(&mut work.out, accept_key, *protocol, b"");
-                Phase::Ws
+                (Phase::Ws, SWITCHING_PROTOCOLS)
             }
             AfterJoin::Subscribed(_) => return,
         };
         work.http = HttpState::default();
         self.set_phase(index, phase);
+        self.note_answered(index, status);
+        self.note_opened(index);
         self.await_expiry(index);
         self.slots[index as usize].heard_s = self.now.as_secs() as u32;
         self.mark_dirty(index);
+        // The rules may have changed while the log was asked.
+        self.end_if_disowned(index);
     }
 
     /// Between half and one and a half of the setting, so that reconnects spread.

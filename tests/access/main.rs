@@ -6,7 +6,9 @@ mod channels;
 mod forgeries;
 mod injection;
 mod listeners;
+mod readme;
 mod refresh;
+mod reload;
 mod rights;
 mod secrets;
 
@@ -16,7 +18,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{Response, SECRET, Sse, TestServer, fetch};
+use common::{Response, SECRET, Sse, TestServer, bearer_token as sign, fetch};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -37,11 +39,6 @@ fn readme_auth() -> String {
     from.split_once("```").expect("its end").0.to_owned()
 }
 
-/// What a test does must be what the README says.
-fn assert_readme_says(snippet: &str) {
-    assert!(README.contains(snippet), "the README does not say {snippet}");
-}
-
 fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
@@ -57,11 +54,6 @@ fn token_until(exp: u64, subscribe: &[&str], publish: &[&str]) -> String {
         "sub": "somebody",
         "pushline": {"subscribe": subscribe, "publish": publish},
     }))
-}
-
-fn sign(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("a token")
 }
 
 fn bearer(token: &str) -> String {

@@ -56,10 +56,9 @@ fn a_connection_ends_with_its_token() {
     assert_eq!(outcome(&again), refused(401, "token_expired"));
 }
 
-/// Row of the README: a new token without a reconnect, WebSocket.
+/// A new token without a reconnect, WebSocket.
 #[test]
 fn a_websocket_goes_on_with_a_new_token() {
-    assert_readme_says(r#"{"op":"auth","token":…}"#);
     let server = strict_server(2);
     let mut ws = websocket(&server, &short_token(&["news"]));
     let fresh = token(&["news", "more"], &[]);
@@ -95,10 +94,82 @@ fn a_bad_new_token_changes_nothing() {
     assert_eq!(ws.answer().opcode, TEXT);
 }
 
-/// Row of the README: a new token without a reconnect, SSE.
+/// The new token's end is the connection's, be it sooner or later than the old one's.
+#[test]
+fn a_connection_ends_with_its_newest_token() {
+    let server = strict_server(2);
+    let mut sooner = websocket(&server, &token(&["news"], &[]));
+    let mut later = websocket(&server, &short_token(&["news"]));
+    let (mut sse, name) = stream(server.addr, "channel=news", &token(&["news"], &[]));
+    let new = token_until(now_unix_s() + SHORT_S + 1, &["news"], &[]);
+    for ws in [&mut sooner, &mut later] {
+        assert_eq!(op(ws, &json!({"op": "auth", "token": new, "ref": 1}))["ok"], true);
+    }
+    assert_eq!(refresh(&server, &name, &new).status, 204);
+    for ws in [&mut sooner, &mut later] {
+        assert_eq!(ws.answer().close(), (4401, "token expired".to_owned()));
+    }
+    assert_eq!(sse.next_event(), None);
+}
+
+/// One of several channels is enough: what the new token does not open would outlive the old one.
+#[test]
+fn a_new_token_must_open_every_channel() {
+    let server = strict_server(2);
+    let both = token(&["news", "more"], &[]);
+    let (mut sse, name) = stream(server.addr, "channel=news&channel=more", &both);
+    let mut ws = websocket(&server, &both);
+    let more = json!({"op": "subscribe", "channel": "more", "ref": 1});
+    assert_eq!(op(&mut ws, &more)["ok"], true);
+    for one in ["news", "more"] {
+        let weaker = token(&[one], &[]);
+        assert_eq!(outcome(&refresh(&server, &name, &weaker)), refused(403, "subscribe_denied"));
+        let answer = op(&mut ws, &json!({"op": "auth", "token": weaker, "ref": 2}));
+        assert_eq!(answer["error"]["code"], "subscribe_forbidden", "{answer}");
+    }
+    publish_as_backend(server.addr, "more", "as before");
+    assert_eq!(sse.event().json()["data"], "as before");
+    // Who lets go of a channel may show a token without it.
+    let event: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+    assert_eq!(event["data"], "as before");
+    let less = json!({"op": "unsubscribe", "channel": "more", "ref": 3});
+    assert_eq!(op(&mut ws, &less)["ok"], true);
+    let news = json!({"op": "auth", "token": token(&["news"], &[]), "ref": 4});
+    assert_eq!(op(&mut ws, &news)["ok"], true);
+    let again = op(&mut ws, &more);
+    assert_eq!(again["error"]["code"], "subscribe_denied", "{again}");
+}
+
+/// A connection is somebody's: with another person's token it neither lives on nor changes hands.
+#[test]
+fn a_connection_is_not_handed_to_another_subject() {
+    let server = strict_server(2);
+    let of = |subject: Option<&str>| {
+        let rights = json!({"subscribe": ["news"]});
+        sign(&json!({"exp": now_unix_s() + 600, "sub": subject, "pushline": rights}))
+    };
+    let (_sse, name) = stream(server.addr, "channel=news", &of(Some("alice")));
+    let mut ws = websocket(&server, &of(Some("alice")));
+    for (subject, expected) in [(Some("bob"), 403), (None, 403), (Some("alice"), 204)] {
+        let response = refresh(&server, &name, &of(subject));
+        assert_eq!(response.status, expected, "{subject:?}");
+        let answer = op(&mut ws, &json!({"op": "auth", "token": of(subject), "ref": 1}));
+        if expected == 204 {
+            assert_eq!(answer["ok"], true, "{answer}");
+        } else {
+            assert_eq!(response.error_code(), "token_subject");
+            assert_eq!(answer["error"]["code"], "token_subject", "{answer}");
+        }
+    }
+    // Whom no token names may become somebody.
+    let mut unnamed = websocket(&server, &of(None));
+    let answer = op(&mut unnamed, &json!({"op": "auth", "token": of(Some("bob")), "ref": 1}));
+    assert_eq!(answer["ok"], true, "{answer}");
+}
+
+/// A new token without a reconnect, SSE.
 #[test]
 fn a_stream_goes_on_with_a_new_token() {
-    assert_readme_says("`POST /sse/{connection}/token`");
     let server = strict_server(2);
     let (mut sse, name) = stream(server.addr, "channel=news", &short_token(&["news"]));
     assert_eq!(refresh(&server, &name, &token(&["news"], &[])).status, 204);
@@ -192,6 +263,30 @@ fn a_name_dies_with_its_stream() {
     let (_sse, other) = stream(server.addr, "channel=news", &good);
     assert_ne!(name, other);
     assert_eq!(outcome(&refresh(&server, &name, &good)), refused(404, "connection"));
+}
+
+/// A body that takes longer than its token is good for: what comes later is not published.
+#[test]
+fn a_token_does_not_publish_after_its_end() {
+    let server = strict_server(1);
+    let short = bearer(&token_until(now_unix_s() + SHORT_S, &[], &["news"]));
+    let line = b"{\"channel\":\"news\",\"data\":1}";
+    let begin = |target: &str| {
+        let mut conn = Conn::open(server.addr);
+        let headers = [("Authorization", short.as_str())];
+        let mut whole = common::request("POST", target, &headers, Some(line));
+        whole.truncate(whole.len() - 10);
+        conn.send(whole);
+        conn
+    };
+    let (mut one, mut lines) = (begin("/channels/news"), begin("/publish"));
+    assert!(one.is_silent_for(PAST_EXPIRY));
+    for conn in [&mut one, &mut lines] {
+        conn.send(&line[line.len() - 10..]);
+        assert_eq!(outcome(&conn.response()), refused(403, "publish_denied"));
+    }
+    let description = get_with(server.addr, "/channels/news", &token(&["news"], &[]));
+    assert_eq!(description.json()["last_id"], Value::Null, "{}", description.text());
 }
 
 /// What a token allowed to do ends with it too, before the connection is closed for it.

@@ -115,6 +115,21 @@ fn doubled_credentials_are_refused() {
     assert_eq!(outcome(&response), refused(401, "credentials_malformed"));
 }
 
+/// The same for what is no header: offers of a subprotocol, and the query.
+#[test]
+fn doubled_tokens_are_refused() {
+    let auth = format!("{}query_token = \"enabled\"\n", readme_auth());
+    let server = TestServer::guarded(&auth, |_| {});
+    let good = token(&["a"], &[]);
+    let two = format!("bearer.{good}, pushline.v1, bearer.{good}");
+    let mut conn = Conn::open(server.addr);
+    conn.send(common::ws::upgrade("/ws?channel=a", &[("Sec-WebSocket-Protocol", &two)]));
+    assert_eq!(outcome(&conn.response()), refused(401, "credentials_malformed"));
+    let target = format!("/channels/a?access_token={good}&access_token={good}");
+    let response = fetch(server.addr, "GET", &target, &[], None);
+    assert_eq!(outcome(&response), refused(401, "credentials_malformed"));
+}
+
 /// What anonymous allows is there without a token, and only that.
 #[test]
 fn anonymous_may_do_what_the_settings_say() {

@@ -6,6 +6,7 @@ mod rights;
 mod settings;
 mod tokens;
 mod tool;
+mod vouchers;
 
 use std::sync::Arc;
 

@@ -78,6 +78,7 @@ fn a_key_set_must_hold_a_usable_key() {
     let off_curve = r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}"#;
     let short_secret = r#"{"kty":"oct","k":"AAAA"}"#;
     let for_encryption = r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","use":"enc"}"#;
+    let for_signing = r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","key_ops":["sign"]}"#;
     let set = |key: &str| format!("{{\"keys\":[{key}]}}");
     for (text, fault) in [
         (set(short_rsa), AuthFault::JwksKey(0)),
@@ -85,6 +86,7 @@ fn a_key_set_must_hold_a_usable_key() {
         (set(off_curve), AuthFault::JwksKey(0)),
         (set(short_secret), AuthFault::JwksKey(0)),
         (set(for_encryption), AuthFault::JwksEmpty),
+        (set(for_signing), AuthFault::JwksEmpty),
         (set(r#"{"kty":"NEW"}"#), AuthFault::JwksEmpty),
         (set(""), AuthFault::JwksEmpty),
         ("{\n  nonsense".to_owned(), AuthFault::JwksSyntax(2, 3)),
@@ -93,6 +95,34 @@ fn a_key_set_must_hold_a_usable_key() {
         fs::write(&path, &text).expect("a file");
         let fault_found = refused(&format!("jwks_file = '{}'", path.display())).fault;
         assert_eq!(fault_found, fault, "{text}");
+    }
+}
+
+/// RFC 7517 section 5: what is not understood is passed over, and the rest of the set serves.
+#[test]
+fn a_key_of_a_kind_unknown_here_spoils_no_set() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("jwks.json");
+    let good = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET), "kid": "good"});
+    for odd in [
+        json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA", "kid": "post-quantum"}),
+        json!({"kty": "NEW"}),
+        json!({"kty": "OKP", "crv": "X25519", "x": "AAAA", "use": "enc"}),
+        json!({"kty": "OKP", "crv": "Ed448", "x": "AAAA"}),
+        json!({"kty": "EC", "crv": "P-521", "x": "AAAA", "y": "AAAA"}),
+        json!({"kty": "EC", "crv": "brainpoolP256r1", "x": "AAAA", "y": "AAAA"}),
+        json!({"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "RSA-OAEP-512", "use": "enc"}),
+        json!({"kty": "oct", "k": "AAAA", "use": "wrap"}),
+        json!({"kty": "oct", "k": "AAAA", "key_ops": ["encrypt", "dance"]}),
+        json!({"kty": "RSA", "use": "enc"}),
+        json!({}),
+    ] {
+        for keys in [[&odd, &good], [&good, &odd]] {
+            fs::write(&path, json!({"keys": keys, "more": 1}).to_string()).expect("a file");
+            let gate = load(&format!("jwks_file = '{}'", path.display()));
+            let gate = gate.unwrap_or_else(|fault| panic!("{odd}: {fault}"));
+            assert!(bearer(&gate, &hs256(&claims(json!({})))).is_ok(), "{odd}");
+        }
     }
 }
 

@@ -169,9 +169,12 @@ fn a_key_inside_the_token_is_not_believed() {
 /// RFC 7515 section 4.1.11.
 #[test]
 fn a_critical_extension_is_refused() {
-    let header = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
-    let token = signed(header, &claims(json!({})), &secret_key(), Algorithm::HS256);
-    assert_eq!(denial(bearer(&hmac_gate(""), &token)), Some(Denied::UnsupportedExtension));
+    for crit in [json!(["b64"]), json!(["exp"]), json!([]), json!(null), json!(5)] {
+        let header = json!({"alg": "HS256", "crit": crit, "b64": false});
+        let token = signed(header, &claims(json!({})), &secret_key(), Algorithm::HS256);
+        let denied = denial(bearer(&hmac_gate(""), &token));
+        assert_eq!(denied, Some(Denied::UnsupportedExtension), "{crit}");
+    }
 }
 
 /// RFC 7519 sections 4.1.4 and 4.1.5, at the very seconds.
@@ -268,12 +271,41 @@ fn claims_that_could_be_read_in_two_ways_are_refused() {
         (r#"{"exp":1900000000,"pushline":{"subscribe":["a"],"until":5}}"#, Denied::BadClaims),
         (r#"{"exp":1900000000,"pushline":{"subscribe":"a"}}"#, Denied::BadClaims),
         (r#"{"exp":1900000000,"pushline":["*"#, Denied::BadClaims),
+        (r#"{"exp":1900000000,"pushline":[["*"],["*"]]}"#, Denied::BadClaims),
+        (r#"[1900000000,null,null,null,null,{"subscribe":["*"]}]"#, Denied::BadClaims),
+        (
+            r#"{"exp":1900000000,"pushline":{"subscribe":["a"],"subscribe":["*"]}}"#,
+            Denied::BadClaims,
+        ),
         (r#"{"exp":1900000000,"pushline":{"subscribe":["a","user:4*"]}}"#, Denied::BadPattern),
         (r#"{"exp":1900000000,"pushline":{"publish":["*:x"]}}"#, Denied::BadPattern),
     ] {
         let token = forge(json!({"alg": "HS256"}), text, &secret_key(), Algorithm::HS256);
         assert_eq!(denial(bearer(&gate, &token)), Some(expected), "{text}");
     }
+}
+
+/// RFC 7515 section 4: a header is an object with each member once.
+#[test]
+fn a_header_that_could_be_read_in_two_ways_is_refused() {
+    for header in [r#"["HS256",null,null]"#, r#"{"alg":"none","alg":"HS256"}"#, r#""HS256""#] {
+        let header = URL_SAFE_NO_PAD.encode(header);
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims(json!({})).to_string()));
+        let signed =
+            jsonwebtoken::crypto::sign(message.as_bytes(), &secret_key(), Algorithm::HS256);
+        let token = format!("{message}.{}", signed.expect("a signature"));
+        let denied = denial(bearer(&hmac_gate(""), &token));
+        assert_eq!(denied, Some(Denied::MalformedCredentials), "{header}");
+    }
+}
+
+/// A connection holds it as long as it lives.
+#[test]
+fn a_subject_has_a_longest_length() {
+    let gate = hmac_gate("");
+    let of = |length: usize| bearer(&gate, &hs256(&claims(json!({"sub": "x".repeat(length)}))));
+    assert_eq!(of(255).expect("a good token").subject().map(str::len), Some(255));
+    assert_eq!(denial(of(256)), Some(Denied::BadClaims));
 }
 
 /// Cuts a good token everywhere, and changes each of its bytes: never a grant, never a panic.
@@ -296,6 +328,8 @@ fn a_damaged_token_gives_nothing() {
         assert!(bearer(&gate, odd).is_err(), "{odd}");
         assert!(gate.authenticate_token(odd, NOW).is_err(), "{odd}");
     }
+    let four_parts = denial(gate.authenticate_token(&format!("{token}.x"), NOW));
+    assert_eq!(four_parts, Some(Denied::MalformedCredentials));
 }
 
 #[test]

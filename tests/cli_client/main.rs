@@ -116,6 +116,25 @@ fn a_restarted_server_is_a_gap_and_not_the_end() {
 }
 
 #[test]
+fn a_gap_is_a_json_object_among_json_objects() {
+    let server = Server::start();
+    publish(&server.url(), "a", "kept");
+    for transport in TRANSPORTS {
+        let from = ["--after", "stranger-1", "--json", "--transport", transport];
+        let subscriber =
+            Client::start(&[&["sub", "a", "--url", &server.url()], &from[..]].concat());
+        let json = || serde_json::from_str::<serde_json::Value>(&subscriber.line()).expect("JSON");
+        let gap = json();
+        assert_eq!(
+            (&gap["event"], &gap["data"]["reason"]),
+            (&"pushline.gap".into(), &"epoch".into())
+        );
+        assert_eq!(json()["data"], "kept");
+        subscriber.message("gap on a");
+    }
+}
+
+#[test]
 fn a_line_is_published_when_it_comes() {
     let server = Server::start();
     let mut publisher = Client::start(&["pub", "a", "--url", &server.url()]);
@@ -210,6 +229,24 @@ fn a_reader_that_leaves_ends_the_subscriber_quietly() {
 }
 
 #[test]
+fn nobody_reading_standard_error_ends_neither() {
+    let server = Server::start();
+    let relay = Relay::start(server.address);
+    let mut publisher = Client::start_without_errors(&["pub", "a", "--url", &relay.url()]);
+    let from = ["--after", "earliest"];
+    let subscriber =
+        Client::start_without_errors(&[&["sub", "a", "--url", &relay.url()], &from[..]].concat());
+    publisher.write("1\n");
+    assert_eq!(subscriber.line(), "1");
+    // Both have something to say now.
+    relay.cut();
+    publisher.write("2\n");
+    assert_eq!(subscriber.line(), "2");
+    publisher.end_input();
+    assert!(publisher.wait().success());
+}
+
+#[test]
 fn what_another_try_would_not_help_against_is_told() {
     let server = Server::start();
     let (status, _, errors) = run(&["sub", "not/a/name", "--url", &server.url()]);
@@ -221,6 +258,9 @@ fn what_another_try_would_not_help_against_is_told() {
     let (status, _, errors) = run(&["sub", "a", "--url", &format!("{}/x", server.url())]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("no such path (404)"), "{errors}");
+    let (status, _, errors) = run(&["pub", "a", "x", "--url", "http://127.0.0.1:1"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("no server at 127.0.0.1:1"), "{errors}");
     let (status, _, errors) = run(&["pub", "a", "x", "--token-env", "NOT_SET_ANYWHERE"]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("NOT_SET_ANYWHERE is not set"), "{errors}");

@@ -100,6 +100,22 @@ impl Client {
         Self { child, stdin, out: Some(out), errors }
     }
 
+    /// One whose standard error is a pipe that nobody reads any more.
+    pub fn start_without_errors(arguments: &[&str]) -> Self {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = program()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(writer)
+            .spawn()
+            .expect("the client starts");
+        let stdin = child.stdin.take();
+        let out = lines_of(child.stdout.take().expect("piped"));
+        Self { child, stdin, out: Some(out), errors: lines_of(std::io::empty()) }
+    }
+
     /// The next line of standard output.
     pub fn line(&self) -> String {
         let out = self.out.as_ref().expect("standard output is read");

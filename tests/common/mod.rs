@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use pushline::auth::{AuthSettings, Gate};
 use pushline::config::Settings;
-use pushline::server::{Ended, Server, ServerError};
+use pushline::server::{Ended, Reloaded, Server, ServerError};
 use serde_json::Value;
 
 pub use self::http::{Conn, Response, fetch, request};
@@ -52,11 +53,13 @@ impl TestServer {
     /// With the `[auth]` section `auth`, whose secrets are in [`auth_env`], and these changes to the
     /// settings.
     pub fn guarded(auth: &str, change: impl Fn(&mut Settings)) -> Self {
-        let gate = || {
-            let auth: AuthSettings = toml::from_str(auth).expect("a well-formed section");
-            Gate::from_settings(&auth, &auth_env).expect("good settings")
-        };
-        Self::with_gate(gate, change)
+        Self::with_gate(|| gate_of(auth), change)
+    }
+
+    /// As SIGHUP does, with another `[auth]` section: the settings stay.
+    pub fn reload(&mut self, auth: &str) -> Result<Reloaded, ServerError> {
+        let server = self.server.as_mut().expect("it runs");
+        server.reload(server.settings().clone(), gate_of(auth))
     }
 
     fn with_gate(gate: impl Fn() -> Gate, change: impl Fn(&mut Settings)) -> Self {
@@ -161,6 +164,18 @@ pub const SECRET: &str = "a-secret-of-32-bytes-or-more-for-tests-only";
 /// What [`auth_env`] calls `PUSHLINE_PUBLISH_KEY`.
 pub const PUBLISH_KEY: &str = "a-publish-key-for-tests-only-0123456789abcdef";
 
+/// Signs claims with [`SECRET`].
+pub fn bearer_token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("a token")
+}
+
+/// The rules of an `[auth]` section.
+pub fn gate_of(auth: &str) -> Gate {
+    let auth: AuthSettings = toml::from_str(auth).expect("a well-formed section");
+    Gate::from_settings(&auth, &auth_env).expect("good settings")
+}
+
 /// The environment of guarded servers: the variables the README names.
 pub fn auth_env(name: &str) -> Option<String> {
     match name {
@@ -205,6 +220,14 @@ pub fn await_that(what: &str, mut fact: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Says so; where a skip is a failure, fails.
+pub fn skip(what: &str, cure: &str) {
+    // Not captured by the test harness: a skip is to be seen.
+    let line = format!("SKIPPED: needs {what} ({cure})\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
 }
 
 /// The place in the log that an id names.

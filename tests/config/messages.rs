@@ -17,13 +17,31 @@ fn unknown_keys_are_told_with_line_and_nearest_name() {
         ("max-connections = 3", 1, "\"max-connections\"; did you mean max_connections?"),
         ("[[chanel]]\npattern = 'a'", 1, "\"chanel\"; did you mean channel?"),
         ("[[channel]]\npattern = 'a'\nslo = 1", 3, "\"channel.slo\"; did you mean slow?"),
-        ("[[channel]]\npattern = 'a'\nworkers = 1", 3, "lists all keys"),
+        ("[[channel]]\npattern = 'a'\ncolour = 1", 3, "lists all keys"),
         ("[auth]\n\norigin = []", 3, "\"auth.origin\"; did you mean origins?"),
         ("colour = 'red'", 1, "\"colour\"; `pushline config default` lists all keys"),
     ] {
         let told = told(text);
         assert!(told.contains(&format!(":{line}: unknown key")), "{told}");
         assert!(told.ends_with(ends), "{told}");
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_told_its_place() {
+    for (text, line, ends) in [
+        (
+            "[[channel]]\npattern = 'a'\nworkers = 1",
+            3,
+            "at the top, before the first [auth] or [[channel]]",
+        ),
+        ("[auth]\nheartbeat = '25s'", 2, "at the top, before the first [auth] or [[channel]]"),
+        ("origins = []", 1, "in [auth]"),
+        ("pattern = 'a'", 1, "in a [[channel]]"),
+    ] {
+        let told = told(text);
+        assert!(told.contains(&format!(":{line}: ")), "{told}");
+        assert!(told.ends_with(&format!("does not belong here, but {ends}")), "{told}");
     }
 }
 
@@ -122,8 +140,17 @@ fn mistakes_elsewhere_than_in_the_file_name_their_place() {
 
 #[test]
 fn misspelt_variables_are_noticed_and_foreign_ones_left_alone() {
-    let names = ["PUSHLINE_HISTORY_CONT", "PUSHLINE_PORT_8080_TCP_ADDR", "PUSHLINE_LISTEN", "HOME"];
-    let found = pushline::config::misspelt_variables(names.iter().map(|name| (*name).to_owned()));
+    let auth = "[auth]\npublish_keys = [{ env = 'PUSHLINE_PUBLISH_KEY' }]";
+    let auth = pushline::config::check_text("it", auth).expect("a configuration").auth;
+    let names = [
+        "PUSHLINE_HISTORY_CONT",
+        "PUSHLINE_PORT_8080_TCP_ADDR",
+        "PUSHLINE_LISTEN",
+        "PUSHLINE_PUBLISH_KEY",
+        "HOME",
+    ];
+    let names = names.iter().map(|name| (*name).to_owned());
+    let found = pushline::config::misspelt_variables(names, &auth);
     let wanted = ("PUSHLINE_HISTORY_CONT".to_owned(), "PUSHLINE_HISTORY_COUNT".to_owned());
     assert_eq!(found, [wanted]);
 }

@@ -59,6 +59,10 @@ fn completions_and_man_page_know_every_option() {
         assert!(bash.contains(&format!("--{}", key.flag())), "{}", key.name);
         assert!(man.contains(&key.flag().replace('-', "\\-")), "{}", key.name);
     }
+    let of_sub = print(&["man", "sub"]);
+    assert!(of_sub.contains(".TH pushline-sub 1") && of_sub.contains("transport"), "{of_sub}");
+    let nothing = pushline().args(["man", "nothing"]).output().expect("it ends");
+    assert_eq!(nothing.status.code(), Some(1));
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn the_greeting_names_the_two_lines_to_try() {
     assert_eq!(response.status, 200);
     assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
     let text = response.text();
-    assert!(text.contains("curl -N http://pushline.test/sse?channel=news"), "{text}");
-    assert!(text.contains("curl -d hello http://pushline.test/channels/news"), "{text}");
+    assert!(text.contains("curl -N http://127.0.0.1/sse?channel=news"), "{text}");
+    assert!(text.contains("curl -d hello http://127.0.0.1/channels/news"), "{text}");
     assert!(response.header("date").is_some_and(|date| date.ends_with(" GMT")));
 }
 

@@ -59,7 +59,8 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub fn request(address: SocketAddr, method: &str, target: &str) -> Answer {
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     exchange(address, head.as_bytes())
 }
 
@@ -119,7 +120,7 @@ impl Client {
 
     pub fn sse_on(stream: TcpStream, query: &str) -> Self {
         let mut client = Self::new(stream);
-        client.send(format!("GET /sse?{query} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+        client.send(format!("GET /sse?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         let head = client.read_until(b"\r\n\r\n");
         assert!(head.starts_with(b"HTTP/1.1 200"), "{}", head.escape_ascii());
         client.read_until(b"\n\n");
@@ -130,7 +131,7 @@ impl Client {
     pub fn ws(address: SocketAddr, query: &str) -> Self {
         let mut client = Self::new(connect(address));
         let head = format!(
-            "GET /ws?{query} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
+            "GET /ws?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
@@ -150,7 +151,7 @@ impl Client {
         let length = data.len();
         self.send(
             format!(
-                "POST /channels/{channel} HTTP/1.1\r\nHost: test\r\n\
+                "POST /channels/{channel} HTTP/1.1\r\nHost: localhost\r\n\
                  Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{data}"
             )
             .as_bytes(),

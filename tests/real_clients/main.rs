@@ -19,18 +19,10 @@ use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
 
 use common::relay::Relay;
-use common::{PATIENCE, TestServer, await_subscribers, publish};
+use common::{PATIENCE, TestServer, await_subscribers, publish, skip};
 
 const EVENTS: usize = 300;
 const CUTS: usize = 10;
-
-/// Says so, and whether to go on without.
-fn skip(what: &str, cure: &str) {
-    // Not captured by the test harness: a skip is to be seen.
-    let line = format!("SKIPPED: needs {what} ({cure})\n");
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
-}
 
 fn runs(program: &str) -> bool {
     let run = Command::new(program).arg("--version").stdout(Stdio::null()).status();

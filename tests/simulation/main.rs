@@ -1,7 +1,7 @@
 //! The whole system, simulated: the log, several workers and their clients on one thread, with a
 //! virtual clock and seeded faults. A seed is a world; what a seed found once is a test by name.
 //!
-//! `scripts/sim SEED` runs one, `scripts/sim --seeds N` many.
+//! `scripts/sim SEED` runs one, `scripts/sim --seeds N [--from SEED]` many.
 
 mod canary;
 mod client;
@@ -30,7 +30,7 @@ const CANARY_SEEDS: u64 = 60;
 fn every_seed_holds() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match (number("PUSHLINE_SIM_SEED"), number("PUSHLINE_SIM_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
+        (Some(seed), seeds) => seed..seed + seeds.unwrap_or(1),
         (None, seeds) => 0..seeds.unwrap_or(SEEDS),
     };
     let failed = run_all(seeds);

@@ -81,7 +81,8 @@ pub struct Dispatched {
 pub struct EventStream {
     event: String,
     data: String,
-    last_id: String,
+    /// What a reconnect would ask for.
+    pub last_id: String,
     pub retry_ms: Option<u64>,
 }
 

@@ -64,7 +64,8 @@ pub struct Accepted<'a> {
     pub mode: Mode,
     /// To be named in the answer.
     pub protocol: Option<&'static str>,
-    /// The first `bearer.` entry's token. Never to be echoed or logged.
+    /// The `bearer.` entry's token; empty if there are several, as none of them can count. Never to
+    /// be echoed or logged.
     pub bearer: Option<&'a [u8]>,
 }
 
@@ -148,7 +149,9 @@ pub fn check<'a>(facts: &Facts<'a>) -> Result<Accepted<'a>, Refusal> {
         return Err(Refusal::BadKey);
     }
     let (mode, protocol) = select(facts.protocol);
-    let bearer = items(facts.protocol).find_map(|item| item.strip_prefix(BEARER_PREFIX));
+    let mut bearers = items(facts.protocol).filter_map(|item| item.strip_prefix(BEARER_PREFIX));
+    let first = bearers.next();
+    let bearer = if bearers.next().is_some() { Some(&[][..]) } else { first };
     Ok(Accepted { accept_key: accept_key(key), mode, protocol, bearer })
 }
 
@@ -299,7 +302,7 @@ mod tests {
             (&[b"pushline.bare, pushline.v1, bearer.t"], bare, Some(b"t")),
             (&[b"chat"], unnamed, None),
             (&[b"Pushline.v1"], unnamed, None),
-            (&[b"bearer.one, bearer.two"], unnamed, Some(b"one")),
+            (&[b"bearer.one, bearer.two"], unnamed, Some(b"")),
         ];
         for (protocol, (mode, selected), bearer) in cases {
             let accepted = check(&Facts { protocol, ..facts() }).expect("a good request");

@@ -26,6 +26,10 @@ pub struct ListenOptions {
     pub user_timeout: Option<Duration>,
     /// `TCP_NODELAY`: small events leave at once.
     pub nodelay: bool,
+    /// `TCP_DEFER_ACCEPT` in whole seconds: how long the kernel keeps a connection whose peer has
+    /// not said anything yet. It is accepted with its first bytes, or when this is over, so that
+    /// the worker wakes up once for both. `None`: accepted at once.
+    pub defer_accept: Option<Duration>,
 }
 
 impl Default for ListenOptions {
@@ -37,6 +41,7 @@ impl Default for ListenOptions {
             recv_buffer_bytes: None,
             user_timeout: None,
             nodelay: true,
+            defer_accept: None,
         }
     }
 }
@@ -67,6 +72,10 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket
         sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
     }
     sockopt::set_tcp_nodelay(&socket, options.nodelay)?;
+    if let Some(time) = options.defer_accept {
+        let seconds = libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
+        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket)
@@ -90,14 +99,25 @@ pub fn steer_by_cpu(socket: &impl AsFd, workers: u16) -> io::Result<()> {
         statement(libc::BPF_RET | libc::BPF_A, 0),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the option takes a `sock_fprog`; it and the program live here, the kernel copies.
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
+}
+
+/// Sets an option neither `rustix` nor `socket2` knows. `T` is the type it takes.
+fn set_option<T>(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: the kernel copies as many bytes as `value` has, while this borrows it. What a
+    // `sock_fprog` points to is borrowed by its caller.
     let set = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
+            level,
+            name,
+            (&raw const *value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -105,6 +125,7 @@ pub fn steer_by_cpu(socket: &impl AsFd, workers: u16) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::{Ipv4Addr, TcpStream};
 
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -142,6 +163,22 @@ mod tests {
         let first = listen(loopback(), &alone).unwrap();
         let taken = listen(address(&first), &alone).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_deferred_connection_is_accepted_with_its_first_bytes_or_after_a_while() {
+        let defer_accept = Some(Duration::from_secs(1));
+        let deferring = ListenOptions { defer_accept, ..ListenOptions::default() };
+        let listener = listen(loopback(), &deferring).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut talks = TcpStream::connect(address(&listener)).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        talks.write_all(b"GET").unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(rustix::io::ioctl_fionread(&accepted).unwrap(), 3);
+        let _silent = TcpStream::connect(address(&listener)).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        assert!(listener.accept().is_ok());
     }
 
     #[test]

@@ -77,8 +77,10 @@ pub enum StartError {
         /// `uname -r`.
         release: String,
     },
-    /// `io_uring_setup` is not permitted (`EPERM`, `EACCES`).
+    /// A call is not permitted (`EPERM`, `EACCES`).
     Forbidden {
+        /// Which.
+        call: &'static str,
         /// By whom.
         by: Forbidder,
     },
@@ -113,6 +115,8 @@ pub enum StartError {
         /// For what.
         doing: &'static str,
     },
+    /// No more threads (`EAGAIN`).
+    NoThreads,
     /// Too many open files in the process or the system (`EMFILE`, `ENFILE`).
     NoFiles {
         /// For what.
@@ -194,7 +198,7 @@ fn missing<const N: usize>(needed: [(bool, &str); N]) -> String {
 /// `MSG_RING` reaches a ring that defers its work, so nothing but trying will do.
 fn trial_ring() -> Result<bool, StartError> {
     let (sender, receiver) = mpsc::channel();
-    let sleeper = std::thread::spawn(move || -> Result<bool, StartError> {
+    let sleeper = std::thread::Builder::new().spawn(move || -> Result<bool, StartError> {
         let mut ring = Ring::new(setup::build(2, 4)?);
         let (_end, target) = BellEnd::new(Doorbells::MsgRing, ring.fd())
             .map_err(|error| StartError::of("making the trial doorbell", error))?;
@@ -205,6 +209,7 @@ fn trial_ring() -> Result<bool, StartError> {
             .map_err(|error| StartError::of("waiting for the trial doorbell", error))?;
         Ok(ring.completions().any(|entry| entry.user_data() == BELL))
     });
+    let sleeper = sleeper.map_err(|_| StartError::NoThreads)?;
     if let Ok(target) = receiver.recv() {
         let mut bell = UringBell::new(vec![target]).map_err(StartError::of_setup)?;
         bell.ring(0);
@@ -238,6 +243,11 @@ fn io_uring_disabled() -> Option<u32> {
 impl StartError {
     /// The answer of a call after a ring was there.
     pub(super) fn of(doing: &'static str, error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            // The ring itself was allowed, so it is no sysctl: a filter lets one call pass of three.
+            let by = Forbidder::SandboxOrSecurityModule;
+            return StartError::Forbidden { call: "io_uring_enter or io_uring_register", by };
+        }
         match error.raw_os_error() {
             Some(libc::ENOMEM) => StartError::NoMemory { doing },
             Some(libc::EMFILE | libc::ENFILE) => StartError::NoFiles { doing },
@@ -255,7 +265,7 @@ impl StartError {
                     Some(2) => Forbidder::SysctlForAll,
                     _ => Forbidder::SandboxOrSecurityModule,
                 };
-                StartError::Forbidden { by }
+                StartError::Forbidden { call: "io_uring_setup", by }
             }
             Some(libc::EINVAL) => StartError::NoRingFlags { release: release() },
             _ => StartError::of("setting up io_uring", error),
@@ -300,8 +310,8 @@ impl fmt::Display for StartError {
                 "pushline needs io_uring; this kernel ({release}) has no io_uring_setup (ENOSYS): \
                  use a kernel built with CONFIG_IO_URING, or, in a container, {CURE_SANDBOX}"
             ),
-            StartError::Forbidden { by } => {
-                write!(f, "pushline needs io_uring, and io_uring_setup is not permitted: {by}")
+            StartError::Forbidden { call, by } => {
+                write!(f, "pushline needs io_uring, and {call} is not permitted: {by}")
             }
             StartError::NoRingFlags { release } => write!(
                 f,
@@ -327,8 +337,13 @@ impl fmt::Display for StartError {
             ),
             StartError::NoMemory { doing } => write!(
                 f,
-                "the kernel had no memory for {doing}: free some, raise the memory limit of the \
-                 container or unit, or use fewer workers"
+                "the kernel had no memory for {doing}: raise the limit of locked memory (ulimit \
+                 -l, LimitMEMLOCK= in a systemd unit; a worker needs 1 MiB) or the memory limit \
+                 of the container or unit, or use fewer workers"
+            ),
+            StartError::NoThreads => f.write_str(
+                "no thread can be started: raise the limit of threads (ulimit -u, TasksMax= in a \
+                 systemd unit, docker run --pids-limit=), or use fewer workers",
             ),
             StartError::NoFiles { doing } => write!(
                 f,
@@ -368,7 +383,7 @@ mod tests {
         assert!(message(libc::ENOSYS).contains("CONFIG_IO_URING"));
         assert!(message(libc::EPERM).contains("not permitted"));
         assert!(message(libc::EINVAL).contains("DEFER_TASKRUN"));
-        assert!(message(libc::ENOMEM).contains("no memory"));
+        assert!(message(libc::ENOMEM).contains("LimitMEMLOCK"));
         assert!(message(libc::EMFILE).contains("LimitNOFILE"));
         assert!(Forbidder::SysctlForAll.to_string().contains("kernel.io_uring_disabled=0"));
         assert!(Forbidder::SysctlForUnprivileged.to_string().contains("io_uring_group"));
@@ -382,7 +397,8 @@ mod tests {
         let errors = [
             StartError::KernelTooOld { release: release() },
             StartError::NoIoUring { release: release() },
-            StartError::Forbidden { by: Forbidder::SandboxOrSecurityModule },
+            StartError::of("trying", io::Error::from_raw_os_error(libc::EPERM)),
+            StartError::NoThreads,
             StartError::NoRingFlags { release: release() },
             StartError::NoOperations { names: names(), release: release() },
             StartError::NoFeatures { names: names(), release: release() },

@@ -171,8 +171,9 @@ pub(super) fn build(entries: u32, cq_entries: u32) -> Result<IoUring, StartError
 pub fn slots_max() -> Result<u32, StartError> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-            .map_err(|error| StartError::of("raising RLIMIT_NOFILE", error.into()))?;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map_err(|error| {
+            StartError::Kernel { doing: "raising RLIMIT_NOFILE", error: error.into() }
+        })?;
     }
     let files = maximum.unwrap_or(u64::MAX);
     Ok(u32::try_from(files).unwrap_or(u32::MAX).min(TABLE_SLOTS_MAX))

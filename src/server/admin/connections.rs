@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
+use tracing::info;
 
 use super::ask::{NoAnswer, within};
 use super::page::{PageQuery, bad_query};
@@ -98,7 +99,10 @@ impl State {
         let deadline = Instant::now() + STALL_TIME;
         let token = id.token;
         match self.ask_worker(id.worker, deadline, |reply| Order::Cut { token, reply }) {
-            Ok(true) => Reply::done(),
+            Ok(true) => {
+                info!(connection = %id, "cut by the operator");
+                Reply::done()
+            }
             Ok(false) | Err(NoAnswer::Gone) => gone(),
             Err(NoAnswer::Stalled) => stalled(id.worker),
         }

@@ -44,6 +44,7 @@ fn unready(code: &str, message: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::atomic::AtomicBool;
     use std::sync::{Arc, Mutex};
     use std::thread;
@@ -73,6 +74,7 @@ mod tests {
             metrics: vec![Arc::default(), Arc::default()],
         };
         let state = State {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
             shared: Arc::new(shared),
             log_orders,
             ends,

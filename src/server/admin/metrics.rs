@@ -46,6 +46,8 @@ impl State {
             .only(u8::from(self.draining.load(Ordering::Relaxed)));
         out.gauge("pushline_connections_max", "Connections there is room for.")
             .only(self.shared.census.max());
+        out.counter("pushline_lines_dropped_total", "Log lines nobody had time to write.")
+            .only(self.sum(|of| &of.lines_dropped));
     }
 
     fn write_connections(&self, out: &mut Exposition) {

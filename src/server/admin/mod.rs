@@ -7,6 +7,7 @@ mod connections;
 mod exchange;
 mod exposition;
 mod health;
+mod host;
 mod metrics;
 mod page;
 mod process;
@@ -49,7 +50,6 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
 
 /// The threads behind the operator's listener.
 pub(super) struct AdminServer {
-    address: SocketAddr,
     listener: Arc<TcpListener>,
     state: Arc<State>,
     threads: Vec<JoinHandle<()>>,
@@ -57,6 +57,7 @@ pub(super) struct AdminServer {
 
 /// What all admin threads share.
 struct State {
+    address: SocketAddr,
     shared: Arc<Shared>,
     log_orders: Sender<LogOrder>,
     ends: MainEnds,
@@ -78,6 +79,7 @@ impl AdminServer {
         let address = listener.local_addr().map_err(failed)?;
         let listener = Arc::new(listener);
         let state = Arc::new(State {
+            address,
             shared,
             log_orders,
             ends,
@@ -95,11 +97,11 @@ impl AdminServer {
                 .map_err(failed)?;
             threads.push(thread);
         }
-        Ok(Self { address, listener, state, threads })
+        Ok(Self { listener, state, threads })
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.state.address
     }
 
     /// From now on the server is not ready.
@@ -135,6 +137,9 @@ impl State {
     }
 
     fn answer(&self, request: &Request<'_>, deadline: Instant) -> Reply {
+        if self.address.ip().is_loopback() && !host::is_meant_for_loopback(request.host()) {
+            return Reply::error(Status::Forbidden, "host", HOSTS);
+        }
         let reading = matches!(request.method(), Method::Get | Method::Head);
         let path = request.path();
         if let Some(id) = path.strip_prefix("/v1/connections/") {
@@ -154,6 +159,9 @@ impl State {
         if reading { read() } else { Reply::not_allowed("GET, HEAD") }
     }
 }
+
+/// What a web page is told, and an operator who made up a name.
+const HOSTS: &str = "this listener is on loopback: ask for it by its address or as localhost";
 
 /// What a lost operator is told.
 const PATHS: &str = "no such path; there are /healthz, /readyz, /metrics, /v1/connections, \

@@ -1,0 +1,46 @@
+//! Whom a request was meant for. A web page can have its own name lead to 127.0.0.1 (DNS rebinding):
+//! a browser then takes the operator's listener for a part of that page's site, and lets it read and
+//! cut everything. `Host` still says the page's name, and an operator on loopback needs none.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Whether a request with this `Host` may be served on loopback: it says an address, `localhost`,
+/// or nothing (HTTP/1.0, which no browser speaks).
+pub(super) fn is_meant_for_loopback(host: Option<&[u8]>) -> bool {
+    let Some(host) = host else { return true };
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    if let Some((address, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = host.split_once(':').map_or(host, |(name, _port)| name);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_localhost_are_no_site_of_anybody() {
+        for (host, expected) in [
+            ("127.0.0.1:8081", true),
+            ("127.0.0.1", true),
+            ("10.0.0.7:8081", true),
+            ("[::1]:8081", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("LocalHost:8081", true),
+            ("", false),
+            ("evil.example:8081", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example:8081", false),
+            ("evil.example:127.0.0.1", false),
+            ("[evil.example]", false),
+            ("localhost.", false),
+        ] {
+            assert_eq!(is_meant_for_loopback(Some(host.as_bytes())), expected, "{host}");
+        }
+        assert!(is_meant_for_loopback(None));
+        assert!(!is_meant_for_loopback(Some(b"\xff")));
+    }
+}

@@ -1,0 +1,168 @@
+//! The operator's lines about what happens in the workers: their remarks, as they come; and what
+//! was refused or went wrong, as counters have it, so that a flood of refusals is a line now and
+//! then. A thread of its own, because whoever reads the lines may be slow.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tracing::{debug, info, warn};
+
+use super::{ServerError, Shared};
+use crate::metrics::{Counter, REFUSALS, WorkerMetrics};
+use crate::reason::CloseReason;
+use crate::worker::remark::{Asked, Remark};
+
+/// Remarks that wait to be written; a burst of requests of all workers in one turn.
+const REMARKS_MAX: usize = 8192;
+
+/// How often counters are looked at.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// A number that keeps growing has a line this often.
+const TELL_PAUSE: Duration = Duration::from_secs(10);
+
+/// Starts the thread. It ends when the last sender is gone.
+pub(super) fn start(shared: &Shared) -> Result<(Sender<Remark>, JoinHandle<()>), ServerError> {
+    let (remarks, lane) = bounded(REMARKS_MAX);
+    let metrics = shared.metrics.clone();
+    let thread = thread::Builder::new()
+        .name("lines".into())
+        .spawn(move || write_lines(&lane, &metrics))
+        .map_err(|error| ServerError::io("starting the thread of the log lines", error))?;
+    Ok((remarks, thread))
+}
+
+fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
+    let (began, mut watch) = (Instant::now(), Watch::default());
+    let mut look_at = began + LOOK_PAUSE;
+    let look = |watch: &mut Watch| {
+        let sum = |of: Of| metrics.iter().map(|metrics| of(metrics.as_ref()).value()).sum();
+        watch.look(began.elapsed(), sum).for_each(|grown| grown.write());
+    };
+    loop {
+        match lane.recv_deadline(look_at) {
+            Ok(remark) => write(&remark),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return look(&mut watch),
+        }
+        if Instant::now() >= look_at {
+            look(&mut watch);
+            look_at = Instant::now() + LOOK_PAUSE;
+        }
+    }
+}
+
+fn write(remark: &Remark) {
+    match remark {
+        Remark::Answered { id, asked, status, took } => {
+            let Asked { method, path, .. } = &**asked;
+            let took_us = took.as_micros() as u64;
+            info!(connection = %id, method = %method, path = %path, status, took_us, "request");
+        }
+        Remark::Opened { id, transport } => debug!(connection = %id, transport, "stream opened"),
+        Remark::Closed { id, transport, reason, age_s } => {
+            let reason = CloseReason::LABELS[reason.index()];
+            debug!(connection = %id, transport, reason, age_s, "connection ended");
+        }
+    }
+}
+
+type Of = fn(&WorkerMetrics) -> &Counter;
+
+/// What is watched: what a line says, why it happened, and whether somebody may have to act.
+const WATCHED: [(&str, &str, Seriousness, Of); 11] = [
+    ("connections refused", REFUSALS[0], Seriousness::Warn, |of| &of.refused[0]),
+    ("connections refused", REFUSALS[1], Seriousness::Warn, |of| &of.refused[1]),
+    ("connections refused", REFUSALS[2], Seriousness::Warn, |of| &of.refused[2]),
+    ("connections refused", REFUSALS[3], Seriousness::Info, |of| &of.refused[3]),
+    ("requests refused", "error status", Seriousness::Info, |of| &of.request_errors),
+    ("publishes refused", "the log", Seriousness::Warn, |of| &of.publish_refusals),
+    ("slow readers", "skipped", Seriousness::Warn, |of| &of.gaps_overrun),
+    ("slow readers", "disconnected", Seriousness::Warn, |of| &of.slow_disconnects),
+    ("completion queue", "overflow", Seriousness::Warn, |of| &of.ring_cq_overflows),
+    ("receive buffers", "none free", Seriousness::Info, |of| &of.ring_no_buffers),
+    ("log lines dropped", "not written in time", Seriousness::Warn, |of| &of.lines_dropped),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seriousness {
+    Warn,
+    Info,
+}
+
+/// What has grown since it was last told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grown {
+    what: &'static str,
+    reason: &'static str,
+    seriousness: Seriousness,
+    count: u64,
+}
+
+impl Grown {
+    fn write(self) {
+        let Self { what, reason, seriousness, count } = self;
+        match seriousness {
+            Seriousness::Warn => warn!(reason, count, "{what}"),
+            Seriousness::Info => info!(reason, count, "{what}"),
+        }
+    }
+}
+
+/// Remembers what was told, and when. Sans-IO.
+#[derive(Debug, Default)]
+struct Watch {
+    told: [(u64, Option<Duration>); WATCHED.len()],
+}
+
+impl Watch {
+    /// Compares; what has grown, and was not told of a moment ago.
+    fn look<'w>(
+        &'w mut self,
+        now: Duration,
+        sum: impl Fn(Of) -> u64 + 'w,
+    ) -> impl Iterator<Item = Grown> + 'w {
+        let look_at = move |(told, watched): (&mut (u64, Option<Duration>), _)| {
+            let &(what, reason, seriousness, of): &(_, _, _, Of) = watched;
+            let (known, at) = *told;
+            let value = sum(of);
+            let too_soon = at.is_some_and(|at| now.saturating_sub(at) < TELL_PAUSE);
+            if value <= known || too_soon {
+                return None;
+            }
+            *told = (value, Some(now));
+            Some(Grown { what, reason, seriousness, count: value - known })
+        };
+        self.told.iter_mut().zip(&WATCHED).filter_map(look_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_a_line_at_once_and_then_one_every_ten_seconds() {
+        let metrics = WorkerMetrics::default();
+        let mut watch = Watch::default();
+        let mut counts = Vec::new();
+        for second in 0..25 {
+            metrics.refused[2].add(100);
+            let grown = watch.look(Duration::from_secs(second), |of| of(&metrics).value());
+            counts.extend(grown.map(|grown| (second, grown.reason, grown.count)));
+        }
+        assert_eq!(counts, [(0, "rate", 100), (10, "rate", 1000), (20, "rate", 1000)]);
+    }
+
+    #[test]
+    fn what_does_not_grow_is_not_told_of() {
+        let metrics = WorkerMetrics::default();
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(Duration::ZERO, |of| of(&metrics).value()).count(), 0);
+        metrics.gaps_overrun.add(1);
+        let at = |second| Duration::from_secs(second);
+        assert_eq!(watch.look(at(1), |of| of(&metrics).value()).count(), 1);
+        assert_eq!(watch.look(at(60), |of| of(&metrics).value()).count(), 0);
+    }
+}

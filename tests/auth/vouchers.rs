@@ -1,0 +1,71 @@
+//! What a connection was let in by, under rules that are read anew.
+
+use super::*;
+
+const KEY: &str = "the-key-of-a-backend";
+
+/// The rules that all tests begin with.
+const RULES: &str = "hmac_secrets = [{ env = 'SECRET', kid = 'a' }]\n\
+    publish_keys = [{ value = 'the-key-of-a-backend', publish = ['a:*'] }]\n\
+    anonymous = { subscribe = ['public:*'] }\n";
+
+/// A grant by token, by publish key, and by nothing.
+fn grants() -> [Arc<Grant>; 3] {
+    let gate = gate(RULES);
+    let token = bearer(&gate, &hs256(&claims(json!({})))).expect("a good token");
+    let backend = bearer(&gate, KEY).expect("a good key");
+    let nobody = gate.authenticate(&Credentials::default(), NOW).expect("anonymous is let in");
+    [token, backend, nobody]
+}
+
+/// Which of them still stand under the rules with this change.
+fn standing(from: &str, to: &str) -> [bool; 3] {
+    assert!(RULES.contains(from), "{from}");
+    let gate = gate(&RULES.replace(from, to));
+    grants().map(|grant| gate.stands_by(Some(&grant)))
+}
+
+#[test]
+fn rules_read_again_unchanged_end_nothing() {
+    assert_eq!(standing("", ""), [true; 3]);
+    let more = "hmac_secrets = [{ value = 'a-second-secret-of-32-bytes-or-more' }, ";
+    assert_eq!(standing("hmac_secrets = [", more), [true; 3]);
+    assert_eq!(standing("kid = 'a'", "kid = 'b'"), [true; 3]);
+}
+
+#[test]
+fn a_key_takes_along_what_it_let_in_and_nothing_else() {
+    let other_secret = "value = 'a-second-secret-of-32-bytes-or-more'";
+    assert_eq!(standing("env = 'SECRET'", other_secret), [false, true, true]);
+    assert_eq!(standing(KEY, "another-key-of-a-backend"), [true, false, true]);
+}
+
+#[test]
+fn other_rights_are_granted_anew() {
+    assert_eq!(standing("['a:*']", "['b:*']"), [true, false, true]);
+    assert_eq!(standing("publish = ['a:*']", ""), [true, false, true]);
+    assert_eq!(standing("['public:*']", "['news']"), [false; 3]);
+    // Moved to the other list.
+    assert_eq!(standing("subscribe = ['public:*']", "publish = ['public:*']"), [false; 3]);
+}
+
+#[test]
+fn whom_an_open_gate_let_in_needs_a_key_once_there_are_some() {
+    let open = Gate::open();
+    let everything = open.authenticate(&Credentials::default(), NOW).expect("open");
+    assert!(open.stands_by(None) && open.stands_by(Some(&everything)));
+    let guarded = gate(RULES);
+    assert!(!guarded.stands_by(None) && !guarded.stands_by(Some(&everything)));
+    assert!(grants().iter().all(|grant| open.stands_by(Some(grant))));
+}
+
+/// One that moves from a file of its own into a set.
+#[test]
+fn a_public_key_is_known_again() {
+    let ed = EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).expect("a key");
+    let token = signed(json!({"alg": "EdDSA"}), &claims(json!({})), &ed, Algorithm::EdDSA);
+    let grant = bearer(&public_key_gate("ed25519_public.pem"), &token).expect("a good token");
+    assert!(public_key_gate("ed25519_public.pem").stands_by(Some(&grant)));
+    assert!(gate(&format!("jwks_file = '{}'", key_file("jwks.json"))).stands_by(Some(&grant)));
+    assert!(!public_key_gate("rsa_public.pem").stands_by(Some(&grant)));
+}

@@ -1,0 +1,115 @@
+//! A scrape during a load of 10,000 connections has every metric and agrees with what the clients
+//! counted: our own load generator on one side, the operator's listener on the other.
+
+mod operator;
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use operator::{await_that, get, start};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+const CONNECTIONS: u64 = 10_000;
+
+/// Fewer fit two workers' rings or the generator's process, and the test has nothing to show.
+const DESCRIPTORS_MIN: u64 = CONNECTIONS + 1000;
+
+#[test]
+fn ten_thousand_sse_subscribers_and_the_operator_count_alike() {
+    if !has_descriptors() {
+        return;
+    }
+    count_alike("sse");
+}
+
+#[test]
+fn ten_thousand_websockets_and_the_operator_count_alike() {
+    if !has_descriptors() {
+        return;
+    }
+    count_alike("ws");
+}
+
+fn count_alike(transport: &str) {
+    let server = start(|_| {});
+    let admin = server.admin();
+    let names = names(admin);
+    let report = NamedTempFile::new().expect("a file");
+    let mut load = bench(server.listen(), transport, &report);
+    let connected = format!("\"{transport}\"");
+    await_that("all are connected", || {
+        sum(&scrape(admin), "pushline_connections", &connected) == CONNECTIONS
+    });
+    let during = scrape(admin);
+    assert_eq!(sum(&during, "pushline_subscriptions", "live"), CONNECTIONS);
+    assert_eq!(sum(&during, "pushline_connection_refusals_total", ""), 0);
+    for name in names {
+        assert!(during.lines().any(|line| line.starts_with(&name)), "{name} is not there");
+    }
+    assert!(load.wait().expect("it ends").success());
+
+    let report = std::fs::read(report.path()).expect("a report");
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
+    let counted = |name: &str| report["publish"][name].as_u64().expect("a number");
+    assert_eq!(report["connect"]["held"], CONNECTIONS);
+    assert_eq!((counted("lost"), counted("duplicated"), counted("out_of_order")), (0, 0, 0));
+    assert!(counted("published") > 0);
+    assert_eq!(counted("deliveries"), counted("published") * CONNECTIONS);
+    await_that("all have gone", || sum(&scrape(admin), "pushline_connections", "") == 0);
+    let after = scrape(admin);
+    assert_eq!(sum(&after, "pushline_events_published_total", ""), counted("published"));
+    assert_eq!(sum(&after, "pushline_deliveries_total", ""), counted("deliveries"));
+    assert_eq!(sum(&after, "pushline_gaps_total", ""), 0);
+    let accepts = sum(&after, "pushline_accepts_total", "");
+    assert!(accepts > CONNECTIONS, "the publishers' are among them: {accepts}");
+    assert_eq!(sum(&after, "pushline_closes_total", ""), accepts);
+    server.stop();
+}
+
+fn bench(url: SocketAddr, transport: &str, report: &NamedTempFile) -> Child {
+    let connections = CONNECTIONS.to_string();
+    Command::new(env!("CARGO_BIN_EXE_pushline"))
+        .args(["bench", "--url", &format!("http://{url}"), "--transport", transport])
+        .args(["--connections", &connections, "--publish-rate=10", "--burst=5", "--duration=1s"])
+        // Time to look while nothing changes.
+        .arg("--hold=2s")
+        .arg("--json")
+        .arg(report.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts")
+}
+
+fn scrape(admin: SocketAddr) -> String {
+    get(admin, "/metrics").body
+}
+
+/// All metrics there are, those of histograms by the first of their series.
+fn names(admin: SocketAddr) -> Vec<String> {
+    let text = scrape(admin);
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+}
+
+/// All samples of a metric that have this label.
+fn sum(scrape: &str, name: &str, label: &str) -> u64 {
+    let samples = scrape.lines().filter_map(|line| line.strip_prefix(name));
+    let of = samples.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+    of.map(|rest| rest.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number"))
+        .sum()
+}
+
+/// Whether this machine lets a process have as many; loud if not.
+fn has_descriptors() -> bool {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.maximum.is_none_or(|maximum| maximum >= DESCRIPTORS_MIN) {
+        return true;
+    }
+    let line =
+        format!("SKIPPED: needs a hard limit of {DESCRIPTORS_MIN} open files (ulimit -Hn)\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    false
+}
