@@ -329,6 +329,25 @@ fn one_connection_too_many_is_503_with_retry_after() {
     assert_eq!(fetch(server.addr, "GET", "/", &[], None).status, 200);
 }
 
+/// RFC 9110 section 6.6.1.
+#[test]
+fn every_answer_is_dated() {
+    let server = TestServer::start();
+    for (addr, method, target, status) in [
+        (server.addr, "GET", "/", 200),
+        (server.addr, "OPTIONS", "*", 204),
+        (server.addr, "HEAD", "/sse?channel=c", 200),
+        (server.addr, "GET", "/nowhere", 404),
+        (server.admin, "GET", "/healthz", 200),
+        (server.admin, "GET", "/nowhere", 404),
+    ] {
+        let response = fetch(addr, method, target, &[], None);
+        assert_eq!(response.status, status, "{method} {target}");
+        let date = response.header("date").expect("a date");
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{method} {target}: {date}");
+    }
+}
+
 #[test]
 fn the_admin_listener_says_how_it_is() {
     let server = TestServer::start();

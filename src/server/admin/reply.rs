@@ -1,5 +1,7 @@
 //! An answer to an operator, before it is bytes.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
@@ -56,8 +58,10 @@ impl Reply {
         let cache: (&str, &[u8]) = ("Cache-Control", b"no-store");
         let allow = self.allow.map(|methods| ("Allow", methods.as_bytes()));
         let headers: Vec<(&str, &[u8])> = [Some(cache), allow].into_iter().flatten().collect();
+        let date = httpdate::fmt_http_date(SystemTime::now()).into_bytes();
         let head = Head {
             content_type: self.content_type,
+            date: date.first_chunk(),
             headers: &headers,
             ..Head::new(self.status, Connection::Close)
         };

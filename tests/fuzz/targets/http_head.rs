@@ -98,9 +98,9 @@ fn our_parts(request: &Request<'_>) -> Parts {
     }
 }
 
-/// What httparse says: the parts, `None` for a partial head, or that it refuses. It knows 1.0 and
-/// 1.1 only; a later minor version is to be read as 1.1 (RFC 9110 section 2.5).
-fn their_parts(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
+/// The head with a later minor version as 1.1, which is how it is to be read (RFC 9110 section
+/// 2.5); httparse knows 1.0 and 1.1 only.
+pub fn as_known_version(head: &[u8]) -> Vec<u8> {
     const VERSION: &[u8] = b" HTTP/1.";
     let mut head = head.to_vec();
     let at = head.windows(VERSION.len()).position(|window| window == VERSION);
@@ -109,13 +109,15 @@ fn their_parts(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
     {
         *minor = b'1';
     }
-    parse_theirs(&head)
+    head
 }
 
-fn parse_theirs(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
+/// What httparse says: the parts, `None` for a partial head, or that it refuses.
+fn their_parts(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX + 64];
     let mut request = httparse::Request::new(&mut headers);
-    let length = match request.parse(head)? {
+    let head = as_known_version(head);
+    let length = match request.parse(&head)? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };

@@ -6,6 +6,7 @@ use pushline::proto::ws::frame::Sender;
 use pushline::proto::ws::message::{MessageLimits, Received, Receiver};
 
 use super::chunked_body::skip_chunked;
+use super::http_head::as_known_version;
 use super::server::{Published, Server};
 use super::split::split;
 
@@ -89,7 +90,8 @@ fn requests(mut rest: &[u8]) -> usize {
         count += 1;
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
-        let Ok(httparse::Status::Complete(head)) = request.parse(rest) else { break };
+        let known = as_known_version(rest);
+        let Ok(httparse::Status::Complete(head)) = request.parse(&known) else { break };
         let values = |name: &str| {
             let headers = request.headers.iter();
             let named = headers.filter(|header| header.name.eq_ignore_ascii_case(name));
