@@ -146,6 +146,9 @@ pub struct Settings {
     pub channels_max: usize,
     /// `SO_SNDBUF` of connections, in bytes; none: the kernel's default.
     pub send_buffer: Option<u32>,
+    /// Bytes the kernel takes for a reader beyond what is in flight to it (`TCP_NOTSENT_LOWAT`);
+    /// none: as much as the send buffer holds.
+    pub unsent: Option<u32>,
     /// Mean of the `retry:` a subscriber is told; each is told one between half and one and a
     /// half of it.
     pub retry: Duration,
@@ -192,6 +195,7 @@ impl Default for Settings {
             connection_channels_max: 128,
             channels_max: 4_000_000,
             send_buffer: None,
+            unsent: Some(64 << 10),
             retry: Duration::from_secs(2),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(10),

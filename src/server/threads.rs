@@ -1,10 +1,11 @@
 //! The workers' threads: how many, on which cores, with which listeners.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -26,6 +27,12 @@ use crate::worker::core::{Core, Setup};
 const RECV_BUFFERS: u16 = 128;
 /// See `RECV_BUFFERS`.
 const RECV_BUFFER_BYTES: u32 = 2048;
+
+/// How long a start waits for its port: a killed server's 20,000 connections keep it for half a
+/// second here.
+const BIND_TIME_MAX: Duration = Duration::from_secs(3);
+/// Pause between two tries.
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which worker runs on which core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +95,7 @@ impl Listeners {
         let bind_error = |error| ServerError::Bind { address: settings.listen, error };
         // With SO_REUSEPORT a second server of the same user would share the port and nobody
         // would be told; without it, binding fails if anyone listens there.
-        let trial = TcpListener::bind(settings.listen).map_err(bind_error)?;
+        let trial = bind_patiently(settings.listen).map_err(bind_error)?;
         let address = trial.local_addr().map_err(bind_error)?;
         drop(trial);
         let options = ListenOptions {
@@ -96,6 +103,7 @@ impl Listeners {
             // The kernel takes the smaller of this and net.core.somaxconn.
             backlog: i32::MAX,
             send_buffer_bytes: settings.send_buffer,
+            unsent_bytes: settings.unsent,
             recv_buffer_bytes: None,
             user_timeout: Some(settings.dead_time),
             nodelay: true,
@@ -112,6 +120,20 @@ impl Listeners {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// The kernel takes a ring apart after its process is gone, and with it the listener of a server
+/// that was killed under many connections: who is started again at once finds the port in use.
+fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_TIME_MAX;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(BIND_PAUSE);
+            }
+            bound => return bound,
+        }
     }
 }
 
