@@ -99,6 +99,13 @@ fn seed_11610_a_refused_join_leaves_no_hole() {
     world::run(11610, None);
 }
 
+/// A stream of two channels that came with `earliest` stood where the younger history begins, and a
+/// gap told there was followed by older events of the other channel.
+#[test]
+fn seed_2000512_earliest_is_another_place_in_each_channel() {
+    world::run(2_000_512, None);
+}
+
 /// Runs all seeds on all cores; tells which fail.
 fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let began = Instant::now();
