@@ -110,7 +110,7 @@ fn seed_2000512_earliest_is_another_place_in_each_channel() {
 fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
-    let (steps, events) = (AtomicU64::new(0), AtomicU64::new(0));
+    let [steps, events, faults] = [0; 3].map(AtomicU64::new);
     let work = || {
         let mut failed = Vec::new();
         loop {
@@ -122,6 +122,7 @@ fn run_all(seeds: Range<u64>) -> Vec<u64> {
                 Ok(summary) => {
                     steps.fetch_add(summary.steps, Ordering::Relaxed);
                     events.fetch_add(summary.events, Ordering::Relaxed);
+                    faults.fetch_add(summary.faults, Ordering::Relaxed);
                 }
                 Err(_) => {
                     eprintln!("seed {seed} failed in {:#?}", Plan::from_seed(seed));
@@ -137,8 +138,9 @@ fn run_all(seeds: Range<u64>) -> Vec<u64> {
         joined.flatten().collect::<Vec<u64>>()
     });
     failed.sort_unstable();
-    let (steps, events) = (steps.into_inner(), events.into_inner());
+    let [steps, events, faults] = [steps, events, faults].map(AtomicU64::into_inner);
     let count = seeds.end - seeds.start;
-    println!("{count} seeds, {steps} steps, {events} events in {:?}", began.elapsed());
+    let took = began.elapsed();
+    println!("{count} seeds, {steps} steps, {events} events, {faults} faults in {took:?}");
     failed
 }

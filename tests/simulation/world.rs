@@ -67,6 +67,7 @@ struct Seat {
 pub struct Summary {
     pub steps: u64,
     pub events: u64,
+    pub faults: u64,
 }
 
 /// Who runs next.
@@ -86,7 +87,8 @@ pub fn run(seed: u64, tamper: Option<Tamper>) -> Summary {
         Ending::HangUp => world.hang_up(),
         Ending::Drain => world.drain(),
     }
-    Summary { steps: world.steps, events: world.truth.head() }
+    let (events, faults) = (world.truth.head(), world.net.faults_happened());
+    Summary { steps: world.steps, events, faults }
 }
 
 impl World {
