@@ -6,6 +6,11 @@ use std::time::Duration;
 /// silence.
 pub const SLOTS_RESERVED: u32 = 64;
 
+/// Slots that must be free before a worker whose table was full accepts again. The kernel notices a
+/// full table only when it has a connection in its hands, and closes that without a word: so it
+/// should seldom have to.
+pub const SLOTS_FREE_TO_ACCEPT: u32 = SLOTS_RESERVED / 2;
+
 /// Descriptors a process needs besides connections (rings, listeners, logs, configuration).
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 
@@ -59,8 +64,10 @@ pub const FANOUT_SENDS_PER_TURN: usize = 512;
 /// Explicit sends in one turn.
 pub const EXPLICIT_SENDS_PER_TURN: usize = 512;
 
-/// Bytes gathered for explicit subscribers in one turn; bounds the batch's arena.
-pub const EXPLICIT_BYTES_PER_TURN: usize = 4 * 1024 * 1024;
+/// Bytes gathered for explicit subscribers in one turn. With the last one's `SEND_BYTES_MAX` the
+/// batch's arena stays within `ARENA_BYTES_KEPT` when thousands catch up at once: it does not grow
+/// and is not given back in every turn, and nobody else waits for megabytes to be copied.
+pub const EXPLICIT_BYTES_PER_TURN: usize = 512 * 1024;
 
 /// Bytes gathered for one explicit subscriber in one send: more than a default socket buffer
 /// takes, so that a catching-up reader is never starved.
@@ -107,4 +114,5 @@ pub const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 const _: () = assert!(SLICE_BYTES_MAX <= SEND_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= EXPLICIT_BYTES_PER_TURN);
+const _: () = assert!(EXPLICIT_BYTES_PER_TURN + 2 * SEND_BYTES_MAX <= ARENA_BYTES_KEPT);
 const _: () = assert!(OUTSTANDING_MAX as usize <= LANE_ANSWERS_MAX);

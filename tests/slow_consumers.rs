@@ -4,9 +4,10 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pushline::config::SlowPolicy;
+use pushline::limits::{TICK, WS_CLOSE_TIME_MAX};
 use serde_json::Value;
 
 use common::ws::{CLOSE, RawWs, TEXT};
@@ -72,7 +73,8 @@ fn a_stalled_reader_holds_up_nobody_and_loses_nothing_within_bounds() {
     }
 }
 
-/// Reads ids until `last`; checks that exactly what gaps name is missing. How many gaps.
+/// Reads ids until `last`; checks that exactly what gaps name is missing. How many gaps: on a slow
+/// machine a probe of the kernel's makes room for the first while the loss still grows.
 fn check_overruns(
     channels: usize,
     mut next: impl FnMut() -> (String, Option<Value>),
@@ -128,7 +130,7 @@ fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
         },
         COUNT as u64,
     );
-    assert_eq!(gaps, 1);
+    assert!(gaps >= 1);
     let gaps = check_overruns(
         2,
         || {
@@ -138,7 +140,7 @@ fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
         },
         COUNT as u64,
     );
-    assert_eq!(gaps, 1);
+    assert!(gaps >= 1);
     let gaps = check_overruns(
         1,
         || {
@@ -148,7 +150,7 @@ fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
         },
         COUNT as u64,
     );
-    assert_eq!(gaps, 1);
+    assert!(gaps >= 1);
     // Bare mode has no way to tell but to close.
     let mut whole = 0;
     loop {
@@ -201,6 +203,23 @@ fn the_policy_may_be_to_disconnect() {
             assert_eq!(resumed.event().id, server.id(seq));
         }
     }
+}
+
+/// A close frame waits for its reader longer than a closing handshake may take: it can't be sent
+/// while the reader takes nothing.
+#[test]
+fn who_wakes_late_still_reads_why_it_was_disconnected() {
+    let server = server(1 << 20, SlowPolicy::Disconnect);
+    let mut stalled = RawWs::over(narrow(&server), "channel=c", &[]);
+    let mut reader = Sse::open(server.addr, "channel=c");
+    publish_and_read(&server, &mut reader, 250);
+    await_that("only the reader is left", || describe(server.addr, "c")["subscribers"] == 1);
+    let began = Instant::now();
+    await_that("a closing handshake's time is over", || {
+        began.elapsed() > WS_CLOSE_TIME_MAX + 2 * TICK
+    });
+    let frame = std::iter::repeat_with(|| stalled.answer()).find(|frame| frame.opcode == CLOSE);
+    assert_eq!(frame.expect("it ends").close(), (1013, "slow consumer".to_owned()));
 }
 
 /// The last subscriber of a channel on its worker goes, and with it the worker's replica.

@@ -123,6 +123,19 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "unsent",
+        value: "SIZE|auto",
+        group: Group::Connections,
+        change: Change::Restart,
+        help: "What the kernel takes for a reader beyond what is in flight to it \
+               (TCP_NOTSENT_LOWAT): the kernel's memory for one that has stopped reading; auto: \
+               all its send buffer holds.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.unsent, unless(AUTO, t, |t| size(t, 4 * KIB..=64 * MIB))),
+            show: |s| s.unsent.map_or(AUTO.to_owned(), |bytes| show_size(u64::from(bytes))),
+        },
+    },
+    Key {
         name: "max_channels_per_connection",
         value: "N",
         group: Group::Connections,

@@ -146,6 +146,9 @@ pub struct Settings {
     pub channels_max: usize,
     /// `SO_SNDBUF` of connections, in bytes; none: as the kernel sees fit, which may be megabytes.
     pub send_buffer: Option<u32>,
+    /// Bytes the kernel takes for a reader beyond what is in flight to it (`TCP_NOTSENT_LOWAT`);
+    /// none: as much as the send buffer holds.
+    pub unsent: Option<u32>,
     /// Mean of the `retry:` a subscriber is told; each is told one between half and one and a
     /// half of it.
     pub retry: Duration,
@@ -194,6 +197,7 @@ impl Default for Settings {
             // One largest event fits, and a reader that stalls holds 256 KiB of the kernel's memory
             // (it counts double) and not the megabytes it would grow to by itself.
             send_buffer: Some(128 << 10),
+            unsent: Some(64 << 10),
             retry: Duration::from_secs(2),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(10),

@@ -161,7 +161,9 @@ impl Core {
         work.carry.clear();
         work.farewell = None;
         self.set_phase(index, Phase::WsClosing);
-        self.set_deadline(index, Deadline::WsClose);
+        let stalled = self.slots[index as usize].flags.has(Flags::BLOCKED);
+        let deadline = if stalled { Deadline::WsCloseStalled } else { Deadline::WsClose };
+        self.set_deadline(index, deadline);
         self.resume(index);
     }
 

@@ -30,7 +30,8 @@ use super::work::Work;
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::limits::{
-    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SPARE_WORK_MAX, TICK,
+    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX,
+    TICK,
 };
 use crate::log::SharedHasher;
 use crate::log::event::Event;
@@ -121,7 +122,7 @@ pub(super) enum Accept {
     /// To be armed with the next batch.
     Wanted,
     Armed,
-    /// No descriptor was free; wanted again when one is.
+    /// No descriptor was free; wanted again when some are.
     Full,
     /// Never again.
     Stopped,
@@ -317,6 +318,14 @@ impl Core {
         self.admit(index, peer);
     }
 
+    /// Accepts again once enough of a full table is free.
+    pub(super) fn accept_again(&mut self) {
+        let free = self.setup.slots.saturating_sub(self.open);
+        if self.accept == Accept::Full && free >= SLOTS_FREE_TO_ACCEPT {
+            self.accept = Accept::Wanted;
+        }
+    }
+
     fn accept_ended(&mut self, errno: i32) {
         let full = errno == rustix::io::Errno::NFILE.raw_os_error()
             || errno == rustix::io::Errno::MFILE.raw_os_error();
@@ -393,9 +402,7 @@ impl Core {
         self.open -= 1;
         self.leave_census(address, counted);
         self.batch.ops.push(Op::Close(token));
-        if self.accept == Accept::Full {
-            self.accept = Accept::Wanted;
-        }
+        self.accept_again();
     }
 
     // --- work ---

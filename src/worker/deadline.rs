@@ -26,14 +26,23 @@ pub(super) enum Kind {
     Linger,
     /// The closing handshake must be over.
     WsClose,
+    /// The same where the peer has stopped reading, so that the close frame can't be sent yet.
+    WsCloseStalled,
     /// Another worker must have answered.
     Letter,
     /// A publisher's refused lines are to be tried again.
     Retry,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Head, Kind::Body, Kind::Linger, Kind::WsClose, Kind::Letter, Kind::Retry];
+const KINDS: [Kind; 7] = [
+    Kind::Head,
+    Kind::Body,
+    Kind::Linger,
+    Kind::WsClose,
+    Kind::WsCloseStalled,
+    Kind::Letter,
+    Kind::Retry,
+];
 
 /// Where in its life a connection is: which request, and how far into its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +111,8 @@ impl Core {
             Kind::Body => self.setup.settings.body_time,
             Kind::Linger => LINGER_TIME_MAX,
             Kind::WsClose => WS_CLOSE_TIME_MAX,
+            // As long as the kernel waits for a peer that takes nothing.
+            Kind::WsCloseStalled => self.setup.settings.dead_time.max(WS_CLOSE_TIME_MAX),
             Kind::Letter => LETTER_TIME_MAX,
             Kind::Retry => PUBLISH_RETRY_PAUSE,
         };
@@ -136,7 +147,7 @@ impl Core {
                 let progress = slot.work.as_ref().map_or(0, |work| work.progress);
                 Mark { requests: slot.requests, progress }
             }
-            Kind::Linger | Kind::WsClose | Kind::Retry => Mark::default(),
+            Kind::Linger | Kind::WsClose | Kind::WsCloseStalled | Kind::Retry => Mark::default(),
         }
     }
 
@@ -175,7 +186,9 @@ impl Core {
             }
             (Kind::Linger, Phase::Lingering, _) => self.close(index, CloseReason::Answered),
             (Kind::WsClose, Phase::Ws, _) => self.say_farewell(index),
-            (Kind::WsClose, Phase::WsClosing, _) => self.close(index, CloseReason::CloseTimeout),
+            (Kind::WsClose | Kind::WsCloseStalled, Phase::WsClosing, _) => {
+                self.close(index, CloseReason::CloseTimeout);
+            }
             (Kind::Letter, Phase::Http, Some(HttpState::Waiting { .. })) if same => {
                 self.letter_lost(index);
             }

@@ -345,6 +345,8 @@ impl Core {
         self.metrics.subscriptions.add(1);
         let asked = Cursor::parse(after.as_bytes(), self.setup.epoch);
         let position = match (&gap, asked) {
+            // The oldest of one channel may be older than that of another.
+            (None, Cursor::Earliest) => 0,
             (None, _) => cursor,
             (Some(gap), Cursor::After(seq)) if gap.reason == GapReason::Evicted => seq,
             (Some(_), _) => 0,

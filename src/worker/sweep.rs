@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::core::{Accept, Core};
+use super::core::Core;
 use super::slot::{Flags, Phase};
 use crate::limits::TICK;
 use crate::proto::sse;
@@ -64,9 +64,7 @@ impl Core {
             return;
         }
         // A table that was full may have room by now for reasons of the kernel's own.
-        if self.accept == Accept::Full {
-            self.accept = Accept::Wanted;
-        }
+        self.accept_again();
         let slots = self.slots.len();
         let mut beats = Beats::default();
         for _ in 0..self.sweep.advance(self.now, slots) {

@@ -1,7 +1,7 @@
 //! Rules broken on purpose: if the oracles don't see these, they see nothing.
 
-use pushline::ring::sim::SimDriver;
-use pushline::ring::{Batch, BufferId, Completion, Driver, DriverStats, Op, Wait};
+use pushline::ring::sim::{SimBell, SimDriver};
+use pushline::ring::{Batch, Bell, BufferId, Completion, Driver, DriverStats, Op, Wait};
 use std::time::Duration;
 
 /// What is broken, once in a run (or for good, where once may not matter).
@@ -23,10 +23,12 @@ pub enum Tamper {
     ForgetPoll,
     /// A connection is never closed.
     ForgetClose,
+    /// The log rings no doorbell.
+    ForgetDoorbell,
 }
 
 impl Tamper {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
@@ -35,6 +37,7 @@ impl Tamper {
         Self::HideShort,
         Self::ForgetPoll,
         Self::ForgetClose,
+        Self::ForgetDoorbell,
     ];
 }
 
@@ -117,5 +120,24 @@ impl Driver for CanaryDriver {
 
     fn stats(&self) -> DriverStats {
         self.inner.stats()
+    }
+}
+
+/// The log's simulated doorbell, or a canary's version of it.
+#[derive(Debug)]
+pub struct CanaryBell {
+    pub inner: SimBell,
+    pub tamper: Option<Tamper>,
+}
+
+impl Bell for CanaryBell {
+    fn ring(&mut self, worker: u16) {
+        if self.tamper != Some(Tamper::ForgetDoorbell) {
+            self.inner.ring(worker);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
     }
 }

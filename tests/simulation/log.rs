@@ -11,7 +11,7 @@ use pushline::log::{Outlet, Sequencer};
 use pushline::mesh::{LogEnds, LogOutlet};
 use pushline::ring::sim::SimBell;
 
-use crate::canary::Tamper;
+use crate::canary::{CanaryBell, Tamper};
 use crate::truth::{Truth, tag_of};
 
 /// Requests handled before workers are rung.
@@ -30,11 +30,14 @@ pub struct Log {
 
 /// The way out, watched. A canary's rule is broken here.
 struct Recorder {
-    lanes: LogOutlet<SimBell>,
+    lanes: LogOutlet<CanaryBell>,
     published: Option<Published>,
     tamper: Option<Tamper>,
     events: u64,
     held: Option<(u16, Notice)>,
+    now: Duration,
+    /// Since when something waits in each worker's lane.
+    waiting_since: Vec<Option<Duration>>,
 }
 
 impl Log {
@@ -44,11 +47,19 @@ impl Log {
         bell: SimBell,
         tamper: Option<Tamper>,
     ) -> Self {
-        let lanes = LogOutlet::new(ends, bell);
+        let lanes = LogOutlet::new(ends, CanaryBell { inner: bell, tamper });
         Self {
             sequencer,
             requests: ends.requests.clone(),
-            outlet: Recorder { lanes, published: None, tamper, events: 0, held: None },
+            outlet: Recorder {
+                lanes,
+                published: None,
+                tamper,
+                events: 0,
+                held: None,
+                now: Duration::ZERO,
+                waiting_since: vec![None; ends.notices.len()],
+            },
             expire_at: SLEEP_MAX,
             stalled_until: Duration::ZERO,
         }
@@ -66,6 +77,7 @@ impl Log {
 
     /// One round of its loop; a random batch.
     pub fn step(&mut self, now: Duration, rng: &mut Rng, truth: &mut Truth) {
+        self.outlet.now = now;
         for _ in 0..rng.usize(1..=BATCH_MAX) {
             let Ok(request) = self.requests.try_recv() else { break };
             self.handle(request, now, truth);
@@ -106,6 +118,11 @@ impl Log {
             }
         }
         assert_eq!(truth.head(), self.sequencer.stats().head_seq, "all of the log is known");
+    }
+
+    /// A worker looks into its lane: since when has something waited there?
+    pub fn looked_into(&mut self, worker: usize) -> Option<Duration> {
+        self.outlet.waiting_since[worker].take()
     }
 
     /// The oldest event history holds of a channel.
@@ -174,6 +191,7 @@ impl Outlet for Recorder {
             }
             _ => {}
         }
+        self.waiting_since[usize::from(worker)].get_or_insert(self.now);
         self.lanes.send(worker, notice);
         if is_event && self.held.as_ref().is_some_and(|(held, _)| *held == worker) {
             let (worker, notice) = self.held.take().expect("it was there just now");

@@ -99,11 +99,18 @@ fn seed_11610_a_refused_join_leaves_no_hole() {
     world::run(11610, None);
 }
 
+/// A stream of two channels that came with `earliest` stood where the younger history begins, and a
+/// gap told there was followed by older events of the other channel.
+#[test]
+fn seed_2000512_earliest_is_another_place_in_each_channel() {
+    world::run(2_000_512, None);
+}
+
 /// Runs all seeds on all cores; tells which fail.
 fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
-    let (steps, events) = (AtomicU64::new(0), AtomicU64::new(0));
+    let [steps, events, faults] = [0; 3].map(AtomicU64::new);
     let work = || {
         let mut failed = Vec::new();
         loop {
@@ -115,6 +122,7 @@ fn run_all(seeds: Range<u64>) -> Vec<u64> {
                 Ok(summary) => {
                     steps.fetch_add(summary.steps, Ordering::Relaxed);
                     events.fetch_add(summary.events, Ordering::Relaxed);
+                    faults.fetch_add(summary.faults, Ordering::Relaxed);
                 }
                 Err(_) => {
                     eprintln!("seed {seed} failed in {:#?}", Plan::from_seed(seed));
@@ -130,8 +138,9 @@ fn run_all(seeds: Range<u64>) -> Vec<u64> {
         joined.flatten().collect::<Vec<u64>>()
     });
     failed.sort_unstable();
-    let (steps, events) = (steps.into_inner(), events.into_inner());
+    let [steps, events, faults] = [steps, events, faults].map(AtomicU64::into_inner);
     let count = seeds.end - seeds.start;
-    println!("{count} seeds, {steps} steps, {events} events in {:?}", began.elapsed());
+    let took = began.elapsed();
+    println!("{count} seeds, {steps} steps, {events} events, {faults} faults in {took:?}");
     failed
 }

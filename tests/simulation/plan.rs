@@ -108,6 +108,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether this is what happens to slow readers of any channel.
+    pub fn slow_is_always(&self, policy: SlowPolicy) -> bool {
+        let policies = self.settings.channels.iter().map(|(_, channel)| channel.slow);
+        policies.chain([self.settings.channel_default.slow]).all(|slow| slow == policy)
+    }
+}
+
 fn role(rng: &mut Rng) -> Role {
     match rng.u8(0..20) {
         0..5 => Role::Sse,

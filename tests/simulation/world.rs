@@ -8,7 +8,7 @@ use pushline::auth::Gate;
 use pushline::log::{Sequencer, SharedHasher};
 use pushline::mesh::{MainEnds, mesh};
 use pushline::proto::cursor::Epoch;
-use pushline::ring::sim::{Faults, SimNet};
+use pushline::ring::sim::{Fault, Faults, SimNet};
 use pushline::worker::census::{ByAddress, Census};
 use pushline::worker::core::{Core, Setup};
 use pushline::worker::order::Order;
@@ -30,6 +30,9 @@ const STEPS_AT_ONCE_MAX: u64 = 250_000;
 const SETTLING_STEPS_MAX: u64 = 1_000_000;
 /// Time until all is quiet: dead peers must be found out by then (two heartbeats and a half).
 const SETTLING_TIME_MAX: Duration = Duration::from_secs(180);
+/// How long faults have effects: a worker stalls for five seconds at most, a doorbell is a second
+/// late.
+const AFTERMATH: Duration = Duration::from_secs(7);
 /// Unix time at which the world begins.
 const BEGAN_UNIX_S: u64 = 1_700_000_000;
 
@@ -46,6 +49,8 @@ pub struct World {
     rng: Rng,
     client_rng: Rng,
     log_rng: Rng,
+    /// From here on nothing is late any more.
+    calm_from: Duration,
     steps: u64,
     steps_at_once: u64,
 }
@@ -62,6 +67,7 @@ struct Seat {
 pub struct Summary {
     pub steps: u64,
     pub events: u64,
+    pub faults: u64,
 }
 
 /// Who runs next.
@@ -81,7 +87,8 @@ pub fn run(seed: u64, tamper: Option<Tamper>) -> Summary {
         Ending::HangUp => world.hang_up(),
         Ending::Drain => world.drain(),
     }
-    Summary { steps: world.steps, events: world.truth.head() }
+    let (events, faults) = (world.truth.head(), world.net.faults_happened());
+    Summary { steps: world.steps, events, faults }
 }
 
 impl World {
@@ -126,6 +133,7 @@ impl World {
             rng: stream(seed, Concern::Scheduler),
             client_rng,
             log_rng: stream(seed, Concern::Log),
+            calm_from: if runs_late(&plan.faults) { Duration::MAX } else { Duration::ZERO },
             steps: 0,
             steps_at_once: 0,
             net,
@@ -145,6 +153,7 @@ impl World {
     fn settle(&mut self) {
         self.net.set_faults(Faults::none());
         self.season = Season::Settling;
+        self.calm_from = self.calm_from.min(self.net.now() + AFTERMATH);
         for client in 0..self.clients.len() {
             self.client_acts(client);
         }
@@ -272,6 +281,8 @@ impl World {
             seat.worker.submit().expect("the driver never fails");
         }
         let turned = seat.worker.wake(BEGAN_UNIX_S + now.as_secs());
+        let waited = self.log.looked_into(index).filter(|since| *since >= self.calm_from);
+        assert!(waited.is_none_or(|since| since == now), "worker {index} slept over its lane");
         if turned == Turned::Done {
             seat.done = true;
             return;
@@ -303,6 +314,12 @@ impl World {
         }
         assert_eq!(self.census.open(), u64::from(self.open()));
     }
+}
+
+/// Whether a worker may look into its lane later than it should.
+fn runs_late(faults: &Faults) -> bool {
+    let late = |fault| matches!(fault, Fault::LateDoorbell | Fault::WorkerStall);
+    faults.enabled().any(|(fault, _)| late(fault))
 }
 
 fn consider(

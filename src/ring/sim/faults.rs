@@ -146,11 +146,14 @@ impl Faults {
 pub(super) struct Dice {
     faults: Faults,
     streams: [Rng; Fault::ALL.len()],
+    /// How many have happened.
+    pub(super) happened: u64,
 }
 
 impl Dice {
     pub(super) fn new(faults: Faults, seed: u64) -> Self {
-        Self { faults, streams: Fault::ALL.map(|fault| stream(seed, fault as u64)) }
+        let streams = Fault::ALL.map(|fault| stream(seed, fault as u64));
+        Self { faults, streams, happened: 0 }
     }
 
     pub(super) fn set_faults(&mut self, faults: Faults) {
@@ -160,7 +163,9 @@ impl Dice {
     /// Does it happen this time? Kinds that never happen draw nothing.
     pub(super) fn hits(&mut self, fault: Fault) -> bool {
         let ppm = self.faults.ppm[fault as usize];
-        ppm > 0 && self.streams[fault as usize].u32(0..CERTAIN_PPM) < ppm
+        let happens = ppm > 0 && self.streams[fault as usize].u32(0..CERTAIN_PPM) < ppm;
+        self.happened += u64::from(happens);
+        happens
     }
 
     /// The details of a fault that happens.

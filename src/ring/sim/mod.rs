@@ -89,6 +89,12 @@ impl SimNet {
         SimDriver { world: Rc::clone(&self.world), worker, buffers }
     }
 
+    /// How many faults have happened so far.
+    #[must_use]
+    pub fn faults_happened(&self) -> u64 {
+        self.world.borrow().dice.happened
+    }
+
     /// A bell for one ringing thread.
     #[must_use]
     pub fn bell(&self) -> SimBell {

@@ -19,7 +19,11 @@ pub struct ListenOptions {
     /// `SO_SNDBUF` in bytes; the kernel doubles it for its own book-keeping. `None`: the
     /// kernel sizes buffers by itself, up to megabytes for one slow consumer.
     pub send_buffer_bytes: Option<u32>,
-    /// `SO_RCVBUF` in bytes, likewise.
+    /// `TCP_NOTSENT_LOWAT`: bytes the kernel takes beyond what is in flight. It bounds what a
+    /// reader that has stopped can make the kernel hold, and unlike `SO_SNDBUF` leaves a fast
+    /// reader far away its whole window. `None`: as much as the send buffer holds.
+    pub unsent_bytes: Option<u32>,
+    /// `SO_RCVBUF` in bytes, as `send_buffer_bytes`.
     pub recv_buffer_bytes: Option<u32>,
     /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged before the connection is
     /// given up. `None`: the kernel's 15 minutes or so.
@@ -38,6 +42,7 @@ impl Default for ListenOptions {
             reuse_port: true,
             backlog: 4096,
             send_buffer_bytes: None,
+            unsent_bytes: None,
             recv_buffer_bytes: None,
             user_timeout: None,
             nodelay: true,
@@ -63,6 +68,9 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket
     }
     if let Some(bytes) = options.send_buffer_bytes {
         sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
+    }
+    if let Some(bytes) = options.unsent_bytes {
+        socket.set_tcp_notsent_lowat(bytes)?;
     }
     if let Some(bytes) = options.recv_buffer_bytes {
         sockopt::set_socket_recv_buffer_size(&socket, bytes as usize)?;
@@ -144,6 +152,7 @@ mod tests {
     fn accepted_sockets_inherit_what_the_listener_was_set_to() {
         let options = ListenOptions {
             send_buffer_bytes: Some(20_000),
+            unsent_bytes: Some(9_000),
             recv_buffer_bytes: Some(10_000),
             user_timeout: Some(Duration::from_secs(17)),
             ..ListenOptions::default()
@@ -152,6 +161,7 @@ mod tests {
         let _peer = TcpStream::connect(address(&listener)).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         assert_eq!(sockopt::socket_send_buffer_size(&accepted).unwrap(), 2 * 20_000);
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), 9_000);
         assert_eq!(sockopt::socket_recv_buffer_size(&accepted).unwrap(), 2 * 10_000);
         assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 17_000);
         assert!(sockopt::tcp_nodelay(&accepted).unwrap());

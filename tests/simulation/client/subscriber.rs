@@ -193,10 +193,7 @@ impl Subscriber {
 
     fn ended(&mut self, end: End, ctx: &mut Ctx<'_>) {
         let opened = self.stream.as_ref().is_some_and(Stream::is_open);
-        let settings = &ctx.plan.settings;
-        let policies = settings.channels.iter().map(|(_, channel)| channel.slow);
-        let skips = policies.chain([settings.channel_default.slow]);
-        let skips = skips.into_iter().all(|slow| slow == SlowPolicy::Skip);
+        let skips = ctx.plan.slow_is_always(SlowPolicy::Skip);
         let told = ctx.season == Season::Leaving;
         if self.role == Role::Sse && opened && end == End::Eof && skips && !told {
             assert!(self.is_leaving, "the server ended a stream for no reason");

@@ -1,0 +1,194 @@
+//! Each limit on real sockets: a clear refusal, a metric that counts it, and room again once there
+//! is room. (Times of heads, bodies and idle connections, and connections in all, are in
+//! `http_surface`; the policies for slow readers in `slow_consumers`; history's memory in
+//! `sse_streams`.)
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use common::ws::RawWs;
+use common::{Conn, Response, TestServer, await_that, fetch, request};
+use socket2::{Domain, Socket, Type};
+
+/// A metric's value, by its name and labels as written.
+fn metric(admin: SocketAddr, key: &str) -> u64 {
+    let text = fetch(admin, "GET", "/metrics", &[], None).text();
+    let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    values.map(|value| value.parse::<u64>().expect("a count")).sum()
+}
+
+fn expect_refusal(response: &Response, status: u16, code: &str) {
+    assert_eq!((response.status, response.error_code()), (status, code.to_owned()));
+    assert!(response.header("retry-after").is_some(), "it says when to come back");
+}
+
+fn post(conn: &mut Conn, channel: &str, body: &[u8]) -> Response {
+    conn.send(request("POST", &format!("/channels/{channel}"), &[], Some(body)));
+    conn.response()
+}
+
+fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
+    socket.connect(&addr.into()).expect("the server accepts");
+    socket.into()
+}
+
+fn served(stream: TcpStream) -> Conn {
+    let mut conn = Conn { stream, buffer: Vec::new() };
+    conn.send(request("GET", "/", &[], None));
+    assert_eq!(conn.response().status, 200);
+    conn
+}
+
+#[test]
+fn connections_of_one_address() {
+    let server = TestServer::with(|settings| settings.address_connections_max = Some(2));
+    let [crowded, other] = [Ipv4Addr::new(127, 0, 0, 8), Ipv4Addr::new(127, 0, 0, 9)];
+    let held = [(); 2].map(|()| served(connect_from(crowded, server.addr)));
+    let mut refused = Conn { stream: connect_from(crowded, server.addr), buffer: Vec::new() };
+    expect_refusal(&refused.response(), 503, "too_many_from_address");
+    refused.expect_end();
+    served(connect_from(other, server.addr));
+    let key = "pushline_connection_refusals_total{reason=\"address\"}";
+    assert_eq!(metric(server.admin, key), 1);
+    drop((held, refused));
+    await_that("the places are free again", || server.open() == 0);
+    served(connect_from(crowded, server.addr));
+}
+
+#[test]
+fn new_connections_a_second() {
+    const RATE: u32 = 5;
+    let server = TestServer::with(|settings| {
+        settings.workers = Some(1);
+        settings.accept_rate = Some(RATE);
+    });
+    let mut conns: Vec<Conn> = (0..4 * RATE).map(|_| Conn::open(server.addr)).collect();
+    let mut refused = 0;
+    for conn in &mut conns {
+        // Who is refused is told without having asked.
+        let _ = std::io::Write::write_all(&mut conn.stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let response = conn.response();
+        if response.status != 200 {
+            expect_refusal(&response, 503, "too_fast");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0 && refused <= 3 * RATE, "{refused}");
+    let key = "pushline_connection_refusals_total{reason=\"rate\"}";
+    assert_eq!(metric(server.admin, key), u64::from(refused));
+    await_that("the bucket fills again", || {
+        fetch(server.addr, "GET", "/", &[], None).status == 200
+    });
+}
+
+#[test]
+fn publishes_of_one_connection_a_second() {
+    let server = TestServer::with(|settings| settings.connection_publish_rate = Some(3));
+    let mut conn = Conn::open(server.addr);
+    let answers: Vec<Response> = (0..5).map(|_| post(&mut conn, "c", b"x")).collect();
+    assert!(answers[..3].iter().all(|answer| answer.status == 200));
+    let refused = answers.iter().find(|answer| answer.status != 200).expect("five are too many");
+    expect_refusal(refused, 429, "publish_rate");
+    assert_eq!(post(&mut Conn::open(server.addr), "c", b"of another").status, 200);
+    await_that("it may again", || post(&mut conn, "c", b"x").status == 200);
+}
+
+#[test]
+fn publishes_of_one_channel_a_second() {
+    let server = TestServer::with(|settings| settings.channel_default.publish_rate = Some(3));
+    let mut conn = Conn::open(server.addr);
+    let answers: Vec<Response> = (0..5).map(|_| post(&mut conn, "c", b"x")).collect();
+    let refused = answers.iter().find(|answer| answer.status != 200).expect("five are too many");
+    expect_refusal(refused, 429, "publish_rate");
+    assert!(metric(server.admin, "pushline_log_refusals_total{reason=\"rate\"}") > 0);
+    assert_eq!(post(&mut conn, "another", b"x").status, 200);
+    await_that("it may again", || post(&mut conn, "c", b"x").status == 200);
+}
+
+#[test]
+fn channels_in_all() {
+    let server = TestServer::with(|settings| settings.channels_max = 2);
+    let mut conn = Conn::open(server.addr);
+    assert_eq!(post(&mut conn, "a", b"x").status, 200);
+    let mut kept = RawWs::bare(server.addr, "channel=b");
+    expect_refusal(&post(&mut conn, "c", b"x"), 503, "too_many_channels");
+    let refused = fetch(server.addr, "GET", "/sse?channel=c", &[], None);
+    expect_refusal(&refused, 503, "too_many_channels");
+    assert!(metric(server.admin, "pushline_log_refusals_total{reason=\"channels\"}") >= 2);
+    assert_eq!(post(&mut conn, "b", b"those there are go on").status, 200);
+    assert_eq!(kept.answer().payload, b"those there are go on");
+}
+
+/// The program with fewer descriptors, and so with smaller tables.
+struct Small {
+    child: Child,
+    addr: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Small {
+    fn start(descriptors: u32) -> Self {
+        let [addr, admin] = [free_port(), free_port()];
+        let line = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        let child = Command::new("sh")
+            .args(["-c", &line, env!("CARGO_BIN_EXE_pushline"), "--workers", "1"])
+            .args(["--listen", &addr.to_string(), "--admin", &admin.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        await_that("it listens", || TcpStream::connect(addr).is_ok());
+        Self { child, addr, admin }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// The table of descriptors is full: who comes is answered from the slots reserved for that, who
+/// comes when those are taken too waits for one of them, and when connections leave all is as before.
+/// Each time that the kernel finds the table full, it closes one connection without a word.
+#[test]
+fn a_full_descriptor_table() {
+    const DESCRIPTORS: usize = 200;
+    let room = DESCRIPTORS - pushline::limits::SLOTS_RESERVED as usize;
+    let server = Small::start(DESCRIPTORS as u32);
+    await_that("the first look is gone", || {
+        metric(server.admin, "pushline_connections{transport=\"http\",worker=\"0\"}") == 0
+    });
+    let held: Vec<Conn> = (0..room)
+        .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
+        .collect();
+    // They don't go when they are told, so that the reserved slots are taken, too.
+    let mut refused: Vec<Conn> = (0..2 * DESCRIPTORS).map(|_| Conn::open(server.addr)).collect();
+    let mut told = 0;
+    for conn in &mut refused {
+        while conn.fill_or_cut() {}
+        if conn.buffer.starts_with(b"HTTP/1.1 503 ") {
+            expect_refusal(&conn.response(), 503, "too_many_connections");
+            told += 1;
+        }
+    }
+    assert!(told > refused.len() * 9 / 10, "{told} of {}", refused.len());
+    let key = "pushline_connection_refusals_total{reason=\"room\"}";
+    assert_eq!(metric(server.admin, key), told as u64);
+    drop((held, refused));
+    await_that("there is room again", || fetch(server.addr, "GET", "/", &[], None).status == 200);
+    let again: Vec<Conn> = (0..room / 2)
+        .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
+        .collect();
+    assert_eq!(again.len(), room / 2);
+}

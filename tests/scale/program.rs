@@ -1,0 +1,104 @@
+//! The server as a process of its own: started, looked at from outside, sent signals.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::await_that;
+
+/// How long it may take to end once nothing holds it any more.
+const END_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A running server.
+pub struct Program {
+    child: Child,
+    pub addr: SocketAddr,
+    log: Receiver<String>,
+}
+
+impl Program {
+    /// Starts it on two ports and waits until it is ready.
+    pub fn start(port: u16, options: &[&str]) -> Self {
+        let [addr, admin] = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pushline"))
+            .args(["--listen", &addr.to_string(), "--admin", &admin.to_string()])
+            .args(options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let output = BufReader::new(child.stderr.take().expect("it is piped"));
+        let (tell, log) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                // Nobody listens any more: still read, so that the program never waits for us.
+                let _ = tell.send(line);
+            }
+        });
+        let mut program = Self { child, addr, log };
+        await_that("the server listens", || {
+            let ended = program.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "it ended at once: {ended:?} {:?}", program.log_lines());
+            std::net::TcpStream::connect(admin).is_ok()
+        });
+        program
+    }
+
+    /// A line of `/proc/PID/status` in bytes: `VmRSS`, `VmHWM`.
+    pub fn memory_bytes(&self, key: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a known key");
+        let kib: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
+        kib * 1024
+    }
+
+    /// Seconds of CPU it has used.
+    pub fn cpu_s(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        let ticks = |place: usize| fields.split(' ').nth(place).and_then(|n| n.parse::<u64>().ok());
+        (ticks(12).expect("utime") + ticks(13).expect("stime")) as f64 / 100.0
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for its end: the exit code, and what it has said.
+    pub fn wait(mut self, time_max: Duration) -> (Option<i32>, Vec<String>) {
+        let deadline = Instant::now() + time_max + END_TIME_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status.code(), self.log_lines());
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log_lines(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Bytes the kernel holds for all TCP sockets of the machine, both ends.
+pub fn tcp_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/sockstat").expect("Linux");
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).expect("a line for TCP");
+    let pages = line.split_whitespace().skip_while(|word| *word != "mem").nth(1);
+    pages.and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
+}
