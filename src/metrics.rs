@@ -114,6 +114,8 @@ pub struct WorkerMetrics {
     pub subscriptions: Counter,
     /// Channels with a replica here.
     pub channels: Counter,
+    /// Payload bytes held for readers that are behind (and what is under way to all).
+    pub replica_bytes: Counter,
     /// Heartbeats sent.
     pub heartbeats: Counter,
     /// Lines nobody had time to write.

@@ -9,15 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use common::ws::RawWs;
-use common::{Conn, Response, TestServer, await_that, fetch, request};
+use common::{Conn, Response, TestServer, await_that, fetch, metric, request};
 use socket2::{Domain, Socket, Type};
-
-/// A metric's value, by its name and labels as written.
-fn metric(admin: SocketAddr, key: &str) -> u64 {
-    let text = fetch(admin, "GET", "/metrics", &[], None).text();
-    let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    values.map(|value| value.parse::<u64>().expect("a count")).sum()
-}
 
 fn expect_refusal(response: &Response, status: u16, code: &str) {
     assert_eq!((response.status, response.error_code()), (status, code.to_owned()));

@@ -16,7 +16,7 @@ use pushline::config::Settings;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 52] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 53] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -55,6 +55,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 52] = [
     ("pushline_publishes_accepted_total", "counter", &[]),
     ("pushline_received_bytes_total", "counter", &[]),
     ("pushline_replays_total", "counter", &[]),
+    ("pushline_replica_bytes", "gauge", &["worker"]),
     ("pushline_replicas", "gauge", &["worker"]),
     ("pushline_ring_cq_overflows_total", "counter", &["worker"]),
     ("pushline_ring_enters_total", "counter", &["worker"]),

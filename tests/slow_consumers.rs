@@ -11,7 +11,7 @@ use pushline::limits::{TICK, WS_CLOSE_TIME_MAX};
 use serde_json::Value;
 
 use common::ws::{CLOSE, RawWs, TEXT};
-use common::{Conn, Sse, TestServer, await_that, describe, publish, seq_of};
+use common::{Conn, Sse, TestServer, await_that, describe, metric, publish, seq_of};
 
 const EVENT_BYTES: usize = 10_000;
 
@@ -261,6 +261,41 @@ fn a_long_replay_is_not_overrun_by_what_comes_meanwhile() {
         assert_eq!(event.event, "message", "{}", event.data);
         assert!(event.data == payload(n), "{n}");
     }
+}
+
+/// Each channel alone stays within its bound; together they would hold eight times as much as they
+/// may. Whoever keeps up with a channel loses nothing by that.
+#[test]
+fn slow_readers_of_many_channels_share_one_bound() {
+    const CHANNELS: usize = 8;
+    const COUNT: usize = 100;
+    const BYTES_MAX: usize = CHANNELS * COUNT * EVENT_BYTES / 8;
+    let server = TestServer::with(|settings| {
+        settings.workers = Some(1);
+        settings.send_buffer = Some(16 << 10);
+        settings.history_bytes = BYTES_MAX as u64;
+        settings.replica_bytes = BYTES_MAX;
+        settings.worker_replica_bytes = BYTES_MAX;
+    });
+    let names: Vec<String> = (0..CHANNELS).map(|n| format!("c{n}")).collect();
+    let query: Vec<String> = names.iter().map(|name| format!("channel={name}")).collect();
+    let mut stalled: Vec<Sse> =
+        query.iter().map(|query| Sse::over(narrow(&server), query, &[])).collect();
+    let mut reader = Sse::open(server.addr, &query.join("&"));
+    for n in 0..COUNT {
+        for name in &names {
+            let id = publish(server.addr, name, &payload(n));
+            assert_eq!(reader.event().id, id);
+        }
+    }
+    await_that("memory is given back", || {
+        metric(server.admin, "pushline_replica_bytes{worker=\"0\"}") <= BYTES_MAX as u64
+    });
+    let overrun = stalled.iter_mut().filter_map(|reader| {
+        let events = std::iter::repeat_with(|| reader.event()).take(COUNT);
+        events.into_iter().find(|event| event.event == "pushline.gap")
+    });
+    assert!(overrun.count() > 0, "somebody has paid for it");
 }
 
 /// A socket that takes a few bytes at a time cuts events at every place.

@@ -124,6 +124,8 @@ pub struct Settings {
     pub history_bytes: u64,
     /// Payload bytes a worker holds for the slow readers of one channel.
     pub replica_bytes: usize,
+    /// The same of all its channels together.
+    pub worker_replica_bytes: usize,
     /// How often an idle stream hears from us.
     pub heartbeat: Duration,
     /// Connections at most; none: what descriptors allow.
@@ -184,6 +186,7 @@ impl Default for Settings {
             channels: Vec::new(),
             history_bytes: 256 << 20,
             replica_bytes: 8 << 20,
+            worker_replica_bytes: 256 << 20,
             heartbeat: Duration::from_secs(25),
             connections_max: None,
             address_connections_max: None,
@@ -225,6 +228,13 @@ impl Settings {
     /// What holds where `channel_index` said so.
     pub fn channel_at(&self, index: usize) -> &ChannelSettings {
         self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
+    }
+
+    /// Payload bytes all replicas of a worker may hold: one reader may replay all of history, and
+    /// slow ones must not cost it that.
+    pub fn replicas_bytes_max(&self) -> usize {
+        let history = usize::try_from(self.history_bytes).unwrap_or(usize::MAX);
+        self.worker_replica_bytes.max(self.replica_bytes).max(history)
     }
 
     /// The log's part.

@@ -7,10 +7,11 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::core::Core;
-use super::replica::{Bounds, Live, Moved, Replica};
+use super::replica::{Bounds, Live, Moved, Replays, Replica};
 use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
 use crate::config::{Settings, SlowPolicy};
+use crate::limits::TICK;
 use crate::log::Roster;
 use crate::log::message::LeaveChannel;
 use crate::reason::CloseReason;
@@ -20,6 +21,7 @@ use crate::reason::CloseReason;
 pub struct Channels {
     replicas: Slab<Replica>,
     by_name: HashTable<u32>,
+    held_bytes: usize,
 }
 
 impl Channels {
@@ -34,7 +36,7 @@ impl Channels {
         debug_assert!(self.find(&replica.name, replica.hash).is_none());
         let hash = replica.hash;
         let index = self.replicas.insert(replica) as u32;
-        let Self { replicas, by_name } = self;
+        let Self { replicas, by_name, .. } = self;
         by_name.insert_unique(hash, index, |index| replicas[*index as usize].hash);
         index
     }
@@ -48,10 +50,24 @@ impl Channels {
     pub fn remove(&mut self, index: u32) {
         let replica = self.replicas.remove(index as usize);
         debug_assert!(replica.is_unused());
+        self.held_bytes -= replica.ring_bytes();
         let found = self.by_name.find_entry(replica.hash, |at| *at == index);
         if let Ok(entry) = found {
             entry.remove();
         }
+    }
+
+    /// Changes what a replica holds; changed in another way, it would be counted wrongly.
+    pub fn change(&mut self, index: u32, change: impl FnOnce(&mut Replica)) {
+        let replica = &mut self.replicas[index as usize];
+        self.held_bytes -= replica.ring_bytes();
+        change(replica);
+        self.held_bytes += replica.ring_bytes();
+    }
+
+    /// Payload bytes all of them hold.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// How many there are.
@@ -260,7 +276,7 @@ impl Core {
         }
         let cursors = replica.followers().iter().filter_map(|&slot| self.cursor_in(slot, index));
         let slowest = cursors.min().unwrap_or(u64::MAX);
-        self.channels[index].trim(slowest);
+        self.channels.change(index, |replica| replica.trim(slowest));
     }
 
     fn cursor_in(&self, slot: u32, replica: u32) -> Option<u64> {
@@ -271,6 +287,31 @@ impl Core {
     /// Keeps a replica within its bounds; who falls out of it is a slow consumer.
     pub(super) fn shed(&mut self, index: u32) {
         let bounds = self.bounds(self.channels[index].bounds);
+        self.shed_to(index, bounds);
+    }
+
+    /// All replicas together hold more than they may: each is brought down to an equal share, so
+    /// that those whose readers keep up give nothing. Looked at once a tick, as this walks all of
+    /// them.
+    pub(super) fn relieve(&mut self) {
+        let bytes_max = self.setup.settings.replicas_bytes_max();
+        if self.channels.held_bytes() <= bytes_max || self.now < self.relieve_at {
+            return;
+        }
+        self.relieve_at = self.now + TICK;
+        let entries = self.channels.entries();
+        let holding = entries.filter(|(_, replica)| replica.ring_bytes() > 0);
+        let holding: Vec<u32> = holding.map(|(index, _)| index).collect();
+        let share = bytes_max / holding.len().max(1);
+        for index in holding {
+            // The last readers of this one may just have been disconnected from another.
+            let Some(replica) = self.channels.at(index) else { continue };
+            let bounds = replica.bounds;
+            self.shed_to(index, self.bounds(bounds).share(share));
+        }
+    }
+
+    fn shed_to(&mut self, index: u32, bounds: Bounds) {
         if !self.channels[index].is_over(&bounds) {
             return;
         }
@@ -279,11 +320,11 @@ impl Core {
             return;
         }
         if bounds.slow == SlowPolicy::Skip {
-            self.channels[index].shed(&bounds);
+            self.channels.change(index, |replica| replica.shed(&bounds));
             return;
         }
         // So that looking for who fell behind is not paid per event.
-        self.channels[index].shed(&bounds.reduced());
+        self.channels.change(index, |replica| replica.shed(&bounds.reduced()));
         let base = self.channels[index].base;
         let followers = self.channels[index].followers().iter().copied();
         let behind: Vec<u32> = followers
@@ -300,6 +341,7 @@ impl Core {
         Bounds {
             events_max: of.replica_events_max(),
             bytes_max: settings.replica_bytes,
+            replays: Replays::Spared,
             slow: of.slow,
         }
     }

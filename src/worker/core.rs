@@ -77,6 +77,8 @@ pub struct Core {
     pub(super) open: u32,
     pub(super) accept: Accept,
     pub(super) channels: Channels,
+    /// Not before this time are replicas made to give memory back again.
+    pub(super) relieve_at: Duration,
     pub(super) batch: Batch,
     pub(super) dirty: VecDeque<u32>,
     /// Connections that left input unread, until their output was sent or until the next turn.
@@ -144,6 +146,7 @@ impl Core {
             open: 0,
             accept: Accept::Wanted,
             channels: Channels::default(),
+            relieve_at: Duration::ZERO,
             batch: Batch::default(),
             dirty: VecDeque::new(),
             unread: VecDeque::new(),
@@ -229,6 +232,7 @@ impl Core {
         self.check_expiries();
         self.vet_slice();
         self.drain_slice();
+        self.relieve();
         self.fan_out();
         self.flush_dirty();
         self.sweep();
@@ -274,6 +278,7 @@ impl Core {
         metrics.turn_time.observe_us(took.as_micros() as u64);
         metrics.turned_at_ms.set(self.now.as_millis() as u64);
         metrics.channels.set(self.channels.len() as u64);
+        metrics.replica_bytes.set(self.channels.held_bytes() as u64);
         metrics.ring_enters.set(driver.enters);
         metrics.ring_sq_full.set(driver.sq_full);
         metrics.ring_cq_overflows.set(driver.cq_overflows);

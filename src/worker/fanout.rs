@@ -32,8 +32,7 @@ impl Core {
     pub(super) fn event(&mut self, event: Arc<Event>) {
         self.head_seen = event.seq;
         let Some(index) = self.channels.find(&event.channel, event.channel_hash) else { return };
-        let replica = &mut self.channels[index];
-        replica.push(event);
+        self.channels.change(index, |replica| replica.push(event));
         self.shed(index);
         self.schedule(index);
     }

@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::pending::Pending;
+use super::replica::Replica;
 use super::slot::{Flags, NONE, Phase, Slot};
 use super::work::Work;
 use crate::limits::CARRY_BYTES_MAX;
@@ -100,6 +101,8 @@ impl Core {
 
     fn check_replicas(&self) {
         let mut joins = 0;
+        let held: usize = self.channels.iter().map(Replica::ring_bytes).sum();
+        assert_eq!(self.channels.held_bytes(), held, "what replicas hold");
         for (index, replica) in self.channels.entries() {
             replica.check_invariants();
             assert_eq!(self.channels.find(&replica.name, replica.hash), Some(index));

@@ -47,11 +47,27 @@ pub struct Bounds {
     pub events_max: usize,
     /// Payload bytes.
     pub bytes_max: usize,
+    /// Whether a backlog counts.
+    pub replays: Replays,
     /// What happens to slow readers.
     pub slow: SlowPolicy,
 }
 
+/// Whether a backlog under way is within the bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replays {
+    /// It counts like everything else.
+    Counted,
+    /// It is held beyond the bounds: who replays history is not overrun by what it replays.
+    Spared,
+}
+
 impl Bounds {
+    /// What is left of them where memory is short.
+    pub fn share(self, bytes: usize) -> Self {
+        Self { bytes_max: self.bytes_max.min(bytes), replays: Replays::Counted, ..self }
+    }
+
     /// Three quarters of them.
     pub fn reduced(self) -> Self {
         let (events_max, bytes_max) = (self.events_max / 4 * 3, self.bytes_max / 4 * 3);
@@ -65,8 +81,7 @@ impl Bounds {
 struct Window {
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
-    /// Events of a backlog at the front of the ring, held beyond the bounds: who replays history
-    /// is not overrun by what it replays.
+    /// Events of a backlog at the front of the ring.
     replayed_events: usize,
     /// Payload bytes of the same.
     replayed_bytes: usize,
@@ -239,6 +254,11 @@ impl Replica {
 
     fn ring(&self) -> &VecDeque<Arc<Event>> {
         self.window.as_ref().map_or(&NO_EVENTS, |window| &window.ring)
+    }
+
+    /// Payload bytes the ring holds.
+    pub fn ring_bytes(&self) -> usize {
+        self.window.as_ref().map_or(0, |window| window.ring_bytes)
     }
 
     /// How many events the ring holds after the cursor.
@@ -429,11 +449,15 @@ impl Replica {
 
     /// Whether the ring is over its bounds with events that no live subscriber needs.
     pub fn is_over(&self, bounds: &Bounds) -> bool {
-        let Bounds { events_max, bytes_max, .. } = *bounds;
+        let Bounds { events_max, bytes_max, replays, .. } = *bounds;
         self.window.as_ref().is_some_and(|window| {
             let Window { ring, ring_bytes, replayed_events, replayed_bytes, .. } = &**window;
-            let events_max = events_max.saturating_add(*replayed_events);
-            let bytes_max = bytes_max.saturating_add(*replayed_bytes);
+            let (events, bytes) = match replays {
+                Replays::Counted => (0, 0),
+                Replays::Spared => (*replayed_events, *replayed_bytes),
+            };
+            let events_max = events_max.saturating_add(events);
+            let bytes_max = bytes_max.saturating_add(bytes);
             (ring.len() > events_max || *ring_bytes > bytes_max)
                 && ring.front().is_some_and(|event| event.seq <= self.slice_from)
         })
@@ -475,8 +499,7 @@ impl Replica {
         let ring = self.ring();
         assert!(ring.iter().zip(ring.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
         assert!(ring.iter().all(|event| event.seq > self.base && event.seq <= self.tail));
-        let bytes = self.window.as_ref().map_or(0, |window| window.ring_bytes);
-        assert_eq!(bytes, ring.iter().map(|event| event.data.len()).sum::<usize>());
+        assert_eq!(self.ring_bytes(), ring.iter().map(|event| event.data.len()).sum::<usize>());
     }
 }
 

@@ -5,6 +5,7 @@ use super::access::Fault;
 use super::core::Core;
 use super::http::HttpState;
 use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
+use super::replica::Replica;
 use super::slot::Phase;
 use super::work::{Gap, Sub};
 use crate::auth::Access;
@@ -286,10 +287,11 @@ impl Core {
         let current = self.is_current(token);
         for (replica, joined) in replicas.iter().zip(channels) {
             let JoinedChannel { name, backlog, after: from, gap, .. } = joined;
-            let of = &mut self.channels[replica.index];
-            of.name = name;
-            of.joined(from, replica.covered_from, head_seq, backlog);
-            of.log_joined += 1;
+            self.channels.change(replica.index, |of| {
+                of.name = name;
+                of.joined(from, replica.covered_from, head_seq, backlog);
+                of.log_joined += 1;
+            });
             self.schedule(replica.index);
             if current {
                 self.add_sub(token.slot, replica.index, from, gap, &after);
@@ -359,7 +361,7 @@ impl Core {
     /// The log refused a join: nothing was joined.
     pub(super) fn join_refused(&mut self, join: PendingJoin, refusal: Refusal) {
         for replica in &join.replicas {
-            self.channels[replica.index].join_refused();
+            self.channels.change(replica.index, Replica::join_refused);
             self.forget_if_unused(replica.index);
         }
         if !self.is_current(join.token) {

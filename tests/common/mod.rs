@@ -125,6 +125,13 @@ impl Drop for TestServer {
     }
 }
 
+/// A metric's value, by its name and labels as written.
+pub fn metric(admin: SocketAddr, key: &str) -> u64 {
+    let text = fetch(admin, "GET", "/metrics", &[], None).text();
+    let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    values.map(|value| value.parse::<u64>().expect("a count")).sum()
+}
+
 /// Fails if a thread of any server in this process panicked.
 pub fn assert_no_server_panic() {
     assert_eq!(SERVER_PANICS.swap(0, Ordering::SeqCst), 0, "a thread of the server panicked");

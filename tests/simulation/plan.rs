@@ -17,6 +17,7 @@ pub enum Concern {
     Scheduler,
     Log,
     Clients,
+    Memory,
 }
 
 pub fn stream(seed: u64, concern: Concern) -> Rng {
@@ -92,11 +93,16 @@ impl Plan {
         let channels = (0..rng.usize(1..=5)).map(|n| format!("c{n}")).collect();
         let roles = (0..rng.usize(4..=14)).map(|_| role(&mut rng)).collect();
         let data_bytes_max = if large { 60_000 } else { 300 };
+        let settings = settings(&mut rng, large);
+        // Its own stream, so that a seed is otherwise what it was.
+        let worker_replica_bytes =
+            pick(&mut stream(seed, Concern::Memory), &[1_000, 10_000, 64 << 20, 64 << 20]);
+        let settings = Settings { worker_replica_bytes, ..settings };
         Self {
             seed,
             sim,
             faults,
-            settings: Arc::new(settings(&mut rng, large)),
+            settings: Arc::new(settings),
             channels,
             roles,
             active: Duration::from_millis(rng.u64(500..8000)),

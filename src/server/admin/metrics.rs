@@ -144,6 +144,8 @@ impl State {
     fn write_workers(&self, out: &mut Exposition) {
         let help = "Channels a worker has subscribers of.";
         self.per_worker(out, "pushline_replicas", help, |of| &of.channels);
+        let help = "Payload bytes a worker holds for slow readers, and of what is under way.";
+        self.per_worker(out, "pushline_replica_bytes", help, |of| &of.replica_bytes);
         let help = "Notices from the log that waited when the worker's last turn began.";
         self.per_worker(out, "pushline_lane_depth", help, |of| &of.lane_depth);
         self.per_worker_total(out, "pushline_turns_total", "Turns taken.", |of| &of.turns);
