@@ -40,12 +40,9 @@ pub const LINE_OVERHEAD_BYTES_MAX: usize = 1024;
 pub const WAITING_MAX: usize = 4096;
 
 /// Requests of one worker that may wait for the log's answer. The log's lane to the worker keeps
-/// this much room for answers alone, so an answer always fits. Lanes are allocated whole: with
-/// `LANE_EVENTS_MAX` this is 250 KB a worker, 13 bytes a connection at 18,500 connections each.
+/// this much room for answers alone, so an answer always fits. Lanes are allocated whole: with the
+/// 2,048 events of `lane_events` this is 250 KB a worker, 13 bytes a connection at 18,500 each.
 pub const LANE_ANSWERS_MAX: usize = 1024;
-
-/// Events that may wait in a worker's lane. When it is full, publishes are refused (503).
-pub const LANE_EVENTS_MAX: usize = 2048;
 
 /// Requests that may wait at the log, all workers together.
 pub const LANE_REQUESTS_MAX: usize = 16_384;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::limits::{LANE_ANSWERS_MAX, LANE_EVENTS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
+use crate::limits::{LANE_ANSWERS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
 use crate::log::message::{Notice, Request};
 use crate::log::sequencer::Outlet;
 use crate::ring::Bell;
@@ -68,6 +68,8 @@ pub struct LogEnds {
     pub requests: Receiver<Request>,
     /// To each worker.
     pub notices: Vec<Sender<Notice>>,
+    /// Events that may wait in each of those.
+    pub events_max: usize,
     /// Who sleeps.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
@@ -81,14 +83,15 @@ pub struct MainEnds {
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
-/// Makes all lanes of a server with this many workers.
-pub fn mesh(workers: u16) -> (MainEnds, LogEnds, Vec<WorkerEnds>) {
+/// Makes all lanes of a server with this many workers, in each of whose lanes `events_max` events
+/// may wait.
+pub fn mesh(workers: u16, events_max: usize) -> (MainEnds, LogEnds, Vec<WorkerEnds>) {
     let (to_log, requests) = bounded(LANE_REQUESTS_MAX);
     let mut main = MainEnds { orders: Vec::new(), asleep: Vec::new() };
-    let mut log = LogEnds { requests, notices: Vec::new(), asleep: Vec::new() };
+    let mut log = LogEnds { requests, notices: Vec::new(), events_max, asleep: Vec::new() };
     let mut ends = Vec::new();
     for _ in 0..workers {
-        let (to_worker, notices) = bounded(LANE_EVENTS_MAX + LANE_ANSWERS_MAX);
+        let (to_worker, notices) = bounded(events_max + LANE_ANSWERS_MAX);
         let (order, orders) = bounded(LANE_ORDERS_MAX);
         let asleep = Arc::new(SleepFlag::default());
         main.orders.push(order);
@@ -104,6 +107,7 @@ pub fn mesh(workers: u16) -> (MainEnds, LogEnds, Vec<WorkerEnds>) {
 #[derive(Debug)]
 pub struct LogOutlet<B> {
     notices: Vec<Sender<Notice>>,
+    events_max: usize,
     asleep: Vec<Arc<SleepFlag>>,
     touched: Vec<bool>,
     bell: B,
@@ -114,6 +118,7 @@ impl<B: Bell> LogOutlet<B> {
     pub fn new(ends: &LogEnds, bell: B) -> Self {
         Self {
             notices: ends.notices.clone(),
+            events_max: ends.events_max,
             asleep: ends.asleep.clone(),
             touched: vec![false; ends.notices.len()],
             bell,
@@ -133,7 +138,7 @@ impl<B: Bell> LogOutlet<B> {
 
 impl<B: Bell> Outlet for LogOutlet<B> {
     fn has_room(&self, worker: u16) -> bool {
-        self.notices[usize::from(worker)].len() < LANE_EVENTS_MAX
+        self.notices[usize::from(worker)].len() < self.events_max
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use common::ws::RawWs;
-use common::{Conn, Response, TestServer, await_that, fetch, metric, request};
+use common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
 use socket2::{Domain, Socket, Type};
 
 fn expect_refusal(response: &Response, status: u16, code: &str) {
@@ -76,6 +76,37 @@ fn new_connections_a_second() {
     await_that("the bucket fills again", || {
         fetch(server.addr, "GET", "/", &[], None).status == 200
     });
+}
+
+/// Whose lane is full can't be known beforehand: what matters is that a refusal is a whole one, and
+/// that what was accepted arrives.
+#[test]
+fn events_that_wait_for_a_worker() {
+    let server = TestServer::with(|settings| {
+        settings.workers = Some(1);
+        settings.lane_events = 1;
+    });
+    let mut reader = Sse::open(server.addr, "channel=c");
+    let mut publishers: Vec<Conn> = (0..64).map(|_| Conn::open(server.addr)).collect();
+    let (mut accepted, mut refused) = (Vec::new(), 0);
+    await_that("a publish finds the lane full", || {
+        for publisher in &mut publishers {
+            publisher.send(request("POST", "/channels/c", &[], Some(b"x")));
+        }
+        for answer in publishers.iter_mut().map(Conn::response) {
+            if answer.status == 200 {
+                accepted.push(seq_of(answer.json()["id"].as_str().expect("an id")));
+            } else {
+                expect_refusal(&answer, 503, "busy");
+                refused += 1;
+            }
+        }
+        refused > 0
+    });
+    accepted.sort_unstable();
+    let arrived = reader.events(accepted.len()).into_iter().map(|event| seq_of(&event.id));
+    assert_eq!(arrived.collect::<Vec<_>>(), accepted);
+    assert!(metric(server.admin, "pushline_log_refusals_total{reason=\"busy\"}") >= refused);
 }
 
 #[test]

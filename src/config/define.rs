@@ -349,6 +349,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "lane_events",
+        value: "N",
+        group: Group::Limits,
+        change: Change::Restart,
+        help: "Events that may wait for a worker; when so many do, publishes to its subscribers' \
+               channels are refused (503).",
+        field: Field::Server {
+            put: |s, t| set(&mut s.lane_events, count(t, 1..=1_000_000)),
+            show: |s| s.lane_events.to_string(),
+        },
+    },
+    Key {
         name: "log_level",
         value: "LEVEL",
         group: Group::Logs,

@@ -126,6 +126,8 @@ pub struct Settings {
     pub replica_bytes: usize,
     /// The same of all its channels together.
     pub worker_replica_bytes: usize,
+    /// Events that may wait in a worker's lane.
+    pub lane_events: usize,
     /// How often an idle stream hears from us.
     pub heartbeat: Duration,
     /// Connections at most; none: what descriptors allow.
@@ -187,6 +189,7 @@ impl Default for Settings {
             history_bytes: 256 << 20,
             replica_bytes: 8 << 20,
             worker_replica_bytes: 256 << 20,
+            lane_events: 2048,
             heartbeat: Duration::from_secs(25),
             connections_max: None,
             address_connections_max: None,

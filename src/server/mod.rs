@@ -103,7 +103,7 @@ impl Server {
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             settings: Arc::new(settings),
         });
-        let (main_ends, log_ends, worker_ends) = mesh(workers);
+        let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
         let (remarks, lines) = lines::start(&shared)?;
         let doorbells = kernel.doorbells;

@@ -96,7 +96,7 @@ impl World {
         let seed = plan.seed;
         let net = SimNet::new(plan.sim, plan.faults, seed);
         let workers = plan.sim.workers;
-        let (main, log_ends, ends) = mesh(workers);
+        let (main, log_ends, ends) = mesh(workers, plan.settings.lane_events);
         let hasher = SharedHasher::from_seed(u128::from(seed));
         let epoch = Epoch::from_random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let census = Arc::new(Census::new(u64::MAX, ByAddress::Ignored));

@@ -64,7 +64,7 @@ mod tests {
 
     /// A server whose threads are what the test makes of their ends.
     fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds>, Receiver<LogOrder>) {
-        let (ends, _, workers) = mesh(2);
+        let (ends, _, workers) = mesh(2, 16);
         let (log_orders, inbox) = bounded(16);
         let shared = Shared {
             settings: Arc::new(Settings::default()),
