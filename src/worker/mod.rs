@@ -5,6 +5,7 @@
 
 pub mod access;
 mod admission;
+pub mod answer;
 pub mod census;
 pub mod channels;
 pub mod closing;
@@ -17,6 +18,7 @@ mod fanout;
 pub mod http;
 pub mod inspect;
 mod invariants;
+pub mod lines;
 mod meta;
 mod notice;
 pub mod order;

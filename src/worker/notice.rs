@@ -1,7 +1,7 @@
 //! What the log says: events to be fanned out, answers to be handed to who asked.
 
+use super::answer::Content;
 use super::core::Core;
-use super::http::Content;
 use super::pending::Pending;
 use crate::log::message::{Description, Notice};
 use crate::proto::cursor::EventId;

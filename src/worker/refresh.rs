@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
+use super::answer::Content;
 use super::core::Core;
 use super::deadline::Kind as Deadline;
-use super::http::{Content, HttpState};
+use super::http::HttpState;
 use crate::auth::{Denied, Grant};
 use crate::log::message::{Letter, RefreshOutcome, RequestBody};
 use crate::proto::http::response::Status;

@@ -3,8 +3,9 @@
 use super::closing::Farewell;
 use super::core::Core;
 use super::http::Step;
+use super::lines::{line_bytes_max, op_publication};
 use super::pending::{AfterJoin, AfterPublish};
-use super::publish::{acknowledgement, line_bytes_max, op_publication};
+use super::publish::acknowledgement;
 use super::slot::Phase;
 use super::work::Sub;
 use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX, WAITING_MAX};

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::answer::Answer;
 use super::closing::Farewell;
-use super::http::{Answer, HttpState};
+use super::http::HttpState;
 use crate::limits::SPARE_BUFFER_BYTES_MAX;
 use crate::log::event::Event;
 use crate::log::message::GapReason;
