@@ -89,7 +89,10 @@ fn a_publish_in_progress_is_finished_and_answered() {
     let (addr, admin) = (server.addr, server.admin);
     let id = server.id(1);
     let mut half = Conn::open(addr);
-    half.send("POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbo");
+    let head = "POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n";
+    half.send(format!("{head}Expect: 100-continue\r\n\r\n"));
+    assert_eq!(half.response().status, 100, "it is in progress before the server drains");
+    half.send("bo");
     let mut lines = Chunked::open(addr, "/publish", &[("Expect", "100-continue")]);
     assert_eq!(lines.conn.response().status, 100, "its body has begun");
     let draining = std::thread::spawn(move || server.drain());
