@@ -69,7 +69,7 @@ pub static KEYS: &[Key] = &[
         group: Group::Workers,
         change: Change::Restart,
         help: "How new connections are spread over workers: hash (evenly, by address) or cpu (to \
-               the worker of the core that took the packet).",
+               the worker of the core that took the packet, while that is even enough).",
         field: Field::Server {
             put: |s, t| set(&mut s.steer, word(t, STEER)),
             show: |s| show_word(s.steer, STEER),

@@ -1,6 +1,7 @@
 //! The operator's lines about what happens in the workers: their remarks, as they come; and what
 //! was refused or went wrong, as counters have it, so that a flood of refusals is a line now and
-//! then. A thread of its own, because whoever reads the lines may be slow.
+//! then. A thread of its own, because whoever reads the lines may be slow. As it looks at the
+//! counters, it also keeps workers balanced.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
+use super::balance::Balance;
 use super::{ServerError, Shared};
 use crate::metrics::{Counter, REFUSALS, WorkerMetrics};
 use crate::reason::CloseReason;
@@ -23,17 +25,24 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Starts the thread. It ends when the last sender is gone.
-pub(super) fn start(shared: &Shared) -> Result<(Sender<Remark>, JoinHandle<()>), ServerError> {
+pub(super) fn start(
+    shared: &Shared,
+    mut balance: Option<Balance>,
+) -> Result<(Sender<Remark>, JoinHandle<()>), ServerError> {
     let (remarks, lane) = bounded(REMARKS_MAX);
     let metrics = shared.metrics.clone();
     let thread = thread::Builder::new()
         .name("lines".into())
-        .spawn(move || write_lines(&lane, &metrics))
+        .spawn(move || write_lines(&lane, &metrics, balance.as_mut()))
         .map_err(|error| ServerError::io("starting the thread of the log lines", error))?;
     Ok((remarks, thread))
 }
 
-fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
+fn write_lines(
+    lane: &Receiver<Remark>,
+    metrics: &[impl AsRef<WorkerMetrics>],
+    mut balance: Option<&mut Balance>,
+) {
     let (began, mut watch) = (Instant::now(), Watch::default());
     let mut look_at = began + LOOK_PAUSE;
     let look = |watch: &mut Watch| {
@@ -48,6 +57,10 @@ fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
         }
         if Instant::now() >= look_at {
             look(&mut watch);
+            if let Some(balance) = &mut balance {
+                let open = |of: &WorkerMetrics| of.open.iter().map(Counter::value).sum();
+                balance.look(&metrics.iter().map(|of| open(of.as_ref())).collect::<Vec<u64>>());
+            }
             look_at = Instant::now() + LOOK_PAUSE;
         }
     }

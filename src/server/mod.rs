@@ -1,6 +1,7 @@
 //! Putting it together: probe the kernel, bind, pin, start the threads, and end them in order.
 
 mod admin;
+mod balance;
 mod error;
 mod lines;
 mod log_thread;
@@ -105,7 +106,7 @@ impl Server {
         });
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
-        let (remarks, lines) = lines::start(&shared)?;
+        let (remarks, lines) = lines::start(&shared, listeners.balance(shared.settings.steer)?)?;
         let doorbells = kernel.doorbells;
         let plan = WorkerPlan { shared: &shared, gate, slots, doorbells, remarks };
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;

@@ -11,6 +11,7 @@ use crossbeam_channel::{Sender, bounded};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 
+use super::balance::Balance;
 use super::{ServerError, Shared};
 use crate::auth::Gate;
 use crate::config::{Settings, Steer};
@@ -126,6 +127,14 @@ impl Listeners {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What keeps workers balanced, if these are steered in a way that needs it.
+    pub fn balance(&self, steer: Steer) -> Result<Option<Balance>, ServerError> {
+        let steered = self.sockets.first().filter(|_| steer == Steer::Cpu);
+        let listener = steered.map(Socket::try_clone).transpose();
+        let listener = listener.map_err(|error| ServerError::io("sharing a listener", error))?;
+        Ok(listener.map(|listener| Balance::new(listener, self.sockets.len() as u16)))
     }
 }
 

@@ -110,6 +110,14 @@ pub fn steer_by_cpu(socket: &impl AsFd, workers: u16) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
 }
 
+/// Takes back [`steer_by_cpu`]: the kernel spreads connections by their addresses again.
+///
+/// # Errors
+/// What `setsockopt` says; `ENOENT` if nothing was attached.
+pub fn stop_steering(socket: &impl AsFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0)
+}
+
 /// Sets an option neither `rustix` nor `socket2` knows. `T` is the type it takes.
 fn set_option<T>(
     socket: &impl AsFd,
@@ -212,6 +220,12 @@ mod tests {
                 assert!(other.accept().is_err(), "cpu {cpu}");
             }
         }
+        stop_steering(&first).unwrap();
+        let _peers: Vec<TcpStream> =
+            (0..100).map(|_| TcpStream::connect(address(&first)).unwrap()).collect();
+        let accepted = |listener: &Socket| std::iter::from_fn(|| listener.accept().ok()).count();
+        let (here, there) = (accepted(&first), accepted(&second));
+        assert!(here > 0 && there > 0 && here + there == 100, "spread again: {here}, {there}");
         sched_setaffinity(None, &cpus).unwrap();
     }
 }

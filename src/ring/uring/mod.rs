@@ -21,7 +21,7 @@ mod user_data;
 
 pub use accept::{ACCEPTS_IN_FLIGHT, PeerAddresses};
 pub use bell::{BellTarget, Doorbells, UringBell};
-pub use listener::{ListenOptions, listen, steer_by_cpu};
+pub use listener::{ListenOptions, listen, steer_by_cpu, stop_steering};
 pub use probe::{Forbidder, KernelReport, KernelVersion, StartError, probe};
 pub use setup::{UringSettings, slots_max};
 
