@@ -11,15 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::ws::{TEXT, frame, upgrade};
 use common::{bearer_token, gate_of, request};
 use crossbeam_channel::{Receiver, bounded};
-use pushline::config::Settings;
 use pushline::limits::TOKEN_CHECKS_PER_TURN;
 use pushline::log::message::{JoinedChannel, Letter, Notice, RefreshOutcome, Request, RequestBody};
 use pushline::log::{Roster, SharedHasher};
-use pushline::metrics::WorkerMetrics;
-use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
-use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::core::{Core, Setup};
+use pushline::worker::core::Core;
 use pushline::worker::order::Order;
 use pushline::worker::slot::Phase;
 use serde_json::json;
@@ -42,18 +38,7 @@ impl Worker {
     }
 
     fn with(rules: &str) -> Self {
-        let setup = Setup {
-            worker: 0,
-            epoch: Epoch::from_random(1),
-            hasher: SharedHasher::from_seed(1),
-            settings: Arc::new(Settings::default()),
-            slots: 20_000,
-            census: Arc::new(Census::new(20_000, ByAddress::Ignored)),
-            gate: Arc::new(gate_of(rules)),
-            seed: 1,
-        };
-        let (ask, asked) = bounded(8);
-        let core = Core::new(setup, ask, Arc::new(WorkerMetrics::default()));
+        let (core, asked) = common::core(gate_of(rules), 20_000);
         let mut worker = Self { core, asked };
         worker.turn(|core| core.complete(Completion::Accepted { slot: 0, peer: None }, b""));
         worker

@@ -3,34 +3,17 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::request;
-use crossbeam_channel::bounded;
 use pushline::auth::Gate;
-use pushline::config::Settings;
-use pushline::log::SharedHasher;
-use pushline::metrics::WorkerMetrics;
-use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token};
-use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::core::{Core, Setup};
+use pushline::worker::core::Core;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
 
 fn worker() -> Core {
-    let setup = Setup {
-        worker: 0,
-        epoch: Epoch::from_random(1),
-        hasher: SharedHasher::from_seed(1),
-        settings: Arc::new(Settings::default()),
-        slots: 1000,
-        census: Arc::new(Census::new(1000, ByAddress::Ignored)),
-        gate: Arc::new(Gate::open()),
-        seed: 1,
-    };
-    Core::new(setup, bounded(8).0, Arc::new(WorkerMetrics::default()))
+    common::core(Gate::open(), 1000).0
 }
 
 /// One turn; what it sends to the client, and whether it closes.

@@ -2,33 +2,18 @@
 //! after it was submitted, without a completion; a worker that slept over it would close an
 //! answered connection, or go on with a long replay, a tick later.
 
-use std::sync::Arc;
+mod common;
+
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
 use pushline::auth::Gate;
-use pushline::config::Settings;
-use pushline::log::SharedHasher;
-use pushline::metrics::WorkerMetrics;
-use pushline::proto::cursor::Epoch;
 use pushline::ring::{Completion, Op, Token, Wait};
-use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::core::{Core, Setup};
+use pushline::worker::core::Core;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
 
 fn worker() -> Core {
-    let setup = Setup {
-        worker: 0,
-        epoch: Epoch::from_random(1),
-        hasher: SharedHasher::from_seed(1),
-        settings: Arc::new(Settings::default()),
-        slots: 1000,
-        census: Arc::new(Census::new(1000, ByAddress::Ignored)),
-        gate: Arc::new(Gate::open()),
-        seed: 1,
-    };
-    Core::new(setup, bounded(8).0, Arc::new(WorkerMetrics::default()))
+    common::core(Gate::open(), 1000).0
 }
 
 /// One turn with these completions; what it wants done.

@@ -5,6 +5,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+mod core;
 pub mod http;
 pub mod relay;
 pub mod sse;
@@ -22,6 +23,7 @@ use pushline::config::Settings;
 use pushline::server::{Ended, Reloaded, Server, ServerError};
 use serde_json::Value;
 
+pub use self::core::core;
 pub use self::http::{Conn, Response, fetch, request};
 pub use self::sse::{Sse, SseEvent};
 

@@ -1,0 +1,29 @@
+//! A worker without threads and sockets, for tests that decide what happens in which turn.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded};
+use pushline::auth::Gate;
+use pushline::config::Settings;
+use pushline::log::SharedHasher;
+use pushline::log::message::Request;
+use pushline::metrics::WorkerMetrics;
+use pushline::proto::cursor::Epoch;
+use pushline::worker::census::{ByAddress, Census};
+use pushline::worker::core::{Core, Setup};
+
+/// With room for this many connections; and what it asks of the log.
+pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<Request>) {
+    let setup = Setup {
+        worker: 0,
+        epoch: Epoch::from_random(1),
+        hasher: SharedHasher::from_seed(1),
+        settings: Arc::new(Settings::default()),
+        slots,
+        census: Arc::new(Census::new(u64::from(slots), ByAddress::Ignored)),
+        gate: Arc::new(gate),
+        seed: 1,
+    };
+    let (ask, asked) = bounded(8);
+    (Core::new(setup, ask, Arc::new(WorkerMetrics::default())), asked)
+}
