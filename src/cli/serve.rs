@@ -1,8 +1,9 @@
 //! `pushline serve`: start, reload on SIGHUP, drain on SIGTERM.
 
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded, never, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
@@ -16,6 +17,9 @@ use crate::server::{Reloaded, Server, ServerError};
 
 /// Signals that wait to be looked at; more of one kind say nothing new.
 const SIGNALS_MAX: usize = 4;
+
+/// How often it is seen whether workers are even, where that can be otherwise.
+const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the server until it is told to end.
 pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
@@ -58,8 +62,10 @@ fn listen_to_signals() -> Result<Asked, String> {
 }
 
 fn run(mut server: Server, sources: &Sources, logging: &Logging, asked: &Asked) {
+    let balance = if server.needs_balance() { tick(BALANCE_PAUSE) } else { never() };
     loop {
         select! {
+            recv(balance) -> _ => server.keep_balance(),
             recv(asked.reload) -> _ => match reload(&mut server, sources) {
                 Ok(reloaded) => {
                     logging.set_level(server.settings().log_lines.level);

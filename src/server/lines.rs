@@ -1,7 +1,6 @@
 //! The operator's lines about what happens in the workers: their remarks, as they come; and what
 //! was refused or went wrong, as counters have it, so that a flood of refusals is a line now and
-//! then. A thread of its own, because whoever reads the lines may be slow. As it looks at the
-//! counters, it also keeps workers balanced.
+//! then. A thread of its own, because whoever reads the lines may be slow.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
-use super::balance::Balance;
 use super::{ServerError, Shared};
 use crate::metrics::{Counter, REFUSALS, WorkerMetrics};
 use crate::reason::CloseReason;
@@ -25,24 +23,17 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Starts the thread. It ends when the last sender is gone.
-pub(super) fn start(
-    shared: &Shared,
-    mut balance: Option<Balance>,
-) -> Result<(Sender<Remark>, JoinHandle<()>), ServerError> {
+pub(super) fn start(shared: &Shared) -> Result<(Sender<Remark>, JoinHandle<()>), ServerError> {
     let (remarks, lane) = bounded(REMARKS_MAX);
     let metrics = shared.metrics.clone();
     let thread = thread::Builder::new()
         .name("lines".into())
-        .spawn(move || write_lines(&lane, &metrics, balance.as_mut()))
+        .spawn(move || write_lines(&lane, &metrics))
         .map_err(|error| ServerError::io("starting the thread of the log lines", error))?;
     Ok((remarks, thread))
 }
 
-fn write_lines(
-    lane: &Receiver<Remark>,
-    metrics: &[impl AsRef<WorkerMetrics>],
-    mut balance: Option<&mut Balance>,
-) {
+fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
     let (began, mut watch) = (Instant::now(), Watch::default());
     let mut look_at = began + LOOK_PAUSE;
     let look = |watch: &mut Watch| {
@@ -57,10 +48,6 @@ fn write_lines(
         }
         if Instant::now() >= look_at {
             look(&mut watch);
-            if let Some(balance) = &mut balance {
-                let open = |of: &WorkerMetrics| of.open.iter().map(Counter::value).sum();
-                balance.look(&metrics.iter().map(|of| open(of.as_ref())).collect::<Vec<u64>>());
-            }
             look_at = Instant::now() + LOOK_PAUSE;
         }
     }

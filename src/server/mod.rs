@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
+use self::balance::Balance;
 pub use self::error::ServerError;
 use self::log_thread::{LogOrder, LogThread};
 pub use self::reload::Reloaded;
@@ -24,7 +25,7 @@ use crate::config::Settings;
 use crate::limits::SLOTS_RESERVED;
 use crate::log::SharedHasher;
 use crate::mesh::{MainEnds, mesh};
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
 use crate::ring::Bell;
 use crate::ring::uring::{self, UringBell};
@@ -60,6 +61,8 @@ pub struct Server {
     shared: Arc<Shared>,
     /// The operator's choices as of the last reload.
     settings: Arc<Settings>,
+    /// Where connections are spread in a way that can leave workers uneven.
+    balance: Option<Balance>,
     workers: Vec<JoinHandle<std::io::Result<()>>>,
     lines: JoinHandle<()>,
     log: JoinHandle<()>,
@@ -106,9 +109,10 @@ impl Server {
         });
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
-        let (remarks, lines) = lines::start(&shared, listeners.balance(shared.settings.steer)?)?;
+        let (remarks, lines) = lines::start(&shared)?;
         let doorbells = kernel.doorbells;
         let plan = WorkerPlan { shared: &shared, gate, slots, doorbells, remarks };
+        let balance = listeners.balance(shared.settings.steer)?;
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
         // The lines end with the last worker.
         drop(plan);
@@ -131,12 +135,25 @@ impl Server {
             bell: bell(&started.bells)?,
             settings: shared.settings.clone(),
             shared,
+            balance,
             workers: started.handles,
             lines,
             log,
             log_orders,
             admin_server,
         })
+    }
+
+    /// Whether workers can become uneven, so that [`Server::keep_balance`] is to be called.
+    pub fn needs_balance(&self) -> bool {
+        self.balance.is_some()
+    }
+
+    /// Looks at how many connections each worker has; to be called about once a second.
+    pub fn keep_balance(&mut self) {
+        let Some(balance) = &mut self.balance else { return };
+        let open = |of: &Arc<WorkerMetrics>| of.open.iter().map(Counter::value).sum();
+        balance.look(&self.shared.metrics.iter().map(open).collect::<Vec<u64>>());
     }
 
     /// Where clients connect.
