@@ -12,7 +12,7 @@
 //! | log ([`log`]) | one | the order: assigns `seq`, keeps history, knows which worker wants to hear of what, idempotency keys | touch a socket |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
 //! | lines ([`server`]) | one | the operator's log lines: what workers remark, and counters that grow | be waited for: who finds its lane full counts that and goes on |
-//! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, drain, join | anything hot |
+//! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
 //!
 //! Lanes between them ([`mesh`]) are bounded and FIFO per pair of threads; a doorbell wakes who
 //! sleeps. The only memory workers share are two counts: [`worker::census`] and [`log::roster`].
@@ -38,6 +38,8 @@
 //! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`doctor`] |
 //! | a reload changes all it can and names the rest; a drain lets go in slices | `server::reload`, `worker::drain` |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
+//! | slow readers of all channels share one bound | `Core::relieve` in [`worker::channels`] |
+//! | workers stay even under `--steer cpu` | `server::balance` |
 //! | log lines, by the ids the operator's API knows | [`worker::remark`], `server::lines` |
 //! | clients that resume by themselves: `sub`, `pub` | [`client`] |
 //! | one load generator for us and for rivals | [`load`], `benches/rivals` |
