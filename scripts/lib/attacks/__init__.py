@@ -1,0 +1,1 @@
+"""The rows of scripts/attacks: every module here but `kit` adds some."""
