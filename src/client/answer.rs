@@ -24,7 +24,7 @@ impl AnswerHead {
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ClientError> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
             return match bytes.len() > HEAD_BYTES_MAX {
-                true => Err(ClientError::NotUnderstood("a head without an end")),
+                true => Err(ClientError::not_understood("a head without an end")),
                 false => Ok(None),
             };
         };
@@ -34,7 +34,7 @@ impl AnswerHead {
             .next()
             .and_then(|line| line.strip_prefix("HTTP/1."))
             .and_then(|rest| rest.get(2..5)?.parse().ok())
-            .ok_or(ClientError::NotUnderstood("its answer is not HTTP"))?;
+            .ok_or_else(|| ClientError::not_understood("its answer is not HTTP"))?;
         let fields = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -62,6 +62,24 @@ impl AnswerHead {
         self.field("content-length")?.parse().ok().map(Framing::Length)
     }
 
+    /// The media type in lower case, without its parameters; empty if there is none.
+    pub fn media_type(&self) -> String {
+        let value = self.field("content-type").unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// Checks that the body is of this type.
+    pub fn expect_media(&self, wanted: &str) -> Result<(), ClientError> {
+        match self.media_type() {
+            found if found == wanted => Ok(()),
+            found => {
+                let found =
+                    if found.is_empty() { "a body without a type".to_owned() } else { found };
+                Err(ClientError::not_understood(format!("it answered {found}, not {wanted}")))
+            }
+        }
+    }
+
     /// How long to wait before another try.
     fn retry_after(&self) -> Option<Duration> {
         self.field("retry-after")?.parse().ok().map(Duration::from_secs)
@@ -83,6 +101,10 @@ pub(super) struct Facts {
     pub published: Option<usize>,
     /// Of `POST /publish`: the line that was refused.
     pub line: Option<u64>,
+    /// Of `POST /channels/{channel}`: the event's.
+    pub id: Option<String>,
+    /// Of `GET` and `POST /channels/{channel}`.
+    pub channel: Option<String>,
     /// Of `GET /channels/{channel}`.
     pub last_id: Option<String>,
     error: Option<ErrorFacts>,
@@ -104,13 +126,37 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// What the body of a success says; any web server answers 200, but only ours says this.
+    ///
+    /// # Errors
+    /// The answer is a refusal, or not one of ours.
+    pub fn success(&self) -> Result<Facts, ClientError> {
+        if !self.is_success() {
+            return Err(ClientError::Refused(self.refused()));
+        }
+        self.head.expect_media("application/json")?;
+        serde_json::from_slice(&self.body)
+            .map_err(|_| ClientError::not_understood("its answer is not our JSON"))
+    }
+
     /// The refusal this answer is.
     pub fn refused(&self) -> Refused {
         let said = self.facts().error.map(|error| error.message);
         Refused {
             status: self.head.status,
-            message: said.unwrap_or_else(|| "the server refused".to_owned()),
+            message: said.unwrap_or_else(|| self.foreign_refusal()),
             retry_after: self.head.retry_after(),
+        }
+    }
+
+    /// What to say of a refusal that a Pushline server would have explained.
+    fn foreign_refusal(&self) -> String {
+        match (self.head.field("location"), self.head.media_type()) {
+            (Some(place), _) => format!("the server redirects to {place}; is the URL right?"),
+            (None, media) if media.is_empty() => "the server refused without a word".to_owned(),
+            (None, media) => {
+                format!("refused with {media}, not by a Pushline server; is the URL right?")
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ impl Connection {
             let consumed = decoded.consumed;
             self.received.drain(..consumed);
             if body.len() > BODY_BYTES_MAX {
-                return Err(ClientError::NotUnderstood("its answer is too long"));
+                return Err(ClientError::not_understood("its answer is too long"));
             }
         }
         Ok(body)

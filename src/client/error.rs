@@ -25,7 +25,7 @@ pub enum ClientError {
     /// Not a byte for longer than any server is silent.
     Silent,
     /// What came is not HTTP, or not what was asked for.
-    NotUnderstood(&'static str),
+    NotUnderstood(String),
     /// A body broke its chunked coding.
     Body(BodyError),
     /// The server broke the WebSocket protocol.
@@ -67,6 +67,11 @@ pub enum Recovery {
 }
 
 impl ClientError {
+    /// What came is not what a Pushline server says.
+    pub(super) fn not_understood(what: impl Into<String>) -> Self {
+        Self::NotUnderstood(what.into())
+    }
+
     /// Whether another try could help.
     pub fn recovery(&self) -> Recovery {
         match self {
@@ -122,7 +127,9 @@ impl fmt::Display for ClientError {
             Self::Network(error) => write!(f, "{error}"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Silent => f.write_str("the server has gone silent"),
-            Self::NotUnderstood(what) => write!(f, "not a Pushline server: {what}"),
+            Self::NotUnderstood(what) => {
+                write!(f, "not a Pushline server: {what}; is the URL right?")
+            }
             Self::Body(error) => write!(f, "the answer is broken: {}", error.message()),
             Self::Frame(violation) => {
                 write!(f, "the server broke the protocol: {}", violation.reason())

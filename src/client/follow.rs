@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,6 +28,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// Longest wait for the answer to a short question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// A stream that has lasted this long works, even if it brought no event. One that ended sooner
+/// makes the next pause longer: something accepts streams only to end them.
+const STEADY_TIME: Duration = Duration::from_secs(10);
+
 /// Subscribes until a signal comes or standard output is closed.
 ///
 /// # Errors
@@ -42,6 +46,7 @@ pub fn subscribe(args: &SubArgs) -> Result<(), ClientError> {
         cursor: args.after.clone(),
         backoff: Backoff::new(fastrand::Rng::new()),
         out: BufWriter::new(io::stdout().lock()),
+        opened_at: None,
         is_away: false,
     };
     follower.run()
@@ -67,6 +72,8 @@ struct Follower {
     cursor: Option<String>,
     backoff: Backoff,
     out: BufWriter<StdoutLock<'static>>,
+    /// When the server took the subscription of this connection.
+    opened_at: Option<Instant>,
     /// The user was told that the connection is gone.
     is_away: bool,
 }
@@ -84,6 +91,10 @@ impl Follower {
                 }
                 error if error.recovery() == Recovery::GiveUp => return Err(error),
                 error => {
+                    let opened_at = self.opened_at.take();
+                    if opened_at.is_some_and(|at| at.elapsed() >= STEADY_TIME) {
+                        self.backoff.reset();
+                    }
                     let pause = self.backoff.pause(error.retry_after());
                     if !std::mem::replace(&mut self.is_away, true) {
                         tell(format_args!("{error}; trying again"));
@@ -117,10 +128,11 @@ impl Follower {
             let target = format!("/channels/{}", encode(channel));
             connection.send(&self.server.request("GET", &target, ""))?;
             let answer = connection.answer()?;
-            if !answer.is_success() {
-                return Err(ClientError::Refused(answer.refused()));
+            let facts = answer.success()?;
+            if facts.channel.is_none() {
+                return Err(ClientError::not_understood("its answer describes no channel"));
             }
-            let Some(id) = answer.facts().last_id else { continue };
+            let Some(id) = facts.last_id else { continue };
             let seq = id.rsplit_once('-').and_then(|(_, seq)| seq.parse().ok()).unwrap_or(0);
             if newest.as_ref().is_none_or(|(known, _)| *known < seq) {
                 newest = Some((seq, id));
@@ -146,6 +158,7 @@ impl Follower {
         let lines = "Accept: text/event-stream\r\nCache-Control: no-cache\r\n";
         connection.send(&self.server.request("GET", &target, lines))?;
         let head = self.subscribed(&mut connection, 200)?;
+        head.expect_media("text/event-stream")?;
         let mut body = head.framing().map(BodyDecoder::new);
         let mut stream = EventStream::default();
         loop {
@@ -176,7 +189,7 @@ impl Follower {
             Item::Event(event) if printed.is_ok() => printed = self.event(event.data),
             Item::Event(_) => {}
         });
-        fed.map_err(|_| ClientError::NotUnderstood("an event without an end"))?;
+        fed.map_err(|_| ClientError::not_understood("an event without an end"))?;
         printed
     }
 
@@ -214,7 +227,7 @@ impl Follower {
             let answer = Answer { head, body };
             return Err(ClientError::Refused(answer.refused()));
         }
-        self.backoff.reset();
+        self.opened_at = Some(Instant::now());
         if std::mem::take(&mut self.is_away) {
             tell(format_args!("connected again"));
         }
@@ -233,6 +246,7 @@ impl Follower {
             envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?;
         }
         self.cursor = Some(envelope.id.into_owned());
+        self.backoff.reset();
         Ok(())
     }
 }

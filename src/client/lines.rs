@@ -258,10 +258,12 @@ impl Streamer {
             Ok(answer) => answer,
             Err(error) => return self.lost(error),
         };
-        if !answer.is_success() {
-            return self.refused(&answer);
+        match answer.success() {
+            Ok(facts) if facts.published.is_some() => self.outbox.confirm(),
+            Ok(_) => return Err(ClientError::not_understood("its answer counts no lines")),
+            Err(ClientError::Refused(_)) => return self.refused(&answer),
+            Err(error) => return Err(error),
         }
-        self.outbox.confirm();
         if let Some(link) = &mut self.link {
             link.ended.pop_front();
         }

@@ -38,8 +38,8 @@ fn publish_one(args: &PubArgs, data: &str) -> Result<(), ClientError> {
     let mut connection = Connection::open(&server, Some(ANSWER_TIME_MAX))?;
     connection.send(&request)?;
     let answer = connection.answer()?;
-    if !answer.is_success() {
-        return Err(ClientError::Refused(answer.refused()));
+    if answer.success()?.id.is_none() {
+        return Err(ClientError::not_understood("its answer names no event"));
     }
     let mut out = io::stdout().lock();
     let printed = out.write_all(&answer.body).and_then(|()| out.write_all(b"\n"));

@@ -32,10 +32,10 @@ pub(super) fn upgrade_lines(nonce: &str) -> String {
 pub(super) fn check_upgrade(head: &AnswerHead, nonce: &str) -> Result<(), ClientError> {
     let accepted = head.field("sec-websocket-accept").map(str::as_bytes);
     if accepted != Some(accept_key(nonce.as_bytes()).as_slice()) {
-        return Err(ClientError::NotUnderstood("its WebSocket answer is not for our key"));
+        return Err(ClientError::not_understood("its WebSocket answer is not for our key"));
     }
     if head.field("sec-websocket-protocol") != Some(ENVELOPE_PROTOCOL) {
-        return Err(ClientError::NotUnderstood("it does not speak pushline.v1"));
+        return Err(ClientError::not_understood("it does not speak pushline.v1"));
     }
     Ok(())
 }

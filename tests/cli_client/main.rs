@@ -3,8 +3,11 @@
 
 mod tools;
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
-use tools::{Client, Relay, Server, run, run_into_closed_pipe, until};
+use tools::{Client, Relay, Server, Stranger, run, run_into_closed_pipe, until};
 
 const TRANSPORTS: [&str; 2] = ["sse", "ws"];
 
@@ -264,4 +267,57 @@ fn what_another_try_would_not_help_against_is_told() {
     let (status, _, errors) = run(&["pub", "a", "x", "--token-env", "NOT_SET_ANYWHERE"]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("NOT_SET_ANYWHERE is not set"), "{errors}");
+}
+
+const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\
+    Content-Length: 13\r\n\r\n<html></html>";
+const MISSING: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n\
+    Content-Length: 13\r\n\r\n<html></html>";
+const MOVED: &str = "HTTP/1.1 301 Moved\r\nLocation: https://a.example/\r\n\
+    Content-Length: 0\r\n\r\n";
+const OTHER_JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+    Content-Length: 11\r\n\r\n{\"ok\":true}";
+
+#[test]
+fn a_server_that_is_no_pushline_is_told_of_and_nothing_counts_as_published() {
+    for (answer, told) in [
+        (PAGE, "not a Pushline server: it answered text/html, not application/json"),
+        (MISSING, "refused with text/html, not by a Pushline server; is the URL right? (404)"),
+        (MOVED, "the server redirects to https://a.example/"),
+        (OTHER_JSON, "not a Pushline server: its answer "),
+    ] {
+        let stranger = Stranger::start(answer);
+        let url = stranger.url();
+        for arguments in [
+            &["pub", "a", "x", "--url", &url][..],
+            &["sub", "a", "--url", &url],
+            &["sub", "a", "--url", &url, "--transport", "ws"],
+        ] {
+            let (status, out, errors) = run(arguments);
+            assert_eq!((status.code(), &*out), (Some(1), ""), "{arguments:?}: {errors}");
+            assert!(errors.contains(told), "{arguments:?}: {errors}");
+        }
+        let mut lines = Client::start(&["pub", "a", "--url", &url]);
+        lines.write("x\n");
+        lines.end_input();
+        assert_eq!(lines.wait().code(), Some(1), "{answer}");
+        lines.message(told);
+    }
+    let page = Stranger::start(PAGE);
+    let (status, _, errors) = run(&["sub", "a", "--after", "earliest", "--url", &page.url()]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("it answered text/html, not text/event-stream"), "{errors}");
+}
+
+/// The bound is far below what the last pauses come to, and far above what ten without a back-off
+/// would: each is at most the `retry:`.
+#[test]
+fn streams_that_end_at_once_are_asked_for_less_and_less_often() {
+    const RETRY: Duration = Duration::from_millis(10);
+    let ending = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 10\n\n";
+    let stranger = Stranger::start(ending);
+    let began = Instant::now();
+    let _client = Client::start(&["sub", "a", "--after", "earliest", "--url", &stranger.url()]);
+    until(|| stranger.answered.load(Ordering::Relaxed) >= 10);
+    assert!(began.elapsed() > RETRY * 20, "{:?}", began.elapsed());
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -282,4 +283,41 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut left: usize) {
     for socket in [from, to] {
         let _ = socket.shutdown(Shutdown::Both);
     }
+}
+
+/// A server that is no Pushline: it answers every connection's first request with the same bytes,
+/// and closes.
+pub struct Stranger {
+    address: SocketAddr,
+    pub answered: Arc<AtomicUsize>,
+}
+
+impl Stranger {
+    pub fn start(answer: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let answered = Arc::new(AtomicUsize::new(0));
+        let count = answered.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                answer_once(client, answer);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { address, answered }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+/// Reads until the client has nothing more to say, so that closing does not destroy the answer.
+fn answer_once(mut client: TcpStream, answer: &str) {
+    let mut received = [0; 4096];
+    let _ = client.read(&mut received);
+    let _ = client.write_all(answer.as_bytes());
+    let _ = client.shutdown(Shutdown::Write);
+    let _ = client.set_read_timeout(Some(Duration::from_secs(1)));
+    while let Ok(1..) = client.read(&mut received) {}
 }
