@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Kernel settings for a stated number of connections: what they are, what they should be, and the
-# way there and back. Values are those of `pushline doctor` (src/doctor/settings.rs); a test
+# way there and back. Values are those of `pushline doctor` (src/tools/doctor/settings.rs); a test
 # compares the two. tuning/README.md has the reasons.
 set -euo pipefail
 
@@ -51,7 +51,7 @@ main() {
     esac
 }
 
-# key and numbers, one key a line. The arithmetic of src/doctor/settings.rs.
+# key and numbers, one key a line. The arithmetic of src/tools/doctor/settings.rs.
 wanted() {
     local n=$connections per_sec queue
     per_sec=$(((n + 19) / 20))

@@ -35,14 +35,14 @@
 //! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
 //! | who may do what | [`auth`], `worker::access` |
 //! | every key of the configuration, defined once | [`config`] |
-//! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`doctor`] |
+//! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest; a drain lets go in slices | `server::reload`, `worker::drain` |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
 //! | slow readers of all channels share one bound | `Core::relieve` in [`worker::channels`] |
 //! | workers stay even under `--steer cpu` | `server::balance` |
 //! | log lines, by the ids the operator's API knows | [`worker::remark`], `server::lines` |
-//! | clients that resume by themselves: `sub`, `pub` | [`client`] |
-//! | one load generator for us and for rivals | [`load`], `benches/rivals` |
+//! | clients that resume by themselves: `sub`, `pub` | [`tools::client`] |
+//! | one load generator for us and for rivals | [`tools::bench`], `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
 //! | why a connection ended or was refused | [`reason`] |
 //!
@@ -68,11 +68,8 @@
 
 pub mod auth;
 pub mod cli;
-pub mod client;
 pub mod config;
-pub mod doctor;
 pub mod limits;
-pub mod load;
 pub mod log;
 pub mod mesh;
 pub mod metrics;
@@ -80,4 +77,5 @@ pub mod proto;
 pub mod reason;
 pub mod ring;
 pub mod server;
+pub mod tools;
 pub mod worker;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use pushline::doctor::settings::{grouped, settings};
-use pushline::doctor::sysctl_file;
+use pushline::tools::doctor::settings::{grouped, settings};
+use pushline::tools::doctor::sysctl_file;
 
 const SIZES: [u64; 8] = [1, 19, 1000, 81_921, 100_000, 1_000_000, 1_048_577, 1_000_000_000];
 

@@ -15,9 +15,9 @@ use clap::{Parser, Subcommand};
 use self::options::ServeArgs;
 use self::tools::{CompletionsArgs, ConfigCommand, ManArgs};
 use crate::auth::cli::TokenArgs;
-use crate::client;
-use crate::doctor::DoctorArgs;
-use crate::load;
+use crate::tools::bench;
+use crate::tools::client;
+use crate::tools::doctor::DoctorArgs;
 
 /// Pushline: a push server for SSE and WebSocket on io_uring.
 #[derive(Debug, Parser)]
@@ -42,8 +42,8 @@ enum Command {
     Sub(client::SubArgs),
     Pub(client::PubArgs),
     /// Measure a push server.
-    Bench(Box<load::BenchArgs>),
-    #[command(name = load::CLIENT_COMMAND, hide = true)]
+    Bench(Box<bench::BenchArgs>),
+    #[command(name = bench::CLIENT_COMMAND, hide = true)]
     BenchClient,
     /// Print the completions of a shell.
     Completions(CompletionsArgs),

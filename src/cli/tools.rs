@@ -10,12 +10,12 @@ use clap_complete::Shell;
 
 use super::{Cli, environment, say};
 use crate::auth::cli::{TokenArgs, sign};
-use crate::client;
 use crate::config::{self, Sources};
-use crate::doctor::host::Host;
-use crate::doctor::{self, DoctorArgs, DoctorOptions};
-use crate::load;
 use crate::ring::uring;
+use crate::tools::bench;
+use crate::tools::client;
+use crate::tools::doctor::host::Host;
+use crate::tools::doctor::{self, DoctorArgs, DoctorOptions};
 
 /// What `pushline config` does.
 #[derive(Debug, Subcommand)]
@@ -79,15 +79,15 @@ pub(super) fn publish(args: &client::PubArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn bench(args: load::BenchArgs) -> Result<ExitCode, String> {
+pub(super) fn bench(args: bench::BenchArgs) -> Result<ExitCode, String> {
     let options = args.into_options().map_err(|error| error.to_string())?;
-    let report = load::run(options).map_err(|error| error.to_string())?;
+    let report = bench::run(options).map_err(|error| error.to_string())?;
     say(&report.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn bench_client() -> Result<ExitCode, String> {
-    load::run_client().map_err(|error| error.to_string())?;
+    bench::run_client().map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,6 @@
 //! Event streams, read by our own client.
 
-use pushline::client::sse::{EventStream, Item};
+use pushline::tools::client::sse::{EventStream, Item};
 
 use super::split::split;
 

@@ -29,7 +29,7 @@ mod tally;
 
 pub use args::{BenchArgs, BenchOptions, Channels, Transport};
 pub use client::run as run_client;
-pub use error::LoadError;
+pub use error::BenchError;
 pub use phases::run;
 pub use report::{
     ConnectFacts, HoldFacts, LatencyFacts, MemoryFacts, PublishFacts, Report, RunFacts, ServerCpu,

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     CLIENT_COMMAND,
-    error::LoadError,
+    error::BenchError,
     messages::{ClientResult, ClientTask, Line, Order, Progress},
     observe,
 };
@@ -39,11 +39,11 @@ struct Client {
 
 impl Fleet {
     /// Starts one process per task.
-    pub fn start(tasks: &[ClientTask]) -> Result<Self, LoadError> {
+    pub fn start(tasks: &[ClientTask]) -> Result<Self, BenchError> {
         let (sender, lines) = mpsc::channel();
         let mut fleet = Self { clients: Vec::with_capacity(tasks.len()), lines };
         for (index, task) in tasks.iter().enumerate() {
-            fleet.start_one(index, task, sender.clone()).map_err(LoadError::Client)?;
+            fleet.start_one(index, task, sender.clone()).map_err(BenchError::Client)?;
         }
         Ok(fleet)
     }
@@ -85,7 +85,7 @@ impl Fleet {
     }
 
     /// Takes in what they say for this long.
-    pub fn listen(&mut self, time: Duration) -> Result<(), LoadError> {
+    pub fn listen(&mut self, time: Duration) -> Result<(), BenchError> {
         let until = Instant::now() + time;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -96,7 +96,7 @@ impl Fleet {
                     self.clients[index].result = Some(*result);
                 }
                 Ok((index, None)) if self.clients[index].result.is_none() => {
-                    return Err(LoadError::ClientGone(index));
+                    return Err(BenchError::ClientGone(index));
                 }
                 Ok((_, None)) => {}
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
@@ -107,33 +107,33 @@ impl Fleet {
     }
 
     /// Tells all of them.
-    pub fn order(&mut self, order: Order) -> Result<(), LoadError> {
+    pub fn order(&mut self, order: Order) -> Result<(), BenchError> {
         for client in &mut self.clients {
-            write_line(&mut client.orders, &order).map_err(LoadError::Client)?;
+            write_line(&mut client.orders, &order).map_err(BenchError::Client)?;
         }
         Ok(())
     }
 
     /// Ends the run and collects what each has seen.
-    pub fn finish(mut self, published: u64) -> Result<Vec<ClientResult>, LoadError> {
+    pub fn finish(mut self, published: u64) -> Result<Vec<ClientResult>, BenchError> {
         self.order(Order::Finish { published })?;
         while self.clients.iter().any(|client| client.result.is_none()) {
             self.listen(Duration::from_millis(20))?;
         }
         for client in &mut self.clients {
-            client.child.wait().map_err(LoadError::Client)?;
+            client.child.wait().map_err(BenchError::Client)?;
         }
         Ok(self.clients.iter_mut().filter_map(|client| client.result.take()).collect())
     }
 
     /// Stops all of them where they are, and waits until they stand.
-    pub fn stop(&self) -> Result<(), LoadError> {
+    pub fn stop(&self) -> Result<(), BenchError> {
         self.signal(Signal::STOP)?;
         let until = Instant::now() + SIGNAL_PATIENCE;
         for client in &self.clients {
-            while observe::state(client.child.id()).map_err(LoadError::Signal)? != 'T' {
+            while observe::state(client.child.id()).map_err(BenchError::Signal)? != 'T' {
                 if Instant::now() > until {
-                    return Err(LoadError::Signal(io::ErrorKind::TimedOut.into()));
+                    return Err(BenchError::Signal(io::ErrorKind::TimedOut.into()));
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -142,14 +142,14 @@ impl Fleet {
     }
 
     /// Lets them go on.
-    pub fn go_on(&self) -> Result<(), LoadError> {
+    pub fn go_on(&self) -> Result<(), BenchError> {
         self.signal(Signal::CONT)
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), LoadError> {
+    fn signal(&self, signal: Signal) -> Result<(), BenchError> {
         for client in &self.clients {
             kill_process(Pid::from_child(&client.child), signal)
-                .map_err(|error| LoadError::Signal(error.into()))?;
+                .map_err(|error| BenchError::Signal(error.into()))?;
         }
         Ok(())
     }

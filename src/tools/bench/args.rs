@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::error::LoadError;
+use super::error::BenchError;
 
 /// How subscribers listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -136,10 +136,10 @@ pub struct BenchArgs {
 
 impl BenchArgs {
     /// Checks the options against each other and fills in what follows from them.
-    pub fn into_options(self) -> Result<BenchOptions, LoadError> {
+    pub fn into_options(self) -> Result<BenchOptions, BenchError> {
         let rate_ok = self.publish_rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
         if !rate_ok {
-            return Err(LoadError::Options("--publish-rate must be above 0 (see --idle)"));
+            return Err(BenchError::Options("--publish-rate must be above 0 (see --idle)"));
         }
         let base = self.url.trim_end_matches('/').to_owned();
         let default_path = match self.transport {

@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf};
 
 /// What stopped a run. None of these is a finding about the server: those are in the report.
 #[derive(Debug)]
-pub enum LoadError {
+pub enum BenchError {
     /// The operator's URL is not `http://host[:port][/path]`.
     Url(String),
     /// The operator's options contradict each other; says which and what to do.
@@ -29,7 +29,7 @@ pub enum LoadError {
     Plot(PathBuf, String),
 }
 
-impl fmt::Display for LoadError {
+impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => write!(f, "`{url}` is not a URL like http://127.0.0.1:8080"),
@@ -49,4 +49,4 @@ impl fmt::Display for LoadError {
     }
 }
 
-impl std::error::Error for LoadError {}
+impl std::error::Error for BenchError {}

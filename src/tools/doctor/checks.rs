@@ -265,7 +265,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::doctor::run;
+    use crate::tools::doctor::run;
 
     /// A healthy host for a million connections on two workers, with the given files replaced;
     /// an empty text removes the file.

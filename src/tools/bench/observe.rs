@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use super::error::LoadError;
+use super::error::BenchError;
 
 /// The kernel's unit of `utime` and `stime` in `/proc/PID/stat`: USER_HZ is 100 on all
 /// architectures this runs on.
@@ -29,10 +29,10 @@ pub(super) struct Sample {
 
 impl Sample {
     /// Reads it all now; `pids` are the server's processes.
-    pub fn take(pids: &[u32]) -> Result<Self, LoadError> {
+    pub fn take(pids: &[u32]) -> Result<Self, BenchError> {
         let mut sample = Self::default();
         for pid in pids {
-            let failed = |error| LoadError::Server(*pid, error);
+            let failed = |error| BenchError::Server(*pid, error);
             sample.cpu_ns += cpu_ns(*pid).map_err(failed)?;
             sample.cpu_ticks_ns += cpu_ticks(*pid).map_err(failed)? * TICK_NS;
             sample.rss_bytes += rss_bytes(*pid).map_err(failed)?;
@@ -130,6 +130,6 @@ mod tests {
 
     #[test]
     fn a_missing_process_is_named() {
-        assert!(matches!(Sample::take(&[u32::MAX]), Err(LoadError::Server(u32::MAX, _))));
+        assert!(matches!(Sample::take(&[u32::MAX]), Err(BenchError::Server(u32::MAX, _))));
     }
 }

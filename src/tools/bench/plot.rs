@@ -4,7 +4,7 @@ use std::path::Path;
 
 use plotters::{coord::Shift, prelude::*};
 
-use super::{error::LoadError, report::Report, table::thousands};
+use super::{error::BenchError, report::Report, table::thousands};
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 720;
@@ -29,11 +29,11 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// Writes the plot as SVG.
-pub(super) fn draw(path: &Path, report: &Report) -> Result<(), LoadError> {
+pub(super) fn draw(path: &Path, report: &Report) -> Result<(), BenchError> {
     let mut svg = String::new();
     render(&mut svg, report)
-        .map_err(|error| LoadError::Plot(path.to_owned(), error.to_string()))?;
-    std::fs::write(path, svg).map_err(|error| LoadError::Write(path.to_owned(), error))
+        .map_err(|error| BenchError::Plot(path.to_owned(), error.to_string()))?;
+    std::fs::write(path, svg).map_err(|error| BenchError::Write(path.to_owned(), error))
 }
 
 fn render(svg: &mut String, report: &Report) -> Drawn {

@@ -18,7 +18,7 @@ use rustix::{
 
 use super::{
     connection::{self, Connection, End, Opener, State},
-    error::LoadError,
+    error::BenchError,
     messages::{ClientResult, ClientTask, Line, Order, Progress},
     monotonic_ns, observe,
     stream::Item,
@@ -45,20 +45,20 @@ const EVENTS_PER_TURN: usize = 1024;
 
 /// Runs a client process: its task and orders come on standard input, its results go to standard
 /// output. Ends when the parent does.
-pub fn run() -> Result<(), LoadError> {
+pub fn run() -> Result<(), BenchError> {
     // A reader that is stopped, or whose parent is killed, must not stay behind.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| LoadError::Client(error.into()))?;
+        .map_err(|error| BenchError::Client(error.into()))?;
     raise_descriptor_limit();
     let mut input = LineInput::default();
     loop {
         if let Some(line) = input.next_line() {
             let task = serde_json::from_slice(&line).map_err(io::Error::from);
-            return Client::new(task.map_err(LoadError::Client)?, input)
+            return Client::new(task.map_err(BenchError::Client)?, input)
                 .and_then(Client::run)
-                .map_err(LoadError::Client);
+                .map_err(BenchError::Client);
         }
-        if input.fill().map_err(LoadError::Client)? == 0 {
+        if input.fill().map_err(BenchError::Client)? == 0 {
             return Ok(());
         }
     }

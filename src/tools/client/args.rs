@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::error::ClientError;
 use super::server::Server;
-use crate::load::Transport;
 use crate::proto::envelope;
 use crate::proto::name::channel_name;
+use crate::tools::bench::Transport;
 
 /// Where the token is looked for if nothing else is said.
 const TOKEN_VARIABLE: &str = "PUSHLINE_TOKEN";

@@ -18,8 +18,8 @@ use super::server::{Server, encode};
 use super::sse::{EventStream, Item};
 use super::tell::tell;
 use super::websocket::{self, WebSocket};
-use crate::load::Transport;
 use crate::proto::http::body::BodyDecoder;
+use crate::tools::bench::Transport;
 
 /// A connection on which nothing came for this long is dead: heartbeats come every 25 s if the
 /// operator did not choose otherwise, and a reconnect too many does no harm.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     args::{BenchOptions, Channels, PublishPlan},
-    error::LoadError,
+    error::BenchError,
     monotonic_ns,
     payload::Payload,
     plan::Target,
@@ -60,7 +60,7 @@ impl<'a> Publisher<'a> {
         options: &'a BenchOptions,
         run: u32,
         events: &'a AtomicU64,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Self, BenchError> {
         Ok(Self {
             options,
             run,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
-use super::error::LoadError;
+use super::error::BenchError;
 
 /// Connections one client process takes: the usual hard limit on descriptors is 20,000 in
 /// containers, and its pipes, epoll and standard streams need a few.
@@ -28,8 +28,8 @@ pub(super) struct Target {
 
 impl Target {
     /// Takes apart `http://host[:port][/path]` and resolves the host.
-    pub fn parse(url: &str) -> Result<Self, LoadError> {
-        let bad = || LoadError::Url(url.to_owned());
+    pub fn parse(url: &str) -> Result<Self, BenchError> {
+        let bad = || BenchError::Url(url.to_owned());
         let rest = url.strip_prefix("http://").ok_or_else(bad)?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -42,7 +42,7 @@ impl Target {
         let host = if port_given { authority.to_owned() } else { format!("{authority}:80") };
         let mut addresses = host
             .to_socket_addrs()
-            .map_err(|error| LoadError::Resolve(authority.to_owned(), error))?;
+            .map_err(|error| BenchError::Resolve(authority.to_owned(), error))?;
         let address = addresses.next().ok_or_else(bad)?;
         Ok(Self { authority: authority.to_owned(), address, path: path.to_owned() })
     }
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(Target::parse("http://[::1]").unwrap().address.port(), 80);
         assert_eq!(Target::parse("http://[::1]:81").unwrap().address.port(), 81);
         for bad in ["https://127.0.0.1", "127.0.0.1:80", "http://", "http:///x"] {
-            assert!(matches!(Target::parse(bad), Err(LoadError::Url(_))), "{bad}");
+            assert!(matches!(Target::parse(bad), Err(BenchError::Url(_))), "{bad}");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use super::{
     args::{BenchOptions, Heartbeats, PublishPlan, Readers},
     client::raise_descriptor_limit,
-    error::LoadError,
+    error::BenchError,
     fleet::Fleet,
     messages::{ClientTask, Order, Progress},
     monotonic_ns,
@@ -47,9 +47,9 @@ const CPU_WINDOW: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the whole benchmark and writes the files asked for.
-pub fn run(options: BenchOptions) -> Result<Report, LoadError> {
+pub fn run(options: BenchOptions) -> Result<Report, BenchError> {
     if options.readers == Readers::Stopped && options.server_pids.is_empty() {
-        return Err(LoadError::Options("--stop-readers needs --server-pid"));
+        return Err(BenchError::Options("--stop-readers needs --server-pid"));
     }
     // Before a long run and not behind it.
     for path in options.json.iter().chain(&options.plot) {
@@ -67,7 +67,7 @@ pub fn run(options: BenchOptions) -> Result<Report, LoadError> {
         let results = fleet.finish(0)?;
         live.end();
         let kinds = report::merged_kinds(results.iter().map(|result| &result.failures));
-        return Err(LoadError::NothingConnected(table::kinds(&kinds)));
+        return Err(BenchError::NothingConnected(table::kinds(&kinds)));
     }
     if !options.hold.is_zero() || options.heartbeats == Heartbeats::Await {
         findings.hold = Some(hold(&options, &mut fleet, findings.held, &mut live)?);
@@ -88,7 +88,7 @@ pub fn run(options: BenchOptions) -> Result<Report, LoadError> {
     Ok(report)
 }
 
-fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, LoadError> {
+fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, BenchError> {
     let target = Target::parse(&options.url)?;
     let shares = plan::shares(options.connections, raise_descriptor_limit());
     let processes = shares.len() as u32;
@@ -116,7 +116,7 @@ fn connect(
     fleet: &mut Fleet,
     findings: &mut Findings,
     live: &mut Live,
-) -> Result<(), LoadError> {
+) -> Result<(), BenchError> {
     let began_ns = monotonic_ns();
     let progress = loop {
         fleet.listen(LOOK_EVERY)?;
@@ -140,7 +140,7 @@ fn hold(
     fleet: &mut Fleet,
     held: u64,
     live: &mut Live,
-) -> Result<HoldFacts, LoadError> {
+) -> Result<HoldFacts, BenchError> {
     fleet.order(Order::Watch)?;
     let (began, cpu_ns) = (Instant::now(), observe::cpu_ns_of_all(&options.server_pids));
     let mut per_s_max = 0;
@@ -177,7 +177,7 @@ fn publish(
     run: u32,
     fleet: &mut Fleet,
     live: &mut Live,
-) -> Result<(Published, Sample, Sample), LoadError> {
+) -> Result<(Published, Sample, Sample), BenchError> {
     if options.readers == Readers::Stopped {
         fleet.stop()?;
     }
@@ -196,7 +196,7 @@ fn publish(
     })?;
     if published.events == 0 {
         let last = published.last_refusal.unwrap_or_default();
-        return Err(LoadError::NothingPublished(last));
+        return Err(BenchError::NothingPublished(last));
     }
     let after = match options.readers {
         Readers::Stopped => {
@@ -233,7 +233,7 @@ fn await_deliveries(
     published: u64,
     fleet: &mut Fleet,
     live: &mut Live,
-) -> Result<(), LoadError> {
+) -> Result<(), BenchError> {
     let channels = options.channels.count(options.connections);
     let due: u64 = (0..channels)
         .map(|channel| {
@@ -258,13 +258,13 @@ fn await_deliveries(
     }
 }
 
-fn check_writable(path: &Path) -> Result<(), LoadError> {
+fn check_writable(path: &Path) -> Result<(), BenchError> {
     let opened = fs::File::options().create(true).append(true).open(path);
-    opened.map(drop).map_err(|error| LoadError::Write(path.to_owned(), error))
+    opened.map(drop).map_err(|error| BenchError::Write(path.to_owned(), error))
 }
 
-fn write_json(path: &Path, report: &Report) -> Result<(), LoadError> {
-    let failed = |error| LoadError::Write(path.to_owned(), error);
+fn write_json(path: &Path, report: &Report) -> Result<(), BenchError> {
+    let failed = |error| BenchError::Write(path.to_owned(), error);
     let text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
     fs::write(path, text + "\n").map_err(failed)
 }
