@@ -97,6 +97,23 @@ fn unsafe_stands_in_the_uring_driver_alone_and_says_why() {
     assert_eq!(allows, [Path::new("src/ring/uring/mod.rs")], "the one place that lets it in");
 }
 
+/// `cargo bench` builds the program too, and one that unwinds: left in target/release it would be
+/// taken for the release build.
+#[test]
+fn benches_are_built_into_a_folder_of_their_own() {
+    let scripts = fs::read_dir("scripts").expect("scripts").map(|entry| entry.expect("one").path());
+    let places = ["README.md", ".ci/run"].map(PathBuf::from).into_iter().chain(scripts);
+    let mut seen = 0;
+    for path in places.filter(|path| path.is_file()) {
+        let text = fs::read_to_string(&path).expect("text");
+        for command in text.split("cargo bench").skip(1) {
+            assert!(command.starts_with(" --target-dir target/benches"), "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "nobody builds benches any more: take this test away");
+}
+
 #[test]
 fn files_stay_readable() {
     let mut too_long = Vec::new();

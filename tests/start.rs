@@ -2,7 +2,7 @@
 //! that was killed can be followed by another at once.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 
 /// A server on free ports that would start, but for what is in its way.
@@ -63,11 +63,7 @@ const ENOSYS: &str = "38";
 
 #[test]
 fn a_sandbox_without_io_uring_is_named_with_what_to_allow() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|out| out.status.success()) {
-        // Not captured by the test harness: a skip is to be seen.
-        let line = "SKIPPED: needs python3 to set up a seccomp filter\n";
-        let _ = std::io::stderr().write_all(line.as_bytes());
-        assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    if !can_filter_calls() {
         return;
     }
     for (errno, call) in [(EPERM, SETUP), (ENOSYS, SETUP), (EPERM, ENTER), (EPERM, REGISTER)] {
@@ -77,6 +73,48 @@ fn a_sandbox_without_io_uring_is_named_with_what_to_allow() {
     // No thread either: the same call starts all of them.
     let told = refusal(&mut without_call("11", "435"));
     assert!(told.contains("TasksMax"), "{told}");
+}
+
+fn can_filter_calls() -> bool {
+    if Command::new("python3").arg("--version").output().is_ok_and(|out| out.status.success()) {
+        return true;
+    }
+    // Not captured by the test harness: a skip is to be seen.
+    let line = "SKIPPED: needs python3 to set up a seccomp filter\n";
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    false
+}
+
+/// A batch of more operations than this breaks the ring: one event for as many subscribers is.
+const BATCH_MAX: usize = 32;
+
+#[test]
+fn a_server_whose_worker_ends_does_not_live_on_without_it() {
+    if !can_filter_calls() {
+        return;
+    }
+    let mut command = without_call(EPERM, &format!("{ENTER}:1:{BATCH_MAX}"));
+    let (child, address) = started_as(command.stderr(Stdio::piped()));
+    let subscribers: Vec<TcpStream> = (0..2 * BATCH_MAX).map(|_| subscribed(address)).collect();
+    let mut publisher = TcpStream::connect(address).expect("the server accepts");
+    let request = b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
+    publisher.write_all(request).expect("the server takes a request");
+    let Output { status, stderr, .. } = child.wait_with_output().expect("it ends");
+    let told = String::from_utf8(stderr).expect("text");
+    assert_eq!(status.code(), Some(1), "{told}");
+    assert!(told.contains("thread worker-0 has ended"), "{told}");
+    drop(subscribers);
+}
+
+fn subscribed(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    let request = b"GET /sse?channel=c HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).expect("the server takes a request");
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).expect("an answer");
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    stream
 }
 
 /// A server that gets this error from that system call.
@@ -106,12 +144,11 @@ fn a_killed_server_can_be_followed_by_another_at_once() {
 }
 
 fn started(listen: &str) -> (Child, SocketAddr) {
-    let mut child = pushline()
-        .args(["--listen", listen])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it runs");
+    started_as(pushline().args(["--listen", listen]).stderr(Stdio::null()))
+}
+
+fn started_as(command: &mut Command) -> (Child, SocketAddr) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
     let mut banner = String::new();
     let stdout = child.stdout.take().expect("piped");
     BufReader::new(stdout).read_line(&mut banner).expect("a banner");

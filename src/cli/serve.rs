@@ -33,8 +33,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     say(&format!("{}\n", server.banner()))?;
     state_facts(&server, &sources, is_open);
     warn_of_misspelt_variables(&config.auth);
-    run(server, &sources, &logging, &signals);
-    Ok(())
+    run(server, &sources, &logging, &signals)
 }
 
 /// Signals, told apart by what they ask for.
@@ -61,7 +60,13 @@ fn listen_to_signals() -> Result<Asked, String> {
     Ok(Asked { reload, end })
 }
 
-fn run(mut server: Server, sources: &Sources, logging: &Logging, asked: &Asked) {
+fn run(
+    mut server: Server,
+    sources: &Sources,
+    logging: &Logging,
+    asked: &Asked,
+) -> Result<(), String> {
+    let lost = server.lost().clone();
     let balance = if server.needs_balance() { tick(BALANCE_PAUSE) } else { never() };
     loop {
         select! {
@@ -79,11 +84,13 @@ fn run(mut server: Server, sources: &Sources, logging: &Logging, asked: &Asked) 
                 Err(message) => warn!("not reloaded, nothing has changed: {message}"),
             },
             recv(asked.end) -> _ => break,
+            recv(lost) -> thread => return thread.map_or(Ok(()), |lost| Err(lost.to_string())),
         }
     }
     info!("draining; a second signal ends at once");
     let ended = server.drain(&asked.end);
     info!(cut = ended.cut, "ended");
+    lost.try_recv().map_or(Ok(()), |lost| Err(lost.to_string()))
 }
 
 /// Everything is read and checked before anything is applied.
@@ -109,6 +116,9 @@ fn tell_of_wanting_room(server: &Server) {
 fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
     let Settings { heartbeat, history_bytes, channels, .. } = server.settings();
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
+    if cfg!(panic = "unwind") {
+        warn!("this build unwinds, as for tests and benches; `cargo build --release` aborts");
+    }
     match &sources.file {
         Some(path) => {
             info!(path = %path.display(), channel_rules = channels.len(), "configuration")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 
+use super::vital::{Lost, vital};
 use super::{ServerError, Shared};
 use crate::log::message::Request;
 use crate::log::{ChannelPage, LogSettings, LogStats, Sequencer};
@@ -62,10 +63,18 @@ impl LogThread {
         }
     }
 
-    pub fn start(mut self, orders: Receiver<LogOrder>) -> Result<JoinHandle<()>, ServerError> {
+    pub fn start(
+        mut self,
+        orders: Receiver<LogOrder>,
+        tell_lost: Sender<Lost>,
+    ) -> Result<JoinHandle<()>, ServerError> {
+        let body = move || {
+            self.run(&orders);
+            Ok(())
+        };
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || self.run(&orders))
+            .spawn(move || vital(tell_lost, body))
             .map_err(|error| ServerError::io("starting the log's thread", error))
     }
 

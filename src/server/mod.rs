@@ -7,6 +7,7 @@ mod lines;
 mod log_thread;
 mod reload;
 mod threads;
+mod vital;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use self::error::ServerError;
 use self::log_thread::{LogOrder, LogThread};
 pub use self::reload::Reloaded;
 use self::threads::{Listeners, Placement, WorkerPlan};
+pub use self::vital::Lost;
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::limits::SLOTS_RESERVED;
@@ -63,7 +65,8 @@ pub struct Server {
     settings: Arc<Settings>,
     /// Where connections are spread in a way that can leave workers uneven.
     balance: Option<Balance>,
-    workers: Vec<JoinHandle<std::io::Result<()>>>,
+    workers: Vec<JoinHandle<()>>,
+    lost: Receiver<Lost>,
     lines: JoinHandle<()>,
     log: JoinHandle<()>,
     log_orders: crossbeam_channel::Sender<LogOrder>,
@@ -111,14 +114,23 @@ impl Server {
         let gate = Arc::new(gate);
         let (remarks, lines) = lines::start(&shared)?;
         let doorbells = kernel.doorbells;
-        let plan = WorkerPlan { shared: &shared, gate, slots, doorbells, remarks };
+        // Each worker and the log have one end to tell of.
+        let (tell_lost, lost) = bounded(usize::from(workers) + 1);
+        let plan = WorkerPlan {
+            shared: &shared,
+            gate,
+            slots,
+            doorbells,
+            remarks,
+            tell_lost: tell_lost.clone(),
+        };
         let balance = listeners.balance(shared.settings.steer)?;
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
         // The lines end with the last worker.
         drop(plan);
         let log_bell = bell(&started.bells)?;
         let (log_orders, log_inbox) = bounded(16);
-        let log = LogThread::new(&shared, &log_ends, log_bell).start(log_inbox)?;
+        let log = LogThread::new(&shared, &log_ends, log_bell).start(log_inbox, tell_lost)?;
         let admin_server = admin::AdminServer::start(
             admin_listener,
             shared.clone(),
@@ -137,11 +149,17 @@ impl Server {
             shared,
             balance,
             workers: started.handles,
+            lost,
             lines,
             log,
             log_orders,
             admin_server,
         })
+    }
+
+    /// Tells of a worker or log that ended of itself: the process should end, too.
+    pub fn lost(&self) -> &Receiver<Lost> {
+        &self.lost
     }
 
     /// Whether workers can become uneven, so that [`Server::keep_balance`] is to be called.
@@ -244,7 +262,7 @@ impl Server {
         let cut = self.shared.census.open();
         self.order_all(|| Order::Stop);
         for worker in self.workers.drain(..) {
-            // A worker that panicked or failed has said so; there is nobody left to tell.
+            // `lost` tells of one that panicked.
             let _ = worker.join();
         }
         let _ = self.lines.join();

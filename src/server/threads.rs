@@ -12,6 +12,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 
 use super::balance::Balance;
+use super::vital::{Lost, vital};
 use super::{ServerError, Shared};
 use crate::auth::Gate;
 use crate::config::{Settings, Steer};
@@ -159,11 +160,12 @@ pub(super) struct WorkerPlan<'a> {
     pub slots: u32,
     pub doorbells: Doorbells,
     pub remarks: Sender<Remark>,
+    pub tell_lost: Sender<Lost>,
 }
 
 /// Workers that run.
 pub(super) struct Started {
-    pub handles: Vec<JoinHandle<io::Result<()>>>,
+    pub handles: Vec<JoinHandle<()>>,
     pub bells: Vec<BellTarget>,
 }
 
@@ -188,6 +190,7 @@ pub(super) fn start_workers(
             ..UringSettings::default()
         };
         let remarks = plan.remarks.clone();
+        let tell_lost = plan.tell_lost.clone();
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
         let body = move || {
             pin(cpu);
@@ -207,7 +210,7 @@ pub(super) fn start_workers(
         };
         let handle = thread::Builder::new()
             .name(format!("worker-{worker}"))
-            .spawn(body)
+            .spawn(move || vital(tell_lost, body))
             .map_err(|error| ServerError::io("starting a worker's thread", error))?;
         started.handles.push(handle);
         let bell = told.recv().map_err(|_| {

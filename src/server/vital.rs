@@ -1,0 +1,72 @@
+//! The threads a server can't do without: its workers and its log. If one ends of itself, the others
+//! would go on with its connections and events unanswered, and nobody would know. So main is told,
+//! and ends the process: whoever runs it starts it again.
+
+use std::{fmt, io, thread};
+
+use crossbeam_channel::Sender;
+
+/// A thread that ended though nobody had told it to.
+#[derive(Debug)]
+pub struct Lost {
+    thread: String,
+    why: String,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { thread, why } = self;
+        write!(f, "thread {thread} has ended, and the server can't go on without it: {why}")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// Runs the body of a thread; tells if it fails or panics.
+pub(super) fn vital(tell: Sender<Lost>, body: impl FnOnce() -> io::Result<()>) {
+    let mut guard = Guard { tell, why: Some("it panicked".to_owned()) };
+    guard.why = body().err().map(|error| error.to_string());
+}
+
+/// Its end is the thread's, by a panic too (in a build that unwinds; others abort at once).
+struct Guard {
+    tell: Sender<Lost>,
+    why: Option<String>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(why) = self.why.take() else { return };
+        let thread = thread::current().name().unwrap_or("without a name").to_owned();
+        // Nobody to tell: the server itself is gone.
+        let _ = self.tell.try_send(Lost { thread, why });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+
+    fn lost_of(body: impl FnOnce() -> io::Result<()> + Send + 'static) -> Receiver<Lost> {
+        let (tell, lost) = bounded(1);
+        let named = thread::Builder::new().name("worker-7".into());
+        // That it panics is what the test wants.
+        let _ = named.spawn(move || vital(tell, body)).expect("a thread").join();
+        lost
+    }
+
+    #[test]
+    fn a_thread_that_fails_or_panics_is_told_of_by_name() {
+        let failed = lost_of(|| Err(io::Error::other("no ring"))).recv().expect("told").to_string();
+        assert!(failed.contains("worker-7") && failed.contains("no ring"), "{failed}");
+        let panicked = lost_of(|| panic!("on purpose")).recv().expect("told").to_string();
+        assert!(panicked.contains("worker-7") && panicked.contains("panicked"), "{panicked}");
+    }
+
+    #[test]
+    fn a_thread_that_was_told_to_end_is_not_lost() {
+        assert!(lost_of(|| Ok(())).recv().is_err());
+    }
+}
