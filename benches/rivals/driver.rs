@@ -6,8 +6,10 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use pushline::ring::uring::{Doorbells, UringBell, UringDriver, UringSettings, slots_max};
-use pushline::ring::{Batch, Bell, Completion, Driver, Op, RecvEnd, Token, Wait};
+use pushline::ring::uring::{UringDriver, UringSettings, slots_max};
+use pushline::ring::{
+    Batch, Bell, Completion, Doorbells, Driver, Op, RecvEnd, Ringer, Token, Wait,
+};
 
 use crate::job::{PUBLISHED, Post, Request, Seat, request, stream_head};
 
@@ -41,7 +43,7 @@ pub fn serve(seat: Seat) -> io::Result<()> {
     let settings = UringSettings { slots, doorbells, ..UringSettings::default() };
     let (driver, target) = UringDriver::new(&settings, listener).map_err(io::Error::other)?;
     std::thread::spawn(move || -> io::Result<()> {
-        let mut ringer = UringBell::new(vec![target])?;
+        let mut ringer = Ringer::new(vec![target])?;
         while bell.read(&mut [0; 64])? > 0 {
             ringer.ring(0);
             ringer.flush();

@@ -22,7 +22,8 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::{io, thread};
 
-use pushline::ring::uring::{ListenOptions, listen, slots_max};
+use pushline::ring::uring::slots_max;
+use pushline::ring::{ListenOptions, listen};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use job::{Post, Seat};

@@ -5,8 +5,19 @@
 //! only place in the crate that may say `unsafe`) and `sim` (an in-memory network with a virtual
 //! clock and faults). The worker cannot tell them apart.
 
+mod bell;
+mod clock;
+mod error;
+mod kernel;
+mod listener;
 pub mod sim;
 pub mod uring;
+
+pub use bell::{BellTarget, Doorbells, Ringer};
+pub use clock::monotonic_now;
+pub use error::{Forbidder, StartError};
+pub use kernel::KernelVersion;
+pub use listener::{ListenOptions, listen, steer_by_cpu, stop_steering};
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -77,6 +88,16 @@ pub enum RecvEnd {
     Disarmed,
     /// The connection is broken (`ECONNRESET`, `ETIMEDOUT`, ...): the errno.
     Failed(i32),
+}
+
+/// Whether to tell who connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerAddresses {
+    /// No: the cheapest way.
+    #[default]
+    Unknown,
+    /// Yes: with io_uring, each address takes an accept of its own.
+    Wanted,
 }
 
 /// What the kernel says.

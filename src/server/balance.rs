@@ -4,7 +4,7 @@
 use socket2::Socket;
 use tracing::{info, warn};
 
-use crate::ring::uring::{steer_by_cpu, stop_steering};
+use crate::ring::{steer_by_cpu, stop_steering};
 
 /// Connections above which a worker has too many, beyond half as many again as the mean: among few
 /// connections no share means anything.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 
 use crate::limits::SLOTS_RESERVED;
-use crate::ring::uring::StartError;
+use crate::ring::StartError;
 
 /// All of them are the operator's to cure.
 #[derive(Debug)]

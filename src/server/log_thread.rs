@@ -10,7 +10,7 @@ use super::{ServerError, Shared};
 use crate::log::message::Request;
 use crate::log::{ChannelPage, LogSettings, LogStats, Sequencer};
 use crate::mesh::{LogEnds, LogOutlet};
-use crate::ring::uring::{UringBell, monotonic_now};
+use crate::ring::{Ringer, monotonic_now};
 
 /// Requests handled before workers are rung.
 const BATCH_MAX: usize = 256;
@@ -47,12 +47,12 @@ pub(super) struct LogReport {
 pub(super) struct LogThread {
     sequencer: Sequencer,
     requests: Receiver<Request>,
-    outlet: LogOutlet<UringBell>,
+    outlet: LogOutlet<Ringer>,
     expire_at: Duration,
 }
 
 impl LogThread {
-    pub fn new(shared: &Shared, ends: &LogEnds, bell: UringBell) -> Self {
+    pub fn new(shared: &Shared, ends: &LogEnds, bell: Ringer) -> Self {
         let workers = ends.notices.len() as u16;
         let settings = shared.settings.log_settings();
         Self {

@@ -30,7 +30,7 @@ use crate::mesh::{MainEnds, mesh};
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
 use crate::ring::Bell;
-use crate::ring::uring::{self, UringBell};
+use crate::ring::{BellTarget, Ringer, uring};
 use crate::worker::census::{ByAddress, Census};
 use crate::worker::order::Order;
 
@@ -59,7 +59,7 @@ pub struct Server {
     placement: Placement,
     slots: u32,
     ends: MainEnds,
-    bell: UringBell,
+    bell: Ringer,
     shared: Arc<Shared>,
     /// The operator's choices as of the last reload.
     settings: Arc<Settings>,
@@ -292,8 +292,8 @@ fn refuse_open_to_the_world(settings: &Settings, gate: &Gate) -> Result<(), Serv
     Ok(())
 }
 
-fn bell(targets: &[uring::BellTarget]) -> Result<UringBell, ServerError> {
-    UringBell::new(targets.to_vec()).map_err(|error| ServerError::io("doorbells", error))
+fn bell(targets: &[BellTarget]) -> Result<Ringer, ServerError> {
+    Ringer::new(targets.to_vec()).map_err(|error| ServerError::io("doorbells", error))
 }
 
 fn random() -> Result<u64, ServerError> {

@@ -17,9 +17,9 @@ use super::{ServerError, Shared};
 use crate::auth::Gate;
 use crate::config::{Settings, Steer};
 use crate::mesh::WorkerEnds;
-use crate::ring::uring::{
-    BellTarget, Doorbells, ListenOptions, PeerAddresses, StartError, UringDriver, UringSettings,
-    listen, steer_by_cpu,
+use crate::ring::uring::{UringDriver, UringSettings};
+use crate::ring::{
+    BellTarget, Doorbells, ListenOptions, PeerAddresses, StartError, listen, steer_by_cpu,
 };
 use crate::worker::Worker;
 use crate::worker::core::{Core, Setup};

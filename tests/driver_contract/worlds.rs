@@ -4,11 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use pushline::ring::Driver;
 use pushline::ring::sim::{Faults, SimClient, SimDriver, SimNet, SimSettings};
-use pushline::ring::uring::{
-    KernelVersion, ListenOptions, UringDriver, UringSettings, listen, probe,
-};
+use pushline::ring::uring::{UringDriver, UringSettings};
+use pushline::ring::{Driver, KernelVersion, ListenOptions, listen};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
@@ -139,8 +137,7 @@ impl World for UringWorld {
 
     /// Before Linux 6.13, see the driver's `release`.
     fn closes_in_two_steps() -> bool {
-        let kernel = probe().expect("this kernel will do").version;
-        kernel < KernelVersion { major: 6, minor: 13 }
+        KernelVersion::running() < KernelVersion { major: 6, minor: 13 }
     }
 
     fn driver(&mut self) -> &mut UringDriver {

@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
-use pushline::ring::uring::{PeerAddresses, StartError, UringDriver, UringSettings, listen, probe};
-use pushline::ring::{Completion, Driver, Op, Wait};
+use pushline::ring::uring::{UringDriver, UringSettings, probe};
+use pushline::ring::{Completion, Driver, Op, PeerAddresses, StartError, Wait, listen};
 use socket2::{Domain, Socket, Type};
 
 use crate::{PATIENCE, Rig, read_one, settings};

@@ -3,8 +3,8 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use pushline::ring::uring::{BellTarget, Doorbells, UringBell, UringSettings};
-use pushline::ring::{Bell, Completion, Driver, Wait};
+use pushline::ring::uring::UringSettings;
+use pushline::ring::{Bell, BellTarget, Completion, Doorbells, Driver, Ringer, Wait};
 
 use crate::{Rig, settings};
 
@@ -46,7 +46,7 @@ fn a_ring_from_another_thread_wakes_every_sleeping_worker() {
         let (send_woken, woken) = mpsc::channel();
         let (targets, threads): (Vec<_>, Vec<_>) =
             sleepers(doorbells, WORKERS, &send_woken).into_iter().unzip();
-        let mut bell = UringBell::new(targets).unwrap();
+        let mut bell = Ringer::new(targets).unwrap();
         for _ in 0..RINGS {
             for worker in 0..WORKERS {
                 bell.ring(worker);
@@ -67,7 +67,7 @@ fn a_ring_from_another_thread_wakes_every_sleeping_worker() {
 fn rings_before_a_turn_are_told_once_and_do_not_ring_later() {
     for doorbells in BOTH_KINDS {
         let mut rig = rig(doorbells);
-        let mut bell = UringBell::new(vec![rig.target.clone()]).unwrap();
+        let mut bell = Ringer::new(vec![rig.target.clone()]).unwrap();
         for _ in 0..5 {
             for _ in 0..3 {
                 bell.ring(0);
@@ -84,7 +84,7 @@ fn ringing_a_worker_that_has_ended_is_harmless() {
     for doorbells in BOTH_KINDS {
         let gone = std::thread::spawn(move || rig(doorbells).target).join().unwrap();
         let mut alive = rig(doorbells);
-        let mut bell = UringBell::new(vec![gone, alive.target.clone()]).unwrap();
+        let mut bell = Ringer::new(vec![gone, alive.target.clone()]).unwrap();
         bell.ring(0);
         bell.ring(1);
         bell.flush();

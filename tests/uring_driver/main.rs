@@ -11,10 +11,11 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use pushline::ring::uring::{
-    BellTarget, KernelVersion, ListenOptions, UringDriver, UringSettings, listen, probe,
+use pushline::ring::uring::{UringDriver, UringSettings};
+use pushline::ring::{
+    Batch, BellTarget, BufferId, Completion, Driver, KernelVersion, ListenOptions, Op, RecvEnd,
+    Token, Wait, listen,
 };
-use pushline::ring::{Batch, BufferId, Completion, Driver, Op, RecvEnd, Token, Wait};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,8 +43,7 @@ fn read_one(peer: &mut TcpStream) -> io::Result<usize> {
 
 /// Before Linux 6.13 the driver shuts a socket down before it closes it.
 fn closes_in_two_steps() -> bool {
-    let kernel = probe().expect("this kernel will do").version;
-    kernel < KernelVersion { major: 6, minor: 13 }
+    KernelVersion::running() < KernelVersion { major: 6, minor: 13 }
 }
 
 /// A driver, its address, and everything it has said that no test asked for yet.

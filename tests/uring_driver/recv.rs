@@ -135,10 +135,8 @@ fn stopped_receiving_says_so_and_resumes_with_what_arrived_meanwhile() {
 
 #[test]
 fn a_close_reaches_the_peer_while_receiving_and_polling_are_armed() {
-    let options = pushline::ring::uring::ListenOptions {
-        send_buffer_bytes: Some(16 * 1024),
-        ..Default::default()
-    };
+    let options =
+        pushline::ring::ListenOptions { send_buffer_bytes: Some(16 * 1024), ..Default::default() };
     let mut rig = Rig::with_listener(&settings(), &options);
     let (mut peer, token) = rig.connect();
     let taken = rig.fill(token, &vec![7; 1 << 20]);

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use pushline::ring::uring::{ListenOptions, UringSettings};
-use pushline::ring::{Completion, Driver, Op, RecvEnd, Token, Wait};
+use pushline::ring::uring::UringSettings;
+use pushline::ring::{Completion, Driver, ListenOptions, Op, RecvEnd, Token, Wait};
 use socket2::SockRef;
 
 use crate::{PATIENCE, Rig, read_one, settings};

@@ -8,21 +8,11 @@ use io_uring::types::{DestinationSlot, Fd};
 use io_uring::{cqueue, opcode, squeue};
 
 use super::user_data::{Kind, pack};
-use crate::ring::{Completion, Token};
+use crate::ring::{Completion, PeerAddresses, Token};
 
 /// Single accepts in flight where addresses are wanted. A burst of this many connections is
 /// taken without a turn in between; the rest waits in the listener's backlog.
 pub const ACCEPTS_IN_FLIGHT: u32 = 16;
-
-/// Whether to tell who connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PeerAddresses {
-    /// No: one multishot accept, the cheapest way.
-    #[default]
-    Unknown,
-    /// Yes: single accepts, each with room for an address.
-    Wanted,
-}
 
 /// Room for the address of one accept; the kernel writes here while the accept is in flight.
 #[derive(Clone, Copy)]

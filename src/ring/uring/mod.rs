@@ -10,7 +10,7 @@
 mod accept;
 mod bell;
 mod buffers;
-mod listener;
+mod options;
 mod probe;
 mod reap;
 mod release;
@@ -19,10 +19,11 @@ mod slots;
 mod submit;
 mod user_data;
 
-pub use accept::{ACCEPTS_IN_FLIGHT, PeerAddresses};
-pub use bell::{BellTarget, Doorbells, UringBell};
-pub use listener::{ListenOptions, listen, steer_by_cpu, stop_steering};
-pub use probe::{Forbidder, KernelReport, KernelVersion, StartError, probe};
+pub use accept::ACCEPTS_IN_FLIGHT;
+pub(super) use bell::RingMessenger;
+pub(super) use options::set_defer_accept;
+pub use options::{steer_by_cpu, stop_steering};
+pub use probe::{KernelReport, probe};
 pub use setup::{UringSettings, slots_max};
 
 use std::io;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
+use super::clock::monotonic_now;
 use super::{Batch, BufferId, Completion, Driver, DriverStats, Op, RecvEnd, Token, Wait};
 use accept::Acceptor;
 use reap::{Rearm, State};
@@ -354,11 +356,4 @@ fn give_up_after(submits: u32) -> io::Result<()> {
     }
     std::thread::yield_now();
     Ok(())
-}
-
-/// The kernel's monotonic clock itself, and not the time since some start of ours: so the times of
-/// all threads compare.
-pub fn monotonic_now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

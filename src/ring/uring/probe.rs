@@ -1,21 +1,17 @@
-//! What the driver needs of the kernel, and what to tell the operator when it is not there.
+//! What the driver needs of the kernel.
 
-use std::fmt;
-use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
 
-use super::bell::{BellEnd, Doorbells, UringBell};
+use super::bell::BellEnd;
 use super::buffers::Buffers;
 use super::setup;
 use super::submit::Ring;
 use super::user_data::BELL;
-use crate::ring::{Bell, Wait};
-
-/// The oldest kernel whose io_uring has all we use (`IORING_SETUP_DEFER_TASKRUN` came last).
-const KERNEL_MIN: KernelVersion = KernelVersion { major: 6, minor: 1 };
+use crate::ring::kernel::{self, KernelVersion, URING_SINCE};
+use crate::ring::{Bell, Doorbells, Ringer, StartError, Wait};
 
 /// How long the trial doorbell may take before it counts as not arriving.
 const TRIAL_RING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -33,15 +29,6 @@ const OPERATIONS: [(u8, &str); 9] = [
     (opcode::Read::CODE, "READ"),
 ];
 
-/// A kernel's version, as far as we compare it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KernelVersion {
-    /// The 6 of 6.1.
-    pub major: u32,
-    /// The 1 of 6.1.
-    pub minor: u32,
-}
-
 /// What the probe found; all that is needed is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
@@ -53,93 +40,15 @@ pub struct KernelReport {
     pub doorbells: Doorbells,
 }
 
-/// Who keeps io_uring from us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forbidder {
-    /// `kernel.io_uring_disabled` is 1: only root and one group may.
-    SysctlForUnprivileged,
-    /// `kernel.io_uring_disabled` is 2: nobody may.
-    SysctlForAll,
-    /// A seccomp filter, usually a container runtime's, or a security module.
-    SandboxOrSecurityModule,
-}
-
-/// Why a ring cannot be had. The operator can cure each of them; the message says how.
-#[derive(Debug)]
-pub enum StartError {
-    /// Older than 6.1.
-    KernelTooOld {
-        /// `uname -r`.
-        release: String,
-    },
-    /// `io_uring_setup` does not exist (`ENOSYS`): not compiled in, or hidden by a sandbox.
-    NoIoUring {
-        /// `uname -r`.
-        release: String,
-    },
-    /// A call is not permitted (`EPERM`, `EACCES`).
-    Forbidden {
-        /// Which.
-        call: &'static str,
-        /// By whom.
-        by: Forbidder,
-    },
-    /// The kernel claims to be new enough but refuses the ring flags (`EINVAL`).
-    NoRingFlags {
-        /// `uname -r`.
-        release: String,
-    },
-    /// Operations are missing.
-    NoOperations {
-        /// Their names, separated by spaces.
-        names: String,
-        /// `uname -r`.
-        release: String,
-    },
-    /// Features of the ring are missing.
-    NoFeatures {
-        /// Their names, separated by spaces.
-        names: String,
-        /// `uname -r`.
-        release: String,
-    },
-    /// The descriptor table is larger than `RLIMIT_NOFILE` allows for one ring.
-    DescriptorLimit {
-        /// Slots asked for.
-        wanted: u32,
-        /// Slots possible.
-        limit: u32,
-    },
-    /// The kernel had no memory (`ENOMEM`).
-    NoMemory {
-        /// For what.
-        doing: &'static str,
-    },
-    /// No more threads (`EAGAIN`).
-    NoThreads,
-    /// Too many open files in the process or the system (`EMFILE`, `ENFILE`).
-    NoFiles {
-        /// For what.
-        doing: &'static str,
-    },
-    /// Anything else the kernel said.
-    Kernel {
-        /// What we were doing.
-        doing: &'static str,
-        /// Its answer.
-        error: io::Error,
-    },
-}
-
 /// Finds out whether the kernel has all the driver needs, by trying it. Makes and drops small
 /// rings and a thread; call it once at start.
 ///
 /// # Errors
 /// What is missing.
 pub fn probe() -> Result<KernelReport, StartError> {
-    let release = release();
-    let version = parse_release(&release);
-    if version < KERNEL_MIN {
+    let release = kernel::release();
+    let version = KernelVersion::of(&release);
+    if version < URING_SINCE {
         return Err(StartError::KernelTooOld { release });
     }
     let ring = setup::build(2, 4)?;
@@ -211,205 +120,9 @@ fn trial_ring() -> Result<bool, StartError> {
     });
     let sleeper = sleeper.map_err(|_| StartError::NoThreads)?;
     if let Ok(target) = receiver.recv() {
-        let mut bell = UringBell::new(vec![target]).map_err(StartError::of_setup)?;
+        let mut bell = Ringer::new(vec![target]).map_err(StartError::of_setup)?;
         bell.ring(0);
         bell.flush();
     }
     sleeper.join().unwrap_or(Ok(false))
-}
-
-/// The running kernel's version.
-pub(super) fn version() -> KernelVersion {
-    parse_release(&release())
-}
-
-fn release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
-}
-
-/// The leading numbers of `uname -r`; what is not a number counts as 0.
-fn parse_release(release: &str) -> KernelVersion {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    let major = numbers.next().unwrap_or(0);
-    let minor = numbers.next().unwrap_or(0);
-    KernelVersion { major, minor }
-}
-
-/// What `kernel.io_uring_disabled` says; `None` where there is no such setting (before 6.6).
-fn io_uring_disabled() -> Option<u32> {
-    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
-}
-
-impl StartError {
-    /// The answer of a call after a ring was there.
-    pub(super) fn of(doing: &'static str, error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            // The ring itself was allowed, so it is no sysctl: a filter lets one call pass of three.
-            let by = Forbidder::SandboxOrSecurityModule;
-            return StartError::Forbidden { call: "io_uring_enter or io_uring_register", by };
-        }
-        match error.raw_os_error() {
-            Some(libc::ENOMEM) => StartError::NoMemory { doing },
-            Some(libc::EMFILE | libc::ENFILE) => StartError::NoFiles { doing },
-            _ => StartError::Kernel { doing, error },
-        }
-    }
-
-    /// The answer of `io_uring_setup`.
-    pub(super) fn of_setup(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOSYS) => StartError::NoIoUring { release: release() },
-            Some(libc::EPERM | libc::EACCES) => {
-                let by = match io_uring_disabled() {
-                    Some(1) => Forbidder::SysctlForUnprivileged,
-                    Some(2) => Forbidder::SysctlForAll,
-                    _ => Forbidder::SandboxOrSecurityModule,
-                };
-                StartError::Forbidden { call: "io_uring_setup", by }
-            }
-            Some(libc::EINVAL) => StartError::NoRingFlags { release: release() },
-            _ => StartError::of("setting up io_uring", error),
-        }
-    }
-}
-
-const CURE_SANDBOX: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
-     container's seccomp profile (docker run --security-opt seccomp=profile.json, or \
-     seccomp=unconfined to try it out; podman takes the same)";
-
-impl fmt::Display for Forbidder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Forbidder::SysctlForUnprivileged => f.write_str(
-                "the sysctl kernel.io_uring_disabled is 1 (root and one group only): set it to 0 \
-                 (sysctl -w kernel.io_uring_disabled=0) or run as a member of the group in \
-                 kernel.io_uring_group",
-            ),
-            Forbidder::SysctlForAll => f.write_str(
-                "the sysctl kernel.io_uring_disabled is 2 (nobody): set it to 0 \
-                 (sysctl -w kernel.io_uring_disabled=0)",
-            ),
-            Forbidder::SandboxOrSecurityModule => {
-                write!(f, "a seccomp filter or a security module refuses it: {CURE_SANDBOX}")
-            }
-        }
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let KernelVersion { major, minor } = KERNEL_MIN;
-        match self {
-            StartError::KernelTooOld { release } => write!(
-                f,
-                "pushline needs Linux {major}.{minor} or newer; this is {release}: upgrade the \
-                 kernel"
-            ),
-            StartError::NoIoUring { release } => write!(
-                f,
-                "pushline needs io_uring; this kernel ({release}) has no io_uring_setup (ENOSYS): \
-                 use a kernel built with CONFIG_IO_URING, or, in a container, {CURE_SANDBOX}"
-            ),
-            StartError::Forbidden { call, by } => {
-                write!(f, "pushline needs io_uring, and {call} is not permitted: {by}")
-            }
-            StartError::NoRingFlags { release } => write!(
-                f,
-                "pushline needs rings with SINGLE_ISSUER and DEFER_TASKRUN; this kernel \
-                 ({release}) refuses them (EINVAL): use an unmodified Linux \
-                 {major}.{minor} or newer"
-            ),
-            StartError::NoOperations { names, release } => write!(
-                f,
-                "pushline needs the io_uring operations {names}; this kernel ({release}) lacks \
-                 them: use an unmodified Linux {major}.{minor} or newer"
-            ),
-            StartError::NoFeatures { names, release } => write!(
-                f,
-                "pushline needs the io_uring features {names}; this kernel ({release}) lacks \
-                 them: use an unmodified Linux {major}.{minor} or newer"
-            ),
-            StartError::DescriptorLimit { wanted, limit } => write!(
-                f,
-                "a worker needs a table of {wanted} descriptors; {limit} is the limit for one \
-                 worker: raise the hard limit of open files (ulimit -Hn, LimitNOFILE= in a systemd \
-                 unit, docker run --ulimit nofile=), use more workers, or allow fewer connections"
-            ),
-            StartError::NoMemory { doing } => write!(
-                f,
-                "the kernel had no memory for {doing}: raise the limit of locked memory (ulimit \
-                 -l, LimitMEMLOCK= in a systemd unit; a worker needs 1 MiB) or the memory limit \
-                 of the container or unit, or use fewer workers"
-            ),
-            StartError::NoThreads => f.write_str(
-                "no thread can be started: raise the limit of threads (ulimit -u, TasksMax= in a \
-                 systemd unit, docker run --pids-limit=), or use fewer workers",
-            ),
-            StartError::NoFiles { doing } => write!(
-                f,
-                "too many open files when {doing}: raise the limit (ulimit -n, LimitNOFILE= in a \
-                 systemd unit, sysctl fs.file-max)"
-            ),
-            StartError::Kernel { doing, error } => write!(
-                f,
-                "{doing} failed: {error}; pushline is tested on unmodified Linux \
-                 {major}.{minor} and newer"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_read_by_their_leading_numbers() {
-        let version = |major, minor| KernelVersion { major, minor };
-        assert_eq!(parse_release("6.1.0-18-amd64"), version(6, 1));
-        assert_eq!(parse_release("6.18.44-fc-v595"), version(6, 18));
-        assert_eq!(parse_release("5.15.167.4-microsoft-standard-WSL2"), version(5, 15));
-        assert_eq!(parse_release("7"), version(7, 0));
-        assert_eq!(parse_release("next"), version(0, 0));
-        assert!(version(5, 19) < KERNEL_MIN && version(6, 1) >= KERNEL_MIN);
-        assert!(version(10, 0) >= KERNEL_MIN);
-    }
-
-    #[test]
-    fn refusals_of_setup_become_a_cause_and_a_cure() {
-        let message = |errno| StartError::of_setup(io::Error::from_raw_os_error(errno)).to_string();
-        assert!(message(libc::ENOSYS).contains("CONFIG_IO_URING"));
-        assert!(message(libc::EPERM).contains("not permitted"));
-        assert!(message(libc::EINVAL).contains("DEFER_TASKRUN"));
-        assert!(message(libc::ENOMEM).contains("LimitMEMLOCK"));
-        assert!(message(libc::EMFILE).contains("LimitNOFILE"));
-        assert!(Forbidder::SysctlForAll.to_string().contains("kernel.io_uring_disabled=0"));
-        assert!(Forbidder::SysctlForUnprivileged.to_string().contains("io_uring_group"));
-        assert!(Forbidder::SandboxOrSecurityModule.to_string().contains("seccomp"));
-    }
-
-    #[test]
-    fn messages_are_one_line_each() {
-        let release = || "5.10.0".to_owned();
-        let names = || "SEND".to_owned();
-        let errors = [
-            StartError::KernelTooOld { release: release() },
-            StartError::NoIoUring { release: release() },
-            StartError::of("trying", io::Error::from_raw_os_error(libc::EPERM)),
-            StartError::NoThreads,
-            StartError::NoRingFlags { release: release() },
-            StartError::NoOperations { names: names(), release: release() },
-            StartError::NoFeatures { names: names(), release: release() },
-            StartError::DescriptorLimit { wanted: 2, limit: 1 },
-            StartError::NoMemory { doing: "trying" },
-            StartError::NoFiles { doing: "trying" },
-            StartError::Kernel { doing: "trying", error: io::Error::other("no") },
-        ];
-        for error in errors {
-            let message = error.to_string();
-            assert!(!message.contains('\n') && !message.contains("  "), "{message}");
-        }
-    }
 }

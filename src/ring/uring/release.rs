@@ -11,11 +11,10 @@ use std::io;
 
 use io_uring::{opcode, squeue, types::Fixed};
 
-use super::probe::KernelVersion;
 use super::slots::InFlight;
 use super::user_data::{Kind, pack};
 use super::{UringDriver, cancel, close};
-use crate::ring::{Completion, Token};
+use crate::ring::{Completion, KernelVersion, Token};
 
 /// The first kernel in which each descriptor is released by itself.
 const RELEASES_AT_ONCE_SINCE: KernelVersion = KernelVersion { major: 6, minor: 13 };

@@ -9,16 +9,15 @@ use io_uring::types::CancelBuilder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::UringDriver;
-use super::accept::{Acceptor, PeerAddresses};
-use super::bell::{BellEnd, BellTarget, Doorbells};
+use super::accept::Acceptor;
+use super::bell::BellEnd;
 use super::buffers::{BUFFERS_MAX, Buffers};
-use super::probe::{self, StartError};
 use super::reap::{Rearm, State};
 use super::release::Release;
 use super::slots::Slots;
 use super::submit::Ring;
 use super::user_data::SLOTS_MAX;
-use crate::ring::{Token, Wait};
+use crate::ring::{BellTarget, Doorbells, KernelVersion, PeerAddresses, StartError, Token, Wait};
 
 /// Direct descriptors a ring can have (`IORING_MAX_FIXED_FILES` in the kernel).
 const TABLE_SLOTS_MAX: u32 = 1 << 20;
@@ -93,7 +92,7 @@ impl UringDriver {
         let mut driver = UringDriver {
             ring,
             state,
-            release: Release::of(probe::version()),
+            release: Release::of(KernelVersion::running()),
             accept_deferred: false,
             arena_in_queue: false,
             submitted_early: false,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::proto::http::response::Status;
-use crate::ring::uring::monotonic_now;
+use crate::ring::monotonic_now;
 use crate::server::log_thread::LogOrder;
 
 impl State {
@@ -57,7 +57,7 @@ mod tests {
     use crate::mesh::{WorkerEnds, mesh};
     use crate::proto::cursor::Epoch;
     use crate::proto::http::response::BodyMode;
-    use crate::ring::uring::UringBell;
+    use crate::ring::Ringer;
     use crate::server::log_thread::LogReport;
     use crate::server::{Census, Shared};
     use crate::worker::order::Order;
@@ -79,7 +79,7 @@ mod tests {
             log_orders,
             ends,
             // Nobody here sleeps on a ring.
-            bell: Mutex::new(UringBell::new(Vec::new()).expect("a ring")),
+            bell: Mutex::new(Ringer::new(Vec::new()).expect("no ring is needed")),
             started_unix_s: 0.0,
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -27,7 +27,7 @@ use super::{ServerError, Shared};
 use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
-use crate::ring::uring::UringBell;
+use crate::ring::Ringer;
 
 /// How long a connection of an operator may take, from `accept` to the last byte: however slowly
 /// it drips, its thread is free again after this.
@@ -61,7 +61,7 @@ struct State {
     shared: Arc<Shared>,
     log_orders: Sender<LogOrder>,
     ends: MainEnds,
-    bell: Mutex<UringBell>,
+    bell: Mutex<Ringer>,
     started_unix_s: f64,
     draining: AtomicBool,
     stopping: AtomicBool,
@@ -72,7 +72,7 @@ impl AdminServer {
         listener: TcpListener,
         shared: Arc<Shared>,
         ends: MainEnds,
-        bell: UringBell,
+        bell: Ringer,
         log_orders: Sender<LogOrder>,
     ) -> Result<Self, ServerError> {
         let failed = |error| ServerError::io("starting the admin threads", error);
