@@ -98,6 +98,13 @@ impl StartError {
         }
         match error.raw_os_error() {
             Some(libc::ENOMEM) => StartError::NoMemory { doing },
+            _ => StartError::of_call(doing, error),
+        }
+    }
+
+    /// The answer of a call that has nothing to do with rings.
+    pub(super) fn of_call(doing: &'static str, error: io::Error) -> Self {
+        match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => StartError::NoFiles { doing },
             _ => StartError::Kernel { doing, error },
         }

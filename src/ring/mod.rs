@@ -1,12 +1,14 @@
 //! The driver: everything a worker asks of the kernel, as values.
 //!
 //! A worker's turn ends with one call of [`Driver::turn`]: it hands in a [`Batch`] of [`Op`]s, may
-//! sleep, and gets back [`Completion`]s. Two implementations exist from the first day: `uring` (the
-//! only place in the crate that may say `unsafe`) and `sim` (an in-memory network with a virtual
-//! clock and faults). The worker cannot tell them apart.
+//! sleep, and gets back [`Completion`]s. There are three implementations: `uring` (the only place in
+//! the crate that may say `unsafe`), `epoll` (for hosts that refuse io_uring) and `sim` (an in-memory
+//! network with a virtual clock and faults). The worker cannot tell them apart.
 
 mod bell;
 mod clock;
+mod descriptors;
+pub mod epoll;
 mod error;
 mod kernel;
 mod listener;
@@ -15,6 +17,7 @@ pub mod uring;
 
 pub use bell::{BellTarget, Doorbells, Ringer};
 pub use clock::monotonic_now;
+pub use descriptors::{descriptors_max, grow_descriptor_table};
 pub use error::{Forbidder, StartError};
 pub use kernel::KernelVersion;
 pub use listener::{ListenOptions, listen, steer_by_cpu, stop_steering};
@@ -22,11 +25,11 @@ pub use listener::{ListenOptions, listen, steer_by_cpu, stop_steering};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// One connection at one time of its life: a direct-descriptor slot and the generation that tells
+/// One connection at one time of its life: a slot and the generation that tells
 /// its present owner from earlier ones. Completions of earlier generations are stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token {
-    /// Index in the ring's direct descriptor table; also the index of the worker's slot.
+    /// Index of the worker's slot; on io_uring also of the direct descriptor.
     pub slot: u32,
     /// Counts the lives of the slot. The worker sets it; the driver carries it there and back.
     pub generation: u32,
@@ -73,7 +76,7 @@ pub struct Batch {
     pub arena: Vec<u8>,
 }
 
-/// Provided buffer that holds received bytes until it is recycled.
+/// A buffer of the driver's that holds received bytes until it is recycled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub u16);
 
@@ -82,9 +85,9 @@ pub struct BufferId(pub u16);
 pub enum RecvEnd {
     /// The peer sent FIN: it sends no more, but may still read.
     Eof,
-    /// No provided buffer was free (`-ENOBUFS`): ordinary, re-arm.
+    /// No buffer was free: ordinary, re-arm.
     NoBuffers,
-    /// The kernel ended the multishot for a reason of its own, or `RecvStop` did: re-arm if wanted.
+    /// The kernel ended it for a reason of its own, or `RecvStop` did: re-arm if wanted.
     Disarmed,
     /// The connection is broken (`ECONNRESET`, `ETIMEDOUT`, ...): the errno.
     Failed(i32),
@@ -105,7 +108,7 @@ pub enum PeerAddresses {
 pub enum Completion {
     /// A connection arrived and lives in this slot. `peer` where the driver was asked for addresses.
     Accepted {
-        /// The slot the kernel chose.
+        /// The slot it got.
         slot: u32,
         /// Who connected, if addresses are wanted.
         peer: Option<IpAddr>,
@@ -168,15 +171,15 @@ pub enum Wait {
 /// What happened inside the driver since it was made; plain counters, read by the worker's metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriverStats {
-    /// `io_uring_enter` calls.
+    /// `io_uring_enter` or `epoll_wait` calls.
     pub enters: u64,
     /// Batches that did not fit the submission queue at once.
     pub sq_full: u64,
     /// Times the kernel had to park completions outside the completion queue.
     pub cq_overflows: u64,
-    /// Receives that found no provided buffer.
+    /// Receives that found no buffer.
     pub no_buffers: u64,
-    /// Sends submitted.
+    /// Sends asked for.
     pub sends: u64,
     /// Completions of tokens or operations nobody waits for any more.
     pub stale: u64,
@@ -189,7 +192,7 @@ pub trait Driver {
     /// `batch.ops` is empty afterwards; `batch.arena` is as it was.
     ///
     /// # Errors
-    /// Only what leaves the ring unusable; the worker stops and says so.
+    /// Only what leaves the driver unusable; the worker stops and says so.
     fn turn(
         &mut self,
         batch: &mut Batch,
@@ -203,7 +206,7 @@ pub trait Driver {
     /// Gives a buffer back to the pool. Exactly once per `Received`.
     fn recycle(&mut self, buffer: BufferId);
 
-    /// Slots of the descriptor table: tokens have `slot < capacity()`.
+    /// Connections it can hold: tokens have `slot < capacity()`.
     fn capacity(&self) -> u32;
 
     /// Monotonic time since some fixed moment (virtual in `sim`).

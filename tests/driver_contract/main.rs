@@ -1,5 +1,6 @@
-//! One contract, two drivers: each behaviour is stated once and holds on the in-memory network and
-//! on real sockets over io_uring. What a simulation shows about a worker is worth as much as this.
+//! One contract, three drivers: each behaviour is stated once and holds on the in-memory network and
+//! on real sockets, over io_uring and over epoll. What a simulation shows about a worker is worth as
+//! much as this.
 
 mod worlds;
 
@@ -345,10 +346,13 @@ fn accept_stop_leaves_connections_in_the_backlog<W: World>() {
 }
 
 /// Makes each behaviour a test of each driver.
-macro_rules! on_both_drivers {
+macro_rules! on_all_drivers {
     ($($behaviour:ident),* $(,)?) => {
         mod sim {
             $(#[test] fn $behaviour() { super::$behaviour::<crate::worlds::SimWorld>(); })*
+        }
+        mod epoll {
+            $(#[test] fn $behaviour() { super::$behaviour::<crate::worlds::EpollWorld>(); })*
         }
         mod uring {
             $(#[test] fn $behaviour() { super::$behaviour::<crate::worlds::UringWorld>(); })*
@@ -356,7 +360,7 @@ macro_rules! on_both_drivers {
     };
 }
 
-on_both_drivers! {
+on_all_drivers! {
     accepted_connections_take_the_lowest_slots,
     bytes_are_received_in_order_through_few_buffers,
     without_buffers_receiving_ends_and_loses_nothing,

@@ -1,12 +1,13 @@
-//! The two worlds the contract holds in: who connects and how, and what the far end sees.
+//! The worlds the contract holds in: who connects and how, and what the far end sees.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use pushline::ring::epoll::{EpollDriver, EpollSettings};
 use pushline::ring::sim::{Faults, SimClient, SimDriver, SimNet, SimSettings};
 use pushline::ring::uring::{UringDriver, UringSettings};
-use pushline::ring::{Driver, KernelVersion, ListenOptions, listen};
+use pushline::ring::{Driver, KernelVersion, ListenOptions, PeerAddresses, listen};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
@@ -128,9 +129,7 @@ impl World for UringWorld {
             recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
             ..UringSettings::default()
         };
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = listen(any, &ListenOptions::default()).expect("loopback is there");
-        let address = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+        let (listener, address) = listener();
         let (driver, _) = UringDriver::new(&settings, listener).expect("this kernel will do");
         Self { driver, address }
     }
@@ -145,13 +144,58 @@ impl World for UringWorld {
     }
 
     fn connect(&mut self) -> TcpStream {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(CLIENT_RECV_BYTES).expect("a small buffer");
-        socket.connect(&self.address.into()).expect("the backlog has room");
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-        stream
+        connect(self.address)
     }
+}
+
+pub struct EpollWorld {
+    driver: EpollDriver,
+    address: SocketAddr,
+}
+
+impl World for EpollWorld {
+    type Driver = EpollDriver;
+    type Client = TcpStream;
+
+    fn new() -> Self {
+        let settings = EpollSettings {
+            slots: SLOTS,
+            recv_buffers: RECV_BUFFERS,
+            recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
+            peers: PeerAddresses::Unknown,
+        };
+        let (listener, address) = listener();
+        let (driver, _) = EpollDriver::new(&settings, listener).expect("any kernel will do");
+        Self { driver, address }
+    }
+
+    fn closes_in_two_steps() -> bool {
+        false
+    }
+
+    fn driver(&mut self) -> &mut EpollDriver {
+        &mut self.driver
+    }
+
+    fn connect(&mut self) -> TcpStream {
+        connect(self.address)
+    }
+}
+
+fn listener() -> (Socket, SocketAddr) {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = listen(any, &ListenOptions::default()).expect("loopback is there");
+    let address = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+    (listener, address)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(CLIENT_RECV_BYTES).expect("a small buffer");
+    socket.connect(&address.into()).expect("the backlog has room");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream
 }
 
 impl Client for TcpStream {

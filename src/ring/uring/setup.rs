@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use io_uring::IoUring;
 use io_uring::types::CancelBuilder;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::UringDriver;
 use super::accept::Acceptor;
@@ -17,7 +16,9 @@ use super::release::Release;
 use super::slots::Slots;
 use super::submit::Ring;
 use super::user_data::SLOTS_MAX;
-use crate::ring::{BellTarget, Doorbells, KernelVersion, PeerAddresses, StartError, Token, Wait};
+use crate::ring::{
+    BellTarget, Doorbells, KernelVersion, PeerAddresses, StartError, Token, Wait, descriptors_max,
+};
 
 /// Direct descriptors a ring can have (`IORING_MAX_FIXED_FILES` in the kernel).
 const TABLE_SLOTS_MAX: u32 = 1 << 20;
@@ -168,12 +169,6 @@ pub(super) fn build(entries: u32, cq_entries: u32) -> Result<IoUring, StartError
 /// # Errors
 /// When the limit cannot be raised.
 pub fn slots_max() -> Result<u32, StartError> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map_err(|error| {
-            StartError::Kernel { doing: "raising RLIMIT_NOFILE", error: error.into() }
-        })?;
-    }
-    let files = maximum.unwrap_or(u64::MAX);
+    let files = descriptors_max()?;
     Ok(u32::try_from(files).unwrap_or(u32::MAX).min(TABLE_SLOTS_MAX))
 }

@@ -1,0 +1,97 @@
+//! The listeners, and how many connections a turn takes from them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::subject::Subject;
+use crate::ring::PeerAddresses;
+
+/// Connections a listener may bring in one turn.
+const ACCEPTS_PER_TURN_MAX: u32 = 64;
+
+/// Who connected, where that is asked for.
+pub(super) type Accepted = (OwnedFd, Option<IpAddr>);
+
+pub(super) struct Acceptor {
+    listeners: Vec<OwnedFd>,
+    /// Listeners that have connections waiting.
+    ready: Vec<u32>,
+    peers: PeerAddresses,
+    is_armed: bool,
+    /// Connections a listener may bring in this turn. An accept that finds nothing costs as much
+    /// as one that does (the kernel makes the socket first), so a burst begins with one, and the
+    /// budget doubles while every turn finds more.
+    budget: u32,
+}
+
+impl Acceptor {
+    /// Nothing is accepted before [`Acceptor::arm`].
+    pub fn new(epoll: &OwnedFd, listeners: Vec<OwnedFd>, peers: PeerAddresses) -> io::Result<Self> {
+        for (index, listener) in listeners.iter().enumerate() {
+            rustix::io::ioctl_fionbio(listener, true)?;
+            let data = Subject::Listener(index as u32).pack();
+            epoll::add(epoll, listener, data, EventFlags::empty())?;
+        }
+        Ok(Self { listeners, ready: Vec::new(), peers, is_armed: false, budget: 1 })
+    }
+
+    pub fn is_armed(&self) -> bool {
+        self.is_armed
+    }
+
+    pub fn arm(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        assert!(!self.is_armed, "accepting is armed already");
+        // Level-triggered: what the budget leaves waiting is an event again.
+        self.watch(epoll, EventFlags::IN)
+    }
+
+    pub fn disarm(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        self.ready.clear();
+        self.watch(epoll, EventFlags::empty())
+    }
+
+    fn watch(&mut self, epoll: &OwnedFd, events: EventFlags) -> io::Result<()> {
+        self.is_armed = !events.is_empty();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            epoll::modify(epoll, listener, Subject::Listener(index as u32).pack(), events)?;
+        }
+        Ok(())
+    }
+
+    pub fn note_ready(&mut self, listener: u32) {
+        if self.is_armed {
+            self.ready.push(listener);
+        }
+    }
+
+    /// Begins a turn's accepts: how many each listener may bring.
+    pub fn begin(&mut self) -> u32 {
+        let budget = self.budget;
+        self.budget = match self.ready.is_empty() {
+            true => 1,
+            false => (budget * 2).min(ACCEPTS_PER_TURN_MAX),
+        };
+        budget
+    }
+
+    /// A listener that has connections waiting.
+    pub fn next_ready(&mut self) -> Option<u32> {
+        self.ready.pop()
+    }
+
+    pub fn accept(&self, listener: u32) -> Result<Accepted, Errno> {
+        let listener = &self.listeners[listener as usize];
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        if self.peers == PeerAddresses::Unknown {
+            return Ok((rustix::net::accept_with(listener, flags)?, None));
+        }
+        let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        Ok((socket, peer.map(|peer| peer.ip().to_canonical())))
+    }
+}
