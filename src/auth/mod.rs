@@ -13,6 +13,7 @@ mod denied;
 mod grant;
 mod keys;
 mod origin;
+mod proof;
 mod publish_keys;
 mod settings;
 mod source;
@@ -27,6 +28,7 @@ pub use denied::Denied;
 pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
 pub use keys::KEYS_MAX;
 pub use origin::{CORS_ANYBODY, CORS_PREFLIGHT, OriginVerdict, RequestKind};
+pub use proof::ProofKey;
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use settings::{
     Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, Expiry, KeySource,

@@ -22,7 +22,7 @@ use self::log_thread::{LogOrder, LogThread};
 pub use self::reload::Reloaded;
 use self::threads::{Listeners, Placement, WorkerPlan};
 pub use self::vital::Lost;
-use crate::auth::Gate;
+use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
 use crate::limits::SLOTS_RESERVED;
 use crate::log::SharedHasher;
@@ -43,6 +43,8 @@ pub struct Shared {
     pub epoch: Epoch,
     /// Hashes channel names.
     pub hasher: SharedHasher,
+    /// Proves the names of connections.
+    pub proof_key: ProofKey,
     /// Counts connections.
     pub census: Arc<Census>,
     /// One per worker.
@@ -106,6 +108,7 @@ impl Server {
         let shared = Arc::new(Shared {
             epoch: Epoch::from_random(random()?),
             hasher: SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?)),
+            proof_key: ProofKey::new(&random_bytes()?),
             census: Arc::new(census),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             settings: Arc::new(settings),
@@ -297,6 +300,12 @@ fn bell(targets: &[BellTarget]) -> Result<Ringer, ServerError> {
 }
 
 fn random() -> Result<u64, ServerError> {
-    getrandom::u64()
-        .map_err(|error| ServerError::io("random numbers", std::io::Error::other(error)))
+    random_bytes().map(u64::from_ne_bytes)
+}
+
+fn random_bytes<const N: usize>() -> Result<[u8; N], ServerError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ServerError::io("random numbers", std::io::Error::other(error)))?;
+    Ok(bytes)
 }

@@ -235,6 +235,7 @@ impl WorkerPlan<'_> {
             worker,
             epoch: self.shared.epoch,
             hasher: self.shared.hasher.clone(),
+            proof_key: self.shared.proof_key.clone(),
             settings: self.shared.settings.clone(),
             census: self.shared.census.clone(),
             slots: self.slots,

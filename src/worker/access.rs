@@ -69,6 +69,15 @@ pub(super) fn may_bring_token(request: &Request<'_>) -> bool {
 /// An error as it is answered: status, code, message.
 pub(super) type Fault = (Status, &'static str, &'static str);
 
+/// A refusal by the rules of access, as it is answered.
+pub(super) fn fault(denied: Denied) -> Fault {
+    let status = match denied.status() {
+        401 => Status::Unauthorized,
+        _ => Status::Forbidden,
+    };
+    (status, denied.code(), denied.message())
+}
+
 impl Core {
     /// Lets a request in, or answers it with the refusal. The grant stays with the connection.
     pub(super) fn admit_request(
@@ -198,17 +207,13 @@ impl Core {
     }
 
     pub(super) fn answer_denied(&mut self, index: u32, denied: Denied) {
-        let status = match denied.status() {
-            401 => Status::Unauthorized,
-            400 => Status::BadRequest,
-            _ => Status::Forbidden,
-        };
+        let (status, code, message) = fault(denied);
         let challenge = denied.www_authenticate();
         let headers: &[(&str, &[u8])] = match &challenge {
             Some(challenge) => &[("WWW-Authenticate", challenge.as_bytes())],
             None => &[],
         };
-        self.respond_error(index, status, denied.code(), denied.message(), headers);
+        self.respond_error(index, status, code, message, headers);
     }
 
     /// A running connection shows a new token.

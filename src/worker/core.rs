@@ -27,7 +27,7 @@ use super::remark::Remark;
 use super::slot::{Flags, Phase, Slot};
 use super::sweep::Sweep;
 use super::work::Work;
-use crate::auth::Gate;
+use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
 use crate::limits::{
     ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX,
@@ -52,6 +52,8 @@ pub struct Setup {
     pub epoch: Epoch,
     /// The hasher all threads share.
     pub hasher: SharedHasher,
+    /// Proves the names by which streams are refreshed.
+    pub proof_key: ProofKey,
     /// The operator's choices.
     pub settings: Arc<Settings>,
     /// Slots of the ring's descriptor table.

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use memchr::memchr;
 
-use super::access::Fault;
+use super::access::{Fault, fault};
 use super::answer::Content;
 use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::{HttpState, Step};
 use super::pending::AfterPublish;
 use super::publish::TOO_LARGE;
+use crate::auth::Denied;
 use crate::limits::{
     JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX,
 };
@@ -293,9 +294,7 @@ impl LineFault {
             Self::Invalid(invalid) => (Status::BadRequest, invalid.code(), invalid.message()),
             Self::Channel => (Status::BadRequest, "channel", "not a channel name"),
             Self::TooLong => TOO_LARGE,
-            Self::Denied => {
-                (Status::Forbidden, "publish_denied", "publishing to this channel is not allowed")
-            }
+            Self::Denied => fault(Denied::PublishForbidden),
             Self::Refused(refusal) => (refusal.status(), refusal.code(), refusal.message()),
         }
     }

@@ -5,8 +5,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
 use super::answer::Content;
 use super::core::Core;
 use super::deadline::Kind as Deadline;
@@ -49,18 +47,17 @@ impl Core {
         ConnectionId { worker: self.setup.worker, token: self.token(index) }
     }
 
-    /// What a stream is told to be refreshed by: its name, and a keyed hash that nobody can guess
-    /// from other names.
+    /// What a stream is told to be refreshed by: its name, and a proof that nobody can guess from
+    /// other names.
     pub(super) fn refresh_name(&self, index: u32) -> String {
         let id = self.connection_id(index).to_string();
-        let proof = self.setup.hasher.channel(&id);
-        format!("{id}-{proof:016x}")
+        let proof = self.setup.proof_key.prove(&id);
+        format!("{id}-{proof}")
     }
 
     fn refresh_target(&self, name: &str) -> Option<ConnectionId> {
         let (id, proof) = name.rsplit_once('-')?;
-        let expected = format!("{:016x}", self.setup.hasher.channel(id));
-        let proven: bool = expected.as_bytes().ct_eq(proof.as_bytes()).into();
+        let proven = self.setup.proof_key.is_proven(id, proof);
         id.parse().ok().filter(|_| proven)
     }
 
@@ -150,7 +147,8 @@ impl Core {
             }
             RefreshOutcome::Denied => {
                 let message = "the token does not open all channels of the connection";
-                self.error(index, Status::Forbidden, "subscribe_denied", message);
+                let code = Denied::SubscribeForbidden.code();
+                self.error(index, Status::Forbidden, code, message);
             }
             RefreshOutcome::OtherSubject => self.answer_denied(index, Denied::OtherSubject),
         }

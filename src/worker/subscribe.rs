@@ -1,14 +1,14 @@
 //! Becoming a subscriber: what is asked for, the join at the log, and what the answer makes of the
 //! connection.
 
-use super::access::Fault;
+use super::access::{Fault, fault};
 use super::core::Core;
 use super::http::HttpState;
 use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
 use super::replica::Replica;
 use super::slot::Phase;
 use super::work::{Gap, Sub};
-use crate::auth::Access;
+use crate::auth::{Access, Denied};
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
 use crate::proto::cursor::{Cursor, EventId};
 use crate::proto::http::head::{Framing, Method, Request};
@@ -196,10 +196,7 @@ impl Core {
     pub(super) fn check_subscribe(&self, index: u32, channel: &str) -> Result<(), Fault> {
         match self.permission(index).may_subscribe(channel) {
             true => Ok(()),
-            false => {
-                let message = "subscribing to this channel is not allowed";
-                Err((Status::Forbidden, "subscribe_denied", message))
-            }
+            false => Err(fault(Denied::SubscribeForbidden)),
         }
     }
 
@@ -207,10 +204,7 @@ impl Core {
     pub(super) fn check_publish(&self, index: u32, channel: &str) -> Result<(), Fault> {
         match self.permission(index).may_publish(channel) {
             true => Ok(()),
-            false => {
-                let message = "publishing to this channel is not allowed";
-                Err((Status::Forbidden, "publish_denied", message))
-            }
+            false => Err(fault(Denied::PublishForbidden)),
         }
     }
 

@@ -63,7 +63,7 @@ fn a_publish_key_publishes_and_does_nothing_else() {
     for header in [("Authorization", as_bearer.as_str()), ("X-API-Key", PUBLISH_KEY)] {
         assert_eq!(publish_with(server.addr, "/channels/any:thing", &[header]), allowed());
         let read = fetch(server.addr, "GET", "/sse?channel=any:thing", &[header], None);
-        assert_eq!(outcome(&read), refused(403, "subscribe_denied"));
+        assert_eq!(outcome(&read), refused(403, "subscribe_forbidden"));
     }
     let almost = PUBLISH_KEY.replace('e', "f");
     let key = [("X-API-Key", almost.as_str())];
@@ -79,7 +79,7 @@ fn a_users_private_channels_are_that_users_only() {
     let server = server();
     let (mut hers, _) = stream(server.addr, "channel=user:42:inbox", &token(&["user:42:*"], &[]));
     let his = get_with(server.addr, "/sse?channel=user:42:inbox", &token(&["user:4:*"], &[]));
-    assert_eq!(outcome(&his), refused(403, "subscribe_denied"));
+    assert_eq!(outcome(&his), refused(403, "subscribe_forbidden"));
     publish_as_backend(server.addr, "user:42:inbox", "for her");
     assert_eq!(hers.event().data, "for her");
 }

@@ -63,7 +63,7 @@ fn a_websocket_goes_on_with_a_new_token() {
     let mut ws = websocket(&server, &short_token(&["news"]));
     let fresh = token(&["news", "more"], &[]);
     let denied = op(&mut ws, &json!({"op": "subscribe", "channel": "more", "ref": "1"}));
-    assert_eq!(denied["error"]["code"], "subscribe_denied", "{denied}");
+    assert_eq!(denied["error"]["code"], "subscribe_forbidden", "{denied}");
     let answer = op(&mut ws, &json!({"op": "auth", "token": fresh, "ref": "2"}));
     assert_eq!(answer, json!({"ref": "2", "ok": true}));
     let more = op(&mut ws, &json!({"op": "subscribe", "channel": "more", "ref": "3"}));
@@ -123,7 +123,7 @@ fn a_new_token_must_open_every_channel() {
     assert_eq!(op(&mut ws, &more)["ok"], true);
     for one in ["news", "more"] {
         let weaker = token(&[one], &[]);
-        assert_eq!(outcome(&refresh(&server, &name, &weaker)), refused(403, "subscribe_denied"));
+        assert_eq!(outcome(&refresh(&server, &name, &weaker)), refused(403, "subscribe_forbidden"));
         let answer = op(&mut ws, &json!({"op": "auth", "token": weaker, "ref": 2}));
         assert_eq!(answer["error"]["code"], "subscribe_forbidden", "{answer}");
     }
@@ -137,7 +137,7 @@ fn a_new_token_must_open_every_channel() {
     let news = json!({"op": "auth", "token": token(&["news"], &[]), "ref": 4});
     assert_eq!(op(&mut ws, &news)["ok"], true);
     let again = op(&mut ws, &more);
-    assert_eq!(again["error"]["code"], "subscribe_denied", "{again}");
+    assert_eq!(again["error"]["code"], "subscribe_forbidden", "{again}");
 }
 
 /// A connection is somebody's: with another person's token it neither lives on nor changes hands.
@@ -245,7 +245,7 @@ fn a_stream_is_found_by_its_whole_name_only() {
         assert_eq!(outcome(&response), refused(404, "connection"), "{target}");
     }
     let weaker = refresh(&server, &name, &token(&["other"], &[]));
-    assert_eq!(outcome(&weaker), refused(403, "subscribe_denied"));
+    assert_eq!(outcome(&weaker), refused(403, "subscribe_forbidden"));
     let target = format!("/sse/{name}/token");
     let nothing = fetch(server.addr, "POST", &target, &[], Some(b""));
     assert_eq!(outcome(&nothing), refused(401, "credentials_missing"));
@@ -283,7 +283,7 @@ fn a_token_does_not_publish_after_its_end() {
     assert!(one.is_silent_for(PAST_EXPIRY));
     for conn in [&mut one, &mut lines] {
         conn.send(&line[line.len() - 10..]);
-        assert_eq!(outcome(&conn.response()), refused(403, "publish_denied"));
+        assert_eq!(outcome(&conn.response()), refused(403, "publish_forbidden"));
     }
     let description = get_with(server.addr, "/channels/news", &token(&["news"], &[]));
     assert_eq!(description.json()["last_id"], Value::Null, "{}", description.text());

@@ -81,7 +81,7 @@ fn a_publish_key_that_is_gone_publishes_no_more() {
     server.reload(&auth).expect("taken");
     assert_eq!(open.answer().close(), (4401, "key removed".to_owned()));
     lines.send(line);
-    assert_eq!(outcome(&lines.response()), refused(403, "publish_denied"));
+    assert_eq!(outcome(&lines.response()), refused(403, "publish_forbidden"));
     let key = [("X-API-Key", "another-key-of-the-backend")];
     assert_eq!(publish_with(server.addr, "/channels/news", &key), allowed());
     assert_eq!((sse.event().data.as_str(), sse.event().data.as_str()), ("first", "x"));

@@ -13,12 +13,12 @@ fn a_token_that_may_only_read_publishes_nothing() {
     let authorization = bearer(&token);
     let headers = [("Authorization", authorization.as_str())];
     let post = publish_with(server.addr, "/channels/news", &headers);
-    assert_eq!(post, refused(403, "publish_denied"));
+    assert_eq!(post, refused(403, "publish_forbidden"));
 
     let lines = "{\"channel\":\"other\",\"data\":1}\n{\"channel\":\"news\",\"data\":2}\n\
                  {\"channel\":\"other\",\"data\":3}\n";
     let answer = fetch(server.addr, "POST", "/publish", &headers, Some(lines.as_bytes()));
-    assert_eq!(outcome(&answer), refused(403, "publish_denied"));
+    assert_eq!(outcome(&answer), refused(403, "publish_forbidden"));
     assert_eq!((&answer.json()["published"], &answer.json()["line"]), (&json!(1), &json!(2)));
 
     let mut bare = RawWs::over(Conn::open(server.addr), "channel=news", &headers);
@@ -31,7 +31,7 @@ fn a_token_that_may_only_read_publishes_nothing() {
     let op = json!({"op": "publish", "channel": "news", "data": "x", "ref": "r"}).to_string();
     ws.send(frame(true, TEXT, op.as_bytes()));
     let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
-    assert_eq!(answer["error"]["code"], "publish_denied", "{answer}");
+    assert_eq!(answer["error"]["code"], "publish_forbidden", "{answer}");
 
     // Nothing of all that came through.
     publish_as_backend(server.addr, "news", "last");
@@ -44,7 +44,7 @@ fn a_token_that_may_only_publish_reads_nothing() {
     let token = token(&[], &["news"]);
     for target in ["/sse?channel=news", "/channels/news"] {
         let response = get_with(server.addr, target, &token);
-        assert_eq!(outcome(&response), refused(403, "subscribe_denied"), "{target}");
+        assert_eq!(outcome(&response), refused(403, "subscribe_forbidden"), "{target}");
     }
 }
 
@@ -54,7 +54,7 @@ fn a_stream_is_all_or_nothing() {
     let server = server();
     let token = token(&["a", "b"], &[]);
     let response = get_with(server.addr, "/sse?channel=a&channel=b&channel=c", &token);
-    assert_eq!(outcome(&response), refused(403, "subscribe_denied"));
+    assert_eq!(outcome(&response), refused(403, "subscribe_forbidden"));
     stream(server.addr, "channel=a&channel=b", &token);
 }
 
@@ -136,9 +136,9 @@ fn anonymous_may_do_what_the_settings_say() {
     let auth = format!("{}anonymous = {{ subscribe = [\"public:*\"] }}\n", readme_auth());
     let server = TestServer::guarded(&auth, |_| {});
     let private = fetch(server.addr, "GET", "/sse?channel=private", &[], None);
-    assert_eq!(outcome(&private), refused(403, "subscribe_denied"));
+    assert_eq!(outcome(&private), refused(403, "subscribe_forbidden"));
     let publish = publish_with(server.addr, "/channels/public:a", &[]);
-    assert_eq!(publish, refused(403, "publish_denied"));
+    assert_eq!(publish, refused(403, "publish_forbidden"));
     let mut sse = Sse::open(server.addr, "channel=public:a");
     connection_name(&mut sse);
     publish_as_backend(server.addr, "public:a", "for all");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
-use pushline::auth::Gate;
+use pushline::auth::{Gate, ProofKey};
 use pushline::config::Settings;
 use pushline::log::SharedHasher;
 use pushline::log::message::Request;
@@ -18,6 +18,7 @@ pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<Request>) {
         worker: 0,
         epoch: Epoch::from_random(1),
         hasher: SharedHasher::from_seed(1),
+        proof_key: ProofKey::new(&[1; 32]),
         settings: Arc::new(Settings::default()),
         slots,
         census: Arc::new(Census::new(u64::from(slots), ByAddress::Ignored)),

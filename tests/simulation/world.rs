@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pushline::auth::Gate;
+use pushline::auth::{Gate, ProofKey};
 use pushline::log::{Sequencer, SharedHasher};
 use pushline::mesh::{MainEnds, mesh};
 use pushline::proto::cursor::Epoch;
@@ -108,6 +108,7 @@ impl World {
                 worker,
                 epoch,
                 hasher: hasher.clone(),
+                proof_key: ProofKey::new(&[1; 32]),
                 settings: plan.settings.clone(),
                 slots: plan.sim.slots_per_worker,
                 census: census.clone(),

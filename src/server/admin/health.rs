@@ -52,6 +52,7 @@ mod tests {
     use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
+    use crate::auth::ProofKey;
     use crate::config::Settings;
     use crate::log::SharedHasher;
     use crate::mesh::{WorkerEnds, mesh};
@@ -70,6 +71,7 @@ mod tests {
             settings: Arc::new(Settings::default()),
             epoch: Epoch::from_random(1),
             hasher: SharedHasher::from_seed(1),
+            proof_key: ProofKey::new(&[1; 32]),
             census: Arc::new(Census::new(1, crate::worker::census::ByAddress::Ignored)),
             metrics: vec![Arc::default(), Arc::default()],
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
-use pushline::auth::Gate;
+use pushline::auth::{Gate, ProofKey};
 use pushline::config::Settings;
 use pushline::log::event::Kind;
 use pushline::log::message::{Notice, Request, RequestBody};
@@ -81,6 +81,7 @@ impl Server {
             worker: 0,
             epoch,
             hasher: hasher.clone(),
+            proof_key: ProofKey::new(&[1; 32]),
             settings: settings.clone(),
             slots: 128,
             census: Arc::new(Census::new(64, ByAddress::Ignored)),
