@@ -50,9 +50,20 @@ pub const LANE_REQUESTS_MAX: usize = 16_384;
 /// Orders from main that may wait at a worker.
 pub const LANE_ORDERS_MAX: usize = 64;
 
-/// Tokens checked in one turn where a key takes long (0.7 ms for ES256): requests behind them wait,
-/// so that nobody with bad tokens keeps a worker from its events for longer than 11 ms.
-pub const TOKEN_CHECKS_PER_TURN: u32 = 16;
+/// Time for checks by public keys in one turn (the last one may go beyond it): what an event waits
+/// for them at most, and a third of what its delivery takes on an idle server.
+pub const TOKEN_CHECK_TIME_PER_TURN: Duration = Duration::from_micros(100);
+
+/// Failed checks by public keys an address may have a second: more than a page with a stale token
+/// causes. One that has more is checked slowly for as long as it does.
+pub const FAILED_CHECKS_PER_SECOND: u32 = 4;
+
+/// How many times as long as its check the others of its line wait behind a suspect's: so they get
+/// a twentieth of a worker's time.
+pub const SUSPECTS_PAUSE: u32 = 20;
+
+/// Addresses whose failed checks are told apart, in 32 KB a worker.
+pub const FAILURES_KEPT: usize = 4096;
 
 /// Sends of live fan-out in one turn: about 2 ms at 4 µs each, so that accepts and other channels
 /// wait no longer than that.

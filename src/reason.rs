@@ -97,7 +97,13 @@ impl CloseReason {
         }
     }
 
-    /// What the close frame of a WebSocket says.
+    /// Whether an SSE stream is told before it ends: a page then knows that to come back with what
+    /// it has is of no use.
+    pub fn is_told(self) -> bool {
+        matches!(self, Self::TokenExpired | Self::KeyRemoved | Self::Denied | Self::Operator)
+    }
+
+    /// What the close frame of a WebSocket says, and the last event of an SSE stream.
     pub fn close_frame(self) -> (CloseCode, &'static str) {
         match self {
             Self::Answered | Self::PeerClosed | Self::PeerGone | Self::CloseTimeout => {

@@ -22,6 +22,8 @@ pub enum Denied {
     UnsupportedExtension,
     /// `kid` names a key that is not configured.
     UnknownKey,
+    /// There is no `kid`, and several public keys have the token's algorithm.
+    MissingKeyId,
     /// No key that may be tried made this signature.
     BadSignature,
     /// `exp` has passed.
@@ -46,6 +48,8 @@ pub enum Denied {
     PublishForbidden,
     /// A web page of an origin that is not allowed.
     OriginForbidden,
+    /// Asked by a name, where only this machine may ask.
+    HostForbidden,
     /// A running connection was shown a token of another `sub`.
     OtherSubject,
 }
@@ -62,6 +66,7 @@ impl Denied {
             Self::UnsupportedAlgorithm => "token_algorithm",
             Self::UnsupportedExtension => "token_extension",
             Self::UnknownKey => "token_key_unknown",
+            Self::MissingKeyId => "token_without_kid",
             Self::BadSignature => "token_signature",
             Self::Expired => "token_expired",
             Self::NotYetValid => "token_not_yet_valid",
@@ -74,6 +79,7 @@ impl Denied {
             Self::SubscribeForbidden => "subscribe_forbidden",
             Self::PublishForbidden => "publish_forbidden",
             Self::OriginForbidden => "origin_forbidden",
+            Self::HostForbidden => "host_forbidden",
             Self::OtherSubject => "token_subject",
         }
     }
@@ -84,6 +90,7 @@ impl Denied {
             Self::SubscribeForbidden
             | Self::PublishForbidden
             | Self::OriginForbidden
+            | Self::HostForbidden
             | Self::OtherSubject => 403,
             Self::MissingCredentials
             | Self::MalformedCredentials
@@ -93,6 +100,7 @@ impl Denied {
             | Self::UnsupportedAlgorithm
             | Self::UnsupportedExtension
             | Self::UnknownKey
+            | Self::MissingKeyId
             | Self::BadSignature
             | Self::Expired
             | Self::NotYetValid
@@ -103,6 +111,21 @@ impl Denied {
             | Self::BadPattern
             | Self::UnknownPublishKey => 401,
         }
+    }
+
+    /// Whether it took a look at the signature to find out.
+    pub fn follows_check(self) -> bool {
+        matches!(
+            self,
+            Self::BadSignature
+                | Self::Expired
+                | Self::NotYetValid
+                | Self::MissingExpiry
+                | Self::WrongAudience
+                | Self::WrongIssuer
+                | Self::BadClaims
+                | Self::BadPattern
+        )
     }
 
     /// A sentence for the client: plain ASCII without quotes, so it fits JSON and a header as is.
@@ -116,6 +139,7 @@ impl Denied {
             Self::UnsupportedAlgorithm => "no key is configured for the algorithm of this token",
             Self::UnsupportedExtension => "the token needs an extension that is not understood",
             Self::UnknownKey => "the token names a key that is not configured",
+            Self::MissingKeyId => "the token must name its key by kid, as there are several",
             Self::BadSignature => "the signature of the token is not valid",
             Self::Expired => "the token has expired",
             Self::NotYetValid => "the token is not valid yet",
@@ -130,6 +154,10 @@ impl Denied {
             }
             Self::PublishForbidden => "these credentials do not allow publishing to this channel",
             Self::OriginForbidden => "pages of this origin are not allowed",
+            Self::HostForbidden => {
+                "this server is open to its own machine: ask for it by address or as localhost, \
+                 give it keys, or start it with --open"
+            }
             Self::OtherSubject => "the token is for somebody else than the connection",
         }
     }
@@ -141,7 +169,7 @@ impl Denied {
     pub fn www_authenticate(self) -> Option<String> {
         let error = match self {
             Self::MissingCredentials => return Some(format!("Bearer realm=\"{REALM}\"")),
-            Self::OriginForbidden => return None,
+            Self::OriginForbidden | Self::HostForbidden => return None,
             Self::SubscribeForbidden | Self::PublishForbidden | Self::OtherSubject => {
                 "insufficient_scope"
             }
@@ -154,7 +182,7 @@ impl Denied {
     }
 
     /// Every variant, for tables of counters and for tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::MissingCredentials,
         Self::MalformedCredentials,
         Self::CredentialsTooLong,
@@ -163,6 +191,7 @@ impl Denied {
         Self::UnsupportedAlgorithm,
         Self::UnsupportedExtension,
         Self::UnknownKey,
+        Self::MissingKeyId,
         Self::BadSignature,
         Self::Expired,
         Self::NotYetValid,
@@ -175,6 +204,7 @@ impl Denied {
         Self::SubscribeForbidden,
         Self::PublishForbidden,
         Self::OriginForbidden,
+        Self::HostForbidden,
         Self::OtherSubject,
     ];
 }
@@ -228,6 +258,7 @@ mod tests {
                 Denied::SubscribeForbidden,
                 Denied::PublishForbidden,
                 Denied::OriginForbidden,
+                Denied::HostForbidden,
                 Denied::OtherSubject
             ]
         );

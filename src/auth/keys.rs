@@ -3,7 +3,10 @@
 //! confusion impossible: a public key is never handed to HMAC, whatever a token asks for.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::{self, rust_crypto};
 use jsonwebtoken::errors::Error as CryptoError;
 use jsonwebtoken::jwk::{
@@ -16,10 +19,12 @@ use super::source::{self, Env, Material, Place};
 use super::voucher::Voucher;
 use super::{Algorithm, AuthSettings, Denied};
 
-/// Keys that check tokens. A token without `kid` may be tried against all of one kind, in a turn
-/// of a worker: a check takes 1 us for HS256, 0.1 ms for EdDSA, 0.5 ms for RS256 and 0.7 ms for
-/// ES256.
+/// Keys that check tokens. A token without `kid` is tried against all shared secrets, at 1 us each;
+/// of public keys, which take a hundred times as long, it meets one at most.
 pub const KEYS_MAX: usize = 16;
+
+/// Checks made to learn how long one takes; the shortest counts.
+const TRIALS: usize = 3;
 
 /// RFC 7518 section 3.3 asks for 2048 bits or more; the crate that does the arithmetic takes 4096.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
@@ -68,7 +73,31 @@ impl KeyRing {
 
     /// Whether a check can take long: anything but HMAC.
     pub fn is_slow(&self) -> bool {
-        self.0.iter().any(|key| key.key.family() != AlgorithmFamily::Hmac)
+        self.0.iter().any(TokenKey::is_public)
+    }
+
+    /// How long the check of a token takes that says this of itself. Zero where it is refused
+    /// without one, and for shared secrets.
+    pub fn cost(&self, with: &SignedWith<'_>) -> Duration {
+        self.candidates(with).map_or(Duration::ZERO, |keys| keys.map(|key| key.cost).sum())
+    }
+
+    /// The keys of the token's algorithm and, if it names one, of its `kid`: any number of shared
+    /// secrets, or one public key.
+    fn candidates(&self, with: &SignedWith<'_>) -> Result<impl Iterator<Item = &TokenKey>, Denied> {
+        let of_algorithm = || self.0.iter().filter(|key| key.has(with.algorithm));
+        let mut public = of_algorithm().filter(|key| key.is_public());
+        if of_algorithm().next().is_none() {
+            return Err(Denied::UnsupportedAlgorithm);
+        }
+        if with.kid.is_none() && public.nth(1).is_some() {
+            return Err(Denied::MissingKeyId);
+        }
+        let mut serving = of_algorithm().filter(|key| key.serves(with.kid)).peekable();
+        match serving.peek() {
+            Some(_) => Ok(serving),
+            None => Err(Denied::UnknownKey),
+        }
     }
 
     /// What vouches for tokens.
@@ -84,10 +113,7 @@ impl KeyRing {
         message: &[u8],
         signature: &str,
     ) -> Result<Voucher, Denied> {
-        let mut of_algorithm = self.0.iter().filter(|key| key.has(with.algorithm)).peekable();
-        of_algorithm.peek().ok_or(Denied::UnsupportedAlgorithm)?;
-        let mut candidates = of_algorithm.filter(|key| key.serves(with.kid)).peekable();
-        candidates.peek().ok_or(Denied::UnknownKey)?;
+        let mut candidates = self.candidates(with)?;
         let key = candidates.find(|key| key.verifies(with.algorithm, message, signature));
         key.map(|key| key.voucher).ok_or(Denied::BadSignature)
     }
@@ -105,6 +131,8 @@ struct TokenKey {
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
     voucher: Voucher,
+    /// How long a check takes; zero for a shared secret.
+    cost: Duration,
 }
 
 impl TokenKey {
@@ -117,7 +145,34 @@ impl TokenKey {
             DecodingKeyKind::SecretOrDer(bytes) => Voucher::of("key", &[bytes]),
             DecodingKeyKind::RsaModulusExponent { n, e } => Voucher::of("key", &[n, e]),
         };
-        Ok(Self { kid: None, algorithms: algorithms.to_vec(), key, voucher })
+        let algorithms = algorithms.to_vec();
+        let mut key = Self { kid: None, algorithms, key, voucher, cost: Duration::ZERO };
+        if key.is_public() {
+            key.cost = key.measured();
+        }
+        Ok(key)
+    }
+
+    fn is_public(&self) -> bool {
+        self.key.family() != AlgorithmFamily::Hmac
+    }
+
+    /// How long a check takes here and now, of a signature that could be one: machines differ, and
+    /// so do keys of one kind.
+    fn measured(&self) -> Duration {
+        let signature = match self.key.family() {
+            AlgorithmFamily::Rsa => vec![0x55; rsa_bits(&self.key).unwrap_or(0) / 8],
+            // Of Ed25519, the last byte must be small.
+            AlgorithmFamily::Ed => [&[0x55; 63][..], &[0]].concat(),
+            _ => vec![0x55; 64],
+        };
+        let signature = URL_SAFE_NO_PAD.encode(signature);
+        let trial = |_| {
+            let began = Instant::now();
+            let _ = self.verifies(self.algorithms[0], &[b'.'; 256], &signature);
+            began.elapsed()
+        };
+        (0..TRIALS).map(trial).min().unwrap_or_default()
     }
 
     fn named(self, kid: &Option<String>) -> Self {
@@ -214,21 +269,27 @@ fn pem_key(pem: &[u8]) -> Result<TokenKey, AuthFault> {
 }
 
 fn check_rsa_size(key: &DecodingKey) -> Result<(), AuthFault> {
+    match rsa_bits(key) {
+        Some(bits) if RSA_BITS.contains(&bits) => Ok(()),
+        Some(_) | None => Err(AuthFault::RsaSize),
+    }
+}
+
+fn rsa_bits(key: &DecodingKey) -> Option<usize> {
     let components = rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
     let from_der;
     let modulus = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e: _ } => n,
         DecodingKeyKind::SecretOrDer(der) => {
-            from_der = components(der).map_err(|_| AuthFault::RsaSize)?.0;
+            from_der = components(der).ok()?.0;
             &from_der
         }
     };
     let leading_zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    let bits = match &modulus[leading_zeros..] {
-        [] => 0,
-        [first, rest @ ..] => 8 * rest.len() + 8 - first.leading_zeros() as usize,
-    };
-    if RSA_BITS.contains(&bits) { Ok(()) } else { Err(AuthFault::RsaSize) }
+    match &modulus[leading_zeros..] {
+        [] => None,
+        [first, rest @ ..] => Some(8 * rest.len() + 8 - first.leading_zeros() as usize),
+    }
 }
 
 /// The verifier cuts the key at 32 bytes without looking, which would panic on a shorter one.
@@ -310,9 +371,23 @@ fn check_ring(ring: &[TokenKey], settings: &AuthSettings) -> Result<(), AuthConf
     if ring.len() > KEYS_MAX {
         return Err(AuthConfigError::new("auth", AuthFault::TooManyKeys(KEYS_MAX)));
     }
+    check_key_ids(ring)?;
     let has_key = |algorithm: &Algorithm| ring.iter().any(|key| key.has(*algorithm));
     if !ring.is_empty() && !settings.algorithms.iter().all(has_key) {
         return Err(AuthConfigError::new("auth.algorithms", AuthFault::AlgorithmMismatch));
+    }
+    Ok(())
+}
+
+/// Where several public keys have one algorithm, each needs an id of its own: which one is meant
+/// must be known before any is tried.
+fn check_key_ids(ring: &[TokenKey]) -> Result<(), AuthConfigError> {
+    for (place, key) in ring.iter().enumerate().filter(|(_, key)| key.is_public()) {
+        let is_rival = |other: &&TokenKey| other.algorithms == key.algorithms;
+        let unclear = |other: &TokenKey| other.kid == key.kid || key.kid.is_none();
+        if ring[..place].iter().chain(&ring[place + 1..]).filter(is_rival).any(unclear) {
+            return Err(AuthConfigError::new("auth", AuthFault::KeyIdNeeded));
+        }
     }
     Ok(())
 }

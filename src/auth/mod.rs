@@ -11,6 +11,7 @@ pub mod cli;
 mod credentials;
 mod denied;
 mod grant;
+mod host;
 mod keys;
 mod origin;
 mod proof;
@@ -22,12 +23,14 @@ mod voucher;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use credentials::{Credentials, bearer_entry};
 pub use denied::Denied;
 pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
+pub use host::is_meant_for_loopback;
 pub use keys::KEYS_MAX;
-pub use origin::{CORS_ANYBODY, CORS_PREFLIGHT, OriginVerdict, RequestKind};
+pub use origin::{CORS_FIXED, CORS_PREFLIGHT, OriginVerdict, Page, RequestKind};
 pub use proof::ProofKey;
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use settings::{
@@ -46,7 +49,6 @@ use voucher::Vouchers;
 
 /// All rules of access, ready to be applied.
 pub struct Gate {
-    openness: Openness,
     /// What needs no credentials: all of an open gate, `anonymous` of a guarded one.
     everybody: Arc<Grant>,
     anonymous: Anonymous,
@@ -79,7 +81,8 @@ pub enum Access {
 
 impl Gate {
     /// A gate without keys: everyone may do everything. Fit for loopback; the server refuses to
-    /// listen on other addresses with it unless told `--open`.
+    /// listen on other addresses with it unless told `--open`, and makes it
+    /// [`Gate::for_this_machine`].
     pub fn open() -> Self {
         Self::from_settings(&AuthSettings::default(), &|_| None)
             .expect("default settings name no key, file or origin that could be wrong")
@@ -111,9 +114,8 @@ impl Gate {
         let publish_keys = PublishKeys::load(&settings.publish_keys, &everybody, env)?;
         let vouchers = everybody.vouchers().chain(keys.vouchers()).chain(publish_keys.vouchers());
         let vouchers = Vouchers::new(vouchers.collect());
-        let openness = if is_open { Openness::Open } else { Openness::Guarded };
+        let openness = if is_open { Openness::Anybody } else { Openness::Guarded };
         Ok(Self {
-            openness,
             everybody,
             anonymous,
             keys,
@@ -126,9 +128,21 @@ impl Gate {
         })
     }
 
+    /// The same for a server that only its own machine is to use: where no key is needed, the web
+    /// pages of other sites are kept out, which a browser on this machine would let in.
+    pub fn for_this_machine(mut self) -> Self {
+        self.origins.keep_to_this_machine();
+        self
+    }
+
     /// Whether everyone may do everything.
     pub fn is_open(&self) -> bool {
-        self.openness == Openness::Open
+        self.origins.openness() != Openness::Guarded
+    }
+
+    /// Whether a request that asks for this `Host` is meant for this server.
+    pub fn is_meant(&self, host: Option<&[u8]>) -> bool {
+        self.origins.openness() != Openness::ThisMachine || is_meant_for_loopback(host)
     }
 
     /// Whether what a connection was let in by, perhaps under earlier rules, still lets it in: its
@@ -143,15 +157,27 @@ impl Gate {
         self.keys.is_slow()
     }
 
-    /// Lets a request in or not: the origin is checked first, then the credentials.
-    ///
-    /// `origin` and `host` are the values of those headers.
+    /// How long the check of these credentials takes. Zero where that is not worth counting.
+    pub fn cost_of(&self, credentials: &Credentials<'_>) -> Duration {
+        match self.presented(credentials) {
+            Ok(Presented::Token(token) | Presented::TokenOrPublishKey(token)) => {
+                self.cost_of_token(token)
+            }
+            Ok(Presented::PublishKey(_) | Presented::Nothing) | Err(_) => Duration::ZERO,
+        }
+    }
+
+    /// The same of a token by itself.
+    pub fn cost_of_token(&self, token: &str) -> Duration {
+        if self.is_slow() { token::cost(token, &self.keys) } else { Duration::ZERO }
+    }
+
+    /// Lets a request in or not: the page it comes from is checked first, then the credentials.
     pub fn admit(
         &self,
         access: Access,
         credentials: &Credentials<'_>,
-        origin: Option<&[u8]>,
-        host: Option<&[u8]>,
+        page: &Page<'_>,
         now_unix_s: u64,
     ) -> Result<Arc<Grant>, Denied> {
         let presented = self.presented(credentials)?;
@@ -160,7 +186,7 @@ impl Gate {
             (Access::Http, Presented::Nothing) => RequestKind::Plain,
             (Access::Http, _) => RequestKind::Credentialed,
         };
-        if !self.origins.verdict(kind, origin, host).is_allowed() {
+        if !self.origins.verdict(kind, page).is_allowed() {
             return Err(Denied::OriginForbidden);
         }
         self.grant_for(presented, now_unix_s)
@@ -181,22 +207,17 @@ impl Gate {
         self.grant_for(token, now_unix_s)
     }
 
-    /// Only the origin of a request.
-    pub fn origin_verdict(
-        &self,
-        kind: RequestKind,
-        origin: Option<&[u8]>,
-        host: Option<&[u8]>,
-    ) -> OriginVerdict {
-        self.origins.verdict(kind, origin, host)
+    /// Only the page a request comes from.
+    pub fn origin_verdict(&self, kind: RequestKind, page: &Page<'_>) -> OriginVerdict {
+        self.origins.verdict(kind, page)
     }
 
     /// The CORS header lines, each with its line end, of a response to a page of this origin. A
     /// preflight's answer adds [`CORS_PREFLIGHT`].
     ///
     /// A listed origin is named exactly, with credentials and `Vary`; any other gets none. Only an
-    /// open gate without a list answers `*`, and then without credentials. The text comes from the
-    /// settings, never from the request.
+    /// open gate without a list answers `*`, and then without credentials; one for this machine does
+    /// so to its pages alone. The text comes from the settings, never from the request.
     pub fn cors_headers(&self, origin: Option<&[u8]>) -> &[u8] {
         self.origins.cors_headers(origin)
     }
@@ -252,7 +273,7 @@ impl fmt::Debug for Gate {
     /// How strict it is and how many keys it has; no key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
-            .field("openness", &self.openness)
+            .field("openness", &self.origins.openness())
             .field("keys", &self.keys)
             .field("publish_keys", &self.publish_keys)
             .finish_non_exhaustive()

@@ -2,7 +2,8 @@
 //!
 //! A browser adds the user's cookies to whatever a page asks for, and does not protect WebSockets
 //! by CORS at all; so the page's origin is checked here, on every WebSocket upgrade and on every
-//! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means no browser page.
+//! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means no browser page, or
+//! a request whose answer the page can't read.
 
 use std::net::Ipv4Addr;
 
@@ -20,6 +21,18 @@ pub enum RequestKind {
     Plain,
 }
 
+/// What a browser says of the page behind a request, each as its header came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Page<'a> {
+    /// `Origin`.
+    pub origin: Option<&'a [u8]>,
+    /// `Host`.
+    pub host: Option<&'a [u8]>,
+    /// `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.3): how the page's site is to
+    /// ours, as the browser sees it. Older browsers, and some for WebSockets, do not say.
+    pub fetch_site: Option<&'a [u8]>,
+}
+
 /// What the `Origin` check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginVerdict {
@@ -29,7 +42,7 @@ pub enum OriginVerdict {
     Listed,
     /// The page came from this very host.
     SameHost,
-    /// An open gate without an allow-list, and a page on this machine.
+    /// A gate for this machine without an allow-list, and a page on it.
     Local,
     /// Not a request for which origins matter.
     Unchecked,
@@ -50,8 +63,10 @@ impl OriginVerdict {
 /// How strict the rules are where no allow-list speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Openness {
-    /// No keys: HTTP is for every page, a WebSocket for pages of this host and this machine.
-    Open,
+    /// No keys, and the operator knows: for every page, unless some are listed.
+    Anybody,
+    /// No keys: for pages of this machine.
+    ThisMachine,
     /// Keys: for pages of this host only.
     Guarded,
 }
@@ -69,12 +84,19 @@ struct ListedOrigin {
     cors: Box<[u8]>,
 }
 
+/// The lines that are the same for everybody they are for.
+pub const CORS_FIXED: [&[u8]; 4] = [CORS_ANYBODY, CORS_LOCAL, CORS_NOBODY, b""];
+
+/// For a page of this machine: a cache must not give another page the answer.
+const CORS_LOCAL: &[u8] = b"Access-Control-Allow-Origin: *\r\n\
+    Access-Control-Expose-Headers: Retry-After\r\nVary: Origin\r\n";
+
 /// For an open gate without a list. `*` never goes with credentials (Fetch, section 3.2.5), and
 /// this does not offer them.
-pub const CORS_ANYBODY: &[u8] =
+const CORS_ANYBODY: &[u8] =
     b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
 
-/// For a page that is not listed while others are: a cache must not give it their answer.
+/// For a page that is not let in while others are: a cache must not give it their answer.
 const CORS_NOBODY: &[u8] = b"Vary: Origin\r\n";
 
 /// Added to the answer of a preflight, for pages that get CORS headers at all. Browsers cap the
@@ -104,26 +126,35 @@ impl OriginRules {
         Ok(Self { openness, listed: listed.into() })
     }
 
-    /// The check. `origin` and `host` are the header values as they came.
-    pub fn verdict(
-        &self,
-        kind: RequestKind,
-        origin: Option<&[u8]>,
-        host: Option<&[u8]>,
-    ) -> OriginVerdict {
-        let Some(origin) = origin else { return OriginVerdict::NoBrowser };
+    pub fn openness(&self) -> Openness {
+        self.openness
+    }
+
+    /// From now on an open gate is for pages of this machine.
+    pub fn keep_to_this_machine(&mut self) {
+        if self.openness == Openness::Anybody {
+            self.openness = Openness::ThisMachine;
+        }
+    }
+
+    /// The check.
+    pub fn verdict(&self, kind: RequestKind, page: &Page<'_>) -> OriginVerdict {
+        let Some(origin) = page.origin else { return without_origin(kind, page) };
         if self.find(origin).is_some() {
             return OriginVerdict::Listed;
         }
-        if host.is_some_and(|host| is_same_host(origin, host)) {
+        if page.host.is_some_and(|host| is_same_host(origin, host)) && !page.is_of_another_scheme()
+        {
             return OriginVerdict::SameHost;
         }
         match (self.openness, kind) {
+            (Openness::Anybody, _) if self.listed.is_empty() => OriginVerdict::Unchecked,
+            (Openness::ThisMachine, _) if self.listed.is_empty() && is_local(origin) => {
+                OriginVerdict::Local
+            }
+            (Openness::ThisMachine, _) => OriginVerdict::Forbidden,
             (_, RequestKind::Plain) => OriginVerdict::Unchecked,
-            (Openness::Open, _) if !self.listed.is_empty() => OriginVerdict::Forbidden,
-            (Openness::Open, RequestKind::Credentialed) => OriginVerdict::Unchecked,
-            (Openness::Open, RequestKind::WebSocket) if is_local(origin) => OriginVerdict::Local,
-            (Openness::Open | Openness::Guarded, _) => OriginVerdict::Forbidden,
+            (Openness::Anybody | Openness::Guarded, _) => OriginVerdict::Forbidden,
         }
     }
 
@@ -132,13 +163,35 @@ impl OriginRules {
         match (origin.and_then(|origin| self.find(origin)), self.openness) {
             (Some(listed), _) => &listed.cors,
             (None, _) if !self.listed.is_empty() => CORS_NOBODY,
-            (None, Openness::Open) => CORS_ANYBODY,
+            (None, Openness::Anybody) => CORS_ANYBODY,
+            (None, Openness::ThisMachine) if origin.is_some_and(is_local) => CORS_LOCAL,
+            (None, Openness::ThisMachine) => CORS_NOBODY,
             (None, Openness::Guarded) => b"",
         }
     }
 
     fn find(&self, origin: &[u8]) -> Option<&ListedOrigin> {
         self.listed.iter().find(|listed| *listed.origin == *origin)
+    }
+}
+
+impl Page<'_> {
+    /// A browser that says how a page of our own name is to us calls it of our origin, unless its
+    /// scheme is another: we cannot know ours, behind a proxy that ends TLS.
+    fn is_of_another_scheme(&self) -> bool {
+        self.fetch_site.is_some_and(|site| site != b"same-origin")
+    }
+}
+
+/// Other sites' pages can make a browser ask with the user's cookies and without `Origin`, as for an
+/// image; they cannot read the answer, but a stream would be held open for them.
+fn without_origin(kind: RequestKind, page: &Page<'_>) -> OriginVerdict {
+    let is_foreign = page.fetch_site == Some(b"cross-site");
+    match kind {
+        RequestKind::Credentialed if is_foreign => OriginVerdict::Forbidden,
+        RequestKind::Credentialed | RequestKind::WebSocket | RequestKind::Plain => {
+            OriginVerdict::NoBrowser
+        }
     }
 }
 
@@ -206,8 +259,8 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Whether a page of `origin` was served by `host`. The scheme is not compared, as behind a proxy
-/// that ends TLS we cannot know it; a missing port means the one of the origin's scheme.
+/// Whether a page of `origin` was served by `host`, schemes aside. A missing port means the one of
+/// the origin's scheme.
 fn is_same_host(origin: &[u8], host: &[u8]) -> bool {
     let (Some(origin), Some(host)) = (Origin::parse(origin), Authority::parse(host)) else {
         return false;

@@ -242,6 +242,8 @@ pub enum AuthFault {
     JwksKey(usize),
     /// More keys than this.
     TooManyKeys(usize),
+    /// Several public keys of one algorithm that ids do not tell apart.
+    KeyIdNeeded,
     /// An algorithm is listed that no key has, or a key has none of those listed.
     AlgorithmMismatch,
     /// Something that only matters to tokens is set, but there is no key to check tokens with.
@@ -309,6 +311,10 @@ impl fmt::Display for AuthFault {
                 write!(f, "the key with index {index} is broken or too short; replace it")
             }
             Self::TooManyKeys(max) => write!(f, "more than {max} keys; remove retired ones"),
+            Self::KeyIdNeeded => f.write_str(
+                "several public keys have the same algorithm: give each a kid of its own, and let \
+                 the issuer name it in its tokens",
+            ),
             Self::AlgorithmMismatch => f.write_str(
                 "every algorithm listed needs a key, and every key one of those listed; \
                  leave algorithms out to accept what the keys can do",

@@ -38,7 +38,8 @@ pub static KEYS: &[Key] = &[
         value: "true|false",
         group: Group::Listen,
         change: Change::Reload,
-        help: "Whether to listen beyond loopback without keys: anyone could publish and read.",
+        help: "Whether to listen beyond loopback, and to web pages of any site, without keys: anyone \
+               could publish and read.",
         field: Field::Server {
             put: |s, t| set(&mut s.open, units::switch(t)),
             show: |s| s.open.to_string(),

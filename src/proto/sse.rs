@@ -14,6 +14,9 @@ use super::http::response::Date;
 /// A comment: proxies and clients see that the stream lives, no event is dispatched.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
+/// The same for a page, whose scripts see no comments. It has no `id:`, so it moves no cursor.
+pub const HEARTBEAT_EVENT: &[u8] = b"event: pushline.beat\ndata: {}\n\n";
+
 /// Appends the head of a stream's response. The body has no length and ends with the connection:
 /// chunks would cost every event a header and its copy. `extra_headers` are whole lines, each with
 /// its CRLF.
@@ -53,6 +56,15 @@ pub fn write_opened(out: &mut Vec<u8>, connection: &str) {
     out.extend_from_slice(b"event: pushline.open\ndata: {\"connection\":\"");
     out.extend_from_slice(connection.as_bytes());
     out.extend_from_slice(b"\"}\n\n");
+}
+
+/// Appends the event that says why the stream ends now. It has no `id:` either: where the client
+/// was is where it goes on.
+pub fn write_end(out: &mut Vec<u8>, reason: &str, code: u16, message: &str) {
+    let end = format!(
+        "event: pushline.end\ndata: {{\"reason\":\"{reason}\",\"code\":{code},\"message\":\"{message}\"}}\n\n"
+    );
+    out.extend_from_slice(end.as_bytes());
 }
 
 /// Appends an event whose `data:` is the payload itself; bytes as base64.

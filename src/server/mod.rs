@@ -88,7 +88,7 @@ impl Server {
     /// # Errors
     /// What is missing, what was found, and how to cure it.
     pub fn start(settings: Settings, gate: Gate) -> Result<Self, ServerError> {
-        refuse_open_to_the_world(&settings, &gate)?;
+        let gate = keep_to_this_machine(&settings, gate)?;
         let kernel = uring::probe()?;
         let slots = uring::slots_max()?;
         if slots <= SLOTS_RESERVED {
@@ -287,12 +287,14 @@ impl Server {
     }
 }
 
-/// Without keys everyone may do everything: only on loopback, unless the operator wants it so.
-fn refuse_open_to_the_world(settings: &Settings, gate: &Gate) -> Result<(), ServerError> {
-    if gate.is_open() && !settings.open && !settings.listen.ip().is_loopback() {
-        return Err(ServerError::OpenToTheWorld { listen: settings.listen });
+/// Without keys everyone may do everything: that is for programs and web pages of this machine,
+/// unless the operator wants it otherwise.
+fn keep_to_this_machine(settings: &Settings, gate: Gate) -> Result<Gate, ServerError> {
+    match (gate.is_open() && !settings.open, settings.listen.ip().is_loopback()) {
+        (false, _) => Ok(gate),
+        (true, true) => Ok(gate.for_this_machine()),
+        (true, false) => Err(ServerError::OpenToTheWorld { listen: settings.listen }),
     }
-    Ok(())
 }
 
 fn bell(targets: &[BellTarget]) -> Result<Ringer, ServerError> {

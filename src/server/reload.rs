@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::log_thread::LogOrder;
-use super::{Server, ServerError, refuse_open_to_the_world};
+use super::{Server, ServerError, keep_to_this_machine};
 use crate::auth::Gate;
 use crate::config::{Change, KEYS, Settings};
 use crate::worker::order::Order;
@@ -38,7 +38,7 @@ impl Server {
     /// The new rules would leave the server open to the world; then nothing has changed.
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted);
-        refuse_open_to_the_world(&settings, &gate)?;
+        let gate = keep_to_this_machine(&settings, gate)?;
         let room = self.room();
         self.shared.census.limit(settings.connections_max.unwrap_or(room).min(room));
         // Disconnected: the log has ended, and the server with it.

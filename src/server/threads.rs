@@ -222,11 +222,12 @@ pub(super) fn start_workers(
 }
 
 impl WorkerPlan<'_> {
-    /// Addresses cost an accept of their own each: only who counts them asks for them.
+    /// Addresses cost an accept of their own each: only who counts connections or failed checks by
+    /// them asks for them.
     fn peers(&self) -> PeerAddresses {
-        match self.shared.settings.address_connections_max {
-            Some(_) => PeerAddresses::Wanted,
-            None => PeerAddresses::Unknown,
+        match self.shared.settings.address_connections_max.is_some() || self.gate.is_slow() {
+            true => PeerAddresses::Wanted,
+            false => PeerAddresses::Unknown,
         }
     }
 

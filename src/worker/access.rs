@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::Core;
-use crate::auth::{Access, CORS_ANYBODY, Credentials, Denied, Gate, Grant};
-use crate::limits::TOKEN_CHECKS_PER_TURN;
+use crate::auth::{Access, CORS_FIXED, Credentials, Denied, Gate, Grant, Page, bearer_entry};
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
-use crate::ring::Token;
 
 /// Connections looked at in a turn after the rules have changed: some 100 us.
 const VETTED_PER_TURN: u32 = 4096;
@@ -44,28 +43,6 @@ impl Permission {
     }
 }
 
-/// Checks of tokens in the present turn.
-#[derive(Debug)]
-pub(super) struct TokenChecks {
-    /// Further ones that are made.
-    pub left: u32,
-    /// Whose was the last.
-    pub last: Option<Token>,
-}
-
-impl Default for TokenChecks {
-    /// At the beginning of a turn.
-    fn default() -> Self {
-        Self { left: TOKEN_CHECKS_PER_TURN, last: None }
-    }
-}
-
-/// Whether there may be a token in a request.
-pub(super) fn may_bring_token(request: &Request<'_>) -> bool {
-    let headers = ["authorization", "cookie", "sec-websocket-protocol"];
-    headers.iter().any(|name| request.header(name).is_some()) || !request.query().is_empty()
-}
-
 /// An error as it is answered: status, code, message.
 pub(super) type Fault = (Status, &'static str, &'static str);
 
@@ -88,51 +65,56 @@ impl Core {
         subprotocol_token: Option<&str>,
     ) -> bool {
         let gate = self.gate.clone();
-        // Nothing to look at: no credentials count, and no origin is refused.
-        if gate.is_open() && access == Access::Http {
+        // Nothing to look at: no credentials count, and there is no page.
+        if gate.is_open() && access == Access::Http && request.header("origin").is_none() {
             return true;
         }
-        self.note_token_check(index);
         match admit(&gate, request, access, subprotocol_token, self.unix_s) {
             Ok(grant) => {
                 self.hold_grant(index, grant);
                 true
             }
             Err(denied) => {
+                if denied.follows_check() && !self.cost_of(request).is_zero() {
+                    self.note_failed_check(index);
+                    self.close_after_answer(index);
+                }
                 self.answer_denied(index, denied);
                 false
             }
         }
     }
 
-    fn note_token_check(&mut self, index: u32) {
-        if self.gate.is_slow() {
-            let left = self.token_checks.left.saturating_sub(1);
-            self.token_checks = TokenChecks { left, last: Some(self.token(index)) };
+    /// Whether the server may be asked by this name; if not, the request is answered.
+    pub(super) fn admit_host(&mut self, index: u32, request: &Request<'_>) -> bool {
+        let admitted = self.gate.is_meant(request.host());
+        if !admitted {
+            self.close_after_answer(index);
+            self.answer_denied(index, Denied::HostForbidden);
         }
+        admitted
     }
 
-    /// Whether the connection's next token has to wait for another turn: there is one for each
-    /// connection, and not too many in all. Then the connection is read on in that turn.
-    pub(super) fn token_has_to_wait(&mut self, index: u32) -> bool {
-        let waits = self.token_checks.left == 0 || self.showed_token(index);
-        if waits {
-            self.read_on_later(index);
+    /// How long the check of a request's token takes, where it brings one and that is worth
+    /// counting.
+    pub(super) fn cost_of(&self, request: &Request<'_>) -> Duration {
+        if !self.gate.is_slow() {
+            return Duration::ZERO;
         }
-        waits
-    }
-
-    /// Whether the connection was the last to have its token checked in this turn.
-    pub(super) fn showed_token(&self, index: u32) -> bool {
-        self.token_checks.last == Some(self.token(index))
+        let Ok(query_token) = query_token(request) else { return Duration::ZERO };
+        let entry = request
+            .headers_named("sec-websocket-protocol")
+            .flat_map(|list| list.split(|byte| *byte == b','))
+            .find_map(|entry| bearer_entry(std::str::from_utf8(entry.trim_ascii()).ok()?));
+        self.gate.cost_of(&credentials(request, entry, query_token.as_deref()))
     }
 
     /// Cross-origin lines of the answer to a page of this origin.
     pub(super) fn note_origin(&mut self, index: u32, origin: Option<&[u8]>) {
         let lines = self.gate.cors_headers(origin);
-        let cors = match lines == CORS_ANYBODY {
-            true => Cow::Borrowed(CORS_ANYBODY),
-            false => Cow::Owned(lines.to_vec()),
+        let cors = match CORS_FIXED.into_iter().find(|fixed| *fixed == lines) {
+            Some(fixed) => Cow::Borrowed(fixed),
+            None => Cow::Owned(lines.to_vec()),
         };
         self.work(index).answer.cors = cors;
     }
@@ -188,11 +170,15 @@ impl Core {
     }
 
     /// Nothing vouches for the stream any more: it ends.
-    pub(super) fn end_if_disowned(&mut self, index: u32) {
-        let slot = &self.slots[index as usize];
-        if slot.is_subscriber() && !self.gate.stands_by(slot.grant.as_deref()) {
+    fn end_if_disowned(&mut self, index: u32) {
+        if self.slots[index as usize].is_subscriber() && !self.is_vouched_for(index) {
             self.disconnect(index, CloseReason::KeyRemoved);
         }
+    }
+
+    /// Whether what let the connection in would do so now.
+    pub(super) fn is_vouched_for(&self, index: u32) -> bool {
+        self.gate.stands_by(self.slots[index as usize].grant.as_deref())
     }
 
     /// What the connection may do.
@@ -218,9 +204,11 @@ impl Core {
 
     /// A running connection shows a new token.
     pub(super) fn refresh_grant(&mut self, index: u32, token: &str) -> Result<(), Denied> {
-        self.note_token_check(index);
-        let grant = self.gate.authenticate_token(token, self.unix_s)?;
-        self.replace_grant(index, grant)
+        let checked = self.gate.authenticate_token(token, self.unix_s);
+        if checked.is_err() && !self.gate.cost_of_token(token).is_zero() {
+            self.note_failed_check(index);
+        }
+        self.replace_grant(index, checked?)
     }
 
     /// The same with a token that is already checked. It must be of the same subject, if the old one
@@ -271,21 +259,38 @@ fn admit(
             return Err(Denied::MalformedCredentials);
         }
     }
-    let mut query_tokens = query::pairs(request.query())
-        .filter_map(Result::ok)
-        .filter(|(key, _)| key.as_ref() == b"access_token")
-        .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
-    let query_token = query_tokens.next();
-    if query_tokens.next().is_some() {
-        return Err(Denied::MalformedCredentials);
-    }
-    let credentials = Credentials {
+    let query_token = query_token(request)?;
+    let credentials = credentials(request, subprotocol_token, query_token.as_deref());
+    let page = Page {
+        origin: request.header("origin"),
+        host: request.host(),
+        fetch_site: request.header("sec-fetch-site"),
+    };
+    gate.admit(access, &credentials, &page, now_unix_s)
+}
+
+fn credentials<'a>(
+    request: &'a Request<'_>,
+    subprotocol_token: Option<&'a str>,
+    query_token: Option<&'a str>,
+) -> Credentials<'a> {
+    Credentials {
         authorization: request.header("authorization"),
         api_key: request.header("x-api-key"),
         subprotocol_token,
-        query_token: query_token.as_deref(),
+        query_token,
         cookie: request.header("cookie"),
-    };
-    let origin = request.header("origin");
-    gate.admit(access, &credentials, origin, request.host(), now_unix_s)
+    }
+}
+
+fn query_token(request: &Request<'_>) -> Result<Option<String>, Denied> {
+    let mut tokens = query::pairs(request.query())
+        .filter_map(Result::ok)
+        .filter(|(key, _)| key.as_ref() == b"access_token")
+        .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+    let token = tokens.next();
+    match tokens.next() {
+        Some(_) => Err(Denied::MalformedCredentials),
+        None => Ok(token),
+    }
 }

@@ -54,6 +54,11 @@ impl Bucket {
         self.full_at_us = full_at_us.saturating_add(count.saturating_mul(interval_us));
         true
     }
+
+    /// Whether there is none left to be taken.
+    pub fn is_empty(self, per_second: u32, now: Duration) -> bool {
+        !Self { ..self }.take(1, per_second, now)
+    }
 }
 
 impl Core {

@@ -1,9 +1,10 @@
-//! The end of a WebSocket: what is said, what goes out before it, and who ends the TCP connection.
+//! The end of a stream: what is said, what goes out before it, and who ends the TCP connection.
 
 use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::slot::{Flags, Phase};
 use super::work::Work;
+use crate::proto::sse;
 use crate::proto::ws::close::{CloseCode, write_close};
 use crate::proto::ws::message::Received;
 use crate::reason::CloseReason;
@@ -124,8 +125,25 @@ impl Core {
                 let (code, text) = reason.close_frame();
                 self.ws_close(index, code, text, reason);
             }
+            Phase::Sse if reason.is_told() => self.end_sse(index, reason),
             _ => self.close(index, reason),
         }
+    }
+
+    /// Ends an SSE stream with an event that says why. A reader that has stopped reading would not
+    /// see it.
+    fn end_sse(&mut self, index: u32, reason: CloseReason) {
+        let flags = self.slots[index as usize].flags;
+        if flags.has(Flags::BLOCKED) || flags.has(Flags::CLOSE_AFTER_OUT) {
+            return self.close(index, reason);
+        }
+        self.mark_dirty(index);
+        self.leave_all(index);
+        let (code, message) = reason.close_frame();
+        let label = CloseReason::LABELS[reason.index()];
+        sse::write_end(&mut self.work(index).out, label, code.0, message);
+        self.note_ending(index, reason);
+        self.end_after_output(index);
     }
 
     /// Begins the closing handshake (RFC 6455 section 7.1.2).

@@ -13,10 +13,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use crossbeam_channel::{Sender, TrySendError};
 use slab::Slab;
 
-use super::access::TokenChecks;
 use super::admission::Bucket;
 use super::census::Census;
 use super::channels::Channels;
+use super::checks::Checks;
 use super::deadline::Deadlines;
 use super::delivery::Outgoing;
 use super::drain::Drain;
@@ -100,7 +100,7 @@ pub struct Core {
     pub(super) deadlines: Deadlines,
     /// Streams by the second in which their grant runs out.
     pub(super) expiries: Expiries,
-    pub(super) token_checks: TokenChecks,
+    pub(super) checks: Checks,
     /// Up to which slot the present rules of access were applied; none: to all.
     pub(super) vetted_to: Option<u32>,
     pub(super) sweep: Sweep,
@@ -165,7 +165,7 @@ impl Core {
             leaves: Vec::new(),
             deadlines: Deadlines::default(),
             expiries: Expiries::default(),
-            token_checks: TokenChecks::default(),
+            checks: Checks::default(),
             vetted_to: None,
             sweep,
             spare: Vec::new(),
@@ -194,8 +194,9 @@ impl Core {
         self.settle_sends(completions);
         self.turn = self.turn.wrapping_add(1);
         self.batch.arena.clear();
-        self.token_checks = TokenChecks::default();
+        self.checks.begin_turn();
         self.read_on();
+        self.call_checks();
         if self.batch.arena.capacity() > ARENA_BYTES_KEPT {
             self.batch.arena = Vec::new();
         }
@@ -264,7 +265,8 @@ impl Core {
         }
         let drain_at = self.is_draining().then(|| self.now + TICK);
         let sweep_at = self.sweep.next(self.open);
-        let times = [self.deadlines.next(), sweep_at, drain_at];
+        let checks_at = self.checks.next_at(self.now);
+        let times = [self.deadlines.next(), sweep_at, drain_at, checks_at];
         let wake_at = times.into_iter().flatten().min();
         match wake_at {
             Some(at) if at <= self.now => Wait::No,

@@ -1,6 +1,5 @@
 //! The HTTP side of a connection: requests in, in order; one answered before the next is read.
 
-use super::access::may_bring_token;
 use super::admission::Refused;
 use super::answer::{Answer, Content};
 use super::core::Core;
@@ -125,20 +124,14 @@ impl Core {
         }
     }
 
-    /// Goes on with the input of those whose unsent output, or whose tokens, stood in its way. Who
-    /// does not come to his turn stays in front of those who did.
+    /// Goes on with the input of those whose unsent output stood in its way.
     pub(super) fn read_on(&mut self) {
-        let mut unread = std::mem::take(&mut self.unread);
-        while self.token_checks.left > 0
-            && let Some(token) = unread.pop_front()
-        {
+        for token in std::mem::take(&mut self.unread) {
             if self.is_current(token) {
                 self.slots[token.slot as usize].flags.clear(Flags::UNREAD);
                 self.take_carry(token.slot);
             }
         }
-        unread.append(&mut self.unread);
-        self.unread = unread;
     }
 
     /// A stream that was opened from what was carried: its peer may have ended already, or its
@@ -220,7 +213,7 @@ impl Core {
         };
         let step = match parsed {
             Ok(Parsed::Complete(request))
-                if may_bring_token(&request) && self.token_has_to_wait(index) =>
+                if self.check_has_to_wait(index, self.cost_of(&request)) =>
             {
                 // It is read again from its beginning.
                 self.work(index).http = HttpState::default();
@@ -281,6 +274,9 @@ impl Core {
         self.work(index).answer = Answer { connection, mode, ..Answer::default() };
         self.note_asked(index, Some(request));
         self.note_origin(index, request.header("origin"));
+        if !self.admit_host(index, request) {
+            return 0;
+        }
         if self.is_draining() {
             self.refuse_connection(index, Refused::Draining);
             return 0;

@@ -15,6 +15,7 @@ impl Core {
         let waits = |slot: &Slot| slot.flags.has(Flags::BLOCKED) || slot.flags.has(Flags::SENT);
         self.dirty.is_empty()
             && self.unread.is_empty()
+            && self.checks.is_idle()
             && self.scheduled.is_empty()
             && self.pending.is_empty()
             && self.leaves.is_empty()
@@ -63,7 +64,8 @@ impl Core {
         }
         let in_queue = self.dirty.contains(&index);
         assert!(in_queue || !flags.has(Flags::DIRTY), "slot {index} is dirty, nobody will look");
-        let unread = self.unread.contains(&self.token(index));
+        let token = self.token(index);
+        let unread = self.unread.contains(&token) || self.checks.has(token);
         assert_eq!(unread, flags.has(Flags::UNREAD), "slot {index} is unread: {slot:?}");
         let sent = self.outgoing.has_send_to(self.token(index));
         assert_eq!(sent, flags.has(Flags::SENT), "slot {index} has a send: {slot:?}");

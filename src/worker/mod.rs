@@ -8,6 +8,7 @@ mod admission;
 pub mod answer;
 pub mod census;
 pub mod channels;
+mod checks;
 pub mod closing;
 pub mod core;
 mod deadline;

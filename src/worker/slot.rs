@@ -59,6 +59,8 @@ impl Flags {
     pub const UNCOUNTED: u16 = 1 << 11;
     /// In the queue of those whose input is read on.
     pub const UNREAD: u16 = 1 << 12;
+    /// An SSE stream whose heartbeats are events.
+    pub const BEAT_EVENT: u16 = 1 << 13;
 
     /// Whether the bit is set.
     pub fn has(self, bit: u16) -> bool {

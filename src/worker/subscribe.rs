@@ -6,7 +6,7 @@ use super::core::Core;
 use super::http::HttpState;
 use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
 use super::replica::Replica;
-use super::slot::Phase;
+use super::slot::{Flags, Phase};
 use super::work::{Gap, Sub};
 use crate::auth::{Access, Denied};
 use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
@@ -18,6 +18,7 @@ use crate::proto::name::channel_name;
 use crate::proto::sse;
 use crate::proto::variant::Variant;
 use crate::proto::ws::handshake::{self, Facts, Mode};
+use crate::reason::CloseReason;
 
 /// Query names a cursor may come by, the first that is there counts: ours, the polyfills', Ably's.
 const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
@@ -30,6 +31,7 @@ const CURSOR_ECHO_BYTES_MAX: usize = 64;
 struct Wanted {
     channels: Vec<Box<str>>,
     envelope: Option<Mode>,
+    beat_event: bool,
     cursor: Option<Vec<u8>>,
 }
 
@@ -61,6 +63,9 @@ impl Core {
             Mode::Bare => Variant::SseBare,
             Mode::Envelope => Variant::SseEnvelope,
         };
+        if wanted.beat_event {
+            self.slots[index as usize].flags.set(Flags::BEAT_EVENT);
+        }
         let cors = self.work(index).answer.cors.clone().into_owned().into();
         let cursor = wanted.cursor.as_deref().unwrap_or_default();
         let begins = if cursor.is_empty() { Begins::Now } else { Begins::AtCursor };
@@ -157,6 +162,7 @@ impl Core {
             match key.as_ref() {
                 b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
+                b"heartbeat" => wanted.beat_event = is_beat_event(&value)?,
                 name => {
                     if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
                         cursors[place].get_or_insert_with(|| value.into_owned());
@@ -379,6 +385,10 @@ impl Core {
 
     /// The connection is a stream from here on.
     fn open_stream(&mut self, index: u32, then: &AfterJoin) {
+        // The rules may have changed while the log was asked.
+        if !self.is_vouched_for(index) {
+            return self.close(index, CloseReason::KeyRemoved);
+        }
         let retry_ms = self.jittered_retry_ms();
         // Whoever joins now has seen to what this worker has seen to.
         let head = EventId { epoch: self.setup.epoch, seq: self.head_seen };
@@ -410,8 +420,6 @@ impl Core {
         self.await_expiry(index);
         self.slots[index as usize].heard_s = self.now.as_secs() as u32;
         self.mark_dirty(index);
-        // The rules may have changed while the log was asked.
-        self.end_if_disowned(index);
     }
 
     /// Between half and one and a half of the setting, so that reconnects spread.
@@ -426,6 +434,14 @@ fn envelope_mode(value: &[u8]) -> Result<Mode, Fault> {
         b"json" => Ok(Mode::Envelope),
         b"none" => Ok(Mode::Bare),
         _ => Err((Status::BadRequest, "envelope", "envelope is json or none")),
+    }
+}
+
+fn is_beat_event(value: &[u8]) -> Result<bool, Fault> {
+    match value {
+        b"event" => Ok(true),
+        b"comment" => Ok(false),
+        _ => Err((Status::BadRequest, "heartbeat", "heartbeat is comment or event")),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::core::Core;
-use super::slot::{Flags, Phase};
+use super::slot::{Flags, Phase, Slot};
 use crate::limits::TICK;
 use crate::proto::sse;
 use crate::proto::ws::frame::{self, Opcode};
@@ -22,12 +22,16 @@ pub(super) struct Sweep {
     owed_ns: u128,
 }
 
-/// Where the heartbeats stand in the turn's arena, once one was needed.
-#[derive(Debug, Default)]
-struct Beats {
-    sse: Option<(u32, u32)>,
-    ping: Option<(u32, u32)>,
+/// A heartbeat, by its form.
+#[derive(Clone, Copy, Debug)]
+enum Beat {
+    Comment,
+    Event,
+    Ping,
 }
+
+/// Where the heartbeats stand in the turn's arena, once one was needed; by form.
+type Beats = [Option<(u32, u32)>; 3];
 
 impl Sweep {
     pub fn new(period: Duration) -> Self {
@@ -115,7 +119,11 @@ impl Core {
     /// A few bytes, so that proxies and peers know we are here.
     fn beat(&mut self, index: u32, beats: &mut Beats) {
         let slot = &self.slots[index as usize];
-        let is_ws = slot.phase == Phase::Ws;
+        // The last thing is said.
+        if slot.flags.has(Flags::CLOSE_AFTER_OUT) {
+            return;
+        }
+        let beat = beat_of(slot);
         self.metrics.heartbeats.add(1);
         if slot.flags.has(Flags::LIVE) {
             // Fan-out comes before the sweep: what has an event in this batch needs no heartbeat,
@@ -125,36 +133,43 @@ impl Core {
                 return;
             }
             let arena = &mut self.batch.arena;
-            let place = if is_ws { &mut beats.ping } else { &mut beats.sse };
-            let (from, to) = *place.get_or_insert_with(|| {
+            let (from, to) = *beats[beat as usize].get_or_insert_with(|| {
                 let from = arena.len() as u32;
-                write_beat(arena, is_ws);
+                write_beat(arena, beat);
                 (from, arena.len() as u32)
             });
             self.handed.bytes += u64::from(to - from);
             self.send_direct(index, from, to);
         } else if !slot.flags.has(Flags::BLOCKED) {
-            write_beat(&mut self.work(index).out, is_ws);
+            write_beat(&mut self.work(index).out, beat);
             self.mark_dirty(index);
         }
     }
 
     /// A live subscriber's socket took only a part of its heartbeat.
     pub(super) fn settle_heartbeat_short(&mut self, index: u32, taken: usize) {
-        let is_ws = self.slots[index as usize].phase == Phase::Ws;
+        let beat = beat_of(&self.slots[index as usize]);
         let cursor = self.live_cursor(index);
         let work = self.make_explicit(index, cursor);
-        write_beat(&mut work.out, is_ws);
+        write_beat(&mut work.out, beat);
         work.out.drain(..taken);
         let untaken = work.out.len() as u64;
         self.handed.bytes -= untaken;
     }
 }
 
-fn write_beat(out: &mut Vec<u8>, is_ws: bool) {
-    if is_ws {
-        frame::write_header(out, Opcode::Ping, 0);
-    } else {
-        out.extend_from_slice(sse::HEARTBEAT);
+fn beat_of(slot: &Slot) -> Beat {
+    match slot.phase {
+        Phase::Ws => Beat::Ping,
+        _ if slot.flags.has(Flags::BEAT_EVENT) => Beat::Event,
+        _ => Beat::Comment,
+    }
+}
+
+fn write_beat(out: &mut Vec<u8>, beat: Beat) {
+    match beat {
+        Beat::Comment => out.extend_from_slice(sse::HEARTBEAT),
+        Beat::Event => out.extend_from_slice(sse::HEARTBEAT_EVENT),
+        Beat::Ping => frame::write_header(out, Opcode::Ping, 0),
     }
 }

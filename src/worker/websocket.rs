@@ -7,7 +7,7 @@ use super::lines::{line_bytes_max, op_publication};
 use super::pending::{AfterJoin, AfterPublish};
 use super::publish::acknowledgement;
 use super::slot::Phase;
-use super::work::Sub;
+use super::work::{Shown, Sub};
 use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX, WAITING_MAX};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal};
@@ -31,10 +31,6 @@ impl Core {
 
     /// Bytes of an open WebSocket.
     pub(super) fn ws_input(&mut self, index: u32, bytes: &[u8]) -> Step {
-        if self.showed_token(index) {
-            self.read_on_later(index);
-            return Step::Wait(0);
-        }
         let limits = self.message_limits();
         let work = self.slots[index as usize].work.as_deref_mut();
         // Nothing counts behind what ends it.
@@ -43,7 +39,10 @@ impl Core {
         }
         // Operations take effect in order: what follows a `subscribe` waits for its join.
         if work.as_ref().is_some_and(|work| {
-            work.joining || work.outstanding >= OUTSTANDING_MAX || work.out.len() > OUT_BYTES_MAX
+            work.joining
+                || work.shown.is_some()
+                || work.outstanding >= OUTSTANDING_MAX
+                || work.out.len() > OUT_BYTES_MAX
         }) {
             return Step::Wait(0);
         }
@@ -167,12 +166,28 @@ impl Core {
             }
             OpBody::Unsubscribe { channel } => self.ws_unsubscribe(index, reference, &channel),
             OpBody::Publish(publication) => self.ws_publish(index, reference, publication),
-            OpBody::Auth { token } => match self.refresh_grant(index, &token) {
-                Ok(()) => self.ws_op_ok(index, reference, &[]),
-                Err(denied) => {
-                    self.ws_op_error(index, reference, denied.code(), denied.message());
-                }
-            },
+            OpBody::Auth { token } => self.ws_auth(index, reference, &token),
+        }
+    }
+
+    /// A new token, which may have to wait for its check; until then nothing more is read.
+    fn ws_auth(&mut self, index: u32, reference: Option<&str>, token: &str) {
+        if self.check_has_to_wait(index, self.gate.cost_of_token(token)) {
+            let shown = Shown { reference: reference.map(Into::into), token: token.into() };
+            self.work(index).shown = Some(Box::new(shown));
+            return;
+        }
+        match self.refresh_grant(index, token) {
+            Ok(()) => self.ws_op_ok(index, reference, &[]),
+            Err(denied) => self.ws_op_error(index, reference, denied.code(), denied.message()),
+        }
+    }
+
+    /// The token that was kept, if one was, has come to the front of its line.
+    pub(super) fn show_kept_token(&mut self, index: u32) {
+        let work = self.slots[index as usize].work.as_mut();
+        if let Some(shown) = work.and_then(|work| work.shown.take()) {
+            self.ws_auth(index, shown.reference.as_deref(), &shown.token);
         }
     }
 

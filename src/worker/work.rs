@@ -30,6 +30,8 @@ pub struct Work {
     pub ws: Option<Box<Receiver>>,
     /// What ends the WebSocket once it has back what it published.
     pub farewell: Option<Farewell>,
+    /// A token that waits for its check.
+    pub shown: Option<Box<Shown>>,
     /// The last event it published.
     pub published_to: u64,
     /// Place of its send among the batch's explicit sends (while it has one there).
@@ -42,6 +44,15 @@ pub struct Work {
     pub answer: Answer,
     /// Grows with every byte of a request body; tells a deadline whether there was progress.
     pub progress: u32,
+}
+
+/// A token a WebSocket has shown, until it is its turn to be checked.
+#[derive(Debug)]
+pub struct Shown {
+    /// The client's `ref`.
+    pub reference: Option<Box<str>>,
+    /// The token.
+    pub token: Box<str>,
 }
 
 /// The unsent remainder of an event.
@@ -89,6 +100,7 @@ impl Work {
             && self.outstanding == 0
             && self.ws.is_none()
             && self.farewell.is_none()
+            && self.shown.is_none()
             && self.http.is_idle()
     }
 
@@ -106,6 +118,7 @@ impl Work {
         self.http = HttpState::default();
         self.ws = None;
         self.farewell = None;
+        self.shown = None;
         self.published_to = 0;
         self.outstanding = 0;
         self.joining = false;

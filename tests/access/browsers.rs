@@ -169,24 +169,50 @@ fn a_refused_connection_may_be_read_as_any_answer() {
     }
 }
 
-/// No keys, but still a user's machine: a WebSocket is for pages of this machine only.
+/// No keys, but still a user's machine: it is for pages of this machine only. That goes for plain
+/// requests too, which a browser sends without asking first.
 #[test]
-fn an_open_server_takes_no_websocket_from_a_foreign_page() {
-    let server = TestServer::start();
+fn an_open_server_takes_nothing_from_a_foreign_page() {
+    let server = TestServer::with(|settings| settings.open = false);
     for origin in [FOREIGN, "null", "http://localhost.evil.example", ""] {
-        let refusal = try_upgrade(&server, &[("Origin", origin)]);
-        assert_eq!(outcome(&refusal), refused(403, "origin_forbidden"), "{origin}");
+        let headers = [("Origin", origin)];
+        let post = fetch(server.addr, "POST", "/channels/a", &headers, Some(b"x"));
+        let read = fetch(server.addr, "GET", "/sse?channel=a", &headers, None);
+        for refusal in [try_upgrade(&server, &headers), post, read] {
+            assert_eq!(outcome(&refusal), refused(403, "origin_forbidden"), "{origin}");
+            assert_eq!(refusal.header("access-control-allow-origin"), None);
+        }
     }
     for origin in ["http://localhost:3000", "http://127.0.0.1"] {
         RawWs::over(Conn::open(server.addr), "channel=a", &[("Origin", origin)]);
+        let read = Sse::open_with(server.addr, "channel=a", &[("Origin", origin)]);
+        assert_eq!(read.head.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(read.head.header("vary"), Some("Origin"));
     }
 }
 
-/// An open server lets every page read, and offers no credentials with it.
+/// A page whose name leads to this machine (DNS rebinding) is of our origin, as a browser sees it.
 #[test]
-fn an_open_server_allows_every_origin_without_credentials() {
-    let server = TestServer::start();
-    let response = fetch(server.addr, "GET", "/channels/a", &[("Origin", FOREIGN)], None);
+fn an_open_server_is_not_asked_by_name() {
+    let server = TestServer::with(|settings| settings.open = false);
+    let status = |host: &str| {
+        let mut conn = Conn::open(server.addr);
+        conn.send(format!("GET /channels/a HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        outcome(&conn.response())
+    };
+    assert_eq!(status("evil.example:8080"), refused(403, "host_forbidden"));
+    for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "192.0.2.7"] {
+        assert_eq!(status(host), allowed(), "{host}");
+    }
+}
+
+/// With `--open` every page may do everything, and is offered no credentials with it.
+#[test]
+fn a_server_told_to_be_open_takes_every_page_without_credentials() {
+    let server = TestServer::with(|settings| settings.open = true);
+    let foreign = [("Origin", FOREIGN)];
+    RawWs::over(Conn::open(server.addr), "channel=a", &foreign);
+    let response = fetch(server.addr, "GET", "/channels/a", &foreign, None);
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(response.header("access-control-allow-credentials"), None);
     assert_eq!(response.header("access-control-expose-headers"), Some("Retry-After"));
@@ -194,4 +220,17 @@ fn an_open_server_allows_every_origin_without_credentials() {
     conn.send("GET / HTTP/1.1\r\nbad header\r\n\r\n");
     let response = conn.response();
     assert_eq!(response.header("access-control-allow-origin"), Some("*"), "{response:?}");
+}
+
+/// An image of a foreign page: the browser adds the cookie, and no `Origin`.
+#[test]
+fn a_foreign_page_opens_no_stream_as_an_image() {
+    let server = server();
+    let cookie = format!("session={}", token(&["news"], &[]));
+    let with = |site: &str| {
+        let headers = [("Cookie", cookie.as_str()), ("Sec-Fetch-Site", site)];
+        outcome(&fetch(server.addr, "GET", "/channels/news", &headers, None))
+    };
+    assert_eq!(with("cross-site"), refused(403, "origin_forbidden"));
+    assert_eq!(with("same-origin"), allowed());
 }

@@ -13,7 +13,7 @@ use pushline::server::{Server, ServerError};
 fn an_open_server_refuses_to_listen_beyond_loopback() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let mut chosen = settings();
-        chosen.listen = listen.parse().expect("an address");
+        (chosen.listen, chosen.open) = (listen.parse().expect("an address"), false);
         let Err(error) = Server::start(chosen, Gate::open()) else {
             panic!("it listens on {listen} for everybody");
         };

@@ -109,3 +109,13 @@ fn publish_as_backend(addr: SocketAddr, channel: &str, data: &str) {
     let response = fetch(addr, "POST", &target, &headers, Some(data.as_bytes()));
     assert_eq!(response.status, 200, "{}", response.text());
 }
+
+/// A stream says why it ends. Its id stays: the page comes back to where it was.
+fn expect_end(sse: &mut Sse, reason: &str, code: u16, message: &str) {
+    let before = sse.last_id.clone();
+    let end = sse.event();
+    assert_eq!(end.event, "pushline.end");
+    assert_eq!(end.json(), json!({"reason": reason, "code": code, "message": message}));
+    assert!(before.is_empty() || sse.last_id == before, "{end:?}");
+    assert_eq!(sse.next_event(), None);
+}

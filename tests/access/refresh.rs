@@ -51,7 +51,7 @@ fn a_connection_ends_with_its_token() {
         RawWs::over(Conn::open(server.addr), "channel=news", &[("Authorization", &bearer(&short))]);
     assert_eq!(ws.answer().close(), (4401, "token expired".to_owned()));
     assert_eq!(bare.answer().close(), (4401, "token expired".to_owned()));
-    assert_eq!(sse.next_event(), None);
+    expect_end(&mut sse, "token_expired", 4401, "token expired");
     let again = get_with(server.addr, "/sse?channel=news", &short);
     assert_eq!(outcome(&again), refused(401, "token_expired"));
 }
@@ -109,7 +109,7 @@ fn a_connection_ends_with_its_newest_token() {
     for ws in [&mut sooner, &mut later] {
         assert_eq!(ws.answer().close(), (4401, "token expired".to_owned()));
     }
-    assert_eq!(sse.next_event(), None);
+    expect_end(&mut sse, "token_expired", 4401, "token expired");
 }
 
 /// One of several channels is enough: what the new token does not open would outlive the old one.

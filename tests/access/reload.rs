@@ -42,7 +42,7 @@ fn a_secret_that_is_gone_takes_its_connections_along() {
     let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &headers);
     let mut backend = backend(&server);
     server.reload(&changed(SECRETS, &format!("hmac_secrets = [{OTHER_SECRET}]"))).expect("taken");
-    assert_eq!(sse.next_event(), None);
+    expect_end(&mut sse, "key_removed", 4401, "key removed");
     assert_eq!(ws.answer().close(), (4401, "key removed".to_owned()));
     let again = get_with(server.addr, "/sse?channel=news", &old);
     assert_eq!(outcome(&again), refused(401, "token_signature"));
@@ -93,7 +93,7 @@ fn an_open_server_that_gets_keys_ends_whom_it_let_in() {
     let mut sse = Sse::open(server.addr, "channel=news");
     let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &[]);
     server.reload(&readme_auth()).expect("taken");
-    assert_eq!(sse.next_event(), None);
+    expect_end(&mut sse, "key_removed", 4401, "key removed");
     assert_eq!(ws.answer().close(), (4401, "key removed".to_owned()));
     let again = fetch(server.addr, "GET", "/sse?channel=news", &[], None);
     assert_eq!(outcome(&again), refused(401, "credentials_missing"));
@@ -103,7 +103,9 @@ fn an_open_server_that_gets_keys_ends_whom_it_let_in() {
 #[test]
 fn keys_are_not_lost_by_a_reload_that_would_open_the_server() {
     let everywhere = "0.0.0.0:0".parse().expect("an address");
-    let mut server = TestServer::guarded(&readme_auth(), |settings| settings.listen = everywhere);
+    let mut server = TestServer::guarded(&readme_auth(), |settings| {
+        (settings.listen, settings.open) = (everywhere, false);
+    });
     assert!(server.reload("").is_err());
     let local = SocketAddr::from(([127, 0, 0, 1], server.addr.port()));
     let nobody = fetch(local, "GET", "/channels/a", &[], None);

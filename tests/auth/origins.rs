@@ -1,6 +1,6 @@
 //! Which pages may connect, and what CORS tells their browser.
 
-use pushline::auth::{CORS_PREFLIGHT, Gate, OriginVerdict, RequestKind};
+use pushline::auth::{CORS_PREFLIGHT, Gate, OriginVerdict, Page, RequestKind};
 
 use super::*;
 
@@ -11,8 +11,13 @@ const KINDS: [RequestKind; 3] = [WebSocket, Credentialed, Plain];
 
 /// The verdicts for a WebSocket, a request with credentials, and one without.
 fn verdicts(gate: &Gate, origin: &str, host: &str) -> [OriginVerdict; 3] {
+    let page = page(origin, host);
+    KINDS.map(|kind| gate.origin_verdict(kind, &page))
+}
+
+fn page<'a>(origin: &'a str, host: &'a str) -> Page<'a> {
     let (origin, host) = (Some(origin.as_bytes()), Some(host.as_bytes()));
-    KINDS.map(|kind| gate.origin_verdict(kind, origin, host))
+    Page { origin, host, fetch_site: None }
 }
 
 #[test]
@@ -47,8 +52,9 @@ fn a_guarded_gate_takes_listed_pages_and_its_own() {
         assert_eq!(verdicts(&gate, origin, "push.example"), expected, "{origin}");
     }
     for kind in KINDS {
-        assert_eq!(gate.origin_verdict(kind, None, None), NoBrowser);
-        let no_host = gate.origin_verdict(kind, Some(b"https://push.example"), None);
+        assert_eq!(gate.origin_verdict(kind, &Page::default()), NoBrowser);
+        let no_host = Page { host: None, ..page("https://push.example", "") };
+        let no_host = gate.origin_verdict(kind, &no_host);
         assert_ne!(no_host, SameHost);
     }
 }
@@ -84,11 +90,12 @@ fn the_same_host_is_the_same_name_and_port() {
     }
 }
 
-/// Browsers do not hold back WebSockets, so an open gate, which is a developer's, keeps foreign
-/// pages from reaching into the machine. With a list, the list alone speaks.
+/// An open gate's operator has said so, or it is for one machine: then pages of other sites are kept
+/// from reaching into it, by WebSockets and by plain requests, which a browser sends before it asks.
+/// With a list, the list alone speaks.
 #[test]
-fn an_open_gate_takes_web_sockets_from_this_machine_only() {
-    let gate = Gate::open();
+fn a_gate_for_this_machine_takes_pages_of_this_machine_only() {
+    let (anybody, gate) = (Gate::open(), Gate::open().for_this_machine());
     for (origin, expected) in [
         ("http://localhost:8080", SameHost),
         ("http://localhost:3000", Local),
@@ -103,15 +110,55 @@ fn an_open_gate_takes_web_sockets_from_this_machine_only() {
         ("chrome-extension://localhost", Forbidden),
         ("null", Forbidden),
     ] {
-        let [web_socket, credentialed, plain] = verdicts(&gate, origin, "localhost:8080");
-        assert_eq!(web_socket, expected, "{origin}");
-        assert!(credentialed.is_allowed() && plain.is_allowed(), "{origin}");
+        assert_eq!(verdicts(&gate, origin, "localhost:8080"), [expected; 3], "{origin}");
+        let of_anybody = verdicts(&anybody, origin, "localhost:8080");
+        assert!(of_anybody.iter().all(|verdict| verdict.is_allowed()), "{origin}");
     }
-    let listed = gate_with_origins("[\"https://app.example\"]");
+    let listed = gate_with_origins("[\"https://app.example\"]").for_this_machine();
     assert!(listed.is_open());
-    let local = verdicts(&listed, "http://localhost:3000", "push.example");
-    assert_eq!(local, [Forbidden, Forbidden, Unchecked]);
+    assert_eq!(verdicts(&listed, "http://localhost:3000", "push.example"), [Forbidden; 3]);
     assert_eq!(verdicts(&listed, "https://app.example", "push.example"), [Listed; 3]);
+}
+
+#[test]
+fn a_gate_for_this_machine_is_asked_by_address_or_as_localhost() {
+    let gates = [Gate::open(), hmac_gate("").for_this_machine()];
+    for host in ["localhost:8080", "127.0.0.1", "[::1]:8080", "10.0.0.7", "push.example"] {
+        let host = Some(host.as_bytes());
+        assert!(gates.iter().all(|gate| gate.is_meant(host)));
+        let is_name = host == Some(b"push.example");
+        assert_eq!(Gate::open().for_this_machine().is_meant(host), !is_name, "{host:?}");
+    }
+}
+
+/// An image of a foreign page brings the user's cookie and no `Origin`.
+#[test]
+fn a_foreign_site_uses_no_credentials_without_an_origin() {
+    let gate = hmac_gate("origins = [\"https://app.example\"]");
+    for (site, expected) in [
+        ("cross-site", [NoBrowser, Forbidden, NoBrowser]),
+        ("same-site", [NoBrowser; 3]),
+        ("same-origin", [NoBrowser; 3]),
+        ("none", [NoBrowser; 3]),
+    ] {
+        let page = Page { fetch_site: Some(site.as_bytes()), ..Page::default() };
+        assert_eq!(KINDS.map(|kind| gate.origin_verdict(kind, &page)), expected, "{site}");
+    }
+    let listed = Page { fetch_site: Some(b"cross-site"), ..page("https://app.example", "x") };
+    assert_eq!(KINDS.map(|kind| gate.origin_verdict(kind, &listed)), [Listed; 3]);
+}
+
+/// Behind a proxy that ends TLS we cannot know our own scheme, but the browser does.
+#[test]
+fn a_page_of_our_name_and_another_scheme_is_a_foreign_one() {
+    let gate = hmac_gate("");
+    for (site, expected) in
+        [(None, SameHost), (Some("same-origin"), SameHost), (Some("cross-site"), Forbidden)]
+    {
+        let fetch_site = site.map(str::as_bytes);
+        let page = Page { fetch_site, ..page("http://push.example", "push.example:80") };
+        assert_eq!(gate.origin_verdict(Credentialed, &page), expected, "{site:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What those who got in may do, and from where a credential is taken.
 
-use pushline::auth::{Access, Credentials, Denied, Gate};
+use pushline::auth::{Access, Credentials, Denied, Gate, Page};
 use serde_json::json;
 
 use super::*;
@@ -146,16 +146,17 @@ fn a_foreign_page_cannot_use_the_cookie_of_its_visitor() {
     let credentials = Credentials { cookie: Some(cookie.as_bytes()), ..Credentials::default() };
     let admit = |access, origin: &str| {
         let (origin, host) = (Some(origin.as_bytes()), Some(b"push.example".as_slice()));
-        gate.admit(access, &credentials, origin, host, NOW)
+        gate.admit(access, &credentials, &Page { origin, host, fetch_site: None }, NOW)
     };
     for access in [Access::WebSocket, Access::Http] {
         assert!(admit(access, "https://app.example").is_ok());
         assert!(admit(access, "https://push.example").is_ok());
         let evil = admit(access, "https://evil.example");
         assert_eq!(denial(evil), Some(Denied::OriginForbidden), "{access:?}");
-        assert!(gate.admit(access, &credentials, None, None, NOW).is_ok(), "not a browser");
+        let unknown = gate.admit(access, &credentials, &Page::default(), NOW);
+        assert!(unknown.is_ok(), "not a browser");
     }
-    let foreign = Some(b"https://evil.example".as_slice());
-    let stranger = gate.admit(Access::Http, &Credentials::default(), foreign, None, NOW);
+    let foreign = Page { origin: Some(b"https://evil.example"), ..Page::default() };
+    let stranger = gate.admit(Access::Http, &Credentials::default(), &foreign, NOW);
     assert_eq!(denial(stranger), Some(Denied::MissingCredentials));
 }

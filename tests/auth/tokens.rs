@@ -143,6 +143,41 @@ fn a_kid_selects_the_key() {
     assert!(bearer(&gate, &token(json!({"alg": "RS256", "kid": "any"}))).is_ok());
 }
 
+/// To try one public key after the other would cost as many checks.
+#[test]
+fn of_several_public_keys_the_token_says_which() {
+    let keys = |kids: [&str; 2]| {
+        let [file, other] = ["rsa_public.pem", "rsa_public_pkcs1.pem"].map(key_file);
+        let [kid, other_kid] = kids;
+        load(&format!(
+            "public_keys = [{{ file = '{file}'{kid} }}, {{ file = '{other}'{other_kid} }}]"
+        ))
+    };
+    for kids in [["", ""], [", kid = 'a'", ""], ["", ", kid = 'a'"], [", kid = 'a'"; 2]] {
+        assert_eq!(keys(kids).err(), Some(AuthFault::KeyIdNeeded), "{kids:?}");
+    }
+    let gate = keys([", kid = 'a'", ", kid = 'b'"]).expect("told apart");
+    let token = |header| signed(header, &claims(json!({})), &rsa(), Algorithm::RS256);
+    assert!(bearer(&gate, &token(json!({"alg": "RS256", "kid": "b"}))).is_ok());
+    let unnamed = bearer(&gate, &token(json!({"alg": "RS256"})));
+    assert_eq!(denial(unnamed), Some(Denied::MissingKeyId));
+    let secrets = "{ value = 'another-secret-of-thirty-two-bytes' }, { env = 'SECRET' }";
+    let gate = load(&format!("hmac_secrets = [{secrets}]")).expect("cheap to try");
+    assert!(bearer(&gate, &hs256(&claims(json!({})))).is_ok());
+}
+
+/// What a check costs is known before it is made; a token that is refused without one is free.
+#[test]
+fn checks_by_public_keys_have_their_price() {
+    let gate = public_key_gate("rsa_public.pem");
+    let token = |header| signed(header, &claims(json!({})), &rsa(), Algorithm::RS256);
+    assert!(!gate.cost_of_token(&token(json!({"alg": "RS256"}))).is_zero());
+    for free in [&token(json!({"alg": "ES256"})), &hs256(&claims(json!({}))), "rubbish", ""] {
+        assert!(gate.cost_of_token(free).is_zero(), "{free}");
+    }
+    assert!(hmac_gate("").cost_of_token(&hs256(&claims(json!({})))).is_zero());
+}
+
 #[test]
 fn a_named_key_is_not_replaced_by_another_that_fits() {
     let gate = gate(

@@ -163,6 +163,8 @@ pub fn settings() -> Settings {
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         workers: Some(2),
         cpus: None,
+        // Tests ask by made-up names.
+        open: true,
         ..Settings::default()
     }
 }

@@ -130,6 +130,28 @@ fn idle_streams_hear_comments() {
     assert_eq!(two.event().json()["data"], "still in step");
 }
 
+/// Scripts see no comments. A stream of several channels has a cursor of its own, and a stream of one
+/// has none; either id stays as the last event left it.
+#[test]
+fn a_page_that_asks_for_it_sees_heartbeats() {
+    let server = TestServer::with(|settings| settings.heartbeat = Duration::from_millis(100));
+    for query in ["channel=c&heartbeat=event", "channel=c&channel=d&heartbeat=event"] {
+        let mut sse = Sse::open(server.addr, query);
+        let id = publish(server.addr, "c", "one");
+        let (mut beats, mut events) = (0, 0);
+        while beats < 3 || events == 0 {
+            match sse.event() {
+                beat if beat.event == "pushline.beat" => beats += 1,
+                event => events += usize::from(event.id == id),
+            }
+        }
+        assert_eq!((events, sse.last_id), (1, id), "{query}");
+        assert!(sse.comments.iter().all(|comment| !comment.is_empty()), "{:?}", sse.comments);
+    }
+    let wrong = fetch(server.addr, "GET", "/sse?channel=c&heartbeat=loud", &[], None);
+    assert_eq!((wrong.status, wrong.error_code().as_str()), (400, "heartbeat"));
+}
+
 #[test]
 fn a_stream_may_follow_other_requests_and_ends_them() {
     let server = TestServer::start();

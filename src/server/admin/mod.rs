@@ -7,7 +7,6 @@ mod connections;
 mod exchange;
 mod exposition;
 mod health;
-mod host;
 mod metrics;
 mod page;
 mod process;
@@ -24,6 +23,7 @@ use crossbeam_channel::Sender;
 use self::reply::Reply;
 use super::log_thread::LogOrder;
 use super::{ServerError, Shared};
+use crate::auth::is_meant_for_loopback;
 use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
@@ -137,7 +137,7 @@ impl State {
     }
 
     fn answer(&self, request: &Request<'_>, deadline: Instant) -> Reply {
-        if self.address.ip().is_loopback() && !host::is_meant_for_loopback(request.host()) {
+        if self.address.ip().is_loopback() && !is_meant_for_loopback(request.host()) {
             return Reply::error(Status::Forbidden, "host", HOSTS);
         }
         let reading = matches!(request.method(), Method::Get | Method::Head);

@@ -1,12 +1,12 @@
 //! Whom a request was meant for. A web page can have its own name lead to 127.0.0.1 (DNS rebinding):
-//! a browser then takes the operator's listener for a part of that page's site, and lets it read and
-//! cut everything. `Host` still says the page's name, and an operator on loopback needs none.
+//! a browser then takes what listens there for a part of that page's site, and lets it read and do
+//! everything. `Host` still says the page's name, and who asks on loopback needs none.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Whether a request with this `Host` may be served on loopback: it says an address, `localhost`,
-/// or nothing (HTTP/1.0, which no browser speaks).
-pub(super) fn is_meant_for_loopback(host: Option<&[u8]>) -> bool {
+/// Whether a request with this `Host` can only come from this machine, on a listener that stands on
+/// loopback: it says an address, `localhost`, or nothing (HTTP/1.0, which no browser speaks).
+pub fn is_meant_for_loopback(host: Option<&[u8]>) -> bool {
     let Some(host) = host else { return true };
     let Ok(host) = std::str::from_utf8(host) else { return false };
     if let Some((address, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
