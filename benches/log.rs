@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{JoinChannel, Notice, Request, RequestBody};
+use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 use pushline::ring::Token;
@@ -61,7 +61,7 @@ impl Measurement for CpuTime {
 struct Lane(VecDeque<Notice>);
 
 impl Outlet for Lane {
-    fn has_room(&self, _worker: u16) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share) -> bool {
         self.0.len() < 2 * BATCH
     }
 
@@ -71,8 +71,12 @@ impl Outlet for Lane {
 }
 
 fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
-    let policy =
-        Policy { history_count: 100, history_age: Duration::from_secs(300), publish_rate: None };
+    let policy = Policy {
+        history_count: 100,
+        history_age: Duration::from_secs(300),
+        publish_rate: None,
+        history_share: 0,
+    };
     let settings = LogSettings {
         history_bytes_max: 256 << 20,
         channels_max: 1 << 20,
@@ -133,7 +137,12 @@ fn publish(criterion: &mut Criterion<CpuTime>) {
             bencher.iter_batched(
                 || batch_of(channels, &mut round, keys, &data),
                 |publications| {
-                    let body = RequestBody::Publish { token: TOKEN, ticket: 0, publications };
+                    let body = RequestBody::Publish {
+                        token: TOKEN,
+                        ticket: 0,
+                        share: Share::Half,
+                        publications,
+                    };
                     log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
                     assert_eq!(black_box(&lane.0).len(), BATCH + 1, "all ordered, and the answer");
                     lane.0.clear();
@@ -150,7 +159,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
     let (mut lane, mut round) = (Lane::default(), 0);
     let mut log = log_with(1, &mut lane);
     let publications = batch_of(1, &mut round, Keys::Without, &Bytes::from_static(b"x"));
-    let body = RequestBody::Publish { token: TOKEN, ticket: 0, publications };
+    let body = RequestBody::Publish { token: TOKEN, ticket: 0, share: Share::Half, publications };
     log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
     let head_seq = log.stats().head_seq;
     for (name, behind) in [("no backlog", 0), ("10 events behind", 10), ("100 events behind", 100)]

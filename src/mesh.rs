@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::limits::{LANE_ANSWERS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
-use crate::log::message::{Notice, Request};
+use crate::log::message::{Notice, Request, Share};
 use crate::log::sequencer::Outlet;
 use crate::ring::Bell;
 use crate::worker::order::Order;
@@ -137,8 +137,8 @@ impl<B: Bell> LogOutlet<B> {
 }
 
 impl<B: Bell> Outlet for LogOutlet<B> {
-    fn has_room(&self, worker: u16) -> bool {
-        self.notices[usize::from(worker)].len() < self.events_max
+    fn has_room(&self, worker: u16, share: Share) -> bool {
+        self.notices[usize::from(worker)].len() < share.of(self.events_max)
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {

@@ -121,6 +121,17 @@ fn publishes_of_one_connection_a_second() {
     await_that("it may again", || post(&mut conn, "c", b"x").status == 200);
 }
 
+/// A body of lines costs by what goes to the log at once, not by the line.
+#[test]
+fn lines_are_no_publishes_of_one_connection_each() {
+    let server = TestServer::with(|settings| settings.connection_publish_rate = Some(3));
+    let lines = "{\"channel\":\"c\",\"data\":1}\n".repeat(300);
+    let mut conn = Conn::open(server.addr);
+    conn.send(request("POST", "/publish", &[], Some(lines.as_bytes())));
+    let answer = conn.response();
+    assert_eq!((answer.status, &answer.json()["published"]), (200, &300.into()));
+}
+
 #[test]
 fn publishes_of_one_channel_a_second() {
     let server = TestServer::with(|settings| settings.channel_default.publish_rate = Some(3));

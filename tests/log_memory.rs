@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pushline::log::message::{JoinChannel, Notice, Request, RequestBody};
+use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 use pushline::ring::Token;
@@ -17,7 +17,7 @@ const CHANNEL_BYTES_MAX: usize = 176;
 struct Nowhere;
 
 impl Outlet for Nowhere {
-    fn has_room(&self, _worker: u16) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share) -> bool {
         true
     }
 
@@ -46,8 +46,12 @@ fn join_private(log: &mut Sequencer, connection: usize) {
 /// that workers keep included (so 336 of 512 bytes are left for the worker).
 #[test]
 fn a_private_channel_costs_the_log_no_more_than_its_share() {
-    let policy =
-        Policy { history_count: 100, history_age: Duration::from_secs(300), publish_rate: None };
+    let policy = Policy {
+        history_count: 100,
+        history_age: Duration::from_secs(300),
+        publish_rate: None,
+        history_share: 0,
+    };
     let settings = LogSettings {
         history_bytes_max: 1 << 20,
         channels_max: 1_000_000,

@@ -11,6 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::ws::{TEXT, frame, upgrade};
 use common::{bearer_token, gate_of, request};
 use crossbeam_channel::{Receiver, bounded};
+use pushline::auth::Gate;
+use pushline::limits::OUTSTANDING_MAX;
 use pushline::log::message::{JoinedChannel, Letter, Notice, RefreshOutcome, Request, RequestBody};
 use pushline::log::{Roster, SharedHasher};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
@@ -102,7 +104,7 @@ impl Worker {
 
     fn phase(&mut self, slot: u32) -> Phase {
         let (reply, glance) = bounded(1);
-        self.core.order(Order::List { from: slot, limit: 1, reply });
+        self.core.order(Order::List { from: slot, limit: 1, subject: None, reply });
         glance.try_recv().expect("an answer").connections[0].phase
     }
 
@@ -342,4 +344,27 @@ fn a_new_token_is_not_taken_by_rules_of_yesterday() {
     let stale = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key);
     let stale = yesterday.authenticate_token(&stale.expect("a token"), NOW).expect("a good token");
     assert_eq!(outcome_of(stale), RefreshOutcome::Denied);
+}
+
+/// Nothing goes to the log, which is slow: sixty-four WebSockets have all under way that they may,
+/// and another's publish still finds room to wait.
+#[test]
+fn clients_that_publish_much_leave_room_for_others() {
+    const CLIENTS: u32 = 64;
+    let mut worker = Worker { core: common::core(Gate::open(), 20_000).0, ..Worker::new() };
+    let op = json!({"op": "publish", "channel": "a", "data": 1}).to_string();
+    let burst = frame(true, TEXT, op.as_bytes()).repeat(OUTSTANDING_MAX.into());
+    let upgrade = upgrade("/ws", &[("Sec-WebSocket-Protocol", "pushline.v1")]);
+    let post = request("POST", "/channels/a", &[], Some(b"x"));
+    worker.receive_from(CLIENTS + 1, &upgrade, b"");
+    worker.turn(|core| {
+        for slot in 1..=CLIENTS + 1 {
+            let token = Token { slot, generation: 0 };
+            let received = Completion::Received { token, buffer: BufferId(0) };
+            core.complete(received, if slot > CLIENTS { &post } else { &burst });
+        }
+    });
+    let sent = String::from_utf8_lossy(&worker.core.batch().arena).into_owned();
+    assert!(sent.contains("busy"), "some of theirs were refused");
+    assert!(!sent.contains("503"), "and nothing of the other's");
 }

@@ -50,6 +50,8 @@ pub enum Denied {
     OriginForbidden,
     /// Asked by a name, where only this machine may ask.
     HostForbidden,
+    /// Its subject's tokens of that time were called back.
+    Revoked,
     /// A running connection was shown a token of another `sub`.
     OtherSubject,
 }
@@ -80,6 +82,7 @@ impl Denied {
             Self::PublishForbidden => "publish_forbidden",
             Self::OriginForbidden => "origin_forbidden",
             Self::HostForbidden => "host_forbidden",
+            Self::Revoked => "token_revoked",
             Self::OtherSubject => "token_subject",
         }
     }
@@ -109,6 +112,7 @@ impl Denied {
             | Self::WrongIssuer
             | Self::BadClaims
             | Self::BadPattern
+            | Self::Revoked
             | Self::UnknownPublishKey => 401,
         }
     }
@@ -158,6 +162,7 @@ impl Denied {
                 "this server is open to its own machine: ask for it by address or as localhost, \
                  give it keys, or start it with --open"
             }
+            Self::Revoked => "the token was called back; a new one may do",
             Self::OtherSubject => "the token is for somebody else than the connection",
         }
     }
@@ -182,7 +187,7 @@ impl Denied {
     }
 
     /// Every variant, for tables of counters and for tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::MissingCredentials,
         Self::MalformedCredentials,
         Self::CredentialsTooLong,
@@ -205,6 +210,7 @@ impl Denied {
         Self::PublishForbidden,
         Self::OriginForbidden,
         Self::HostForbidden,
+        Self::Revoked,
         Self::OtherSubject,
     ];
 }

@@ -65,13 +65,21 @@ impl Patterns {
 pub struct Grant {
     subscribe: Patterns,
     publish: Patterns,
-    expires_at_unix_s: Option<u64>,
+    /// [`NEVER`]: it does not expire.
+    expires_at_unix_s: u32,
+    /// 0: nobody knows. [`NEVER`]: it was not issued, it is a publish key's.
+    issued_at_unix_s: u32,
     subject: Option<Box<str>>,
+    /// Tells publishers apart: the subject, or else what vouches for the grant.
+    publisher: Voucher,
     voucher: Voucher,
     /// What everybody may do. A token adds to it: signing in must not take rights away that
     /// dropping the token would give back.
     everybody: Option<Arc<Grant>>,
 }
+
+/// A second that never comes.
+const NEVER: u32 = u32::MAX;
 
 // A grant lives as long as its connection, and there may be a million of them.
 const _: () = assert!(size_of::<Grant>() <= 80);
@@ -81,8 +89,16 @@ impl Grant {
     pub fn new(subscribe: Patterns, publish: Patterns) -> Self {
         let spelled = [subscribe.spelled(), publish.spelled()];
         let voucher = Voucher::of("rights", &spelled.each_ref().map(|rights| rights.as_bytes()));
-        let (expires_at_unix_s, subject, everybody) = (None, None, None);
-        Self { subscribe, publish, expires_at_unix_s, subject, voucher, everybody }
+        Self {
+            subscribe,
+            publish,
+            expires_at_unix_s: NEVER,
+            issued_at_unix_s: 0,
+            subject: None,
+            publisher: voucher,
+            voucher,
+            everybody: None,
+        }
     }
 
     /// Everything, for ever: the grant of an open gate.
@@ -91,15 +107,25 @@ impl Grant {
     }
 
     pub(super) fn with_expiry(self, expires_at_unix_s: Option<u64>) -> Self {
-        Self { expires_at_unix_s, ..self }
+        let at = expires_at_unix_s.and_then(|at| u32::try_from(at).ok());
+        Self { expires_at_unix_s: at.unwrap_or(NEVER), ..self }
     }
 
-    pub(super) fn with_subject(self, subject: Option<Box<str>>) -> Self {
-        Self { subject, ..self }
+    /// Of a token: whom it names, and when it was issued, if it says so.
+    pub(super) fn issued_to(self, subject: Option<Box<str>>, at_unix_s: Option<u64>) -> Self {
+        let of_subject = subject.as_ref().map(|sub| Voucher::of("subject", &[sub.as_bytes()]));
+        let at = at_unix_s.map_or(0, |at| u32::try_from(at).unwrap_or(NEVER - 1));
+        let publisher = of_subject.unwrap_or(self.voucher);
+        Self { subject, publisher, issued_at_unix_s: at.min(NEVER - 1), ..self }
+    }
+
+    /// Of a publish key, with its name.
+    pub(super) fn of_publish_key(self, name: Option<Box<str>>) -> Self {
+        Self { subject: name, issued_at_unix_s: NEVER, ..self }
     }
 
     pub(super) fn vouched_by(self, voucher: Voucher) -> Self {
-        Self { voucher, ..self }
+        Self { voucher, publisher: voucher, ..self }
     }
 
     pub(super) fn on_top_of(self, everybody: Arc<Grant>) -> Self {
@@ -144,12 +170,27 @@ impl Grant {
     /// The second from which the grant is void, leeway included: the same one from which
     /// [`super::Gate::authenticate`] refuses its token. `None`: it does not expire.
     pub fn expires_at_unix_s(&self) -> Option<u64> {
-        self.expires_at_unix_s
+        (self.expires_at_unix_s != NEVER).then_some(u64::from(self.expires_at_unix_s))
     }
 
     /// Whether the grant is void at `now_unix_s`.
     pub fn is_expired(&self, now_unix_s: u64) -> bool {
-        self.expires_at_unix_s.is_some_and(|expires_at_unix_s| now_unix_s >= expires_at_unix_s)
+        self.expires_at_unix_s().is_some_and(|expires_at_unix_s| now_unix_s >= expires_at_unix_s)
+    }
+
+    /// Whether it is a publish key's, and so a backend's.
+    pub fn is_of_publish_key(&self) -> bool {
+        self.issued_at_unix_s == NEVER
+    }
+
+    /// The second its token was issued in, as far as it said so.
+    pub(super) fn issued_at_unix_s(&self) -> u32 {
+        self.issued_at_unix_s
+    }
+
+    /// The same for the same publisher, whichever of its tokens it shows, and for no other.
+    pub fn publisher(&self) -> impl fmt::Display {
+        self.publisher
     }
 
     /// Who this is: the `sub` claim of the token, or the name of the publish key.
@@ -222,7 +263,7 @@ mod tests {
 
     #[test]
     fn printing_a_grant_shows_nobody() {
-        let grant = grant(&["user:jane:*"], &[]).with_subject(Some("jane".into()));
+        let grant = grant(&["user:jane:*"], &[]).issued_to(Some("jane".into()), None);
         assert!(!format!("{grant:?}").contains("jane"));
     }
 }

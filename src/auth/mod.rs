@@ -16,6 +16,7 @@ mod keys;
 mod origin;
 mod proof;
 mod publish_keys;
+mod revoked;
 mod settings;
 mod source;
 mod token;
@@ -33,6 +34,7 @@ pub use keys::KEYS_MAX;
 pub use origin::{CORS_FIXED, CORS_PREFLIGHT, OriginVerdict, Page, RequestKind};
 pub use proof::ProofKey;
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
+pub use revoked::{REVOKED_MAX, Revoked, TooManyRevoked};
 pub use settings::{
     Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, Expiry, KeySource,
     Leeway, PublishKeySettings, QueryToken, SecretText,

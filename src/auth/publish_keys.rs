@@ -82,7 +82,7 @@ impl PublishKeys {
             let voucher = Voucher::of("publish key", &[&fingerprint.0, rights.as_bytes()]);
             let grant = Grant::new(Patterns::default(), publish)
                 .vouched_by(voucher)
-                .with_subject(entry.name.as_deref().map(Box::from))
+                .of_publish_key(entry.name.as_deref().map(Box::from))
                 .on_top_of(Arc::clone(everybody));
             keys.push(PublishKey { fingerprint, grant: Arc::new(grant) });
         }

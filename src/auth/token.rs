@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::grant::{Grant, Patterns};
 use super::keys::{KeyRing, SignedWith};
+use super::voucher::Voucher;
 use super::{Algorithm, AuthSettings, Denied, Expiry};
 
 /// Longest token or key. Twice what browsers keep in a cookie, and within the cap of a request's
@@ -70,7 +71,7 @@ pub(super) fn check(
     let claims = decode_part(claims).ok_or(Denied::BadClaims)?;
     let claims: Claims<'_> = object(&claims).ok_or(Denied::BadClaims)?;
     rules.check(&claims, now_unix_s)?;
-    Ok(claims.into_grant(rules.leeway_s)?.vouched_by(voucher))
+    claims.into_grant(rules.leeway_s, voucher)
 }
 
 /// How long the check of a token takes. Zero where that is not worth counting.
@@ -139,6 +140,7 @@ impl Algorithm {
 struct Claims<'t> {
     exp: Option<NumericDate>,
     nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
     aud: Option<OneOrMany>,
     iss: Option<String>,
     sub: Option<String>,
@@ -226,7 +228,7 @@ fn end_unix_s(exp: NumericDate, leeway_s: u64) -> u64 {
 }
 
 impl Claims<'_> {
-    fn into_grant(self, leeway_s: u64) -> Result<Grant, Denied> {
+    fn into_grant(self, leeway_s: u64, voucher: Voucher) -> Result<Grant, Denied> {
         let rights: Rights = match self.pushline {
             Some(rights) => object(rights.get().as_bytes()).ok_or(Denied::BadClaims)?,
             None => Rights::default(),
@@ -239,7 +241,8 @@ impl Claims<'_> {
         };
         let expires_at_unix_s = self.exp.map(|exp| end_unix_s(exp, leeway_s));
         Ok(Grant::new(parse(&rights.subscribe)?, parse(&rights.publish)?)
+            .vouched_by(voucher)
             .with_expiry(expires_at_unix_s)
-            .with_subject(subject))
+            .issued_to(subject, self.iat.map(NumericDate::floor_unix_s)))
     }
 }

@@ -1,6 +1,8 @@
 //! Who vouches for a grant. Rules are read anew while connections go on; what they were allowed by
 //! has to be found again, or they end.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 
 use super::grant::Grant;
@@ -9,6 +11,12 @@ use super::grant::Grant;
 /// lives, so it is short: nobody gains by making two keys collide, who can write keys at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Voucher(u64);
+
+impl fmt::Display for Voucher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 impl Voucher {
     /// Of a kind of thing, and what makes one of them what it is.

@@ -152,10 +152,23 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Connections,
         change: Change::Reload,
-        help: "Events a second one connection may publish; 0: no limit.",
+        help: "Publishes a second of one connection: requests, messages, and each 16 KiB of a body \
+               of lines; 0: no limit.",
         field: Field::Server {
             put: |s, t| set(&mut s.connection_publish_rate, rate(t)),
             show: |s| show_rate(s.connection_publish_rate),
+        },
+    },
+    Key {
+        name: "hide_subscribers",
+        value: "true|false",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Whether the answer to a client's publish leaves out how many subscribers there are. \
+               A publish key is always told.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.hide_subscribers, units::switch(t)),
+            show: |s| s.hide_subscribers.to_string(),
         },
     },
     Key {
@@ -320,10 +333,12 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory of all history together.",
-        field: Field::Server {
+        help: "Memory of all history together. In a [[channel]]: what its channels keep together \
+               when others press.",
+        field: Field::Shared {
             put: |s, t| set(&mut s.history_bytes, size(t, 64 * KIB..=1024 * GIB)),
             show: |s| show_size(s.history_bytes),
+            put_share: |c, t| set(&mut c.history_share, size(t, 0..=1024 * GIB)),
         },
     },
     Key {

@@ -68,6 +68,8 @@ pub enum Fault {
     SameAddress(SocketAddr),
     /// The first key is too small for the second.
     TooSmallFor(&'static str, &'static str),
+    /// The shares of all `[[channel]]` together are more than there is.
+    SharesTooLarge(&'static str),
 }
 
 impl fmt::Display for Place {
@@ -124,6 +126,10 @@ impl fmt::Display for Fault {
             Self::TooSmallFor(small, large) => write!(
                 f,
                 "{small} cannot hold one event of {large}; raise {small} or lower {large}"
+            ),
+            Self::SharesTooLarge(of) => write!(
+                f,
+                "{of} is less than the {of} of all [[channel]] together; raise it or lower those"
             ),
         }
     }

@@ -73,6 +73,12 @@ pub(super) enum Field {
         put: fn(&mut ChannelSettings, &str) -> Result<(), Unfit>,
         show: fn(&ChannelSettings) -> String,
     },
+    /// Of the server as a whole; in `[[channel]]`, the part of it that those channels have.
+    Shared {
+        put: fn(&mut Settings, &str) -> Result<(), Unfit>,
+        show: fn(&Settings) -> String,
+        put_share: fn(&mut ChannelSettings, &str) -> Result<(), Unfit>,
+    },
 }
 
 impl Key {
@@ -83,7 +89,7 @@ impl Key {
 
     /// The keys that may stand in `[[channel]]`.
     pub fn of_channels() -> impl Iterator<Item = &'static Self> {
-        KEYS.iter().filter(|key| matches!(key.field, Field::Channel { .. }))
+        KEYS.iter().filter(|key| !matches!(key.field, Field::Server { .. }))
     }
 
     /// Sets it.
@@ -92,7 +98,7 @@ impl Key {
     /// The value is not one of those wanted; nothing has changed.
     pub fn put(&self, settings: &mut Settings, text: &str) -> Result<(), Unfit> {
         match self.field {
-            Field::Server { put, .. } => put(settings, text),
+            Field::Server { put, .. } | Field::Shared { put, .. } => put(settings, text),
             Field::Channel { put, .. } => put(&mut settings.channel_default, text),
         }
     }
@@ -100,7 +106,7 @@ impl Key {
     /// Its value, as it is written.
     pub fn show(&self, settings: &Settings) -> String {
         match self.field {
-            Field::Server { show, .. } => show(settings),
+            Field::Server { show, .. } | Field::Shared { show, .. } => show(settings),
             Field::Channel { show, .. } => show(&settings.channel_default),
         }
     }
@@ -108,7 +114,7 @@ impl Key {
     /// Sets it for the channels of a pattern.
     pub(super) fn put_channel(&self, of: &mut ChannelSettings, text: &str) -> Result<(), Unfit> {
         match self.field {
-            Field::Channel { put, .. } => put(of, text),
+            Field::Channel { put, .. } | Field::Shared { put_share: put, .. } => put(of, text),
             Field::Server { .. } => Err(Unfit::wants("a key of a channel")),
         }
     }

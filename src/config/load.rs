@@ -190,6 +190,10 @@ fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     if settings.history_bytes < event_bytes {
         errors.add(Place::Together, Fault::TooSmallFor("history_bytes", "max_event_bytes"));
     }
+    let shares = settings.channels.iter().map(|(_, of)| of.history_share);
+    if shares.fold(0, u64::saturating_add) > settings.history_bytes {
+        errors.add(Place::Together, Fault::SharesTooLarge("history_bytes"));
+    }
     // History is the operator's budget; this one only has to hold what is under way.
     settings.replica_bytes = settings.replica_bytes.max(event_bytes as usize);
 }

@@ -48,6 +48,8 @@ pub struct ChannelSettings {
     pub slow: SlowPolicy,
     /// Events a second; none: no limit.
     pub publish_rate: Option<u32>,
+    /// Bytes of history that the channels of the pattern keep together when others press.
+    pub history_share: u64,
 }
 
 impl ChannelSettings {
@@ -136,8 +138,10 @@ pub struct Settings {
     pub address_connections_max: Option<u32>,
     /// New connections a second and worker; none: no limit.
     pub accept_rate: Option<u32>,
-    /// Events a second one connection may publish; none: no limit.
+    /// Publishes a second of one connection (of lines, batches); none: no limit.
     pub connection_publish_rate: Option<u32>,
+    /// Whether clients that publish are not told how many subscribers there are.
+    pub hide_subscribers: bool,
     /// How new connections are spread.
     pub steer: Steer,
     /// Payload bytes of one event.
@@ -184,6 +188,7 @@ impl Default for Settings {
                 history_age: Duration::from_secs(300),
                 slow: SlowPolicy::Skip,
                 publish_rate: None,
+                history_share: 0,
             },
             channels: Vec::new(),
             history_bytes: 256 << 20,
@@ -194,7 +199,10 @@ impl Default for Settings {
             connections_max: None,
             address_connections_max: None,
             accept_rate: None,
-            connection_publish_rate: None,
+            // Half of what the log orders a second, and several times what one connection of a
+            // backend that waits for its answers can use.
+            connection_publish_rate: Some(50_000),
+            hide_subscribers: false,
             steer: Steer::Hash,
             event_bytes_max: 64 << 10,
             fragments_max: 1024,
@@ -246,6 +254,7 @@ impl Settings {
             history_count: channel.history_count,
             history_age: channel.history_age,
             publish_rate: channel.publish_rate,
+            history_share: channel.history_share,
         };
         let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
         let default = policy(&self.channel_default);

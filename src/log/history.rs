@@ -67,11 +67,26 @@ impl Chain {
     }
 }
 
+/// The kept events of one policy, oldest to newest.
+#[derive(Debug)]
+struct Line {
+    list: List,
+    bytes: u64,
+    /// What it may hold when others press.
+    share: u64,
+}
+
+impl Line {
+    fn empty(share: u64) -> Self {
+        Self { list: List::EMPTY, bytes: 0, share }
+    }
+}
+
 /// All kept events.
 #[derive(Debug)]
 pub(super) struct History {
     entries: Paged<Entry>,
-    lines: Vec<List>,
+    lines: Vec<Line>,
     /// Entries with an idempotency key.
     by_key: HashTable<u32>,
     hasher: SharedHasher,
@@ -79,10 +94,11 @@ pub(super) struct History {
 }
 
 impl History {
-    pub fn new(hasher: SharedHasher, policies: u16) -> Self {
+    /// With the share of each policy.
+    pub fn new(hasher: SharedHasher, shares: impl Iterator<Item = u64>) -> Self {
         Self {
             entries: Paged::new(),
-            lines: vec![List::EMPTY; usize::from(policies)],
+            lines: shares.map(Line::empty).collect(),
             by_key: HashTable::new(),
             hasher,
             bytes: 0,
@@ -101,13 +117,16 @@ impl History {
 
     /// Keeps the newest event of the log.
     pub fn keep(&mut self, event: Arc<Event>, channel: u32, chain: &mut Chain, policy: u16) {
-        self.bytes += bytes_of(&event);
+        let bytes = bytes_of(&event);
+        self.bytes += bytes;
         let keyed = event.key.as_ref().map(|key| self.hasher.key(event.channel_hash, key));
         let entry = Entry { event, channel, in_chain: Links::ALONE, in_line: Links::ALONE };
         let key = self.entries.insert(entry);
         chain.list.push(key, &mut self.entries, |entry| &mut entry.in_chain);
         chain.len += 1;
-        self.lines[usize::from(policy)].push(key, &mut self.entries, |entry| &mut entry.in_line);
+        let line = &mut self.lines[usize::from(policy)];
+        line.list.push(key, &mut self.entries, |entry| &mut entry.in_line);
+        line.bytes += bytes;
         if let Some(hash) = keyed {
             let (entries, hasher) = (&self.entries, &self.hasher);
             self.by_key.insert_unique(hash, key, |&key| key_hash(hasher, entries, key));
@@ -126,22 +145,29 @@ impl History {
         }
         chain.list.unlink(key, &mut self.entries, |entry| &mut entry.in_chain);
         chain.len -= 1;
-        self.lines[usize::from(policy)].unlink(key, &mut self.entries, |entry| &mut entry.in_line);
+        let line = &mut self.lines[usize::from(policy)];
+        line.list.unlink(key, &mut self.entries, |entry| &mut entry.in_line);
         let event = self.entries.remove(key).event;
+        line.bytes -= bytes_of(&event);
         self.bytes -= bytes_of(&event);
         Some(event)
     }
 
-    /// The channel of the oldest event of the log that is kept.
-    pub fn oldest_channel(&self) -> Option<u32> {
-        let ends = self.lines.iter().filter_map(List::first);
-        let oldest = ends.map(|key| &self.entries[key]).min_by_key(|e| e.event.seq)?;
+    /// The channel whose oldest event goes first when bytes press: the oldest of the policies that
+    /// hold more than their share, or of all if none does.
+    pub fn channel_to_press(&self) -> Option<u32> {
+        let oldest_of = |lines: &mut dyn Iterator<Item = &Line>| {
+            let ends = lines.filter_map(|line| line.list.first());
+            ends.map(|key| &self.entries[key]).min_by_key(|entry| entry.event.seq)
+        };
+        let mut over = self.lines.iter().filter(|line| line.bytes > line.share);
+        let oldest = oldest_of(&mut over).or_else(|| oldest_of(&mut self.lines.iter()))?;
         Some(oldest.channel)
     }
 
     /// The oldest event under a policy, and the index of its channel.
     pub fn oldest_of(&self, policy: u16) -> Option<(&Event, u32)> {
-        let entry = &self.entries[self.lines[usize::from(policy)].first()?];
+        let entry = &self.entries[self.lines[usize::from(policy)].list.first()?];
         Some((&entry.event, entry.channel))
     }
 
@@ -183,15 +209,16 @@ impl History {
     }
 
     /// Lines up all events anew, after the policies changed. In log order, which costs a sort.
-    pub fn line_up(&mut self, policies: u16, policy_of: impl Fn(u32) -> u16) {
+    pub fn line_up(&mut self, shares: impl Iterator<Item = u64>, policy_of: impl Fn(u32) -> u16) {
         let mut keys: Vec<(u64, u32)> =
             self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();
         keys.sort_unstable();
-        self.lines = vec![List::EMPTY; usize::from(policies)];
+        self.lines = shares.map(Line::empty).collect();
         for (_, key) in keys {
             let policy = policy_of(self.entries[key].channel);
             let line = &mut self.lines[usize::from(policy)];
-            line.push(key, &mut self.entries, |entry| &mut entry.in_line);
+            line.bytes += bytes_of(&self.entries[key].event);
+            line.list.push(key, &mut self.entries, |entry| &mut entry.in_line);
         }
     }
 
@@ -202,7 +229,10 @@ impl History {
         assert_eq!(self.by_key.len(), events().filter(|event| event.key.is_some()).count());
         let mut lined_up = 0;
         for line in &self.lines {
-            lined_up += self.walk(line, |entry| entry.in_line).len();
+            let keys = self.walk(&line.list, |entry| entry.in_line);
+            lined_up += keys.len();
+            let bytes = keys.iter().map(|&key| bytes_of(&self.entries[key].event));
+            assert_eq!(line.bytes, bytes.sum::<u64>());
         }
         assert_eq!(lined_up, self.entries.len());
         let mut chained = 0;

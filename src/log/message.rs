@@ -43,6 +43,8 @@ pub enum RequestBody {
         token: Token,
         /// Echoed.
         ticket: u32,
+        /// How far they may fill the lanes of workers with subscribers.
+        share: Share,
         /// In order.
         publications: Vec<Publication>,
     },
@@ -63,6 +65,29 @@ pub enum RequestBody {
         /// Which channel.
         channel: Box<str>,
     },
+}
+
+/// How far a publisher's events may fill a worker's lane. The rest is for publishers that ask for
+/// less at a time, so that none of those who ask for much can get them refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All of it: the publisher's only request.
+    Whole,
+    /// The publisher has further requests on their way.
+    ThreeQuarters,
+    /// Many events at once.
+    Half,
+}
+
+impl Share {
+    /// Of so many places.
+    pub fn of(self, places: usize) -> usize {
+        match self {
+            Self::Whole => places,
+            Self::ThreeQuarters => places - places / 4,
+            Self::Half => places.div_ceil(2),
+        }
+    }
 }
 
 /// One channel of a join.

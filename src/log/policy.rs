@@ -29,6 +29,8 @@ pub struct Policy {
     pub history_age: Duration,
     /// Events per second, with bursts of one second's worth; `None` is unlimited, 0 is none.
     pub publish_rate: Option<u32>,
+    /// Bytes that all channels of the rule together keep when others press.
+    pub history_share: u64,
 }
 
 impl Policy {
@@ -87,6 +89,12 @@ impl Policies {
         self.rules.get(usize::from(index)).map_or(&self.default, |(_, policy)| policy)
     }
 
+    /// The share of each policy, by its index.
+    pub(super) fn shares(&self) -> impl Iterator<Item = u64> {
+        let policies = self.rules.iter().map(|(_, policy)| policy).chain([&self.default]);
+        policies.map(|policy| policy.history_share)
+    }
+
     pub(super) fn count(&self) -> u16 {
         self.rules.len() as u16 + 1
     }
@@ -99,7 +107,12 @@ mod tests {
     use super::*;
 
     fn rated(rate: u32) -> Policy {
-        Policy { history_count: 1, history_age: Duration::MAX, publish_rate: Some(rate) }
+        Policy {
+            history_count: 1,
+            history_age: Duration::MAX,
+            publish_rate: Some(rate),
+            history_share: 0,
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::event::{Event, Publication};
 use super::history::event_bytes;
-use super::message::{Notice, Refusal};
+use super::message::{Notice, Refusal, Share};
 use super::sequencer::{Outlet, Sequencer};
 
 /// A publication's place in the log, and who was there.
@@ -28,6 +28,7 @@ impl Sequencer {
     pub(super) fn publish(
         &mut self,
         publication: Publication,
+        share: Share,
         outlet: &mut impl Outlet,
     ) -> Result<Accepted, (Refusal, Publication)> {
         let hash = self.hasher.channel(&publication.channel);
@@ -36,7 +37,7 @@ impl Sequencer {
             self.counters.repeated += 1;
             return Ok(accepted);
         }
-        match self.admit(found, hash, &publication, outlet) {
+        match self.admit(found, hash, &publication, |worker| outlet.has_room(worker, share)) {
             Ok(admission) => Ok(self.order(admission, publication, outlet)),
             Err(refusal) => Err((refusal, publication)),
         }
@@ -54,11 +55,11 @@ impl Sequencer {
         found: Option<u32>,
         hash: u64,
         publication: &Publication,
-        outlet: &impl Outlet,
+        has_room: impl Fn(u16) -> bool,
     ) -> Result<Admission, Refusal> {
         let (policy, rate_at) = match found.map(|index| self.channels.at(index)) {
             Some(channel) => {
-                if !channel.interest.workers().all(|worker| outlet.has_room(worker)) {
+                if !channel.interest.workers().all(has_room) {
                     return Err(Refusal::Busy);
                 }
                 (self.settings.policies.at(channel.policy), channel.rate_at)

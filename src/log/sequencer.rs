@@ -10,7 +10,7 @@ use super::history::{Chain, EVENTS_MAX, History};
 use super::interest::Interest;
 use super::message::{
     Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
-    Request, RequestBody,
+    Request, RequestBody, Share,
 };
 use super::policy::LogSettings;
 use super::roster::Roster;
@@ -29,9 +29,9 @@ pub const LISTED_PER_CALL: u32 = 10_000;
 /// Where notices go: real lanes, or queues in a test. The log is the only producer of each
 /// worker's lane.
 pub trait Outlet {
-    /// Whether one more event fits the worker's lane. (Answers have room of their own, reserved by
-    /// the workers' request credit.)
-    fn has_room(&self, worker: u16) -> bool;
+    /// Whether one more event fits this share of the worker's lane. (Answers have room of their own,
+    /// reserved by the workers' request credit.)
+    fn has_room(&self, worker: u16, share: Share) -> bool;
 
     /// Puts a notice into the worker's lane, behind all earlier ones.
     fn send(&mut self, worker: u16, notice: Notice);
@@ -63,7 +63,7 @@ pub(super) enum Loss {
 impl Sequencer {
     /// An empty log. All threads that look at `Event::channel_hash` hold a clone of `hasher`.
     pub fn new(settings: LogSettings, epoch: Epoch, workers: u16, hasher: SharedHasher) -> Self {
-        let policies = settings.policies.count();
+        let history = History::new(hasher.clone(), settings.policies.shares());
         Self {
             settings,
             epoch,
@@ -71,7 +71,7 @@ impl Sequencer {
             now: Duration::ZERO,
             head_seq: 0,
             channels: Channels::new(),
-            history: History::new(hasher.clone(), policies),
+            history,
             hasher,
             tombstones: Tombstones::new(TOMBSTONES_MAX),
             counters: LogCounters::default(),
@@ -99,13 +99,13 @@ impl Sequencer {
                 outlet.send(worker, notice);
             }
             RequestBody::Leave(channels) => self.leave(worker, channels),
-            RequestBody::Publish { token, ticket, publications } => {
-                let (outcome, unaccepted) = self.publish_all(publications, outlet);
+            RequestBody::Publish { token, ticket, share, publications } => {
+                let (outcome, unaccepted) = self.publish_all(publications, share, outlet);
                 outlet.send(worker, Notice::Published { token, ticket, outcome, unaccepted });
             }
             RequestBody::Forward { to, letter } => {
                 // Who waits for an answer to it gives up by itself.
-                if to < self.workers && outlet.has_room(to) {
+                if to < self.workers && outlet.has_room(to, Share::Whole) {
                     outlet.send(to, Notice::Letter(letter));
                 }
             }
@@ -152,7 +152,7 @@ impl Sequencer {
             channel.policy = policies.index_of(&channel.name);
         }
         let channels = &self.channels;
-        self.history.line_up(policies.count(), |index| channels.at(index).policy);
+        self.history.line_up(policies.shares(), |index| channels.at(index).policy);
         let indices: Vec<u32> = self.channels.iter().map(|(index, _)| index).collect();
         for index in indices {
             self.trim_to_count(index);
@@ -268,13 +268,14 @@ impl Sequencer {
     fn publish_all(
         &mut self,
         publications: Vec<Publication>,
+        share: Share,
         outlet: &mut impl Outlet,
     ) -> (Published, Vec<Publication>) {
         let mut outcome =
             Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
         let mut publications = publications.into_iter();
         while let Some(publication) = publications.next() {
-            match self.publish(publication, outlet) {
+            match self.publish(publication, share, outlet) {
                 Ok(accepted) => {
                     if outcome.accepted == 0 {
                         outcome.first_seq = accepted.seq;
@@ -346,12 +347,13 @@ impl Sequencer {
         }
     }
 
-    /// Events leave in log order until the budget holds. Channels that lost their last are freed.
+    /// Events leave until the budget holds, by the shares of their policies and then in log order.
+    /// Channels that lost their last are freed.
     pub(super) fn trim_to_bytes(&mut self) {
         while self.history.bytes() > self.settings.history_bytes_max
             || self.history.len() > EVENTS_MAX
         {
-            let Some(index) = self.history.oldest_channel() else { return };
+            let Some(index) = self.history.channel_to_press() else { return };
             self.lose_oldest(index, Loss::Bytes);
             self.free_if_idle(index);
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use crate::auth::{Access, CORS_FIXED, Credentials, Denied, Gate, Grant, Page, bearer_entry};
+use crate::auth::{
+    Access, CORS_FIXED, Credentials, Denied, Gate, Grant, Page, Revoked, bearer_entry,
+};
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
@@ -69,7 +71,8 @@ impl Core {
         if gate.is_open() && access == Access::Http && request.header("origin").is_none() {
             return true;
         }
-        match admit(&gate, request, access, subprotocol_token, self.unix_s) {
+        let admitted = admit(&gate, request, access, subprotocol_token, self.unix_s);
+        match admitted.and_then(|grant| self.not_revoked(grant)) {
             Ok(grant) => {
                 self.hold_grant(index, grant);
                 true
@@ -172,20 +175,42 @@ impl Core {
     /// Nothing vouches for the stream any more: it ends.
     fn end_if_disowned(&mut self, index: u32) {
         if self.slots[index as usize].is_subscriber() && !self.is_vouched_for(index) {
-            self.disconnect(index, CloseReason::KeyRemoved);
+            self.disconnect(index, self.why_disowned(index));
+        }
+    }
+
+    fn why_disowned(&self, index: u32) -> CloseReason {
+        let grant = self.slots[index as usize].grant.as_ref();
+        match grant.is_some_and(|grant| self.revoked.covers(grant)) {
+            true => CloseReason::Operator,
+            false => CloseReason::KeyRemoved,
         }
     }
 
     /// Whether what let the connection in would do so now.
     pub(super) fn is_vouched_for(&self, index: u32) -> bool {
-        self.gate.stands_by(self.slots[index as usize].grant.as_deref())
+        self.vouches_for(self.slots[index as usize].grant.as_deref())
+    }
+
+    fn vouches_for(&self, grant: Option<&Grant>) -> bool {
+        self.gate.stands_by(grant) && !grant.is_some_and(|grant| self.revoked.covers(grant))
+    }
+
+    fn not_revoked(&self, grant: Arc<Grant>) -> Result<Arc<Grant>, Denied> {
+        if self.revoked.covers(&grant) { Err(Denied::Revoked) } else { Ok(grant) }
+    }
+
+    /// From now on these tokens are void, those of open streams too.
+    pub(super) fn take_revoked(&mut self, revoked: Arc<Revoked>) {
+        self.revoked = revoked;
+        self.vetted_to = Some(0);
     }
 
     /// What the connection may do.
     pub(super) fn permission(&self, index: u32) -> Permission {
         match &self.slots[index as usize].grant {
             _ if self.gate.is_open() => Permission::All,
-            Some(grant) if !grant.is_expired(self.unix_s) && self.gate.stands_by(Some(grant)) => {
+            Some(grant) if !grant.is_expired(self.unix_s) && self.vouches_for(Some(grant)) => {
                 Permission::Granted(grant.clone())
             }
             _ => Permission::Nothing,
@@ -223,6 +248,7 @@ impl Core {
         if !self.gate.stands_by(Some(&grant)) {
             return Err(Denied::UnknownKey);
         }
+        let grant = self.not_revoked(grant)?;
         let live = slot.is_live().then_some(slot.replica);
         let explicit = slot.work.iter().flat_map(|work| work.subs.iter().map(|sub| sub.replica));
         for replica in live.into_iter().chain(explicit) {

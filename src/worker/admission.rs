@@ -43,21 +43,21 @@ pub struct Bucket {
 impl Bucket {
     const SECOND_US: u64 = 1_000_000;
 
-    /// Takes `count` at once if there is one left; more than there are are owed.
-    pub fn take(&mut self, count: u64, per_second: u32, now: Duration) -> bool {
+    /// Takes one if there is one left.
+    pub fn take(&mut self, per_second: u32, now: Duration) -> bool {
         let now_us = now.as_micros() as u64;
         let interval_us = Self::SECOND_US / u64::from(per_second.max(1));
         let full_at_us = self.full_at_us.max(now_us);
         if full_at_us - now_us > Self::SECOND_US - interval_us.min(Self::SECOND_US) {
             return false;
         }
-        self.full_at_us = full_at_us.saturating_add(count.saturating_mul(interval_us));
+        self.full_at_us = full_at_us.saturating_add(interval_us);
         true
     }
 
     /// Whether there is none left to be taken.
     pub fn is_empty(self, per_second: u32, now: Duration) -> bool {
-        !Self { ..self }.take(1, per_second, now)
+        !Self { ..self }.take(per_second, now)
     }
 }
 
@@ -91,7 +91,7 @@ impl Core {
             return Err(Refused::Full);
         }
         let rate = self.setup.settings.accept_rate;
-        if rate.is_some_and(|rate| !self.arrivals.take(1, rate, self.now)) {
+        if rate.is_some_and(|rate| !self.arrivals.take(rate, self.now)) {
             return Err(Refused::Rate);
         }
         Ok(())
@@ -107,10 +107,10 @@ impl Core {
         }
     }
 
-    /// Whether the connection may publish so many events now.
-    pub(super) fn may_publish_now(&mut self, index: u32, count: usize) -> bool {
+    /// Whether the connection may publish once more now.
+    pub(super) fn may_publish_now(&mut self, index: u32) -> bool {
         let Some(rate) = self.setup.settings.connection_publish_rate else { return true };
-        self.slots[index as usize].publishes.take(count as u64, rate, self.now)
+        self.slots[index as usize].publishes.take(rate, self.now)
     }
 }
 
@@ -122,19 +122,10 @@ mod tests {
     fn a_bucket_gives_one_seconds_worth_at_once_and_then_its_rate() {
         let mut bucket = Bucket::default();
         let at = |ms| Duration::from_secs(100) + Duration::from_millis(ms);
-        let taken = (0..20).filter(|_| bucket.take(1, 10, at(0))).count();
+        let taken = (0..20).filter(|_| bucket.take(10, at(0))).count();
         assert_eq!(taken, 10);
-        assert!(!bucket.take(1, 10, at(99)));
-        assert!(bucket.take(1, 10, at(100)));
-        assert!(!bucket.take(1, 10, at(100)));
-    }
-
-    #[test]
-    fn what_is_taken_beyond_the_bucket_is_owed() {
-        let mut bucket = Bucket::default();
-        let at = |s: u64| Duration::from_secs(100 + s);
-        assert!(bucket.take(35, 10, at(0)));
-        assert!(!bucket.take(1, 10, at(2)));
-        assert!(bucket.take(1, 10, at(3)));
+        assert!(!bucket.take(10, at(99)));
+        assert!(bucket.take(10, at(100)));
+        assert!(!bucket.take(10, at(100)));
     }
 }

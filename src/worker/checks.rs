@@ -47,7 +47,7 @@ impl Failures {
         if self.0.is_empty() {
             self.0 = vec![Bucket::default(); FAILURES_KEPT].into();
         }
-        self.0[address as usize % FAILURES_KEPT].take(1, FAILED_CHECKS_PER_SECOND, now);
+        self.0[address as usize % FAILURES_KEPT].take(FAILED_CHECKS_PER_SECOND, now);
     }
 
     fn are_too_many(&self, address: u32, now: Duration) -> bool {

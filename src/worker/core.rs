@@ -26,8 +26,9 @@ use super::pending::Pending;
 use super::remark::Remark;
 use super::slot::{Flags, Phase, Slot};
 use super::sweep::Sweep;
+use super::waiting::Waiting;
 use super::work::Work;
-use crate::auth::{Gate, ProofKey};
+use crate::auth::{Gate, ProofKey, Revoked};
 use crate::config::Settings;
 use crate::limits::{
     ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX,
@@ -94,7 +95,7 @@ pub struct Core {
     pub(super) outgoing: Outgoing,
     pub(super) handed: Handed,
     pub(super) pending: Slab<Pending>,
-    pub(super) waiting: VecDeque<Request>,
+    pub(super) waiting: Waiting,
     pub(super) at_log: usize,
     pub(super) leaves: Vec<LeaveChannel>,
     pub(super) deadlines: Deadlines,
@@ -114,6 +115,7 @@ pub struct Core {
     pub(super) random: fastrand::Rng,
     pub(super) drain: Drain,
     pub(super) gate: Arc<Gate>,
+    pub(super) revoked: Arc<Revoked>,
     log: Sender<Request>,
     /// Where what is said goes; none: nothing is said.
     pub(super) remarks: Option<Sender<Remark>>,
@@ -160,7 +162,7 @@ impl Core {
             outgoing: Outgoing::default(),
             handed: Handed::default(),
             pending: Slab::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             at_log: 0,
             leaves: Vec::new(),
             deadlines: Deadlines::default(),
@@ -175,6 +177,7 @@ impl Core {
             random,
             drain: Drain::No,
             gate: setup.gate.clone(),
+            revoked: Arc::default(),
             log,
             remarks: None,
             metrics,
@@ -452,23 +455,32 @@ impl Core {
 
     // --- the log ---
 
-    /// Sends a request with the next free credit. Requests keep their order.
+    /// Sends a request of no connection with the next free credit.
     pub(super) fn ask(&mut self, body: RequestBody) {
-        self.waiting.push_back(Request { worker: self.setup.worker, body });
+        self.waiting.push(Request { worker: self.setup.worker, body }, 0);
+    }
+
+    /// The same for a connection, which then waits for the answer.
+    pub(super) fn ask_for(&mut self, index: u32, body: RequestBody) {
+        let outstanding = self.outstanding(index);
+        self.work(index).outstanding = outstanding + 1;
+        self.waiting.push(Request { worker: self.setup.worker, body }, outstanding);
+    }
+
+    /// Requests of the connection that are at the log or on their way there.
+    pub(super) fn outstanding(&self, index: u32) -> u16 {
+        self.slots[index as usize].work.as_ref().map_or(0, |work| work.outstanding)
     }
 
     fn send_requests(&mut self) {
-        while self.at_log < LANE_ANSWERS_MAX {
-            let Some(request) = self.waiting.pop_front() else { break };
+        let Self { waiting, log, at_log, .. } = self;
+        let send = |request: Request, at_log: &mut usize| {
             let answered = !matches!(request.body, RequestBody::Forward { .. });
-            match self.log.try_send(request) {
-                Ok(()) => self.at_log += usize::from(answered),
-                Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
-                    self.waiting.push_front(request);
-                    return;
-                }
-            }
-        }
+            log.try_send(request).map_err(TrySendError::into_inner)?;
+            *at_log += usize::from(answered);
+            Ok(())
+        };
+        while *at_log < LANE_ANSWERS_MAX && waiting.send(|request| send(request, at_log)) {}
         // Behind the joins: what leaves may be about to join again.
         if self.waiting.is_empty() && !self.leaves.is_empty() {
             let body = RequestBody::Leave(std::mem::take(&mut self.leaves));

@@ -49,8 +49,8 @@ pub struct Seen {
 }
 
 impl Core {
-    /// Looks at connections from this slot on; shows `limit` at most.
-    pub(super) fn look(&self, from: u32, limit: usize) -> Glance {
+    /// Looks at connections from this slot on; shows `limit` at most, of all or of one subject.
+    pub(super) fn look(&self, from: u32, limit: usize, subject: Option<&str>) -> Glance {
         let end = self.slots.len() as u32;
         let stop = end.min(from.saturating_add(SLOTS_PER_LOOK));
         let mut connections = Vec::new();
@@ -59,7 +59,8 @@ impl Core {
                 return Glance { connections, next: Some(index) };
             }
             let slot = &self.slots[index as usize];
-            if slot.phase != Phase::Free {
+            let of_slot = slot.grant.as_ref().and_then(|grant| grant.subject());
+            if slot.phase != Phase::Free && (subject.is_none() || of_slot == subject) {
                 connections.push(self.see(index, slot));
             }
         }
@@ -90,9 +91,9 @@ impl Core {
         seen
     }
 
-    /// Ends a connection; whether it was there.
+    /// Ends a connection; whether it was there. One that is ending already is as good as gone.
     pub(super) fn cut(&mut self, token: Token) -> bool {
-        if !self.is_current(token) {
+        if !self.is_current(token) || self.slots[token.slot as usize].ending.is_some() {
             return false;
         }
         self.disconnect(token.slot, CloseReason::Operator);

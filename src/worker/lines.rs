@@ -11,11 +11,9 @@ use super::http::{HttpState, Step};
 use super::pending::AfterPublish;
 use super::publish::TOO_LARGE;
 use crate::auth::Denied;
-use crate::limits::{
-    JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, WAITING_MAX,
-};
+use crate::limits::{JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Published, Refusal};
+use crate::log::message::{Published, Refusal, Share};
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::envelope::{self, Invalid, Payload};
 use crate::proto::http::body::BodyDecoder;
@@ -105,14 +103,16 @@ impl Core {
         let HttpState::Lines(lines) = &mut self.work(index).http else { return };
         let count = lines.batch.len();
         // A stream that is too fast is not refused but read more slowly.
-        let at_once =
-            count == 0 || (self.waiting.len() < WAITING_MAX && self.may_publish_now(index, count));
+        let at_once = count == 0 || self.admit_publish(index, Share::Half).is_ok();
         let HttpState::Lines(lines) = &mut self.work(index).http else { return };
         if !lines.batch.is_empty() {
             if !at_once {
                 return self.set_deadline(index, Deadline::Retry);
             }
-            let batch = std::mem::take(&mut lines.batch);
+            let mut batch = std::mem::take(&mut lines.batch);
+            for line in batch.iter_mut().filter(|line| line.key.is_some()) {
+                line.key = self.own_key(index, line.key.take());
+            }
             self.ask_publish(index, batch, AfterPublish::GoOn);
         } else if lines.failed.is_some() || lines.decoder.is_done() {
             self.answer_lines(index);

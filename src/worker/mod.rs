@@ -32,6 +32,7 @@ pub mod route;
 pub mod slot;
 mod subscribe;
 mod sweep;
+mod waiting;
 mod websocket;
 pub mod work;
 
@@ -151,10 +152,13 @@ impl Core {
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
             Order::Gate(gate) => self.take_gate(gate),
+            Order::Revoke(revoked) => self.take_revoked(revoked),
             Order::Settings(settings) => self.apply_settings(settings),
             // Who asked may have given up waiting.
             Order::Ping(reply) => drop(reply.try_send(self.setup.worker)),
-            Order::List { from, limit, reply } => drop(reply.try_send(self.look(from, limit))),
+            Order::List { from, limit, subject, reply } => {
+                drop(reply.try_send(self.look(from, limit, subject.as_deref())));
+            }
             Order::Cut { token, reply } => drop(reply.try_send(self.cut(token))),
         }
     }

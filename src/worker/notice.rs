@@ -62,10 +62,8 @@ impl Core {
         let token = self.token(index);
         let pending = Pending::Describe { token, channel: channel.into() };
         let ticket = self.pending.insert(pending) as u32;
-        let work = self.work(index);
-        work.outstanding += 1;
         self.await_log(index);
-        self.ask(RequestBody::Describe { token, ticket, channel: channel.into() });
+        self.ask_for(index, RequestBody::Describe { token, ticket, channel: channel.into() });
     }
 
     fn described(&mut self, token: Token, channel: &str, description: &Description) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::Gate;
+use crate::auth::{Gate, Revoked};
 use crate::config::Settings;
 use crossbeam_channel::Sender;
 
@@ -18,6 +18,8 @@ pub enum Order {
     Stop,
     /// New rules of access.
     Gate(Arc<Gate>),
+    /// Whose tokens are called back, all there are.
+    Revoke(Arc<Revoked>),
     /// New settings; those that need a restart are as before.
     Settings(Arc<Settings>),
     /// Answer with your number: a worker that turns does so at once.
@@ -28,6 +30,8 @@ pub enum Order {
         from: u32,
         /// Connections wanted at most.
         limit: usize,
+        /// Only those of this subject, if one is given.
+        subject: Option<Box<str>>,
         /// Takes the answer.
         reply: Sender<Glance>,
     },

@@ -12,9 +12,9 @@ use super::pending::{AfterPublish, Pending};
 use crate::auth::Access;
 use crate::limits::WAITING_MAX;
 use crate::log::event::Publication;
-use crate::log::message::{Published, Refusal, RequestBody};
+use crate::log::message::{Published, Refusal, RequestBody, Share};
 use crate::proto::cursor::EventId;
-use crate::proto::envelope::{self, Value};
+use crate::proto::envelope;
 use crate::proto::http::body::BodyDecoder;
 use crate::proto::http::head::{Expectation, Framing, Request};
 use crate::proto::http::response::{self, Status};
@@ -135,23 +135,47 @@ impl Core {
         Step::Used(decoded.consumed)
     }
 
+    /// An idempotency key as the log keeps it: it is good for one publisher only, or anybody could
+    /// use up another's.
+    pub(super) fn own_key(&self, index: u32, key: Option<Box<str>>) -> Option<Box<str>> {
+        let grant = self.slots[index as usize].grant.as_ref();
+        match (key, grant) {
+            (Some(key), Some(grant)) => Some(format!("{} {key}", grant.publisher()).into()),
+            (key, _) => key,
+        }
+    }
+
     fn publish_one(&mut self, index: u32, meta: Meta, data: Bytes) {
         if let Err((status, code, message)) = check_data(meta.kind, &data) {
             return self.error(index, status, code, message);
         }
-        let refusal = match self.waiting.len() < WAITING_MAX {
-            true if self.may_publish_now(index, 1) => None,
-            true => Some(Refusal::Rate),
-            false => Some(Refusal::Busy),
-        };
-        if let Some(refusal) = refusal {
+        if let Err(refusal) = self.admit_publish(index, self.share_of(index)) {
             return self.error(index, refusal.status(), refusal.code(), refusal.message());
         }
         let Meta { channel, kind, event_type, key } = meta;
+        let key = self.own_key(index, key);
         let then = AfterPublish::Respond { channel: channel.clone() };
         let publication = Publication { channel, kind, data, event_type, key };
         self.await_log(index);
         self.ask_publish(index, vec![publication], then);
+    }
+
+    /// Whether the connection may publish now: its share of what may wait has room for its request,
+    /// and its rate is not exceeded.
+    pub(super) fn admit_publish(&mut self, index: u32, share: Share) -> Result<(), Refusal> {
+        match self.waiting.len() < share.of(WAITING_MAX) {
+            true if self.may_publish_now(index) => Ok(()),
+            true => Err(Refusal::Rate),
+            false => Err(Refusal::Busy),
+        }
+    }
+
+    /// What a connection may fill with single events.
+    pub(super) fn share_of(&self, index: u32) -> Share {
+        match self.outstanding(index) {
+            0 => Share::Whole,
+            _ => Share::ThreeQuarters,
+        }
     }
 
     pub(super) fn ask_publish(
@@ -161,9 +185,12 @@ impl Core {
         then: AfterPublish,
     ) {
         let token = self.token(index);
+        let share = match then {
+            AfterPublish::GoOn => Share::Half,
+            _ => self.share_of(index),
+        };
         let ticket = self.pending.insert(Pending::Publish { token, then }) as u32;
-        self.work(index).outstanding += 1;
-        self.ask(RequestBody::Publish { token, ticket, publications });
+        self.ask_for(index, RequestBody::Publish { token, ticket, share, publications });
     }
 
     /// The log answered a publish.
@@ -199,6 +226,13 @@ impl Core {
         }
     }
 
+    /// Whether the answer to its publish says who is there: presence is not everybody's business.
+    pub(super) fn is_told_subscribers(&self, index: u32) -> bool {
+        let grant = self.slots[index as usize].grant.as_ref();
+        !self.setup.settings.hide_subscribers
+            || grant.is_some_and(|grant| grant.is_of_publish_key())
+    }
+
     fn answer_publish(&mut self, index: u32, channel: &str, outcome: &Published) {
         if let Some(refusal) = outcome.refusal {
             return self.error(index, refusal.status(), refusal.code(), refusal.message());
@@ -210,8 +244,11 @@ impl Core {
         body.extend_from_slice(b"\",\"channel\":\"");
         // Names hold no byte that JSON would escape.
         body.extend_from_slice(channel.as_bytes());
-        body.extend_from_slice(b"\",\"subscribers\":");
-        body.extend_from_slice(itoa::Buffer::new().format(outcome.subscribers).as_bytes());
+        body.push(b'"');
+        if self.is_told_subscribers(index) {
+            body.extend_from_slice(b",\"subscribers\":");
+            body.extend_from_slice(itoa::Buffer::new().format(outcome.subscribers).as_bytes());
+        }
         body.push(b'}');
         let content = Content { content_type: "application/json", bytes: &body };
         self.respond(index, Status::Ok, &content, &[]);
@@ -220,11 +257,3 @@ impl Core {
 
 pub(super) const TOO_LARGE: Fault =
     (Status::ContentTooLarge, "event_too_large", "the event is larger than this server takes");
-
-/// The fields of a publish's acknowledgement.
-pub(super) fn acknowledgement(
-    id: EventId,
-    subscribers: u32,
-) -> [(&'static str, Value<'static>); 2] {
-    [("id", Value::Id(id)), ("subscribers", Value::Number(u64::from(subscribers)))]
-}

@@ -250,10 +250,8 @@ impl Core {
         let after = cut_echo(cursor_text);
         let join = PendingJoin { token, replicas, after, then };
         let ticket = self.pending.insert(Pending::Join(join)) as u32;
-        let work = self.work(index);
-        work.outstanding += 1;
-        work.joining = true;
-        self.ask(RequestBody::Join { token, ticket, channels, cursor });
+        self.work(index).joining = true;
+        self.ask_for(index, RequestBody::Join { token, ticket, channels, cursor });
     }
 
     /// Joins channels that this worker's replicas know all about. Either all of them or none.

@@ -5,10 +5,9 @@ use super::core::Core;
 use super::http::Step;
 use super::lines::{line_bytes_max, op_publication};
 use super::pending::{AfterJoin, AfterPublish};
-use super::publish::acknowledgement;
 use super::slot::Phase;
 use super::work::{Shown, Sub};
-use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX, WAITING_MAX};
+use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal};
 use crate::proto::cursor::EventId;
@@ -111,12 +110,13 @@ impl Core {
             let reason = "publishing here is not allowed";
             return self.ws_refuse_with(index, CloseCode::POLICY, reason, CloseReason::Denied);
         }
-        if self.waiting.len() >= WAITING_MAX {
-            return self.ws_refuse(index, CloseReason::Overloaded);
-        }
-        if !self.may_publish_now(index, 1) {
-            let reason = "publish rate exceeded";
-            return self.ws_refuse_with(index, CloseCode::POLICY, reason, CloseReason::Overloaded);
+        match self.admit_publish(index, self.share_of(index)) {
+            Ok(()) => {}
+            Err(Refusal::Rate) => {
+                let (code, reason) = (CloseCode::POLICY, "publish rate exceeded");
+                return self.ws_refuse_with(index, code, reason, CloseReason::Overloaded);
+            }
+            Err(_) => return self.ws_refuse(index, CloseReason::Overloaded),
         }
         let publication = Publication { channel, kind, data, event_type: None, key: None };
         self.ask_publish(index, vec![publication], AfterPublish::Nothing);
@@ -271,21 +271,17 @@ impl Core {
         publication: envelope::Publication<'_>,
     ) {
         let bytes_max = self.setup.settings.event_bytes_max;
-        let publication = match op_publication(publication, bytes_max) {
+        let mut publication = match op_publication(publication, bytes_max) {
             Ok(publication) => publication,
             Err((code, message)) => return self.ws_op_error(index, reference, code, message),
         };
         if let Err((_, code, message)) = self.check_publish(index, &publication.channel) {
             return self.ws_op_error(index, reference, code, message);
         }
-        let refusal = match self.waiting.len() < WAITING_MAX {
-            true if self.may_publish_now(index, 1) => None,
-            true => Some(Refusal::Rate),
-            false => Some(Refusal::Busy),
-        };
-        if let Some(refusal) = refusal {
+        if let Err(refusal) = self.admit_publish(index, self.share_of(index)) {
             return self.ws_op_error(index, reference, refusal.code(), refusal.message());
         }
+        publication.key = self.own_key(index, publication.key);
         let then = AfterPublish::Acknowledge(reference.map(Into::into));
         self.ask_publish(index, vec![publication], then);
     }
@@ -304,7 +300,10 @@ impl Core {
             return;
         }
         let id = EventId { epoch: self.setup.epoch, seq: outcome.last_seq };
-        self.ws_op_ok(index, reference, &acknowledgement(id, outcome.subscribers));
+        let subscribers = Value::Number(u64::from(outcome.subscribers));
+        let fields = [("id", Value::Id(id)), ("subscribers", subscribers)];
+        let told = if self.is_told_subscribers(index) { 2 } else { 1 };
+        self.ws_op_ok(index, reference, &fields[..told]);
     }
 
     fn ws_op_ok(&mut self, index: u32, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {

@@ -9,6 +9,7 @@ mod listeners;
 mod readme;
 mod refresh;
 mod reload;
+mod revoked;
 mod rights;
 mod secrets;
 

@@ -1,7 +1,7 @@
 //! Who may do one thing may not do another: reading, publishing, and how much of it.
 
 use super::common::ws::{RawWs, TEXT, frame};
-use super::common::{Conn, fetch, request};
+use super::common::{Conn, PUBLISH_KEY, fetch, request};
 use super::*;
 
 /// Every way to publish there is.
@@ -157,4 +157,67 @@ fn a_token_in_the_url_is_refused_unless_enabled() {
     let auth = format!("{}query_token = \"enabled\"\n", readme_auth());
     let enabled = TestServer::guarded(&auth, |_| {});
     assert_eq!(fetch(enabled.addr, "GET", &target, &[], None).status, 200);
+}
+
+/// Somebody else's idempotency key is another one, on every way to publish; a new token of the same
+/// subject is the same publisher.
+#[test]
+fn an_idempotency_key_is_its_publishers_own() {
+    let server = server();
+    let token = |subject: &str, exp: u64| {
+        let rights = json!({"subscribe": ["*"], "publish": ["*"]});
+        sign(&json!({"exp": now_unix_s() + exp, "sub": subject, "pushline": rights}))
+    };
+    let post = |credential: &str| {
+        let authorization = bearer(credential);
+        let headers = [("Authorization", authorization.as_str()), ("Idempotency-Key", "goal-17")];
+        let answer = fetch(server.addr, "POST", "/channels/a", &headers, Some(b"goal"));
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let lines = |credential: &str| {
+        let authorization = bearer(credential);
+        let headers = [("Authorization", authorization.as_str())];
+        let line = b"{\"channel\":\"a\",\"data\":1,\"key\":\"goal-17\"}";
+        let answer = fetch(server.addr, "POST", "/publish", &headers, Some(line));
+        answer.json()["first_id"].as_str().expect("an id").to_owned()
+    };
+    let op = |credential: &str| {
+        let entry = format!("pushline.v1, bearer.{credential}");
+        let headers = [("Sec-WebSocket-Protocol", entry.as_str())];
+        let mut ws = RawWs::over(Conn::open(server.addr), "channel=b", &headers);
+        let op = json!({"op": "publish", "channel": "a", "data": 1, "key": "goal-17", "ref": 1});
+        ws.send(frame(true, TEXT, op.to_string().as_bytes()));
+        let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+        answer["id"].as_str().expect("an id").to_owned()
+    };
+    let (mallory, alice) = (post(&token("mallory", 60)), post(&token("alice", 60)));
+    let backend = post(PUBLISH_KEY);
+    assert!(mallory != alice && backend != alice && backend != mallory);
+    assert_eq!(post(&token("alice", 61)), alice);
+    assert_eq!((lines(&token("alice", 60)), op(&token("alice", 60))), (alice.clone(), alice));
+    assert_eq!(
+        (lines(&token("mallory", 60)), op(&token("mallory", 60))),
+        (mallory.clone(), mallory)
+    );
+}
+
+/// Who may publish but not subscribe need not learn who is there.
+#[test]
+fn a_client_is_not_told_of_subscribers_where_the_operator_says_so() {
+    let server = TestServer::guarded(&readme_auth(), |settings| settings.hide_subscribers = true);
+    let token = token(&["b"], &["a"]);
+    let post = |credential: &str| {
+        let headers = [("Authorization", bearer(credential))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        fetch(server.addr, "POST", "/channels/a", &headers, Some(b"x")).json()
+    };
+    assert_eq!(post(&token)["subscribers"], Value::Null);
+    assert_eq!(post(PUBLISH_KEY)["subscribers"], 0);
+    let entry = format!("pushline.v1, bearer.{token}");
+    let headers = [("Sec-WebSocket-Protocol", entry.as_str())];
+    let mut ws = RawWs::over(Conn::open(server.addr), "channel=b", &headers);
+    let op = json!({"op": "publish", "channel": "a", "data": "x", "ref": "r"}).to_string();
+    ws.send(frame(true, TEXT, op.as_bytes()));
+    let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+    assert!(answer["id"].is_string() && answer["subscribers"].is_null(), "{answer}");
 }

@@ -105,6 +105,20 @@ fn access_settings_come_from_file_and_environment_key_by_key() {
     assert_eq!(auth.hmac_secrets[0].env.as_deref(), Some("S"));
 }
 
+/// In a `[[channel]]`, `history_bytes` is a share of the whole.
+#[test]
+fn shares_of_history_are_no_more_than_the_whole() {
+    let of = |share: &str| {
+        let channel = format!("[[channel]]\npattern = 'user:*'\nhistory_bytes = '{share}'");
+        assemble(&format!("history_bytes = '1MiB'\n{channel}"), &[], &[])
+    };
+    let settings = of("1MiB").expect("all of it").settings;
+    assert_eq!((settings.history_bytes, settings.channels[0].1.history_share), (1 << 20, 1 << 20));
+    assert_eq!(settings.channel_default.history_share, 0);
+    let error = of("1025KiB").expect_err("more than all").to_string();
+    assert!(error.contains("[[channel]] together"), "{error}");
+}
+
 /// `--max-event-bytes 16MiB` by itself must do: what an event needs on its way follows.
 #[test]
 fn the_largest_event_fits_everywhere() {

@@ -89,7 +89,7 @@ impl Running {
         let mut stream = TcpStream::connect(self.address).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let request = format!(
-            "POST /channels/news HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+            "POST /channels/news HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Authorization: Bearer {key}\r\nContent-Length: {}\r\n\r\n{data}",
             data.len()
         );

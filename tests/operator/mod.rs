@@ -192,7 +192,8 @@ impl Client {
 
     /// Whether the server ends the stream in time.
     pub fn is_ended(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 4096]), Ok(0))
+        let mut last_words = Vec::new();
+        self.stream.read_to_end(&mut last_words).is_ok()
     }
 
     fn read_until(&mut self, end: &[u8]) -> Vec<u8> {

@@ -103,8 +103,16 @@ fn the_options_and_subcommands_it_names_are_there() {
 }
 
 /// Options of cargo, curl and the scripts.
-const OF_OTHERS: [&str; 7] =
-    ["--release", "--path", "--test", "--data-binary", "--seeds", "--from", "--connections"];
+const OF_OTHERS: [&str; 8] = [
+    "--release",
+    "--target-dir",
+    "--path",
+    "--test",
+    "--data-binary",
+    "--seeds",
+    "--from",
+    "--connections",
+];
 
 #[test]
 fn the_defaults_in_its_table_are_those_of_the_program() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use fastrand::Rng;
 use pushline::log::event::Publication;
-use pushline::log::message::{Notice, Published, Request, RequestBody};
+use pushline::log::message::{Notice, Published, Request, RequestBody, Share};
 use pushline::log::{Outlet, Sequencer};
 use pushline::mesh::{LogEnds, LogOutlet};
 use pushline::ring::sim::SimBell;
@@ -172,8 +172,8 @@ impl Recorder {
 }
 
 impl Outlet for Recorder {
-    fn has_room(&self, worker: u16) -> bool {
-        self.lanes.has_room(worker)
+    fn has_room(&self, worker: u16, share: Share) -> bool {
+        self.lanes.has_room(worker, share)
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {

@@ -140,6 +140,7 @@ fn settings(rng: &mut Rng, large: bool) -> Settings {
         history_age: Duration::from_millis(pick(rng, &[300, 3_000, 300_000])),
         slow: if rng.u8(0..3) == 0 { SlowPolicy::Disconnect } else { SlowPolicy::Skip },
         publish_rate: (rng.u8(0..6) == 0).then(|| rng.u32(1..50)),
+        history_share: pick(rng, &[0, 0, 1000, 10_000]),
     };
     let (default, special) = (channel(rng), channel(rng));
     let pattern = Pattern::parse("c0").expect("a valid pattern");

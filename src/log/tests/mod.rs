@@ -11,7 +11,7 @@ use super::event::{Event, Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
     Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
-    Request, RequestBody,
+    Request, RequestBody, Share,
 };
 use super::policy::{LogSettings, Policies, Policy};
 use super::{Outlet, Roster, Sequencer, SharedHasher};
@@ -22,17 +22,20 @@ use crate::ring::Token;
 const TOKEN: Token = Token { slot: 5, generation: 6 };
 const TICKET: u32 = 7;
 const AGE: Duration = Duration::from_secs(60);
-const PLENTY: Policy = Policy { history_count: 100, history_age: AGE, publish_rate: None };
+const PLENTY: Policy =
+    Policy { history_count: 100, history_age: AGE, publish_rate: None, history_share: 0 };
 
 /// A queue per worker; `full` ones have no room for events.
 struct Lanes {
     queues: Vec<Vec<Notice>>,
+    places: usize,
     full: Vec<u16>,
 }
 
 impl Lanes {
     fn new(workers: u16) -> Self {
-        Self { queues: (0..workers).map(|_| Vec::new()).collect(), full: Vec::new() }
+        let queues = (0..workers).map(|_| Vec::new()).collect();
+        Self { queues, places: usize::MAX, full: Vec::new() }
     }
 
     fn take(&mut self, worker: u16) -> Vec<Notice> {
@@ -41,8 +44,9 @@ impl Lanes {
 }
 
 impl Outlet for Lanes {
-    fn has_room(&self, worker: u16) -> bool {
-        !self.full.contains(&worker)
+    fn has_room(&self, worker: u16, share: Share) -> bool {
+        let waiting = self.queues[usize::from(worker)].len();
+        !self.full.contains(&worker) && waiting < share.of(self.places)
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {
@@ -80,7 +84,17 @@ impl Bench {
     }
 
     fn publish_all(&mut self, worker: u16, publications: Vec<Publication>) -> Published {
-        self.handle(worker, RequestBody::Publish { token: TOKEN, ticket: TICKET, publications });
+        self.publish_within(Share::Whole, worker, publications)
+    }
+
+    fn publish_within(
+        &mut self,
+        share: Share,
+        worker: u16,
+        publications: Vec<Publication>,
+    ) -> Published {
+        let (token, ticket) = (TOKEN, TICKET);
+        self.handle(worker, RequestBody::Publish { token, ticket, share, publications });
         match self.answer(worker) {
             Notice::Published { token: TOKEN, ticket: TICKET, outcome, .. } => outcome,
             other => panic!("not the answer to a publish: {other:?}"),
@@ -207,7 +221,8 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
     let mut bench = Bench::uniform(PLENTY);
     bench.join(0, "a", Cursor::Now);
     let publications = vec![text("a"), text("b"), text("a")];
-    bench.handle(0, RequestBody::Publish { token: TOKEN, ticket: TICKET, publications });
+    let (token, ticket, share) = (TOKEN, TICKET, Share::Whole);
+    bench.handle(0, RequestBody::Publish { token, ticket, share, publications });
     let notices = bench.lanes.take(0);
     let outcome = match &notices[..] {
         [Notice::Event(first), Notice::Event(second), Notice::Published { outcome, .. }] => {
@@ -407,7 +422,7 @@ fn a_reload_moves_events_under_their_new_policies() {
         bench.publish(name);
     }
     let policies = rules(&[
-        ("a", Policy { history_count: 2, history_age: AGE / 2, publish_rate: None }),
+        ("a", Policy { history_count: 2, history_age: AGE / 2, ..PLENTY }),
         ("c", Policy { history_count: 0, ..PLENTY }),
     ]);
     let bytes = 3 * event_bytes("a", b"data", None, None);
@@ -437,4 +452,38 @@ fn pages_list_every_channel_once() {
     names.sort();
     listed.sort();
     assert_eq!(listed, names);
+}
+
+/// Who may publish to one pattern of channels cannot take the history of another, but only what
+/// that holds beyond its share.
+#[test]
+fn a_rule_keeps_its_share_when_others_press() {
+    let of_users = Policy { history_share: 4_000, ..PLENTY };
+    let mut bench = Bench::new(settings(8_000, rules(&[("user:*", of_users)])));
+    let kept = |bench: &mut Bench, name: &str| bench.describe(name).events;
+    for _ in 0..100 {
+        bench.publish("user:1");
+    }
+    let alone = kept(&mut bench, "user:1");
+    for n in 0..100 {
+        bench.publish(&format!("x:{n}"));
+    }
+    let pressed = kept(&mut bench, "user:1");
+    assert!((1..alone).contains(&pressed), "{pressed} of {alone}");
+    let of_one = event_bytes("user:1", &text("user:1").data, None, None);
+    let bytes = u64::from(pressed) * of_one;
+    assert!((4_000 - of_one..=4_000).contains(&bytes), "{bytes}");
+}
+
+/// Who sends many events at once leaves room in a worker's lane for who sends one.
+#[test]
+fn a_lane_is_not_filled_by_one_kind_of_publisher() {
+    let mut bench = Bench::uniform(PLENTY);
+    bench.join(1, "a", Cursor::Now);
+    bench.lanes.places = 8;
+    let many = || (0..20).map(|_| text("a")).collect::<Vec<_>>();
+    for (share, accepted) in [(Share::Half, 4), (Share::ThreeQuarters, 2), (Share::Whole, 2)] {
+        let outcome = bench.publish_within(share, 0, many());
+        assert_eq!((outcome.accepted, outcome.refusal), (accepted, Some(Refusal::Busy)));
+    }
 }

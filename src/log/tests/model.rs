@@ -105,8 +105,16 @@ impl Model {
     fn trim_to_bytes(&mut self) {
         let bytes = |model: &Self| model.kept.iter().map(|event| event.bytes).sum::<u64>();
         while bytes(self) > self.settings.history_bytes_max {
-            self.lose(0);
+            let over = self.kept.iter().position(|event| self.is_over_its_share(&event.name));
+            self.lose(over.unwrap_or(0));
         }
+    }
+
+    fn is_over_its_share(&self, name: &str) -> bool {
+        let policies = &self.settings.policies;
+        let index = policies.index_of(name);
+        let of_policy = self.kept.iter().filter(|event| policies.index_of(&event.name) == index);
+        of_policy.map(|event| event.bytes).sum::<u64>() > policies.at(index).history_share
     }
 
     fn publish(&mut self, publication: &Publication, full: &[u16]) -> Result<(u64, u32), Refusal> {
@@ -439,6 +447,7 @@ fn random_settings(random: &mut fastrand::Rng) -> LogSettings {
         history_count: [0, 1, 3, 8, 100][random.usize(..5)],
         history_age: Duration::from_secs([0, 5, 60, 300][random.usize(..4)]),
         publish_rate: None,
+        history_share: [0, 1_000, 4_000][random.usize(..3)],
     };
     let policies = rules(&[("a", policy()), ("d:*", policy()), ("e", policy())]);
     let channels_max = random.usize(4..=NAMES.len());

@@ -68,7 +68,7 @@ impl State {
         self.ends.orders.len() as u16
     }
 
-    fn order(&self, worker: u16, order: Order) -> Result<(), NoAnswer> {
+    pub fn order(&self, worker: u16, order: Order) -> Result<(), NoAnswer> {
         let place = usize::from(worker);
         self.ends.orders[place].try_send(order).map_err(no_answer)?;
         if self.ends.asleep[place].needs_ring() {

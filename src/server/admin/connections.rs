@@ -1,6 +1,7 @@
 //! `/v1/connections`: who is connected, in pages, and cutting one.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tracing::info;
@@ -10,6 +11,7 @@ use super::page::{PageQuery, bad_query};
 use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::metrics::TRANSPORTS;
+use crate::proto::http::query;
 use crate::proto::http::response::Status;
 use crate::ring::Token;
 use crate::worker::inspect::Seen;
@@ -47,7 +49,7 @@ struct Place {
 impl State {
     /// `GET /v1/connections`: worker by worker, in the order of their slots.
     pub(super) fn connections(&self, query: &str, deadline: Instant) -> Reply {
-        let (mut place, limit) = match parse_query(query) {
+        let (mut place, PageQuery { limit, filter: subject, .. }) = match parse_query(query) {
             Ok(parsed) => parsed,
             Err(refusal) => return refusal,
         };
@@ -61,6 +63,7 @@ impl State {
             let glance = self.ask_worker(place.worker, answer_by, |reply| Order::List {
                 from: place.slot,
                 limit: wanted,
+                subject: subject.as_deref().map(Box::from),
                 reply,
             });
             let glance = match glance {
@@ -84,6 +87,30 @@ impl State {
             }
         }
         Reply::json(&page)
+    }
+
+    /// `DELETE /v1/subjects/{sub}`: its tokens up to now are void, and its connections end. A token
+    /// of this very second may be from before, so it is void too.
+    pub(super) fn call_back(&self, segment: &str) -> Reply {
+        let Some(subject) = decoded(segment) else {
+            return Reply::error(Status::BadRequest, "subject", "a subject is text, with %XX");
+        };
+        let mut revoked = self.revoked.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let added = Arc::make_mut(&mut revoked).add(&subject, unix_now_s() + 1);
+        if added.is_err() {
+            let message = "too many subjects were called back: change the key of all tokens";
+            return Reply::error(Status::ServiceUnavailable, "too_many_subjects", message);
+        }
+        // Under the lock, so that no worker hears of an older table last.
+        let told = |worker| self.order(worker, Order::Revoke(revoked.clone()));
+        let stalled_worker = (0..self.workers()).find(|&w| told(w) == Err(NoAnswer::Stalled));
+        match stalled_worker {
+            None => {
+                info!("a subject was called back by the operator");
+                Reply::done()
+            }
+            Some(worker) => stalled(worker),
+        }
     }
 
     /// `DELETE /v1/connections/{id}`.
@@ -136,13 +163,27 @@ impl Place {
     }
 }
 
-fn parse_query(query: &str) -> Result<(Place, usize), Reply> {
-    let query = PageQuery::parse(query, "after")?;
+/// A segment of a path.
+fn decoded(segment: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), segment.as_bytes());
+    while let Some((byte, after)) = query::next_byte(rest).ok()? {
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+}
+
+fn unix_now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn parse_query(query: &str) -> Result<(Place, PageQuery), Reply> {
+    let query = PageQuery::parse(query, "after", Some("subject"))?;
     let place = match query.place.as_deref() {
         None => Place::START,
         Some(id) => id.parse().map(Place::after).map_err(|_| bad_query(ID_FORM))?,
     };
-    Ok((place, query.limit))
+    Ok((place, query))
 }
 
 fn entry(worker: u16, seen: Seen) -> Entry {
@@ -183,7 +224,10 @@ mod tests {
 
     #[test]
     fn a_query_names_a_place_and_a_limit_or_is_refused() {
-        let parsed = |query: &str| parse_query(query).map_err(|_| ());
+        let parsed = |query: &str| match parse_query(query) {
+            Ok((place, query)) => Ok((place, query.limit)),
+            Err(_) => Err(()),
+        };
         assert_eq!(parsed(""), Ok((Place::START, PAGE_DEFAULT)));
         let place = Place { worker: 1, slot: 8 };
         assert_eq!(parsed("after=1-7-3&limit=5"), Ok((place, 5)));

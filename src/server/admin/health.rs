@@ -82,6 +82,7 @@ mod tests {
             ends,
             // Nobody here sleeps on a ring.
             bell: Mutex::new(Ringer::new(Vec::new()).expect("no ring is needed")),
+            revoked: Mutex::default(),
             started_unix_s: 0.0,
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -23,7 +23,7 @@ use crossbeam_channel::Sender;
 use self::reply::Reply;
 use super::log_thread::LogOrder;
 use super::{ServerError, Shared};
-use crate::auth::is_meant_for_loopback;
+use crate::auth::{Revoked, is_meant_for_loopback};
 use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
@@ -62,6 +62,8 @@ struct State {
     log_orders: Sender<LogOrder>,
     ends: MainEnds,
     bell: Mutex<Ringer>,
+    /// Whose tokens were called back.
+    revoked: Mutex<Arc<Revoked>>,
     started_unix_s: f64,
     draining: AtomicBool,
     stopping: AtomicBool,
@@ -84,6 +86,7 @@ impl AdminServer {
             log_orders,
             ends,
             bell: Mutex::new(bell),
+            revoked: Mutex::default(),
             started_unix_s: process::started_unix_s(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -148,6 +151,12 @@ impl State {
                 _ => Reply::not_allowed("DELETE"),
             };
         }
+        if let Some(subject) = path.strip_prefix("/v1/subjects/") {
+            return match request.method() {
+                Method::Delete => self.call_back(subject),
+                _ => Reply::not_allowed("DELETE"),
+            };
+        }
         let read: &dyn Fn() -> Reply = match path {
             "/healthz" => &|| Reply::text("ok\n"),
             "/readyz" => &|| self.readiness(),
@@ -165,4 +174,4 @@ const HOSTS: &str = "this listener is on loopback: ask for it by its address or 
 
 /// What a lost operator is told.
 const PATHS: &str = "no such path; there are /healthz, /readyz, /metrics, /v1/connections, \
-                     /v1/connections/{id} and /v1/channels";
+                     /v1/connections/{id}, /v1/subjects/{sub} and /v1/channels";

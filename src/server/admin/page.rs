@@ -17,13 +17,15 @@ pub(super) struct PageQuery {
     pub place: Option<String>,
     /// Entries at most.
     pub limit: usize,
+    /// Which entries only.
+    pub filter: Option<String>,
 }
 
 impl PageQuery {
-    /// Reads a query whose place is called `place_name`. A name nobody knows is refused: it is a
-    /// misspelt one.
-    pub fn parse(text: &str, place_name: &str) -> Result<Self, Reply> {
-        let mut parsed = Self { place: None, limit: PAGE_DEFAULT };
+    /// Reads a query whose place is called `place_name`, and its filter, if the list has one,
+    /// `filter_name`. A name nobody knows is refused: it is a misspelt one.
+    pub fn parse(text: &str, place_name: &str, filter_name: Option<&str>) -> Result<Self, Reply> {
+        let mut parsed = Self { place: None, limit: PAGE_DEFAULT, filter: None };
         for pair in query::pairs(text) {
             let (key, value) = pair.map_err(|_| bad_query("a % without two digits"))?;
             let value = std::str::from_utf8(&value).map_err(|_| bad_query("not UTF-8"))?;
@@ -33,8 +35,12 @@ impl PageQuery {
                 parsed.limit = limit.min(PAGE_MAX);
             } else if key == place_name.as_bytes() {
                 parsed.place = Some(value.to_owned());
+            } else if filter_name.is_some_and(|name| key == name.as_bytes()) {
+                parsed.filter = Some(value.to_owned());
             } else {
-                return Err(bad_query(&format!("there are limit and {place_name}")));
+                let names = ["limit", place_name].into_iter().chain(filter_name);
+                let names = names.collect::<Vec<_>>().join(" and ");
+                return Err(bad_query(&format!("there are {names}")));
             }
         }
         Ok(parsed)

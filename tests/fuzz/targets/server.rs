@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use pushline::auth::{Gate, ProofKey};
 use pushline::config::Settings;
 use pushline::log::event::Kind;
-use pushline::log::message::{Notice, Request, RequestBody};
+use pushline::log::message::{Notice, Request, RequestBody, Share};
 use pushline::log::sequencer::{Outlet, Sequencer};
 use pushline::log::{SharedHasher, event::Publication};
 use pushline::metrics::WorkerMetrics;
@@ -62,7 +62,7 @@ enum Inbound {
 struct Notices(VecDeque<Notice>);
 
 impl Outlet for Notices {
-    fn has_room(&self, _worker: u16) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share) -> bool {
         true
     }
 

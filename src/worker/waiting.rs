@@ -1,0 +1,138 @@
+//! Requests that wait for credit at the log, in an order that is fair to connections: one that has
+//! many on their way waits behind those that have few, and each connection's own keep their order.
+//!
+//! Time is counted in rounds. A connection's first request is for the next round, its second for
+//! the one after, and so on; the round goes on with the requests that leave. So a request waits for
+//! one round of all connections and one more for each its own connection has before it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+
+use crate::log::message::Request;
+
+/// Requests on their way to the log.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    waiting: BinaryHeap<Reverse<Entry>>,
+    round: u64,
+    arrived: u64,
+}
+
+/// A request by its place.
+#[derive(Debug)]
+struct Entry {
+    place: (u64, u64),
+    request: Request,
+}
+
+impl Waiting {
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Adds a request of a connection that has so many on their way already.
+    pub fn push(&mut self, request: Request, outstanding: u16) {
+        self.arrived += 1;
+        let place = (self.round + 1 + u64::from(outstanding), self.arrived);
+        self.waiting.push(Reverse(Entry { place, request }));
+    }
+
+    /// Sends the next one; it keeps its place if it comes back. Whether it went.
+    pub fn send(&mut self, send: impl FnOnce(Request) -> Result<(), Request>) -> bool {
+        let Some(next) = self.waiting.peek_mut() else { return false };
+        let Reverse(Entry { place, request }) = PeekMut::pop(next);
+        match send(request) {
+            Ok(()) => {
+                self.round = self.round.max(place.0);
+                true
+            }
+            Err(request) => {
+                self.waiting.push(Reverse(Entry { place, request }));
+                false
+            }
+        }
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.place.cmp(&other.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::message::RequestBody;
+
+    /// A request that is told by its worker's number.
+    fn request(number: u16) -> Request {
+        Request { worker: number, body: RequestBody::Leave(Vec::new()) }
+    }
+
+    fn drained(waiting: &mut Waiting, count: usize) -> Vec<u16> {
+        let mut sent = Vec::new();
+        while sent.len() < count
+            && waiting.send(|request| {
+                sent.push(request.worker);
+                Ok(())
+            })
+        {}
+        sent
+    }
+
+    #[test]
+    fn a_connection_with_many_waits_behind_those_with_few_and_keeps_its_order() {
+        let mut waiting = Waiting::default();
+        for outstanding in 0..50 {
+            waiting.push(request(100 + outstanding), outstanding);
+        }
+        waiting.push(request(1), 0);
+        waiting.push(request(2), 0);
+        assert_eq!(drained(&mut waiting, 3), [100, 1, 2]);
+        assert_eq!(drained(&mut waiting, 50), (101..150).collect::<Vec<_>>());
+        assert!(waiting.is_empty());
+    }
+
+    /// However many come with their first: the second of one that came before is not left behind.
+    #[test]
+    fn nobody_waits_for_ever() {
+        let mut waiting = Waiting::default();
+        waiting.push(request(100), 3);
+        let mut sent = Vec::new();
+        for number in 0..10 {
+            waiting.push(request(number), 0);
+            sent.extend(drained(&mut waiting, 1));
+        }
+        assert!(sent.contains(&100), "{sent:?}");
+    }
+
+    #[test]
+    fn what_comes_back_keeps_its_place() {
+        let mut waiting = Waiting::default();
+        waiting.push(request(1), 0);
+        waiting.push(request(2), 0);
+        assert!(!waiting.send(Err));
+        assert_eq!(waiting.len(), 2);
+        assert_eq!(drained(&mut waiting, 2), [1, 2]);
+    }
+}
