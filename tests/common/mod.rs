@@ -5,13 +5,16 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod browser;
 mod core;
 pub mod http;
+pub mod program;
 pub mod relay;
 pub mod sse;
 pub mod ws;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -239,6 +242,20 @@ pub fn skip(what: &str, cure: &str) {
     let line = format!("SKIPPED: needs {what} ({cure})\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+}
+
+/// Where `scripts/test-clients` installs what a system rarely has.
+pub fn clients_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-clients")
+}
+
+/// A program by its name: one of `scripts/test-clients`, of the `PATH`, or of the administrator's.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(clients_dir().join("python/bin"))
+        .chain(std::env::split_paths(&path))
+        .chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// The place in the log that an id names.

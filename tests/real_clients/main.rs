@@ -10,7 +10,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
 
 use common::relay::Relay;
-use common::{PATIENCE, TestServer, await_subscribers, publish, skip};
+use common::{PATIENCE, TestServer, await_subscribers, clients_dir, publish, skip};
 
 const EVENTS: usize = 300;
 const CUTS: usize = 10;
@@ -27,10 +27,6 @@ const CUTS: usize = 10;
 fn runs(program: &str) -> bool {
     let run = Command::new(program).arg("--version").stdout(Stdio::null()).status();
     run.is_ok_and(|status| status.success())
-}
-
-fn clients_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-clients")
 }
 
 fn server() -> TestServer {

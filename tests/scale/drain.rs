@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::common::program::Program;
 use crate::common::{Conn, request};
 use crate::herd::Herd;
 use crate::member::{Kind, Member, Stage};
-use crate::program::Program;
 use crate::publisher::{Truth, channel_name, now_us};
 use crate::{number, percentile_ms};
 

@@ -12,7 +12,6 @@ mod member;
 #[allow(dead_code)]
 #[path = "../simulation/parse.rs"]
 mod parse;
-mod program;
 mod publisher;
 mod stalls;
 mod storm;

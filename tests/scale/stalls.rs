@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use crate::common::program::{Program, tcp_memory_bytes};
 use crate::herd::{Herd, Return};
 use crate::member::{Kind, Member, Reading, Told};
-use crate::program::{Program, tcp_memory_bytes};
 use crate::publisher::{Pace, Truth, publish};
 use crate::{number, percentile_ms};
 

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::common::program::Program;
 use crate::herd::{Herd, Return};
 use crate::member::{Kind, Member};
-use crate::program::Program;
 use crate::publisher::{Pace, Truth, publish};
 use crate::{number, percentile_ms};
 

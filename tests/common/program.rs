@@ -1,17 +1,23 @@
 //! The server as a process of its own: started, looked at from outside, sent signals.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::await_that;
+use super::await_that;
 
 /// How long it may take to end once nothing holds it any more.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Where [`free_ports`] looks: ports of the kernel's choice begin at 32,768.
+const PORTS: Range<u16> = 26_000..32_000;
+const PORTS_LEN: u16 = PORTS.end - PORTS.start - 64;
 
 /// A running server.
 pub struct Program {
@@ -21,7 +27,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it on two ports and waits until it is ready.
+    /// Starts it on this port and the next and waits until it is ready.
     pub fn start(port: u16, options: &[&str]) -> Self {
         let [addr, admin] = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let mut child = Command::new(env!("CARGO_BIN_EXE_pushline"))
@@ -83,6 +89,11 @@ impl Program {
         }
     }
 
+    /// Ends it as a crash would.
+    pub fn kill(self) {
+        drop(self);
+    }
+
     fn log_lines(&self) -> Vec<String> {
         self.log.try_iter().collect()
     }
@@ -93,6 +104,18 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The first of `count` ports that nobody has, below those the kernel gives to clients: one that is
+/// left for a moment is still there when its server comes back.
+pub fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let mut firsts = std::iter::repeat_with(|| {
+        let step = NEXT.fetch_add(count, Ordering::Relaxed);
+        PORTS.start + (std::process::id() as u16).wrapping_mul(64).wrapping_add(step) % PORTS_LEN
+    });
+    firsts.find(|first| (*first..first + count).all(is_free)).expect("it goes on for ever")
 }
 
 /// Bytes the kernel holds for all TCP sockets of the machine, both ends.
