@@ -11,6 +11,20 @@ pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
 /// Labels of [`WorkerMetrics::refused`].
 pub const REFUSALS: [&str; 4] = ["room", "address", "rate", "draining"];
 
+/// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
+pub const ERROR_STATUSES: [(u16, &str); 10] = [
+    (400, "status 400"),
+    (401, "status 401"),
+    (403, "status 403"),
+    (404, "status 404"),
+    (405, "status 405"),
+    (408, "status 408"),
+    (413, "status 413"),
+    (429, "status 429"),
+    (503, "status 503"),
+    (0, "another error status"),
+];
+
 /// A number with one writer and any number of readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -80,8 +94,8 @@ pub struct WorkerMetrics {
     pub refused: [Counter; REFUSALS.len()],
     /// Requests answered.
     pub requests: Counter,
-    /// Requests answered with an error status.
-    pub request_errors: Counter,
+    /// Requests answered with an error, by their place in [`ERROR_STATUSES`].
+    pub request_errors: [Counter; ERROR_STATUSES.len()],
     /// Events this worker's connections published.
     pub published: Counter,
     /// Publishes refused.
@@ -140,6 +154,14 @@ pub struct WorkerMetrics {
     pub ring_stale: Counter,
     /// See `ring::DriverStats`.
     pub ring_enters: Counter,
+}
+
+impl WorkerMetrics {
+    /// Counts a request answered with this error status.
+    pub fn add_request_error(&self, status: u16) {
+        let place = ERROR_STATUSES.iter().position(|(known, _)| *known == status);
+        self.request_errors[place.unwrap_or(ERROR_STATUSES.len() - 1)].add(1);
+    }
 }
 
 #[cfg(test)]

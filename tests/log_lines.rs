@@ -3,7 +3,7 @@
 
 mod operator;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -27,20 +27,9 @@ impl Running {
             .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--workers=2", "--cpus=none"])
             .arg("--log-format=json")
             .args(options)
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let mut banner = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        stdout.read_line(&mut banner).expect("a banner");
-        std::thread::spawn(move || stdout.read_to_end(&mut Vec::new()));
-        let mut addresses = banner.split("http://").skip(1).map(|rest| {
-            let end = rest.find([' ', ')']).expect("an address ends");
-            rest[..end].parse().expect("an address")
-        });
-        let listen = addresses.next().expect("where clients connect");
-        let admin = addresses.next().expect("where the operator connects");
         let (tell, lines) = channel();
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         std::thread::spawn(move || {
@@ -51,7 +40,17 @@ impl Running {
                 }
             }
         });
-        Self { child, listen, admin, lines }
+        let unset = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut running = Self { child, listen: unset, admin: unset, lines };
+        running.listen = running.address("listening for clients");
+        running.admin = running.address("listening for the operator");
+        running
+    }
+
+    /// The address in the line that says this.
+    fn address(&self, message: &str) -> SocketAddr {
+        let line = self.line(message);
+        line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address")
     }
 
     /// The next line that says this.
@@ -185,4 +184,13 @@ fn a_token_is_in_no_line() {
         let text = line.to_string();
         assert!(!text.contains("SECRETTOKEN") && !text.contains(key), "{text}");
     }
+}
+
+#[test]
+fn refused_requests_are_told_with_their_status() {
+    let server = Running::start(&[]);
+    assert_eq!(get(server.listen, "/nothing/here").status, 404);
+    let line = server.line("requests refused");
+    assert_eq!((&line["reason"], &line["count"]), (&"status 404".into(), &1.into()));
+    server.end();
 }

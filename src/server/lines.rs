@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
 use super::{ServerError, Shared};
-use crate::metrics::{Counter, REFUSALS, WorkerMetrics};
+use crate::metrics::{Counter, ERROR_STATUSES, REFUSALS, WorkerMetrics};
 use crate::reason::CloseReason;
 use crate::worker::remark::{Asked, Remark};
 
@@ -71,12 +71,21 @@ fn write(remark: &Remark) {
 type Of = fn(&WorkerMetrics) -> &Counter;
 
 /// What is watched: what a line says, why it happened, and whether somebody may have to act.
-const WATCHED: [(&str, &str, Seriousness, Of); 11] = [
+const WATCHED: [(&str, &str, Seriousness, Of); 20] = [
     ("connections refused", REFUSALS[0], Seriousness::Warn, |of| &of.refused[0]),
     ("connections refused", REFUSALS[1], Seriousness::Warn, |of| &of.refused[1]),
     ("connections refused", REFUSALS[2], Seriousness::Warn, |of| &of.refused[2]),
     ("connections refused", REFUSALS[3], Seriousness::Info, |of| &of.refused[3]),
-    ("requests refused", "error status", Seriousness::Info, |of| &of.request_errors),
+    ("requests refused", ERROR_STATUSES[0].1, Seriousness::Info, |of| &of.request_errors[0]),
+    ("requests refused", ERROR_STATUSES[1].1, Seriousness::Info, |of| &of.request_errors[1]),
+    ("requests refused", ERROR_STATUSES[2].1, Seriousness::Info, |of| &of.request_errors[2]),
+    ("requests refused", ERROR_STATUSES[3].1, Seriousness::Info, |of| &of.request_errors[3]),
+    ("requests refused", ERROR_STATUSES[4].1, Seriousness::Info, |of| &of.request_errors[4]),
+    ("requests refused", ERROR_STATUSES[5].1, Seriousness::Info, |of| &of.request_errors[5]),
+    ("requests refused", ERROR_STATUSES[6].1, Seriousness::Info, |of| &of.request_errors[6]),
+    ("requests refused", ERROR_STATUSES[7].1, Seriousness::Info, |of| &of.request_errors[7]),
+    ("requests refused", ERROR_STATUSES[8].1, Seriousness::Info, |of| &of.request_errors[8]),
+    ("requests refused", ERROR_STATUSES[9].1, Seriousness::Info, |of| &of.request_errors[9]),
     ("publishes refused", "the log", Seriousness::Warn, |of| &of.publish_refusals),
     ("slow readers", "skipped", Seriousness::Warn, |of| &of.gaps_overrun),
     ("slow readers", "disconnected", Seriousness::Warn, |of| &of.slow_disconnects),

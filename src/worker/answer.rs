@@ -89,7 +89,7 @@ impl Core {
         message: &str,
         headers: &[(&str, &[u8])],
     ) {
-        self.metrics.request_errors.add(1);
+        self.metrics.add_request_error(status.code());
         let mut body = Vec::new();
         response::write_error_body(&mut body, code, message);
         let content = Content { content_type: "application/json", bytes: &body };

@@ -1,5 +1,7 @@
 //! `POST /publish`: a stream of lines (NDJSON), each an event that takes effect as it comes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use memchr::memchr;
 
@@ -9,7 +11,7 @@ use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::{HttpState, Step};
 use super::pending::AfterPublish;
-use super::publish::TOO_LARGE;
+use super::publish::{TOO_LARGE, told};
 use crate::auth::Denied;
 use crate::limits::{JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX};
 use crate::log::event::{Kind, Publication};
@@ -154,14 +156,17 @@ impl Core {
 
     fn answer_lines(&mut self, index: u32) {
         let epoch = self.setup.epoch;
+        let bytes_max = self.setup.settings.event_bytes_max;
         let HttpState::Lines(lines) = std::mem::take(&mut self.work(index).http) else { return };
         let mut body = Vec::with_capacity(192);
         let status = match lines.failed {
             None => Status::Ok,
             Some(fault) => {
-                self.metrics.request_errors.add(1);
                 self.close_after_answer(index);
-                let (status, code, message) = fault.describe();
+                let fault = fault.describe();
+                let (status, code, _) = fault;
+                self.metrics.add_request_error(status.code());
+                let message = told(fault, bytes_max);
                 let message = format!(
                     "line {}: {message}; {} published before it",
                     lines.line_no, lines.published
@@ -334,9 +339,9 @@ fn to_publication(
 pub(super) fn op_publication(
     from: envelope::Publication<'_>,
     bytes_max: usize,
-) -> Result<Publication, (&'static str, &'static str)> {
+) -> Result<Publication, (&'static str, Cow<'static, str>)> {
     to_publication(from, bytes_max).map_err(|fault| {
-        let (_, code, message) = fault.describe();
-        (code, message)
+        let fault = fault.describe();
+        (fault.1, told(fault, bytes_max))
     })
 }

@@ -1,5 +1,7 @@
 //! What the head of a publish request says of the event, and whether the body is that.
 
+use std::borrow::Cow;
+
 use memchr::memchr;
 
 use super::access::Fault;
@@ -73,14 +75,21 @@ pub(super) fn checked_field(
 }
 
 /// Whether the body is what it was said to be.
-pub(super) fn check_data(kind: Kind, data: &[u8]) -> Result<(), Fault> {
+pub(super) fn check_data(
+    kind: Kind,
+    data: &[u8],
+) -> Result<(), (Status, &'static str, Cow<'static, str>)> {
     if kind == Kind::Binary {
         return Ok(());
     }
     let text = simdutf8::basic::from_utf8(data)
-        .map_err(|_| (Status::BadRequest, "not_utf8", "the body is not valid UTF-8"))?;
-    if kind == Kind::Json && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
-        return Err((Status::BadRequest, "not_json", "the body is not one JSON value"));
+        .map_err(|_| (Status::BadRequest, "not_utf8", "the body is not valid UTF-8".into()))?;
+    if kind != Kind::Json {
+        return Ok(());
     }
-    Ok(())
+    // The error says what was wanted and where, and nothing of the body.
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| {
+        let message = format!("the body is not one JSON value: {error}");
+        (Status::BadRequest, "not_json", message.into())
+    })
 }

@@ -1,5 +1,7 @@
 //! `POST /channels/{channel}`, one event a request, and what the log makes of any publish.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::access::Fault;
@@ -43,9 +45,10 @@ impl Core {
         }
         let meta = match self.publish_meta(index, request, segment) {
             Ok(meta) => meta,
-            Err((status, code, message)) => {
+            Err(fault) => {
+                let message = told(fault, self.setup.settings.event_bytes_max);
                 self.close_after_answer(index);
-                self.error(index, status, code, message);
+                self.error(index, fault.0, fault.1, &message);
                 return 0;
             }
         };
@@ -118,8 +121,8 @@ impl Core {
         let announced = usize::try_from(body.decoder.announced_bytes()).unwrap_or(usize::MAX);
         let size = body.data.len().saturating_add(decoded.payload.len()).saturating_add(announced);
         if size > bytes_max {
-            let (status, code, message) = TOO_LARGE;
-            self.fail(index, status, code, message);
+            let (status, code, _) = TOO_LARGE;
+            self.fail(index, status, code, &told(TOO_LARGE, bytes_max));
             return Step::Wait(0);
         }
         body.data.extend_from_slice(decoded.payload);
@@ -147,7 +150,7 @@ impl Core {
 
     fn publish_one(&mut self, index: u32, meta: Meta, data: Bytes) {
         if let Err((status, code, message)) = check_data(meta.kind, &data) {
-            return self.error(index, status, code, message);
+            return self.error(index, status, code, &message);
         }
         if let Err(refusal) = self.admit_publish(index, self.share_of(index)) {
             return self.error(index, refusal.status(), refusal.code(), refusal.message());
@@ -253,6 +256,15 @@ impl Core {
         let content = Content { content_type: "application/json", bytes: &body };
         self.respond(index, Status::Ok, &content, &[]);
     }
+}
+
+/// A fault's message, with the limit where one was passed.
+pub(super) fn told(fault: Fault, event_bytes_max: usize) -> Cow<'static, str> {
+    let (_, code, message) = fault;
+    if code != TOO_LARGE.1 {
+        return message.into();
+    }
+    format!("{message}: max_event_bytes is {event_bytes_max}").into()
 }
 
 pub(super) const TOO_LARGE: Fault =

@@ -273,7 +273,7 @@ impl Core {
         let bytes_max = self.setup.settings.event_bytes_max;
         let mut publication = match op_publication(publication, bytes_max) {
             Ok(publication) => publication,
-            Err((code, message)) => return self.ws_op_error(index, reference, code, message),
+            Err((code, message)) => return self.ws_op_error(index, reference, code, &message),
         };
         if let Err((_, code, message)) = self.check_publish(index, &publication.channel) {
             return self.ws_op_error(index, reference, code, message);

@@ -95,6 +95,27 @@ fn other_media_types_are_415_and_publish_nothing() {
 }
 
 #[test]
+fn a_body_that_is_not_json_is_told_where() {
+    let server = TestServer::start();
+    let headers = [("Content-Type", "application/json")];
+    let response =
+        fetch(server.addr, "POST", "/channels/c", &headers, Some(b"{\"a\":1,\n \"b\" 2}"));
+    assert_eq!(response.error_code(), "not_json");
+    assert!(response.text().contains("expected `:` at line 2 column 6"), "{response:?}");
+}
+
+/// A misspelt key would lose the event's type without a word.
+#[test]
+fn a_line_with_a_key_that_no_publication_has_is_refused() {
+    let server = TestServer::start();
+    let lines =
+        b"{\"channel\":\"a\",\"data\":1}\n{\"channel\":\"a\",\"evnet\":\"done\",\"data\":1}\n";
+    let response = fetch(server.addr, "POST", "/publish", &[], Some(lines));
+    assert_eq!((response.status, response.error_code().as_str()), (400, "unknown_key"));
+    assert!(response.text().contains("\"line\":2,\"published\":1"), "{response:?}");
+}
+
+#[test]
 fn what_is_not_what_it_says_it_is_is_400_and_the_connection_goes_on() {
     let server = TestServer::start();
     let mut conn = Conn::open(server.addr);
@@ -149,6 +170,7 @@ fn an_event_may_be_as_large_as_the_setting_and_no_larger() {
     let response = fetch(server.addr, "POST", "/channels/c", &[], Some(&too_large));
     assert_eq!(response.status, 413);
     assert_eq!(response.error_code(), "event_too_large");
+    assert!(response.text().contains("max_event_bytes is 1000"), "{}", response.text());
     let mut chunked = Chunked::open(server.addr, "/channels/c", &[]);
     for piece in fits.chunks(300) {
         chunked.chunk(piece);

@@ -244,12 +244,25 @@ fn binary_messages_are_1003() {
 }
 
 #[test]
+fn a_key_that_no_publication_has_is_refused_and_elsewhere_it_is_ignored() {
+    let server = TestServer::start();
+    let mut ws = Ws::envelope(server.addr, "channel=c");
+    ws.op(&json!({"op": "publish", "channel": "c", "data": 1, "evnet": "done", "ref": 1}));
+    let refused = ws.json();
+    assert_eq!((code(&refused), &refused["ref"]), ("unknown_key", &json!(1)));
+    ws.op(&json!({"op": "ping", "ref": 2, "unknown": []}));
+    assert_eq!(ws.json()["ok"], true);
+}
+
+#[test]
 fn too_large_a_publication_is_an_error_and_not_the_end() {
     let server = TestServer::with(|settings| settings.event_bytes_max = 10_000);
     let mut ws = Ws::envelope(server.addr, "channel=c");
     let data = "x".repeat(10_001);
     ws.op(&json!({"op": "publish", "channel": "c", "data": data, "ref": 1}));
-    assert_eq!(code(&ws.json()), "event_too_large");
+    let refused = ws.json();
+    assert_eq!(code(&refused), "event_too_large");
+    assert!(refused.to_string().contains("max_event_bytes is 10000"), "{refused}");
     ws.op(&json!({"op": "publish", "channel": "c", "data": data[1..], "ref": 2}));
     let (first, second) = (ws.json(), ws.json());
     assert!(first["ok"] == true || second["ok"] == true);

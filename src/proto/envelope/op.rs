@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -111,6 +112,8 @@ pub enum Invalid {
     ReservedEventType,
     /// No `token`.
     Token,
+    /// A publication has a key that none has: a slip that would lose something in silence.
+    UnknownKey,
     /// Not UTF-8.
     Utf8,
 }
@@ -129,6 +132,7 @@ impl Invalid {
             Self::Ref => "bad_ref",
             Self::ReservedEventType => "reserved_event_type",
             Self::Token => "bad_token",
+            Self::UnknownKey => "unknown_key",
             Self::Utf8 => "bad_utf8",
         }
     }
@@ -146,27 +150,75 @@ impl Invalid {
             Self::Ref => "ref must be a string or a number of at most 64 bytes",
             Self::ReservedEventType => "event types that begin with pushline. are reserved",
             Self::Token => "token is missing",
+            Self::UnknownKey => {
+                "a publication has channel, data or data_base64, event and key, and nothing else"
+            }
             Self::Utf8 => "not UTF-8",
         }
     }
 }
 
-/// Reads one operation. Unknown fields are ignored, so that newer clients can talk to us.
+/// Reads one operation. Unknown keys are ignored, so that newer clients can talk to us, but not in
+/// a publication: there a misspelt `event` would be lost without a word.
 pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
     let refuse = |reference, reason| OpError { reference, reason };
     let fields: Fields<'_> = parse(text).map_err(|reason| refuse(None, reason))?;
     let reference = reference(fields.reference).map_err(|reason| refuse(None, reason))?;
     let body = body(fields).map_err(|reason| refuse(reference, reason))?;
+    let is_publish = matches!(body, OpBody::Publish(_));
+    if is_publish && serde_json::from_slice::<PublishKeys>(text).is_err() {
+        return Err(refuse(reference, Invalid::UnknownKey));
+    }
     Ok(ClientOp { reference, body })
 }
 
 /// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`.
 pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
-    publication(parse(line)?)
+    let text = utf8(line)?;
+    match serde_json::from_str::<Line<'_>>(text) {
+        Ok(Line { channel, data, data_base64, event, key }) => {
+            let none = Fields::default();
+            publication(Fields { channel, data, data_base64, event, key, ..none })
+        }
+        Err(_) if serde_json::from_str::<Fields<'_>>(text).is_ok() => Err(Invalid::UnknownKey),
+        Err(_) => Err(Invalid::Json),
+    }
+}
+
+/// All that can stand in a line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+    /// `null` is a value here.
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data_base64: Option<Text<'a>>,
+    #[serde(borrow)]
+    event: Option<Text<'a>>,
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+}
+
+/// The keys of a publishing operation, whatever their values.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only whether it can be read is of interest")]
+struct PublishKeys {
+    op: Option<IgnoredAny>,
+    #[serde(rename = "ref")]
+    reference: Option<IgnoredAny>,
+    channel: Option<IgnoredAny>,
+    data: Option<IgnoredAny>,
+    data_base64: Option<IgnoredAny>,
+    event: Option<IgnoredAny>,
+    key: Option<IgnoredAny>,
 }
 
 /// All that can stand in an operation or a publication.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
     op: Option<Text<'a>>,
@@ -199,8 +251,11 @@ fn present<'de, D: Deserializer<'de>>(source: D) -> Result<Option<&'de RawValue>
 }
 
 fn parse(text: &[u8]) -> Result<Fields<'_>, Invalid> {
-    let text = simdutf8::basic::from_utf8(text).map_err(|_| Invalid::Utf8)?;
-    serde_json::from_str(text).map_err(|_| Invalid::Json)
+    serde_json::from_str(utf8(text)?).map_err(|_| Invalid::Json)
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Invalid> {
+    simdutf8::basic::from_utf8(text).map_err(|_| Invalid::Utf8)
 }
 
 fn reference(raw: Option<&RawValue>) -> Result<Option<&str>, Invalid> {

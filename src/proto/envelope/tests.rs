@@ -199,6 +199,11 @@ fn a_line_says_what_to_publish() {
     assert_eq!(parse_publication(b"{\"data\":1}"), Err(Invalid::Channel));
     assert_eq!(parse_publication(b"{\"channel\":\"c\"}"), Err(Invalid::Data));
     assert_eq!(parse_publication(b"\xff"), Err(Invalid::Utf8));
+    let misspelt = b"{\"channel\":\"c\",\"evnet\":\"done\",\"data\":1}";
+    assert_eq!(parse_publication(misspelt), Err(Invalid::UnknownKey));
+    let op = b"{\"op\":\"publish\",\"ref\":1,\"channel\":\"c\",\"evnet\":\"done\",\"data\":1}";
+    let refused = OpError { reference: Some("1"), reason: Invalid::UnknownKey };
+    assert_eq!(parse_op(op), Err(refused));
     // Half of a surrogate pair is no character.
     let half = br#"{"channel":"c","data":"\ud800"}"#;
     assert_eq!(parse_publication(half), Err(Invalid::Json));

@@ -11,7 +11,7 @@ use super::exposition::{CONTENT_TYPE, Exposition, Label};
 use super::process::Process;
 use super::reply::Reply;
 use super::{STALL_TIME, State};
-use crate::metrics::{Counter, REFUSALS, TRANSPORTS, WorkerMetrics};
+use crate::metrics::{Counter, ERROR_STATUSES, REFUSALS, TRANSPORTS, WorkerMetrics};
 use crate::reason::CloseReason;
 use crate::server::log_thread::{LogOrder, LogReport};
 
@@ -75,14 +75,15 @@ impl State {
     }
 
     fn write_requests(&self, out: &mut Exposition) {
+        let errors =
+            (0..ERROR_STATUSES.len()).map(|place| self.sum(|of| &of.request_errors[place]));
+        let help = "HTTP requests answered with an error.";
+        out.counter("pushline_http_errors_total", help).only(errors.sum::<u64>());
         let mut total = |name, help, of: fn(&WorkerMetrics) -> &Counter| {
             out.counter(name, help).only(self.sum(of));
         };
         total("pushline_http_requests_total", "HTTP requests, upgrades included.", |of| {
             &of.requests
-        });
-        total("pushline_http_errors_total", "HTTP requests answered with an error.", |of| {
-            &of.request_errors
         });
         total(
             "pushline_publishes_accepted_total",
