@@ -3,3 +3,7 @@
 pub mod bench;
 pub mod client;
 pub mod doctor;
+pub mod numbers;
+mod wire;
+
+pub use wire::url::BadUrl;

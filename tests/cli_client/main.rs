@@ -257,7 +257,7 @@ fn what_another_try_would_not_help_against_is_told() {
     assert!(errors.contains("channel name"), "{errors}");
     let (status, _, errors) = run(&["sub", "a", "--url", "https://example.com"]);
     assert_eq!(status.code(), Some(1));
-    assert!(errors.contains("is not a URL"), "{errors}");
+    assert!(errors.contains("this command speaks plain HTTP"), "{errors}");
     let (status, _, errors) = run(&["sub", "a", "--url", &format!("{}/x", server.url())]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("no such path (404)"), "{errors}");

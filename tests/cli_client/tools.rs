@@ -35,11 +35,10 @@ impl Server {
         let mut child = program()
             .args(["serve", "--listen", listen, "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(["--cpus", "none", "--drain", "2s", "--history-count", "1000"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let mut banner = BufReader::new(child.stdout.take().expect("piped"));
+        let mut banner = BufReader::new(child.stderr.take().expect("piped"));
         let address = std::iter::from_fn(|| {
             let mut line = String::new();
             banner.read_line(&mut line).ok().filter(|length| *length > 0).map(|_| line)

@@ -66,8 +66,29 @@ impl std::fmt::Display for Channels {
     }
 }
 
+/// Events per second when nothing else is said: enough for a course over time, few enough for any
+/// server.
+const PUBLISH_RATE_DEFAULT: f64 = 10.0;
+
+const OTHER_SERVERS: &str = "\
+Other servers are measured with templates. Each event carries a mark that is found in any envelope.
+
+  Centrifugo (uni_sse):
+    pushline bench --url http://127.0.0.1:8000 \\
+      --subscribe-path '/connection/uni_sse?cf_connect={\"subs\":{\"{channel}\":{}}}' \\
+      --publish-url http://127.0.0.1:8000/api/publish --publish-content-type application/json \\
+      --publish-body '{\"channel\":\"{channel}\",\"data\":\"{data}\"}' --publish-header 'X-API-Key: KEY'
+
+  Mercure:
+    pushline bench --url http://127.0.0.1:3000 \\
+      --subscribe-path '/.well-known/mercure?topic={channel}' \\
+      --publish-url http://127.0.0.1:3000/.well-known/mercure \\
+      --publish-content-type application/x-www-form-urlencoded \\
+      --publish-body 'topic={channel}&data={data}' --publish-header 'Authorization: Bearer JWT'";
+
 /// Measure a push server: hold connections, publish, count what arrives.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = OTHER_SERVERS)]
 pub struct BenchArgs {
     /// The server, as http://HOST:PORT
     #[arg(long, default_value = "http://127.0.0.1:8080")]
@@ -81,12 +102,13 @@ pub struct BenchArgs {
     /// Channels they are spread over, or `private` for one each
     #[arg(long, default_value = "1", value_name = "N|private")]
     channels: Channels,
-    /// Events per second over the duration (with --burst: the average; one burst if not given)
+    /// Events per second over the duration; with --burst the average of all bursts [default: 10;
+    /// with --burst: none, a single burst]
     #[arg(long, value_name = "EVENTS_PER_SECOND")]
     publish_rate: Option<f64>,
-    /// Events sent back to back, each waiting for its answer
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    burst: u32,
+    /// Events sent back to back, each waiting for its answer [default: 1]
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
+    burst: Option<u32>,
     /// Bytes of data in an event (at least what its run, sequence and time need)
     #[arg(long, default_value_t = 64)]
     size: usize,
@@ -126,6 +148,12 @@ pub struct BenchArgs {
     /// The content type of that body
     #[arg(long, default_value = "text/plain", value_name = "TYPE")]
     publish_content_type: String,
+    /// A header line of publish requests, as a token's; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header_line)]
+    publish_header: Vec<String>,
+    /// A header line of subscribe requests; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header_line)]
+    subscribe_header: Vec<String>,
     /// Write the whole report as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -148,13 +176,17 @@ impl BenchArgs {
         };
         let mut subscribe_path = self.subscribe_path.unwrap_or_else(|| default_path.to_owned());
         if !subscribe_path.contains("{channel}") {
-            subscribe_path.push_str("?channel={channel}");
+            subscribe_path.push(if subscribe_path.contains('?') { '&' } else { '?' });
+            subscribe_path.push_str("channel={channel}");
         }
         let publish = match self.idle {
             true => PublishPlan::Nothing,
-            false => match self.publish_rate {
-                Some(events_per_s) => PublishPlan::Paced { events_per_s, duration: self.duration },
-                None => PublishPlan::OneBurst,
+            false => match (self.publish_rate, self.burst) {
+                (None, Some(_)) => PublishPlan::OneBurst,
+                (rate, _) => PublishPlan::Paced {
+                    events_per_s: rate.unwrap_or(PUBLISH_RATE_DEFAULT),
+                    duration: self.duration,
+                },
             },
         };
         Ok(BenchOptions {
@@ -164,7 +196,7 @@ impl BenchArgs {
             connections: self.connections,
             channels: self.channels,
             publish,
-            burst: self.burst,
+            burst: self.burst.unwrap_or(1),
             size_bytes: self.size,
             ramp_per_s: self.ramp,
             hold: self.hold,
@@ -174,10 +206,22 @@ impl BenchArgs {
             subscribe_path,
             publish_body: self.publish_body,
             publish_content_type: self.publish_content_type,
+            publish_header_lines: self.publish_header.concat(),
+            subscribe_header_lines: self.subscribe_header.concat(),
             json: self.json,
             plot: self.plot,
         })
     }
+}
+
+/// A header line with its line end.
+fn header_line(text: &str) -> Result<String, &'static str> {
+    let wanted = "wanted: a header line, as 'Authorization: Bearer TOKEN'";
+    let (name, value) = text.split_once(':').ok_or(wanted)?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let is_value = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    let fits = !name.is_empty() && name.bytes().all(is_token) && value.bytes().all(is_value);
+    if fits { Ok(format!("{name}: {}\r\n", value.trim())) } else { Err(wanted) }
 }
 
 /// What is published, and when.
@@ -249,10 +293,26 @@ pub struct BenchOptions {
     pub publish_body: String,
     /// Content type of the body.
     pub publish_content_type: String,
+    /// Further header lines of a publish, each with its line end.
+    pub publish_header_lines: String,
+    /// The same of a subscription.
+    pub subscribe_header_lines: String,
     /// Where the JSON report goes.
     pub json: Option<PathBuf>,
     /// Where the plot goes.
     pub plot: Option<PathBuf>,
+}
+
+impl BenchOptions {
+    /// Time between two bursts of a paced run.
+    pub fn period(&self) -> Option<Duration> {
+        match self.publish {
+            PublishPlan::Paced { events_per_s, .. } => {
+                Some(Duration::from_secs_f64(f64::from(self.burst) / events_per_s))
+            }
+            PublishPlan::Nothing | PublishPlan::OneBurst => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -273,10 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_one_event_to_a_thousand_subscribers_of_one_channel() {
+    fn the_defaults_are_ten_seconds_of_events_to_a_thousand_subscribers_of_one_channel() {
         let options = options("");
         assert_eq!(options.connections, 1000);
-        assert_eq!(options.publish, PublishPlan::OneBurst);
+        let duration = Duration::from_secs(10);
+        assert_eq!(options.publish, PublishPlan::Paced { events_per_s: 10.0, duration });
+        assert_eq!(options.period(), Some(Duration::from_millis(100)));
         assert_eq!(options.subscribe_path, "/sse?channel={channel}");
         assert_eq!(options.publish_url, "http://127.0.0.1:8080/channels/{channel}");
     }
@@ -294,8 +356,25 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_by_itself_is_the_only_one() {
+        let options = options("--burst 20");
+        assert_eq!((options.publish, options.burst), (PublishPlan::OneBurst, 20));
+        assert_eq!(options.period(), None);
+    }
+
+    #[test]
     fn a_path_without_a_channel_gets_the_query() {
         assert_eq!(options("--path /events").subscribe_path, "/events?channel={channel}");
+        assert_eq!(options("--path /events?a=b").subscribe_path, "/events?a=b&channel={channel}");
+    }
+
+    #[test]
+    fn header_lines_are_whole_and_cannot_forge_others() {
+        let lines = options("--publish-header X-API-Key:k --publish-header A:b");
+        assert_eq!(lines.publish_header_lines, "X-API-Key: k\r\nA: b\r\n");
+        for bad in ["", "no colon", ": v", "a b: v", "a: b\r\nc: d"] {
+            assert!(header_line(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

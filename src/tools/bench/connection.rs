@@ -123,7 +123,7 @@ pub(super) fn ask(socket: &OwnedFd, request: &[u8]) -> io::Result<bool> {
 
 /// The request that subscribes to `channel`.
 pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
-    let path = task.path.replace("{channel}", channel);
+    let path = escaped(&task.path.replace("{channel}", channel));
     let upgrade = match task.transport {
         Transport::Sse => "Accept: text/event-stream\r\n",
         // Any 16 bytes do for a key here (RFC 6455 section 4.1): no proxy is being fooled.
@@ -132,7 +132,28 @@ pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
              Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n"
         }
     };
-    format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", task.authority).into_bytes()
+    let (authority, lines) = (&task.authority, &task.header_lines);
+    format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\n{upgrade}{lines}\r\n").into_bytes()
+}
+
+/// Percent-encodes what no URL may hold, so that a template can have JSON in its query. What is
+/// encoded already stays as it is.
+fn escaped(target: &str) -> String {
+    let mut escaped = String::with_capacity(target.len());
+    for character in target.chars() {
+        match character {
+            '!' | '#'..=';' | '=' | '?'..='[' | ']' | '_' | 'a'..='z' | '~' => {
+                escaped.push(character)
+            }
+            other => {
+                let mut bytes = [0; 4];
+                for byte in other.encode_utf8(&mut bytes).bytes() {
+                    escaped.push_str(&format!("%{byte:02X}"));
+                }
+            }
+        }
+    }
+    escaped
 }
 
 /// Answers a ping (RFC 6455 section 5.5.3). A client's frames are masked (section 5.3); a constant
@@ -200,5 +221,17 @@ pub(super) fn read_all(
         if length < buffer.len() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_may_hold_json_and_keeps_what_is_encoded() {
+        let json = "/sse?connect={\"subs\":{\"a:b\":{}}}&x=%7B";
+        assert_eq!(escaped(json), "/sse?connect=%7B%22subs%22:%7B%22a:b%22:%7B%7D%7D%7D&x=%7B");
+        assert_eq!(escaped("/a b\r\n"), "/a%20b%0D%0A");
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use crate::tools::wire::url::BadUrl;
+
 /// What stopped a run. None of these is a finding about the server: those are in the report.
 #[derive(Debug)]
 pub enum BenchError {
-    /// The operator's URL is not `http://host[:port][/path]`.
-    Url(String),
+    /// The operator's URL cannot be used.
+    Url(BadUrl),
     /// The operator's options contradict each other; says which and what to do.
     Options(&'static str),
     /// The host of the URL has no address.
@@ -32,13 +34,13 @@ pub enum BenchError {
 impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(url) => write!(f, "`{url}` is not a URL like http://127.0.0.1:8080"),
+            Self::Url(bad) => bad.fmt(f),
             Self::Options(what) => f.write_str(what),
             Self::Resolve(host, error) => write!(f, "cannot resolve {host}: {error}"),
             Self::Client(error) => write!(f, "cannot run a client process: {error}"),
             Self::ClientGone(index) => write!(f, "client process {index} ended before its result"),
             Self::NothingConnected(kinds) => {
-                write!(f, "not one connection was made ({kinds}); is the server running?")
+                write!(f, "no subscription was accepted: {kinds}; is this the right URL and path?")
             }
             Self::NothingPublished(last) => write!(f, "not one event was published: {last}"),
             Self::Server(pid, error) => write!(f, "cannot read server process {pid}: {error}"),

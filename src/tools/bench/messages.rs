@@ -17,6 +17,8 @@ pub(super) struct ClientTask {
     pub authority: String,
     /// Path template with `{channel}`.
     pub path: String,
+    /// Header lines, each with its line end.
+    pub header_lines: String,
     /// How to listen.
     pub transport: Transport,
     /// How connections are spread over channels.
@@ -123,8 +125,10 @@ pub(super) struct DeliveryCounts {
     pub out_of_order: u64,
     /// Events for another channel.
     pub misrouted: u64,
-    /// Data that is no event of this run.
+    /// Events of another run.
     pub foreign: u64,
+    /// Messages without an event: greetings, confirmations, or somebody else's data.
+    pub unstamped: u64,
 }
 
 impl std::ops::AddAssign for DeliveryCounts {
@@ -134,5 +138,6 @@ impl std::ops::AddAssign for DeliveryCounts {
         self.out_of_order += other.out_of_order;
         self.misrouted += other.misrouted;
         self.foreign += other.foreign;
+        self.unstamped += other.unstamped;
     }
 }

@@ -22,6 +22,7 @@ mod phases;
 mod plan;
 mod plot;
 mod publisher;
+mod rates;
 mod report;
 mod stream;
 mod table;
@@ -31,6 +32,7 @@ pub use args::{BenchArgs, BenchOptions, Channels, Transport};
 pub use client::run as run_client;
 pub use error::BenchError;
 pub use phases::run;
+pub use rates::Window;
 pub use report::{
     ConnectFacts, HoldFacts, LatencyFacts, MemoryFacts, PublishFacts, Report, RunFacts, ServerCpu,
 };

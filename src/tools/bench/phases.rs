@@ -98,6 +98,7 @@ fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, BenchError
         target: target.address,
         authority: target.authority.clone(),
         path: options.subscribe_path.clone(),
+        header_lines: options.subscribe_header_lines.clone(),
         transport: options.transport,
         channels: options.channels,
         connections: options.connections,

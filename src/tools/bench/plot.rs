@@ -4,7 +4,8 @@ use std::path::Path;
 
 use plotters::{coord::Shift, prelude::*};
 
-use super::{error::BenchError, report::Report, table::thousands};
+use super::{error::BenchError, rates, report::Report};
+use crate::tools::numbers::grouped as thousands;
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 720;
@@ -19,8 +20,8 @@ const INK: RGBColor = RGBColor(31, 97, 141);
 const ACCENT: RGBColor = RGBColor(192, 80, 30);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// Points of the timeline drawn at most; more would be narrower than a line.
-const TIMELINE_POINTS_MAX: usize = 200;
+/// Labels on an axis, about.
+const TICKS: usize = 6;
 
 /// Percentiles that are marked, as nines and as named.
 const MARKED: [(f64, &str); 3] = [(0.301, "p50"), (2.0, "p99"), (3.0, "p99.9")];
@@ -61,20 +62,23 @@ fn headline(report: &Report) -> String {
 /// Latency at each percentile, from the median to the worst, on a scale of nines.
 fn latency(area: &Area<'_>, report: &Report) -> Drawn {
     let points = percentiles(&report.latency_steps);
-    let title = "Latency from publish to delivery, in ms by percentile";
+    let title = "Latency from publish to delivery";
     let top = points.iter().map(|(_, ms)| *ms).fold(0.001, f64::max);
     let nines = points.last().map_or(3.0, |(nines, _)| nines.max(1.0));
     let mut chart = ChartBuilder::on(area)
         .caption(title, CAPTION)
         .margin(12)
-        .x_label_area_size(32)
-        .y_label_area_size(72)
+        .x_label_area_size(44)
+        .y_label_area_size(92)
         .build_cartesian_2d(0.0..nines, 0.0..top * 1.05)?;
     chart
         .configure_mesh()
+        .x_desc("percentile of deliveries")
+        .y_desc("latency (ms)")
         .x_labels(8)
+        .y_labels(TICKS)
         .x_label_formatter(&|nines| percentile_name(*nines))
-        .y_label_formatter(&|ms| number(*ms))
+        .y_label_formatter(&|ms| tick(*ms, top))
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .label_style(LABEL)
@@ -88,26 +92,48 @@ fn latency(area: &Area<'_>, report: &Report) -> Drawn {
     Ok(())
 }
 
+/// Each window of time as a step.
 fn timeline(area: &Area<'_>, report: &Report) -> Drawn {
-    let points = per_slot(&report.timeline);
-    let seconds = points.last().map_or(1.0, |(at, _)| at.max(0.01));
-    let top = points.iter().map(|(_, rate)| *rate).fold(1.0, f64::max);
+    let (end_s, top) = (end_s(&report.rates), rates::peak(&report.rates).max(1.0));
+    // What is over in a moment is told in milliseconds.
+    let (unit, per_unit_s) = if end_s < 1.0 { ("ms", 1e-3) } else { ("s", 1.0) };
+    let end = end_s / per_unit_s;
+    let steps = report.rates.iter().flat_map(|window| {
+        let (from_s, rate) = (window.from_s, window.deliveries_per_s);
+        [from_s, from_s + window.width_s].map(|at_s| (at_s / per_unit_s, rate))
+    });
+    let caption = format!("Deliveries per second, at most {}", number(top));
     let mut chart = ChartBuilder::on(area)
-        .caption("Deliveries per second, by seconds since the first publish", CAPTION)
+        .caption(caption, CAPTION)
         .margin(12)
-        .x_label_area_size(32)
-        .y_label_area_size(72)
-        .build_cartesian_2d(0.0..seconds, 0.0..top * 1.05)?;
+        .x_label_area_size(44)
+        .y_label_area_size(92)
+        .build_cartesian_2d(0.0..end, 0.0..top * 1.05)?;
     chart
         .configure_mesh()
-        .x_label_formatter(&|at| number(*at))
-        .y_label_formatter(&|rate| number(*rate))
+        .x_desc(format!("time since the first publish ({unit})"))
+        .y_desc("deliveries per second")
+        .x_labels(TICKS)
+        .y_labels(TICKS)
+        .x_label_formatter(&|at| tick(*at, end))
+        .y_label_formatter(&|rate| tick(*rate, top))
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .label_style(LABEL)
         .draw()?;
-    chart.draw_series(AreaSeries::new(points, 0.0, INK.mix(0.25)).border_style(INK))?;
+    chart.draw_series(AreaSeries::new(steps, 0.0, INK.mix(0.25)).border_style(INK))?;
     Ok(())
+}
+
+fn end_s(rates: &[rates::Window]) -> f64 {
+    rates.last().map_or(1.0, |last| last.from_s + last.width_s)
+}
+
+/// A label of an axis that ends at `end`, with as many digits as tell its neighbours apart.
+fn tick(value: f64, end: f64) -> String {
+    let step = end / TICKS as f64;
+    let decimals = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
+    if decimals == 0 { thousands(value.round() as u64) } else { format!("{value:.decimals$}") }
 }
 
 /// A mark on the curve, if it gets that far: where, and what is written there.
@@ -149,19 +175,6 @@ fn percentile_name(nines: f64) -> String {
     format!("p{}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// (seconds, deliveries per second), with gaps filled and thinned out to what can be seen.
-fn per_slot(timeline: &[(f64, u64)]) -> Vec<(f64, f64)> {
-    let Some((end, _)) = timeline.last() else { return Vec::new() };
-    let slots = ((end / 0.01).round() as usize + 1).clamp(1, TIMELINE_POINTS_MAX);
-    let width = (end + 0.01) / slots as f64;
-    let mut points: Vec<_> = (0..=slots).map(|slot| (slot as f64 * width, 0.0)).collect();
-    for (at, count) in timeline {
-        let slot = ((at + 0.005) / width) as usize;
-        points[slot.min(slots)].1 += *count as f64 / width;
-    }
-    points
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::table::tests::full, *};
@@ -182,7 +195,7 @@ mod tests {
     fn an_empty_report_can_be_drawn() {
         let mut report = full();
         report.latency_steps.clear();
-        report.timeline.clear();
+        report.rates.clear();
         render(&mut String::new(), &report).unwrap();
     }
 
@@ -195,11 +208,16 @@ mod tests {
     }
 
     #[test]
-    fn the_timeline_keeps_each_delivery() {
-        let timeline = [(0.0, 5), (0.03, 7), (20.0, 8)];
-        let points = per_slot(&timeline);
-        let width = points[1].0;
-        let sum: f64 = points.iter().map(|(_, rate)| rate * width).sum();
-        assert!((sum - 20.0).abs() < 1e-6);
+    fn axes_have_units_and_labels_that_differ() {
+        let mut svg = String::new();
+        render(&mut svg, &full()).unwrap();
+        for text in ["latency (ms)", "time since the first publish (ms)", "at most 15,000,000"] {
+            assert!(svg.contains(text), "{text} is missing");
+        }
+        for end in [0.004, 0.07, 0.9, 5.0, 60.0, 183_288.0] {
+            let labels: Vec<String> =
+                (0..=TICKS).map(|n| tick(end * n as f64 / 6.0, end)).collect();
+            assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{labels:?}");
+        }
     }
 }

@@ -28,6 +28,9 @@ const REFUSALS_IN_A_ROW_MAX: u64 = 100;
 /// Wait after a refusal: the server said it was too busy.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
+/// As much of a refusal as is shown: some servers answer with a page.
+const REFUSAL_CHARS_MAX: usize = 200;
+
 /// What the publisher did.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Published {
@@ -80,8 +83,8 @@ impl<'a> Publisher<'a> {
         match self.options.publish {
             PublishPlan::Nothing => {}
             PublishPlan::OneBurst => _ = self.burst(burst),
-            PublishPlan::Paced { events_per_s, duration } => {
-                let every = Duration::from_secs_f64(burst as f64 / events_per_s);
+            PublishPlan::Paced { duration, .. } => {
+                let every = self.options.period().unwrap_or(duration);
                 let mut due = began;
                 while due < began + duration {
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -135,8 +138,9 @@ impl<'a> Publisher<'a> {
         let request = request(&self.target, self.options, channel, &data);
         stream.write_all(&request).map_err(|error| error.to_string())?;
         let answer = read_answer(&mut stream).map_err(|error| error.to_string())?;
-        if !(200..300).contains(&answer.status) {
-            return Err(format!("status {}: {}", answer.status, answer.body.trim()));
+        if !(200..300).contains(&answer.status) || tells_error(&answer.body) {
+            let body: String = answer.body.trim().chars().take(REFUSAL_CHARS_MAX).collect();
+            return Err(format!("status {}: {body}", answer.status));
         }
         if answer.next == NextRequest::SameConnection {
             self.stream = Some(stream);
@@ -164,12 +168,20 @@ fn request(target: &Target, options: &BenchOptions, channel: u32, data: &[u8]) -
     let body = options.publish_body.replace("{channel}", &name).replace("{data}", data);
     let path = target.path.replace("{channel}", &name);
     let (authority, content_type) = (&target.authority, &options.publish_content_type);
+    let lines = &options.publish_header_lines;
     format!(
         "POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: {content_type}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
+         {lines}Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
+}
+
+/// Whether the body is a JSON object with an `error`: some APIs (Centrifugo's) refuse with 200.
+fn tells_error(body: &str) -> bool {
+    let object: Option<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_str(body).ok();
+    object.and_then(|mut fields| fields.remove("error")).is_some_and(|error| !error.is_null())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,6 +304,14 @@ mod tests {
             let mut drip = Drip(bytes);
             assert_eq!(read_answer(&mut drip).unwrap(), expected);
             assert!(drip.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_status_200_is_one() {
+        assert!(tells_error("{\"error\":{\"code\":102,\"message\":\"unknown channel\"}}"));
+        for good in ["", "urn:uuid:1", "{\"result\":{}}", "{\"error\":null}", "[1]"] {
+            assert!(!tells_error(good), "{good}");
         }
     }
 

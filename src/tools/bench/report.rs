@@ -10,6 +10,7 @@ use super::{
     messages::{ClientResult, DeliveryCounts},
     observe::Sample,
     publisher::Published,
+    rates::{self, Window},
     tally::{self, SLOT_NS},
 };
 
@@ -28,8 +29,10 @@ pub struct Report {
     pub publish: Option<PublishFacts>,
     /// Latency distribution: (nanoseconds, deliveries).
     pub latency_steps: Vec<(u64, u64)>,
-    /// Deliveries over time: (seconds since the first publish, deliveries in 10 ms).
+    /// Deliveries over time: (seconds since the first publish, deliveries in 1 ms).
     pub timeline: Vec<(f64, u64)>,
+    /// The same as rates, in windows that suit the pace of publishing.
+    pub rates: Vec<Window>,
 }
 
 /// What was asked for, and where.
@@ -143,12 +146,16 @@ pub struct PublishFacts {
     pub out_of_order: u64,
     /// Events of another channel.
     pub misrouted: u64,
-    /// Data that is none of ours.
+    /// Events of another run.
     pub foreign: u64,
+    /// Messages without an event.
+    pub unstamped: u64,
     /// From the first request to the last delivery.
     pub delivery_seconds: f64,
     /// Deliveries per second of that.
     pub deliveries_per_s: f64,
+    /// The most in a window of `rates`.
+    pub deliveries_per_s_max: f64,
     /// Whether readers were stopped meanwhile, which makes rate and latency meaningless.
     pub readers_stopped: bool,
     /// Publish to delivery.
@@ -194,6 +201,12 @@ impl Report {
             })
     }
 
+    /// Whether events were published to subscribers, and not one of them came.
+    pub fn delivered_nothing(&self) -> bool {
+        let publish = self.publish.as_ref();
+        publish.is_some_and(|publish| publish.expected > 0 && publish.deliveries == 0)
+    }
+
     /// Puts together what the phases and the clients found.
     pub(super) fn new(
         options: &BenchOptions,
@@ -202,9 +215,15 @@ impl Report {
     ) -> Self {
         let latencies = merged_latencies(results);
         let began_ns = findings.publish.as_ref().map_or(0, |(published, ..)| published.began_ns);
-        let publish = findings.publish.as_ref().map(|(published, before, after)| {
+        let mut publish = findings.publish.as_ref().map(|(published, before, after)| {
             publish_facts(options, published, (before, after), results, &latencies)
         });
+        let timeline = merged_timeline(results, began_ns);
+        let end_s = publish.as_ref().map_or(0.0, |publish| publish.delivery_seconds);
+        let rates = rates::windows(&timeline, SLOT_NS as f64 / 1e9, end_s, options.period());
+        if let Some(publish) = &mut publish {
+            publish.deliveries_per_s_max = rates::peak(&rates);
+        }
         Self {
             run: RunFacts {
                 url: options.url.clone(),
@@ -225,7 +244,8 @@ impl Report {
                 .iter_recorded()
                 .map(|step| (step.value_iterated_to(), step.count_at_value()))
                 .collect(),
-            timeline: merged_timeline(results, began_ns),
+            timeline,
+            rates,
         }
     }
 }
@@ -329,8 +349,10 @@ fn publish_facts(
         out_of_order: counts.out_of_order,
         misrouted: counts.misrouted,
         foreign: counts.foreign,
+        unstamped: counts.unstamped,
         delivery_seconds,
         deliveries_per_s: counts.received as f64 / delivery_seconds.max(1e-9),
+        deliveries_per_s_max: 0.0,
         readers_stopped: options.readers == Readers::Stopped,
         latency: LatencyFacts {
             p50_us: microseconds(0.5),

@@ -32,6 +32,8 @@ pub(super) enum Fault {
     Status(u16),
     /// The head is not an HTTP/1.1 answer.
     Head,
+    /// The answer is a success, but no event stream.
+    NoStream,
     /// The chunked coding is broken (RFC 9112 section 7.1).
     Chunk,
     /// The server ended the stream: the last chunk or a close frame.
@@ -47,6 +49,7 @@ impl std::fmt::Display for Fault {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Head => f.write_str("not HTTP"),
+            Self::NoStream => f.write_str("answered with something else than text/event-stream"),
             Self::Chunk => f.write_str("bad chunk"),
             Self::End => f.write_str("ended by the server"),
             Self::Frame => f.write_str("bad frame"),
@@ -136,6 +139,7 @@ fn stage_after(transport: Transport, head: &[u8]) -> Result<Stage, Fault> {
         .and_then(|rest| std::str::from_utf8(rest.get(2..5)?).ok()?.parse::<u16>().ok())
         .ok_or(Fault::Head)?;
     match (transport, status) {
+        (Transport::Sse, 200) if !is_event_stream(head) => Err(Fault::NoStream),
         (Transport::Sse, 200) if is_chunked(head) => Ok(Stage::ChunkedLines),
         (Transport::Sse, 200) => Ok(Stage::Lines),
         (Transport::Ws, 101) => Ok(Stage::Frames),
@@ -145,9 +149,18 @@ fn stage_after(transport: Transport, head: &[u8]) -> Result<Stage, Fault> {
 
 /// Whether the body behind this head uses the chunked coding.
 pub(super) fn is_chunked(head: &[u8]) -> bool {
+    field_has(head, b"transfer-encoding:", b"chunked")
+}
+
+fn is_event_stream(head: &[u8]) -> bool {
+    field_has(head, b"content-type:", b"text/event-stream")
+}
+
+/// Whether the header field whose `name` ends in a colon has this word; both in small letters.
+fn field_has(head: &[u8], name: &[u8], word: &[u8]) -> bool {
     head.split(|byte| *byte == b'\n').any(|line| {
         let line = line.to_ascii_lowercase();
-        line.starts_with(b"transfer-encoding:") && memchr::memmem::find(&line, b"chunked").is_some()
+        line.starts_with(name) && memchr::memmem::find(&line, word).is_some()
     })
 }
 

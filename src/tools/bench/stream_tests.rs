@@ -4,7 +4,8 @@ use super::*;
 
 const SSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n\
     :\nretry: 3000\n\nid: e-1\ndata: one\n\ndata:two\r\n\r\n: beat\n\nevent: x\ndata:  three\n\n";
-const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-ENCODING: Chunked\r\n\r\n\
+const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-ENCODING: Chunked\r\n\
+    content-TYPE: Text/Event-Stream; charset=utf-8\r\n\r\n\
     2\r\n:\n\r\n13;ext=1\r\nid: 1\ndata: one\n\nda\r\n00a\r\n\
     ta: two\n\nd\r\n5\r\nata:3\r\n1\r\n\n\r\n";
 const WS: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\
@@ -66,6 +67,7 @@ fn a_refused_subscription_is_named_by_its_status() {
     for (transport, head, fault) in [
         (Transport::Sse, "HTTP/1.1 503 Busy\r\n\r\n", Fault::Status(503)),
         (Transport::Sse, "HTTP/1.1 101 No\r\n\r\n", Fault::Status(101)),
+        (Transport::Sse, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", Fault::NoStream),
         (Transport::Ws, "HTTP/1.1 200 OK\r\n\r\n", Fault::Status(200)),
         (Transport::Ws, "SSH-2.0-x\r\n\r\n", Fault::Head),
         (Transport::Ws, "HTTP/1.\r\n\r\n", Fault::Head),
@@ -98,7 +100,9 @@ fn frames_a_server_must_not_send_are_faults() {
 
 #[test]
 fn broken_and_last_chunks_end_the_stream() {
-    let head = b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice();
+    let head = b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\
+        Content-Type: text/event-stream\r\n\r\n"
+        .as_slice();
     for (body, fault) in [
         (b"0\r\n\r\n".as_slice(), Fault::End),
         (b"1\r\naX", Fault::Chunk),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use super::report::{
     ConnectFacts, HoldFacts, LatencyFacts, MemoryFacts, PublishFacts, Report, RunFacts,
 };
+use crate::tools::numbers::grouped as thousands;
 
 /// Width of the column of names.
 const NAME_WIDTH: usize = 28;
@@ -39,7 +40,11 @@ fn run(f: &mut fmt::Formatter<'_>, run: &RunFacts) -> fmt::Result {
     let transport = format!("{:?}", run.transport).to_lowercase();
     writeln!(f, "{} over {transport}, {} channel(s)", run.url, run.channels)?;
     let (kernel, cores, processes) = (&run.kernel, run.cores, run.client_processes);
-    row(f, "machine", format!("Linux {kernel}, {cores} cores, {processes} client processes"))
+    let processes = match processes {
+        1 => "1 client process".to_owned(),
+        several => format!("{several} client processes"),
+    };
+    row(f, "machine", format!("Linux {kernel}, {cores} cores, {processes}"))
 }
 
 fn connect(f: &mut fmt::Formatter<'_>, connect: &ConnectFacts) -> fmt::Result {
@@ -65,7 +70,11 @@ fn memory(f: &mut fmt::Formatter<'_>, memory: &MemoryFacts, held: u64) -> fmt::R
     let (slab, ours) = (memory.slab_bytes_per_connection, memory.client_rss_bytes_per_connection);
     let name = "system memory per connection";
     if held < TELLING_CONNECTIONS {
-        return row(f, name, " not told: too few connections to stand out".to_owned());
+        return row(
+            f,
+            name,
+            format!(" needs {} connections to be told apart", thousands(TELLING_CONNECTIONS)),
+        );
     }
     let parts = format!("(kernel slab {slab:.0} B, our client processes {ours:.0} B)");
     row(f, name, format!(" {all:.0} B {parts}"))
@@ -93,15 +102,18 @@ fn publish(f: &mut fmt::Formatter<'_>, publish: &PublishFacts) -> fmt::Result {
     row(f, "lost", thousands(publish.lost))?;
     row(f, "duplicated", thousands(publish.duplicated))?;
     row(f, "out of order", thousands(publish.out_of_order))?;
-    if publish.misrouted + publish.foreign > 0 {
-        let (misrouted, foreign) = (publish.misrouted, publish.foreign);
-        row(f, "not ours", format!("{misrouted} of another channel, {foreign} of another run"))?;
+    let PublishFacts { misrouted, foreign, unstamped, .. } = publish;
+    if misrouted + foreign + unstamped > 0 {
+        let events = format!("{misrouted} of another channel, {foreign} of another run");
+        row(f, "not ours", format!("{events}, {unstamped} messages without an event"))?;
     }
     if publish.readers_stopped {
         row(f, "latency, delivery rate", "not measured: the readers were stopped")?;
     } else {
-        let rate = thousands(publish.deliveries_per_s as u64);
-        row(f, "delivery rate", format!("{rate}/s over {:.3} s", publish.delivery_seconds))?;
+        let [mean, peak] = [publish.deliveries_per_s, publish.deliveries_per_s_max]
+            .map(|rate| thousands(rate.round() as u64));
+        let seconds = publish.delivery_seconds;
+        row(f, "delivery rate", format!("{mean}/s over {seconds:.3} s, at most {peak}/s"))?;
         latency(f, &publish.latency)?;
     }
     let cpu = publish.server_cpu.map(|cpu| {
@@ -138,23 +150,11 @@ pub(super) fn kinds(kinds: &BTreeMap<String, u64>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// 1234567 as `1,234,567`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::{
         super::args::{Channels, Transport},
+        super::rates::Window,
         super::report::ServerCpu,
         *,
     };
@@ -205,6 +205,7 @@ pub(super) mod tests {
             }),
             latency_steps: vec![(90_000, 200_000), (1_500_000, 100_000)],
             timeline: vec![(0.0, 1), (0.01, 299_999)],
+            rates: vec![Window { from_s: 0.0, width_s: 0.02, deliveries_per_s: 15e6 }],
         }
     }
 
@@ -269,11 +270,5 @@ pub(super) mod tests {
         let before = all.len();
         all.dedup();
         assert_eq!(all.len(), before);
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        let numbers = [0, 999, 1_000, 12_345, 1_234_567].map(thousands);
-        assert_eq!(numbers, ["0", "999", "1,000", "12,345", "1,234,567"]);
     }
 }

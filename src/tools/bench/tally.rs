@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use super::{messages::DeliveryCounts, payload::Payload};
 
 /// Width of a slot of the timeline: fine enough to see a single fan-out.
-pub(super) const SLOT_NS: u64 = 10_000_000;
+pub(super) const SLOT_NS: u64 = 1_000_000;
 
 /// Longest latency told apart from longer ones.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -45,13 +45,19 @@ impl Tally {
 
     /// Counts the data one connection got for `channel`; `sequence` is what it remembers.
     pub fn record(&mut self, channel: u32, sequence: &mut u32, data: &[u8], now_ns: u64) {
-        let event = match Payload::read(data) {
-            Some(event) if event.run == self.run => event,
-            Some(_) | None => {
-                self.counts.foreign += 1;
-                return;
-            }
-        };
+        let mut is_event = false;
+        for event in Payload::find(data) {
+            is_event = true;
+            self.record_event(channel, sequence, event, now_ns);
+        }
+        self.counts.unstamped += u64::from(!is_event);
+    }
+
+    fn record_event(&mut self, channel: u32, sequence: &mut u32, event: Payload, now_ns: u64) {
+        if event.run != self.run {
+            self.counts.foreign += 1;
+            return;
+        }
         if event.channel != channel {
             self.counts.misrouted += 1;
             return;
@@ -99,7 +105,8 @@ mod tests {
             duplicated: 1,
             out_of_order: 1,
             misrouted: 1,
-            foreign: 2,
+            foreign: 1,
+            unstamped: 1,
         };
         assert_eq!(tally.counts, expected);
         assert_eq!(sequence, 6);

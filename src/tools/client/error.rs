@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::proto::http::body::BodyError;
 use crate::proto::ws::close::{CloseCode, Violation};
+use crate::tools::wire::url::BadUrl;
 
 /// What went wrong.
 #[derive(Debug)]
 pub enum ClientError {
     /// Not a URL we can use; the user's doing.
-    Url(String),
+    Url(BadUrl),
     /// The environment variable named on the command line is not set; the user's doing.
     TokenMissing(String),
     /// The token has bytes no token has; the user's doing.
@@ -120,7 +121,7 @@ impl Refused {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(url) => write!(f, "`{url}` is not a URL like http://127.0.0.1:8080"),
+            Self::Url(url) => write!(f, "{url}"),
             Self::TokenMissing(name) => write!(f, "no token: {name} is not set"),
             Self::TokenInvalid(name) => write!(f, "{name} does not hold a token"),
             Self::Unreachable(address, error) => write!(f, "no server at {address}: {error}"),

@@ -24,4 +24,4 @@ pub use args::{PubArgs, ServerArgs, SubArgs};
 pub use error::ClientError;
 pub use follow::subscribe;
 pub use publish::publish;
-pub use tell::tell;
+pub use tell::{tell, tell_plainly};

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::io::{self, Write};
 
+/// A text on standard error as it is.
+pub fn tell_plainly(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// A line on standard error. Nobody may be there to read it (`2>&1 | head`), which is no reason to
 /// end: `eprintln!` would.
 pub fn tell(what: fmt::Arguments<'_>) {
