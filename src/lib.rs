@@ -69,6 +69,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod host;
 pub mod limits;
 pub mod log;
 pub mod mesh;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// A module of the crate, and the others it may name. Left out: what stands at the top and may see
 /// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`tools`).
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
+    ("host", &[]),
     ("limits", &[]),
     ("proto", &[]),
     ("ring", &[]),

@@ -1,21 +1,25 @@
-//! `scripts/tune.sh` wants what `pushline doctor` wants, raises without ever lowering, and gives
-//! back exactly what it found: on a made-up host, and on the kernel in a network namespace.
+//! `pushline tune` judges as `pushline doctor` does, raises without ever lowering, and gives back
+//! exactly what it found: on a made-up host, and on the kernel in a network namespace. All of it by
+//! way of `scripts/tune.sh`, which only calls it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use pushline::tools::doctor::settings::{grouped, settings};
-use pushline::tools::doctor::sysctl_file;
-
-const SIZES: [u64; 8] = [1, 19, 1000, 81_921, 100_000, 1_000_000, 1_048_577, 1_000_000_000];
+use pushline::host::Host;
+use pushline::tools::doctor::checks::sysctls;
+use pushline::tools::doctor::settings::settings;
+use pushline::tools::doctor::{DoctorOptions, Verdict, sysctl_file};
+use pushline::tools::numbers::grouped;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn tune(arguments: &[&str]) -> Output {
-    Command::new(repository().join("scripts/tune.sh")).args(arguments).output().expect("tune.sh")
+    let mut command = Command::new(repository().join("scripts/tune.sh"));
+    command.env("PUSHLINE", env!("CARGO_BIN_EXE_pushline")).args(arguments);
+    command.output().expect("tune.sh")
 }
 
 fn text(output: &Output) -> String {
@@ -84,12 +88,19 @@ impl Fixture {
 }
 
 #[test]
-fn the_script_wants_what_the_doctor_wants() {
-    for connections in SIZES {
-        let lines =
-            settings(connections).into_iter().map(|s| format!("{} {}\n", s.key, s.wanted_text()));
-        let output = tune(&["wanted", "--connections", &connections.to_string()]);
-        assert_eq!(text(&output), lines.collect::<String>(), "{connections} connections");
+fn tune_and_doctor_agree_about_each_key() {
+    let fixture = Fixture::new();
+    fixture.write("net.netfilter.nf_conntrack_max", "100\n");
+    fixture.write("net.netfilter.nf_conntrack_count", "0\n");
+    let host = Host::at(fixture.dir.path());
+    for connections in [1000, 100_000, 1_000_000] {
+        let shown = text(&fixture.run("check", &connections.to_string()));
+        for finding in sysctls(&DoctorOptions { connections, workers: 2 }, &host) {
+            let row = shown.lines().find(|line| line.starts_with(&finding.check)).expect("a row");
+            let is_low = finding.verdict >= Verdict::Weak;
+            assert_eq!(row.contains("too low"), is_low, "{row}\n{finding:?}");
+            assert!(row.contains(&finding.wanted), "{row}\n{finding:?}");
+        }
     }
 }
 
@@ -127,6 +138,15 @@ fn check_says_what_is_low_and_changes_nothing() {
     assert!(shown.contains("loopback only"), "{shown}");
     assert_eq!(host.values(), before);
     assert!(!host.state().exists());
+}
+
+/// Values as kernels start with them: whoever asks for little is not sent to tune anything.
+#[test]
+fn a_host_as_it_was_installed_is_good_for_a_thousand() {
+    let host = Fixture::new();
+    host.write("net.core.somaxconn", "4096\n");
+    host.write("net.ipv4.tcp_mem", "90000\t120000\t180000\n");
+    host.succeed("check", "1000");
 }
 
 #[test]
@@ -211,6 +231,7 @@ fn a_network_namespace_is_checked_raised_and_reverted() {
     let output = Command::new("unshare")
         .args(["-n", "sh", "-c", script])
         .env("TUNE", repository().join("scripts/tune.sh"))
+        .env("PUSHLINE", env!("CARGO_BIN_EXE_pushline"))
         .env("STATE", dir.path().join("tune.state"))
         .env("ROOT", dir.path().join("root"))
         .output()

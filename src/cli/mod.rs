@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. 0: done; 1: it failed, and one message on
 //! standard error says why; 2: the arguments were wrong.
 
+mod banner;
 mod logging;
 mod options;
 mod serve;
@@ -18,6 +19,7 @@ use crate::auth::cli::TokenArgs;
 use crate::tools::bench;
 use crate::tools::client;
 use crate::tools::doctor::DoctorArgs;
+use crate::tools::doctor::tune::TuneCommand;
 
 /// Pushline: a push server for SSE and WebSocket on io_uring.
 #[derive(Debug, Parser)]
@@ -38,6 +40,9 @@ enum Command {
     Config(ConfigCommand),
     /// Find out whether this host can hold that many connections, and what to change if not.
     Doctor(DoctorArgs),
+    /// Check, raise or give back the kernel settings for a number of connections.
+    #[command(subcommand)]
+    Tune(TuneCommand),
     Token(TokenArgs),
     Sub(client::SubArgs),
     Pub(client::PubArgs),
@@ -63,6 +68,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::serve(args).map(|()| ExitCode::SUCCESS),
         Command::Config(command) => tools::config(command),
         Command::Doctor(args) => tools::doctor(&args),
+        Command::Tune(command) => tools::tune(&command),
         Command::Token(args) => tools::token(&args),
         Command::Sub(args) => tools::subscribe(&args),
         Command::Pub(args) => tools::publish(&args),

@@ -11,10 +11,11 @@ use clap_complete::Shell;
 use super::{Cli, environment, say};
 use crate::auth::cli::{TokenArgs, sign};
 use crate::config::{self, Sources};
+use crate::host::Host;
 use crate::ring::uring;
 use crate::tools::bench;
 use crate::tools::client;
-use crate::tools::doctor::host::Host;
+use crate::tools::doctor::tune::TuneCommand;
 use crate::tools::doctor::{self, DoctorArgs, DoctorOptions};
 
 /// What `pushline config` does.
@@ -83,6 +84,11 @@ pub(super) fn bench(args: bench::BenchArgs) -> Result<ExitCode, String> {
     let options = args.into_options().map_err(|error| error.to_string())?;
     let report = bench::run(options).map_err(|error| error.to_string())?;
     say(&report.to_string())?;
+    if report.delivered_nothing() {
+        return Err("no subscriber received an event; do --subscribe-path and --publish-url mean \
+                    the same server and channels?"
+            .to_owned());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,19 +99,32 @@ pub(super) fn bench_client() -> Result<ExitCode, String> {
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
     if args.sysctl {
-        say(&doctor::sysctl_file(args.connections))?;
+        say(&doctor::sysctl_file(args.connections.unwrap_or(doctor::CONNECTIONS_DEFAULT)))?;
         return Ok(ExitCode::SUCCESS);
     }
     let tried = uring::probe()
         .map(|kernel| format!("usable, {:?} doorbells", kernel.doorbells))
         .map_err(|error| error.to_string());
     let ring = vec![doctor::checks::ring(tried)];
-    let report = doctor::run(&DoctorOptions::from(args), &Host::live(), ring);
+    let host = Host::live();
+    let report = doctor::run(&DoctorOptions::of(args, &host), &host, ring);
     say(&report.to_string())?;
+    if args.connections.is_none() {
+        say("This is for what the host holds as it is; ask for more with --connections N.\n")?;
+    }
     Ok(ExitCode::from(report.exit_code()))
 }
 
+pub(super) fn tune(command: &TuneCommand) -> Result<ExitCode, String> {
+    let tuned = doctor::tune::run(command).map_err(|error| error.to_string())?;
+    say(&tuned.text)?;
+    Ok(if tuned.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 pub(super) fn token(args: &TokenArgs) -> Result<ExitCode, String> {
+    if let Some(warning) = args.warning() {
+        client::tell(format_args!("{warning}"));
+    }
     let now_unix_s =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let token = sign(args, &environment, now_unix_s).map_err(|error| error.to_string())?;

@@ -1,8 +1,11 @@
 //! The checks of the doctor: each compares one thing of the host with what the connections need.
 
-use super::host::{CgroupMemory, Host};
-use super::settings::{Change, Effect, SLOTS_PER_RING_MAX, Setting, grouped, settings, text};
+use super::settings::{
+    Change, Effect, FILES_ELSEWHERE, Judged, SLOTS_PER_RING_MAX, Setting, settings, text,
+};
 use super::{DoctorOptions, Finding, Verdict};
+use crate::host::{CgroupMemory, Host};
+use crate::tools::numbers::grouped;
 
 /// Oldest kernel the driver works on: fire-and-forget sends were verified from here on.
 pub const KERNEL_MIN: (u64, u64) = (6, 1);
@@ -32,9 +35,6 @@ pub const SEND_BYTES_PER_CONNECTION: u64 = 4096;
 
 /// The server without connections: rings, history, code.
 pub const SERVER_BYTES: u64 = 512 << 20;
-
-const CONNTRACK: &str = "net.netfilter.nf_conntrack_max";
-const CONNTRACK_COUNT: &str = "net.netfilter.nf_conntrack_count";
 
 /// The kernel's version.
 pub fn kernel(host: &Host) -> Finding {
@@ -83,13 +83,32 @@ pub fn ring(tried: Result<String, String>) -> Finding {
     }
 }
 
+/// Connections this host holds as it is, an event on its way to all of them included.
+pub fn capacity(workers: u64, host: &Host) -> u64 {
+    let descriptors =
+        host.limit("Max open files").map(|limit| workers.saturating_mul(slots(limit.hard)));
+    let files = host.sysctl("fs.file-max").ok().and_then(|numbers| numbers.first().copied());
+    let files = files.map(|files| files.saturating_sub(FILES_ELSEWHERE));
+    let each =
+        KERNEL_BYTES_PER_CONNECTION + SERVER_BYTES_PER_CONNECTION + SEND_BYTES_PER_CONNECTION;
+    let group = host.cgroup_memory().map(|group| group.limit_bytes);
+    let memory = host.memory_available_bytes().into_iter().chain(group);
+    let memory = memory.map(|bytes| bytes.saturating_sub(SERVER_BYTES) / each);
+    descriptors.into_iter().chain(files).chain(memory).min().unwrap_or(u64::MAX)
+}
+
+/// Subscribers one ring has room for under this limit.
+fn slots(descriptors_max: u64) -> u64 {
+    descriptors_max.min(SLOTS_PER_RING_MAX).saturating_sub(SLOTS_RESERVED_PER_RING)
+}
+
 /// Descriptors per ring, and the connections that makes.
 pub fn descriptors(options: &DoctorOptions, host: &Host) -> Finding {
     let DoctorOptions { connections, workers } = *options;
     let Some(limit) = host.limit("Max open files") else {
         return unreadable("connections (descriptors per ring)", grouped(connections));
     };
-    let slots = limit.hard.min(SLOTS_PER_RING_MAX).saturating_sub(SLOTS_RESERVED_PER_RING);
+    let slots = slots(limit.hard);
     let capacity = workers.saturating_mul(slots);
     let verdict = if capacity >= connections { Verdict::Ok } else { Verdict::Fail };
     finding(
@@ -178,29 +197,28 @@ pub fn sysctls(options: &DoctorOptions, host: &Host) -> Vec<Finding> {
 
 fn sysctl(setting: &Setting, options: &DoctorOptions, host: &Host) -> Finding {
     let wanted = setting.wanted_text();
-    let current = match host.sysctl(setting.key) {
-        Ok(numbers) => numbers,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let (current, raised) = match setting.judge(host) {
+        Judged::Absent => {
             let found = "not in this kernel or namespace".to_owned();
             return finding(setting.key, found, wanted, Verdict::Note, "");
         }
-        Err(_) => return unreadable(setting.key, wanted),
+        Judged::Unreadable => return unreadable(setting.key, wanted),
+        Judged::Enough { current } => {
+            return finding(setting.key, text(&current), wanted, Verdict::Ok, "");
+        }
+        Judged::Unused { current } => {
+            let found = format!("{} (tracking nothing)", text(&current));
+            return finding(setting.key, found, wanted, Verdict::Note, "");
+        }
+        Judged::Low { current, raised } => (current, raised),
     };
-    let Some(raised) = setting.raised(&current) else {
-        return finding(setting.key, text(&current), wanted, Verdict::Ok, "");
-    };
-    if setting.key == CONNTRACK && host.sysctl(CONNTRACK_COUNT).is_ok_and(|count| count == [0]) {
-        // Loaded but without a rule that asks for it: its limit limits nothing.
-        let found = format!("{} (tracking nothing)", text(&current));
-        return finding(setting.key, found, wanted, Verdict::Note, "");
-    }
     let verdict = match setting.effect {
         Effect::Blocks => Verdict::Fail,
         Effect::Hurts => Verdict::Weak,
     };
     let cure = match setting.change {
         Change::Sysctl | Change::SysctlByHost => format!(
-            "sysctl -w {}=\"{}\", or scripts/tune.sh apply --connections {}",
+            "sysctl -w {}=\"{}\", or pushline tune apply --connections {}",
             setting.key,
             text(&raised),
             options.connections
@@ -234,8 +252,12 @@ fn enough(bytes: u64, options: &DoctorOptions) -> Verdict {
     }
 }
 
+/// In MiB, or in KiB where that would be 0.
 fn mib(bytes: u64) -> String {
-    format!("{} MiB", grouped(bytes >> 20))
+    match bytes {
+        0..0x10_0000 => format!("{} KiB", grouped(bytes >> 10)),
+        _ => format!("{} MiB", grouped(bytes >> 20)),
+    }
 }
 
 /// `major.minor` at the beginning of a kernel release.
@@ -265,7 +287,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::tools::doctor::run;
+    use crate::tools::doctor::{DoctorArgs, run};
 
     /// A healthy host for a million connections on two workers, with the given files replaced;
     /// an empty text removes the file.
@@ -435,6 +457,20 @@ mod tests {
         assert_eq!(report.exit_code(), 1);
         assert!(report.to_string().contains("no MSG_RING: newer kernel"), "{report}");
         assert_eq!(run(&MILLION, &host, vec![ring(Ok("MSG_RING".into()))]).exit_code(), 0);
+    }
+
+    #[test]
+    fn a_host_is_judged_by_what_it_holds_if_nobody_says_how_many() {
+        let limits = "Max open files 1024 20000 files\nMax locked memory 65536 65536 bytes\n";
+        let (_dir, host) = host(&[("proc/self/limits", limits)]);
+        let args = DoctorArgs { connections: None, workers: Some(2), sysctl: false };
+        let options = DoctorOptions::of(&args, &host);
+        assert_eq!(options.connections, 39_872);
+        let descriptors = descriptors(&options, &host);
+        assert_eq!(descriptors.verdict, Verdict::Ok);
+        assert_eq!(memlock(&options, &host).found, "64 KiB");
+        let asked = DoctorArgs { connections: Some(50_000), ..args };
+        assert_eq!(DoctorOptions::of(&asked, &host).connections, 50_000);
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! `pushline doctor`: can this host hold that many connections, and if not, what is the cure.
 //!
 //! [`settings`] owns the wanted kernel values, [`checks`] compares them and everything else with
-//! what [`host`] says. Nothing here changes anything; `scripts/tune.sh apply` does.
+//! what [`crate::host`] says. Of all this only
+//! [`tune`] changes anything.
 
 pub mod checks;
-pub mod host;
+mod nic;
 pub mod settings;
+pub mod tune;
 
 use std::fmt;
 use std::thread::available_parallelism;
 
-use host::Host;
-use settings::{grouped, sysctl_conf};
+use settings::sysctl_conf;
+
+use crate::host::Host;
+use crate::tools::numbers::grouped;
 
 /// The size `tuning/99-pushline.conf` shows in brackets.
 pub const LARGER_CONNECTIONS: u64 = 1_000_000;
+
+/// Connections asked about when nobody says how many.
+pub const CONNECTIONS_DEFAULT: u64 = 100_000;
 
 /// Most connections one may ask for: beyond it the arithmetic says nothing about a real host.
 pub const CONNECTIONS_MAX: u64 = 1_000_000_000;
@@ -22,10 +29,9 @@ pub const CONNECTIONS_MAX: u64 = 1_000_000_000;
 /// Arguments of `pushline doctor`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
-    /// How many connections this host is to hold.
-    #[arg(long, value_name = "N", default_value_t = 100_000,
-          value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
-    pub connections: u64,
+    /// How many connections this host is to hold [default: what it holds as it is, up to 100,000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    pub connections: Option<u64>,
     /// Workers the server will run with; one per core when not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_535))]
     pub workers: Option<u64>,
@@ -43,10 +49,13 @@ pub struct DoctorOptions {
     pub workers: u64,
 }
 
-impl From<&DoctorArgs> for DoctorOptions {
-    fn from(args: &DoctorArgs) -> Self {
+impl DoctorOptions {
+    /// What was asked for; what was not, by what this host has.
+    pub fn of(args: &DoctorArgs, host: &Host) -> Self {
         let cores = || available_parallelism().map_or(1, |cores| cores.get() as u64);
-        Self { connections: args.connections, workers: args.workers.unwrap_or_else(cores) }
+        let workers = args.workers.unwrap_or_else(cores);
+        let held = || checks::capacity(workers, host).clamp(1, CONNECTIONS_DEFAULT);
+        Self { connections: args.connections.unwrap_or_else(held), workers }
     }
 }
 

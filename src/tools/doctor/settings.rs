@@ -1,6 +1,9 @@
 //! The kernel settings a given number of connections asks for. This table is the only owner of the
-//! values: `tuning/99-pushline.conf` is printed from it, and `scripts/tune.sh` and
-//! `tuning/README.md` are compared with it by `tests/tune.rs`.
+//! values: the doctor and `pushline tune` judge by it, `tuning/99-pushline.conf` is printed from
+//! it, and `tuning/README.md` is compared with it by `tests/tune.rs`.
+
+use crate::host::Host;
+use crate::tools::numbers::grouped;
 
 /// Seconds over which every client is expected to come back after a restart: the default drain
 /// spreads the goodbyes over as long.
@@ -20,8 +23,14 @@ pub const FILES_ELSEWHERE: u64 = 65_536;
 pub const FLOWS_ELSEWHERE: u64 = 65_536;
 
 /// Packets a core may find waiting: 250,000 deliveries a second and core (4 us each), acknowledged
-/// one by one, during 20 ms in which its softirq does not run; up to a power of two.
-pub const BACKLOG_PACKETS: u64 = (250_000_u64 * 20 / 1000).next_power_of_two();
+/// one by one, during 20 ms in which its softirq does not run.
+pub const BACKLOG_PACKETS: u64 = 250_000 * 20 / 1000;
+
+/// `net.core.netdev_max_backlog` as the kernel starts with it.
+pub const BACKLOG_DEFAULT: u64 = 1000;
+
+const CONNTRACK: &str = "net.netfilter.nf_conntrack_max";
+const CONNTRACK_COUNT: &str = "net.netfilter.nf_conntrack_count";
 
 /// What happens below the wanted value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +68,61 @@ pub struct Setting {
     pub why: &'static str,
 }
 
+/// A setting compared with the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// This kernel or namespace has no such key.
+    Absent,
+    /// The key is there, and not to be read.
+    Unreadable,
+    /// At least what is wanted.
+    Enough {
+        /// What is there.
+        current: Vec<u64>,
+    },
+    /// Less than wanted, and it does not matter: loaded, but without a rule that asks for it.
+    Unused {
+        /// What is there.
+        current: Vec<u64>,
+    },
+    /// Less than wanted.
+    Low {
+        /// What is there.
+        current: Vec<u64>,
+        /// What to write: see [`Setting::raised`].
+        raised: Vec<u64>,
+    },
+}
+
 impl Setting {
+    /// Compares the host with it.
+    pub fn judge(&self, host: &Host) -> Judged {
+        let current = match host.sysctl(self.key) {
+            Ok(current) => current,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Judged::Absent,
+            Err(_) => return Judged::Unreadable,
+        };
+        let counts_nothing = || host.sysctl(CONNTRACK_COUNT).is_ok_and(|count| count == [0]);
+        match self.raised(&current) {
+            None => Judged::Enough { current },
+            Some(_) if self.key == CONNTRACK && counts_nothing() => Judged::Unused { current },
+            Some(raised) => Judged::Low { current, raised },
+        }
+    }
+
+    /// The parameter of the kernel's command line, where that is the only way.
+    pub fn boot_parameter(&self) -> Option<&'static str> {
+        match self.change {
+            Change::Boot(parameter) => Some(parameter),
+            Change::Sysctl | Change::SysctlByHost => None,
+        }
+    }
+
+    /// Whether it can be changed at run time.
+    pub fn is_writable(&self) -> bool {
+        self.boot_parameter().is_none()
+    }
+
     /// The wanted numbers as `sysctl` writes them.
     pub fn wanted_text(&self) -> String {
         text(&self.wanted)
@@ -86,6 +149,11 @@ pub fn settings(connections: u64) -> Vec<Setting> {
     use Effect::{Blocks, Hurts};
     let per_sec = connections.div_ceil(STORM_SECS);
     let queue = (per_sec * ACCEPT_PAUSE_SECS).next_power_of_two().max(4096);
+    // What the kernel starts with holds the acknowledgements of as many connections.
+    let backlog = match connections.min(BACKLOG_PACKETS) {
+        few if few <= BACKLOG_DEFAULT => BACKLOG_DEFAULT,
+        many => many.next_power_of_two(),
+    };
     let pages = vec![connections, connections + connections / 2, connections * 2];
     let setting = |key, wanted, effect, change, why| Setting { key, wanted, effect, change, why };
     vec![
@@ -131,11 +199,11 @@ pub fn settings(connections: u64) -> Vec<Setting> {
         ),
         setting(
             "net.core.netdev_max_backlog",
-            vec![BACKLOG_PACKETS],
+            vec![backlog],
             Hurts,
             Sysctl,
-            "packets waiting per core (loopback and RPS): 250,000 a second and core during 20 ms, \
-             up to a power of two; does not grow with N",
+            "packets waiting per core (loopback and RPS): an acknowledgement a connection, but no \
+             more than 250,000 a second and core during 20 ms; up to a power of two",
         ),
         setting(
             "net.ipv4.tcp_max_orphans",
@@ -146,7 +214,7 @@ pub fn settings(connections: u64) -> Vec<Setting> {
              second, 5 s each for slow links; above it the kernel resets and the goodbye is lost",
         ),
         setting(
-            "net.netfilter.nf_conntrack_max",
+            CONNTRACK,
             vec![connections * 2 + FLOWS_ELSEWHERE],
             Hurts,
             SysctlByHost,
@@ -170,7 +238,7 @@ pub fn sysctl_conf(connections: u64, larger: u64) -> String {
         "# Pushline, {} connections (in brackets: {}). tuning/README.md has the reasons.\n\
          # Printed by `pushline doctor --sysctl --connections {connections}`; tests compare.\n\
          # A file here also lowers what was higher. So what a host sizes by its own memory is only\n\
-         # a comment: uncomment what `scripts/tune.sh check` finds too low.\n",
+         # a comment: uncomment what `pushline tune check` finds too low.\n",
         grouped(connections),
         grouped(larger),
     );
@@ -191,19 +259,6 @@ pub fn sysctl_conf(connections: u64, larger: u64) -> String {
         });
     }
     conf
-}
-
-/// A number with commas between thousands.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn wrapped(sentence: &str, columns: usize) -> Vec<String> {
@@ -237,6 +292,7 @@ mod tests {
         assert_eq!(wanted(1_000_000, "net.core.somaxconn"), [65_536]);
         assert_eq!(wanted(1_000_000, "net.ipv4.tcp_mem"), [1_000_000, 1_500_000, 2_000_000]);
         assert_eq!(wanted(1_000_000, "net.core.netdev_max_backlog"), [8192]);
+        assert_eq!(wanted(1_000, "net.core.netdev_max_backlog"), [1000], "the kernel's own");
         assert_eq!(wanted(1_000_000, "net.ipv4.tcp_ehash_entries"), [1 << 20]);
     }
 
@@ -256,12 +312,5 @@ mod tests {
         assert_eq!(tcp_mem.raised(&[50, 900, 150]), Some(vec![100, 900, 200]));
         assert_eq!(tcp_mem.raised(&[100, 150, 200]), None);
         assert_eq!(tcp_mem.raised(&[u64::MAX, 151, 200]), None);
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!(grouped(7), "7");
-        assert_eq!(grouped(1_000), "1,000");
-        assert_eq!(grouped(1_048_576), "1,048,576");
     }
 }

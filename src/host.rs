@@ -27,6 +27,15 @@ pub struct CgroupMemory {
     pub file: PathBuf,
 }
 
+/// The tightest CPU quota above this process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CgroupCpu {
+    /// Cores' worth of time.
+    pub cores: f64,
+    /// Where it is set.
+    pub file: PathBuf,
+}
+
 impl Host {
     /// This machine.
     pub fn live() -> Self {
@@ -44,7 +53,7 @@ impl Host {
     /// # Errors
     /// `NotFound` where this kernel or namespace has no such key.
     pub fn sysctl(&self, key: &str) -> io::Result<Vec<u64>> {
-        let text = self.read(&format!("proc/sys/{}", key.replace('.', "/")))?;
+        let text = self.sysctl_text(key)?;
         let number = |word: &str| {
             word.parse::<i128>().ok().and_then(|n| u64::try_from(n.unsigned_abs()).ok())
         };
@@ -52,6 +61,20 @@ impl Host {
             .map(number)
             .collect::<Option<_>>()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    /// A sysctl as it is shown.
+    pub fn sysctl_text(&self, key: &str) -> io::Result<String> {
+        Ok(fs::read_to_string(self.sysctl_file(key))?.trim().to_owned())
+    }
+
+    /// Sets a sysctl.
+    pub fn put_sysctl(&self, key: &str, value: &str) -> io::Result<()> {
+        fs::write(self.sysctl_file(key), format!("{value}\n"))
+    }
+
+    fn sysctl_file(&self, key: &str) -> PathBuf {
+        self.root.join("proc/sys").join(key.replace('.', "/"))
     }
 
     /// `uname -r`.
@@ -82,47 +105,90 @@ impl Host {
 
     /// `MemAvailable`, in bytes.
     pub fn memory_available_bytes(&self) -> Option<u64> {
-        let meminfo = self.read("proc/meminfo").ok()?;
-        let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim_end().parse().ok()?;
-        Some(kib.saturating_mul(1024))
+        self.meminfo_bytes("MemAvailable:")
+    }
+
+    /// `MemTotal`, in bytes.
+    pub fn memory_total_bytes(&self) -> Option<u64> {
+        self.meminfo_bytes("MemTotal:")
     }
 
     /// The tightest memory limit of the control groups this process is in, of either version.
     /// `None` when there is none.
     pub fn cgroup_memory(&self) -> Option<CgroupMemory> {
-        let groups = self.read("proc/self/cgroup").ok()?;
-        let mounts = self.read("proc/self/mounts").ok()?;
-        mounts
-            .lines()
-            .filter_map(|line| {
-                let mut fields = line.split(' ').skip(1);
-                let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
-                let file = match kind {
-                    "cgroup2" => "memory.max",
-                    "cgroup" if has(options, "memory") => "memory.limit_in_bytes",
-                    _ => return None,
-                };
-                self.tightest(Path::new(place), &group_path(&groups, kind)?, file)
-            })
-            .min_by_key(|limit| limit.limit_bytes)
+        let limit = |group: Cgroup| {
+            let file = group.dir.join(match group.version {
+                CgroupVersion::Two => "memory.max",
+                CgroupVersion::One => "memory.limit_in_bytes",
+            });
+            let limit_bytes = self.read_absolute(&file)?.trim().parse().ok()?;
+            // Version 1 says "none" as the largest multiple of a page.
+            (limit_bytes < u64::MAX / 4).then_some(CgroupMemory { limit_bytes, file })
+        };
+        let limits = self.cgroups("memory").into_iter().filter_map(limit);
+        limits.min_by_key(|limit| limit.limit_bytes)
     }
 
-    /// Looks at the group and everything above it: each of them binds. A container may see the
-    /// host's path in `/proc/self/cgroup`; then only the mount's own root exists here.
-    fn tightest(&self, mount: &Path, group: &str, file: &str) -> Option<CgroupMemory> {
-        let bottom = mount.join(group.trim_start_matches('/'));
-        bottom
-            .ancestors()
-            .take_while(|dir| dir.starts_with(mount))
-            .filter_map(|dir| {
-                let file = dir.join(file);
-                let text = self.read(file.strip_prefix("/").ok()?.to_str()?).ok()?;
-                let limit_bytes = text.trim().parse().ok()?;
-                // Version 1 says "none" as the largest multiple of a page.
-                (limit_bytes < u64::MAX / 4).then_some(CgroupMemory { limit_bytes, file })
-            })
-            .min_by_key(|limit| limit.limit_bytes)
+    /// The tightest CPU quota of the control groups this process is in, of either version. `None`
+    /// when there is none.
+    pub fn cgroup_cpu(&self) -> Option<CgroupCpu> {
+        let quota = |group: Cgroup| {
+            let read = |name: &str| self.read_absolute(&group.dir.join(name));
+            let (name, quota, period) = match group.version {
+                CgroupVersion::Two => {
+                    let text = read("cpu.max")?;
+                    let (quota, period) = text.split_once(' ')?;
+                    ("cpu.max", quota.to_owned(), period.to_owned())
+                }
+                CgroupVersion::One => {
+                    ("cpu.cfs_quota_us", read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?)
+                }
+            };
+            // No quota is `max` in version 2 and -1 in version 1: neither is a u32.
+            let (quota_us, period_us): (u32, u32) =
+                (quota.trim().parse().ok()?, period.trim().parse().ok()?);
+            let cores = f64::from(quota_us) / f64::from(period_us.max(1));
+            Some(CgroupCpu { cores, file: group.dir.join(name) })
+        };
+        let quotas = self.cgroups("cpu").into_iter().filter_map(quota);
+        quotas.min_by(|a, b| a.cores.total_cmp(&b.cores))
+    }
+
+    /// Our groups of this controller and everything above them: each of them binds. A container may
+    /// see the host's path in `/proc/self/cgroup`; then only the mount's own root exists here.
+    fn cgroups(&self, controller: &str) -> Vec<Cgroup> {
+        let groups = self.read("proc/self/cgroup").unwrap_or_default();
+        let mounts = self.read("proc/self/mounts").unwrap_or_default();
+        let mut found = Vec::new();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(1);
+            let (Some(mount), Some(kind), Some(options)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let version = match kind {
+                "cgroup2" => CgroupVersion::Two,
+                "cgroup" if has(options, controller) => CgroupVersion::One,
+                _ => continue,
+            };
+            let Some(group) = group_path(&groups, version, controller) else { continue };
+            let (mount, bottom) = (Path::new(mount), Path::new(mount).join(group));
+            let dirs = bottom.ancestors().take_while(|dir| dir.starts_with(mount));
+            found.extend(dirs.map(|dir| Cgroup { version, dir: dir.to_owned() }));
+        }
+        found
+    }
+
+    fn meminfo_bytes(&self, name: &str) -> Option<u64> {
+        let meminfo = self.read("proc/meminfo").ok()?;
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim_end().parse().ok()?;
+        Some(kib.saturating_mul(1024))
+    }
+
+    fn read_absolute(&self, path: &Path) -> Option<String> {
+        fs::read_to_string(self.root.join(path.strip_prefix("/").ok()?)).ok()
     }
 
     fn read(&self, path: &str) -> io::Result<String> {
@@ -130,17 +196,30 @@ impl Host {
     }
 }
 
-/// The path of our group: of the unified hierarchy (`0::/path`) or of the memory controller
-/// (`4:memory:/path`).
-fn group_path(groups: &str, kind: &str) -> Option<String> {
+/// A control group this process is in.
+#[derive(Debug)]
+struct Cgroup {
+    version: CgroupVersion,
+    dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CgroupVersion {
+    One,
+    Two,
+}
+
+/// The path of our group, without its slash: of the unified hierarchy (`0::/path`) or of the
+/// controller (`4:memory:/path`).
+fn group_path(groups: &str, version: CgroupVersion, controller: &str) -> Option<String> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
-        let ours = match kind {
-            "cgroup2" => controllers.is_empty(),
-            _ => has(controllers, "memory"),
+        let ours = match version {
+            CgroupVersion::Two => controllers.is_empty(),
+            CgroupVersion::One => has(controllers, controller),
         };
-        ours.then(|| path.to_owned())
+        ours.then(|| path.trim_start_matches('/').to_owned())
     })
 }
 
@@ -232,6 +311,33 @@ mod tests {
             ("cg/memory/memory.limit_in_bytes", "500\n"),
         ]);
         assert_eq!(host.cgroup_memory().map(|m| m.limit_bytes), Some(500));
+    }
+
+    #[test]
+    fn the_tightest_cpu_quota_counts_in_both_versions() {
+        let (_dir, host_2) = host(&[
+            ("proc/self/cgroup", "0::/system.slice/a\n"),
+            ("proc/self/mounts", "cgroup2 /cg cgroup2 rw 0 0\n"),
+            ("cg/system.slice/cpu.max", "max 100000\n"),
+            ("cg/system.slice/a/cpu.max", "150000 100000\n"),
+        ]);
+        let quota = host_2.cgroup_cpu().expect("limited");
+        assert_eq!((quota.cores, quota.file), (1.5, "/cg/system.slice/a/cpu.max".into()));
+        let (_dir, host_1) = host(&[
+            ("proc/self/cgroup", "3:cpu,cpuacct:/b\n"),
+            ("proc/self/mounts", "cgroup /cg/cpu cgroup rw,cpu,cpuacct 0 0\n"),
+            ("cg/cpu/cpu.cfs_quota_us", "-1\n"),
+            ("cg/cpu/cpu.cfs_period_us", "100000\n"),
+            ("cg/cpu/b/cpu.cfs_quota_us", "50000\n"),
+            ("cg/cpu/b/cpu.cfs_period_us", "100000\n"),
+        ]);
+        assert_eq!(host_1.cgroup_cpu().map(|quota| quota.cores), Some(0.5));
+        let (_dir, free) = host(&[
+            ("proc/self/cgroup", "0::/\n"),
+            ("proc/self/mounts", "cgroup2 /cg cgroup2 rw 0 0\n"),
+            ("cg/cpu.max", "max 100000\n"),
+        ]);
+        assert_eq!(free.cgroup_cpu(), None);
     }
 
     #[test]
