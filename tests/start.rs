@@ -1,9 +1,10 @@
 //! Starting the program: what it cannot do without is said in one line with its cure, and a server
 //! that was killed can be followed by another at once.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 /// A server on free ports that would start, but for what is in its way.
 fn pushline() -> Command {
@@ -95,13 +96,13 @@ fn a_server_whose_worker_ends_does_not_live_on_without_it() {
         return;
     }
     let mut command = without_call(EPERM, &format!("{ENTER}:1:{BATCH_MAX}"));
-    let (child, address) = started_as(command.stderr(Stdio::piped()));
+    let (mut child, address, said) = started_as(&mut command);
     let subscribers: Vec<TcpStream> = (0..2 * BATCH_MAX).map(|_| subscribed(address)).collect();
     let mut publisher = TcpStream::connect(address).expect("the server accepts");
     let request = b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     publisher.write_all(request).expect("the server takes a request");
-    let Output { status, stderr, .. } = child.wait_with_output().expect("it ends");
-    let told = String::from_utf8(stderr).expect("text");
+    let status = child.wait().expect("it ends");
+    let told = said.join().expect("all it said");
     assert_eq!(status.code(), Some(1), "{told}");
     assert!(told.contains("thread worker-0 has ended"), "{told}");
     drop(subscribers);
@@ -144,14 +145,22 @@ fn a_killed_server_can_be_followed_by_another_at_once() {
 }
 
 fn started(listen: &str) -> (Child, SocketAddr) {
-    started_as(pushline().args(["--listen", listen]).stderr(Stdio::null()))
+    let (child, address, _) = started_as(pushline().args(["--listen", listen]));
+    (child, address)
 }
 
-fn started_as(command: &mut Command) -> (Child, SocketAddr) {
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
+/// The server, where it listens, and all it says on standard error.
+fn started_as(command: &mut Command) -> (Child, SocketAddr, JoinHandle<String>) {
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it runs");
     let mut banner = String::new();
-    let stdout = child.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut banner).expect("a banner");
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    stderr.read_line(&mut banner).expect("a banner");
     let address = banner.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
-    (child, address.and_then(|text| text.parse().ok()).expect("it listens"))
+    let address = address.and_then(|text| text.parse().ok()).expect("it listens");
+    let said = std::thread::spawn(move || {
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).expect("text");
+        said
+    });
+    (child, address, said)
 }

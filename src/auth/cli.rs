@@ -28,7 +28,7 @@ pub struct TokenArgs {
         long,
         value_name = "TIME",
         default_value = "1h",
-        value_parser = humantime::parse_duration
+        value_parser = parse_time
     )]
     pub expires_in: Duration,
     /// Who it is for, the claim `sub`
@@ -51,13 +51,19 @@ pub struct TokenArgs {
     pub secret_env: String,
 }
 
+fn parse_time(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "wanted: a time with its unit, as 30s, 15m or 7d")
+}
+
 /// Why no token was made. The user's to cure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenError {
     /// The secret cannot be read, or is one that the server would refuse.
     Secret(AuthConfigError),
     /// A pattern that the server would refuse, and the option it was given with.
-    Pattern(&'static str, BadPatterns),
+    Pattern(&'static str, String),
+    /// More patterns than the server takes, and the option they were given with.
+    TooManyPatterns(&'static str),
     /// The claims cannot be written down.
     Unsigned,
 }
@@ -66,7 +72,12 @@ impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret(error) => error.fmt(f),
-            Self::Pattern(option, bad) => write!(f, "{option}: {}", AuthFault::from(*bad)),
+            Self::Pattern(option, text) => {
+                write!(f, "{option} {text:?}: not a channel, `*`, or something ending in `:*`")
+            }
+            Self::TooManyPatterns(option) => {
+                write!(f, "{option}: {}", AuthFault::TooManyPatterns)
+            }
             Self::Unsigned => f.write_str("the token cannot be signed"),
         }
     }
@@ -92,10 +103,25 @@ struct Rights<'a> {
     publish: &'a [String],
 }
 
+impl TokenArgs {
+    /// What is likely not meant: a token that lets nobody do anything.
+    pub fn warning(&self) -> Option<&'static str> {
+        (self.subscribe.is_empty() && self.publish.is_empty()).then_some(
+            "this token allows nothing that anonymous clients may not do; add --subscribe PATTERN \
+             or --publish PATTERN",
+        )
+    }
+}
+
 /// Signs a token as asked. It is refused here if a server would refuse it.
 pub fn sign(args: &TokenArgs, env: Env<'_>, now_unix_s: u64) -> Result<String, TokenError> {
     for (option, patterns) in [("--subscribe", &args.subscribe), ("--publish", &args.publish)] {
-        Patterns::parse(patterns).map_err(|bad| TokenError::Pattern(option, bad))?;
+        Patterns::parse(patterns).map_err(|bad| match bad {
+            BadPatterns::Malformed { index } => {
+                TokenError::Pattern(option, patterns[index].clone())
+            }
+            BadPatterns::TooMany => TokenError::TooManyPatterns(option),
+        })?;
     }
     let source = match &args.secret_file {
         Some(file) => KeySource { file: Some(file.clone()), ..KeySource::default() },

@@ -136,7 +136,9 @@ impl Denied {
     pub fn message(self) -> &'static str {
         match self {
             Self::MissingCredentials => "a token or key is required",
-            Self::MalformedCredentials => "this is neither a token nor a key",
+            Self::MalformedCredentials => {
+                "this has neither the form of a token (a JWT, a.b.c), nor is it a known key"
+            }
             Self::CredentialsTooLong => "the token or key is too long",
             Self::AmbiguousCookie => "the session cookie was sent more than once",
             Self::QueryTokenDisabled => "tokens in the URL are not accepted here",
@@ -152,7 +154,7 @@ impl Denied {
             Self::WrongIssuer => "the token comes from an issuer that is not trusted here",
             Self::BadClaims => "the claims of the token are malformed",
             Self::BadPattern => "a channel pattern in the token is malformed",
-            Self::UnknownPublishKey => "the key is not known",
+            Self::UnknownPublishKey => "this publish key is not known",
             Self::SubscribeForbidden => {
                 "these credentials do not allow subscribing to this channel"
             }

@@ -35,6 +35,7 @@ pub use origin::{CORS_FIXED, CORS_PREFLIGHT, OriginVerdict, Page, RequestKind};
 pub use proof::ProofKey;
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use revoked::{REVOKED_MAX, Revoked, TooManyRevoked};
+pub(crate) use settings::unreadable;
 pub use settings::{
     Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, Expiry, KeySource,
     Leeway, PublishKeySettings, QueryToken, SecretText,
@@ -243,9 +244,11 @@ impl Gate {
                 self.token_grant(text, now_unix_s)
             }
             Presented::Token(token) => self.token_grant(token, now_unix_s),
-            Presented::TokenOrPublishKey(key) | Presented::PublishKey(key) => {
-                self.publish_key_grant(key)
+            // Not said to be an unknown key: it may as well be a token that was cut.
+            Presented::TokenOrPublishKey(text) => {
+                self.publish_key_grant(text).map_err(|_| Denied::MalformedCredentials)
             }
+            Presented::PublishKey(key) => self.publish_key_grant(key),
         }
     }
 

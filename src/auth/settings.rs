@@ -273,12 +273,22 @@ impl From<BadPatterns> for AuthFault {
     }
 }
 
+/// Why a file cannot be read, as an operator would say it.
+pub(crate) fn unreadable(kind: std::io::ErrorKind) -> String {
+    match kind {
+        std::io::ErrorKind::NotFound => "no such file; check the path".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        kind => kind.to_string(),
+    }
+}
+
 impl fmt::Display for AuthFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOneSource => f.write_str("give exactly one of file, env and value"),
             Self::Unreadable(kind) => {
-                write!(f, "cannot be read: {kind}; check the path and its permissions")
+                write!(f, "cannot be read: {}", unreadable(*kind))
             }
             Self::FileTooLong => f.write_str("too long for a key file; is it the right file?"),
             Self::EnvMissing => f.write_str("this environment variable is not set; set it"),
@@ -308,7 +318,7 @@ impl fmt::Display for AuthFault {
             }
             Self::JwksEmpty => f.write_str("no key in this set can check a signature"),
             Self::JwksKey(index) => {
-                write!(f, "the key with index {index} is broken or too short; replace it")
+                write!(f, "key {} of the set is broken or too short; replace it", index + 1)
             }
             Self::TooManyKeys(max) => write!(f, "more than {max} keys; remove retired ones"),
             Self::KeyIdNeeded => f.write_str(
@@ -333,7 +343,8 @@ impl fmt::Display for AuthFault {
             Self::DuplicatePublishKey => f.write_str("the same key as an earlier entry"),
             Self::BadPattern(index) => write!(
                 f,
-                "the pattern with index {index} is not a channel, `*`, or something ending in `:*`"
+                "pattern {} of the list is not a channel, `*`, or something ending in `:*`",
+                index + 1
             ),
             Self::TooManyPatterns => write!(
                 f,
@@ -343,8 +354,9 @@ impl fmt::Display for AuthFault {
             Self::BadCookieName => f.write_str("not a cookie name (RFC 6265 section 4.1.1)"),
             Self::BadOrigin(index) => write!(
                 f,
-                "entry {index} is not an origin as browsers send it: scheme://host or \
-                 scheme://host:port in lower case, no path, no `*`, no default port; or null"
+                "entry {} is not an origin as browsers send it: scheme://host or \
+                 scheme://host:port in lower case, no path, no `*`, no default port; or null",
+                index + 1
             ),
             Self::LeewayTooLong => write!(f, "more than {} seconds", super::LEEWAY_S_MAX),
         }

@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
 use crate::auth::Env;
-use crate::config::{KEYS, Key, Settings, Sources};
+use crate::config::{self, KEYS, Key, Settings, Sources};
 
 /// The option that names the file, and the variable that may.
 const CONFIG: &str = "config";
@@ -24,6 +24,7 @@ impl ServeArgs {
     pub fn into_sources(self, env: Env<'_>) -> Sources {
         let of_variable = || env(CONFIG_VARIABLE).filter(|path| !path.is_empty());
         let file = self.file.or_else(|| of_variable().map(PathBuf::from));
+        let file = file.or_else(config::default_file);
         Sources { file, options: self.options }
     }
 }
@@ -36,7 +37,10 @@ impl Args for ServeArgs {
             .value_parser(value_parser!(PathBuf))
             .help(format!(
                 "The configuration file; `pushline config default` prints one [env: \
-                 {CONFIG_VARIABLE}]"
+                 {CONFIG_VARIABLE}] [default: {}, whichever is there first]",
+                config::DEFAULT_FILES
+                    .map(|path| format!("./{path}").replace(".//", "/"))
+                    .join(" or ")
             ));
         command.arg(config).args(KEYS.iter().map(option))
     }

@@ -8,12 +8,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
+use super::banner::banner;
+use super::environment;
 use super::logging::Logging;
 use super::options::ServeArgs;
-use super::{environment, say};
 use crate::auth::AuthSettings;
-use crate::config::{self, Config, Settings, Sources};
-use crate::server::{Reloaded, Server, ServerError};
+use crate::config::{self, Config, LogFormat, Settings, Sources};
+use crate::host::Host;
+use crate::server::{Reloaded, Server, ServerError, Sizing};
+use crate::tools::client;
 
 /// Signals that wait to be looked at; more of one kind say nothing new.
 const SIGNALS_MAX: usize = 4;
@@ -24,16 +27,26 @@ const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 /// Runs the server until it is told to end.
 pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     let sources = args.into_sources(&environment);
-    let config = config::load(&sources, &environment).map_err(|errors| errors.to_string())?;
+    let (config, sizing) = load(&sources)?;
     let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
     let logging = Logging::start(&config.settings.log_lines);
     let signals = listen_to_signals()?;
     let is_open = gate.is_open();
     let server = Server::start(config.settings, gate).map_err(|error| error.to_string())?;
-    say(&format!("{}\n", server.banner()))?;
-    state_facts(&server, &sources, is_open);
+    // Lines of JSON are for programs, which find the same in them.
+    if server.settings().log_lines.format == LogFormat::Text {
+        client::tell_plainly(&banner(&server, &config.auth, is_open));
+    }
+    state_facts(&server, &sources, &sizing, is_open);
     warn_of_misspelt_variables(&config.auth);
     run(server, &sources, &logging, &signals)
+}
+
+/// Reads everything, and decides what nobody chose.
+fn load(sources: &Sources) -> Result<(Config, Sizing), String> {
+    let mut config = config::load(sources, &environment).map_err(|errors| errors.to_string())?;
+    let sizing = Sizing::decide(&mut config, &Host::live()).map_err(|error| error.to_string())?;
+    Ok((config, sizing))
 }
 
 /// Signals, told apart by what they ask for.
@@ -95,7 +108,7 @@ fn run(
 
 /// Everything is read and checked before anything is applied.
 fn reload(server: &mut Server, sources: &Sources) -> Result<Reloaded, String> {
-    let config = config::load(sources, &environment).map_err(|errors| errors.to_string())?;
+    let (config, _) = load(sources)?;
     let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
     let Config { settings, .. } = config;
     server.reload(settings, gate).map_err(|error| error.to_string())
@@ -113,7 +126,7 @@ fn tell_of_wanting_room(server: &Server) {
 }
 
 /// One line for each thing worth knowing when one reads the log later.
-fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
+fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: bool) {
     let Settings { heartbeat, history_bytes, channels, .. } = server.settings();
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");
     if cfg!(panic = "unwind") {
@@ -123,22 +136,27 @@ fn state_facts(server: &Server, sources: &Sources, is_open: bool) {
         Some(path) => {
             info!(path = %path.display(), channel_rules = channels.len(), "configuration")
         }
-        None => info!("no configuration file"),
+        None => info!(looked_for = %config::DEFAULT_FILES.join(", "), "no configuration file"),
     }
     info!(address = %server.listen(), "listening for clients");
     info!(address = %server.admin(), "listening for the operator");
     if !server.admin().ip().is_loopback() {
         warn!("whoever reaches the operator's listener can see and cut every connection");
     }
-    info!(workers = server.workers(), on = %server.cores(), "workers");
+    info!(workers = server.workers(), on = %server.cores(), because = %sizing.workers, "workers");
+    let worker_replica_bytes = server.settings().replicas_bytes_max();
+    info!(history_bytes, worker_replica_bytes, because = %sizing.memory, "memory for events");
+    if let Some(warning) = &sizing.warning {
+        warn!("{warning}");
+    }
     let connections = server.shared().census.max();
     info!(connections, bounded_by = %server.bound(), "capacity");
     tell_of_wanting_room(server);
-    info!(history_bytes, heartbeat = ?heartbeat, "streams");
+    info!(heartbeat = ?heartbeat, "streams");
     if is_open {
         warn!("no keys are configured: everyone who can connect may publish and read");
     } else {
-        info!("access needs a token or a key, but for what anonymous allows");
+        info!("clients need a token or a key, except for what auth.anonymous allows");
     }
 }
 

@@ -196,7 +196,10 @@ fn take<'a>(
     let read = AuthSettings::deserialize(Spanned::new(0..0, alone).into_deserializer());
     match read {
         Ok(_) => drop(table.insert(name(), value)),
-        Err(error) => errors.add(place, Fault::AuthShape(key_name(key), wanted(error.message()))),
+        Err(error) => {
+            let told = format!("{}; for example {}", wanted(error.message()), key.example);
+            errors.add(place, Fault::AuthShape(key_name(key), told));
+        }
     }
 }
 
@@ -205,7 +208,7 @@ fn key_name(key: &AuthKey) -> &'static str {
 }
 
 fn not_toml(key: &AuthKey) -> String {
-    format!("not TOML; wanted is something like {}", key.example)
+    format!("not TOML; wanted: something like {}", key.example)
 }
 
 /// What was wanted. What was found instead may be a secret in the wrong place, so of the message
@@ -216,9 +219,9 @@ fn wanted(message: &str) -> String {
         Some(wanted) if message.starts_with("unknown field") => {
             let meant = meant(message, wanted);
             let meant = meant.map_or_else(String::new, |name| format!("; did you mean {name}?"));
-            format!("unknown key in it{meant}; wanted is {wanted}")
+            format!("unknown key in it{meant}; wanted: {wanted}")
         }
-        Some(wanted) => format!("wanted is {}", wanted.replace("struct KeySource", "a table")),
+        Some(wanted) => format!("wanted: {}", wanted.replace("struct KeySource", "a table")),
         None => "not of the right shape".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 //! Every key, defined once.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::keys::{Change, Field, Group, Key};
@@ -16,7 +16,7 @@ pub static KEYS: &[Key] = &[
         value: "ADDRESS",
         group: Group::Listen,
         change: Change::Restart,
-        help: "Where clients connect.",
+        help: "Where clients connect; :8080 is every IPv4 address, [::]:8080 every address.",
         field: Field::Server {
             put: |s, t| set(&mut s.listen, address(t)),
             show: |s| s.listen.to_string(),
@@ -444,8 +444,22 @@ fn set<T>(field: &mut T, read: Result<T, Unfit>) -> Result<(), Unfit> {
     read.map(|value| *field = value)
 }
 
+/// An address and port, with the two shorthands other servers take. Names are not looked up: what
+/// they mean can change while the server runs.
 fn address(text: &str) -> Result<SocketAddr, Unfit> {
-    text.parse().map_err(|_| Unfit::wants("an address and port, as 127.0.0.1:8080 or [::]:8080"))
+    let host_and_port = text.rsplit_once(':');
+    let short = host_and_port.and_then(|(host, port)| match host {
+        "" => Some((Ipv4Addr::UNSPECIFIED, port)),
+        "localhost" => Some((Ipv4Addr::LOCALHOST, port)),
+        _ => None,
+    });
+    let address = match short {
+        Some((host, port)) => count(port, 0..=65_535).ok().map(|port: u16| (host, port).into()),
+        None => text.parse().ok(),
+    };
+    address.ok_or_else(|| {
+        Unfit::wants("an address and port, as 127.0.0.1:8080, localhost:8080, [::]:8080 or :8080")
+    })
 }
 
 fn show_or(word: &str, value: Option<impl ToString>) -> String {

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::units::Unfit;
-use crate::auth::AuthConfigError;
+use crate::auth::{AuthConfigError, unreadable};
 use crate::proto::name::PatternError;
 
 /// One mistake.
@@ -50,7 +50,7 @@ pub enum Fault {
     Misplaced(String, &'static str),
     /// The key takes another kind of value: key, wanted, found.
     WrongType(String, &'static str, &'static str),
-    /// The key does not take this value: key, value, what it takes.
+    /// The key does not take this value: key, value as it was written, what it takes.
     BadValue(String, String, Unfit),
     /// A `[[channel]]` without its pattern.
     NoPattern,
@@ -88,7 +88,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(kind) => {
-                write!(f, "cannot be read: {kind}; check the path and its permissions")
+                write!(f, "cannot be read: {}", unreadable(*kind))
             }
             Self::NotText => f.write_str("not UTF-8 text"),
             Self::TooLong => f.write_str("too long for a configuration; is it the right file?"),
@@ -103,9 +103,9 @@ impl fmt::Display for Fault {
                 write!(f, "{} does not belong here, but {place}", quoted(name))
             }
             Self::WrongType(key, wanted, found) => {
-                write!(f, "{key} is {found}; wanted is {wanted}")
+                write!(f, "{key} is {found}; wanted: {wanted}")
             }
-            Self::BadValue(key, text, unfit) => write!(f, "{key} = {}: {unfit}", quoted(text)),
+            Self::BadValue(key, text, unfit) => write!(f, "{key} = {text}: {unfit}"),
             Self::NoPattern => f.write_str(
                 "[[channel]] without a pattern: an exact channel, *, or something ending in :*",
             ),
@@ -136,7 +136,7 @@ impl fmt::Display for Fault {
 }
 
 /// Quoted and cut: a file can hold anything.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let cut: String = text.chars().take(CHARS_MAX).collect();
     let rest = if cut.len() < text.len() { "..." } else { "" };

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::access::{self, AuthKey};
-use super::error::{ConfigErrors, Fault, Place};
+use super::error::{ConfigErrors, Fault, Place, quoted};
 use super::keys::{KEYS, Key};
 use super::suggest::nearest;
 
@@ -24,7 +24,16 @@ pub(super) const PATTERN: &str = "pattern";
 pub(super) struct Written {
     pub key: &'static Key,
     pub text: String,
+    /// The same as it was written, to be told with a mistake.
+    pub shown: String,
     pub place: Place,
+}
+
+impl Written {
+    /// What a variable or an option holds is text.
+    pub fn as_text(key: &'static Key, text: String, place: Place) -> Self {
+        Self { key, shown: quoted(&text), text, place }
+    }
 }
 
 /// One `[[channel]]`.
@@ -219,7 +228,14 @@ fn written(
     errors: &mut ConfigErrors,
 ) -> Option<Written> {
     match text_of(value) {
-        Some(text) => Some(Written { key, text: text.into_owned(), place }),
+        Some(text) => {
+            let shown = match value {
+                DeValue::String(_) => quoted(&text),
+                DeValue::Array(_) => format!("[{text}]"),
+                _ => text.clone().into_owned(),
+            };
+            Some(Written { key, text: text.into_owned(), shown, place })
+        }
         None => {
             let wanted = "a string, a whole number, true or false";
             errors.add(place, Fault::WrongType(key.name.to_owned(), wanted, found(value)));

@@ -22,6 +22,19 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What an event takes beside its data, at most: names, ids and its place in history.
 const EVENT_EXTRA_BYTES: u64 = 1024;
 
+/// Where a configuration file is looked for when none is named; the first that is there counts.
+pub const DEFAULT_FILES: [&str; 2] = ["pushline.toml", "/etc/pushline/pushline.toml"];
+
+/// The file to read when none is named. One that is there but cannot be read counts, so that its
+/// reader is told.
+pub fn default_file() -> Option<PathBuf> {
+    first_there(DEFAULT_FILES.map(PathBuf::from))
+}
+
+fn first_there(places: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    places.into_iter().find(|path| !matches!(path.try_exists(), Ok(false)))
+}
+
 /// Where settings come from, besides the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -38,9 +51,16 @@ pub struct Config {
     pub settings: Settings,
     /// Who may do what.
     pub auth: AuthSettings,
+    /// Names of the keys that somebody chose a value for.
+    pub(super) chosen: Vec<&'static str>,
 }
 
 impl Config {
+    /// Whether somebody chose a value for this key, so that it is not for us to change.
+    pub fn is_chosen(&self, name: &str) -> bool {
+        self.chosen.contains(&name)
+    }
+
     /// The rules of access, with keys read from where they are.
     ///
     /// # Errors
@@ -124,17 +144,18 @@ fn assemble(
     let document = file::read(path, text, &mut errors);
     let of_env = KEYS.iter().filter_map(|key| {
         let place = Place::Variable(key.variable());
-        env(&key.variable()).map(|text| Written { key, text, place })
+        env(&key.variable()).map(|text| Written::as_text(key, text, place))
     });
-    let of_options = options.iter().map(|(key, text)| {
-        let place = Place::Option(key.flag());
-        Written { key, text: text.clone(), place }
-    });
+    let of_options = options
+        .iter()
+        .map(|(key, text)| Written::as_text(key, text.clone(), Place::Option(key.flag())));
     let mut settings = Settings::default();
-    for Written { key, text, place } in document.values.into_iter().chain(of_env).chain(of_options)
-    {
-        if let Err(unfit) = key.put(&mut settings, &text) {
-            errors.add(place, Fault::BadValue(key.name.to_owned(), text, unfit));
+    let mut chosen = Vec::new();
+    let all = document.values.into_iter().chain(of_env).chain(of_options);
+    for Written { key, text, shown, place } in all {
+        match key.put(&mut settings, &text) {
+            Ok(()) => chosen.push(key.name),
+            Err(unfit) => errors.add(place, Fault::BadValue(key.name.to_owned(), shown, unfit)),
         }
     }
     let entries = match env(&variable(CHANNEL)) {
@@ -144,7 +165,7 @@ fn assemble(
     put_channels(&mut settings, entries, &mut errors);
     let auth = access::read(document.auth, &env, &mut errors);
     check_together(&mut settings, &mut errors);
-    errors.or(Config { settings, auth })
+    errors.or(Config { settings, auth, chosen })
 }
 
 fn channels_of_variable(text: &str, errors: &mut ConfigErrors) -> Vec<Entry> {
@@ -165,9 +186,9 @@ fn put_channels(settings: &mut Settings, entries: Vec<Entry>, errors: &mut Confi
     }
     for entry in entries {
         let mut of = settings.channel_default.clone();
-        for Written { key, text, place } in entry.values {
+        for Written { key, text, shown, place } in entry.values {
             if let Err(unfit) = key.put_channel(&mut of, &text) {
-                errors.add(place, Fault::BadValue(format!("channel.{}", key.name), text, unfit));
+                errors.add(place, Fault::BadValue(format!("channel.{}", key.name), shown, unfit));
             }
         }
         match Pattern::parse(&entry.pattern) {
@@ -196,4 +217,21 @@ fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     }
     // History is the operator's budget; this one only has to hold what is under way.
     settings.replica_bytes = settings.replica_bytes.max(event_bytes as usize);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_that_is_there_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [near, far] = ["near", "far"].map(|name| folder.path().join(name));
+        let first = || first_there([near.clone(), far.clone()]);
+        assert_eq!(first(), None);
+        std::fs::write(&far, "").expect("written");
+        assert_eq!(first(), Some(far.clone()));
+        std::fs::write(&near, "").expect("written");
+        assert_eq!(first(), Some(near.clone()));
+    }
 }

@@ -3,7 +3,8 @@
 //! [`Settings`] is what the server runs by. [`keys`] defines every key once: its name, its bounds,
 //! its help, and whether it can change while the server runs. The file's schema, the environment
 //! variables, the options of the command line and `pushline config default` are all made from it.
-//! An option wins over the environment, that over the file, and that over the default.
+//! An option wins over the environment, that over the file, and that over the default. The file is
+//! the one named by `--config`, else by `PUSHLINE_CONFIG`, else the first of [`DEFAULT_FILES`].
 
 mod access;
 mod define;
@@ -24,7 +25,9 @@ use crate::proto::name::Pattern;
 
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use keys::{Change, KEYS, Key};
-pub use load::{Config, Sources, check_text, load, misspelt_variables};
+pub use load::{
+    Config, DEFAULT_FILES, Sources, check_text, default_file, load, misspelt_variables,
+};
 pub use template::template;
 
 /// What happens to a reader that is slower than its channel.

@@ -11,6 +11,8 @@ use super::keys::{Change, KEYS, Key, variable};
 pub fn template() -> String {
     let mut out = String::from(
         "# Pushline. Every key with its default; leave out what you do not change.\n\
+         # Read from --config, PUSHLINE_CONFIG, ./pushline.toml or /etc/pushline/pushline.toml:\n\
+         # the first of them that there is.\n\
          # An option of the command line wins over the environment, and that over this file.\n\
          # On SIGHUP the file is read again; keys marked (restart) change only at a restart.\n\n",
     );

@@ -23,7 +23,7 @@ impl Unfit {
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wanted is {}", self.0)
+        write!(f, "wanted: {}", self.0)
     }
 }
 
@@ -42,7 +42,9 @@ pub fn size<T: TryFrom<u64>>(text: &str, range: RangeInclusive<u64>) -> Result<T
     let number = bytes(text).filter(|number| range.contains(number));
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
         let (least, most) = (show_size(*range.start()), show_size(*range.end()));
-        Unfit(format!("a size from {least} to {most}, with B, KiB, MiB or GiB"))
+        let meant = binary_unit(text)
+            .map_or_else(String::new, |binary| format!(": {binary} (by 1024), not {text}"));
+        Unfit(format!("a size from {least} to {most}, with B, KiB, MiB or GiB{meant}"))
     })
 }
 
@@ -152,6 +154,19 @@ fn bytes(text: &str) -> Option<u64> {
     digits(&text[..end])?.checked_mul(unit)
 }
 
+/// A size in a unit of thousands, or in none that says which, as it has to be written here. Some
+/// read `MB` as a million bytes and some as 1 MiB, so it is not guessed.
+fn binary_unit(text: &str) -> Option<String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let initial = match unit.to_ascii_lowercase().as_str() {
+        "k" | "kb" => 'K',
+        "m" | "mb" => 'M',
+        "g" | "gb" => 'G',
+        _ => return None,
+    };
+    (!number.is_empty()).then(|| format!("{number}{initial}iB"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,10 +222,10 @@ mod tests {
         assert_eq!(count::<u16>("1024", 1..=1024), Ok(1024));
         for bad in ["0", "1025", "70000", "x", ""] {
             let unfit = count::<u16>(bad, 1..=1024).expect_err(bad);
-            assert_eq!(unfit.to_string(), "wanted is a number from 1 to 1024");
+            assert_eq!(unfit.to_string(), "wanted: a number from 1 to 1024");
         }
         let auto = unless("auto", "many", |text| count::<u16>(text, 1..=9)).expect_err("no");
-        assert_eq!(auto.to_string(), "wanted is a number from 1 to 9, or auto");
+        assert_eq!(auto.to_string(), "wanted: a number from 1 to 9, or auto");
     }
 
     #[test]

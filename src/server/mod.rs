@@ -6,6 +6,7 @@ mod error;
 mod lines;
 mod log_thread;
 mod reload;
+mod sizing;
 mod threads;
 mod vital;
 
@@ -20,6 +21,7 @@ use self::balance::Balance;
 pub use self::error::ServerError;
 use self::log_thread::{LogOrder, LogThread};
 pub use self::reload::Reloaded;
+pub use self::sizing::Sizing;
 use self::threads::{Listeners, Placement, WorkerPlan};
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
@@ -216,23 +218,6 @@ impl Server {
     /// What the threads share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// What is printed at start: where, how many, and one line to try.
-    pub fn banner(&self) -> String {
-        let workers = self.placement.workers();
-        let (capacity, bound) = (self.shared.census.max(), self.bound());
-        format!(
-            "pushline {} listens on http://{} (admin http://{})\n\
-             {workers} workers on {}; room for {capacity} connections, bounded by {bound}\n\
-             try: curl -N 'http://{}/sse?channel=news' & curl -d hello http://{}/channels/news",
-            env!("CARGO_PKG_VERSION"),
-            self.listen,
-            self.admin,
-            self.placement,
-            self.listen,
-            self.listen,
-        )
     }
 
     /// Connections that the rings have descriptors for.

@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use super::balance::Balance;
 use super::vital::{Lost, vital};
-use super::{ServerError, Shared};
+use super::{ServerError, Shared, sizing};
 use crate::auth::Gate;
 use crate::config::{Settings, Steer};
 use crate::mesh::WorkerEnds;
@@ -47,7 +47,8 @@ pub(super) struct Placement {
 impl Placement {
     pub fn of(settings: &Settings) -> Result<Self, ServerError> {
         let allowed = allowed_cpus()?;
-        let workers = usize::from(settings.workers.unwrap_or(allowed.len().min(1024) as u16));
+        let cores = sizing::cores(settings, allowed.len());
+        let workers = settings.workers.map_or(cores, usize::from);
         let Some(wanted) = &settings.cpus else { return Ok(Self { cpus: vec![None; workers] }) };
         if let Some(&cpu) = wanted.iter().find(|cpu| !allowed.contains(cpu)) {
             return Err(ServerError::NoSuchCpu { cpu });
@@ -80,7 +81,7 @@ impl fmt::Display for Placement {
     }
 }
 
-fn allowed_cpus() -> Result<Vec<usize>, ServerError> {
+pub(super) fn allowed_cpus() -> Result<Vec<usize>, ServerError> {
     let set = sched_getaffinity(None)
         .map_err(|error| ServerError::io("asking for the cores to run on", error.into()))?;
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())

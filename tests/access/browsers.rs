@@ -69,6 +69,10 @@ fn a_publish_key_publishes_and_does_nothing_else() {
     let key = [("X-API-Key", almost.as_str())];
     let answer = publish_with(server.addr, "/channels/a", &key);
     assert_eq!(answer, refused(401, "publish_key_unknown"));
+    // It may as well be a token that was cut: who sent one would look for a key in vain.
+    let garbage = bearer("not-a-token-and-no-key");
+    let read = fetch(server.addr, "GET", "/sse?channel=a", &[("Authorization", &garbage)], None);
+    assert_eq!(outcome(&read), refused(401, "credentials_malformed"));
     let nothing = publish_with(server.addr, "/channels/a", &[]);
     assert_eq!(nothing, refused(401, "credentials_missing"));
 }

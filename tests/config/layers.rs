@@ -126,3 +126,40 @@ fn the_largest_event_fits_everywhere() {
     assert!(config.settings.replica_bytes > 16 << 20);
     assert!(assemble("max_event_bytes = '16MiB'\nhistory_bytes = '16MiB'", &[], &[]).is_err());
 }
+
+#[test]
+fn the_shorthands_of_other_servers_are_taken_for_addresses() {
+    for (text, address) in [
+        ("localhost:8080", "127.0.0.1:8080"),
+        (":8080", "0.0.0.0:8080"),
+        ("[::1]:8080", "[::1]:8080"),
+        ("localhost:0", "127.0.0.1:0"),
+    ] {
+        let config = assemble(&format!("listen = '{text}'"), &[], &[]).expect(text);
+        assert_eq!(config.settings.listen.to_string(), address);
+    }
+    for bad in ["localhost", ":", "localhost:", ":65536", ":+80", "example.com:80"] {
+        assert!(assemble(&format!("listen = '{bad}'"), &[], &[]).is_err(), "{bad}");
+    }
+}
+
+/// What a program told with a mistake says which file it read.
+#[test]
+fn a_file_named_wins_over_the_one_in_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("pushline.toml"), "workers = 0").expect("written");
+    let named = file("\nheartbeat = 0");
+    let told = |arguments: &[&str], variable: Option<&std::path::Path>| {
+        let mut command = pushline();
+        command.args(arguments).current_dir(folder.path());
+        command.envs(variable.map(|path| ("PUSHLINE_CONFIG", path)));
+        let out = command.output().expect("it ends");
+        assert_eq!(out.status.code(), Some(1));
+        text(&out.stderr)
+    };
+    let path = named.path().to_str().expect("text");
+    assert!(told(&[], None).starts_with("pushline: pushline.toml:1: workers = 0: wanted"));
+    let of_named = format!("pushline: {path}:2: heartbeat = 0: wanted");
+    assert!(told(&[], Some(named.path())).starts_with(&of_named));
+    assert!(told(&["--config", path], None).starts_with(&of_named));
+}

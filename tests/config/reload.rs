@@ -25,6 +25,25 @@ struct Running {
     seen: String,
 }
 
+/// Where it says it listens, in the banner or in lines of JSON, and what it said until then.
+fn read_address(stderr: &mut impl BufRead) -> (SocketAddr, String) {
+    let mut seen = String::new();
+    loop {
+        let begun = seen.len();
+        let length = stderr.read_line(&mut seen).expect("a line");
+        assert!(length > 0, "it ended: {seen}");
+        let line = &seen[begun..];
+        let after = line.split_once("listens on http://").map(|(_, rest)| rest);
+        let of_json = line
+            .contains("listening for clients")
+            .then(|| line.split_once("\"address\":\"").map(|(_, rest)| rest));
+        let text = after.or(of_json.flatten()).and_then(|rest| rest.split([' ', '"']).next());
+        if let Some(address) = text.and_then(|text| text.parse().ok()) {
+            return (address, seen);
+        }
+    }
+}
+
 impl Running {
     fn start(text: &str) -> Self {
         Self::start_on("127.0.0.1:0", text)
@@ -36,12 +55,12 @@ impl Running {
             .args(["--listen", address, "--admin=127.0.0.1:0", "--workers=1", "--cpus=none"])
             .arg("--config")
             .arg(file.path())
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
         let (tell, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (address, seen) = read_address(&mut stderr);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 if tell.send(line).is_err() {
@@ -49,12 +68,7 @@ impl Running {
                 }
             }
         });
-        let mut banner = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        stdout.read_line(&mut banner).expect("a banner");
-        let address = banner.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
-        let address = address.and_then(|text| text.parse().ok()).expect("an address");
-        Self { child, file, address, lines, seen: banner }
+        Self { child, file, address, lines, seen }
     }
 
     fn signal(&self, signal: Signal) {
@@ -132,7 +146,7 @@ fn keys_change_on_reload_and_a_bad_file_changes_nothing() {
 
     let bad = [
         (with_key(ALICE) + "valu = 1", "unknown key"),
-        ("workers = 0\n".to_owned() + &with_key(ALICE), "wanted is a number from 1 to 1024"),
+        ("workers = 0\n".to_owned() + &with_key(ALICE), "wanted: a number from 1 to 1024"),
         (with_key("short"), "auth.publish_keys[0]: a publish key needs"),
         (with_key(ALICE).replace("}]", "}"), "not TOML"),
     ];

@@ -74,8 +74,30 @@ fn a_token_is_made_of_the_secret_in_the_environment() {
         .expect("it ends");
     assert!(out.status.success());
     assert_eq!(text(&out.stdout).trim().split('.').count(), 3);
+    assert_eq!(text(&out.stderr), "");
     let without = pushline().args(["token", "--subscribe", "news"]).output().expect("it ends");
     assert_eq!(without.status.code(), Some(1));
+}
+
+/// Prints what is told beside the token, or instead of it.
+fn told_by_token(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = pushline();
+    command.arg("token").args(arguments).env("PUSHLINE_SECRET", "s".repeat(64));
+    let out = command.output().expect("it ends");
+    (out.status.code(), text(&out.stderr))
+}
+
+#[test]
+fn a_token_without_rights_is_warned_of_and_mistakes_are_told_in_plain_words() {
+    let (status, told) = told_by_token(&[]);
+    assert_eq!(status, Some(0));
+    assert!(told.contains("this token allows nothing") && told.contains("--subscribe"), "{told}");
+    let (status, told) = told_by_token(&["--subscribe", "a", "--subscribe", "a*"]);
+    assert_eq!(status, Some(1));
+    assert!(told.contains("--subscribe \"a*\": not a channel, `*`"), "{told}");
+    let (status, told) = told_by_token(&["--expires-in", "never"]);
+    assert_eq!(status, Some(2));
+    assert!(told.contains("wanted: a time with its unit, as 30s, 15m or 7d"), "{told}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Page {
     pub fn subcommands(&self) -> Vec<String> {
         let followers = self.text.split("pushline ").skip(1);
         let words = followers.filter_map(|rest| rest.split([' ', '`', '\n']).next());
-        let known = ["bench", "config", "doctor", "pub", "serve", "sub", "token"];
+        let known = ["bench", "config", "doctor", "pub", "serve", "sub", "token", "tune"];
         let mut found: Vec<String> =
             words.filter(|word| known.contains(word)).map(str::to_owned).collect();
         found.sort();

@@ -78,14 +78,14 @@ impl Host {
         use std::os::unix::process::CommandExt;
         let mut child = Command::new(PROGRAM)
             .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--workers=2", "--cpus=none"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
             .expect("it starts");
         let mut banner = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut banner).expect("a banner");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        stderr.read_line(&mut banner).expect("a banner");
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
         let server = Running(child);
         let mut addresses = banner.split("http://").skip(1).map(|rest| {
             let end = rest.find([' ', ')']).expect("an address ends");
