@@ -47,6 +47,14 @@ pub const LANE_ANSWERS_MAX: usize = 1024;
 /// Requests that may wait at the log, all workers together.
 pub const LANE_REQUESTS_MAX: usize = 16_384;
 
+/// Channels left that the log hears of at once, at least: half a millisecond of its time. Those that
+/// are left over wait for [`PUBLISH_RETRY_PAUSE`].
+pub const LEAVES_AT_ONCE_MIN: usize = 1024;
+
+/// Pieces in which the log hears of more: a million and a half at 10,000 at once (4 ms), and all of
+/// them within three seconds.
+pub const LEAVE_PIECES: usize = 128;
+
 /// Orders from main that may wait at a worker.
 pub const LANE_ORDERS_MAX: usize = 64;
 

@@ -275,8 +275,7 @@ fn a_client_that_drips_is_cut_and_keeps_nobody_waiting() {
         }
         began.elapsed()
     };
-    let drippers: Vec<_> = (0..6).map(|_| std::thread::spawn(drip)).collect();
-    std::thread::sleep(Duration::from_millis(500));
+    let drippers: Vec<_> = (0..88).map(|_| std::thread::spawn(drip)).collect();
     for _ in 0..20 {
         let asked = Instant::now();
         assert_eq!(get(admin, "/healthz").status, 200);
@@ -284,7 +283,7 @@ fn a_client_that_drips_is_cut_and_keeps_nobody_waiting() {
     }
     for dripper in drippers {
         let cut_after = dripper.join().expect("it is cut");
-        assert!(cut_after < Duration::from_secs(8), "{cut_after:?}");
+        assert!(cut_after < Duration::from_secs(4), "{cut_after:?}");
     }
     server.stop();
 }

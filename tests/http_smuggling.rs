@@ -194,7 +194,7 @@ fn request_lines_are_checked_byte_by_byte() {
         ("GET /\0 HTTP/1.1", TargetInvalid, 400),
         ("GET a HTTP/1.1", TargetInvalid, 400),
         ("GET * HTTP/1.1", TargetInvalid, 400),
-        ("CONNECT a:80 HTTP/1.1", TargetInvalid, 400),
+        ("CONNECT a:80 HTTP/1.1", MethodUnsupported, 501),
         ("GET ftp://a/ HTTP/1.1", TargetInvalid, 400),
         ("GET http:///x HTTP/1.1", TargetInvalid, 400),
         ("GET http://u@a/x HTTP/1.1", HostInvalid, 400),

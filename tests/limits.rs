@@ -7,8 +7,10 @@ mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use common::ws::RawWs;
+use common::http::Chunked;
+use common::ws::{CLOSE, RawWs, TEXT, frame, header};
 use common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
 use socket2::{Domain, Socket, Type};
 
@@ -226,4 +228,92 @@ fn a_full_descriptor_table() {
         .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
         .collect();
     assert_eq!(again.len(), room / 2);
+}
+
+/// Bodies and messages that have begun share a bound; those that hold most go first, and the others
+/// never notice.
+#[test]
+fn unfinished_input_of_all_connections_together() {
+    const BODY: usize = 15 << 10;
+    let server = TestServer::with(|settings| {
+        settings.workers = Some(1);
+        settings.event_bytes_max = 16 << 10;
+        settings.worker_input_bytes = 256 << 10;
+    });
+    let part_of_post = |conn: &mut Conn| {
+        let head =
+            format!("POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n");
+        conn.send(head);
+        conn.send(vec![b'x'; BODY - 1]);
+    };
+    let mut modest: Vec<Conn> = (0..8).map(|_| Conn::open(server.addr)).collect();
+    modest.iter_mut().for_each(part_of_post);
+    let mut greedy: Vec<RawWs> =
+        (0..6).map(|n| RawWs::bare(server.addr, &format!("channel=g{n}"))).collect();
+    for ws in &mut greedy {
+        ws.send([&header(true, TEXT, 45 << 10, 0x80)[..], &[0; 4], &[b'x'; 40 << 10]].concat());
+    }
+    let overloaded = "pushline_closes_total{reason=\"overloaded\"}";
+    await_that("some are cut", || {
+        let silent = |ws: &mut RawWs| ws.conn.is_silent_for(Duration::from_millis(1));
+        greedy.iter_mut().map(silent).filter(|silent| !silent).count() > 1
+    });
+    for ws in greedy.iter_mut().filter(|ws| !ws.conn.buffer.is_empty()) {
+        assert_eq!(ws.answer().close(), (1013, "overloaded".to_owned()));
+        ws.send(vec![b'x'; 5 << 10]);
+        ws.send(frame(true, CLOSE, &1013u16.to_be_bytes()));
+        ws.conn.expect_gone();
+    }
+    await_that("they are gone", || metric(server.admin, overloaded) > 1);
+    for conn in &mut modest {
+        conn.send("x");
+        assert_eq!(conn.response().status, 200);
+    }
+}
+
+/// An NDJSON publisher that is cut for what it holds is told how far it came.
+#[test]
+fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
+    let server = TestServer::with(|settings| {
+        settings.workers = Some(1);
+        settings.event_bytes_max = 64 << 10;
+        settings.worker_input_bytes = 64 << 10;
+    });
+    // At least a message of the largest event fits, six times its size; two have more.
+    let mut publishers: Vec<Chunked> =
+        (0..4).map(|_| Chunked::open(server.addr, "/publish", &[])).collect();
+    for publisher in &mut publishers {
+        publisher.chunk("{\"channel\":\"c\",\"data\":1}\n{\"channel\":\"c\",\"data\":\"");
+        publisher.chunk("x".repeat(140 << 10));
+    }
+    await_that("one is refused", || {
+        let refused =
+            |publisher: &mut Chunked| !publisher.conn.is_silent_for(Duration::from_millis(1));
+        publishers.iter_mut().any(refused)
+    });
+    let refused = publishers.iter_mut().find(|publisher| !publisher.conn.buffer.is_empty());
+    let response = refused.expect("one is refused").conn.response();
+    assert_eq!((response.status, response.error_code()), (503, "input_full".to_owned()));
+    assert_eq!((&response.json()["published"], &response.json()["line"]), (&1.into(), &2.into()));
+}
+
+/// Nobody can keep others out by opening connections and saying nothing.
+#[test]
+fn a_full_table_makes_room_at_the_cost_of_who_has_asked_nothing_for_longest() {
+    let server = TestServer::with(|settings| settings.connections_max = Some(4));
+    let mut stream = Sse::open(server.addr, "channel=c");
+    let mut silent: Vec<Conn> = Vec::new();
+    for count in 2..=4 {
+        let mut conn = Conn::open(server.addr);
+        conn.send("G");
+        silent.push(conn);
+        await_that("it is counted", || server.open() == count);
+    }
+    // One that has only just come may still ask.
+    await_that("there is room", || fetch(server.addr, "GET", "/", &[], None).status == 200);
+    silent[0].expect_gone();
+    silent[2].send("ET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(silent[2].response().status, 200);
+    common::publish(server.addr, "c", "still here");
+    assert_eq!(stream.event().data, "still here");
 }

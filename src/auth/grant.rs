@@ -157,6 +157,12 @@ impl Grant {
             || self.everybody.as_ref().is_some_and(|grant| grant.may_publish(channel))
     }
 
+    /// Whether there is a channel that may be published to.
+    pub fn may_publish_somewhere(&self) -> bool {
+        !self.publish.is_empty()
+            || self.everybody.as_ref().is_some_and(|grant| grant.may_publish_somewhere())
+    }
+
     /// [`Grant::may_subscribe`] as a result, for `?`.
     pub fn check_subscribe(&self, channel: &str) -> Result<(), Denied> {
         if self.may_subscribe(channel) { Ok(()) } else { Err(Denied::SubscribeForbidden) }

@@ -110,6 +110,7 @@ mod tests {
         for key in KEYS {
             let text = match key.value {
                 "ADDRESS" => "127.0.0.1:9",
+                "FILE|none" => "/run/admin.key",
                 "LEVEL" => "debug",
                 "N" | "N|auto" | "LIST|auto|none" => "7",
                 "SIZE" | "SIZE|auto" => "2MiB",

@@ -140,7 +140,7 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
     }
     info!(address = %server.listen(), "listening for clients");
     info!(address = %server.admin(), "listening for the operator");
-    if !server.admin().ip().is_loopback() {
+    if !server.admin().ip().is_loopback() && server.settings().admin_key_file.is_none() {
         warn!("whoever reaches the operator's listener can see and cut every connection");
     }
     info!(workers = server.workers(), on = %server.cores(), because = %sizing.workers, "workers");

@@ -34,12 +34,29 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "admin_key_file",
+        value: "FILE|none",
+        group: Group::Listen,
+        change: Change::Restart,
+        help: "A file with the operator's key: all but health and readiness then need it, as \
+               Authorization: Bearer.",
+        field: Field::Server {
+            put: |s, t| {
+                s.admin_key_file = (t != NONE).then(|| t.into());
+                Ok(())
+            },
+            show: |s| {
+                s.admin_key_file.as_ref().map_or(NONE.into(), |path| path.display().to_string())
+            },
+        },
+    },
+    Key {
         name: "open",
         value: "true|false",
         group: Group::Listen,
         change: Change::Reload,
         help: "Whether to listen beyond loopback, and to web pages of any site, without keys: anyone \
-               could publish and read.",
+               could publish and read, and at the operator's listener see and cut every connection.",
         field: Field::Server {
             put: |s, t| set(&mut s.open, units::switch(t)),
             show: |s| s.open.to_string(),
@@ -365,6 +382,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "worker_input_bytes",
+        value: "SIZE",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "Memory a worker holds of requests and messages that have begun and not ended; at \
+               least one of the largest event. Beyond it the largest are refused (503, 1013).",
+        field: Field::Server {
+            put: |s, t| set(&mut s.worker_input_bytes, size(t, 64 * KIB..=1024 * GIB)),
+            show: |s| show_size(s.worker_input_bytes as u64),
+        },
+    },
+    Key {
         name: "lane_events",
         value: "N",
         group: Group::Limits,
@@ -428,6 +457,9 @@ const CONNECTIONS_MAX: u64 = 1_000_000_000;
 /// The value that leaves it to the server or the kernel.
 const AUTO: &str = "auto";
 
+/// The value for which there is nothing.
+const NONE: &str = "none";
+
 const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 const SLOW: &[(&str, SlowPolicy)] =
     &[("skip", SlowPolicy::Skip), ("disconnect", SlowPolicy::Disconnect)];
@@ -473,7 +505,7 @@ fn show_rate(rate: Option<u32>) -> String {
 fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
     settings.cpus = match text {
         AUTO => Some(Vec::new()),
-        "none" => None,
+        NONE => None,
         _ => Some(
             units::cores(text)
                 .map_err(|_| Unfit::wants("cores below 1024 as 0,2,4-7, or auto, or none"))?,
@@ -484,7 +516,7 @@ fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
 
 fn show_cpus(settings: &Settings) -> String {
     match settings.cpus.as_deref() {
-        None => "none".to_owned(),
+        None => NONE.to_owned(),
         Some([]) => AUTO.to_owned(),
         Some(cores) => {
             let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();

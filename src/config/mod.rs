@@ -17,9 +17,10 @@ mod template;
 pub mod units;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::limits::REPLICA_EVENTS_MIN;
+use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
 use crate::log::policy::{LogSettings, Policies, Policy};
 use crate::proto::name::Pattern;
 
@@ -117,6 +118,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where the operator connects.
     pub admin: SocketAddr,
+    /// Where the operator's key is; none: the operator needs none.
+    pub admin_key_file: Option<PathBuf>,
     /// Threads that own connections; none: one per core.
     pub workers: Option<u16>,
     /// Cores the workers are pinned to, in turn; none: not pinned.
@@ -131,6 +134,8 @@ pub struct Settings {
     pub replica_bytes: usize,
     /// The same of all its channels together.
     pub worker_replica_bytes: usize,
+    /// Bytes of unfinished input a worker holds.
+    pub worker_input_bytes: usize,
     /// Events that may wait in a worker's lane.
     pub lane_events: usize,
     /// How often an idle stream hears from us.
@@ -184,6 +189,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            admin_key_file: None,
             workers: None,
             cpus: Some(Vec::new()),
             channel_default: ChannelSettings {
@@ -197,6 +203,8 @@ impl Default for Settings {
             history_bytes: 256 << 20,
             replica_bytes: 8 << 20,
             worker_replica_bytes: 256 << 20,
+            // Five hundred bodies of the largest event at once, which seldom take a second.
+            worker_input_bytes: 32 << 20,
             lane_events: 2048,
             heartbeat: Duration::from_secs(25),
             connections_max: None,
@@ -249,6 +257,12 @@ impl Settings {
     pub fn replicas_bytes_max(&self) -> usize {
         let history = usize::try_from(self.history_bytes).unwrap_or(usize::MAX);
         self.worker_replica_bytes.max(self.replica_bytes).max(history)
+    }
+
+    /// Bytes of unfinished input a worker may hold: a message that carries the largest event fits.
+    pub fn input_bytes_max(&self) -> usize {
+        let message = self.event_bytes_max.saturating_mul(2 * JSON_GROWTH_MAX);
+        self.worker_input_bytes.max(message)
     }
 
     /// The log's part.

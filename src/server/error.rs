@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
@@ -25,6 +26,18 @@ pub enum ServerError {
     OpenToTheWorld {
         /// Which.
         listen: SocketAddr,
+    },
+    /// No key for the operator's listener, and an address others can reach.
+    AdminOpenToTheWorld {
+        /// Which.
+        admin: SocketAddr,
+    },
+    /// The operator's key is none.
+    AdminKey {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// A core that is not there, or not ours.
     NoSuchCpu {
@@ -82,6 +95,16 @@ impl fmt::Display for ServerError {
                 f,
                 "refusing to listen on {listen} without keys: anyone could publish and read; \
                  configure [auth], listen on 127.0.0.1, or say --open"
+            ),
+            Self::AdminOpenToTheWorld { admin } => write!(
+                f,
+                "refusing to listen for the operator on {admin} without a key: anyone could see and \
+                 cut every connection; set admin_key_file, listen on 127.0.0.1, or say --open"
+            ),
+            Self::AdminKey { path, why } => write!(
+                f,
+                "the operator's key in {}: {why}; make one with `openssl rand -hex 32`",
+                path.display()
             ),
             Self::NoSuchCpu { cpu } => write!(
                 f,

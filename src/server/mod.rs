@@ -100,7 +100,7 @@ impl Server {
         let workers = placement.workers();
         let listeners = Listeners::bind(&settings, workers)?;
         let listen = listeners.address();
-        let admin_listener = admin::bind(settings.admin)?;
+        let admin_bound = admin::Bound::new(&settings)?;
         let room = u64::from(slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
         let by_address = match settings.address_connections_max {
             Some(_) => ByAddress::Counted,
@@ -137,7 +137,7 @@ impl Server {
         let (log_orders, log_inbox) = bounded(16);
         let log = LogThread::new(&shared, &log_ends, log_bell).start(log_inbox, tell_lost)?;
         let admin_server = admin::AdminServer::start(
-            admin_listener,
+            admin_bound,
             shared.clone(),
             main_ends.clone(),
             bell(&started.bells)?,

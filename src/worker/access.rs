@@ -206,6 +206,12 @@ impl Core {
         self.vetted_to = Some(0);
     }
 
+    /// Whether there may be a channel the connection may publish to.
+    pub(super) fn may_publish_somewhere(&self, index: u32) -> bool {
+        let grant = self.slots[index as usize].grant.as_ref();
+        self.gate.is_open() || grant.is_some_and(|grant| grant.may_publish_somewhere())
+    }
+
     /// What the connection may do.
     pub(super) fn permission(&self, index: u32) -> Permission {
         match &self.slots[index as usize].grant {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::slot::{Flags, NONE};
 use crate::limits::SLOTS_RESERVED;
+use crate::reason::CloseReason;
 
 /// Why a connection is refused. The order is that of `metrics::REFUSALS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,9 @@ impl Core {
 
     fn check_room(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
         let room = self.setup.slots.saturating_sub(SLOTS_RESERVED);
+        if self.open > room || self.setup.census.is_full() {
+            self.reclaim_half_open(index);
+        }
         let counted = self.setup.census.enter();
         if !counted {
             self.slots[index as usize].flags.set(Flags::UNCOUNTED);
@@ -95,6 +99,18 @@ impl Core {
             return Err(Refused::Rate);
         }
         Ok(())
+    }
+
+    /// There is no room: the oldest connection that has not said yet what it wants makes some. One
+    /// that has only just come still may.
+    fn reclaim_half_open(&mut self, newcomer: u32) {
+        while let Some(token) = self.oldest_head() {
+            // One that was refused is on its way out already.
+            let ends = self.slots[token.slot as usize].flags.has(Flags::CLOSE_AFTER_OUT);
+            if token.slot != newcomer && !ends {
+                return self.close(token.slot, CloseReason::Refused);
+            }
+        }
     }
 
     /// A connection is gone.

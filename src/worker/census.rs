@@ -53,6 +53,11 @@ impl Census {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether there is no room for another.
+    pub fn is_full(&self) -> bool {
+        self.open() >= self.max()
+    }
+
     /// How many there may be.
     pub fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)

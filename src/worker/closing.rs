@@ -192,8 +192,9 @@ impl Core {
         if self.slots[index as usize].flags.has(Flags::CLOSE_AFTER_OUT) {
             return;
         }
-        let limits = self.message_limits();
+        let limits = self.message_limits(index);
         let mut receiver = self.work(index).ws.take().unwrap_or_default();
+        receiver.discard();
         let mut used = 0;
         while used < bytes.len() {
             match receiver.receive(&bytes[used..], &limits) {

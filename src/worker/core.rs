@@ -31,8 +31,8 @@ use super::work::Work;
 use crate::auth::{Gate, ProofKey, Revoked};
 use crate::config::Settings;
 use crate::limits::{
-    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, PUBLISH_RETRY_PAUSE, SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX,
-    TICK,
+    ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE,
+    SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX, TICK,
 };
 use crate::log::SharedHasher;
 use crate::log::event::Event;
@@ -80,6 +80,8 @@ pub struct Core {
     pub(super) open: u32,
     pub(super) accept: Accept,
     pub(super) channels: Channels,
+    /// Memory of input that has begun and not ended, all connections together.
+    pub(super) unfinished_bytes: usize,
     /// Not before this time are replicas made to give memory back again.
     pub(super) relieve_at: Duration,
     pub(super) batch: Batch,
@@ -98,6 +100,8 @@ pub struct Core {
     pub(super) waiting: Waiting,
     pub(super) at_log: usize,
     pub(super) leaves: Vec<LeaveChannel>,
+    /// Not before this time does the log hear of more of them.
+    leave_at: Duration,
     pub(super) deadlines: Deadlines,
     /// Streams by the second in which their grant runs out.
     pub(super) expiries: Expiries,
@@ -150,6 +154,7 @@ impl Core {
             open: 0,
             accept: Accept::Wanted,
             channels: Channels::default(),
+            unfinished_bytes: 0,
             relieve_at: Duration::ZERO,
             batch: Batch::default(),
             dirty: VecDeque::new(),
@@ -165,6 +170,7 @@ impl Core {
             waiting: Waiting::default(),
             at_log: 0,
             leaves: Vec::new(),
+            leave_at: Duration::ZERO,
             deadlines: Deadlines::default(),
             expiries: Expiries::default(),
             checks: Checks::default(),
@@ -213,6 +219,9 @@ impl Core {
             Completion::Received { token, .. } if self.is_current(token) => {
                 self.metrics.bytes_in.add(bytes.len() as u64);
                 self.received(token.slot, bytes);
+                if self.is_current(token) {
+                    self.note_unfinished(token.slot);
+                }
             }
             Completion::RecvEnded { token, why } if self.is_current(token) => {
                 self.receive_ended(token, why);
@@ -239,6 +248,7 @@ impl Core {
         self.vet_slice();
         self.drain_slice();
         self.relieve();
+        self.bound_unfinished();
         self.fan_out();
         self.flush_dirty();
         self.sweep();
@@ -436,6 +446,7 @@ impl Core {
     }
 
     fn spare_work(&mut self, mut work: Box<Work>) {
+        self.forget_unfinished(&mut work);
         if self.spare.len() < SPARE_WORK_MAX {
             work.clear();
             self.spare.push(work);
@@ -482,13 +493,25 @@ impl Core {
         };
         while *at_log < LANE_ANSWERS_MAX && waiting.send(|request| send(request, at_log)) {}
         // Behind the joins: what leaves may be about to join again.
-        if self.waiting.is_empty() && !self.leaves.is_empty() {
-            let body = RequestBody::Leave(std::mem::take(&mut self.leaves));
-            let request = Request { worker: self.setup.worker, body };
-            if let Err(TrySendError::Full(request)) = self.log.try_send(request)
-                && let RequestBody::Leave(leaves) = request.body
-            {
-                self.leaves = leaves;
+        if self.waiting.is_empty() && !self.leaves.is_empty() && self.now >= self.leave_at {
+            self.send_leaves();
+        }
+    }
+
+    /// Tells the log who has left. Of very many, as when thousands of connections with a hundred
+    /// channels each are cut, a piece at a time: others have requests for the log, too.
+    fn send_leaves(&mut self) {
+        let count = self.leaves.len();
+        let piece = LEAVES_AT_ONCE_MIN.max(count / LEAVE_PIECES).min(count);
+        let body = RequestBody::Leave(self.leaves.split_off(count - piece));
+        let request = Request { worker: self.setup.worker, body };
+        match self.log.try_send(request) {
+            Ok(()) if self.leaves.is_empty() => self.leaves = Vec::new(),
+            Ok(()) => self.leave_at = self.now + PUBLISH_RETRY_PAUSE,
+            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
+                if let RequestBody::Leave(piece) = request.body {
+                    self.leaves.extend(piece);
+                }
             }
         }
     }
@@ -497,4 +520,47 @@ impl Core {
 fn date_of(unix_s: u64) -> Date {
     let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s));
     text.as_bytes().try_into().unwrap_or(*b"Thu, 01 Jan 1970 00:00:00 GMT")
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::super::census::ByAddress;
+    use super::*;
+    use crate::log::Roster;
+
+    #[test]
+    fn very_many_leaves_go_to_the_log_in_pieces_and_all_of_them_go() {
+        const COUNT: usize = 500_000;
+        let (ask, asked) = unbounded();
+        let setup = Setup {
+            worker: 0,
+            epoch: Epoch::from_random(1),
+            hasher: SharedHasher::from_seed(1),
+            proof_key: ProofKey::new(&[1; 32]),
+            settings: Arc::new(Settings::default()),
+            slots: 128,
+            census: Arc::new(Census::new(1, ByAddress::Ignored)),
+            gate: Arc::new(Gate::open()),
+            seed: 1,
+        };
+        let mut core = Core::new(setup, ask, Arc::default());
+        let name = Arc::new(Roster::new("c"));
+        let leave = || LeaveChannel { name: name.clone(), subscribers: 1 };
+        core.leaves.resize_with(COUNT, leave);
+        let (mut now, mut left) = (Duration::from_secs(1), 0);
+        while left < COUNT {
+            core.begin_turn(now, 0, &[]);
+            core.end_turn();
+            for request in asked.try_iter() {
+                let RequestBody::Leave(piece) = request.body else { panic!("{request:?}") };
+                assert!(piece.len() <= COUNT / LEAVE_PIECES, "{} at once", piece.len());
+                left += piece.len();
+            }
+            assert!(now < Duration::from_secs(11), "{left} have left");
+            now += PUBLISH_RETRY_PAUSE;
+        }
+        assert_eq!((left, core.leaves.capacity()), (COUNT, 0));
+    }
 }

@@ -20,7 +20,7 @@ use crate::ring::Token;
 pub(super) enum Kind {
     /// The request head must be complete.
     Head,
-    /// The request body must have made progress.
+    /// The request body, or the message, must have made progress.
     Body,
     /// The peer must have ended after its last answer.
     Linger,
@@ -105,6 +105,22 @@ impl Core {
         self.set_deadline(index, Kind::Head);
     }
 
+    /// Takes out the oldest connection whose head is awaited, and for longer than a moment.
+    pub(super) fn oldest_head(&mut self) -> Option<Token> {
+        let at_most = self.now + self.setup.settings.head_time.saturating_sub(TICK);
+        loop {
+            let deadline = self.deadlines.pop_due(Kind::Head, at_most)?;
+            if self.matters(Kind::Head, &deadline) {
+                return Some(deadline.token);
+            }
+        }
+    }
+
+    /// What the peer has begun to send must make progress within the time allowed.
+    pub(super) fn await_progress(&mut self, index: u32) {
+        self.set_deadline(index, Kind::Body);
+    }
+
     pub(super) fn set_deadline(&mut self, index: u32, kind: Kind) {
         let after = match kind {
             Kind::Head => self.setup.settings.head_time,
@@ -126,16 +142,23 @@ impl Core {
         self.deadlines = deadlines;
     }
 
-    /// Whether the deadline may still do something when its time comes. Only heads are so many
-    /// that it is worth a look.
+    /// Whether the deadline may still do something when its time comes. Only heads, bodies and
+    /// messages are so many that it is worth a look.
     fn matters(&self, kind: Kind, deadline: &Deadline) -> bool {
         if !self.is_current(deadline.token) {
             return false;
         }
         let index = deadline.token.slot;
-        kind != Kind::Head
-            || self.slots[index as usize].phase == Phase::Http
-                && self.mark(index, kind) == deadline.mark
+        let slot = &self.slots[index as usize];
+        let (now, before) = (self.mark(index, kind), deadline.mark);
+        match kind {
+            Kind::Head => slot.phase == Phase::Http && now == before,
+            Kind::Body => {
+                let receiving = slot.work.as_ref().is_some_and(|work| work.is_receiving());
+                receiving && now.requests == before.requests
+            }
+            _ => true,
+        }
     }
 
     /// What tells whether the connection is still at the same point.
@@ -172,17 +195,9 @@ impl Core {
                 self.note_ending(index, CloseReason::HeadTimeout);
                 self.fail(index, Status::RequestTimeout, "head_timeout", "the head took too long");
             }
-            // A later request's body has a deadline of its own.
-            (Kind::Body, Phase::Http, Some(HttpState::Body(_)))
-                if now.requests == mark.requests =>
-            {
-                if same {
-                    let message = "the body made no progress";
-                    self.note_ending(index, CloseReason::BodyTimeout);
-                    self.fail(index, Status::RequestTimeout, "body_timeout", message);
-                } else {
-                    self.set_deadline(index, Kind::Body);
-                }
+            // A later body or message has a deadline of its own.
+            (Kind::Body, Phase::Http | Phase::Ws, _) if now.requests == mark.requests => {
+                self.progress_due(index, same);
             }
             (Kind::Linger, Phase::Lingering, _) => self.close(index, CloseReason::Answered),
             (Kind::WsClose, Phase::Ws, _) => self.say_farewell(index),

@@ -97,6 +97,14 @@ impl Core {
     /// Goes on with what was left unparsed, now that an answer came or output was sent.
     pub(super) fn take_carry(&mut self, index: u32) {
         let token = self.token(index);
+        self.parse_carry(index);
+        if self.is_current(token) {
+            self.note_unfinished(index);
+        }
+    }
+
+    fn parse_carry(&mut self, index: u32) {
+        let token = self.token(index);
         let Some(work) = &mut self.slots[index as usize].work else { return };
         let mut carry = std::mem::take(&mut work.carry);
         let used = self.take_input(token, &carry);

@@ -33,6 +33,9 @@ impl Core {
         let open = self.slots.iter().filter(|slot| slot.phase != Phase::Free).count();
         assert_eq!(self.open as usize, open, "open connections");
         assert_eq!(self.metrics.subscriptions.value(), self.subscriptions() as u64);
+        let works = self.slots.iter().filter_map(|slot| slot.work.as_ref());
+        let unfinished: usize = works.map(|work| work.unfinished).sum();
+        assert_eq!(self.unfinished_bytes, unfinished, "bytes of unfinished input");
         let live: usize = self.channels.iter().map(|of| of.live_len()).sum();
         assert_eq!(self.metrics.live.value(), live as u64);
         for kind in 0..self.metrics.open.len() {

@@ -12,6 +12,7 @@ use super::deadline::Kind as Deadline;
 use super::http::{HttpState, Step};
 use super::pending::AfterPublish;
 use super::publish::{TOO_LARGE, told};
+use super::unfinished::{INPUT_FULL, NO_PROGRESS};
 use crate::auth::Denied;
 use crate::limits::{JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX};
 use crate::log::event::{Kind, Publication};
@@ -45,18 +46,25 @@ pub struct Lines {
 
 /// Why a stream of lines ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineFault {
+pub(super) enum LineFault {
     Invalid(Invalid),
     Channel,
     TooLong,
     Denied,
     Refused(Refusal),
+    Overloaded,
+    Stalled,
 }
 
 impl Core {
     /// `POST /publish`.
     pub(super) fn publish_lines(&mut self, index: u32, request: &Request<'_>) -> usize {
         if !self.admit_publisher(index, request) {
+            return 0;
+        }
+        if !self.may_publish_somewhere(index) {
+            let (status, code, _) = LineFault::Denied.describe();
+            self.fail(index, status, code, "publishing is not allowed");
             return 0;
         }
         if request.framing() == Framing::None {
@@ -71,6 +79,7 @@ impl Core {
         }
         work.http = HttpState::Lines(Box::new(Lines::new(BodyDecoder::new(request.framing()))));
         self.mark_dirty(index);
+        self.await_progress(index);
         if request.framing() == Framing::Length(0) {
             self.answer_lines(index);
         }
@@ -82,6 +91,7 @@ impl Core {
         let bytes_max = self.setup.settings.event_bytes_max;
         let permission = self.permission(index);
         let work = self.work(index);
+        work.progress = work.progress.wrapping_add(1);
         let HttpState::Lines(lines) = &mut work.http else { return Step::Wait(0) };
         if work.outstanding > 0 || !lines.batch.is_empty() {
             return Step::Wait(0);
@@ -154,6 +164,21 @@ impl Core {
         self.lines_go_on(index);
     }
 
+    /// No further line is read. What was read is published first; its answer says how far it came.
+    pub(super) fn fail_lines(&mut self, index: u32, fault: LineFault) {
+        let work = self.work(index);
+        let HttpState::Lines(lines) = &mut work.http else { return };
+        lines.line = Vec::new();
+        if lines.failed.is_some() {
+            return;
+        }
+        lines.failed = Some(fault);
+        lines.line_no += 1;
+        if work.outstanding == 0 && lines.batch.is_empty() {
+            self.answer_lines(index);
+        }
+    }
+
     fn answer_lines(&mut self, index: u32) {
         let epoch = self.setup.epoch;
         let bytes_max = self.setup.settings.event_bytes_max;
@@ -200,6 +225,17 @@ impl Lines {
             batch_line_nos: Vec::new(),
             failed: None,
         }
+    }
+
+    /// Memory of the line that has begun.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.line.capacity()
+    }
+
+    /// Whether its peer has had its time. Within a line that is the time for progress; between
+    /// lines it may rest longer, as between requests. While a batch waits, it is we who are late.
+    pub(super) fn is_late(&self, stalled: bool, silent: bool) -> bool {
+        self.batch.is_empty() && (silent || stalled && !self.line.is_empty())
     }
 
     /// Takes the lines that end in `bytes`, and keeps the beginning of the next one.
@@ -301,6 +337,8 @@ impl LineFault {
             Self::TooLong => TOO_LARGE,
             Self::Denied => fault(Denied::PublishForbidden),
             Self::Refused(refusal) => (refusal.status(), refusal.code(), refusal.message()),
+            Self::Overloaded => INPUT_FULL,
+            Self::Stalled => NO_PROGRESS,
         }
     }
 }

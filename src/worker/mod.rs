@@ -32,6 +32,7 @@ pub mod route;
 pub mod slot;
 mod subscribe;
 mod sweep;
+mod unfinished;
 mod waiting;
 mod websocket;
 pub mod work;

@@ -86,7 +86,8 @@ impl Core {
             description.subscribers,
         );
         let content = Content { content_type: "application/json", bytes: body.as_bytes() };
-        self.respond(index, Status::Ok, &content, &[]);
+        // It is old when the next event comes.
+        self.respond(index, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
         self.take_carry(index);
     }
 }

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::access::Fault;
 use super::answer::Content;
 use super::core::Core;
-use super::deadline::Kind as Deadline;
 use super::http::{HttpState, Step};
 use super::meta::{Meta, check_coding, check_data, checked_field, kind_of, only};
 use super::pending::{AfterPublish, Pending};
@@ -29,6 +28,13 @@ pub struct Body {
     decoder: BodyDecoder,
     meta: Meta,
     data: Vec<u8>,
+}
+
+impl Body {
+    /// Memory of what has come.
+    pub fn held_bytes(&self) -> usize {
+        self.data.capacity()
+    }
 }
 
 impl Core {
@@ -66,7 +72,7 @@ impl Core {
         let decoder = BodyDecoder::new(request.framing());
         work.http = HttpState::Body(Box::new(Body { decoder, meta, data: Vec::new() }));
         self.mark_dirty(index);
-        self.set_deadline(index, Deadline::Body);
+        self.await_progress(index);
         0
     }
 

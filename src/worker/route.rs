@@ -27,7 +27,7 @@ pub enum Route<'r> {
     NotFound,
     /// It is there, but not for this method: the methods it is there for.
     MethodNotAllowed(&'static str),
-    /// A method nobody has heard of.
+    /// A method nobody has heard of, or `CONNECT`: this is no proxy.
     NotImplemented,
 }
 
@@ -42,7 +42,7 @@ pub fn route<'r>(request: &Request<'r>) -> Route<'r> {
         method => method,
     };
     if let Method::Other(name) = method
-        && !matches!(name, "PUT" | "PATCH" | "TRACE" | "CONNECT")
+        && !matches!(name, "PUT" | "PATCH" | "TRACE")
     {
         return Route::NotImplemented;
     }

@@ -106,10 +106,16 @@ impl Core {
     fn close_if_idle(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
         let quiet = slot.work.as_ref().is_none_or(|work| work.is_idle());
-        let idle_s = (self.now.as_secs() as u32).saturating_sub(slot.heard_s);
-        if quiet && u64::from(idle_s) >= self.setup.settings.idle_time.as_secs() {
+        if quiet && self.is_silent(index) {
             self.close(index, CloseReason::IdleTimeout);
         }
+    }
+
+    /// Whether nothing was heard of the connection for as long as one may be idle.
+    pub(super) fn is_silent(&self, index: u32) -> bool {
+        let heard_s = self.slots[index as usize].heard_s;
+        let idle_s = (self.now.as_secs() as u32).saturating_sub(heard_s);
+        u64::from(idle_s) >= self.setup.settings.idle_time.as_secs()
     }
 
     fn forget_pings(&mut self, index: u32) {

@@ -7,7 +7,8 @@ use super::lines::{line_bytes_max, op_publication};
 use super::pending::{AfterJoin, AfterPublish};
 use super::slot::Phase;
 use super::work::{Shown, Sub};
-use crate::limits::{OUT_BYTES_MAX, OUTSTANDING_MAX};
+use crate::auth::TOKEN_BYTES_MAX;
+use crate::limits::{LINE_OVERHEAD_BYTES_MAX, OUT_BYTES_MAX, OUTSTANDING_MAX};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal};
 use crate::proto::cursor::EventId;
@@ -22,15 +23,18 @@ use crate::ring::Op;
 
 use bytes::Bytes;
 
-/// Messages up to this are taken however small events are: operations carry tokens too.
-const MESSAGE_BYTES_MIN: usize = 4096;
+/// Messages up to this are taken however small events are, and of those who may not publish.
+const MESSAGE_BYTES_ENOUGH: usize = 4 * 1024;
+
+/// The same in envelope mode, where a message may bring a token.
+const OPERATION_BYTES_ENOUGH: usize = TOKEN_BYTES_MAX + LINE_OVERHEAD_BYTES_MAX;
 
 impl Core {
     // --- input ---
 
     /// Bytes of an open WebSocket.
     pub(super) fn ws_input(&mut self, index: u32, bytes: &[u8]) -> Step {
-        let limits = self.message_limits();
+        let limits = self.message_limits(index);
         let work = self.slots[index as usize].work.as_deref_mut();
         // Nothing counts behind what ends it.
         if work.as_ref().is_some_and(|work| work.farewell.is_some()) {
@@ -47,7 +51,7 @@ impl Core {
         }
         // An idle connection keeps no receiver: a fresh one goes on just as well.
         let mut kept = work.and_then(|work| work.ws.take());
-        let mut fresh = Receiver::default();
+        let (begins, mut fresh) = (kept.is_none(), Receiver::default());
         let receiver = kept.as_deref_mut().unwrap_or(&mut fresh);
         let (used, received) = match receiver.receive(bytes, &limits) {
             Ok(taken) => taken,
@@ -57,7 +61,13 @@ impl Core {
             }
         };
         if !receiver.is_idle() {
-            self.work(index).ws = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+            let progress = receiver.progress();
+            let work = self.work(index);
+            work.ws = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+            work.progress = progress;
+            if begins {
+                self.await_message(index);
+            }
         }
         if let Some(received) = received {
             self.ws_message(index, received);
@@ -65,13 +75,26 @@ impl Core {
         Step::Used(used)
     }
 
-    pub(super) fn message_limits(&self) -> MessageLimits {
+    /// A message has begun.
+    fn await_message(&mut self, index: u32) {
+        let requests = &mut self.slots[index as usize].requests;
+        *requests = requests.wrapping_add(1);
+        self.await_progress(index);
+    }
+
+    /// Who may publish nowhere has nothing long to say.
+    pub(super) fn message_limits(&self, index: u32) -> MessageLimits {
         let settings = &self.setup.settings;
-        // In envelope mode a message carries an event and what names it.
-        MessageLimits {
-            message_bytes_max: line_bytes_max(settings.event_bytes_max).max(MESSAGE_BYTES_MIN),
-            fragments_max: settings.fragments_max,
-        }
+        let enough = match self.slots[index as usize].variant {
+            Variant::WsEnvelope => OPERATION_BYTES_ENOUGH,
+            _ => MESSAGE_BYTES_ENOUGH,
+        };
+        let message_bytes_max = match self.may_publish_somewhere(index) {
+            // In envelope mode a message carries an event and what names it.
+            true => line_bytes_max(settings.event_bytes_max).max(enough),
+            false => enough,
+        };
+        MessageLimits { message_bytes_max, fragments_max: settings.fragments_max }
     }
 
     fn ws_message(&mut self, index: u32, received: Received) {

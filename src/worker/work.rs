@@ -42,8 +42,11 @@ pub struct Work {
     pub joining: bool,
     /// How the present request is to be answered.
     pub answer: Answer,
-    /// Grows with every byte of a request body; tells a deadline whether there was progress.
+    /// Grows with what comes of a body, a line or a message; tells a deadline whether there was
+    /// progress.
     pub progress: u32,
+    /// Bytes of unfinished input its worker has counted for it.
+    pub unfinished: usize,
 }
 
 /// A token a WebSocket has shown, until it is its turn to be checked.
@@ -102,6 +105,23 @@ impl Work {
             && self.farewell.is_none()
             && self.shown.is_none()
             && self.http.is_idle()
+    }
+
+    /// Whether a body or a message is on its way in.
+    pub fn is_receiving(&self) -> bool {
+        self.ws.is_some() || matches!(self.http, HttpState::Body(_) | HttpState::Lines(_))
+    }
+
+    /// Memory of what has begun to come and has not ended.
+    pub fn unfinished_bytes(&self) -> usize {
+        let message = self.ws.as_ref().map_or(0, |receiver| receiver.held_bytes());
+        let request = match &self.http {
+            HttpState::Body(body) => body.held_bytes(),
+            HttpState::Lines(lines) => lines.held_bytes(),
+            HttpState::Head(_) | HttpState::Discard(_) | HttpState::Waiting { .. } => 0,
+        };
+        let carried = if self.carry.is_empty() { 0 } else { self.carry.capacity() };
+        carried + request + message
     }
 
     /// Ready for another connection; buffers keep their capacity while it is small.

@@ -38,6 +38,52 @@ fn with_keys_or_when_told_so_it_listens_anywhere() {
     }
 }
 
+/// Without a key the operator's listener asks nobody who they are.
+#[test]
+fn the_operators_listener_refuses_to_leave_loopback_without_a_key() {
+    let mut chosen = settings();
+    chosen.admin = "0.0.0.0:0".parse().expect("an address");
+    let Err(error) = Server::start(chosen, Gate::open()) else { panic!("anybody may cut") };
+    let message = error.to_string();
+    for cure in ["0.0.0.0:0", "admin_key_file", "127.0.0.1", "--open"] {
+        assert!(message.contains(cure), "{message}");
+    }
+    let short = tempfile::NamedTempFile::new().expect("a scratch file");
+    std::fs::write(short.path(), "short\n").expect("it can be written");
+    let mut chosen = settings();
+    chosen.admin_key_file = Some(short.path().to_owned());
+    let Err(error) = Server::start(chosen, Gate::open()) else { panic!("a key anybody guesses") };
+    assert!(error.to_string().contains("openssl rand"), "{error}");
+}
+
+#[test]
+fn with_a_key_the_operator_shows_it_and_a_supervisor_need_not() {
+    const KEY: &str = "the-operators-key-for-tests-only-0123456789";
+    let file = tempfile::NamedTempFile::new().expect("a scratch file");
+    std::fs::write(file.path(), format!("{KEY}\n")).expect("it can be written");
+    let server = TestServer::with(|settings| {
+        settings.admin = "0.0.0.0:0".parse().expect("an address");
+        settings.admin_key_file = Some(file.path().to_owned());
+    });
+    let admin = SocketAddr::from(([127, 0, 0, 1], server.admin.port()));
+    for probe in ["/healthz", "/readyz"] {
+        assert_eq!(common::fetch(admin, "GET", probe, &[], None).status, 200, "{probe}");
+    }
+    let wrong = bearer(&KEY.replace('k', "q"));
+    for (method, target) in
+        [("GET", "/metrics"), ("GET", "/v1/connections"), ("DELETE", "/v1/connections/0-0-0")]
+    {
+        for headers in [&[][..], &[("Authorization", &*wrong)]] {
+            let response = common::fetch(admin, method, target, headers, None);
+            assert_eq!(outcome(&response), refused(401, "key"), "{method} {target}");
+            assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+        }
+    }
+    let right = bearer(KEY);
+    let headers = [("Authorization", &*right)];
+    assert_eq!(common::fetch(admin, "GET", "/metrics", &headers, None).status, 200);
+}
+
 /// The operator's listener asks nobody who they are: on loopback unless told otherwise, and then
 /// the log says what that means.
 #[test]
@@ -48,7 +94,7 @@ fn the_operators_listener_is_loopback_and_says_so_when_it_is_not() {
         let log = tempfile::NamedTempFile::new().expect("a scratch file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_pushline"))
             .args(["--listen", "127.0.0.1:0", "--admin", admin, "--workers", "1"])
-            .args(["--cpus", "none"])
+            .args(["--cpus", "none", "--open"])
             .stdout(std::process::Stdio::null())
             .stderr(log.reopen().expect("the scratch file"))
             .spawn()

@@ -1,6 +1,6 @@
 //! Who may do one thing may not do another: reading, publishing, and how much of it.
 
-use super::common::ws::{RawWs, TEXT, frame};
+use super::common::ws::{RawWs, TEXT, frame, header};
 use super::common::{Conn, PUBLISH_KEY, fetch, request};
 use super::*;
 
@@ -36,6 +36,38 @@ fn a_token_that_may_only_read_publishes_nothing() {
     // Nothing of all that came through.
     publish_as_backend(server.addr, "news", "last");
     assert_eq!(sse.event().data, "last");
+}
+
+/// Who may publish nowhere is told so before a body takes memory, and has no long messages.
+#[test]
+fn who_may_publish_nowhere_cannot_fill_memory_with_what_is_never_published() {
+    let server = server();
+    let token = token(&["news"], &[]);
+    let authorization = bearer(&token);
+    let headers = [("Authorization", authorization.as_str())];
+    let mut conn = Conn::open(server.addr);
+    let chunked = [headers[0], ("Transfer-Encoding", "chunked"), ("Expect", "100-continue")];
+    conn.send(request("POST", "/publish", &chunked, None));
+    let answer = conn.response();
+    assert_eq!(outcome(&answer), refused(403, "publish_denied"));
+    conn.expect_end();
+
+    let mut bare = RawWs::over(Conn::open(server.addr), "channel=news", &headers);
+    bare.send(header(true, TEXT, 4 * 1024 + 1, 0x80));
+    bare.send([0; 4]);
+    assert_eq!(bare.answer().close().0, 1009, "with the header that announces it");
+
+    // In envelope mode its next token fits.
+    let entry = format!("pushline.v1, bearer.{token}");
+    let protocol = [("Sec-WebSocket-Protocol", entry.as_str())];
+    let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &protocol);
+    let op = json!({"op": "auth", "token": "t".repeat(8 * 1024), "ref": "r"}).to_string();
+    ws.send(frame(true, TEXT, op.as_bytes()));
+    let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
+    assert!(answer["error"].is_object(), "{answer}");
+    ws.send(header(true, TEXT, 16 * 1024, 0x80));
+    ws.send([0; 4]);
+    assert_eq!(ws.answer().close().0, 1009);
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn assemble(
 fn another(key: &Key) -> &'static str {
     match key.value {
         "ADDRESS" => "127.0.0.1:9",
+        "FILE|none" => "/run/admin.key",
         "LEVEL" => "debug",
         "N" | "N|auto" | "LIST|auto|none" => "7",
         "SIZE" | "SIZE|auto" => "2MiB",

@@ -1,6 +1,8 @@
 //! `POST /publish`: lines take effect as they arrive over a body that stays open, in order, and a
 //! bad one ends the request naming itself and what was published before it.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::common::http::Chunked;
@@ -243,4 +245,35 @@ fn a_refused_line_is_named_too() {
     let json = response.json();
     let published = json["published"].as_u64().expect("a number");
     assert_eq!(json["line"], published * 3 + 2, "{json}");
+}
+
+#[test]
+fn a_line_that_has_begun_must_go_on() {
+    let server = TestServer::with(|settings| settings.body_time = Duration::from_millis(300));
+    let mut publisher = Chunked::open(server.addr, "/publish", &[]);
+    publisher.chunk(line("c", "whole"));
+    publisher.chunk("{\"channel\":");
+    let response = publisher.conn.response();
+    assert_eq!((response.status, response.error_code()), (408, "body_timeout".to_owned()));
+    assert_eq!((&response.json()["published"], &response.json()["line"]), (&json!(1), &json!(2)));
+    publisher.conn.expect_end();
+}
+
+/// Between lines a publisher may rest as long as between requests, and no longer: one that vanished
+/// without a word would stay for ever.
+#[test]
+fn a_body_may_rest_between_lines_for_as_long_as_a_connection_may_be_idle() {
+    let server = TestServer::with(|settings| {
+        settings.body_time = Duration::from_millis(200);
+        settings.idle_time = Duration::from_secs(2);
+    });
+    let mut publisher = Chunked::open(server.addr, "/publish", &[]);
+    publisher.chunk(line("c", "1"));
+    assert!(publisher.conn.is_silent_for(Duration::from_millis(600)), "longer than within a line");
+    publisher.chunk(line("c", "2"));
+    let response = publisher.conn.response();
+    assert_eq!((response.status, response.error_code()), (408, "body_timeout".to_owned()));
+    assert_eq!(response.json()["published"], 2);
+    let mut silent = Chunked::open(server.addr, "/publish", &[]);
+    assert_eq!(silent.conn.response().status, 408);
 }

@@ -329,6 +329,26 @@ fn one_connection_too_many_is_503_with_retry_after() {
     assert_eq!(fetch(server.addr, "GET", "/", &[], None).status, 200);
 }
 
+/// RFC 9110 section 9.1.
+#[test]
+fn a_method_that_is_not_implemented_is_501_wherever_it_points() {
+    let server = TestServer::start();
+    for line in ["CONNECT example.com:80", "CONNECT /", "CONNECT /channels/c", "FOOBAR /"] {
+        let mut conn = Conn::open(server.addr);
+        conn.send(format!("{line} HTTP/1.1\r\nHost: example.com:80\r\n\r\n"));
+        let response = conn.response();
+        assert_eq!((response.status, response.error_code()), (501, "not_implemented".to_owned()));
+    }
+}
+
+/// RFC 9111 section 4.2.2: a cache might make up for how long it is fresh.
+#[test]
+fn the_state_of_a_channel_is_not_stored() {
+    let server = TestServer::start();
+    let response = fetch(server.addr, "GET", "/channels/c", &[], None);
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+}
+
 /// RFC 9110 section 6.6.1.
 #[test]
 fn every_answer_is_dated() {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::closing::close;
 use crate::common::http::Conn;
-use crate::common::ws::{BINARY, CLOSE, CONTINUATION, PING, RawFrame, RawWs, TEXT, frame};
+use crate::common::ws::{BINARY, CLOSE, CONTINUATION, PING, PONG, RawFrame, RawWs, TEXT, frame};
 use crate::common::{TestServer, await_that, describe, publish};
 
 /// How soon a peer that broke the protocol is left: before a closing handshake would be given up.
@@ -126,4 +126,30 @@ fn a_peer_that_does_not_read_holds_its_close_up_only_for_a_while() {
     ws.send([frame(true, TEXT, b"never seen"), close(1000, "")].concat());
     await_that("it is published", || describe(server.addr, "c")["events"] == 201);
     await_that("its place is free", || server.open() == 0);
+}
+
+/// Neither a fragment without a byte nor a pong brings a message nearer to its end.
+#[test]
+fn a_message_that_has_begun_must_go_on() {
+    let server = TestServer::with(|settings| settings.body_time = Duration::from_millis(300));
+    for drips in [vec![], frame(false, CONTINUATION, b""), frame(true, PONG, b"")] {
+        let mut ws = RawWs::bare(server.addr, "channel=c");
+        ws.send(frame(false, TEXT, b"half"));
+        let began = Instant::now();
+        while ws.conn.is_silent_for(Duration::from_millis(100)) {
+            assert!(began.elapsed() < SOON, "it may drip for ever: {drips:?}");
+            ws.send(&drips);
+        }
+        assert_eq!(ws.answer().close(), (1001, "timeout".to_owned()));
+    }
+    // One that goes on slowly may, and so may one that says nothing.
+    let mut ws = RawWs::bare(server.addr, "channel=slow");
+    ws.send(frame(false, TEXT, b"a"));
+    for _ in 0..6 {
+        assert!(ws.conn.is_silent_for(Duration::from_millis(150)));
+        ws.send(frame(false, CONTINUATION, b"b"));
+    }
+    ws.send(frame(true, CONTINUATION, b"c"));
+    assert_eq!(ws.answer().payload, b"abbbbbbc");
+    assert!(ws.conn.is_silent_for(Duration::from_millis(700)));
 }

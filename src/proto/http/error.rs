@@ -40,6 +40,8 @@ pub enum HeadError {
     MethodInvalid,
     /// The method is longer than any method we know of.
     MethodTooLong,
+    /// `CONNECT` to somewhere: this is no proxy.
+    MethodUnsupported,
     /// Whitespace between a field name and its colon.
     SpaceBeforeColon,
     /// The target is in no form we serve or has an illegal byte.
@@ -83,7 +85,9 @@ impl HeadError {
             Self::TargetTooLong => Status::UriTooLong,
             Self::ExpectationUnknown => Status::ExpectationFailed,
             Self::HeadTooLarge | Self::HeadersTooMany => Status::HeaderFieldsTooLarge,
-            Self::MethodTooLong | Self::TransferCodingUnknown => Status::NotImplemented,
+            Self::MethodTooLong | Self::MethodUnsupported | Self::TransferCodingUnknown => {
+                Status::NotImplemented
+            }
             Self::VersionUnsupported => Status::VersionNotSupported,
         }
     }
@@ -108,6 +112,7 @@ impl HeadError {
             Self::LineFolded => "line_folded",
             Self::MethodInvalid => "method_invalid",
             Self::MethodTooLong => "method_too_long",
+            Self::MethodUnsupported => "not_implemented",
             Self::SpaceBeforeColon => "space_before_colon",
             Self::TargetInvalid => "target_invalid",
             Self::TargetTooLong => "target_too_long",
@@ -139,6 +144,7 @@ impl HeadError {
             Self::LineFolded => "a header line begins with whitespace",
             Self::MethodInvalid => "the method is no token",
             Self::MethodTooLong => "the method is longer than 32 bytes",
+            Self::MethodUnsupported => "a method unknown here",
             Self::SpaceBeforeColon => "whitespace between a header name and its colon",
             Self::TargetInvalid => "the request target has an illegal byte or form",
             Self::TargetTooLong => "the request target exceeds 8 KiB",

@@ -168,6 +168,9 @@ fn authority(bytes: &[u8], line: &RequestLine) -> Result<Option<(u16, u16)>, Hea
     if line.target(bytes) == b"*" && line.method(bytes) == b"OPTIONS" {
         return Ok(None);
     }
+    if line.method(bytes) == b"CONNECT" {
+        return Err(HeadError::MethodUnsupported);
+    }
     let target = span(bytes, line.target_start(), line.path_end);
     let scheme_len = [&b"http://"[..], b"https://"]
         .iter()

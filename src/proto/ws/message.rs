@@ -48,6 +48,8 @@ pub struct Receiver {
     message: Option<Message>,
     /// Payload of a control frame whose end has not come yet.
     control: Vec<u8>,
+    /// Messages are thrown away; only control frames are wanted.
+    discards: bool,
 }
 
 // Both are made on the stack and handed on: a receiver for every read of an idle connection, and
@@ -91,6 +93,27 @@ impl Receiver {
     /// Whether nothing is pending, so that this receiver can be dropped until more bytes come.
     pub fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    /// Memory of what has not ended.
+    pub fn held_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.bytes.capacity())
+    }
+
+    /// Grows with the bytes of the message that is coming, and with nothing else: neither empty
+    /// fragments nor control frames bring it nearer to its end.
+    pub fn progress(&self) -> u32 {
+        let bytes = self.message.as_ref().map_or(0, |message| message.bytes.len());
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// From now on only frames are followed: messages come out empty, if at all, and take no
+    /// memory.
+    pub fn discard(&mut self) {
+        self.discards = true;
+        if let Some(message) = &mut self.message {
+            (message.bytes, message.checked) = (Vec::new(), 0);
+        }
     }
 
     /// Takes bytes from the front up to the end of the next message or control frame, and says how
@@ -227,7 +250,9 @@ impl Receiver {
         remaining: u64,
     ) -> Result<Option<Received>, Violation> {
         let Some(message) = &mut self.message else { return Err(Violation::StrayContinuation) };
-        message.append(masked, frame, remaining)?;
+        if !self.discards {
+            message.append(masked, frame, remaining)?;
+        }
         if remaining > 0 || frame.fin == Fin::More {
             return Ok(None);
         }

@@ -1,11 +1,12 @@
-//! One request and its answer over a blocking socket, within a deadline.
+//! The answer to one request over a blocking socket, within a deadline.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::door::Arrived;
 use super::reply::Reply;
-use crate::proto::http::head::{self, Framing, HEAD_BYTES_MAX, HeaderSpace, Method};
+use crate::proto::http::head::{self, Framing, HeaderSpace, Method};
 use crate::proto::http::head::{Parsed, Request};
 use crate::proto::http::response::BodyMode;
 
@@ -13,43 +14,43 @@ use crate::proto::http::response::BodyMode;
 /// connection, and the answer could be lost on its way.
 const LINGER_TIME: Duration = Duration::from_millis(500);
 
-/// Reads a request, answers it, ends.
+/// Answers a request, ends.
 ///
 /// # Errors
 /// The peer went away, or the deadline came first.
 pub(super) fn serve(
-    stream: &TcpStream,
+    arrived: &Arrived,
     deadline: Instant,
     answer: impl Fn(&Request<'_>) -> Reply,
 ) -> io::Result<()> {
-    let mut received = Vec::new();
+    let Arrived { stream, received } = arrived;
+    stream.set_nonblocking(false)?;
     let mut space = HeaderSpace::new();
-    loop {
-        let mut piece = [0; 4096];
-        let count = read(stream, deadline, &mut piece)?;
-        received.extend_from_slice(&piece[..count]);
-        let (bytes, more_may_come) = match head::parse_prefix(&received, &mut space) {
-            Ok(Parsed::Complete(request)) => {
-                let mode = match request.method() {
-                    Method::Head => BodyMode::HeadOnly,
-                    _ => BodyMode::Whole,
-                };
-                let has_body = !matches!(request.framing(), Framing::None | Framing::Length(0));
-                (answer(&request).into_bytes(mode), has_body)
-            }
-            Ok(Parsed::Partial) if count > 0 && received.len() < HEAD_BYTES_MAX => continue,
-            Ok(Parsed::Partial) => return Ok(()),
-            Err(error) => {
-                let reply = Reply::error(error.status(), error.code(), error.message());
-                (reply.into_bytes(BodyMode::Whole), true)
-            }
-        };
-        write(stream, deadline, &bytes)?;
-        if more_may_come {
-            linger(stream, deadline.min(Instant::now() + LINGER_TIME))?;
+    let (bytes, more_may_come) = match head::parse_prefix(received, &mut space) {
+        Ok(Parsed::Complete(request)) => {
+            let mode = match request.method() {
+                Method::Head => BodyMode::HeadOnly,
+                _ => BodyMode::Whole,
+            };
+            (answer(&request).into_bytes(mode), has_body(&request))
         }
-        return Ok(());
+        // The door lets only whole heads in.
+        Ok(Parsed::Partial) => return Ok(()),
+        Err(error) => {
+            let reply = Reply::error(error.status(), error.code(), error.message());
+            (reply.into_bytes(BodyMode::Whole), true)
+        }
+    };
+    write(stream, deadline, &bytes)?;
+    if more_may_come {
+        linger(stream, deadline.min(Instant::now() + LINGER_TIME))?;
     }
+    Ok(())
+}
+
+/// Whether more follows the head.
+pub(super) fn has_body(request: &Request<'_>) -> bool {
+    !matches!(request.framing(), Framing::None | Framing::Length(0))
 }
 
 fn read(mut stream: &TcpStream, deadline: Instant, into: &mut [u8]) -> io::Result<usize> {

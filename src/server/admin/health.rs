@@ -77,6 +77,7 @@ mod tests {
         };
         let state = State {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            key: None,
             shared: Arc::new(shared),
             log_orders,
             ends,

@@ -1,12 +1,15 @@
-//! The operator's listener: threads of its own with plain blocking sockets, never in the way of
-//! the workers. One request a connection, and a time limit over all of it.
+//! The operator's listener: threads of its own with plain sockets, never in the way of the workers.
+//! One request a connection, and a time limit over all of it. [`door`] waits for requests, so that
+//! slow clients are in nobody's way either; a few threads answer, and some of them only probes.
 
 mod ask;
 mod channels;
 mod connections;
+mod door;
 mod exchange;
 mod exposition;
 mod health;
+mod key;
 mod metrics;
 mod page;
 mod process;
@@ -18,34 +21,56 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
+use self::door::{Arrived, Door};
+use self::key::Key;
 use self::reply::Reply;
 use super::log_thread::LogOrder;
 use super::{ServerError, Shared};
 use crate::auth::{Revoked, is_meant_for_loopback};
+use crate::config::Settings;
 use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
 use crate::ring::Ringer;
 
-/// How long a connection of an operator may take, from `accept` to the last byte: however slowly
-/// it drips, its thread is free again after this.
-pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long an answer to an operator may take, from the last byte of the request: however slowly it
+/// is read, its thread is free again after this.
+const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Connections served at once; further ones wait in the backlog. More than a scraper, two probes
-/// and an operator need, so that some of them may hang.
-pub const EXCHANGES_MAX: usize = 8;
+/// Requests answered at once; more than a scraper and an operator need, so that some may hang.
+const EXCHANGES_MAX: usize = 6;
+
+/// Probes answered at once, by threads that do nothing else: a supervisor that gets no answer kills
+/// the server.
+const PROBES_MAX: usize = 2;
+
+/// Requests of either kind that wait for a thread; further ones are not answered.
+const WAITING_MAX: usize = 64;
 
 /// How long the log or a worker may take to answer before it counts as stalled.
 pub const STALL_TIME: Duration = Duration::from_secs(1);
 
-/// Pause after a failed `accept`: for want of descriptors it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The operator's listener before it is served.
+pub(super) struct Bound {
+    listener: TcpListener,
+    key: Option<Key>,
+}
 
-/// Binds the operator's address.
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).map_err(|error| ServerError::Bind { address, error })
+impl Bound {
+    /// Binds the operator's address, and reads the key to it.
+    pub fn new(settings: &Settings) -> Result<Self, ServerError> {
+        let address = settings.admin;
+        let key = settings.admin_key_file.as_deref().map(Key::read).transpose()?;
+        // Whoever reaches it sees and cuts everybody.
+        if key.is_none() && !settings.open && !address.ip().is_loopback() {
+            return Err(ServerError::AdminOpenToTheWorld { admin: address });
+        }
+        let listener = TcpListener::bind(address);
+        let listener = listener.map_err(|error| ServerError::Bind { address, error })?;
+        Ok(Self { listener, key })
+    }
 }
 
 /// The threads behind the operator's listener.
@@ -58,6 +83,7 @@ pub(super) struct AdminServer {
 /// What all admin threads share.
 struct State {
     address: SocketAddr,
+    key: Option<Key>,
     shared: Arc<Shared>,
     log_orders: Sender<LogOrder>,
     ends: MainEnds,
@@ -71,17 +97,19 @@ struct State {
 
 impl AdminServer {
     pub fn start(
-        listener: TcpListener,
+        bound: Bound,
         shared: Arc<Shared>,
         ends: MainEnds,
         bell: Ringer,
         log_orders: Sender<LogOrder>,
     ) -> Result<Self, ServerError> {
         let failed = |error| ServerError::io("starting the admin threads", error);
+        let Bound { listener, key } = bound;
         let address = listener.local_addr().map_err(failed)?;
         let listener = Arc::new(listener);
         let state = Arc::new(State {
             address,
+            key,
             shared,
             log_orders,
             ends,
@@ -91,15 +119,23 @@ impl AdminServer {
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        let mut threads = Vec::with_capacity(EXCHANGES_MAX);
-        for _ in 0..EXCHANGES_MAX {
-            let (state, listener) = (state.clone(), listener.clone());
-            let thread = thread::Builder::new()
-                .name("admin".into())
-                .spawn(move || state.serve(&listener))
-                .map_err(failed)?;
-            threads.push(thread);
+        let mut threads = Vec::new();
+        let mut spawn = |body: Box<dyn FnOnce() + Send>| {
+            let named = thread::Builder::new().name("admin".into());
+            named.spawn(body).map(|thread| threads.push(thread)).map_err(failed)
+        };
+        let (probes, probe_lane) = bounded(WAITING_MAX);
+        let (others, other_lane) = bounded(WAITING_MAX);
+        for (lane, count) in [(probe_lane, PROBES_MAX), (other_lane, EXCHANGES_MAX)] {
+            for _ in 0..count {
+                let (state, lane) = (state.clone(), lane.clone());
+                spawn(Box::new(move || state.serve(&lane)))?;
+            }
         }
+        // Their lanes end with it.
+        let mut door = Door::new(listener.clone(), probes, others).map_err(failed)?;
+        let watched = state.clone();
+        spawn(Box::new(move || door.watch(&watched.stopping)))?;
         Ok(Self { listener, state, threads })
     }
 
@@ -115,7 +151,7 @@ impl AdminServer {
     /// Ends the threads; who is being served may finish.
     pub fn stop(&mut self) {
         self.state.stopping.store(true, Ordering::Relaxed);
-        // Wakes all threads out of `accept`, and keeps them from waiting there again.
+        // Wakes the door, and keeps it from waiting again.
         let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -124,18 +160,12 @@ impl AdminServer {
 }
 
 impl State {
-    fn serve(&self, listener: &TcpListener) {
-        while !self.stopping.load(Ordering::Relaxed) {
-            match listener.accept() {
-                // A client that went away or was too slow: the next one may do.
-                Ok((stream, _)) => {
-                    let deadline = Instant::now() + EXCHANGE_TIME_MAX;
-                    let answer = |request: &Request<'_>| self.answer(request, deadline);
-                    let _ = exchange::serve(&stream, deadline, answer);
-                }
-                Err(_) if self.stopping.load(Ordering::Relaxed) => return,
-                Err(_) => thread::sleep(ACCEPT_PAUSE),
-            }
+    fn serve(&self, lane: &Receiver<Arrived>) {
+        for arrived in lane {
+            let deadline = Instant::now() + EXCHANGE_TIME_MAX;
+            let answer = |request: &Request<'_>| self.answer(request, deadline);
+            // A client that went away or was too slow: the next one may do.
+            let _ = exchange::serve(&arrived, deadline, answer);
         }
     }
 
@@ -145,6 +175,10 @@ impl State {
         }
         let reading = matches!(request.method(), Method::Get | Method::Head);
         let path = request.path();
+        let may_ask = is_probe(path) || self.key.as_ref().is_none_or(|key| key.opens(request));
+        if !may_ask {
+            return Reply::unauthorized();
+        }
         if let Some(id) = path.strip_prefix("/v1/connections/") {
             return match request.method() {
                 Method::Delete => self.cut(id),
@@ -167,6 +201,11 @@ impl State {
         };
         if reading { read() } else { Reply::not_allowed("GET, HEAD") }
     }
+}
+
+/// Whether it is for supervisors, who need no key: it says no more than whether the server is well.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }
 
 /// What a web page is told, and an operator who made up a name.

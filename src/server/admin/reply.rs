@@ -12,7 +12,8 @@ pub(super) struct Reply {
     status: Status,
     content_type: Option<&'static str>,
     body: Vec<u8>,
-    allow: Option<&'static str>,
+    /// A header of its own: what is allowed, or what is wanted.
+    header: Option<(&'static str, &'static str)>,
 }
 
 impl Reply {
@@ -31,33 +32,40 @@ impl Reply {
 
     /// 200 with a body of any type.
     pub fn ok(content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status: Status::Ok, content_type: Some(content_type), body, allow: None }
+        Self { status: Status::Ok, content_type: Some(content_type), body, header: None }
     }
 
     /// 204.
     pub fn done() -> Self {
-        Self { status: Status::NoContent, content_type: None, body: Vec::new(), allow: None }
+        Self { status: Status::NoContent, content_type: None, body: Vec::new(), header: None }
     }
 
     /// An error with its JSON body.
     pub fn error(status: Status, code: &str, message: &str) -> Self {
         let mut body = Vec::new();
         response::write_error_body(&mut body, code, message);
-        Self { status, content_type: Some("application/json"), body, allow: None }
+        Self { status, content_type: Some("application/json"), body, header: None }
     }
 
     /// 405, and what is allowed.
     pub fn not_allowed(allow: &'static str) -> Self {
         let message = "this path is not there for this method";
         let error = Self::error(Status::MethodNotAllowed, "method_not_allowed", message);
-        Self { allow: Some(allow), ..error }
+        Self { header: Some(("Allow", allow)), ..error }
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        let message = "this listener has a key: Authorization: Bearer KEY";
+        let error = Self::error(Status::Unauthorized, "key", message);
+        Self { header: Some(("WWW-Authenticate", "Bearer")), ..error }
     }
 
     /// As HTTP; the connection ends with it.
     pub fn into_bytes(self, mode: BodyMode) -> Vec<u8> {
         let cache: (&str, &[u8]) = ("Cache-Control", b"no-store");
-        let allow = self.allow.map(|methods| ("Allow", methods.as_bytes()));
-        let headers: Vec<(&str, &[u8])> = [Some(cache), allow].into_iter().flatten().collect();
+        let own = self.header.map(|(name, value)| (name, value.as_bytes()));
+        let headers: Vec<(&str, &[u8])> = [Some(cache), own].into_iter().flatten().collect();
         let date = httpdate::fmt_http_date(SystemTime::now()).into_bytes();
         let head = Head {
             content_type: self.content_type,

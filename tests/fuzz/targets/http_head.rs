@@ -50,7 +50,7 @@ pub fn stricter_rule(error: HeadError) -> Option<Stricter> {
     match error {
         BareLf => Some(Stricter::LineEnds),
         EmptyLines => Some(Stricter::EmptyLines),
-        TargetInvalid => Some(Stricter::Target),
+        MethodUnsupported | TargetInvalid => Some(Stricter::Target),
         ContentLengthInvalid
         | ContentLengthRepeated
         | ContentLengthWithTransferEncoding

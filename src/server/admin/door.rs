@@ -1,0 +1,168 @@
+//! Waits for requests. One thread watches every connection whose head has not come yet, so that
+//! hundreds that drip keep nobody waiting; what is whole goes to the threads that answer.
+
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::exchange::has_body;
+use super::is_probe;
+use crate::proto::http::head::{self, HeaderSpace, Parsed};
+
+/// How long a head may take. Probes and scrapers send theirs in one piece.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Connections that may be without a whole head; of more, the oldest goes.
+const HEADLESS_MAX: usize = 128;
+
+/// Pause after a failed `accept`: for want of descriptors it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection whose request is to be answered: its head is whole, or none.
+pub(super) struct Arrived {
+    pub stream: TcpStream,
+    pub received: Vec<u8>,
+}
+
+/// A connection whose head is on its way.
+struct Headless {
+    arrived: Arrived,
+    until: Instant,
+}
+
+/// What has come of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    Partial,
+    /// All of a supervisor's question.
+    Probe,
+    /// All of another request, or none at all.
+    Other,
+    /// The peer is gone.
+    Gone,
+}
+
+/// The listener, and those who came and have not said yet what they want; the oldest first.
+pub(super) struct Door {
+    listener: Arc<TcpListener>,
+    headless: Vec<Headless>,
+    probes: Sender<Arrived>,
+    others: Sender<Arrived>,
+    space: HeaderSpace,
+}
+
+impl Door {
+    pub fn new(
+        listener: Arc<TcpListener>,
+        probes: Sender<Arrived>,
+        others: Sender<Arrived>,
+    ) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, headless: Vec::new(), probes, others, space: HeaderSpace::new() })
+    }
+
+    /// Lets requests in until the server stops.
+    pub fn watch(&mut self, stopping: &AtomicBool) {
+        while !stopping.load(Ordering::Relaxed) {
+            let (knocked, heard) = self.wait();
+            // From the end, so that places stay right.
+            for place in heard.into_iter().rev() {
+                self.hear(place);
+            }
+            let now = Instant::now();
+            self.headless.retain(|headless| headless.until > now);
+            if knocked && !stopping.load(Ordering::Relaxed) {
+                self.accept();
+            }
+        }
+    }
+
+    /// Sleeps until something comes or somebody's time is over: whether a connection came, and the
+    /// places of those who sent something.
+    fn wait(&self) -> (bool, Vec<usize>) {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let timeout = self.headless.first().map(|oldest| left(oldest.until));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut watched = vec![PollFd::new(&*self.listener, PollFlags::IN)];
+        let streams = self.headless.iter().map(|headless| &headless.arrived.stream);
+        watched.extend(streams.map(|stream| PollFd::new(stream, PollFlags::IN)));
+        if poll(&mut watched, timeout.as_ref()).is_err() {
+            return (false, Vec::new());
+        }
+        let mut woken = watched.iter().map(|one| !one.revents().is_empty());
+        let knocked = woken.next().unwrap_or(false);
+        (knocked, woken.enumerate().filter_map(|(place, is)| is.then_some(place)).collect())
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.let_in(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Its peer has gone again, or there is no descriptor: one may be free soon.
+                Err(_) => {
+                    self.headless.drain(..self.headless.len().min(1));
+                    return thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn let_in(&mut self, stream: TcpStream) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        if self.headless.len() >= HEADLESS_MAX {
+            self.headless.remove(0);
+        }
+        let until = Instant::now() + HEAD_TIME_MAX;
+        let arrived = Arrived { stream, received: Vec::new() };
+        self.headless.push(Headless { arrived, until });
+        // Most have their head with them.
+        self.hear(self.headless.len() - 1);
+    }
+
+    /// Reads what one of them has sent; who is done goes to those who answer.
+    fn hear(&mut self, place: usize) {
+        let lane = match self.headless[place].arrived.read(&mut self.space) {
+            Head::Partial => return,
+            Head::Gone => None,
+            Head::Probe => Some(&self.probes),
+            Head::Other => Some(&self.others),
+        };
+        let Headless { arrived, .. } = self.headless.remove(place);
+        // Full: all who answer are busy, and so many wait that this one would wait in vain.
+        let _ = lane.map(|lane| lane.try_send(arrived));
+    }
+}
+
+impl Arrived {
+    fn read(&mut self, space: &mut HeaderSpace) -> Head {
+        let mut piece = [0; 4096];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Head::Gone,
+                Ok(count) => self.received.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Head::Partial,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return Head::Gone,
+            }
+            match head::parse_prefix(&self.received, space) {
+                Ok(Parsed::Partial) => {}
+                // With a body its client might have to be waited for.
+                Ok(Parsed::Complete(request))
+                    if is_probe(request.path()) && !has_body(&request) =>
+                {
+                    return Head::Probe;
+                }
+                Ok(Parsed::Complete(_)) | Err(_) => return Head::Other,
+            }
+        }
+    }
+}
