@@ -124,14 +124,16 @@ impl Member {
             _ => String::new(),
         };
         if self.kind == Kind::Sse {
-            return format!("GET /sse?channel={channel}{cursor} HTTP/1.1\r\nHost: x\r\n\r\n");
+            return format!(
+                "GET /sse?channel={channel}{cursor} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            );
         }
         let protocol = match self.kind {
             Kind::WsEnvelope => "Sec-WebSocket-Protocol: pushline.v1\r\n",
             Kind::Sse | Kind::WsBare => "",
         };
         format!(
-            "GET /ws?channel={channel}{cursor} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+            "GET /ws?channel={channel}{cursor} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{protocol}\
              Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n\r\n"
         )
