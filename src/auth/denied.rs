@@ -137,7 +137,7 @@ impl Denied {
         match self {
             Self::MissingCredentials => "a token or key is required",
             Self::MalformedCredentials => {
-                "this has neither the form of a token (a JWT, a.b.c), nor is it a known key"
+                "this is neither a known key nor of the form of a token (a JWT: three parts, dots between)"
             }
             Self::CredentialsTooLong => "the token or key is too long",
             Self::AmbiguousCookie => "the session cookie was sent more than once",
