@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Slots a worker keeps free so that a connection it can't hold still gets a 503 instead of
-/// silence.
+/// Slots a worker keeps free so that a connection it can't hold is still heard and refused in
+/// words instead of with a reset.
 pub const SLOTS_RESERVED: u32 = 64;
 
 /// Slots that must be free before a worker whose table was full accepts again. The kernel notices a
@@ -114,6 +114,10 @@ pub const SPARE_BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// How long a refused or failed request may go on sending after its answer (lingering close:
 /// closing at once would reset the connection and could destroy the answer on its way).
 pub const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long a connection there is no room for has to say what it wants: a browser's stream is
+/// refused in another way than a request. Its slot is one of few.
+pub const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How long a closing handshake may take before the connection is cut (RFC 6455 section 7.1.1).
 pub const WS_CLOSE_TIME_MAX: Duration = Duration::from_secs(5);

@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::http::Chunked;
+use common::sse::expect_empty_stream;
 use common::ws::{RawWs, Ws};
 use common::{Conn, Sse, TestServer, fetch, publish, request};
 use serde_json::json;
@@ -46,41 +49,80 @@ fn streams_end_and_websockets_are_told_to_come_back() {
     assert!(std::net::TcpStream::connect(addr).is_err(), "nobody listens any more");
 }
 
-/// Until the hand of the drain comes to it, a connection that makes a request is told.
-#[test]
-fn requests_on_open_connections_are_503() {
-    let server = server(Duration::from_secs(60));
-    let (addr, admin) = (server.addr, server.admin);
-    let mut conns: Vec<Conn> = (0..50).map(|_| Conn::open(addr)).collect();
-    for conn in &mut conns {
-        conn.send(request("GET", "/", &[], None));
-        assert_eq!(conn.response().status, 200);
-    }
-    let draining = std::thread::spawn(move || server.drain());
+/// Waits until the workers have the order to drain: they have it after the admin listener.
+fn await_draining(admin: SocketAddr, addr: SocketAddr) {
     common::await_that("it says that it is draining", || {
         fetch(admin, "GET", "/readyz", &[], None).status == 503
     });
-    assert_eq!(fetch(admin, "GET", "/healthz", &[], None).status, 200);
-    let mut refused = 0;
-    // The order to drain reaches a worker after the admin listener has it.
-    for mut conn in conns.into_iter().rev() {
-        let target = "/channels/c";
-        conn.send(request("POST", target, &[], Some(b"too late")));
-        let response = conn.response();
-        if response.status == 503 {
-            refused += 1;
-            assert!(response.header("retry-after").is_some());
-            assert_eq!(response.header("connection"), Some("close"));
-            conn.expect_end();
-        }
-        if refused == 3 {
-            break;
-        }
+    common::await_that("its port is closed", || {
+        TcpStream::connect(addr).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+}
+
+/// A connection in the middle of its first request's head, which a draining server waits for.
+fn half_asked(server: &TestServer, target: &str, headers: &str) -> Conn {
+    let mut conn = Conn::open(server.addr);
+    let open = server.open();
+    conn.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}"));
+    common::await_that("it is accepted", || server.open() > open);
+    conn
+}
+
+#[test]
+fn a_draining_server_leaves_its_port_and_closes_idle_connections_at_once() {
+    let server = server(Duration::from_secs(60));
+    let (addr, admin) = (server.addr, server.admin);
+    let mut idle: Vec<Conn> = (0..50).map(|_| Conn::open(addr)).collect();
+    for conn in &mut idle {
+        conn.send(request("GET", "/", &[], None));
+        assert_eq!(conn.response().status, 200);
     }
-    assert_eq!(refused, 3);
+    let mut busy = half_asked(&server, "/", "");
+    let draining = std::thread::spawn(move || server.drain());
+    await_draining(admin, addr);
+    assert_eq!(fetch(admin, "GET", "/healthz", &[], None).status, 200);
+    idle.iter_mut().for_each(Conn::expect_end);
+    busy.send("\r\n");
+    let refused = busy.response();
+    assert_eq!((refused.status, refused.error_code()), (503, "draining".into()));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(refused.header("connection"), Some("close"));
+    busy.expect_end();
+    drop(busy);
     let began = Instant::now();
     assert_eq!(draining.join().expect("it ends").cut, 0);
     assert!(began.elapsed() < Duration::from_secs(30), "nobody is left, so nobody is waited for");
+}
+
+/// Any status but 200 would be final to it (WHATWG HTML 9.2.3).
+#[test]
+fn an_event_source_that_comes_too_late_is_told_when_to_come_back() {
+    let server = server(Duration::from_secs(60));
+    let (addr, admin) = (server.addr, server.admin);
+    let mut late = half_asked(&server, "/sse?channel=c", "Accept: text/event-stream\r\n");
+    let mut upgrade = half_asked(&server, "/ws?channel=c", "Accept: text/event-stream\r\n");
+    let draining = std::thread::spawn(move || server.drain());
+    await_draining(admin, addr);
+    late.send("Last-Event-ID: x-1\r\n\r\n");
+    expect_empty_stream(&mut late, "draining");
+    upgrade.send("\r\n");
+    assert_eq!(upgrade.response().status, 503);
+    drop((late, upgrade));
+    assert_eq!(draining.join().expect("it ends").cut, 0);
+}
+
+#[test]
+fn a_few_streams_are_not_spread_over_the_drain_time() {
+    let server = server(Duration::from_secs(600));
+    let mut stream = Sse::open(server.addr, "channel=c");
+    let mut socket = Ws::bare(server.addr, "channel=c");
+    let began = Instant::now();
+    let draining = std::thread::spawn(move || server.drain());
+    assert_eq!(stream.next_event(), None);
+    socket.expect_close(1012, "restart");
+    drop((stream, socket));
+    assert_eq!(draining.join().expect("it ends").cut, 0);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -102,6 +144,8 @@ fn a_publish_in_progress_is_finished_and_answered() {
     half.send("dy");
     let response = half.response();
     assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("connection"), Some("close"), "it is the last one");
+    half.expect_end();
     assert_eq!(response.json()["id"], id);
     lines.chunk(format!("{}\n", json!({"channel": "c", "data": "still taken"})));
     assert_eq!(lines.finish().json()["published"], 1);

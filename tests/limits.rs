@@ -5,11 +5,13 @@
 
 mod common;
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::http::Chunked;
+use common::sse::expect_empty_stream;
 use common::ws::{CLOSE, RawWs, TEXT, frame, header};
 use common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
 use socket2::{Domain, Socket, Type};
@@ -54,6 +56,27 @@ fn connections_of_one_address() {
     served(connect_from(crowded, server.addr));
 }
 
+/// A page that comes while the server is full must come back by itself: to an EventSource any status
+/// but 200 is final (WHATWG HTML 9.2.3).
+#[test]
+fn an_event_source_there_is_no_room_for_is_told_when_to_come_back() {
+    let server = TestServer::with(|settings| settings.connections_max = Some(1));
+    let held = served(TcpStream::connect(server.addr).expect("the server accepts"));
+    let accept = [("Accept", "text/html, text/event-stream;q=0.9")];
+    let mut browser = Conn::open(server.addr);
+    browser.send(request("GET", "/sse?channel=c", &accept, None));
+    expect_empty_stream(&mut browser, "too_many_connections");
+    let honest = |method: &str, target: &str, headers: &[(&str, &str)]| {
+        fetch(server.addr, method, target, headers, None)
+    };
+    let without_accept = honest("GET", "/sse?channel=c", &[("Accept", "*/*")]);
+    expect_refusal(&without_accept, 503, "too_many_connections");
+    expect_refusal(&honest("GET", "/ws?channel=c", &accept), 503, "too_many_connections");
+    expect_refusal(&honest("POST", "/channels/c", &accept), 503, "too_many_connections");
+    drop((held, browser));
+    await_that("there is room again", || honest("GET", "/", &[]).status == 200);
+}
+
 #[test]
 fn new_connections_a_second() {
     const RATE: u32 = 5;
@@ -64,8 +87,7 @@ fn new_connections_a_second() {
     let mut conns: Vec<Conn> = (0..4 * RATE).map(|_| Conn::open(server.addr)).collect();
     let mut refused = 0;
     for conn in &mut conns {
-        // Who is refused is told without having asked.
-        let _ = std::io::Write::write_all(&mut conn.stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        conn.send(request("GET", "/", &[], None));
         let response = conn.response();
         if response.status != 200 {
             expect_refusal(&response, 503, "too_fast");
@@ -155,6 +177,9 @@ fn channels_in_all() {
     expect_refusal(&post(&mut conn, "c", b"x"), 503, "too_many_channels");
     let refused = fetch(server.addr, "GET", "/sse?channel=c", &[], None);
     expect_refusal(&refused, 503, "too_many_channels");
+    let mut browser = Conn::open(server.addr);
+    browser.send(request("GET", "/sse?channel=c", &[("Accept", "text/event-stream")], None));
+    expect_empty_stream(&mut browser, "too_many_channels");
     assert!(metric(server.admin, "pushline_log_refusals_total{reason=\"channels\"}") >= 2);
     assert_eq!(post(&mut conn, "b", b"those there are go on").status, 200);
     assert_eq!(kept.answer().payload, b"those there are go on");
@@ -212,6 +237,10 @@ fn a_full_descriptor_table() {
     // They don't go when they are told, so that the reserved slots are taken, too.
     let mut refused: Vec<Conn> = (0..2 * DESCRIPTORS).map(|_| Conn::open(server.addr)).collect();
     let mut told = 0;
+    for conn in &mut refused {
+        // One that was closed without a word may say so here.
+        let _ = conn.stream.write_all(&request("GET", "/", &[], None));
+    }
     for conn in &mut refused {
         while conn.fill_or_cut() {}
         if conn.buffer.starts_with(b"HTTP/1.1 503 ") {

@@ -36,6 +36,24 @@ pub fn write_head(out: &mut Vec<u8>, date: &Date, extra_headers: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a whole stream that says no more than why there is none now and when to try again. A
+/// blank line would end an event, and with it set the client's last id to that of this stream:
+/// none. So there is none; `retry:` counts when its line ends (WHATWG HTML 9.2.6).
+pub fn write_refusal(
+    out: &mut Vec<u8>,
+    date: &Date,
+    extra_headers: &[u8],
+    code: &str,
+    retry_ms: u32,
+) {
+    write_head(out, date, extra_headers);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(code.as_bytes());
+    out.extend_from_slice(b"\nretry: ");
+    out.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
+    out.push(b'\n');
+}
+
 /// Appends the first bytes of a stream: they open it in the client before any event comes, and
 /// tell it how long to wait before it reconnects. `from` is where a stream without a cursor begins:
 /// an `id:` without data dispatches nothing but is remembered (WHATWG HTML, "Interpreting an event

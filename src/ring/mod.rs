@@ -42,6 +42,10 @@ pub enum Op {
     AcceptStart,
     /// Stop accepting. [`Completion::AcceptEnded`] follows if one was armed.
     AcceptStop,
+    /// Accept what waits already, then leave the port: from then on connections are refused.
+    /// [`Completion::AcceptEnded`] follows if an accept was armed; none is armed after this. Not
+    /// where another process has the listener too: it would be closed there as well.
+    ListenStop,
     /// Arm receiving. Not while it is armed already.
     RecvStart(Token),
     /// Disarm receiving. Data may still arrive until [`Completion::RecvEnded`] does.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::core::Core;
+use super::deadline::Kind as Deadline;
 use super::slot::{Flags, NONE};
 use crate::limits::SLOTS_RESERVED;
 use crate::reason::CloseReason;
@@ -63,10 +64,19 @@ impl Bucket {
 }
 
 impl Core {
-    /// Lets an accepted connection in, or answers it 503.
+    /// Lets an accepted connection in, or refuses what it will ask for: how, depends on what that is.
     pub(super) fn admit(&mut self, index: u32, peer: Option<IpAddr>) {
         let Err(refused) = self.check_room(index, peer) else { return };
-        self.metrics.refused[refused as usize].add(1);
+        self.work(index).refused = Some(refused);
+        self.set_deadline(index, Deadline::Refusal);
+    }
+
+    /// Who was refused at the door has not said in time what it came for.
+    pub(super) fn refuse_unheard(&mut self, index: u32) {
+        let Some(refused) = self.slots[index as usize].work.as_ref().and_then(|work| work.refused)
+        else {
+            return;
+        };
         self.note_origin(index, None);
         self.refuse_connection(index, refused);
     }
@@ -87,9 +97,6 @@ impl Core {
             if settings.address_connections_max.is_some_and(|max| count > max) {
                 return Err(Refused::Address);
             }
-        }
-        if self.is_draining() {
-            return Err(Refused::Draining);
         }
         if self.open > room || !counted {
             return Err(Refused::Full);

@@ -9,6 +9,7 @@ use super::remark::Asked;
 use crate::proto::http::body::BodyError;
 use crate::proto::http::head::HeadError;
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
+use crate::proto::sse;
 use crate::reason::CloseReason;
 
 /// How a request is to be answered.
@@ -20,6 +21,8 @@ pub struct Answer {
     pub mode: BodyMode,
     /// Cross-origin lines.
     pub cors: Cow<'static, [u8]>,
+    /// Who asks is an EventSource: to it, any status but 200 is final.
+    pub to_event_source: bool,
     /// The request, if its answer is to be told of.
     pub asked: Option<Box<Asked>>,
 }
@@ -27,7 +30,7 @@ pub struct Answer {
 impl Default for Answer {
     fn default() -> Self {
         let (connection, mode) = (Connection::KeepAlive, BodyMode::Whole);
-        Self { connection, mode, cors: Cow::Borrowed(b""), asked: None }
+        Self { connection, mode, cors: Cow::Borrowed(b""), to_event_source: false, asked: None }
     }
 }
 
@@ -47,6 +50,9 @@ impl Core {
         headers: &[(&str, &[u8])],
     ) {
         let date = self.date;
+        if self.is_draining() {
+            self.close_after_answer(index);
+        }
         let work = self.work(index);
         let content_type = Some(content.content_type).filter(|text| !text.is_empty());
         let head = Head {
@@ -123,14 +129,42 @@ impl Core {
         Step::Wait(0)
     }
 
-    /// A connection there is no room for.
+    /// Refuses the present request of a connection there is no room for, or not any more.
     pub(super) fn refuse_connection(&mut self, index: u32, refused: Refused) {
         let reason = match refused {
             Refused::Draining => CloseReason::Drain,
             Refused::Full | Refused::Address | Refused::Rate => CloseReason::Refused,
         };
+        self.metrics.refused[refused as usize].add(1);
         self.note_ending(index, reason);
+        self.close_after_answer(index);
         let (code, message) = refused.describe();
-        self.fail(index, Status::ServiceUnavailable, code, message);
+        self.refuse_for_now(index, Status::ServiceUnavailable, code, message);
+    }
+
+    /// Refuses the present request for a reason that passes: no room, no time, going away. The one
+    /// place that decides what a browser's stream gets instead of an error, which it would never
+    /// come back from (WHATWG HTML 9.2.3): an empty stream that says when to come back. A
+    /// connection closed without a byte would make Firefox try ten times at once, and a proxy make
+    /// an error of its own of it.
+    pub(super) fn refuse_for_now(&mut self, index: u32, status: Status, code: &str, message: &str) {
+        if !self.work(index).answer.to_event_source {
+            return self.error(index, status, code, message);
+        }
+        self.metrics.add_request_error(status.code());
+        let (date, retry_ms) = (self.date, self.refusal_retry_ms());
+        let work = self.work(index);
+        sse::write_refusal(&mut work.out, &date, &work.answer.cors, code, retry_ms);
+        work.http = HttpState::default();
+        self.end_after_output(index);
+        self.note_answered(index, Status::Ok.code());
+        self.mark_dirty(index);
+    }
+
+    /// From once to two and a half times the setting: longer than after a cut, and spread, so that
+    /// those there is no room for cost little.
+    fn refusal_retry_ms(&mut self) -> u32 {
+        let mean = self.retry_ms();
+        mean + self.random.u32(0..=mean / 2 * 3)
     }
 }

@@ -32,7 +32,7 @@ use crate::auth::{Gate, ProofKey, Revoked};
 use crate::config::Settings;
 use crate::limits::{
     ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE,
-    SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX, TICK,
+    SLOTS_FREE_TO_ACCEPT, SPARE_WORK_MAX,
 };
 use crate::log::SharedHasher;
 use crate::log::event::Event;
@@ -134,6 +134,8 @@ pub(super) enum Accept {
     Armed,
     /// No descriptor was free; wanted again when some are.
     Full,
+    /// Never again, but the end of an armed one is still to be told.
+    Ending,
     /// Never again.
     Stopped,
 }
@@ -246,7 +248,7 @@ impl Core {
         self.check_deadlines();
         self.check_expiries();
         self.vet_slice();
-        self.drain_slice();
+        self.drain_on();
         self.relieve();
         self.bound_unfinished();
         self.fan_out();
@@ -276,10 +278,9 @@ impl Core {
         if !self.waiting.is_empty() || !self.leaves.is_empty() {
             return Wait::AtMost(PUBLISH_RETRY_PAUSE);
         }
-        let drain_at = self.is_draining().then(|| self.now + TICK);
         let sweep_at = self.sweep.next(self.open);
         let checks_at = self.checks.next_at(self.now);
-        let times = [self.deadlines.next(), sweep_at, drain_at, checks_at];
+        let times = [self.deadlines.next(), sweep_at, checks_at, self.next_drain_step()];
         let wake_at = times.into_iter().flatten().min();
         match wake_at {
             Some(at) if at <= self.now => Wait::No,
@@ -352,7 +353,7 @@ impl Core {
         let full = errno == rustix::io::Errno::NFILE.raw_os_error()
             || errno == rustix::io::Errno::MFILE.raw_os_error();
         self.accept = match self.accept {
-            Accept::Stopped => Accept::Stopped,
+            Accept::Ending | Accept::Stopped => Accept::Stopped,
             _ if full && self.open > 0 => Accept::Full,
             _ => Accept::Wanted,
         };

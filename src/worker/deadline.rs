@@ -9,7 +9,8 @@ use super::core::Core;
 use super::http::HttpState;
 use super::slot::Phase;
 use crate::limits::{
-    LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, TICK, WS_CLOSE_TIME_MAX,
+    LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, REFUSAL_TIME_MAX, TICK,
+    WS_CLOSE_TIME_MAX,
 };
 use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
@@ -28,18 +29,21 @@ pub(super) enum Kind {
     WsClose,
     /// The same where the peer has stopped reading, so that the close frame can't be sent yet.
     WsCloseStalled,
+    /// A connection there is no room for must have said what it wants.
+    Refusal,
     /// Another worker must have answered.
     Letter,
     /// A publisher's refused lines are to be tried again.
     Retry,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Head,
     Kind::Body,
     Kind::Linger,
     Kind::WsClose,
     Kind::WsCloseStalled,
+    Kind::Refusal,
     Kind::Letter,
     Kind::Retry,
 ];
@@ -129,6 +133,7 @@ impl Core {
             Kind::WsClose => WS_CLOSE_TIME_MAX,
             // As long as the kernel waits for a peer that takes nothing.
             Kind::WsCloseStalled => self.setup.settings.dead_time.max(WS_CLOSE_TIME_MAX),
+            Kind::Refusal => REFUSAL_TIME_MAX,
             Kind::Letter => LETTER_TIME_MAX,
             Kind::Retry => PUBLISH_RETRY_PAUSE,
         };
@@ -165,7 +170,9 @@ impl Core {
     fn mark(&self, index: u32, kind: Kind) -> Mark {
         let slot = &self.slots[index as usize];
         match kind {
-            Kind::Head | Kind::Letter => Mark { requests: slot.requests, progress: 0 },
+            Kind::Head | Kind::Refusal | Kind::Letter => {
+                Mark { requests: slot.requests, progress: 0 }
+            }
             Kind::Body => {
                 let progress = slot.work.as_ref().map_or(0, |work| work.progress);
                 Mark { requests: slot.requests, progress }
@@ -204,6 +211,7 @@ impl Core {
             (Kind::WsClose | Kind::WsCloseStalled, Phase::WsClosing, _) => {
                 self.close(index, CloseReason::CloseTimeout);
             }
+            (Kind::Refusal, Phase::Http, _) if same => self.refuse_unheard(index),
             (Kind::Letter, Phase::Http, Some(HttpState::Waiting { .. })) if same => {
                 self.letter_lost(index);
             }

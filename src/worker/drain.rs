@@ -1,34 +1,90 @@
-//! Going away: no new connections, 503 for new requests, and streams ended in slices spread over
-//! the time allowed, so that clients come back one after the other and not all at once.
+//! Going away. The port is left at once, idle connections are closed at once, requests that still
+//! come are refused, and streams end one after the other: a few within milliseconds, many spread
+//! over the time allowed, so that clients do not come back all at once.
+//!
+//! Where another process takes the port over, the worker retires first: it accepts no more, and
+//! serves as usual those it has accepted. No client notices, and the drain follows.
 
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
 use super::core::{Accept, Core};
-use super::slot::Phase;
+use super::slot::{Phase, Slot};
+use crate::limits::TICK;
 use crate::reason::CloseReason;
 use crate::ring::Op;
 
 /// Streams end over this part of the drain time; the rest is for the last ones to be sent.
 const SPREAD_PARTS: (u32, u32) = (3, 4);
 
+/// Between two streams' ends where the time allows it: 200 clients a second come back from each
+/// worker.
+const STREAM_PACE: Duration = Duration::from_millis(5);
+
+/// Between two looks at the streams while there are few of them.
+const STEP: Duration = Duration::from_millis(10);
+
+/// How long a connection that was just accepted has for its first request. It is nearly always
+/// there already: the kernel holds a connection back until its first bytes come.
+const NEWCOMER_TIME: Duration = Duration::from_millis(250);
+
 /// How far a worker's end has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) enum Drain {
     /// Not at all.
     #[default]
     No,
+    /// Nothing is accepted; those who were are heard until then.
+    Retiring { until: Duration, heard: Option<Sender<()>> },
     /// Streams are being ended.
-    Draining { began: Duration, hand: u32 },
+    Draining(Pace),
     /// Everything is ended.
     Stopped,
+}
+
+/// How fast streams end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    began: Duration,
+    per_stream: Duration,
+    /// When to look at the connections again.
+    next_at: Duration,
+    /// Streams that were ended.
+    ended: u64,
+}
+
+impl Pace {
+    fn new(now: Duration, streams: u32, drain_time: Duration) -> Self {
+        let (part, parts) = SPREAD_PARTS;
+        let per_stream = STREAM_PACE.min(drain_time * part / parts / streams.max(1));
+        Self { began: now, per_stream, next_at: now, ended: 0 }
+    }
+
+    /// Streams that may have ended by now: the first one at once.
+    fn due(&self, now: Duration) -> u64 {
+        let elapsed = (now - self.began).as_nanos();
+        let due = elapsed.checked_div(self.per_stream.as_nanos());
+        due.map_or(u64::MAX, |due| u64::try_from(due).unwrap_or(u64::MAX).saturating_add(1))
+    }
+
+    fn step(&self) -> Duration {
+        if self.per_stream < STREAM_PACE { TICK } else { STEP }
+    }
+
+    fn are_newcomers_late(&self, now: Duration) -> bool {
+        now >= self.began + NEWCOMER_TIME
+    }
 }
 
 impl Core {
     /// Whether the worker has nothing left to do and was told to end.
     pub fn is_done(&self) -> bool {
         match self.drain {
-            Drain::No => false,
-            Drain::Draining { .. } => self.open == 0 && self.batch.ops.is_empty(),
+            Drain::No | Drain::Retiring { .. } => false,
+            Drain::Draining(_) => {
+                self.open == 0 && self.batch.ops.is_empty() && self.accept != Accept::Ending
+            }
             Drain::Stopped => self.batch.ops.is_empty(),
         }
     }
@@ -39,18 +95,47 @@ impl Core {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.drain != Drain::No
+        matches!(self.drain, Drain::Draining(_) | Drain::Stopped)
     }
 
+    /// When the worker's end wants to go on.
+    pub(super) fn next_drain_step(&self) -> Option<Duration> {
+        match &self.drain {
+            Drain::No => None,
+            Drain::Retiring { heard, .. } => heard.as_ref().map(|_| self.now + STEP),
+            Drain::Draining(pace) => Some(pace.next_at),
+            Drain::Stopped => Some(self.now),
+        }
+    }
+
+    /// Accepts no more, but leaves the port to another process. `heard` is told when every
+    /// connection that was accepted has made its request, or has had the time to.
+    pub(super) fn retire(&mut self, heard: Sender<()>) {
+        self.stop_accepting(Op::AcceptStop);
+        let (until, heard) = (self.now + NEWCOMER_TIME, Some(heard));
+        self.drain = Drain::Retiring { until, heard };
+    }
+
+    /// Leaves the port, unless another process has it, and begins to let go.
     pub(super) fn begin_drain(&mut self) {
         if self.is_draining() {
             return;
         }
-        self.drain = Drain::Draining { began: self.now, hand: 0 };
-        if self.accept == Accept::Armed {
-            self.batch.ops.push(Op::AcceptStop);
+        if matches!(self.drain, Drain::No) {
+            self.stop_accepting(Op::ListenStop);
         }
-        self.accept = Accept::Stopped;
+        let streams = self.slots.iter().filter(|slot| slot.is_subscriber()).count();
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        let pace = Pace::new(self.now, streams, self.setup.settings.drain_time);
+        self.drain = Drain::Draining(pace);
+    }
+
+    fn stop_accepting(&mut self, how: Op) {
+        self.batch.ops.push(how);
+        self.accept = match self.accept {
+            Accept::Armed | Accept::Ending => Accept::Ending,
+            Accept::Wanted | Accept::Full | Accept::Stopped => Accept::Stopped,
+        };
     }
 
     /// Ends what is left, at once.
@@ -64,35 +149,84 @@ impl Core {
         self.drain = Drain::Stopped;
     }
 
-    /// Ends the next slice of connections.
-    pub(super) fn drain_slice(&mut self) {
-        let Drain::Draining { began, hand } = self.drain else { return };
-        let (part, parts) = SPREAD_PARTS;
-        let spread = self.setup.settings.drain_time * part / parts;
-        let elapsed = (self.now - began).as_nanos();
-        let slots = self.slots.len() as u128;
-        let due = elapsed.saturating_mul(slots) / spread.as_nanos().max(1);
-        let due = due.min(slots) as u32;
-        for index in hand..due {
-            self.let_go(index);
-        }
-        if u128::from(due) == slots {
-            // Requests that were in progress are answered by now, or soon: look again.
-            for index in 0..slots as u32 {
-                self.let_go(index);
+    /// Goes on with the worker's end.
+    pub(super) fn drain_on(&mut self) {
+        match &mut self.drain {
+            Drain::No | Drain::Stopped => {}
+            Drain::Retiring { until, heard } => {
+                let waits = |slot: &Slot| slot.phase == Phase::Http && slot.requests == 0;
+                let settled = self.accept == Accept::Stopped && !self.slots.iter().any(waits);
+                if (settled || self.now >= *until)
+                    && let Some(heard) = heard.take()
+                {
+                    // Whoever asked may have given up waiting.
+                    let _ = heard.try_send(());
+                }
             }
+            &mut Drain::Draining(pace) if self.now >= pace.next_at => self.let_go(pace),
+            Drain::Draining(_) => {}
         }
-        self.drain = Drain::Draining { began, hand: due };
     }
 
-    fn let_go(&mut self, index: u32) {
-        let slot = &self.slots[index as usize];
-        let busy = slot.work.as_ref().is_some_and(|work| !work.is_idle());
-        match slot.phase {
-            Phase::Sse | Phase::Ws => self.disconnect(index, CloseReason::Drain),
-            // A publish that was accepted is finished and answered.
-            Phase::Http if !busy => self.close(index, CloseReason::Drain),
-            Phase::Http | Phase::Free | Phase::WsClosing | Phase::Lingering => {}
+    /// Ends all that is idle, and of the streams as many as are due.
+    fn let_go(&mut self, mut pace: Pace) {
+        let due = pace.due(self.now);
+        for index in 0..self.slots.len() as u32 {
+            let slot = &self.slots[index as usize];
+            match slot.phase {
+                Phase::Sse | Phase::Ws if pace.ended < due => {
+                    pace.ended += 1;
+                    self.disconnect(index, CloseReason::Drain);
+                }
+                Phase::Http if slot.is_idle() => {
+                    if slot.requests > 0 || pace.are_newcomers_late(self.now) {
+                        self.close(index, CloseReason::Drain);
+                    }
+                }
+                // A publish that was accepted is finished and answered.
+                Phase::Sse
+                | Phase::Ws
+                | Phase::Http
+                | Phase::Free
+                | Phase::WsClosing
+                | Phase::Lingering => {}
+            }
         }
+        pace.next_at = self.now + pace.step();
+        self.drain = Drain::Draining(pace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN_TIME: Duration = Duration::from_secs(20);
+
+    /// When the last of this many streams ends.
+    fn last_end(streams: u32) -> Duration {
+        let pace = Pace::new(Duration::ZERO, streams, DRAIN_TIME);
+        let mut now = Duration::ZERO;
+        while pace.due(now) < u64::from(streams) {
+            now += pace.step();
+        }
+        now
+    }
+
+    #[test]
+    fn one_stream_ends_at_once_and_many_are_spread_over_the_time_there_is() {
+        assert_eq!(last_end(0), Duration::ZERO);
+        assert_eq!(last_end(1), Duration::ZERO);
+        assert!(last_end(10) <= Duration::from_millis(50), "{:?}", last_end(10));
+        let thousand = last_end(1000);
+        assert!((4..=6).contains(&thousand.as_secs()), "{thousand:?}");
+        let crowd = last_end(100_000);
+        assert!((14..=15).contains(&crowd.as_secs()), "{crowd:?}");
+    }
+
+    #[test]
+    fn without_time_all_end_at_once() {
+        let pace = Pace::new(Duration::from_secs(5), 7, Duration::ZERO);
+        assert_eq!(pace.due(Duration::from_secs(5)), u64::MAX);
     }
 }

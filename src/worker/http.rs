@@ -1,5 +1,7 @@
 //! The HTTP side of a connection: requests in, in order; one answered before the next is read.
 
+use memchr::memmem;
+
 use super::admission::Refused;
 use super::answer::{Answer, Content};
 use super::core::Core;
@@ -279,17 +281,19 @@ impl Core {
             Method::Head => BodyMode::HeadOnly,
             _ => BodyMode::Whole,
         };
-        self.work(index).answer = Answer { connection, mode, ..Answer::default() };
+        let route = route(request);
+        let to_event_source = mode == BodyMode::Whole && is_of_event_source(route, request);
+        self.work(index).answer = Answer { connection, mode, to_event_source, ..Answer::default() };
         self.note_asked(index, Some(request));
         self.note_origin(index, request.header("origin"));
         if !self.admit_host(index, request) {
             return 0;
         }
-        if self.is_draining() {
-            self.refuse_connection(index, Refused::Draining);
+        let draining = self.is_draining().then_some(Refused::Draining);
+        if let Some(refused) = self.work(index).refused.or(draining) {
+            self.refuse_connection(index, refused);
             return 0;
         }
-        let route = route(request);
         match route {
             Route::Publish(segment) => return self.publish(index, request, segment, body),
             Route::PublishLines => return self.publish_lines(index, request),
@@ -453,4 +457,11 @@ impl Core {
             slot.flags.set(Flags::CLOSE_AFTER_OUT);
         }
     }
+}
+
+/// Whether a stream is asked for in the way every EventSource does (WHATWG HTML 9.2.2). A probe or
+/// a person with curl does not, and can be told the truth.
+fn is_of_event_source(route: Route<'_>, request: &Request<'_>) -> bool {
+    let wants_events = |accept: &[u8]| memmem::find(accept, b"text/event-stream").is_some();
+    route == Route::Sse && request.headers_named("accept").any(wants_events)
 }

@@ -150,6 +150,7 @@ impl Core {
     /// Does what main or the operator says.
     pub fn order(&mut self, order: Order) {
         match order {
+            Order::Retire(heard) => self.retire(heard),
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
             Order::Gate(gate) => self.take_gate(gate),

@@ -12,7 +12,9 @@ use crate::ring::Token;
 /// An order. Answers are sent without waiting: the asker's channel has room for them.
 #[derive(Debug)]
 pub enum Order {
-    /// Accept no more, answer new requests 503, and let streams go bit by bit.
+    /// Accept no more, because another process does; say when all who were accepted are heard.
+    Retire(Sender<()>),
+    /// Leave the port unless retired, refuse new requests, and let streams go bit by bit.
     Drain,
     /// End what is left and stop.
     Stop,

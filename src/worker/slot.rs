@@ -158,6 +158,11 @@ impl Slot {
         self.flags.has(Flags::LIVE)
     }
 
+    /// Whether nothing of it is under way: no request, no answer, no stream.
+    pub fn is_idle(&self) -> bool {
+        self.work.as_ref().is_none_or(|work| work.is_idle())
+    }
+
     /// Whether events are delivered to it.
     pub fn is_subscriber(&self) -> bool {
         matches!(self.phase, Phase::Sse | Phase::Ws)

@@ -373,7 +373,8 @@ impl Core {
                 self.ws_op_error(index, reference.as_deref(), code, message);
             }
             AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } => {
-                self.error(index, refusal.status(), refusal.code(), refusal.message());
+                let (code, message) = (refusal.code(), refusal.message());
+                self.refuse_for_now(index, refusal.status(), code, message);
             }
         }
         if self.is_current(join.token) {
@@ -422,8 +423,14 @@ impl Core {
 
     /// Between half and one and a half of the setting, so that reconnects spread.
     pub(super) fn jittered_retry_ms(&mut self) -> u32 {
-        let mean = u32::try_from(self.setup.settings.retry.as_millis()).unwrap_or(u32::MAX / 2);
+        let mean = self.retry_ms();
         mean / 2 + self.random.u32(0..=mean)
+    }
+
+    /// What the operator set, or at most an hour.
+    pub(super) fn retry_ms(&self) -> u32 {
+        const HOUR_MS: u32 = 3_600_000;
+        u32::try_from(self.setup.settings.retry.as_millis()).unwrap_or(HOUR_MS).min(HOUR_MS)
     }
 }
 

@@ -105,8 +105,7 @@ impl Core {
     /// A connection that waits for its next request does not wait for ever.
     fn close_if_idle(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
-        let quiet = slot.work.as_ref().is_none_or(|work| work.is_idle());
-        if quiet && self.is_silent(index) {
+        if slot.is_idle() && self.is_silent(index) {
             self.close(index, CloseReason::IdleTimeout);
         }
     }

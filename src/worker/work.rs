@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::admission::Refused;
 use super::answer::Answer;
 use super::closing::Farewell;
 use super::http::HttpState;
@@ -24,6 +25,8 @@ pub struct Work {
     pub subs: Vec<Sub>,
     /// Of several channels read as one stream: everything up to here was sent, or told to be lost.
     pub position: u64,
+    /// There is no room for the connection; its first request is told so.
+    pub(super) refused: Option<Refused>,
     /// The request being received or answered.
     pub http: HttpState,
     /// A WebSocket message half received.
@@ -104,6 +107,7 @@ impl Work {
             && self.ws.is_none()
             && self.farewell.is_none()
             && self.shown.is_none()
+            && self.refused.is_none()
             && self.http.is_idle()
     }
 
@@ -135,6 +139,7 @@ impl Work {
         self.rest = None;
         self.subs.clear();
         self.position = 0;
+        self.refused = None;
         self.http = HttpState::default();
         self.ws = None;
         self.farewell = None;

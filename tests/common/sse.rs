@@ -149,3 +149,17 @@ impl Sse {
         Some(SseEvent { id: self.last_id.clone(), event, data })
     }
 }
+
+/// The answer to an EventSource that is refused for now: no event, no blank line (which would make
+/// it forget its last id), and when to come back.
+pub fn expect_empty_stream(conn: &mut Conn, code: &str) {
+    let head = conn.response_head();
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    assert_eq!(head.header("connection"), Some("close"));
+    let body = String::from_utf8(conn.rest()).expect("text");
+    let retry =
+        body.strip_prefix(&format!(": {code}\nretry: ")).and_then(|rest| rest.strip_suffix('\n'));
+    let retry_ms: u64 = retry.and_then(|digits| digits.parse().ok()).expect(&body);
+    assert!((2000..=5000).contains(&retry_ms), "{retry_ms}");
+}

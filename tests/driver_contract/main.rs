@@ -345,6 +345,18 @@ fn accept_stop_leaves_connections_in_the_backlog<W: World>() {
     assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None });
 }
 
+fn leaving_the_port_takes_who_waits_and_refuses_who_comes<W: World>() {
+    let mut rig = Rig::<W>::new();
+    let mut waiting = rig.world.connect();
+    rig.submit(&[Op::ListenStop]);
+    assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None });
+    assert_eq!(rig.next(), Completion::AcceptEnded { errno: 0 });
+    assert!(rig.world.is_refused());
+    let token = Token { slot: 0, generation: 1 };
+    assert_eq!(rig.send(token, b"served"), []);
+    assert_eq!(waiting.read_exactly(6), b"served");
+}
+
 /// Makes each behaviour a test of each driver.
 macro_rules! on_all_drivers {
     ($($behaviour:ident),* $(,)?) => {
@@ -380,4 +392,5 @@ on_all_drivers! {
     a_closed_slot_lives_again_and_nothing_of_the_former_life_is_heard,
     a_full_table_ends_accepting_and_turns_one_away,
     accept_stop_leaves_connections_in_the_backlog,
+    leaving_the_port_takes_who_waits_and_refuses_who_comes,
 }

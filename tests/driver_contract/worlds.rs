@@ -46,6 +46,8 @@ pub trait World {
     fn closes_in_two_steps() -> bool;
     fn driver(&mut self) -> &mut Self::Driver;
     fn connect(&mut self) -> Self::Client;
+    /// Whether a connection is refused.
+    fn is_refused(&mut self) -> bool;
 }
 
 pub struct SimWorld {
@@ -82,6 +84,10 @@ impl World for SimWorld {
 
     fn connect(&mut self) -> SimClient {
         self.net.connect()
+    }
+
+    fn is_refused(&mut self) -> bool {
+        self.net.connect().reset_seen()
     }
 }
 
@@ -146,6 +152,10 @@ impl World for UringWorld {
     fn connect(&mut self) -> TcpStream {
         connect(self.address)
     }
+
+    fn is_refused(&mut self) -> bool {
+        is_refused(self.address)
+    }
 }
 
 pub struct EpollWorld {
@@ -180,6 +190,10 @@ impl World for EpollWorld {
     fn connect(&mut self) -> TcpStream {
         connect(self.address)
     }
+
+    fn is_refused(&mut self) -> bool {
+        is_refused(self.address)
+    }
 }
 
 fn listener() -> (Socket, SocketAddr) {
@@ -196,6 +210,11 @@ fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     stream
+}
+
+fn is_refused(address: SocketAddr) -> bool {
+    let refused = TcpStream::connect(address).map(drop);
+    refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 impl Client for TcpStream {

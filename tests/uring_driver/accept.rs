@@ -113,7 +113,7 @@ fn a_listener_that_left_its_port_refuses_and_ends_accepting() {
     for peers in BOTH_WAYS {
         let mut rig = Rig::new(&UringSettings { peers, ..settings() });
         let (mut peer, token) = rig.connect();
-        rig.driver.stop_listening().unwrap();
+        rig.turn(&[Op::ListenStop], Wait::No);
         let refused = TcpStream::connect(rig.address).map(drop).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         assert_eq!(rig.await_one(is_accept_end), Completion::AcceptEnded { errno: 0 });

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{Shutdown, SocketFlags};
 
 use super::subject::Subject;
 use crate::ring::PeerAddresses;
@@ -42,6 +42,15 @@ impl Acceptor {
 
     pub fn is_armed(&self) -> bool {
         self.is_armed
+    }
+
+    pub fn listeners(&self) -> u32 {
+        self.listeners.len() as u32
+    }
+
+    /// Leaves the port: from here on connections are refused.
+    pub fn leave(&self) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|fd| Ok(rustix::net::shutdown(fd, Shutdown::Both)?))
     }
 
     pub fn arm(&mut self, epoll: &OwnedFd) -> io::Result<()> {

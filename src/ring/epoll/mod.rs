@@ -145,6 +145,7 @@ impl EpollDriver {
         match op {
             Op::AcceptStart => self.acceptor.arm(&self.epoll)?,
             Op::AcceptStop => self.end_accepting(0, out)?,
+            Op::ListenStop => self.leave_port(out)?,
             Op::RecvStart(token) => self.start_receiving(token),
             Op::RecvStop(token) => self.stop_receiving(token, out),
             Op::Send { token, from, to } => {
@@ -230,6 +231,19 @@ impl EpollDriver {
             .map_err(|_| Errno::NFILE)?;
         self.slots.occupy((index, life), socket);
         Ok(Completion::Accepted { slot: index, peer })
+    }
+
+    /// Accepts all who wait, as far as there are slots, and leaves the port.
+    fn leave_port(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+        for listener in 0..self.acceptor.listeners() {
+            while self.acceptor.is_armed()
+                && let Ok(accepted) = self.accept_one(listener)
+            {
+                out.push(accepted);
+            }
+        }
+        self.end_accepting(0, out)?;
+        self.acceptor.leave()
     }
 
     fn end_accepting(&mut self, errno: i32, out: &mut Vec<Completion>) -> io::Result<()> {

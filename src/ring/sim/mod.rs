@@ -235,14 +235,6 @@ pub struct SimDriver {
     buffers: Vec<Vec<u8>>,
 }
 
-impl SimDriver {
-    /// Leaves the listener's port: connections not yet accepted are refused, and an armed accept
-    /// ends with [`Completion::AcceptEnded`] (errno 0). Not to be followed by `AcceptStart`.
-    pub fn stop_listening(&mut self) {
-        self.world.borrow_mut().stop_listening(self.worker);
-    }
-}
-
 impl Driver for SimDriver {
     fn turn(
         &mut self,

@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    fn look_accept(&mut self, worker: u16, out: &mut Output) {
+    pub(super) fn look_accept(&mut self, worker: u16, out: &mut Output) {
         self.workers[usize::from(worker)].accept_on_agenda = false;
         while self.workers[usize::from(worker)].accept != Armed::No {
             let w = &mut self.workers[usize::from(worker)];

@@ -133,11 +133,11 @@ fn a_full_table_ends_accepting_and_a_close_makes_room() {
 }
 
 #[test]
-fn who_stops_listening_refuses_those_who_wait_and_keeps_those_it_has() {
+fn without_an_accept_whoever_waits_is_refused_when_the_port_is_left() {
     let (mut rig, mut client, token) = Rig::with_client(Faults::none());
     rig.turn(&[Op::AcceptStop]);
     let waiting = rig.net.connect();
-    rig.driver.stop_listening();
+    assert_eq!(rig.turn(&[Op::ListenStop]), []);
     let late = rig.net.connect();
     assert_eq!(rig.turn(&[]), []);
     assert!(waiting.reset_seen() && late.reset_seen());

@@ -77,6 +77,10 @@ impl World {
         match op {
             Op::AcceptStart => self.accept_start(worker),
             Op::AcceptStop => self.accept_stop(worker),
+            Op::ListenStop => {
+                self.look_accept(worker, out);
+                self.stop_listening(worker);
+            }
             Op::RecvStart(token) => self.recv_start(worker, token),
             Op::RecvStop(token) => self.recv_stop(worker, token),
             Op::Send { token, from, to } => {

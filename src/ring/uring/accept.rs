@@ -1,11 +1,14 @@
 //! Accepting straight into the descriptor table. Without peer addresses one multishot accept does
 //! it; multishot cannot tell addresses, so with them several single accepts take turns.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::types::{DestinationSlot, Fd};
 use io_uring::{cqueue, opcode, squeue};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, shutdown};
 
 use super::user_data::{Kind, pack};
 use crate::ring::{Completion, PeerAddresses, Token};
@@ -70,8 +73,16 @@ impl Acceptor {
         Acceptor { listener, cells, in_flight: 0, state: State::Off }
     }
 
-    pub(super) fn listener(&self) -> &OwnedFd {
-        &self.listener
+    /// Whether a connection waits that one of the accepts in flight will take.
+    pub(super) fn has_waiting(&self) -> io::Result<bool> {
+        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+        Ok(self.in_flight > 0 && poll(&mut listener, Some(&Timespec::default()))? > 0)
+    }
+
+    /// Leaves the port: connections not yet accepted are refused, and what is in flight ends.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        self.stop();
+        Ok(shutdown(&self.listener, Shutdown::Both)?)
     }
 
     /// Accepts to arm (and to cancel) one by one.

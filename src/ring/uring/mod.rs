@@ -51,6 +51,10 @@ const SUBMITS_MAX: u32 = 10_000;
 /// share their sends, and few enough that a turn ends while packets keep coming.
 const DEFERRED_ROUNDS_MAX: u32 = 64;
 
+/// Turns in which connections that wait are still accepted before the port is left. Each takes all
+/// that are there; a flood must not keep the port open for ever.
+const LEAVE_TURNS_MAX: u32 = 64;
+
 /// Flags of every send. Without `DONTWAIT` it could go asynchronous (and the arena would be read
 /// too late); without `WAITALL` a short send would look like success and be skipped.
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
@@ -66,6 +70,8 @@ pub struct UringDriver {
     release: Release,
     /// Accepting was asked for while the last slots were on their way to be freed.
     accept_deferred: bool,
+    /// The port is to be left, after this many turns at the latest.
+    leave_within: Option<u32>,
     /// Set while entries that refer to a batch's arena may be queued. It stays set when a turn
     /// fails half way, and then no later turn may submit them: the arena could be gone.
     arena_in_queue: bool,
@@ -105,7 +111,8 @@ impl Driver for UringDriver {
         self.reap(completions)?;
         self.reap_deferred(completions)?;
         self.refresh(completions)?;
-        self.rearm(completions)
+        self.rearm(completions)?;
+        self.leave_if_empty()
     }
 
     fn received(&self, buffer: BufferId) -> &[u8] {
@@ -134,23 +141,12 @@ impl Driver for UringDriver {
 }
 
 impl UringDriver {
-    /// Leaves the listener's port: connections not yet accepted are refused, and an armed accept
-    /// ends with [`Completion::AcceptEnded`] (errno 0). Not to be followed by
-    /// [`Op::AcceptStart`].
-    ///
-    /// # Errors
-    /// What `shutdown(2)` says.
-    pub fn stop_listening(&mut self) -> io::Result<()> {
-        self.state.acceptor.stop();
-        rustix::net::shutdown(self.state.acceptor.listener(), rustix::net::Shutdown::Both)?;
-        Ok(())
-    }
-
     /// Turns one operation into entries.
     fn queue(&mut self, op: Op, arena: &[u8], out: &mut Vec<Completion>) -> io::Result<()> {
         match op {
             Op::AcceptStart => self.queue_accept_start(out),
             Op::AcceptStop => self.queue_accept_stop(out),
+            Op::ListenStop => self.begin_to_leave(out),
             Op::RecvStart(token) => {
                 self.state.slots.adopt(token);
                 assert!(!self.state.slots.is_in_flight(token.slot, InFlight::Recv));
@@ -219,6 +215,25 @@ impl UringDriver {
             self.queue_accept_cancel(out)?;
         }
         Ok(())
+    }
+
+    /// Leaves the port when nobody waits to be accepted, now or after one of the next turns.
+    fn begin_to_leave(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+        if std::mem::take(&mut self.accept_deferred) {
+            out.push(Completion::AcceptEnded { errno: 0 });
+        }
+        self.leave_within = Some(LEAVE_TURNS_MAX);
+        self.leave_if_empty()
+    }
+
+    fn leave_if_empty(&mut self) -> io::Result<()> {
+        let Some(turns_left) = self.leave_within else { return Ok(()) };
+        if turns_left > 0 && self.state.acceptor.has_waiting()? {
+            self.leave_within = Some(turns_left - 1);
+            return Ok(());
+        }
+        self.leave_within = None;
+        self.state.acceptor.leave()
     }
 
     fn queue_accept_cancel(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {

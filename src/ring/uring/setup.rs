@@ -95,6 +95,7 @@ impl UringDriver {
             state,
             release: Release::of(KernelVersion::running()),
             accept_deferred: false,
+            leave_within: None,
             arena_in_queue: false,
             submitted_early: false,
             not_send: PhantomData,

@@ -168,7 +168,7 @@ impl Server {
         let mut sends = 0;
         for op in batch.ops.drain(..) {
             match op {
-                Op::AcceptStart | Op::AcceptStop => {}
+                Op::AcceptStart | Op::AcceptStop | Op::ListenStop => {}
                 Op::RecvStart(token) => {
                     assert_eq!((token, self.state), (TOKEN, Connection::Paused), "{op:?}");
                     self.state = Connection::Receiving;
