@@ -12,6 +12,7 @@
 //! | log ([`log`]) | one | the order: assigns `seq`, keeps history, knows which worker wants to hear of what, idempotency keys | touch a socket |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
 //! | lines ([`server`]) | one | the operator's log lines: what workers remark, and counters that grow | be waited for: who finds its lane full counts that and goes on |
+//! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
 //!
 //! Lanes between them ([`mesh`]) are bounded and FIFO per pair of threads; a doorbell wakes who
@@ -36,7 +37,10 @@
 //! | who may do what | [`auth`], `worker::access` |
 //! | every key of the configuration, defined once | [`config`] |
 //! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
-//! | a reload changes all it can and names the rest; a drain lets go in slices | `server::reload`, `worker::drain` |
+//! | a reload changes all it can and names the rest | `server::reload` |
+//! | a drain leaves the port, and lets streams go one after the other | `worker::drain` |
+//! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
+//! | a browser's stream is refused so that it comes back | `Core::refuse_for_now` in [`worker::answer`] |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
 //! | slow readers of all channels share one bound | `Core::relieve` in [`worker::channels`] |
 //! | workers stay even under `--steer cpu` | `server::balance` |

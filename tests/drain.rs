@@ -63,7 +63,7 @@ fn await_draining(admin: SocketAddr, addr: SocketAddr) {
 fn half_asked(server: &TestServer, target: &str, headers: &str) -> Conn {
     let mut conn = Conn::open(server.addr);
     let open = server.open();
-    conn.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}"));
+    conn.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{headers}"));
     common::await_that("it is accepted", || server.open() > open);
     conn
 }
@@ -131,7 +131,7 @@ fn a_publish_in_progress_is_finished_and_answered() {
     let (addr, admin) = (server.addr, server.admin);
     let id = server.id(1);
     let mut half = Conn::open(addr);
-    let head = "POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n";
+    let head = "POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n";
     half.send(format!("{head}Expect: 100-continue\r\n\r\n"));
     assert_eq!(half.response().status, 100, "it is in progress before the server drains");
     half.send("bo");

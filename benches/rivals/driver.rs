@@ -41,7 +41,7 @@ pub fn serve(seat: Seat) -> io::Result<()> {
     let slots = slots_max().map_err(io::Error::other)?;
     let doorbells = Doorbells::MsgRing;
     let settings = UringSettings { slots, doorbells, ..UringSettings::default() };
-    let (driver, target) = UringDriver::new(&settings, listener).map_err(io::Error::other)?;
+    let (driver, target) = UringDriver::new(&settings, [listener]).map_err(io::Error::other)?;
     std::thread::spawn(move || -> io::Result<()> {
         let mut ringer = Ringer::new(vec![target])?;
         while bell.read(&mut [0; 64])? > 0 {

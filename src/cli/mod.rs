@@ -3,6 +3,7 @@
 
 mod banner;
 mod logging;
+mod manager;
 mod options;
 mod serve;
 mod tools;

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
 use crate::auth::Env;
 use crate::config::{self, KEYS, Key, Settings, Sources};
+
+/// The option of a restart.
+const TAKE_OVER: &str = "take-over";
 
 /// The option that names the file, and the variable that may.
 const CONFIG: &str = "config";
@@ -15,6 +18,8 @@ const CONFIG_VARIABLE: &str = "PUSHLINE_CONFIG";
 /// What the command line said about the server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServeArgs {
+    /// To go on in place of the server that is running.
+    pub take_over: bool,
     file: Option<PathBuf>,
     options: Vec<(&'static Key, String)>,
 }
@@ -42,7 +47,11 @@ impl Args for ServeArgs {
                     .map(|path| format!("./{path}").replace(".//", "/"))
                     .join(" or ")
             ));
-        command.arg(config).args(KEYS.iter().map(option))
+        let take_over = Arg::new(TAKE_OVER).long(TAKE_OVER).action(ArgAction::SetTrue).help(
+            "Take the port over from the server that listens there, which then drains: a restart \
+             without a refused connection",
+        );
+        command.arg(config).arg(take_over).args(KEYS.iter().map(option))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -58,6 +67,7 @@ impl FromArgMatches for ServeArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.take_over = matches.get_flag(TAKE_OVER);
         self.file = matches.get_one::<PathBuf>(CONFIG).cloned();
         let given = |key: &&Key| matches.value_source(key.name) == Some(ValueSource::CommandLine);
         self.options = KEYS

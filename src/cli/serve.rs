@@ -1,4 +1,4 @@
-//! `pushline serve`: start, reload on SIGHUP, drain on SIGTERM.
+//! `pushline serve`: start, reload on SIGHUP, drain on SIGTERM or when another process takes over.
 
 use std::thread;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::banner::banner;
-use super::environment;
 use super::logging::Logging;
 use super::options::ServeArgs;
+use super::{environment, manager};
 use crate::auth::AuthSettings;
 use crate::config::{self, Config, LogFormat, Settings, Sources};
 use crate::host::Host;
-use crate::server::{Reloaded, Server, ServerError, Sizing};
+use crate::server::{Inherited, Reloaded, Server, ServerError, Sizing};
 use crate::tools::client;
 
 /// Signals that wait to be looked at; more of one kind say nothing new.
@@ -26,19 +26,29 @@ const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the server until it is told to end.
 pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
+    // It changes the environment: before any thread starts that might read it.
+    let managed = Inherited::from_manager().map_err(|error| error.to_string())?;
+    let take_over = args.take_over;
     let sources = args.into_sources(&environment);
     let (config, sizing) = load(&sources)?;
     let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
     let logging = Logging::start(&config.settings.log_lines);
     let signals = listen_to_signals()?;
     let is_open = gate.is_open();
-    let server = Server::start(config.settings, gate).map_err(|error| error.to_string())?;
+    let inherited = match managed {
+        None if take_over => Inherited::from_predecessor(&config.settings),
+        managed => Ok(managed),
+    };
+    let server = inherited
+        .and_then(|inherited| Server::start_with(config.settings, gate, inherited))
+        .map_err(|error| error.to_string())?;
     // Lines of JSON are for programs, which find the same in them.
     if server.settings().log_lines.format == LogFormat::Text {
         client::tell_plainly(&banner(&server, &config.auth, is_open));
     }
     state_facts(&server, &sources, &sizing, is_open);
     warn_of_misspelt_variables(&config.auth);
+    manager::tell_ready();
     run(server, &sources, &logging, &signals)
 }
 
@@ -81,29 +91,50 @@ fn run(
 ) -> Result<(), String> {
     let lost = server.lost().clone();
     let balance = if server.needs_balance() { tick(BALANCE_PAUSE) } else { never() };
-    loop {
+    let watchdog = manager::alive_pause().map_or_else(never, tick);
+    let successors = server.successors().clone();
+    let successor = loop {
         select! {
             recv(balance) -> _ => server.keep_balance(),
-            recv(asked.reload) -> _ => match reload(&mut server, sources) {
-                Ok(reloaded) => {
-                    logging.set_level(server.settings().log_lines.level);
-                    tell_of_wanting_room(&server);
-                    if reloaded.needs_restart.is_empty() {
-                        info!("reloaded: {reloaded}");
-                    } else {
-                        warn!("reloaded: {reloaded}");
-                    }
-                }
-                Err(message) => warn!("not reloaded, nothing has changed: {message}"),
-            },
-            recv(asked.end) -> _ => break,
+            recv(watchdog) -> _ => if server.workers_turn() { manager::tell_alive() },
+            recv(asked.reload) -> _ => {
+                manager::tell_reloading();
+                reload_and_say(&mut server, sources, logging);
+                manager::tell_ready();
+            }
+            recv(successors) -> successor => break successor.ok(),
+            recv(asked.end) -> _ => break None,
             recv(lost) -> thread => return thread.map_or(Ok(()), |lost| Err(lost.to_string())),
         }
-    }
-    info!("draining; a second signal ends at once");
-    let ended = server.drain(&asked.end);
+    };
+    manager::tell_stopping();
+    let ended = match successor {
+        Some(successor) => {
+            info!("another process takes over; draining");
+            server.hand_over(&successor, &asked.end)
+        }
+        None => {
+            info!("draining; a second signal ends at once");
+            server.drain(&asked.end)
+        }
+    };
     info!(cut = ended.cut, "ended");
     lost.try_recv().map_or(Ok(()), |lost| Err(lost.to_string()))
+}
+
+fn reload_and_say(server: &mut Server, sources: &Sources, logging: &Logging) {
+    match reload(server, sources) {
+        Ok(reloaded) => {
+            logging.set_level(server.settings().log_lines.level);
+            tell_of_wanting_room(server);
+            if reloaded.needs_restart.is_empty() {
+                info!("reloaded: {reloaded}");
+            } else {
+                warn!("reloaded: {reloaded}");
+            }
+        }
+        Err(message) => warn!("not reloaded, nothing has changed: {message}"),
+    }
 }
 
 /// Everything is read and checked before anything is applied.

@@ -68,26 +68,35 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket
         // `[::]` means every address, whatever net.ipv6.bindv6only says.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
+    socket.bind(&address.into())?;
+    listen_again(&socket, options)?;
+    Ok(socket)
+}
+
+/// Sets a bound socket, which may be listening already, to what `options` say, and lets it listen.
+/// Of one that another process made, what the options leave to the kernel stays as it was.
+///
+/// # Errors
+/// What `setsockopt` and `listen` say.
+pub fn listen_again(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     if let Some(bytes) = options.send_buffer_bytes {
-        sockopt::set_socket_send_buffer_size(&socket, bytes as usize)?;
+        sockopt::set_socket_send_buffer_size(socket, bytes as usize)?;
     }
     if let Some(bytes) = options.unsent_bytes {
         socket.set_tcp_notsent_lowat(bytes)?;
     }
     if let Some(bytes) = options.recv_buffer_bytes {
-        sockopt::set_socket_recv_buffer_size(&socket, bytes as usize)?;
+        sockopt::set_socket_recv_buffer_size(socket, bytes as usize)?;
     }
     if let Some(timeout) = options.user_timeout {
         let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
+        sockopt::set_tcp_user_timeout(socket, milliseconds)?;
     }
-    sockopt::set_tcp_nodelay(&socket, options.nodelay)?;
+    sockopt::set_tcp_nodelay(socket, options.nodelay)?;
     if let Some(time) = options.defer_accept {
-        set_defer_accept(&socket, time)?;
+        set_defer_accept(socket, time)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(options.backlog)?;
-    Ok(socket)
+    socket.listen(options.backlog)
 }
 
 #[cfg(test)]

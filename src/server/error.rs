@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::takeover::TakeOverError;
 use crate::limits::SLOTS_RESERVED;
 use crate::ring::StartError;
 
@@ -21,6 +22,13 @@ pub enum ServerError {
         address: SocketAddr,
         /// What the kernel said.
         error: io::Error,
+    },
+    /// The server there can't be taken over.
+    TakeOver {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Why.
+        error: TakeOverError,
     },
     /// No keys, and an address others can reach.
     OpenToTheWorld {
@@ -78,7 +86,7 @@ impl fmt::Display for ServerError {
                 let cure = match error.kind() {
                     io::ErrorKind::AddrInUse => {
                         "another program listens there: choose another port, or end it \
-                         (`ss -ltnp` names it)"
+                         (`ss -ltnp` names it); if it is pushline, --take-over goes on in its place"
                     }
                     io::ErrorKind::PermissionDenied => {
                         "ports below 1024 need CAP_NET_BIND_SERVICE, or \
@@ -90,6 +98,9 @@ impl fmt::Display for ServerError {
                     _ => "choose another address",
                 };
                 write!(f, "cannot listen on {address}: {error}; {cure}")
+            }
+            Self::TakeOver { address, error } => {
+                write!(f, "cannot take over from the server on {address}: {error}")
             }
             Self::OpenToTheWorld { listen } => write!(
                 f,

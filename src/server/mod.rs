@@ -2,11 +2,15 @@
 
 mod admin;
 mod balance;
+mod door;
 mod error;
+mod inherited;
 mod lines;
+mod listeners;
 mod log_thread;
 mod reload;
 mod sizing;
+mod takeover;
 mod threads;
 mod vital;
 
@@ -19,10 +23,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use self::balance::Balance;
 pub use self::error::ServerError;
+pub use self::inherited::Inherited;
+use self::inherited::Source;
+use self::listeners::Listeners;
 use self::log_thread::{LogOrder, LogThread};
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
-use self::threads::{Listeners, Placement, WorkerPlan};
+use self::takeover::{Estate, Succession};
+pub use self::takeover::{Successor, TakeOverError};
+use self::threads::{Placement, WorkerPlan};
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
@@ -56,6 +65,9 @@ pub struct Shared {
 /// How often a draining server looks whether its workers are done.
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long workers may take to hear those they have accepted, before they are drained without.
+const RETIRE_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// A running server.
 pub struct Server {
     listen: SocketAddr,
@@ -69,6 +81,9 @@ pub struct Server {
     settings: Arc<Settings>,
     /// Where connections are spread in a way that can leave workers uneven.
     balance: Option<Balance>,
+    /// The service manager has the listeners too, and keeps them.
+    managed: bool,
+    succession: Succession,
     workers: Vec<JoinHandle<()>>,
     lost: Receiver<Lost>,
     lines: JoinHandle<()>,
@@ -90,6 +105,22 @@ impl Server {
     /// # Errors
     /// What is missing, what was found, and how to cure it.
     pub fn start(settings: Settings, gate: Gate) -> Result<Self, ServerError> {
+        Self::start_with(settings, gate, None)
+    }
+
+    /// The same on sockets that are there already. The server they are from, if they are from one,
+    /// serves until this one can.
+    ///
+    /// # Errors
+    /// As [`Server::start`]; that other server then goes on.
+    pub fn start_with(
+        mut settings: Settings,
+        gate: Gate,
+        inherited: Option<Inherited>,
+    ) -> Result<Self, ServerError> {
+        if let Some(inherited) = &inherited {
+            inherited.correct(&mut settings)?;
+        }
         let gate = keep_to_this_machine(&settings, gate)?;
         let kernel = uring::probe()?;
         let slots = uring::slots_max()?;
@@ -98,9 +129,14 @@ impl Server {
         }
         let placement = Placement::of(&settings)?;
         let workers = placement.workers();
-        let listeners = Listeners::bind(&settings, workers)?;
+        let (clients, admin, source) = Inherited::into_parts(inherited);
+        let listeners = match clients.is_empty() {
+            true => Listeners::bind(&settings, workers)?,
+            false => Listeners::adopt(clients, &settings)?,
+        };
         let listen = listeners.address();
-        let admin_bound = admin::Bound::new(&settings)?;
+        let admin_bound = admin::Bound::new(&settings, admin)?;
+        let estate = Estate::copy(&listeners, admin_bound.listener())?;
         let room = u64::from(slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
         let by_address = match settings.address_connections_max {
             Some(_) => ByAddress::Counted,
@@ -143,16 +179,26 @@ impl Server {
             bell(&started.bells)?,
             log_orders.clone(),
         )?;
+        let bell = bell(&started.bells)?;
+        let managed = matches!(source, Some(Source::Manager));
+        if let Some(Source::Predecessor(predecessor)) = source {
+            let relieved = predecessor.relieve();
+            relieved.map_err(|error| ServerError::TakeOver { address: listen, error })?;
+            // A journal is opened here, once there is one: its last owner has closed it.
+        }
+        started.begin();
         Ok(Self {
             listen,
             admin: admin_server.address(),
             placement,
             slots,
             ends: main_ends,
-            bell: bell(&started.bells)?,
+            bell,
             settings: shared.settings.clone(),
             shared,
             balance,
+            managed,
+            succession: Succession::start(listen, estate),
             workers: started.handles,
             lost,
             lines,
@@ -177,6 +223,11 @@ impl Server {
         let Some(balance) = &mut self.balance else { return };
         let open = |of: &Arc<WorkerMetrics>| of.open.iter().map(Counter::value).sum();
         balance.look(&self.shared.metrics.iter().map(open).collect::<Vec<u64>>());
+    }
+
+    /// Whether every worker turns; takes up to a second to find out.
+    pub fn workers_turn(&self) -> bool {
+        self.admin_server.workers_turn()
     }
 
     /// Where clients connect.
@@ -225,8 +276,43 @@ impl Server {
         u64::from(self.slots.saturating_sub(SLOTS_RESERVED)) * u64::from(self.placement.workers())
     }
 
-    /// Lets connections go over the drain time, then ends all threads. `cut` ends the waiting.
+    /// Tells of a process that is ready to go on in place of this one; see
+    /// [`Server::hand_over`].
+    pub fn successors(&self) -> &Receiver<Successor> {
+        self.succession.successors()
+    }
+
+    /// Lets the successor begin, and drains. No connection is refused meanwhile, or left waiting
+    /// for longer than those already accepted take to be heard.
+    pub fn hand_over(mut self, successor: &Successor, cut: &Receiver<()>) -> Ended {
+        self.admin_server.leave();
+        self.retire();
+        // A journal is closed here, once there is one: the successor opens it.
+        successor.release();
+        self.let_go(cut)
+    }
+
+    /// Leaves the port, lets connections go over the drain time, then ends all threads. `cut` ends
+    /// the waiting.
     pub fn drain(mut self, cut: &Receiver<()>) -> Ended {
+        self.succession.end();
+        if self.managed {
+            self.retire();
+        }
+        self.let_go(cut)
+    }
+
+    /// The listeners are others' from now on; those who were accepted are heard.
+    fn retire(&mut self) {
+        let (tell, heard) = bounded(self.workers.len());
+        self.order_all(|| Order::Retire(tell.clone()));
+        let deadline = Instant::now() + RETIRE_TIME_MAX;
+        // A worker that does not answer in time is drained all the same.
+        let answers = self.workers.iter().map_while(|_| heard.recv_deadline(deadline).ok());
+        answers.for_each(drop);
+    }
+
+    fn let_go(mut self, cut: &Receiver<()>) -> Ended {
         let deadline = Instant::now() + self.settings.drain_time;
         self.admin_server.note_draining();
         self.order_all(|| Order::Drain);
@@ -247,6 +333,7 @@ impl Server {
     }
 
     fn end(mut self) -> Ended {
+        self.succession.end();
         let cut = self.shared.census.open();
         self.order_all(|| Order::Stop);
         for worker in self.workers.drain(..) {

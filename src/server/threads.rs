@@ -1,26 +1,21 @@
 //! The workers' threads: how many, on which cores, with which listeners.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use socket2::Socket;
 
-use super::balance::Balance;
+use super::listeners::Listeners;
 use super::vital::{Lost, vital};
 use super::{ServerError, Shared, sizing};
 use crate::auth::Gate;
-use crate::config::{Settings, Steer};
+use crate::config::Settings;
 use crate::mesh::WorkerEnds;
 use crate::ring::uring::{UringDriver, UringSettings};
-use crate::ring::{
-    BellTarget, Doorbells, ListenOptions, PeerAddresses, StartError, listen, steer_by_cpu,
-};
+use crate::ring::{BellTarget, Doorbells, PeerAddresses, StartError};
 use crate::worker::Worker;
 use crate::worker::core::{Core, Setup};
 use crate::worker::remark::Remark;
@@ -30,12 +25,6 @@ use crate::worker::remark::Remark;
 const RECV_BUFFERS: u16 = 128;
 /// See `RECV_BUFFERS`.
 const RECV_BUFFER_BYTES: u32 = 2048;
-
-/// How long a start waits for its port: a killed server's 20,000 connections keep it for half a
-/// second here.
-const BIND_TIME_MAX: Duration = Duration::from_secs(3);
-/// Pause between two tries.
-const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which worker runs on which core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,73 +76,6 @@ pub(super) fn allowed_cpus() -> Result<Vec<usize>, ServerError> {
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
-/// How long a connection that says nothing is left to the kernel: nearly every client sends its
-/// request right behind the handshake, and accepting both together costs a worker a tenth less.
-const DEFER_ACCEPT: Duration = Duration::from_secs(1);
-
-/// One listener per worker, all on one port.
-#[derive(Debug)]
-pub(super) struct Listeners {
-    address: SocketAddr,
-    sockets: Vec<Socket>,
-}
-
-impl Listeners {
-    pub fn bind(settings: &Settings, workers: u16) -> Result<Self, ServerError> {
-        let bind_error = |error| ServerError::Bind { address: settings.listen, error };
-        // With SO_REUSEPORT a second server of the same user would share the port and nobody
-        // would be told; without it, binding fails if anyone listens there.
-        let trial = bind_patiently(settings.listen).map_err(bind_error)?;
-        let address = trial.local_addr().map_err(bind_error)?;
-        drop(trial);
-        let options = ListenOptions {
-            reuse_port: true,
-            // The kernel takes the smaller of this and net.core.somaxconn.
-            backlog: i32::MAX,
-            send_buffer_bytes: settings.send_buffer,
-            unsent_bytes: settings.unsent,
-            recv_buffer_bytes: None,
-            user_timeout: Some(settings.dead_time),
-            nodelay: true,
-            defer_accept: Some(DEFER_ACCEPT),
-        };
-        let sockets: io::Result<Vec<Socket>> =
-            (0..workers).map(|_| listen(address, &options)).collect();
-        let sockets = sockets.map_err(bind_error)?;
-        if settings.steer == Steer::Cpu {
-            let steered = sockets.first().map(|first| steer_by_cpu(first, workers));
-            steered.transpose().map_err(|error| ServerError::io("steering by core", error))?;
-        }
-        Ok(Self { address, sockets })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// What keeps workers balanced, if these are steered in a way that needs it.
-    pub fn balance(&self, steer: Steer) -> Result<Option<Balance>, ServerError> {
-        let steered = self.sockets.first().filter(|_| steer == Steer::Cpu);
-        let listener = steered.map(Socket::try_clone).transpose();
-        let listener = listener.map_err(|error| ServerError::io("sharing a listener", error))?;
-        Ok(listener.map(|listener| Balance::new(listener, self.sockets.len() as u16)))
-    }
-}
-
-/// The kernel takes a ring apart after its process is gone, and with it the listener of a server
-/// that was killed under many connections: who is started again at once finds the port in use.
-fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
-    let deadline = Instant::now() + BIND_TIME_MAX;
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                thread::sleep(BIND_PAUSE);
-            }
-            bound => return bound,
-        }
-    }
-}
-
 /// What all workers are made with.
 pub(super) struct WorkerPlan<'a> {
     pub shared: &'a Shared,
@@ -164,10 +86,21 @@ pub(super) struct WorkerPlan<'a> {
     pub tell_lost: Sender<Lost>,
 }
 
-/// Workers that run.
+/// Workers that have their rings, and wait for the word to begin.
 pub(super) struct Started {
     pub handles: Vec<JoinHandle<()>>,
     pub bells: Vec<BellTarget>,
+    begin: Sender<()>,
+}
+
+impl Started {
+    /// From now on they accept.
+    pub fn begin(&self) {
+        for _ in &self.handles {
+            // Full cannot be, and a worker that has ended needs no word.
+            let _ = self.begin.try_send(());
+        }
+    }
 }
 
 /// Starts the workers; each makes its own ring, on its own thread and core.
@@ -177,25 +110,28 @@ pub(super) fn start_workers(
     listeners: Listeners,
     ends: Vec<WorkerEnds>,
 ) -> Result<Started, ServerError> {
-    let mut started = Started { handles: Vec::new(), bells: Vec::new() };
-    for (worker, (listener, ends)) in listeners.sockets.into_iter().zip(ends).enumerate() {
+    let (begin, may_begin) = bounded(ends.len());
+    let mut started = Started { handles: Vec::new(), bells: Vec::new(), begin };
+    let peers = plan.peers(&listeners, placement.workers());
+    let shares = listeners.shares(placement.workers())?;
+    for (worker, (share, ends)) in shares.into_iter().zip(ends).enumerate() {
         let cpu = placement.cpus[worker];
         let setup = plan.setup(worker as u16)?;
         let metrics = plan.shared.metrics[worker].clone();
         let ring = UringSettings {
             slots: plan.slots,
-            peers: plan.peers(),
+            peers,
             doorbells: plan.doorbells,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES,
             ..UringSettings::default()
         };
-        let remarks = plan.remarks.clone();
-        let tell_lost = plan.tell_lost.clone();
+        let (remarks, tell_lost) = (plan.remarks.clone(), plan.tell_lost.clone());
+        let may_begin = may_begin.clone();
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
         let body = move || {
             pin(cpu);
-            let (driver, bell) = match UringDriver::new(&ring, listener) {
+            let (driver, bell) = match UringDriver::new(&ring, share) {
                 Ok(made) => made,
                 Err(error) => {
                     let _ = tell.send(Err(error));
@@ -204,7 +140,8 @@ pub(super) fn start_workers(
             };
             let mut core = Core::new(setup, ends.requests.clone(), metrics);
             core.remark_to(remarks);
-            if tell.send(Ok(bell)).is_err() {
+            // Without the word to begin, the start has failed elsewhere.
+            if tell.send(Ok(bell)).is_err() || may_begin.recv().is_err() {
                 return Ok(());
             }
             Worker::new(driver, core, ends).run()
@@ -225,8 +162,9 @@ pub(super) fn start_workers(
 impl WorkerPlan<'_> {
     /// Addresses cost an accept of their own each: only who counts connections or failed checks by
     /// them asks for them.
-    fn peers(&self) -> PeerAddresses {
-        match self.shared.settings.address_connections_max.is_some() || self.gate.is_slow() {
+    fn peers(&self, listeners: &Listeners, workers: u16) -> PeerAddresses {
+        let counts = self.shared.settings.address_connections_max.is_some() || self.gate.is_slow();
+        match counts || listeners.are_shared(workers) {
             true => PeerAddresses::Wanted,
             false => PeerAddresses::Unknown,
         }

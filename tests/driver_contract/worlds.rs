@@ -136,7 +136,7 @@ impl World for UringWorld {
             ..UringSettings::default()
         };
         let (listener, address) = listener();
-        let (driver, _) = UringDriver::new(&settings, listener).expect("this kernel will do");
+        let (driver, _) = UringDriver::new(&settings, [listener]).expect("this kernel will do");
         Self { driver, address }
     }
 
@@ -175,7 +175,7 @@ impl World for EpollWorld {
             peers: PeerAddresses::Unknown,
         };
         let (listener, address) = listener();
-        let (driver, _) = EpollDriver::new(&settings, listener).expect("any kernel will do");
+        let (driver, _) = EpollDriver::new(&settings, [listener]).expect("any kernel will do");
         Self { driver, address }
     }
 

@@ -145,7 +145,9 @@ fn dropping_the_driver_closes_connections_and_port_at_once() {
 fn a_table_beyond_the_limit_names_limit_and_cure() {
     let many = UringSettings { slots: 1 << 21, ..settings() };
     let listener = listen("127.0.0.1:0".parse().unwrap(), &Default::default()).unwrap();
-    let Err(error) = UringDriver::new(&many, listener) else { panic!("more than a ring can have") };
+    let Err(error) = UringDriver::new(&many, [listener]) else {
+        panic!("more than a ring can have")
+    };
     assert!(matches!(error, StartError::DescriptorLimit { wanted, .. } if wanted == 1 << 21));
     let message = error.to_string();
     assert!(message.contains("2097152") && message.contains("LimitNOFILE"), "{message}");

@@ -68,7 +68,7 @@ impl Rig {
 
     fn on(settings: &UringSettings, listener: socket2::Socket) -> Rig {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let (driver, target) = UringDriver::new(settings, listener).expect("this kernel will do");
+        let (driver, target) = UringDriver::new(settings, [listener]).expect("this kernel will do");
         let (batch, heard) = Default::default();
         let mut rig = Rig { driver, target, address, batch, heard, generation: 0 };
         rig.turn(&[Op::AcceptStart], Wait::No);

@@ -111,16 +111,16 @@ impl Driver for EpollDriver {
 }
 
 impl EpollDriver {
-    /// Makes a driver for `listener`.
+    /// Makes a driver for `listeners`, of which there is one at least.
     ///
     /// # Errors
     /// What is missing and to be done, as one message.
     pub fn new(
         settings: &EpollSettings,
-        listener: impl Into<OwnedFd>,
+        listeners: impl IntoIterator<Item: Into<OwnedFd>>,
     ) -> Result<(Self, BellTarget), StartError> {
         let failed = |error| StartError::of_call("making an epoll instance", error);
-        Self::open(settings, vec![listener.into()]).map_err(failed)
+        Self::open(settings, listeners.into_iter().map(Into::into).collect()).map_err(failed)
     }
 
     fn open(settings: &EpollSettings, listeners: Vec<OwnedFd>) -> io::Result<(Self, BellTarget)> {

@@ -35,9 +35,9 @@ const CELL_EMPTY: Cell = Cell {
     address_bytes: size_of::<libc::sockaddr_in6>() as libc::socklen_t,
 };
 
-/// The listener and the accepts in flight on it.
+/// The listeners and the accepts in flight on them, shared out in turn.
 pub(super) struct Acceptor {
-    listener: OwnedFd,
+    listeners: Box<[OwnedFd]>,
     /// One per single accept; empty when a multishot accept does the work.
     cells: Box<[Cell]>,
     in_flight: u32,
@@ -65,29 +65,33 @@ pub(super) enum Next {
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: OwnedFd, peers: PeerAddresses) -> Self {
+    pub(super) fn new(listeners: Box<[OwnedFd]>, peers: PeerAddresses) -> Self {
+        assert!(!listeners.is_empty(), "nothing to accept from");
         let cells: Box<[Cell]> = match peers {
             PeerAddresses::Unknown => Box::new([]),
-            PeerAddresses::Wanted => vec![CELL_EMPTY; ACCEPTS_IN_FLIGHT as usize].into(),
+            PeerAddresses::Wanted => {
+                vec![CELL_EMPTY; (ACCEPTS_IN_FLIGHT as usize).max(listeners.len())].into()
+            }
         };
-        Acceptor { listener, cells, in_flight: 0, state: State::Off }
+        Acceptor { listeners, cells, in_flight: 0, state: State::Off }
     }
 
     /// Whether a connection waits that one of the accepts in flight will take.
     pub(super) fn has_waiting(&self) -> io::Result<bool> {
-        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
-        Ok(self.in_flight > 0 && poll(&mut listener, Some(&Timespec::default()))? > 0)
+        let listeners = self.listeners.iter();
+        let mut listeners: Vec<_> = listeners.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        Ok(self.in_flight > 0 && poll(&mut listeners, Some(&Timespec::default()))? > 0)
     }
 
     /// Leaves the port: connections not yet accepted are refused, and what is in flight ends.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         self.stop();
-        Ok(shutdown(&self.listener, Shutdown::Both)?)
+        self.listeners.iter().try_for_each(|fd| Ok(shutdown(fd, Shutdown::Both)?))
     }
 
     /// Accepts to arm (and to cancel) one by one.
     pub(super) fn shots(&self) -> u32 {
-        (self.cells.len() as u32).max(1)
+        self.cells.len().max(self.listeners.len()) as u32
     }
 
     /// Begins accepting; the driver pushes [`Acceptor::entry`] for each of [`Acceptor::shots`].
@@ -113,7 +117,8 @@ impl Acceptor {
     /// keeps until after the ring is gone.
     pub(super) fn entry(&mut self, shot: u32) -> squeue::Entry {
         self.in_flight += 1;
-        let listener = Fd(self.listener.as_raw_fd());
+        let listener = &self.listeners[shot as usize % self.listeners.len()];
+        let listener = Fd(listener.as_raw_fd());
         let entry = match self.cells.get_mut(shot as usize) {
             None => {
                 // Direct descriptors have no close-on-exec flag: they are in no table to inherit.

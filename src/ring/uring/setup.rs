@@ -64,14 +64,14 @@ impl Default for UringSettings {
 }
 
 impl UringDriver {
-    /// Makes the calling thread's driver for `listener`. Raises the process' soft limit of open
+    /// Makes the calling thread's driver for `listeners`, of which there is one at least. Raises the process' soft limit of open
     /// files to the hard one, see [`slots_max`].
     ///
     /// # Errors
     /// What is missing, found, and to be done, as one message.
     pub fn new(
         settings: &UringSettings,
-        listener: impl Into<OwnedFd>,
+        listeners: impl IntoIterator<Item: Into<OwnedFd>>,
     ) -> Result<(Self, BellTarget), StartError> {
         settings.check();
         let limit = slots_max()?;
@@ -87,7 +87,8 @@ impl UringDriver {
         let ring = Ring::new(io);
         let (bell, target) = BellEnd::new(settings.doorbells, ring.fd())
             .map_err(|error| StartError::of("making the doorbell", error))?;
-        let acceptor = Acceptor::new(listener.into(), settings.peers);
+        let acceptor =
+            Acceptor::new(listeners.into_iter().map(Into::into).collect(), settings.peers);
         let mut state = State::new(Slots::new(settings.slots), buffers, acceptor, bell);
         state.rearms.push(Rearm::Bell);
         let mut driver = UringDriver {

@@ -1,10 +1,8 @@
 //! Waits for requests. One thread watches every connection whose head has not come yet, so that
 //! hundreds that drip keep nobody waiting; what is whole goes to the threads that answer.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, PipeReader, Read};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,7 +48,10 @@ enum Head {
 
 /// The listener, and those who came and have not said yet what they want; the oldest first.
 pub(super) struct Door {
-    listener: Arc<TcpListener>,
+    listener: TcpListener,
+    /// Closed at its other end when the server stops. A shutdown of the listener would end it for
+    /// another process that has it, too.
+    ended: PipeReader,
     headless: Vec<Headless>,
     probes: Sender<Arrived>,
     others: Sender<Arrived>,
@@ -59,45 +60,50 @@ pub(super) struct Door {
 
 impl Door {
     pub fn new(
-        listener: Arc<TcpListener>,
+        listener: TcpListener,
+        ended: PipeReader,
         probes: Sender<Arrived>,
         others: Sender<Arrived>,
     ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, headless: Vec::new(), probes, others, space: HeaderSpace::new() })
+        let (headless, space) = (Vec::new(), HeaderSpace::new());
+        Ok(Self { listener, ended, headless, probes, others, space })
     }
 
     /// Lets requests in until the server stops.
-    pub fn watch(&mut self, stopping: &AtomicBool) {
-        while !stopping.load(Ordering::Relaxed) {
-            let (knocked, heard) = self.wait();
+    pub fn watch(&mut self) {
+        while let Some((knocked, heard)) = self.wait() {
             // From the end, so that places stay right.
             for place in heard.into_iter().rev() {
                 self.hear(place);
             }
             let now = Instant::now();
             self.headless.retain(|headless| headless.until > now);
-            if knocked && !stopping.load(Ordering::Relaxed) {
+            if knocked {
                 self.accept();
             }
         }
     }
 
     /// Sleeps until something comes or somebody's time is over: whether a connection came, and the
-    /// places of those who sent something.
-    fn wait(&self) -> (bool, Vec<usize>) {
+    /// places of those who sent something. Nothing when the server stops.
+    fn wait(&self) -> Option<(bool, Vec<usize>)> {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let timeout = self.headless.first().map(|oldest| left(oldest.until));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut watched = vec![PollFd::new(&*self.listener, PollFlags::IN)];
+        let ended = PollFd::new(&self.ended, PollFlags::IN);
+        let mut watched = vec![ended, PollFd::new(&self.listener, PollFlags::IN)];
         let streams = self.headless.iter().map(|headless| &headless.arrived.stream);
         watched.extend(streams.map(|stream| PollFd::new(stream, PollFlags::IN)));
         if poll(&mut watched, timeout.as_ref()).is_err() {
-            return (false, Vec::new());
+            return Some((false, Vec::new()));
         }
         let mut woken = watched.iter().map(|one| !one.revents().is_empty());
+        if woken.next().unwrap_or(false) {
+            return None;
+        }
         let knocked = woken.next().unwrap_or(false);
-        (knocked, woken.enumerate().filter_map(|(place, is)| is.then_some(place)).collect())
+        Some((knocked, woken.enumerate().filter_map(|(place, is)| is.then_some(place)).collect()))
     }
 
     fn accept(&mut self) {

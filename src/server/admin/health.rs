@@ -10,21 +10,26 @@ use crate::ring::monotonic_now;
 use crate::server::log_thread::LogOrder;
 
 impl State {
-    /// `/readyz`. A worker that has turned within the last second turns. One that has not may
-    /// sleep, as an idle worker does for ever: it is woken and asked, and has a second to answer.
+    /// `/readyz`.
     pub(super) fn readiness(&self) -> Reply {
         if self.draining.load(Ordering::Relaxed) {
             return unready("draining", "the server is going away");
         }
         let deadline = Instant::now() + STALL_TIME;
         let of_log = self.ask_log(LogOrder::Stats);
-        if let Err(worker) = self.ping(&self.quiet_workers(), deadline) {
+        if let Err(worker) = self.find_stalled(deadline) {
             return unready("worker_stalled", &format!("worker {worker} does not turn"));
         }
         if of_log.is_err() || of_log.is_ok_and(|answer| answer.recv_deadline(deadline).is_err()) {
             return unready("log_stalled", "the log does not answer");
         }
         Reply::text("ready\n")
+    }
+
+    /// Fails with a worker that does not turn. One that has turned within the last second does. One
+    /// that has not may sleep, as an idle worker does for ever: it is woken and asked.
+    pub(super) fn find_stalled(&self, deadline: Instant) -> Result<(), u16> {
+        self.ping(&self.quiet_workers(), deadline)
     }
 
     /// Workers that have not turned for a while.
@@ -86,7 +91,6 @@ mod tests {
             revoked: Mutex::default(),
             started_unix_s: 0.0,
             draining: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
         };
         (Arc::new(state), workers, inbox)
     }

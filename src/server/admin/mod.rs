@@ -15,6 +15,7 @@ mod page;
 mod process;
 mod reply;
 
+use std::io::{self, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,24 +60,29 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Binds the operator's address, and reads the key to it.
-    pub fn new(settings: &Settings) -> Result<Self, ServerError> {
+    /// Binds the operator's address, unless a listener of it is inherited, and reads the key to it.
+    pub fn new(settings: &Settings, inherited: Option<TcpListener>) -> Result<Self, ServerError> {
         let address = settings.admin;
         let key = settings.admin_key_file.as_deref().map(Key::read).transpose()?;
         // Whoever reaches it sees and cuts everybody.
         if key.is_none() && !settings.open && !address.ip().is_loopback() {
             return Err(ServerError::AdminOpenToTheWorld { admin: address });
         }
-        let listener = TcpListener::bind(address);
+        let listener = inherited.map_or_else(|| TcpListener::bind(address), Ok);
         let listener = listener.map_err(|error| ServerError::Bind { address, error })?;
         Ok(Self { listener, key })
+    }
+
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
     }
 }
 
 /// The threads behind the operator's listener.
 pub(super) struct AdminServer {
-    listener: Arc<TcpListener>,
     state: Arc<State>,
+    /// Closed when the threads are to end.
+    end: Option<PipeWriter>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -92,7 +98,6 @@ struct State {
     revoked: Mutex<Arc<Revoked>>,
     started_unix_s: f64,
     draining: AtomicBool,
-    stopping: AtomicBool,
 }
 
 impl AdminServer {
@@ -106,7 +111,7 @@ impl AdminServer {
         let failed = |error| ServerError::io("starting the admin threads", error);
         let Bound { listener, key } = bound;
         let address = listener.local_addr().map_err(failed)?;
-        let listener = Arc::new(listener);
+        let (ended, end) = io::pipe().map_err(failed)?;
         let state = Arc::new(State {
             address,
             key,
@@ -117,7 +122,6 @@ impl AdminServer {
             revoked: Mutex::default(),
             started_unix_s: process::started_unix_s(),
             draining: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
         });
         let mut threads = Vec::new();
         let mut spawn = |body: Box<dyn FnOnce() + Send>| {
@@ -133,14 +137,18 @@ impl AdminServer {
             }
         }
         // Their lanes end with it.
-        let mut door = Door::new(listener.clone(), probes, others).map_err(failed)?;
-        let watched = state.clone();
-        spawn(Box::new(move || door.watch(&watched.stopping)))?;
-        Ok(Self { listener, state, threads })
+        let mut door = Door::new(listener, ended, probes, others).map_err(failed)?;
+        spawn(Box::new(move || door.watch()))?;
+        Ok(Self { state, end: Some(end), threads })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.state.address
+    }
+
+    /// Whether every worker turns.
+    pub fn workers_turn(&self) -> bool {
+        self.state.find_stalled(Instant::now() + STALL_TIME).is_ok()
     }
 
     /// From now on the server is not ready.
@@ -148,11 +156,14 @@ impl AdminServer {
         self.state.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Accepts no more: another process does, on the same socket.
+    pub fn leave(&mut self) {
+        self.end = None;
+    }
+
     /// Ends the threads; who is being served may finish.
     pub fn stop(&mut self) {
-        self.state.stopping.store(true, Ordering::Relaxed);
-        // Wakes the door, and keeps it from waiting again.
-        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
+        self.leave();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -1,10 +1,18 @@
-//! Starting the program: what it cannot do without is said in one line with its cure, and a server
-//! that was killed can be followed by another at once.
+//! Starting the program: what it cannot do without is said in one line with its cure, a server that
+//! was killed can be followed by another at once, and one that runs by one that takes it over.
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "../common/mod.rs"]
+mod common;
+
+mod manager;
+mod program;
+mod takeover;
+
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::JoinHandle;
+use std::process::{Command, Output};
+
+use program::Program;
 
 /// A server on free ports that would start, but for what is in its way.
 fn pushline() -> Command {
@@ -20,10 +28,17 @@ fn configured(mut command: Command) -> Command {
 
 /// The one line on standard error of a start that failed.
 fn refusal(command: &mut Command) -> String {
+    let told = refusal_among(command);
+    assert!(told.lines().count() == 1, "{told}");
+    told
+}
+
+/// All that a start that failed has said on standard error.
+fn refusal_among(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("it runs");
     let told = String::from_utf8(stderr).expect("text");
     assert_eq!(status.code(), Some(1), "{told}");
-    assert!(stdout.is_empty() && told.lines().count() == 1, "{told}");
+    assert!(stdout.is_empty(), "{told}");
     told
 }
 
@@ -96,15 +111,13 @@ fn a_server_whose_worker_ends_does_not_live_on_without_it() {
         return;
     }
     let mut command = without_call(EPERM, &format!("{ENTER}:1:{BATCH_MAX}"));
-    let (mut child, address, said) = started_as(&mut command);
-    let subscribers: Vec<TcpStream> = (0..2 * BATCH_MAX).map(|_| subscribed(address)).collect();
-    let mut publisher = TcpStream::connect(address).expect("the server accepts");
+    let mut server = Program::spawn(&mut command);
+    let subscribers: Vec<TcpStream> = (0..2 * BATCH_MAX).map(|_| subscribed(server.addr)).collect();
+    let mut publisher = TcpStream::connect(server.addr).expect("the server accepts");
     let request = b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     publisher.write_all(request).expect("the server takes a request");
-    let status = child.wait().expect("it ends");
-    let told = said.join().expect("all it said");
-    assert_eq!(status.code(), Some(1), "{told}");
-    assert!(told.contains("thread worker-0 has ended"), "{told}");
+    server.await_line("thread worker-0 has ended");
+    assert_eq!(server.ended().code(), Some(1));
     drop(subscribers);
 }
 
@@ -134,33 +147,10 @@ fn a_core_that_is_not_there_is_named() {
 
 #[test]
 fn a_killed_server_can_be_followed_by_another_at_once() {
-    let (mut server, address) = started("127.0.0.1:0");
+    let mut server = Program::start(&[]);
+    let address = server.addr.to_string();
     for _ in 0..10 {
-        server.kill().expect("it is there");
-        server.wait().expect("it ends");
-        (server, _) = started(&address.to_string());
+        server.kill();
+        server = Program::start(&["--listen", &address]);
     }
-    server.kill().expect("it is there");
-    server.wait().expect("it ends");
-}
-
-fn started(listen: &str) -> (Child, SocketAddr) {
-    let (child, address, _) = started_as(pushline().args(["--listen", listen]));
-    (child, address)
-}
-
-/// The server, where it listens, and all it says on standard error.
-fn started_as(command: &mut Command) -> (Child, SocketAddr, JoinHandle<String>) {
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("it runs");
-    let mut banner = String::new();
-    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-    stderr.read_line(&mut banner).expect("a banner");
-    let address = banner.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
-    let address = address.and_then(|text| text.parse().ok()).expect("it listens");
-    let said = std::thread::spawn(move || {
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).expect("text");
-        said
-    });
-    (child, address, said)
 }

@@ -1,0 +1,179 @@
+//! The listening sockets: bound here, or taken over from a running server or from systemd.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+use tracing::warn;
+
+use super::ServerError;
+use super::balance::Balance;
+use crate::config::{Settings, Steer};
+use crate::ring::{ListenOptions, listen, listen_again, steer_by_cpu, stop_steering};
+
+/// How long a start waits for its port: a killed server's 20,000 connections keep it for half a
+/// second here.
+const BIND_TIME_MAX: Duration = Duration::from_secs(3);
+/// Pause between two tries.
+const BIND_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a connection that says nothing is left to the kernel: nearly every client sends its
+/// request right behind the handshake, and accepting both together costs a worker a tenth less.
+const DEFER_ACCEPT: Duration = Duration::from_secs(1);
+
+/// The listeners for clients, all on one port: one per worker where this server bound them.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    address: SocketAddr,
+    sockets: Vec<Socket>,
+}
+
+impl Listeners {
+    pub fn bind(settings: &Settings, workers: u16) -> Result<Self, ServerError> {
+        let bind_error = |error| ServerError::Bind { address: settings.listen, error };
+        // With SO_REUSEPORT a second server of the same user would share the port and nobody
+        // would be told; without it, binding fails if anyone listens there.
+        let trial = bind_patiently(settings.listen).map_err(bind_error)?;
+        let address = trial.local_addr().map_err(bind_error)?;
+        drop(trial);
+        let options = options(settings);
+        let sockets: io::Result<Vec<Socket>> =
+            (0..workers).map(|_| listen(address, &options)).collect();
+        let listeners = Self { address, sockets: sockets.map_err(bind_error)? };
+        if settings.steer == Steer::Cpu {
+            listeners.steer().map_err(|error| ServerError::io("steering by core", error))?;
+        }
+        Ok(listeners)
+    }
+
+    /// Goes on with sockets that another process bound, of which there is one at least.
+    pub fn adopt(sockets: Vec<TcpListener>, settings: &Settings) -> Result<Self, ServerError> {
+        let failed = |error| ServerError::io("going on with a listener", error);
+        let sockets: Vec<Socket> = sockets.into_iter().map(Socket::from).collect();
+        let options = options(settings);
+        sockets.iter().try_for_each(|socket| listen_again(socket, &options)).map_err(failed)?;
+        let listeners = Self { address: settings.listen, sockets };
+        match settings.steer {
+            Steer::Cpu => {
+                if let Err(error) = listeners.steer() {
+                    warn!("these listeners cannot be steered by core: {error}");
+                }
+            }
+            // An error means that they were not steered before.
+            Steer::Hash => drop(listeners.sockets.first().map(stop_steering)),
+        }
+        Ok(listeners)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn steer(&self) -> io::Result<()> {
+        self.sockets.first().map_or(Ok(()), |first| steer_by_cpu(first, self.count()))
+    }
+
+    fn count(&self) -> u16 {
+        u16::try_from(self.sockets.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether several workers accept from one listener. Then each accept is armed by itself: of
+    /// multishot ones the kernel would wake always the same worker's.
+    pub fn are_shared(&self, workers: u16) -> bool {
+        self.count() < workers
+    }
+
+    /// What each worker accepts from. Every listener has a worker, so that no connection waits in
+    /// a queue that nobody looks at, and every worker has a listener.
+    pub fn shares(self, workers: u16) -> Result<Vec<Vec<OwnedFd>>, ServerError> {
+        let mut sockets = self.sockets;
+        let (count, workers) = (sockets.len(), usize::from(workers));
+        for worker in count..workers {
+            let shared = sockets[worker % count].try_clone();
+            sockets.push(shared.map_err(|error| ServerError::io("sharing a listener", error))?);
+        }
+        let mut shares: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+        for (index, socket) in sockets.into_iter().enumerate() {
+            shares[index % workers].push(socket.into());
+        }
+        Ok(shares)
+    }
+
+    /// What keeps workers balanced, if these are steered in a way that needs it.
+    pub fn balance(&self, steer: Steer) -> Result<Option<Balance>, ServerError> {
+        let steered = self.sockets.first().filter(|_| steer == Steer::Cpu);
+        let listener = steered.map(Socket::try_clone).transpose();
+        let listener = listener.map_err(|error| ServerError::io("sharing a listener", error))?;
+        Ok(listener.map(|listener| Balance::new(listener, self.count())))
+    }
+
+    /// The same sockets again, for whoever takes the port over one day.
+    pub fn copies(&self) -> Result<Vec<OwnedFd>, ServerError> {
+        let copies: io::Result<Vec<OwnedFd>> =
+            self.sockets.iter().map(|socket| Ok(socket.try_clone()?.into())).collect();
+        copies.map_err(|error| ServerError::io("sharing a listener", error))
+    }
+}
+
+fn options(settings: &Settings) -> ListenOptions {
+    ListenOptions {
+        reuse_port: true,
+        // The kernel takes the smaller of this and net.core.somaxconn.
+        backlog: i32::MAX,
+        send_buffer_bytes: settings.send_buffer,
+        unsent_bytes: settings.unsent,
+        recv_buffer_bytes: None,
+        user_timeout: Some(settings.dead_time),
+        nodelay: true,
+        defer_accept: Some(DEFER_ACCEPT),
+    }
+}
+
+/// The kernel takes a ring apart after its process is gone, and with it the listener of a server
+/// that was killed under many connections: who is started again at once finds the port in use.
+fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_TIME_MAX;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(BIND_PAUSE);
+            }
+            bound => return bound,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
+    use rustix::net::sockopt::socket_cookie;
+
+    use super::*;
+
+    fn listeners(count: usize) -> Listeners {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let bind = |_| Socket::from(TcpListener::bind(address).expect("a port"));
+        Listeners { address, sockets: (0..count).map(bind).collect() }
+    }
+
+    #[test]
+    fn every_worker_has_a_listener_and_every_listener_a_worker() {
+        for (sockets, workers) in [(1, 1), (1, 5), (2, 5), (5, 5), (5, 2), (7, 1)] {
+            let listeners = listeners(sockets);
+            assert_eq!(listeners.are_shared(workers), sockets < usize::from(workers));
+            let shares = listeners.shares(workers).expect("descriptors");
+            let sizes: Vec<usize> = shares.iter().map(Vec::len).collect();
+            assert_eq!(sizes.len(), usize::from(workers));
+            assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
+            let apart = sizes.iter().max().expect("one") - sizes.iter().min().expect("one");
+            assert!(apart <= 1, "{sizes:?}");
+            let served = shares.iter().flatten().map(|fd| socket_cookie(fd).expect("a socket"));
+            assert_eq!(served.collect::<BTreeSet<_>>().len(), sockets);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A restart without a refused connection. The new process asks the running one for its listening
+//! sockets, so that the queues of connections that wait to be accepted live on, and is ready before
+//! the old one lets go. They meet on a Unix socket whose abstract name is the address of the server:
+//! it is no file, and is gone with its process. Each end makes sure that the other is of its user.
+//!
+//! | successor | predecessor |
+//! |---|---|
+//! | asks to take over | sends each listener, the operator's too |
+//! | starts all but the accepting, says `ready` | accepts no more, serves those it has accepted |
+//! | | (a journal is closed here, once there is one) says `released` |
+//! | (and opened here) accepts | drains |
+//!
+//! Until it is told `ready` the predecessor serves as ever: a successor that fails changes nothing.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::cmsg_space;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
+    connect, listen, recvmsg, sendmsg, socket_with,
+};
+use rustix::process::geteuid;
+use tracing::{info, warn};
+
+use super::ServerError;
+use super::door::{self, Knock};
+use super::inherited::{Inherited, Source};
+use super::listeners::Listeners;
+
+/// What a successor asks for. The number changes with what follows.
+const REQUEST: &[u8] = b"pushline take-over 1";
+/// Comes with a listener for clients.
+const CLIENTS: &[u8] = b"clients";
+/// Comes with the operator's listener.
+const ADMIN: &[u8] = b"admin";
+/// Behind the last listener.
+const ALL: &[u8] = b"all";
+/// The successor can begin.
+const READY: &[u8] = b"ready";
+/// The predecessor has let go of everything that only one may have.
+const RELEASED: &[u8] = b"released";
+
+/// The longest packet.
+const PACKET_BYTES_MAX: usize = 64;
+
+/// How long one end waits for a packet of the other: the slowest step is a start with a ring for
+/// each of many cores.
+const STEP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Why a running server could not be taken over.
+#[derive(Debug)]
+pub enum TakeOverError {
+    /// It is somebody else's.
+    Foreign {
+        /// The user it runs as.
+        uid: u32,
+    },
+    /// It did not do what was expected of it.
+    Io(io::Error),
+}
+
+impl From<Errno> for TakeOverError {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+impl fmt::Display for TakeOverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign { uid } => write!(
+                f,
+                "it runs as user {uid} and this process as user {}; start this one as that user",
+                geteuid().as_raw()
+            ),
+            Self::Io(error) => write!(
+                f,
+                "{error}; it may be of another version or hang: end it, and start without \
+                 --take-over"
+            ),
+        }
+    }
+}
+
+// --- the successor ---
+
+/// The server that ran before this one.
+#[derive(Debug)]
+pub(super) struct Predecessor(OwnedFd);
+
+/// Asks the server that listens on `address` for its sockets; none if there is no such server.
+pub(super) fn ask(address: SocketAddr) -> Result<Option<Inherited>, TakeOverError> {
+    let socket = unix_socket()?;
+    match connect(&socket, &name_of(address)?) {
+        Err(Errno::CONNREFUSED) => return Ok(None),
+        connected => connected?,
+    }
+    check_peer(&socket)?;
+    send(&socket, REQUEST, None)?;
+    let (mut clients, mut admin) = (Vec::new(), None);
+    loop {
+        let (packet, descriptor) = receive(&socket)?;
+        match (packet.as_slice(), descriptor) {
+            (CLIENTS, Some(listener)) => clients.push(TcpListener::from(listener)),
+            (ADMIN, Some(listener)) => admin = Some(TcpListener::from(listener)),
+            (ALL, None) if !clients.is_empty() => break,
+            _ => return Err(Errno::PROTO.into()),
+        }
+    }
+    Ok(Some(Inherited { clients, admin, source: Source::Predecessor(Predecessor(socket)) }))
+}
+
+impl Predecessor {
+    /// Lets it know that its successor can begin, and waits until it may.
+    pub fn relieve(self) -> Result<(), TakeOverError> {
+        send(&self.0, READY, None)?;
+        match receive(&self.0)?.0.as_slice() {
+            RELEASED => Ok(()),
+            _ => Err(Errno::PROTO.into()),
+        }
+    }
+}
+
+// --- the predecessor ---
+
+/// A process that is ready to go on in place of this one.
+#[derive(Debug)]
+pub struct Successor(OwnedFd);
+
+impl Successor {
+    /// Lets it begin.
+    pub(super) fn release(&self) {
+        if let Err(error) = send(&self.0, RELEASED, None) {
+            warn!("the server that was to take over is gone: {error}");
+        }
+    }
+}
+
+/// What a successor is given.
+#[derive(Debug)]
+pub(super) struct Estate {
+    pub clients: Vec<OwnedFd>,
+    pub admin: OwnedFd,
+}
+
+impl Estate {
+    /// The same sockets again.
+    pub fn copy(listeners: &Listeners, admin: &TcpListener) -> Result<Self, ServerError> {
+        let admin = admin.try_clone();
+        let admin = admin.map_err(|error| ServerError::io("sharing a listener", error))?;
+        Ok(Self { clients: listeners.copies()?, admin: admin.into() })
+    }
+}
+
+/// Waits for a successor on a thread of its own.
+#[derive(Debug)]
+pub(super) struct Succession {
+    waiting: Option<Waiting>,
+    successors: Receiver<Successor>,
+    /// Whoever waits for a successor must not take the end of the thread for one.
+    _tell: Sender<Successor>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Ends the thread when it is closed.
+    end: PipeWriter,
+    thread: JoinHandle<()>,
+}
+
+impl Succession {
+    /// Waits at the name of `address`. A server that can't be taken over is one all the same.
+    pub fn start(address: SocketAddr, estate: Estate) -> Self {
+        let (tell, successors) = bounded(1);
+        let waiting = Waiting::start(address, estate, tell.clone());
+        if let Err(error) = &waiting {
+            info!("this server can't be taken over: {error}");
+        }
+        Self { waiting: waiting.ok(), successors, _tell: tell }
+    }
+
+    /// Tells of the one who takes over.
+    pub fn successors(&self) -> &Receiver<Successor> {
+        &self.successors
+    }
+
+    /// Nobody can take over from here on, and the name is free.
+    pub fn end(&mut self) {
+        if let Some(Waiting { end, thread }) = self.waiting.take() {
+            drop(end);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Waiting {
+    fn start(address: SocketAddr, estate: Estate, tell: Sender<Successor>) -> io::Result<Self> {
+        let socket = wait_at(address)?;
+        let (ended, end) = io::pipe()?;
+        let thread = thread::Builder::new()
+            .name("take-over".into())
+            .spawn(move || serve(socket, &ended, &estate, &tell))?;
+        Ok(Self { end, thread })
+    }
+}
+
+/// Gives the sockets to whoever asks, until one says that it is ready. The name is free before
+/// that one hears that it may begin.
+fn serve(socket: OwnedFd, ended: &PipeReader, estate: &Estate, tell: &Sender<Successor>) {
+    while door::wait(&socket, ended) == Knock::Somebody {
+        let Ok(peer) = accept_with(&socket, SocketFlags::CLOEXEC) else { continue };
+        match hand_over(&peer, estate) {
+            Ok(()) => {
+                drop(socket);
+                // Nobody hears it: the server ends anyway.
+                let _ = tell.try_send(Successor(peer));
+                return;
+            }
+            Err(TakeOverError::Foreign { uid }) => {
+                warn!(uid, "another user was refused to take this server over");
+            }
+            Err(TakeOverError::Io(error)) => {
+                warn!("a server that was to take over did not get ready: {error}");
+            }
+        }
+    }
+}
+
+fn hand_over(peer: &OwnedFd, estate: &Estate) -> Result<(), TakeOverError> {
+    check_peer(peer)?;
+    if receive(peer)?.0 != REQUEST {
+        return Err(Errno::PROTO.into());
+    }
+    for listener in &estate.clients {
+        send(peer, CLIENTS, Some(listener.as_fd()))?;
+    }
+    send(peer, ADMIN, Some(estate.admin.as_fd()))?;
+    send(peer, ALL, None)?;
+    match receive(peer)?.0.as_slice() {
+        READY => Ok(()),
+        _ => Err(Errno::PROTO.into()),
+    }
+}
+
+// --- both ---
+
+fn name_of(address: SocketAddr) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new_abstract_name(format!("pushline/{address}").as_bytes())
+}
+
+fn unix_socket() -> Result<OwnedFd, Errno> {
+    let (flags, kind) = (SocketFlags::CLOEXEC, SocketType::SEQPACKET);
+    socket_with(AddressFamily::UNIX, kind, flags, None)
+}
+
+fn wait_at(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let socket = unix_socket()?;
+    bind(&socket, &name_of(address)?)?;
+    listen(&socket, 1)?;
+    Ok(socket)
+}
+
+/// Abstract names have no owner, so each end looks at who is at the other one.
+fn check_peer(peer: &OwnedFd) -> Result<(), TakeOverError> {
+    for time in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(peer, time, Some(STEP_TIME_MAX))?;
+    }
+    match socket_peercred(peer)?.uid {
+        uid if uid == geteuid() => Ok(()),
+        uid => Err(TakeOverError::Foreign { uid: uid.as_raw() }),
+    }
+}
+
+fn send(to: &OwnedFd, packet: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let descriptors = [descriptor.unwrap_or(to.as_fd())];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if descriptor.is_some() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        debug_assert!(fits, "there is room for one descriptor");
+    }
+    let parts = [IoSlice::new(packet)];
+    retry_on_intr(|| sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
+}
+
+/// A packet, and the descriptor that came with it. No packet is the other end's end.
+fn receive(from: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
+    let mut bytes = [0; PACKET_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let count =
+        retry_on_intr(|| recvmsg(from, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags))?
+            .bytes;
+    if count == 0 {
+        return Err(Errno::CONNRESET);
+    }
+    let descriptor = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((bytes[..count].to_vec(), descriptor))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+
+    fn listener() -> TcpListener {
+        TcpListener::bind(loopback(0)).expect("a port")
+    }
+
+    fn estate(clients: usize) -> Estate {
+        let clients = (0..clients).map(|_| listener().into()).collect();
+        Estate { clients, admin: listener().into() }
+    }
+
+    #[test]
+    fn a_successor_gets_every_listener_and_begins_when_the_predecessor_has_let_go() {
+        // Ports nobody can have: only their names count here.
+        let address = SocketAddr::from(([192, 0, 2, 1], 1));
+        let estate = estate(300);
+        let admin = estate.admin.try_clone().map(TcpListener::from).expect("a copy");
+        let mut succession = Succession::start(address, estate);
+        let inherited = ask(address).expect("it answers").expect("it is there");
+        assert_eq!(inherited.clients.len(), 300);
+        let its = |listener: &TcpListener| listener.local_addr().expect("bound");
+        assert_eq!(inherited.admin.as_ref().map(its), Some(its(&admin)));
+        let Source::Predecessor(predecessor) = inherited.source else { panic!("from a server") };
+        let relieved = thread::spawn(move || predecessor.relieve());
+        let successor = succession.successors().recv_timeout(STEP_TIME_MAX).expect("ready");
+        assert!(ask(address).expect("the name is free").is_none());
+        successor.release();
+        assert!(relieved.join().expect("it ends").is_ok());
+        succession.end();
+    }
+
+    #[test]
+    fn a_successor_that_gives_up_leaves_everything_as_it_was() {
+        let address = SocketAddr::from(([192, 0, 2, 2], 1));
+        let mut succession = Succession::start(address, estate(1));
+        for _ in 0..3 {
+            assert!(ask(address).expect("it answers").is_some());
+        }
+        assert!(succession.successors().is_empty());
+        succession.end();
+        assert!(ask(address).expect("nobody is there").is_none());
+    }
+}
