@@ -321,3 +321,34 @@ fn streams_that_end_at_once_are_asked_for_less_and_less_often() {
     until(|| stranger.answered.load(Ordering::Relaxed) >= 10);
     assert!(began.elapsed() > RETRY * 20, "{:?}", began.elapsed());
 }
+
+#[test]
+fn bench_finds_its_events_in_an_envelope_and_sends_header_lines() {
+    let server = Server::start();
+    let url = server.url();
+    let watcher =
+        Client::start(&["sub", "bench-0", "--json", "--after", "earliest", "--url", &url]);
+    let enveloped = ["--subscribe-path", "/sse?channel={channel}&envelope=json"];
+    let typed = ["--publish-header", "Event-Type: measured"];
+    let common = ["bench", "--url", &url, "--connections", "3", "--burst", "2"];
+    let (status, out, errors) = run(&[&common[..], &enveloped, &typed].concat());
+    assert!(status.success(), "{errors}");
+    assert!(out.contains("6 of 6") && !out.contains("not ours"), "{out}");
+    let event: serde_json::Value = serde_json::from_str(&watcher.line()).expect("JSON");
+    assert_eq!(event["event"], "measured");
+}
+
+#[test]
+fn bench_fails_where_nothing_is_measured() {
+    let page = Stranger::start(PAGE);
+    let (status, _, errors) = run(&["bench", "--url", &page.url(), "--connections", "2"]);
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("something else than text/event-stream"), "{errors}");
+    let server = Server::start();
+    let url = server.url();
+    let elsewhere = format!("{url}/channels/elsewhere");
+    let arguments = ["--connections", "2", "--burst", "1", "--publish-url", &elsewhere];
+    let (status, _, errors) = run(&[&["bench", "--url", &url], &arguments[..]].concat());
+    assert_eq!(status.code(), Some(1));
+    assert!(errors.contains("no subscriber received an event"), "{errors}");
+}
