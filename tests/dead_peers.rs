@@ -56,8 +56,8 @@ fn peers_that_vanish_are_cut_in_time_and_the_others_stay() {
 
 fn in_a_network_of_our_own() {
     run("ip", &["link", "set", "lo", "up"]);
-    let sse = "GET /sse?channel=c HTTP/1.1\r\nHost: x\r\n\r\n";
-    let ws = "GET /ws?channel=c HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+    let sse = "GET /sse?channel=c HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let ws = "GET /ws?channel=c HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
               Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
               Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n\r\n";
     let took = vanish(sse, DEAD_TIME, "peer_gone");

@@ -408,7 +408,7 @@ fn every_connection_ends_for_one_reason() {
     assert_eq!(request(listen, "GET", "/").status, 200);
     assert_eq!(exchange(listen, b"NOT HTTP\r\n\r\n").status, 400);
     assert_eq!(exchange(listen, b"GET / HT").status, 408);
-    let body = b"POST /channels/c HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nhalf";
+    let body = b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf";
     assert_eq!(exchange(listen, body).status, 408);
     assert!(Client::new(connect(listen)).is_ended(), "no head came in time");
     drop(Client::sse(listen, "channel=peer"));
