@@ -43,6 +43,7 @@ fn with_keys_or_when_told_so_it_listens_anywhere() {
 fn the_operators_listener_refuses_to_leave_loopback_without_a_key() {
     let mut chosen = settings();
     chosen.admin = "0.0.0.0:0".parse().expect("an address");
+    chosen.open = false;
     let Err(error) = Server::start(chosen, Gate::open()) else { panic!("anybody may cut") };
     let message = error.to_string();
     for cure in ["0.0.0.0:0", "admin_key_file", "127.0.0.1", "--open"] {

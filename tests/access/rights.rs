@@ -49,7 +49,7 @@ fn who_may_publish_nowhere_cannot_fill_memory_with_what_is_never_published() {
     let chunked = [headers[0], ("Transfer-Encoding", "chunked"), ("Expect", "100-continue")];
     conn.send(request("POST", "/publish", &chunked, None));
     let answer = conn.response();
-    assert_eq!(outcome(&answer), refused(403, "publish_denied"));
+    assert_eq!(outcome(&answer), refused(403, "publish_forbidden"));
     conn.expect_end();
 
     let mut bare = RawWs::over(Conn::open(server.addr), "channel=news", &headers);
