@@ -329,7 +329,11 @@ fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
 /// Nobody can keep others out by opening connections and saying nothing.
 #[test]
 fn a_full_table_makes_room_at_the_cost_of_who_has_asked_nothing_for_longest() {
-    let server = TestServer::with(|settings| settings.connections_max = Some(4));
+    let server = TestServer::with(|settings| {
+        settings.connections_max = Some(4);
+        // Each worker knows its own oldest.
+        settings.workers = Some(1);
+    });
     let mut stream = Sse::open(server.addr, "channel=c");
     let mut silent: Vec<Conn> = Vec::new();
     for count in 2..=4 {

@@ -113,7 +113,9 @@ impl Core {
     fn reclaim_half_open(&mut self, newcomer: u32) {
         while let Some(token) = self.oldest_head() {
             // One that was refused is on its way out already.
-            let ends = self.slots[token.slot as usize].flags.has(Flags::CLOSE_AFTER_OUT);
+            let slot = &self.slots[token.slot as usize];
+            let refused = slot.work.as_ref().is_some_and(|work| work.refused.is_some());
+            let ends = refused || slot.flags.has(Flags::CLOSE_AFTER_OUT);
             if token.slot != newcomer && !ends {
                 return self.close(token.slot, CloseReason::Refused);
             }
