@@ -8,21 +8,25 @@
 //!
 //! | role | how many | owns | never does |
 //! |---|---|---|---|
-//! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | take a lock, block, touch another worker's state |
-//! | log ([`log`]) | one | the order: assigns `seq`, keeps history, knows which worker wants to hear of what, idempotency keys | touch a socket |
+//! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | block, wait for a lock, touch another worker's state |
+//! | clerk ([`server`]) | one | nothing: it ages the log's history and asks the log for the operator | touch a socket |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
 //! | lines ([`server`]) | one | the operator's log lines: what workers remark, and counters that grow | be waited for: who finds its lane full counts that and goes on |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
 //!
-//! Lanes between them ([`mesh`]) are bounded and FIFO per pair of threads; a doorbell wakes who
-//! sleeps. The only memory workers share are two counts: [`worker::census`] and [`log::roster`].
+//! The log ([`log`]: it assigns `seq`, keeps history, knows which worker wants to hear of what) has
+//! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
+//!
+//! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps. The
+//! other memory workers share is two counts: [`worker::census`] and [`log::roster`].
 //!
 //! # Where each idea lives
 //!
 //! | idea | module |
 //! |---|---|
 //! | ids and cursors, `<epoch>-<seq>` | [`proto::cursor`] |
+//! | the log is run by the worker that has a request for it; none waits | [`mesh::hand`], [`mesh::combine`] |
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | what was lost is never forgotten in silence | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | an exact join, at the log or at the worker | `worker::subscribe`, [`worker::replica`] |
@@ -59,6 +63,7 @@
 //!
 //! - At most one send per connection between two reaps. A second one behind a short one would tear
 //!   the stream. That is why the phases of a turn stand in the order they do.
+//! - Notices are sent under the log's lock alone, and nothing under it waits for a lane.
 //! - A join is exact: the lane is FIFO, so when a worker handles `Joined{head_seq}` it has seen
 //!   exactly the events up to `head_seq` of the channels it had.
 //! - Several channels on one connection are delivered in log order, so one id is a cursor for all.

@@ -55,6 +55,17 @@ pub const LEAVES_AT_ONCE_MIN: usize = 1024;
 /// them within three seconds.
 pub const LEAVE_PIECES: usize = 128;
 
+/// Requests a thread handles at the log before it rings those it has something for: a fraction of a
+/// millisecond, so that a worker does not keep its own connections waiting for the others' sake.
+pub const REQUESTS_PER_HAND: usize = 256;
+
+/// Shortest pause between two looks at what has aged: events that are published evenly age evenly,
+/// and each look wakes a thread.
+pub const AGE_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// Longest pause between two looks at what has aged.
+pub const AGE_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Orders from main that may wait at a worker.
 pub const LANE_ORDERS_MAX: usize = 64;
 

@@ -1,7 +1,8 @@
 //! What goes over the lanes: requests from a worker to the log, notices from the log to a worker.
 //!
-//! Lanes are FIFO per pair of threads. That is what makes a join exact: when a worker handles
-//! `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the channels it had.
+//! A lane is FIFO, and notices are sent under the log's lock. That is what makes a join exact: when
+//! a worker handles `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the
+//! channels it had.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The one thread's worth of state that orders all events. Requests in, notices out.
+//! The state that orders all events. Requests in, notices out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::{Cursor, Epoch};
 
-/// Events one call of [`Sequencer::expire`] lets go: about a millisecond, so that requests do not
+/// Events one call of [`Sequencer::expire`] lets go: some 50 microseconds, so that requests do not
 /// wait for a history that ages all at once.
-pub const EXPIRED_PER_CALL: usize = 10_000;
+pub const EXPIRED_PER_CALL: usize = 500;
 
 /// Indices one call of [`Sequencer::channels`] looks at: after a million channels were freed a page
 /// may be short rather than late.
 pub const LISTED_PER_CALL: u32 = 10_000;
 
-/// Where notices go: real lanes, or queues in a test. The log is the only producer of each
-/// worker's lane.
+/// Where notices go: real lanes, or queues in a test. Each worker's lane has one producer at a
+/// time: the thread that runs the log.
 pub trait Outlet {
     /// Whether one more event fits this share of the worker's lane. (Answers have room of their own,
     /// reserved by the workers' request credit.)
@@ -116,9 +116,8 @@ impl Sequencer {
         }
     }
 
-    /// Ages history out, at most [`EXPIRED_PER_CALL`] events; call about once a second or when
-    /// idle. Returns when it wants to be called again (`None`: nothing ages; not later than `now`:
-    /// there is more to do).
+    /// Ages history out, at most [`EXPIRED_PER_CALL`] events. Returns when it wants to be called
+    /// again (`None`: nothing ages; `now`: there is more to do).
     pub fn expire(&mut self, now: Duration) -> Option<Duration> {
         self.now = self.now.max(now);
         let mut budget = EXPIRED_PER_CALL;
@@ -133,7 +132,7 @@ impl Sequencer {
                     break;
                 }
                 if budget == 0 {
-                    return Some(self.now);
+                    return Some(now);
                 }
                 budget -= 1;
                 self.lose_oldest(channel, Loss::Age);

@@ -73,6 +73,9 @@ pub enum Op {
 /// What a worker hands to the driver in one turn.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// Other workers to be woken, before anything else: they have work, and so many sends may
+    /// follow that they would lose a millisecond.
+    pub rings: Vec<u16>,
     /// In this order.
     pub ops: Vec<Op>,
     /// The bytes all sends of this batch refer to. They stay untouched until the next turn began,
@@ -193,7 +196,7 @@ pub struct DriverStats {
 pub trait Driver {
     /// Submits the batch (all sends in it are decided when this returns), sleeps as told, and
     /// appends every completion that is ready to `completions` (reaping until the queue is empty).
-    /// `batch.ops` is empty afterwards; `batch.arena` is as it was.
+    /// `batch.rings` and `batch.ops` are empty afterwards; `batch.arena` is as it was.
     ///
     /// # Errors
     /// Only what leaves the driver unusable; the worker stops and says so.
@@ -220,7 +223,7 @@ pub trait Driver {
     fn stats(&self) -> DriverStats;
 }
 
-/// Wakes sleeping workers: the log thread and main own one each.
+/// Wakes sleeping workers, for threads that have no driver: the log's clerk and main own one each.
 pub trait Bell: Send {
     /// Makes the worker's `turn` return with [`Completion::Doorbell`], soon. Rings are gathered
     /// until [`Bell::flush`].

@@ -2,12 +2,12 @@
 
 mod admin;
 mod balance;
+mod clerk;
 mod door;
 mod error;
 mod inherited;
 mod lines;
 mod listeners;
-mod log_thread;
 mod reload;
 mod sizing;
 mod takeover;
@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use self::balance::Balance;
+use self::clerk::{Clerk, LogOrder};
 pub use self::error::ServerError;
 pub use self::inherited::Inherited;
 use self::inherited::Source;
 use self::listeners::Listeners;
-use self::log_thread::{LogOrder, LogThread};
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
 use self::takeover::{Estate, Succession};
@@ -87,7 +87,7 @@ pub struct Server {
     workers: Vec<JoinHandle<()>>,
     lost: Receiver<Lost>,
     lines: JoinHandle<()>,
-    log: JoinHandle<()>,
+    clerk: JoinHandle<()>,
     log_orders: crossbeam_channel::Sender<LogOrder>,
     admin_server: admin::AdminServer,
 }
@@ -155,8 +155,9 @@ impl Server {
         let gate = Arc::new(gate);
         let (remarks, lines) = lines::start(&shared)?;
         let doorbells = kernel.doorbells;
-        // Each worker and the log have one end to tell of.
+        // Each worker and the clerk have one end to tell of.
         let (tell_lost, lost) = bounded(usize::from(workers) + 1);
+        let log = clerk::shared_log(&shared, &log_ends);
         let plan = WorkerPlan {
             shared: &shared,
             gate,
@@ -164,14 +165,16 @@ impl Server {
             doorbells,
             remarks,
             tell_lost: tell_lost.clone(),
+            log: log.clone(),
+            log_ends: log_ends.clone(),
         };
         let balance = listeners.balance(shared.settings.steer)?;
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
         // The lines end with the last worker.
         drop(plan);
-        let log_bell = bell(&started.bells)?;
         let (log_orders, log_inbox) = bounded(16);
-        let log = LogThread::new(&shared, &log_ends, log_bell).start(log_inbox, tell_lost)?;
+        let clerk =
+            Clerk::new(log, &log_ends, bell(&started.bells)?).start(log_inbox, tell_lost)?;
         let admin_server = admin::AdminServer::start(
             admin_bound,
             shared.clone(),
@@ -202,7 +205,7 @@ impl Server {
             workers: started.handles,
             lost,
             lines,
-            log,
+            clerk,
             log_orders,
             admin_server,
         })
@@ -342,7 +345,7 @@ impl Server {
         }
         let _ = self.lines.join();
         let _ = self.log_orders.send(LogOrder::Stop);
-        let _ = self.log.join();
+        let _ = self.clerk.join();
         self.admin_server.stop();
         Ended { cut }
     }

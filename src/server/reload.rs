@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::log_thread::LogOrder;
+use super::clerk::LogOrder;
 use super::{Server, ServerError, keep_to_this_machine};
 use crate::auth::Gate;
 use crate::config::{Change, KEYS, Settings};

@@ -13,7 +13,8 @@ use super::vital::{Lost, vital};
 use super::{ServerError, Shared, sizing};
 use crate::auth::Gate;
 use crate::config::Settings;
-use crate::mesh::WorkerEnds;
+use crate::mesh::hand::{LogHand, SharedLog};
+use crate::mesh::{LogEnds, WorkerEnds};
 use crate::ring::uring::{UringDriver, UringSettings};
 use crate::ring::{BellTarget, Doorbells, PeerAddresses, StartError};
 use crate::worker::Worker;
@@ -84,13 +85,15 @@ pub(super) struct WorkerPlan<'a> {
     pub doorbells: Doorbells,
     pub remarks: Sender<Remark>,
     pub tell_lost: Sender<Lost>,
+    pub log: Arc<SharedLog>,
+    pub log_ends: LogEnds,
 }
 
 /// Workers that have their rings, and wait for the word to begin.
 pub(super) struct Started {
     pub handles: Vec<JoinHandle<()>>,
-    pub bells: Vec<BellTarget>,
-    begin: Sender<()>,
+    pub bells: Arc<[BellTarget]>,
+    begin: Sender<Arc<[BellTarget]>>,
 }
 
 impl Started {
@@ -98,20 +101,21 @@ impl Started {
     pub fn begin(&self) {
         for _ in &self.handles {
             // Full cannot be, and a worker that has ended needs no word.
-            let _ = self.begin.try_send(());
+            let _ = self.begin.try_send(self.bells.clone());
         }
     }
 }
 
-/// Starts the workers; each makes its own ring, on its own thread and core.
+/// Starts the workers; each makes its own ring, on its own thread and core. Any of them may
+/// ring any other, so the word to begin tells them where.
 pub(super) fn start_workers(
     plan: &WorkerPlan<'_>,
     placement: &Placement,
     listeners: Listeners,
     ends: Vec<WorkerEnds>,
 ) -> Result<Started, ServerError> {
-    let (begin, may_begin) = bounded(ends.len());
-    let mut started = Started { handles: Vec::new(), bells: Vec::new(), begin };
+    let (begin, may_begin) = bounded::<Arc<[BellTarget]>>(ends.len());
+    let (mut handles, mut bells) = (Vec::new(), Vec::new());
     let peers = plan.peers(&listeners, placement.workers());
     let shares = listeners.shares(placement.workers())?;
     for (worker, (share, ends)) in shares.into_iter().zip(ends).enumerate() {
@@ -128,10 +132,11 @@ pub(super) fn start_workers(
         };
         let (remarks, tell_lost) = (plan.remarks.clone(), plan.tell_lost.clone());
         let may_begin = may_begin.clone();
+        let hand = LogHand::new(plan.log.clone(), &plan.log_ends);
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
         let body = move || {
             pin(cpu);
-            let (driver, bell) = match UringDriver::new(&ring, share) {
+            let (mut driver, bell) = match UringDriver::new(&ring, share) {
                 Ok(made) => made,
                 Err(error) => {
                     let _ = tell.send(Err(error));
@@ -140,23 +145,23 @@ pub(super) fn start_workers(
             };
             let mut core = Core::new(setup, ends.requests.clone(), metrics);
             core.remark_to(remarks);
+            let _ = tell.send(Ok(bell));
             // Without the word to begin, the start has failed elsewhere.
-            if tell.send(Ok(bell)).is_err() || may_begin.recv().is_err() {
-                return Ok(());
-            }
-            Worker::new(driver, core, ends).run()
+            let Ok(bells) = may_begin.recv() else { return Ok(()) };
+            driver.set_bells(bells);
+            Worker::new(driver, core, ends, hand).run()
         };
         let handle = thread::Builder::new()
             .name(format!("worker-{worker}"))
             .spawn(move || vital(tell_lost, body))
             .map_err(|error| ServerError::io("starting a worker's thread", error))?;
-        started.handles.push(handle);
+        handles.push(handle);
         let bell = told.recv().map_err(|_| {
             ServerError::io("starting a worker", io::Error::other("its thread ended at once"))
         })??;
-        started.bells.push(bell);
+        bells.push(bell);
     }
-    Ok(started)
+    Ok(Started { handles, bells: bells.into(), begin })
 }
 
 impl WorkerPlan<'_> {

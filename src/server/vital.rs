@@ -1,4 +1,4 @@
-//! The threads a server can't do without: its workers and its log. If one ends of itself, the others
+//! The threads a server can't do without: its workers and the log's clerk. If one ends of itself, the others
 //! would go on with its connections and events unanswered, and nobody would know. So main is told,
 //! and ends the process: whoever runs it starts it again.
 

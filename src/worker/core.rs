@@ -1,8 +1,8 @@
 //! A worker without its sockets: connections, replicas, and the order of a turn. Sans-IO: it takes
 //! completions, notices and the time, and leaves a batch of operations.
 //!
-//! A turn: settle what the last batch's sends became, decide over completions, take the lanes,
-//! then deadlines, fan-out to live subscribers, sends to explicit ones, and the sweep. A
+//! A turn: settle what the last batch's sends became, decide over completions, ask the log, take
+//! the lanes, then deadlines, fan-out to live subscribers, sends to explicit ones, and the sweep. A
 //! connection has at most one send in a batch; that is why the phases stand in this order.
 
 use std::collections::VecDeque;
@@ -261,6 +261,11 @@ impl Core {
         }
     }
 
+    /// When this turn began.
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
     /// The batch this turn made, for the driver.
     pub fn batch(&mut self) -> &mut Batch {
         &mut self.batch
@@ -467,7 +472,7 @@ impl Core {
 
     // --- the log ---
 
-    /// Sends a request of no connection with the next free credit.
+    /// Asks the log on behalf of no connection, when there is credit for it.
     pub(super) fn ask(&mut self, body: RequestBody) {
         self.waiting.push(Request { worker: self.setup.worker, body }, 0);
     }
@@ -484,7 +489,8 @@ impl Core {
         self.slots[index as usize].work.as_ref().map_or(0, |work| work.outstanding)
     }
 
-    fn send_requests(&mut self) {
+    /// Puts into the log's lane what there is credit and room for.
+    pub(super) fn send_requests(&mut self) {
         let Self { waiting, log, at_log, .. } = self;
         let send = |request: Request, at_log: &mut usize| {
             let answered = !matches!(request.body, RequestBody::Forward { .. });

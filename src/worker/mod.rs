@@ -44,6 +44,8 @@ use self::core::Core;
 use self::order::Order;
 use crate::limits::NOTICES_PER_TURN;
 use crate::mesh::WorkerEnds;
+use crate::mesh::combine::Left;
+use crate::mesh::hand::Hand;
 use crate::ring::{Completion, Driver, Wait};
 
 /// Whether a worker goes on.
@@ -55,19 +57,22 @@ pub enum Turned {
     Done,
 }
 
-/// A worker on its driver.
+/// A worker on its driver, with its hand on the log.
 #[derive(Debug)]
-pub struct Worker<D> {
+pub struct Worker<D, H> {
     driver: D,
     core: Core,
     ends: WorkerEnds,
+    hand: H,
+    /// What the hand left in the log's lane.
+    left: Left,
     completions: Vec<Completion>,
 }
 
-impl<D: Driver> Worker<D> {
-    /// Puts the two together.
-    pub fn new(driver: D, core: Core, ends: WorkerEnds) -> Self {
-        Self { driver, core, ends, completions: Vec::new() }
+impl<D: Driver, H: Hand> Worker<D, H> {
+    /// Puts them together.
+    pub fn new(driver: D, core: Core, ends: WorkerEnds, hand: H) -> Self {
+        Self { driver, core, ends, hand, left: Left::Nothing, completions: Vec::new() }
     }
 
     /// The core, for tests and the simulation.
@@ -81,7 +86,7 @@ impl<D: Driver> Worker<D> {
     /// What leaves the ring unusable.
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn(unix_now_s())? == Turned::GoOn {}
-        Ok(())
+        self.finish()
     }
 
     /// One turn: submit what the last one decided, sleep if there is nothing to do, reap, decide.
@@ -100,7 +105,10 @@ impl<D: Driver> Worker<D> {
     /// # Errors
     /// What leaves the ring unusable.
     pub fn submit(&mut self) -> io::Result<()> {
-        let mut wait = self.core.wait();
+        let mut wait = match self.left {
+            Left::Nothing => self.core.wait(),
+            Left::Work => Wait::No,
+        };
         if wait != Wait::No {
             self.ends.asleep.announce();
             if self.ends.has_mail() {
@@ -119,6 +127,18 @@ impl<D: Driver> Worker<D> {
         if self.core.is_done() { Turned::Done } else { Turned::GoOn }
     }
 
+    /// After the last turn: handles what is left at the log, which other workers may wait for, and
+    /// submits what was decided.
+    ///
+    /// # Errors
+    /// What leaves the ring unusable.
+    pub fn finish(&mut self) -> io::Result<()> {
+        while self.left == Left::Work {
+            self.run_log();
+        }
+        self.driver.turn(self.core.batch(), Wait::No, &mut self.completions)
+    }
+
     fn decide(&mut self, unix_s: u64) {
         self.core.begin_turn(self.driver.now(), unix_s, &self.completions);
         for completion in &self.completions {
@@ -129,6 +149,9 @@ impl<D: Driver> Worker<D> {
                 self.core.complete(*completion, &[]);
             }
         }
+        // The answers to what the completions asked for come in this same turn.
+        self.core.send_requests();
+        self.run_log();
         self.core.note_lane_depth(self.ends.notices.len());
         for notice in self.ends.notices.try_iter().take(NOTICES_PER_TURN) {
             self.core.notice(notice);
@@ -138,6 +161,13 @@ impl<D: Driver> Worker<D> {
         }
         self.completions.clear();
         self.core.end_turn();
+        self.run_log();
+    }
+
+    /// Handles what is in the log's lane, unless another thread does.
+    fn run_log(&mut self) {
+        let now = self.core.now();
+        self.left = self.hand.run(now, &mut self.core.batch().rings);
     }
 }
 

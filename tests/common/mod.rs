@@ -149,7 +149,7 @@ fn watch_server_threads() {
         std::panic::set_hook(Box::new(move |info| {
             let thread = std::thread::current();
             let of_server = thread.name().is_some_and(|name| {
-                name.starts_with("worker-") || name == "log" || name == "admin"
+                name.starts_with("worker-") || name == "clerk" || name == "admin"
             });
             if of_server {
                 SERVER_PANICS.fetch_add(1, Ordering::SeqCst);

@@ -23,12 +23,14 @@ pub enum Tamper {
     ForgetPoll,
     /// A connection is never closed.
     ForgetClose,
-    /// The log rings no doorbell.
+    /// No doorbell is rung for what the log says.
     ForgetDoorbell,
+    /// A request is put into the log's lane, and no thread is at it or comes back for it.
+    StrandRequest,
 }
 
 impl Tamper {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
@@ -38,6 +40,7 @@ impl Tamper {
         Self::ForgetPoll,
         Self::ForgetClose,
         Self::ForgetDoorbell,
+        Self::StrandRequest,
     ];
 }
 
@@ -89,6 +92,9 @@ impl Driver for CanaryDriver {
         wait: Wait,
         completions: &mut Vec<Completion>,
     ) -> std::io::Result<()> {
+        if self.tamper == Some(Tamper::ForgetDoorbell) {
+            batch.rings.clear();
+        }
         self.tamper_with(batch);
         self.inner.turn(batch, wait, completions)?;
         if self.tamper == Some(Tamper::HideShort) {
@@ -123,7 +129,7 @@ impl Driver for CanaryDriver {
     }
 }
 
-/// The log's simulated doorbell, or a canary's version of it.
+/// The clerk's simulated doorbell, or a canary's version of it.
 #[derive(Debug)]
 pub struct CanaryBell {
     pub inner: SimBell,

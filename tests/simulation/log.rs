@@ -1,36 +1,54 @@
-//! The log as an actor: the real sequencer and lanes, wired like its thread, and everything it
-//! orders told to the truth.
+//! The log in the simulation: the real sequencer, lock and hands, and everything that is ordered
+//! told to the truth. A worker's hand finds the lock taken at random; then an actor of its own plays
+//! the thread that has it.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use fastrand::Rng;
+use pushline::limits::REQUESTS_PER_HAND;
 use pushline::log::event::Publication;
 use pushline::log::message::{Notice, Published, Request, RequestBody, Share};
 use pushline::log::{Outlet, Sequencer};
-use pushline::mesh::{LogEnds, LogOutlet};
+use pushline::mesh::LogEnds;
+use pushline::mesh::combine::Left;
+use pushline::mesh::hand::{Guarded, Hand, LogHand, SharedLog};
+use pushline::ring::Bell;
 use pushline::ring::sim::SimBell;
 
 use crate::canary::{CanaryBell, Tamper};
 use crate::truth::{Truth, tag_of};
 
-/// Requests handled before workers are rung.
-const BATCH_MAX: usize = 256;
-
-/// Longest sleep.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
-
+/// The log, and the actor that is at it when workers find it taken. The actor is the clerk, too.
 pub struct Log {
-    pub sequencer: Sequencer,
-    requests: Receiver<Request>,
-    outlet: Recorder,
-    expire_at: Duration,
-    pub stalled_until: Duration,
+    shared: Arc<SharedLog<Watched>>,
+    hand: LogHand<Watched>,
+    bell: CanaryBell,
+    is_taken: Rc<Cell<bool>>,
+    age_at: Duration,
+    stalled_until: Duration,
 }
 
-/// The way out, watched. A canary's rule is broken here.
-struct Recorder {
-    lanes: LogOutlet<CanaryBell>,
+/// A worker's hand.
+pub struct SimHand {
+    shared: Arc<SharedLog<Watched>>,
+    hand: LogHand<Watched>,
+    is_taken: Rc<Cell<bool>>,
+    rng: Rng,
+    tamper: Option<Tamper>,
+}
+
+/// The sequencer, watched.
+pub struct Watched {
+    pub sequencer: Sequencer,
+    truth: Rc<RefCell<Truth>>,
+    watch: Watch,
+}
+
+/// What is known of the notices. A canary's rule is broken here.
+struct Watch {
     published: Option<Published>,
     tamper: Option<Tamper>,
     events: u64,
@@ -43,75 +61,130 @@ struct Recorder {
 impl Log {
     pub fn new(
         sequencer: Sequencer,
+        truth: Rc<RefCell<Truth>>,
         ends: &LogEnds,
         bell: SimBell,
         tamper: Option<Tamper>,
     ) -> Self {
-        let lanes = LogOutlet::new(ends, CanaryBell { inner: bell, tamper });
+        let watch = Watch {
+            published: None,
+            tamper,
+            events: 0,
+            held: None,
+            now: Duration::ZERO,
+            waiting_since: vec![None; ends.notices.len()],
+        };
+        let shared = SharedLog::new(Watched { sequencer, truth, watch }, ends);
         Self {
-            sequencer,
-            requests: ends.requests.clone(),
-            outlet: Recorder {
-                lanes,
-                published: None,
-                tamper,
-                events: 0,
-                held: None,
-                now: Duration::ZERO,
-                waiting_since: vec![None; ends.notices.len()],
-            },
-            expire_at: SLEEP_MAX,
+            hand: LogHand::new(shared.clone(), ends),
+            shared,
+            bell: CanaryBell { inner: bell, tamper },
+            is_taken: Rc::default(),
+            age_at: Duration::ZERO,
             stalled_until: Duration::ZERO,
         }
     }
 
+    /// A hand for a worker.
+    pub fn hand(&self, ends: &LogEnds, rng: Rng, tamper: Option<Tamper>) -> SimHand {
+        let hand = LogHand::new(self.shared.clone(), ends);
+        let is_taken = self.is_taken.clone();
+        SimHand { shared: self.shared.clone(), hand, is_taken, rng, tamper }
+    }
+
+    /// Looks at the log; it is of no consequence that a thread may have it.
+    pub fn look<T>(&self, look: impl FnOnce(&mut Watched) -> T) -> T {
+        look(&mut self.shared.lock())
+    }
+
     /// When its thread would run.
     pub fn due_at(&self, now: Duration) -> Duration {
-        let at = if self.requests.is_empty() { self.expire_at } else { now };
+        let at = if self.is_taken.get() { now } else { self.age_at };
         at.max(self.stalled_until)
     }
 
+    /// Requests that no thread is at.
+    pub fn stranded(&self) -> usize {
+        if self.is_taken.get() { 0 } else { self.shared.waiting() }
+    }
+
     pub fn is_quiet(&self) -> bool {
-        self.requests.is_empty() && self.outlet.held.is_none()
+        self.shared.waiting() == 0 && self.look(|log| log.watch.held.is_none())
     }
 
-    /// One round of its loop; a random batch.
-    pub fn step(&mut self, now: Duration, rng: &mut Rng, truth: &mut Truth) {
-        self.outlet.now = now;
-        for _ in 0..rng.usize(1..=BATCH_MAX) {
-            let Ok(request) = self.requests.try_recv() else { break };
-            self.handle(request, now, truth);
+    /// Has the lock for a while: until nothing is left, or, as another thread might look then, until
+    /// a random number of requests is handled.
+    pub fn step(&mut self, now: Duration, rng: &mut Rng) {
+        let mut rings = Vec::new();
+        self.hand.budget = budget(rng);
+        if now >= self.age_at {
+            self.age_at = self.hand.age(now, &mut rings);
         }
-        self.outlet.lanes.flush();
-        if now >= self.expire_at {
-            let wanted = self.sequencer.expire(now).unwrap_or(now + SLEEP_MAX);
-            self.expire_at = wanted.min(now + SLEEP_MAX);
+        self.is_taken.set(self.hand.run(now, &mut rings) == Left::Work);
+        for worker in rings {
+            self.bell.ring(worker);
         }
+        self.bell.flush();
     }
 
-    fn handle(&mut self, mut request: Request, now: Duration, truth: &mut Truth) {
+    /// Its thread loses its core while it has the lock.
+    pub fn stall(&mut self, until: Duration) {
+        self.is_taken.set(true);
+        self.stalled_until = until;
+    }
+
+    /// A worker looks into its lane: since when has something waited there?
+    pub fn looked_into(&mut self, worker: usize) -> Option<Duration> {
+        self.look(|log| log.watch.waiting_since[worker].take())
+    }
+}
+
+impl Hand for SimHand {
+    fn run(&mut self, now: Duration, rings: &mut Vec<u16>) -> Left {
+        if self.shared.waiting() > 0 && self.rng.u8(0..4) == 0 {
+            // The other thread just took it, and looks again when it lets go. (A canary's does not.)
+            self.is_taken.set(self.tamper != Some(Tamper::StrandRequest));
+            return Left::Nothing;
+        }
+        if self.is_taken.get() {
+            return Left::Nothing;
+        }
+        self.hand.budget = budget(&mut self.rng);
+        self.hand.run(now, rings)
+    }
+}
+
+/// Often a small one, so that it is spent.
+fn budget(rng: &mut Rng) -> usize {
+    if rng.bool() { rng.usize(1..4) } else { REQUESTS_PER_HAND }
+}
+
+impl Guarded for Watched {
+    fn handle(&mut self, mut request: Request, now: Duration, outlet: &mut impl Outlet) {
+        self.watch.now = now;
         let RequestBody::Publish { publications, .. } = &mut request.body else {
-            return self.sequencer.handle(request, now, &mut self.outlet);
+            return self.pass_on(request, now, outlet);
         };
         let copies = publications.clone();
-        self.outlet.tamper_with(publications);
+        self.watch.tamper_with(publications);
         let keyed = match &copies[..] {
             [Publication { channel, key: Some(key), .. }] => Some((channel.clone(), key.clone())),
             _ => None,
         };
         let kept_from = keyed.as_ref().and_then(|(channel, _)| self.first_kept(channel));
         let before = self.sequencer.stats().head_seq;
-        self.sequencer.handle(request, now, &mut self.outlet);
+        self.pass_on(request, now, outlet);
         let ordered = self.sequencer.stats().head_seq - before;
-        let outcome = self.outlet.published.take().expect("every publish is answered");
+        let outcome = self.watch.published.take().expect("every publish is answered");
         if keyed.is_some() && outcome.accepted == 1 {
-            check_key(&copies[0], &outcome, ordered, kept_from, truth);
+            check_key(&copies[0], &outcome, ordered, kept_from, &self.truth.borrow());
         } else {
             assert_eq!(u64::from(outcome.accepted), ordered);
             let (first, last) = if ordered > 0 { (before + 1, before + ordered) } else { (0, 0) };
             assert_eq!((outcome.first_seq, outcome.last_seq), (first, last));
         }
         assert_eq!(outcome.refusal.is_none(), outcome.accepted as usize == copies.len());
+        let mut truth = self.truth.borrow_mut();
         for publication in &copies[..outcome.accepted as usize] {
             if ordered > 0 {
                 truth.note_ordered(publication);
@@ -120,9 +193,14 @@ impl Log {
         assert_eq!(truth.head(), self.sequencer.stats().head_seq, "all of the log is known");
     }
 
-    /// A worker looks into its lane: since when has something waited there?
-    pub fn looked_into(&mut self, worker: usize) -> Option<Duration> {
-        self.outlet.waiting_since[worker].take()
+    fn expire(&mut self, now: Duration) -> Option<Duration> {
+        self.sequencer.expire(now)
+    }
+}
+
+impl Watched {
+    fn pass_on(&mut self, request: Request, now: Duration, lanes: &mut impl Outlet) {
+        self.sequencer.handle(request, now, &mut Recorder { watch: &mut self.watch, lanes });
     }
 
     /// The oldest event history holds of a channel.
@@ -149,7 +227,7 @@ fn check_key(
     }
 }
 
-impl Recorder {
+impl Watch {
     /// A canary's chance to break the rule that nothing is changed or taken twice.
     fn tamper_with(&mut self, publications: &mut Vec<Publication>) {
         let due = self.events >= 20;
@@ -171,31 +249,38 @@ impl Recorder {
     }
 }
 
-impl Outlet for Recorder {
+/// The way out, watched.
+struct Recorder<'a, O> {
+    watch: &'a mut Watch,
+    lanes: &'a mut O,
+}
+
+impl<O: Outlet> Outlet for Recorder<'_, O> {
     fn has_room(&self, worker: u16, share: Share) -> bool {
         self.lanes.has_room(worker, share)
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {
+        let Self { watch, lanes } = self;
         match &notice {
-            Notice::Event(_) => self.events += 1,
-            Notice::Published { outcome, .. } => self.published = Some(*outcome),
+            Notice::Event(_) => watch.events += 1,
+            Notice::Published { outcome, .. } => watch.published = Some(*outcome),
             _ => {}
         }
         let is_event = matches!(notice, Notice::Event(_));
-        match self.tamper {
-            Some(Tamper::DropEvent) if is_event && self.events == 20 => return,
-            Some(Tamper::SwapEvents) if is_event && self.events == 20 => {
-                self.held = Some((worker, notice));
+        match watch.tamper {
+            Some(Tamper::DropEvent) if is_event && watch.events == 20 => return,
+            Some(Tamper::SwapEvents) if is_event && watch.events == 20 => {
+                watch.held = Some((worker, notice));
                 return;
             }
             _ => {}
         }
-        self.waiting_since[usize::from(worker)].get_or_insert(self.now);
-        self.lanes.send(worker, notice);
-        if is_event && self.held.as_ref().is_some_and(|(held, _)| *held == worker) {
-            let (worker, notice) = self.held.take().expect("it was there just now");
-            self.lanes.send(worker, notice);
+        watch.waiting_since[usize::from(worker)].get_or_insert(watch.now);
+        lanes.send(worker, notice);
+        if is_event && watch.held.as_ref().is_some_and(|(held, _)| *held == worker) {
+            let (worker, notice) = watch.held.take().expect("it was there just now");
+            lanes.send(worker, notice);
         }
     }
 }

@@ -18,6 +18,7 @@ pub enum Concern {
     Log,
     Clients,
     Memory,
+    Hands,
 }
 
 pub fn stream(seed: u64, concern: Concern) -> Rng {
@@ -67,7 +68,7 @@ pub struct Plan {
     pub roles: Vec<Role>,
     /// How long clients do as they like.
     pub active: Duration,
-    /// Whether the log's thread loses its core now and then.
+    /// Whether a thread loses its core now and then while it has the log.
     pub log_stalls: bool,
     /// Lines a streamer sends at most.
     pub lines_max: usize,

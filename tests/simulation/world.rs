@@ -1,5 +1,7 @@
 //! The whole system on one thread: who runs next, until when, and what must hold meanwhile.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use pushline::worker::{Turned, Worker};
 
 use crate::canary::{CanaryDriver, Tamper};
 use crate::client::{Actor, Ctx, Season, actor};
-use crate::log::Log;
+use crate::log::{Log, SimHand};
 use crate::plan::{Concern, Ending, Plan, stream, up_to};
 use crate::truth::Truth;
 
@@ -44,7 +46,7 @@ pub struct World {
     main: MainEnds,
     census: Arc<Census>,
     clients: Vec<Box<dyn Actor>>,
-    truth: Truth,
+    truth: Rc<RefCell<Truth>>,
     season: Season,
     rng: Rng,
     client_rng: Rng,
@@ -57,7 +59,7 @@ pub struct World {
 
 /// A worker and whether it sleeps within its turn.
 struct Seat {
-    worker: Worker<CanaryDriver>,
+    worker: Worker<CanaryDriver, SimHand>,
     sleeps: bool,
     done: bool,
 }
@@ -87,7 +89,7 @@ pub fn run(seed: u64, tamper: Option<Tamper>) -> Summary {
         Ending::HangUp => world.hang_up(),
         Ending::Drain => world.drain(),
     }
-    let (events, faults) = (world.truth.head(), world.net.faults_happened());
+    let (events, faults) = (world.truth.borrow().head(), world.net.faults_happened());
     Summary { steps: world.steps, events, faults }
 }
 
@@ -103,6 +105,9 @@ impl World {
         let gate = Arc::new(Gate::open());
         let sequencer =
             Sequencer::new(plan.settings.log_settings(), epoch, workers, hasher.clone());
+        let truth = Rc::new(RefCell::new(Truth::new(epoch.as_str().into())));
+        let log = Log::new(sequencer, truth.clone(), &log_ends, net.bell(), tamper);
+        let mut hands = stream(seed, Concern::Hands);
         let seats = ends.into_iter().zip(0..).map(|(ends, worker)| {
             let setup = Setup {
                 worker,
@@ -117,7 +122,8 @@ impl World {
             };
             let core = Core::new(setup, ends.requests.clone(), Arc::default());
             let driver = CanaryDriver { inner: net.driver(worker), tamper, seen: 0 };
-            let mut worker = Worker::new(driver, core, ends);
+            let hand = log.hand(&log_ends, hands.fork(), tamper);
+            let mut worker = Worker::new(driver, core, ends, hand);
             worker.submit().expect("the driver never fails");
             Seat { worker, sleeps: true, done: false }
         });
@@ -125,11 +131,11 @@ impl World {
         let mut client_rng = stream(seed, Concern::Clients);
         Self {
             workers: seats,
-            log: Log::new(sequencer, &log_ends, net.bell(), tamper),
+            log,
             main,
             census,
             clients: plan.roles.iter().map(|role| actor(*role, &mut client_rng)).collect(),
-            truth: Truth::new(epoch.as_str().into()),
+            truth,
             season: Season::Active,
             rng: stream(seed, Concern::Scheduler),
             client_rng,
@@ -176,7 +182,7 @@ impl World {
         self.check_invariants();
         let subscribed: usize =
             self.workers.iter().map(|seat| seat.worker.core().subscriptions()).sum();
-        let page = self.log.sequencer.channels(0, usize::MAX);
+        let page = self.log.look(|log| log.sequencer.channels(0, usize::MAX));
         let counted: u32 = page.channels.iter().map(|(_, channel)| channel.subscribers).sum();
         assert_eq!(subscribed, counted as usize, "subscribers at the workers and at the log");
     }
@@ -184,8 +190,8 @@ impl World {
     /// What is not as it should be when all is quiet.
     fn unsettled(&self) -> Option<String> {
         let worker = self.workers.iter().position(|seat| !seat.worker.core().is_quiet());
-        let clients = self.clients.iter();
-        let client = clients.filter_map(|client| client.unsettled(&self.truth)).next();
+        let truth = self.truth.borrow();
+        let client = self.clients.iter().find_map(|client| client.unsettled(&truth));
         let log = (!self.log.is_quiet()).then(|| "the log has requests".into());
         client.or(log).or(worker.map(|worker| format!("worker {worker} has work")))
     }
@@ -260,6 +266,8 @@ impl World {
             consider(client.due_at(now), now, Next::Client(index), &mut ready, &mut next_at);
         }
         if ready.is_empty() {
+            let stranded = if now < self.calm_from { 0 } else { self.log.stranded() };
+            assert_eq!(stranded, 0, "requests that no thread is at");
             self.net.advance(next_at.saturating_sub(now).max(Duration::from_nanos(1)));
             self.steps_at_once = 0;
             return;
@@ -285,6 +293,7 @@ impl World {
         let waited = self.log.looked_into(index).filter(|since| *since >= self.calm_from);
         assert!(waited.is_none_or(|since| since == now), "worker {index} slept over its lane");
         if turned == Turned::Done {
+            seat.worker.finish().expect("the driver never fails");
             seat.done = true;
             return;
         }
@@ -294,22 +303,23 @@ impl World {
 
     fn log_runs(&mut self) {
         let now = self.net.now();
-        self.log.step(now, &mut self.log_rng, &mut self.truth);
+        self.log.step(now, &mut self.log_rng);
         let stalls = self.plan.log_stalls && self.season == Season::Active;
         if stalls && self.log_rng.u16(0..500) == 0 {
-            self.log.stalled_until = now + up_to(&mut self.log_rng, Duration::from_secs(3));
+            self.log.stall(now + up_to(&mut self.log_rng, Duration::from_secs(3)));
         }
     }
 
     fn client_acts(&mut self, index: usize) {
         let Self { net, client_rng, truth, plan, season, clients, .. } = self;
+        let truth = &mut *truth.borrow_mut();
         let mut ctx = Ctx { net, rng: client_rng, truth, plan, season: *season };
         clients[index].act(&mut ctx);
     }
 
     fn check_invariants(&self) {
         self.net.check_conservation();
-        self.log.sequencer.check_invariants();
+        self.log.look(|log| log.sequencer.check_invariants());
         for seat in &self.workers {
             seat.worker.core().check_invariants();
         }

@@ -79,6 +79,36 @@ fn rings_before_a_turn_are_told_once_and_do_not_ring_later() {
     }
 }
 
+/// Worker 0 rings from its own batch: no other system call, and what it rings wakes.
+#[test]
+fn a_worker_rings_others_in_its_own_batch() {
+    const SLEEPERS: u16 = 2;
+    for doorbells in BOTH_KINDS {
+        let (send_woken, woken) = mpsc::channel();
+        let mut ringer = rig(doorbells);
+        let (targets, threads): (Vec<_>, Vec<_>) =
+            sleepers(doorbells, SLEEPERS, &send_woken).into_iter().unzip();
+        let targets: Vec<_> = std::iter::once(ringer.target.clone()).chain(targets).collect();
+        ringer.driver.set_bells(targets.into());
+        for _ in 0..RINGS {
+            ringer.batch.rings.extend([1, 2]);
+            assert_eq!(ringer.turn(&[], Wait::No), [], "{doorbells:?}");
+            assert!(ringer.batch.rings.is_empty());
+            let mut who = [woken.recv().unwrap(), woken.recv().unwrap()];
+            who.sort_unstable();
+            assert_eq!(who, [0, 1], "{doorbells:?}");
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        // They have ended by now: that is no failure of a turn, and not tried again.
+        ringer.batch.rings.extend([1, 2]);
+        for _ in 0..3 {
+            assert_eq!(ringer.turn(&[], Wait::No), [], "{doorbells:?}");
+        }
+    }
+}
+
 #[test]
 fn ringing_a_worker_that_has_ended_is_harmless() {
     for doorbells in BOTH_KINDS {

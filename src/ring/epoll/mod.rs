@@ -27,6 +27,7 @@ use self::accept::Acceptor;
 use self::buffers::Buffers;
 use self::slots::Slots;
 use self::subject::Subject;
+use super::bell::ring_event;
 use super::clock::monotonic_now;
 use super::{
     Batch, BellTarget, BufferId, Completion, Driver, DriverStats, Op, PeerAddresses, StartError,
@@ -64,6 +65,8 @@ pub struct EpollDriver {
     acceptor: Acceptor,
     /// Watched, and never read: each write to it is an edge.
     _bell: Arc<OwnedFd>,
+    /// Where all workers are rung.
+    bells: Arc<[BellTarget]>,
     slots: Slots,
     buffers: Buffers,
     /// Slots that receive and may have something to read, in turn.
@@ -79,6 +82,9 @@ impl Driver for EpollDriver {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         let heard_before = completions.len();
+        for worker in batch.rings.drain(..) {
+            self.ring(worker);
+        }
         for op in batch.ops.drain(..) {
             self.apply(op, &batch.arena, completions)?;
         }
@@ -133,12 +139,25 @@ impl EpollDriver {
             epoll,
             events: Vec::with_capacity(EVENTS_PER_TURN),
             _bell: bell,
+            bells: Arc::new([]),
             slots: Slots::new(settings.slots),
             buffers: Buffers::new(settings.recv_buffers, settings.recv_buffer_bytes),
             line: VecDeque::new(),
             stats: DriverStats::default(),
         };
         Ok((driver, target))
+    }
+
+    /// Tells where each worker is rung. Until then a batch must not have rings.
+    pub fn set_bells(&mut self, bells: Arc<[BellTarget]>) {
+        self.bells = bells;
+    }
+
+    fn ring(&self, worker: u16) {
+        match &self.bells[usize::from(worker)] {
+            BellTarget::Event(event) => ring_event(event),
+            BellTarget::Ring(_) => unreachable!("all workers of a server have one kind of driver"),
+        }
     }
 
     fn apply(&mut self, op: Op, arena: &[u8], out: &mut Vec<Completion>) -> io::Result<()> {

@@ -64,6 +64,9 @@ impl World {
         if self.dice.hits(Fault::Crossing) {
             self.reap(worker, out);
         }
+        for rung in batch.rings.drain(..) {
+            self.rings[usize::from(rung)].store(true, Ordering::Release);
+        }
         for op in batch.ops.drain(..) {
             self.apply(worker, op, &batch.arena, out);
         }

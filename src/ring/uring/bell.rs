@@ -17,6 +17,19 @@ const RINGS_PER_SUBMIT_MAX: usize = 256;
 /// leave a worker asleep, but a kernel that is out of memory for so long has other troubles.
 const RING_ATTEMPTS_MAX: u32 = 100;
 
+/// The entry that rings a worker's ring; it completes only if it fails.
+pub(super) fn message(ring: RawFd, user_data: u64) -> squeue::Entry {
+    opcode::MsgRingData::new(Fd(ring), 0, BELL, None)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(user_data)
+}
+
+/// Whether a ring failed because its worker has ended: that one needs no bell.
+pub(super) fn is_gone(errno: i32) -> bool {
+    matches!(errno, libc::EOWNERDEAD | libc::EBADFD | libc::EBADF)
+}
+
 /// The worker's end.
 pub(super) struct BellEnd {
     event: Option<Arc<OwnedFd>>,
@@ -81,10 +94,7 @@ impl RingMessenger {
         if self.ring.submission().is_full() {
             self.submit();
         }
-        let entry = opcode::MsgRingData::new(Fd(target), 0, BELL, None)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(target as u64);
+        let entry = message(target, target as u64);
         // SAFETY: the entry refers to no memory; were the descriptor another's by now, that could
         // only be a ring that ends a turn early.
         let queued = unsafe { self.ring.submission().push(&entry) };
@@ -110,9 +120,7 @@ impl RingMessenger {
             // An error means not consumed: the queue tells, and it is tried again.
             let _ = self.ring.submit();
             for entry in self.ring.completion() {
-                // A worker that has ended needs no bell.
-                let gone = matches!(-entry.result(), libc::EOWNERDEAD | libc::EBADFD | libc::EBADF);
-                if entry.result() < 0 && !gone {
+                if entry.result() < 0 && !is_gone(-entry.result()) {
                     self.failed.push(entry.user_data() as RawFd);
                 }
             }

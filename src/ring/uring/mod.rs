@@ -28,11 +28,14 @@ pub use setup::{UringSettings, slots_max};
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
+use super::bell::{BellTarget, ring_event};
 use super::clock::monotonic_now;
 use super::{Batch, BufferId, Completion, Driver, DriverStats, Op, RecvEnd, Token, Wait};
 use accept::Acceptor;
@@ -77,6 +80,8 @@ pub struct UringDriver {
     arena_in_queue: bool,
     /// This turn had to submit before all of its batch was queued.
     submitted_early: bool,
+    /// Where all workers are rung.
+    bells: Arc<[BellTarget]>,
     /// `IORING_SETUP_SINGLE_ISSUER`: the kernel refuses other threads, and so does the compiler.
     not_send: PhantomData<*const ()>,
 }
@@ -95,6 +100,9 @@ impl Driver for UringDriver {
         self.submitted_early = false;
         let reaped_before = completions.len();
         self.arena_in_queue = true;
+        for worker in batch.rings.drain(..) {
+            self.queue_ring(worker, completions)?;
+        }
         for op in batch.ops.drain(..) {
             self.queue(op, &batch.arena, completions)?;
         }
@@ -141,6 +149,25 @@ impl Driver for UringDriver {
 }
 
 impl UringDriver {
+    /// Tells where each worker is rung. Until then a batch must not have rings.
+    pub fn set_bells(&mut self, bells: Arc<[BellTarget]>) {
+        self.bells = bells;
+    }
+
+    fn queue_ring(&mut self, worker: u16, out: &mut Vec<Completion>) -> io::Result<()> {
+        match &self.bells[usize::from(worker)] {
+            BellTarget::Event(event) => {
+                ring_event(event);
+                Ok(())
+            }
+            BellTarget::Ring(ring) => {
+                let token = Token { slot: u32::from(worker), generation: 0 };
+                let entry = bell::message(ring.as_raw_fd(), pack(Kind::Ring, token));
+                self.push(&entry, out)
+            }
+        }
+    }
+
     /// Turns one operation into entries.
     fn queue(&mut self, op: Op, arena: &[u8], out: &mut Vec<Completion>) -> io::Result<()> {
         match op {
@@ -327,6 +354,7 @@ impl UringDriver {
                         self.push(&entry, out)?;
                     }
                 }
+                Rearm::Ring(worker) => self.queue_ring(worker, out)?,
                 Rearm::Close(token) => {
                     self.free(token, out)?;
                     if self.accept_deferred {

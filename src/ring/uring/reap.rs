@@ -3,7 +3,7 @@
 use io_uring::cqueue;
 
 use super::accept::{Acceptor, Next};
-use super::bell::BellEnd;
+use super::bell::{BellEnd, is_gone};
 use super::buffers::Buffers;
 use super::slots::{InFlight, Slots};
 use super::user_data::{Kind, unpack};
@@ -32,6 +32,8 @@ pub(super) enum Rearm {
     CancelAccepts,
     /// Read the doorbell's eventfd again.
     Bell,
+    /// Ring this worker again: the kernel had no memory for it.
+    Ring(u16),
     /// The shutdown this close was held back for has run.
     Close(Token),
     /// The receive was cancelled to be armed anew.
@@ -69,6 +71,9 @@ impl State {
             // and that completion is in the queue. A close cannot fail on a slot that is in use.
             Kind::Cancel => self.stats.stale += 1,
             Kind::Close => assert!(result >= 0, "closing {token:?} failed: {}", -result),
+            // Only a failed one says something.
+            Kind::Ring if is_gone(-result) => {}
+            Kind::Ring => self.rearms.push(Rearm::Ring(token.slot as u16)),
             Kind::Bell => {
                 if self.bell.must_read_again() {
                     self.rearms.push(Rearm::Bell);

@@ -3,6 +3,7 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use io_uring::IoUring;
 use io_uring::types::CancelBuilder;
@@ -99,6 +100,7 @@ impl UringDriver {
             leave_within: None,
             arena_in_queue: false,
             submitted_early: false,
+            bells: Arc::new([]),
             not_send: PhantomData,
         };
         driver

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Close,
     Cancel,
     Bell,
+    /// A doorbell of another worker's; the slot field is that worker.
+    Ring,
 }
 
 /// The doorbell's user data: the same on every ring, so that any thread can ring any worker.
@@ -45,6 +47,7 @@ pub(super) fn unpack(user_data: u64) -> Option<(Kind, Token)> {
         6 => Kind::Close,
         7 => Kind::Cancel,
         8 => Kind::Bell,
+        9 => Kind::Ring,
         _ => return None,
     };
     let slot = (user_data & u64::from(SLOTS_MAX - 1)) as u32;
@@ -67,6 +70,7 @@ mod tests {
             Kind::Close,
             Kind::Cancel,
             Kind::Bell,
+            Kind::Ring,
         ];
         for kind in kinds {
             for slot in [0, 1, SLOTS_MAX - 1] {

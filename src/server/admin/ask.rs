@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::State;
 use crate::ring::Bell;
-use crate::server::log_thread::LogOrder;
+use crate::server::clerk::LogOrder;
 use crate::worker::order::Order;
 
 /// Why there is no answer.

@@ -11,7 +11,7 @@ use super::{STALL_TIME, State};
 use crate::log::message::Description;
 use crate::proto::cursor::EventId;
 use crate::proto::http::response::Status;
-use crate::server::log_thread::LogOrder;
+use crate::server::clerk::LogOrder;
 
 /// One channel as the operator sees it.
 #[derive(Debug, Serialize)]

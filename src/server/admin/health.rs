@@ -7,7 +7,7 @@ use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::proto::http::response::Status;
 use crate::ring::monotonic_now;
-use crate::server::log_thread::LogOrder;
+use crate::server::clerk::LogOrder;
 
 impl State {
     /// `/readyz`.
@@ -64,7 +64,7 @@ mod tests {
     use crate::proto::cursor::Epoch;
     use crate::proto::http::response::BodyMode;
     use crate::ring::Ringer;
-    use crate::server::log_thread::LogReport;
+    use crate::server::clerk::LogReport;
     use crate::server::{Census, Shared};
     use crate::worker::order::Order;
 

@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::metrics::{Counter, ERROR_STATUSES, REFUSALS, TRANSPORTS, WorkerMetrics};
 use crate::reason::CloseReason;
-use crate::server::log_thread::{LogOrder, LogReport};
+use crate::server::clerk::{LogOrder, LogReport};
 
 impl State {
     /// `/metrics`. While the log is stalled, what it counts is left out.

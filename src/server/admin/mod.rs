@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use self::door::{Arrived, Door};
 use self::key::Key;
 use self::reply::Reply;
-use super::log_thread::LogOrder;
+use super::clerk::LogOrder;
 use super::{ServerError, Shared};
 use crate::auth::{Revoked, is_meant_for_loopback};
 use crate::config::Settings;

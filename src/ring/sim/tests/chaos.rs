@@ -47,7 +47,7 @@ struct EchoWorker {
 
 impl EchoWorker {
     fn new(driver: SimDriver) -> Self {
-        let batch = Batch { ops: vec![Op::AcceptStart], arena: Vec::new() };
+        let batch = Batch { ops: vec![Op::AcceptStart], ..Batch::default() };
         Self { driver, batch, echoes: BTreeMap::new(), generation: 0, accepting: true }
     }
 

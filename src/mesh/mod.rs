@@ -5,6 +5,19 @@
 //! looks into its lanes once more, and only then blocks; the sender puts, fences, and then looks at
 //! `asleep`. Whichever fence comes second sees the other side's write, so either the worker sees
 //! the message or the sender sees the sleeper: no wake-up is lost.
+//!
+//! [`hand`] is how threads take turns at the log, [`combine`] why no request is left behind.
+
+pub mod combine;
+pub mod hand;
+#[cfg(test)]
+mod tests;
+
+/// What [`combine`] is built from; its test puts loom's in place of them.
+mod sync {
+    pub(super) use std::sync::atomic::{Ordering, fence};
+    pub(super) use std::sync::{Mutex, MutexGuard, TryLockError};
+}
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -12,9 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::limits::{LANE_ANSWERS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
+use crate::log::Outlet;
 use crate::log::message::{Notice, Request, Share};
-use crate::log::sequencer::Outlet;
-use crate::ring::Bell;
 use crate::worker::order::Order;
 
 /// Whether a worker sleeps (or is about to).
@@ -61,8 +73,8 @@ impl WorkerEnds {
     }
 }
 
-/// The log's ends.
-#[derive(Debug)]
+/// The log's ends, for each thread that runs it.
+#[derive(Clone, Debug)]
 pub struct LogEnds {
     /// From all workers.
     pub requests: Receiver<Request>,
@@ -103,40 +115,36 @@ pub fn mesh(workers: u16, events_max: usize) -> (MainEnds, LogEnds, Vec<WorkerEn
     (main, log, ends)
 }
 
-/// The log's way out: lanes to the workers, one doorbell per sleeping target per turn.
+/// A thread's way out of the log: the lanes to the workers, and which of them got something.
 #[derive(Debug)]
-pub struct LogOutlet<B> {
+struct LogOutlet {
     notices: Vec<Sender<Notice>>,
     events_max: usize,
     asleep: Vec<Arc<SleepFlag>>,
     touched: Vec<bool>,
-    bell: B,
 }
 
-impl<B: Bell> LogOutlet<B> {
-    /// From the log's ends.
-    pub fn new(ends: &LogEnds, bell: B) -> Self {
+impl LogOutlet {
+    fn new(ends: &LogEnds) -> Self {
         Self {
             notices: ends.notices.clone(),
             events_max: ends.events_max,
             asleep: ends.asleep.clone(),
             touched: vec![false; ends.notices.len()],
-            bell,
         }
     }
 
-    /// Rings every worker that got something since the last flush and sleeps.
-    pub fn flush(&mut self) {
-        for (worker, touched) in self.touched.iter_mut().enumerate() {
-            if std::mem::take(touched) && self.asleep[worker].needs_ring() {
-                self.bell.ring(worker as u16);
+    /// Adds the workers that got something since the last call and sleep: they are to be rung.
+    fn sleepers(&mut self, rings: &mut Vec<u16>) {
+        for (worker, touched) in (0..).zip(&mut self.touched) {
+            if std::mem::take(touched) && self.asleep[usize::from(worker)].needs_ring() {
+                rings.push(worker);
             }
         }
-        self.bell.flush();
     }
 }
 
-impl<B: Bell> Outlet for LogOutlet<B> {
+impl Outlet for LogOutlet {
     fn has_room(&self, worker: u16, share: Share) -> bool {
         self.notices[usize::from(worker)].len() < share.of(self.events_max)
     }
@@ -148,58 +156,5 @@ impl<B: Bell> Outlet for LogOutlet<B> {
         // than that. Disconnected means the worker is gone and nobody reads this any more.
         let sent = self.notices[index].try_send(notice);
         debug_assert!(!matches!(sent, Err(crossbeam_channel::TrySendError::Full(_))));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sender_rings_a_sleeper_once_and_never_one_that_is_awake() {
-        let flag = SleepFlag::default();
-        assert!(!flag.needs_ring());
-        flag.announce();
-        assert!(flag.needs_ring());
-        assert!(!flag.needs_ring());
-        flag.announce();
-        flag.wake();
-        assert!(!flag.needs_ring());
-    }
-
-    /// Two threads, many rounds: after every message either the receiver saw it before blocking,
-    /// or a bell was rung. The "ring" is a channel, so a lost wake-up would hang (and fail) here.
-    #[test]
-    fn no_wake_up_is_lost_between_announce_and_block() {
-        const ROUNDS: u32 = 200_000;
-        let flag = Arc::new(SleepFlag::default());
-        let (put, lane) = bounded::<u32>(16);
-        let (ring, bell) = bounded::<()>(1);
-        let sender_flag = flag.clone();
-        let sender = std::thread::spawn(move || {
-            for round in 0..ROUNDS {
-                put.send(round).expect("the receiver lives");
-                if sender_flag.needs_ring() {
-                    ring.send(()).expect("the receiver lives");
-                }
-            }
-        });
-        let mut seen = 0;
-        while seen < ROUNDS {
-            while let Ok(round) = lane.try_recv() {
-                assert_eq!(round, seen);
-                seen += 1;
-            }
-            if seen == ROUNDS {
-                break;
-            }
-            flag.announce();
-            if lane.is_empty() {
-                bell.recv_timeout(std::time::Duration::from_secs(20)).expect("a wake-up was lost");
-            } else if !flag.0.swap(false, Ordering::Relaxed) {
-                bell.recv().expect("the sender that cleared the flag rings");
-            }
-        }
-        sender.join().expect("the sender finishes");
     }
 }

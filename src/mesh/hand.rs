@@ -1,0 +1,130 @@
+//! The log has no thread of its own: a thread that has a request for it runs it.
+//!
+//! All requests go into one lane. Then a worker runs its hand: if the log's lock is free, it
+//! handles what is in the lane, its own requests and those of others, and puts the notices into the
+//! workers' lanes; if not, the holder does. Notices are sent under the lock alone, so each lane
+//! stays FIFO. A worker never waits for the lock, and nothing under it waits for a lane.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::combine::{Left, abort, combine};
+use super::{LogEnds, LogOutlet};
+use crate::limits::{AGE_PAUSE_MAX, AGE_PAUSE_MIN, REQUESTS_PER_HAND};
+use crate::log::message::Request;
+use crate::log::{Outlet, Sequencer};
+
+/// What a worker needs of the log. A simulation has one that finds the lock taken now and then.
+pub trait Hand {
+    /// Handles the requests in the log's lane, up to a budget, unless another thread is at it.
+    /// `now` is the workers' clock. The sleeping workers that got something are added to `rings`:
+    /// the caller rings them.
+    fn run(&mut self, now: Duration, rings: &mut Vec<u16>) -> Left;
+}
+
+/// What the lock guards. A simulation puts one in place of the [`Sequencer`] that watches it.
+pub trait Guarded {
+    /// [`Sequencer::handle`].
+    fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet);
+
+    /// [`Sequencer::expire`].
+    fn expire(&mut self, now: Duration) -> Option<Duration>;
+}
+
+impl Guarded for Sequencer {
+    fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet) {
+        self.handle(request, now, outlet);
+    }
+
+    fn expire(&mut self, now: Duration) -> Option<Duration> {
+        self.expire(now)
+    }
+}
+
+/// The log, its lock, and the lane of requests for it.
+#[derive(Debug)]
+pub struct SharedLog<L = Sequencer> {
+    log: Mutex<L>,
+    requests: Receiver<Request>,
+}
+
+impl<L: Guarded> SharedLog<L> {
+    /// With the lane of these ends.
+    pub fn new(log: L, ends: &LogEnds) -> Arc<Self> {
+        Arc::new(Self { log: Mutex::new(log), requests: ends.requests.clone() })
+    }
+
+    /// Requests in the lane.
+    pub fn waiting(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The log, once it is free. Not for workers; and a thread that lets go of it has to run a hand
+    /// then, for the workers that found it taken.
+    pub fn lock(&self) -> MutexGuard<'_, L> {
+        self.log.lock().unwrap_or_else(|_| abort())
+    }
+}
+
+/// A thread's hand on the log.
+#[derive(Debug)]
+pub struct LogHand<L = Sequencer> {
+    log: Arc<SharedLog<L>>,
+    outlet: LogOutlet,
+    /// Requests one run handles.
+    pub budget: usize,
+}
+
+impl<L: Guarded> LogHand<L> {
+    /// On this log.
+    pub fn new(log: Arc<SharedLog<L>>, ends: &LogEnds) -> Self {
+        Self { log, outlet: LogOutlet::new(ends), budget: REQUESTS_PER_HAND }
+    }
+
+    /// Does something with the log as soon as it is free, and then whatever workers that found it
+    /// taken have asked for. Not for workers.
+    pub fn with<T>(
+        &mut self,
+        now: Duration,
+        rings: &mut Vec<u16>,
+        act: impl FnOnce(&mut L) -> T,
+    ) -> T {
+        let done = act(&mut self.log.lock());
+        while self.run(now, rings) == Left::Work {}
+        done
+    }
+
+    /// Ages history, a piece at a time. Returns when to come again. Not for workers.
+    pub fn age(&mut self, now: Duration, rings: &mut Vec<u16>) -> Duration {
+        let due = self.with(now, rings, |log| log.expire(now));
+        match due {
+            Some(at) if at <= now => now,
+            Some(at) => at.clamp(now + AGE_PAUSE_MIN, now + AGE_PAUSE_MAX),
+            None => now + AGE_PAUSE_MAX,
+        }
+    }
+}
+
+impl<L: Guarded> Hand for LogHand<L> {
+    fn run(&mut self, now: Duration, rings: &mut Vec<u16>) -> Left {
+        let Self { log, outlet, budget } = self;
+        let mut budget = *budget;
+        let lane = &log.requests;
+        let left = combine(
+            &log.log,
+            || lane.is_empty(),
+            |log| {
+                while budget > 0 {
+                    let Ok(request) = lane.try_recv() else { return Left::Nothing };
+                    log.handle(request, now, outlet);
+                    budget -= 1;
+                }
+                Left::Work
+            },
+        );
+        outlet.sleepers(rings);
+        left
+    }
+}

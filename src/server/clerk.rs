@@ -1,0 +1,122 @@
+//! The log's clerk: a thread that ages the log's history and does what main and the admin listener
+//! ask of the log. Requests are the workers' own business (see [`crate::mesh::hand`]); the clerk
+//! handles those that came while it had the log.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::vital::{Lost, vital};
+use super::{ServerError, Shared};
+use crate::log::{ChannelPage, LogSettings, LogStats, Sequencer};
+use crate::mesh::LogEnds;
+use crate::mesh::hand::{LogHand, SharedLog};
+use crate::ring::{Bell, Ringer, monotonic_now};
+
+/// What main and the admin listener ask of the log.
+#[derive(Debug)]
+pub(super) enum LogOrder {
+    /// How it is.
+    Stats(Sender<LogReport>),
+    /// A page of its channels, from this index on.
+    Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
+    /// New settings.
+    Apply(Box<LogSettings>),
+    /// End.
+    Stop,
+}
+
+/// The log as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogReport {
+    pub stats: LogStats,
+    /// Requests waiting in its lane.
+    pub waiting: u64,
+}
+
+/// An empty log for all threads.
+pub(super) fn shared_log(shared: &Shared, ends: &LogEnds) -> Arc<SharedLog> {
+    let workers = ends.notices.len() as u16;
+    let settings = shared.settings.log_settings();
+    let sequencer = Sequencer::new(settings, shared.epoch, workers, shared.hasher.clone());
+    SharedLog::new(sequencer, ends)
+}
+
+pub(super) struct Clerk {
+    log: Arc<SharedLog>,
+    hand: LogHand,
+    bell: Ringer,
+    rings: Vec<u16>,
+}
+
+impl Clerk {
+    pub fn new(log: Arc<SharedLog>, ends: &LogEnds, bell: Ringer) -> Self {
+        Self { hand: LogHand::new(log.clone(), ends), log, bell, rings: Vec::new() }
+    }
+
+    pub fn start(
+        mut self,
+        orders: Receiver<LogOrder>,
+        tell_lost: Sender<Lost>,
+    ) -> Result<JoinHandle<()>, ServerError> {
+        let body = move || {
+            self.run(&orders);
+            Ok(())
+        };
+        thread::Builder::new()
+            .name("clerk".into())
+            .spawn(move || vital(tell_lost, body))
+            .map_err(|error| ServerError::io("starting the log's clerk", error))
+    }
+
+    fn run(&mut self, orders: &Receiver<LogOrder>) {
+        let mut flow = ControlFlow::Continue(());
+        while flow.is_continue() {
+            let wake_at = self.age();
+            flow = match orders.recv_timeout(wake_at.saturating_sub(monotonic_now())) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
+                Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
+            };
+        }
+    }
+
+    fn age(&mut self) -> Duration {
+        let wake_at = self.hand.age(monotonic_now(), &mut self.rings);
+        self.ring();
+        wake_at
+    }
+
+    fn obey(&mut self, order: LogOrder) -> ControlFlow<()> {
+        match order {
+            // Who asked may have given up waiting.
+            LogOrder::Stats(reply) => {
+                let waiting = self.log.waiting() as u64;
+                let stats = self.with(|log| log.stats());
+                let _ = reply.try_send(LogReport { stats, waiting });
+            }
+            LogOrder::Channels { from, limit, reply } => {
+                drop(reply.try_send(self.with(|log| log.channels(from, limit))));
+            }
+            LogOrder::Apply(settings) => self.with(|log| log.apply(*settings)),
+            LogOrder::Stop => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn with<T>(&mut self, act: impl FnOnce(&mut Sequencer) -> T) -> T {
+        let done = self.hand.with(monotonic_now(), &mut self.rings, act);
+        self.ring();
+        done
+    }
+
+    fn ring(&mut self) {
+        for worker in self.rings.drain(..) {
+            self.bell.ring(worker);
+        }
+        self.bell.flush();
+    }
+}
