@@ -130,7 +130,7 @@ pub struct Settings {
     pub channels: Vec<(Pattern, ChannelSettings)>,
     /// Bytes of all history.
     pub history_bytes: u64,
-    /// Payload bytes a worker holds for the slow readers of one channel.
+    /// Bytes a worker holds for the slow readers of one channel.
     pub replica_bytes: usize,
     /// The same of all its channels together.
     pub worker_replica_bytes: usize,
@@ -193,8 +193,9 @@ impl Default for Settings {
             workers: None,
             cpus: Some(Vec::new()),
             channel_default: ChannelSettings {
-                history_count: 100,
-                history_age: Duration::from_secs(300),
+                // A streamed answer and a look back at it: a token an event, some minutes.
+                history_count: 1000,
+                history_age: Duration::from_secs(600),
                 slow: SlowPolicy::Skip,
                 publish_rate: None,
                 history_share: 0,
@@ -252,7 +253,7 @@ impl Settings {
         self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
     }
 
-    /// Payload bytes all replicas of a worker may hold: one reader may replay all of history, and
+    /// Bytes all replicas of a worker may hold: one reader may replay all of history, and
     /// slow ones must not cost it that.
     pub fn replicas_bytes_max(&self) -> usize {
         let history = usize::try_from(self.history_bytes).unwrap_or(usize::MAX);

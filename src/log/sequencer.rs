@@ -376,7 +376,7 @@ impl Sequencer {
 fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
     match cursor {
         Cursor::Now => (head_seq, None),
-        Cursor::Earliest => (evicted_to, None),
+        Cursor::Earliest => (evicted_to, (evicted_to > 0).then_some(GapReason::Evicted)),
         Cursor::Foreign => (evicted_to, Some(GapReason::Epoch)),
         Cursor::After(seq) if seq > head_seq => (evicted_to, Some(GapReason::Epoch)),
         Cursor::After(seq) if seq < evicted_to => (evicted_to, Some(GapReason::Evicted)),

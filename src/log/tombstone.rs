@@ -7,7 +7,7 @@ use super::list::{Links, List};
 use super::paged::Paged;
 
 /// Freed channels remembered one by one: a quarter of a million that went quiet, in about 13 MB.
-/// Beyond that a returning subscriber may be told of a gap that is none.
+/// Beyond that a subscriber that returns, or asks for `earliest`, may be told of a gap that is none.
 pub const TOMBSTONES_MAX: usize = 1 << 18;
 
 /// A freed channel. It is known by its keyed 64-bit hash alone: two names that share one are met

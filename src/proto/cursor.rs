@@ -71,7 +71,7 @@ impl fmt::Display for EventId {
 pub enum Cursor {
     /// No cursor given: only what comes from now on.
     Now,
-    /// `earliest`: all that history holds.
+    /// `earliest`: all that history holds, behind a gap if the channel's beginning is gone.
     Earliest,
     /// After this place of the present epoch (it may still be ahead of the head or evicted).
     After(u64),

@@ -329,6 +329,12 @@ impl Core {
         gap: Option<GapReason>,
         after: &str,
     ) {
+        let asked = Cursor::parse(after.as_bytes(), self.setup.epoch);
+        // A bare WebSocket can tell a gap only by closing; one that asks for all there is would
+        // then never get any of it.
+        let untold =
+            asked == Cursor::Earliest && self.slots[index as usize].variant == Variant::WsBare;
+        let gap = gap.filter(|_| !untold);
         match gap {
             Some(GapReason::Evicted) => self.metrics.gaps_evicted.add(1),
             Some(GapReason::Epoch) => self.metrics.gaps_epoch.add(1),
@@ -343,7 +349,6 @@ impl Core {
         let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into() }));
         let follower = self.channels[replica].add_follower(index);
         self.metrics.subscriptions.add(1);
-        let asked = Cursor::parse(after.as_bytes(), self.setup.epoch);
         let position = match (&gap, asked) {
             // The oldest of one channel may be older than that of another.
             (None, Cursor::Earliest) => 0,

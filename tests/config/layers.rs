@@ -82,7 +82,7 @@ fn channel_rules_of_the_environment_replace_those_of_the_file() {
     let text = "[[channel]]\npattern = 'a'\nhistory_count = 1";
     let rules = "[{ pattern = \"b:*\", history_count = 2 }]";
     let config = assemble(text, &[("PUSHLINE_CHANNEL", rules)], &[]).expect("good");
-    assert_eq!(config.settings.channel("a").history_count, 100);
+    assert_eq!(config.settings.channel("a").history_count, 1000);
     assert_eq!(config.settings.channel("b:c").history_count, 2);
 }
 

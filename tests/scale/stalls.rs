@@ -28,12 +28,12 @@ const EARLY_MEMBERS: usize = 60;
 const PATIENCE: Duration = Duration::from_secs(120);
 const RETURN_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the server may grow by while readers stall: history (by default a hundred events of a
+/// What the server may grow by while readers stall: history (by default a thousand events of a
 /// channel), what the busy channel keeps for slow readers (`--replica-bytes`, 8 MiB), and for each
 /// of them a cursor. Twice all that, for the allocator; and what each of two workers gathers for
 /// those that catch up.
 fn bound_bytes(stalled: usize) -> u64 {
-    const HISTORY_BYTES: usize = 2 * 100 * EVENT_BYTES;
+    const HISTORY_BYTES: usize = 2 * 1000 * EVENT_BYTES;
     const REPLICA_BYTES: usize = 8 << 20;
     const CATCHING_UP_BYTES: usize = 4 << 20;
     (2 * (HISTORY_BYTES + REPLICA_BYTES + 256 * stalled) + CATCHING_UP_BYTES) as u64

@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use crate::truth::Truth;
 
+/// The cursor before the first event.
+pub const EARLIEST: &str = "earliest";
+
 /// A subscription as its client knows it.
 #[derive(Clone, Debug)]
 pub struct Follow {
@@ -116,7 +119,8 @@ impl Follow {
             }
             Some("evicted") => {
                 assert_eq!(after, self.asked);
-                let (after, name) = (truth.seq_of(after), &self.channel);
+                let after = if after == EARLIEST { 0 } else { truth.seq_of(after) };
+                let name = &self.channel;
                 assert!(truth.has_between(name, after, end), "{self:?}: nothing is lost");
                 self.check_place(after, truth);
             }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use pushline::config::ChannelSettings;
+use pushline::proto::name::Pattern;
 use serde_json::json;
 
 use crate::common::{Sse, SseEvent, TestServer, await_that, describe, fetch, publish};
@@ -72,13 +74,53 @@ fn of_several_cursors_the_first_by_name_counts() {
 fn earliest_is_all_that_history_holds() {
     let server = TestServer::with(|settings| settings.channel_default.history_count = 3);
     publish_all(&server, "c", &["1", "2", "3", "4", "5"]);
-    let mut sse = Sse::open(server.addr, "channel=c&last_event_id=earliest");
-    assert_eq!(data(&sse.events(3)), ["3", "4", "5"]);
-    let mut sse = Sse::open_with(server.addr, "channel=c", &[("Last-Event-ID", "earliest")]);
-    assert_eq!(sse.event().data, "3");
+    publish_all(&server, "short", &["6", "7"]);
+    let mut sse = Sse::open(server.addr, "channel=short&last_event_id=earliest");
+    assert_eq!(data(&sse.events(2)), ["6", "7"], "nothing is lost, nothing is told");
+    let mut sse = Sse::open_with(server.addr, "channel=short", &[("Last-Event-ID", "earliest")]);
+    assert_eq!(sse.event().data, "6");
     let mut empty = Sse::open(server.addr, "channel=empty&last_event_id=earliest");
     publish(server.addr, "empty", "first");
     assert_eq!(empty.event().data, "first");
+}
+
+/// A channel whose beginning is gone: by count, because it keeps none, and because all of it has
+/// aged out and nothing but a tombstone is left of it.
+#[test]
+fn earliest_tells_what_is_gone() {
+    let server = TestServer::with(|settings| {
+        let rule = |count, age| ChannelSettings {
+            history_count: count,
+            history_age: Duration::from_millis(age),
+            ..settings.channel_default.clone()
+        };
+        let pattern = |text| Pattern::parse(text).expect("a pattern");
+        let (unkept, brief) = (rule(0, 60_000), rule(10, 10));
+        settings.channels = vec![(pattern("unkept"), unkept), (pattern("brief"), brief)];
+        settings.channel_default.history_count = 3;
+    });
+    publish_all(&server, "c", &["1", "2", "3", "4", "5"]);
+    publish_all(&server, "unkept", &["6"]);
+    publish_all(&server, "brief", &["7"]);
+    publish_all(&server, "whole", &["8"]);
+    await_that("it is forgotten", || describe(server.addr, "brief")["events"] == 0);
+    let gap = |channel: &str, first: Option<String>| json!({"channel": channel, "reason": "evicted", "after": "earliest", "first": first});
+    for (channel, last_lost, first) in [("c", 2, Some(3)), ("unkept", 6, None), ("brief", 7, None)]
+    {
+        let mut sse = Sse::open(server.addr, &format!("channel={channel}&last_event_id=earliest"));
+        let told = sse.event();
+        assert_eq!((&told.event[..], &told.id), ("pushline.gap", &server.id(last_lost)));
+        assert_eq!(told.json(), gap(channel, first.map(|seq| server.id(seq))));
+    }
+    // On one stream gaps come first, in the order of the request, and nothing else is lost.
+    let all = "channel=c&channel=unkept&channel=brief&channel=whole&last_event_id=earliest";
+    let mut sse = Sse::open(server.addr, all);
+    for (channel, first) in [("c", Some(3)), ("unkept", None), ("brief", None)] {
+        let told = sse.event().json()["data"].clone();
+        assert_eq!(told, gap(channel, first.map(|seq| server.id(seq))));
+    }
+    let ids: Vec<String> = sse.events(4).into_iter().map(|event| event.id).collect();
+    assert_eq!(ids, [3, 4, 5, 8].map(|seq| server.id(seq)));
 }
 
 #[test]

@@ -85,6 +85,8 @@ fn a_gap_closes_with_4000() {
             ws.expect_close(4000, "gap");
         }
     }
+    let mut ws = Ws::bare(server.addr, "channel=c&last_event_id=earliest");
+    assert_eq!(ws.text(), "5", "who asks for what there is gets it");
 }
 
 #[test]

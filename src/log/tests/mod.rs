@@ -247,7 +247,7 @@ fn cursors_stand_where_the_architecture_says() {
     let epoch = Some(GapReason::Epoch);
     for (cursor, stand) in [
         (Cursor::Now, (5, None, vec![])),
-        (Cursor::Earliest, (2, None, vec![3, 4])),
+        (Cursor::Earliest, (2, Some(GapReason::Evicted), vec![3, 4])),
         (Cursor::After(0), (2, evicted, vec![3, 4])),
         (Cursor::After(1), (2, evicted, vec![3, 4])),
         (Cursor::After(2), (2, None, vec![3, 4])),

@@ -170,7 +170,7 @@ impl Model {
         let lost = channel.evicted_to;
         let (after, gap) = match cursor {
             Cursor::Now => (head_seq, None),
-            Cursor::Earliest => (lost, None),
+            Cursor::Earliest => (lost, (lost > 0).then_some(GapReason::Evicted)),
             Cursor::Foreign => (lost, Some(GapReason::Epoch)),
             Cursor::After(seq) if seq > head_seq => (lost, Some(GapReason::Epoch)),
             Cursor::After(seq) if seq < lost => (lost, Some(GapReason::Evicted)),

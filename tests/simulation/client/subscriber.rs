@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::conn::{Conn, End};
 use super::transport::{Seen, Stream};
 use super::{Actor, Ctx, Season, content};
-use crate::oracle::{Company, Follow, Gap, Stand};
+use crate::oracle::{Company, EARLIEST, Follow, Gap, Stand};
 use crate::plan::{Role, pick, up_to};
 use crate::truth::Truth;
 
@@ -104,7 +104,12 @@ impl Subscriber {
         let head = ctx.truth.head();
         let (cursor, stand) = match ctx.rng.u8(0..10) {
             0..6 => (None, Stand::Begun { head_then: 0 }),
-            6..8 => (Some("earliest".into()), Stand::Begun { head_then: 0 }),
+            // It must get everything from the beginning on, or be told that it is gone; a bare
+            // WebSocket just gets what is kept.
+            6..8 if self.role == Role::WsBare => {
+                (Some(EARLIEST.into()), Stand::Begun { head_then: 0 })
+            }
+            6..8 => (Some(EARLIEST.into()), Stand::At(0)),
             8 => {
                 let ahead = ctx.truth.id(head + 1_000_000);
                 let foreign = ["zzzzzzzz-7".into(), "what-is-this".into(), ahead];
@@ -239,7 +244,9 @@ impl Subscriber {
         let mut op = json!({ "op": "subscribe", "channel": follow.channel });
         match follow.stand {
             Stand::At(seq) => {
-                follow.resume(seq, ctx.truth);
+                if !(seq == 0 && follow.asked == EARLIEST) {
+                    follow.resume(seq, ctx.truth);
+                }
                 op["after"] = follow.asked.clone().into();
             }
             Stand::Begun { .. } => follow.begin_anew(u64::MAX),
