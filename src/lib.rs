@@ -34,6 +34,7 @@
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::delivery`, [`worker::work`] |
 //! | an idle connection is one cache line | [`worker::slot`] |
 //! | a turn: settle, decide, lanes, fan-out, flush, sweep, one submit | [`worker::core`] |
+//! | what a turn may spend, estimated by the price of each step | `worker::budget` |
 //! | no timer per connection | `worker::sweep`, `worker::deadline` |
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
 //! | the same worker on an in-memory network with faults | [`ring::sim`], `tests/simulation` |

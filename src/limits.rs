@@ -84,28 +84,46 @@ pub const SUSPECTS_PAUSE: u32 = 20;
 /// Addresses whose failed checks are told apart, in 32 KB a worker.
 pub const FAILURES_KEPT: usize = 4096;
 
-/// Sends of live fan-out in one turn: about 2 ms at 4 µs each, so that accepts and other channels
+/// Time for live fan-out in one turn (about 500 small sends), so that accepts and other channels
 /// wait no longer than that.
-pub const FANOUT_SENDS_PER_TURN: usize = 512;
+pub const FANOUT_TIME_PER_TURN: Duration = Duration::from_millis(2);
 
-/// Explicit sends in one turn.
-pub const EXPLICIT_SENDS_PER_TURN: usize = 512;
+/// Live subscribers a slice is handed to before the time is looked at again.
+pub const FANOUT_SENDS_AT_ONCE: usize = 16;
 
-/// Bytes gathered for explicit subscribers in one turn. With the last one's `SEND_BYTES_MAX` the
-/// batch's arena stays within `ARENA_BYTES_KEPT` when thousands catch up at once: it does not grow
-/// and is not given back in every turn, and nobody else waits for megabytes to be copied.
+/// Bytes encoded for live subscribers in one turn. The last slice may go beyond it.
+pub const FANOUT_BYTES_PER_TURN: usize = 512 * 1024;
+
+/// Time in one turn for what explicit connections are sent first: answers, and few events.
+pub const EXPLICIT_TIME_PER_TURN: Duration = Duration::from_millis(2);
+
+/// Time in one turn for connections that are further behind. Beside the other two it is little, so
+/// that a turn full of replays hardly delays what others are sent.
+pub const REPLAY_TIME_PER_TURN: Duration = Duration::from_micros(500);
+
+/// Bytes gathered for explicit connections in one turn. With what else a turn gathers the batch's
+/// arena stays within `ARENA_BYTES_KEPT` when thousands catch up at once: it does not grow and is
+/// not given back in every turn.
 pub const EXPLICIT_BYTES_PER_TURN: usize = 512 * 1024;
 
 /// Bytes gathered for one explicit subscriber in one send: more than a default socket buffer
 /// takes, so that a catching-up reader is never starved.
 pub const SEND_BYTES_MAX: usize = 128 * 1024;
 
+/// Bytes of events that still go out with a connection's own output, or at once to one that was
+/// not behind. The rest waits behind other connections' answers.
+pub const FIRST_SEND_BYTES_MAX: usize = 4 * 1024;
+
 /// Bytes of one live slice: what is joined into one send to each live subscriber. Below a default
 /// send buffer, so that a reader that keeps up is not made explicit by a burst.
 pub const SLICE_BYTES_MAX: usize = 32 * 1024;
 
 /// The arena is given back when a turn left it larger than this.
-pub const ARENA_BYTES_KEPT: usize = 1024 * 1024;
+pub const ARENA_BYTES_KEPT: usize = 2 * 1024 * 1024;
+
+/// Largest event an operator may allow. An arena holds one of them in every form, whatever the
+/// budgets of a turn are: offsets into it are `u32`.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Notices taken from the log's lane in one turn.
 pub const NOTICES_PER_TURN: usize = 4096;
@@ -145,5 +163,7 @@ pub const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 const _: () = assert!(SLICE_BYTES_MAX <= SEND_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= EXPLICIT_BYTES_PER_TURN);
-const _: () = assert!(EXPLICIT_BYTES_PER_TURN + 2 * SEND_BYTES_MAX <= ARENA_BYTES_KEPT);
+const _: () = assert!(
+    FANOUT_BYTES_PER_TURN + EXPLICIT_BYTES_PER_TURN + 2 * SEND_BYTES_MAX <= ARENA_BYTES_KEPT
+);
 const _: () = assert!(OUTSTANDING_MAX as usize <= LANE_ANSWERS_MAX);

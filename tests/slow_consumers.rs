@@ -11,7 +11,7 @@ use pushline::limits::{TICK, WS_CLOSE_TIME_MAX};
 use serde_json::Value;
 
 use common::ws::{CLOSE, RawWs, TEXT};
-use common::{Conn, Sse, TestServer, await_that, describe, metric, publish, seq_of};
+use common::{Conn, Sse, TestServer, await_that, describe, fetch, metric, publish, seq_of};
 
 const EVENT_BYTES: usize = 10_000;
 
@@ -296,6 +296,39 @@ fn slow_readers_of_many_channels_share_one_bound() {
         events.into_iter().find(|event| event.event == "pushline.gap")
     });
     assert!(overrun.count() > 0, "somebody has paid for it");
+}
+
+/// Events without data are not without cost: what readers hold by stalling is told as what it takes,
+/// and bounded.
+#[test]
+fn empty_events_count_what_they_cost() {
+    const EVENTS: usize = 400;
+    const EVENT_COST: u64 = 150;
+    let held = |bytes_max: usize| {
+        let server = TestServer::with(|settings| {
+            settings.workers = Some(1);
+            settings.send_buffer = Some(4096);
+            settings.history_bytes = 64 << 10;
+            settings.replica_bytes = 64 << 10;
+            settings.worker_replica_bytes = bytes_max;
+        });
+        let channels: Vec<String> = (0..16).map(|n| format!("c{n}")).collect();
+        let query: Vec<String> = channels.iter().map(|name| format!("channel={name}")).collect();
+        let stalled = Sse::over(Conn::open_narrow(server.addr, 2048), &query.join("&"), &[]);
+        let lines: String = (0..EVENTS)
+            .flat_map(|_| &channels)
+            .map(|name| format!("{{\"channel\":\"{name}\",\"data\":\"\"}}\n"))
+            .collect();
+        let answer = fetch(server.addr, "POST", "/publish", &[], Some(lines.as_bytes()));
+        assert_eq!(answer.status, 200);
+        let name = "pushline_replica_bytes{worker=\"0\"}";
+        await_that("it is within its bound", || metric(server.admin, name) <= bytes_max as u64);
+        let held = metric(server.admin, name);
+        drop(stalled);
+        held
+    };
+    assert!(held(64 << 20) >= EVENTS as u64 * 16 / 2 * EVENT_COST);
+    assert!(held(256 << 10) >= 64 << 10);
 }
 
 /// A socket that takes a few bytes at a time cuts events at every place.

@@ -8,6 +8,7 @@ use super::units::{
     self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
 use super::{LogFormat, LogLevel, Settings, SlowPolicy, Steer};
+use crate::limits::EVENT_BYTES_MAX;
 
 /// All keys, in the order of help and of the file.
 pub static KEYS: &[Key] = &[
@@ -319,7 +320,7 @@ pub static KEYS: &[Key] = &[
         change: Change::Reload,
         help: "Largest event.",
         field: Field::Server {
-            put: |s, t| set(&mut s.event_bytes_max, size(t, 1..=16 * MIB)),
+            put: |s, t| set(&mut s.event_bytes_max, size(t, 1..=EVENT_BYTES_MAX as u64)),
             show: |s| show_size(s.event_bytes_max as u64),
         },
     },

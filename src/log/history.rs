@@ -34,7 +34,8 @@ pub fn event_bytes(channel: &str, data: &[u8], event_type: Option<&str>, key: Op
     EVENT_OVERHEAD_BYTES + (data.len() + text) as u64 + key
 }
 
-fn bytes_of(event: &Event) -> u64 {
+/// The same of an event.
+pub fn bytes_of(event: &Event) -> u64 {
     event_bytes(&event.channel, &event.data, event.event_type.as_deref(), event.key.as_deref())
 }
 

@@ -35,6 +35,10 @@ impl Variant {
     /// How many there are, for tables indexed by one.
     pub const COUNT: usize = 4;
 
+    /// What an encoding makes of a byte of data, at most: SSE writes `data: ` before each line (six
+    /// bytes are what JSON needs for a control character, four thirds what base64 does).
+    pub const GROWTH_MAX: usize = 7;
+
     /// Appends an event.
     pub fn write_event(self, out: &mut Vec<u8>, event: &EventView<'_>) {
         match self {
@@ -54,5 +58,37 @@ impl Variant {
             Self::WsEnvelope => write_text_with(out, |out| envelope::write_gap(out, gap)),
         }
         GapWritten::InBand
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cursor::{Epoch, EventId};
+    use super::super::data::Data;
+    use super::*;
+
+    #[test]
+    fn no_encoding_grows_beyond_what_is_reckoned_with() {
+        const COUNT: usize = 10_000;
+        let id = EventId { epoch: Epoch::from_random(1), seq: u64::MAX };
+        let write = |variant: Variant, data: Data<'_>| {
+            let mut out = Vec::new();
+            variant.write_event(&mut out, &EventView { id, channel: "c", event_type: None, data });
+            out.len()
+        };
+        for variant in
+            [Variant::SseBare, Variant::SseEnvelope, Variant::WsBare, Variant::WsEnvelope]
+        {
+            let empty = write(variant, Data::Text(""));
+            for text in ["\n", "\r", "\u{1}", "\"", "a"] {
+                let length = write(variant, Data::Text(&text.repeat(COUNT)[..]));
+                let head = 16; // A length that takes more bytes to say.
+                assert!(
+                    length <= empty + head + Variant::GROWTH_MAX * COUNT,
+                    "{variant:?} {text:?}"
+                );
+            }
+            assert!(write(variant, Data::Binary(&[0xff; COUNT])) < empty + 2 * COUNT);
+        }
     }
 }

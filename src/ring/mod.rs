@@ -83,6 +83,17 @@ pub struct Batch {
     pub arena: Vec<u8>,
 }
 
+impl Batch {
+    /// Where the next byte of the arena will stand.
+    ///
+    /// # Panics
+    /// Beyond 4 GiB: better an end than bytes for somebody else. Whoever fills an arena has budgets
+    /// that keep it far below.
+    pub fn end(&self) -> u32 {
+        u32::try_from(self.arena.len()).expect("turns have budgets of bytes")
+    }
+}
+
 /// A buffer of the driver's that holds received bytes until it is recycled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub u16);

@@ -65,7 +65,7 @@ impl Channels {
         self.held_bytes += replica.ring_bytes();
     }
 
-    /// Payload bytes all of them hold.
+    /// Bytes all of them hold.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }

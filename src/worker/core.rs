@@ -85,7 +85,10 @@ pub struct Core {
     /// Not before this time are replicas made to give memory back again.
     pub(super) relieve_at: Duration,
     pub(super) batch: Batch,
+    /// Connections with output of their own, or with little to read.
     pub(super) dirty: VecDeque<u32>,
+    /// Connections that are further behind.
+    pub(super) replaying: VecDeque<u32>,
     /// Connections that left input unread, until their output was sent or until the next turn.
     pub(super) unread: VecDeque<Token>,
     pub(super) scheduled: VecDeque<u32>,
@@ -160,6 +163,7 @@ impl Core {
             relieve_at: Duration::ZERO,
             batch: Batch::default(),
             dirty: VecDeque::new(),
+            replaying: VecDeque::new(),
             unread: VecDeque::new(),
             scheduled: VecDeque::new(),
             fanned: Vec::new(),
@@ -230,7 +234,7 @@ impl Core {
             }
             Completion::Writable { token } if self.is_current(token) => {
                 self.slots[token.slot as usize].flags.clear(Flags::BLOCKED);
-                self.mark_dirty(token.slot);
+                self.go_on(token.slot);
             }
             // Sends were settled when the turn began; a doorbell says to look into the lanes,
             // which every turn does; the others are of connections that have ended.
@@ -274,7 +278,8 @@ impl Core {
     /// How long the worker may sleep now.
     pub fn wait(&self) -> Wait {
         let to_read = !self.unread.is_empty();
-        let to_do = to_read || !self.dirty.is_empty() || !self.scheduled.is_empty();
+        let to_send = !self.dirty.is_empty() || !self.replaying.is_empty();
+        let to_do = to_read || to_send || !self.scheduled.is_empty();
         // A send that was taken whole is only known to be by the turn that follows it.
         let to_vet = self.vetted_to.is_some();
         if to_do || to_vet || self.accept == Accept::Wanted || !self.outgoing.is_settled() {

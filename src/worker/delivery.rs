@@ -4,15 +4,22 @@
 //! events (and gaps) of its channels in log order. The next turn begins by looking at what the
 //! sockets did not take: everything else was taken, and its items are applied.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
+use super::budget::{Budget, CHANNEL_NS, EVENT_NS, SEND_NS, copy_ns};
+use super::channels::Channels;
 use super::core::Core;
 use super::slot::Flags;
 use super::work::{Gap, Rest, Sub, Work};
-use crate::limits::{EXPLICIT_BYTES_PER_TURN, EXPLICIT_SENDS_PER_TURN, SEND_BYTES_MAX};
+use crate::limits::{
+    EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX, REPLAY_TIME_PER_TURN,
+    SEND_BYTES_MAX,
+};
 use crate::log::event::Event;
 use crate::log::message::GapReason;
-use crate::proto::cursor::EventId;
+use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::envelope::GapView;
 use crate::proto::variant::{GapWritten, Variant};
 use crate::proto::ws::close::CloseCode;
@@ -61,6 +68,8 @@ enum Extent {
 pub(super) struct Outgoing {
     sends: Vec<Sent>,
     items: Vec<Item>,
+    /// Channels being merged, empty in between.
+    heads: BinaryHeap<Reverse<Head>>,
     /// The last event too large to be encoded anew for every piece of it.
     large: Option<Large>,
 }
@@ -75,74 +84,127 @@ struct Large {
 /// Events above this size are encoded once and kept while their pieces go out.
 const LARGE_BYTES_MIN: usize = 32 * 1024;
 
+/// Where a send is being composed.
+struct Composer<'a> {
+    arena: &'a mut Vec<u8>,
+    outgoing: &'a mut Outgoing,
+    epoch: Epoch,
+    variant: Variant,
+    /// Where its bytes begin in the arena.
+    from: usize,
+    /// Where no further event is begun.
+    until: usize,
+}
+
+/// The next event of one of several channels being merged; the lowest `seq` is the first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    seq: u64,
+    /// Which of the connection's channels.
+    sub: u16,
+    /// Place in the replica's ring.
+    place: usize,
+}
+
 impl Core {
     // --- deciding what to send ---
 
-    /// Composes sends for dirty connections, within the turn's budget.
+    /// Composes sends: first for connections with output of their own, or little to read, then for
+    /// those that are further behind. Each has a budget, so that neither waits for ever for the other.
     pub(super) fn flush_dirty(&mut self) {
-        let arena_from = self.batch.arena.len();
-        for _ in 0..self.dirty.len().min(EXPLICIT_SENDS_PER_TURN) {
-            if self.batch.arena.len() - arena_from > EXPLICIT_BYTES_PER_TURN {
-                return;
+        let arena_max = self.batch.arena.len() + EXPLICIT_BYTES_PER_TURN;
+        let mut budget = Budget::new(EXPLICIT_TIME_PER_TURN);
+        for _ in 0..self.dirty.len() {
+            if budget.is_spent() || self.batch.arena.len() >= arena_max {
+                break;
             }
-            let Some(index) = self.dirty.pop_front() else { return };
-            let flags = &mut self.slots[index as usize].flags;
-            if !flags.has(Flags::DIRTY) {
-                continue;
+            let Some(index) = self.dirty.pop_front() else { break };
+            if self.is_due(index, Flags::DIRTY) {
+                self.flush(index, FIRST_SEND_BYTES_MAX, &mut budget);
             }
-            flags.clear(Flags::DIRTY);
-            // A blocked one is woken by `Writable`; one that has its send by the next turn.
-            if !flags.has(Flags::BLOCKED) && !flags.has(Flags::SENT) {
-                self.flush(index);
+        }
+        let mut budget = Budget::new(REPLAY_TIME_PER_TURN);
+        for _ in 0..self.replaying.len() {
+            if budget.is_spent() || self.batch.arena.len() >= arena_max {
+                break;
+            }
+            let Some(index) = self.replaying.pop_front() else { break };
+            if self.is_due(index, Flags::REPLAYING) {
+                let bytes_max = self.replay_bytes_max(index);
+                self.flush(index, bytes_max, &mut budget);
             }
         }
     }
 
-    fn flush(&mut self, index: u32) {
+    /// Whether a connection taken out of its queue is to be sent something. A blocked one is woken
+    /// by `Writable`; one that has its send by the next turn.
+    fn is_due(&mut self, index: u32, queued: u16) -> bool {
+        let flags = &mut self.slots[index as usize].flags;
+        let is_queued = flags.has(queued);
+        flags.clear(queued);
+        is_queued && !flags.has(Flags::BLOCKED) && !flags.has(Flags::SENT)
+    }
+
+    /// More than a socket takes is composed for nothing: where the last send was short, little more
+    /// than what it took then.
+    fn replay_bytes_max(&self, index: u32) -> usize {
+        match self.slots[index as usize].work.as_ref().and_then(|work| work.taken) {
+            None => SEND_BYTES_MAX,
+            Some(taken) => {
+                let unsent = self.setup.settings.unsent.map_or(SEND_BYTES_MAX, |max| max as usize);
+                (2 * taken as usize).clamp(FIRST_SEND_BYTES_MAX, unsent.max(FIRST_SEND_BYTES_MAX))
+            }
+        }
+    }
+
+    fn flush(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) {
         let Some(mut work) = self.slots[index as usize].work.take() else { return };
         let from = self.batch.arena.len();
         let items_from = self.outgoing.items.len();
         work.sent_at = self.outgoing.sends.len() as u32;
+        budget.spend(work.subs.len() as u64 * CHANNEL_NS);
         self.note_gaps(index, &mut work);
-        self.compose(index, &mut work, from);
+        self.compose(index, &work, bytes_max);
         self.slots[index as usize].work = Some(work);
-        let to = self.batch.arena.len();
-        if to == from {
+        let length = self.batch.arena.len() - from;
+        if length == 0 {
             self.relax(index);
             return;
         }
+        let items = self.outgoing.items.len() - items_from;
+        budget.spend(SEND_NS + copy_ns(length) + items as u64 * EVENT_NS);
         let token = self.token(index);
         self.slots[index as usize].flags.set(Flags::SENT);
-        self.batch.ops.push(Op::Send { token, from: from as u32, to: to as u32 });
+        let (from, to) = (from as u32, self.batch.end());
+        self.batch.ops.push(Op::Send { token, from, to });
         self.metrics.sends_explicit.add(1);
         self.outgoing.sends.push(Sent {
             token,
-            from: from as u32,
+            from,
             items_from: items_from as u32,
             items_to: self.outgoing.items.len() as u32,
         });
     }
 
-    fn compose(&mut self, index: u32, work: &mut Work, from: usize) {
-        let variant = self.slots[index as usize].variant;
-        if let Some(rest) = &work.rest {
-            let extent = self.append_event(&rest.event, variant, rest.offset);
-            self.push_item(from, ItemKind::Rest(extent));
-            if extent == Extent::Part {
-                return;
-            }
-        }
-        if !work.out.is_empty() {
-            self.batch.arena.extend_from_slice(&work.out);
-            self.push_item(from, ItemKind::Out);
-        }
-        if !self.slots[index as usize].is_subscriber() {
+    fn compose(&mut self, index: u32, work: &Work, bytes_max: usize) {
+        let Self { channels, batch, outgoing, setup, .. } = self;
+        let slot = &self.slots[index as usize];
+        let from = batch.arena.len();
+        let mut send = Composer {
+            arena: &mut batch.arena,
+            outgoing,
+            epoch: setup.epoch,
+            variant: slot.variant,
+            from,
+            until: from + bytes_max,
+        };
+        if send.own_output(work) == Extent::Part || !slot.is_subscriber() {
             return;
         }
         match work.subs.len() {
             0 => {}
-            1 => self.compose_single(work, variant, from),
-            _ => self.compose_merged(work, variant, from),
+            1 => send.single(work, channels),
+            _ => send.merged(work, channels),
         }
     }
 
@@ -166,47 +228,6 @@ impl Core {
         }
     }
 
-    /// One channel: up to where live subscribers are being brought, so that it can join them.
-    fn compose_single(&mut self, work: &mut Work, variant: Variant, from: usize) {
-        let replica = &self.channels[work.subs[0].replica];
-        let (until, mut cursor) = (replica.fanned_to, work.subs[0].cursor);
-        if work.subs[0].gap.is_some() {
-            self.append_gap(work, 0, variant, from);
-        }
-        while self.batch.arena.len() - from < SEND_BYTES_MAX {
-            let next = self.channels[work.subs[0].replica].after(cursor, until).next().cloned();
-            let Some(event) = next else { return };
-            cursor = event.seq;
-            if self.append_sub_event(0, &event, variant, from) == Extent::Part {
-                return;
-            }
-        }
-    }
-
-    /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
-    /// Gaps go first: an event behind a loss would carry an id that says the loss was told.
-    fn compose_merged(&mut self, work: &mut Work, variant: Variant, from: usize) {
-        for sub in 0..work.subs.len() {
-            self.append_gap(work, sub, variant, from);
-        }
-        let mut cursors: Vec<u64> = work.subs.iter().map(|sub| sub.cursor).collect();
-        while self.batch.arena.len() - from < SEND_BYTES_MAX {
-            let next = |(sub, cursor): (usize, &u64)| {
-                let seq = self.channels[work.subs[sub].replica].first_after(*cursor);
-                seq.map(|seq| (seq, sub))
-            };
-            let Some((seq, sub)) = cursors.iter().enumerate().filter_map(next).min() else {
-                return;
-            };
-            let replica = &self.channels[work.subs[sub].replica];
-            let Some(event) = replica.after(cursors[sub], seq).next().cloned() else { return };
-            cursors[sub] = seq;
-            if self.append_sub_event(sub, &event, variant, from) == Extent::Part {
-                return;
-            }
-        }
-    }
-
     /// A cursor that fell out of the replica: the slow-consumer case.
     fn note_overrun(&mut self, sub: &mut Sub, complete_to: u64) {
         let epoch = self.setup.epoch;
@@ -220,62 +241,6 @@ impl Core {
             self.metrics.gaps_overrun.add(1);
         }
         sub.cursor = base;
-    }
-
-    fn append_gap(&mut self, work: &Work, sub: usize, variant: Variant, from: usize) {
-        let channel = &work.subs[sub];
-        let Some(gap) = &channel.gap else { return };
-        let epoch = self.setup.epoch;
-        let replica = &self.channels[channel.replica];
-        // Other channels may have events before the end of the loss: who comes back with this id
-        // must still get them.
-        let seq = match work.subs.len() {
-            1 => channel.cursor,
-            _ => channel.cursor.min(work.position),
-        };
-        let view = GapView {
-            id: EventId { epoch, seq },
-            channel: &replica.name,
-            reason: gap.reason.as_str(),
-            after: &gap.after,
-            first: replica.first_after(channel.cursor).map(|seq| EventId { epoch, seq }),
-        };
-        let written = variant.write_gap(&mut self.batch.arena, &view);
-        debug_assert_eq!(written, GapWritten::InBand, "bare WebSockets are closed instead");
-        self.push_item(from, ItemKind::Gap { sub: sub as u16 });
-    }
-
-    fn append_sub_event(
-        &mut self,
-        sub: usize,
-        event: &Arc<Event>,
-        variant: Variant,
-        from: usize,
-    ) -> Extent {
-        let extent = self.append_event(event, variant, 0);
-        self.push_item(from, ItemKind::Event { sub: sub as u16, seq: event.seq, extent });
-        extent
-    }
-
-    fn push_item(&mut self, from: usize, kind: ItemKind) {
-        let end = (self.batch.arena.len() - from) as u32;
-        self.outgoing.items.push(Item { end, kind });
-    }
-
-    /// Appends an event's encoding without its first `skip` bytes. Of a large one, only as much as
-    /// fits a send.
-    fn append_event(&mut self, event: &Event, variant: Variant, skip: usize) -> Extent {
-        let arena = &mut self.batch.arena;
-        if event.data.len() < LARGE_BYTES_MIN {
-            let from = arena.len();
-            variant.write_event(arena, &event.view(self.setup.epoch));
-            arena.drain(from..from + skip);
-            return Extent::Whole;
-        }
-        let encoded = self.outgoing.encode_large(event, variant, self.setup.epoch);
-        let end = encoded.len().min(skip + SEND_BYTES_MAX);
-        self.batch.arena.extend_from_slice(&encoded[skip..end]);
-        if end == encoded.len() { Extent::Whole } else { Extent::Part }
     }
 
     // --- what became of it ---
@@ -300,6 +265,7 @@ impl Core {
             if self.is_current(sent.token) && self.slots[index as usize].flags.has(Flags::SENT) {
                 self.slots[index as usize].flags.clear(Flags::SENT);
                 self.apply(sent, u32::MAX);
+                self.note_taken(index, None);
                 self.after_send(index);
             }
         }
@@ -320,9 +286,17 @@ impl Core {
         } else if flags.has(Flags::LIVE) {
             self.settle_live_short(index, taken as usize);
         }
+        self.note_taken(index, Some(taken));
         self.metrics.sends_short.add(1);
         self.slots[index as usize].flags.set(Flags::BLOCKED);
         self.batch.ops.push(Op::PollOut(token));
+    }
+
+    /// What a socket took of the last send, if not all of it.
+    fn note_taken(&mut self, index: u32, taken: Option<u32>) {
+        if let Some(work) = &mut self.slots[index as usize].work {
+            work.taken = taken;
+        }
     }
 
     /// Applies a send's items up to the byte the socket took.
@@ -391,20 +365,150 @@ impl Core {
             self.read_on_later(index);
         }
         if has_more {
-            self.mark_dirty(index);
+            self.go_on(index);
         } else {
             self.relax(index);
         }
     }
 
+    /// The connection can be sent more: its own output before others' replays, events behind others'
+    /// output.
+    pub(super) fn go_on(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.work.as_ref().is_none_or(|work| !work.out.is_empty()) {
+            self.mark_dirty(index);
+        } else if slot.flags.raise(Flags::REPLAYING) {
+            self.replaying.push_back(index);
+        }
+    }
+
     pub(super) fn is_behind(&self, work: &Work) -> bool {
+        let is_alone = work.subs.len() == 1;
         work.subs.iter().any(|sub| {
             let replica = &self.channels[sub.replica];
-            let until = if work.subs.len() == 1 { replica.fanned_to } else { replica.tail };
-            sub.gap.is_some()
-                || sub.cursor < replica.base
-                || replica.after(sub.cursor, until).next().is_some()
+            let has_next = match is_alone {
+                true => replica.after(sub.cursor, replica.fanned_to).next().is_some(),
+                false => replica.newest() > sub.cursor,
+            };
+            has_next || sub.gap.is_some() || sub.cursor < replica.base
         })
+    }
+}
+
+impl Composer<'_> {
+    fn is_full(&self) -> bool {
+        self.arena.len() >= self.until
+    }
+
+    /// The rest of a half-sent event, then own output; a part of it if more is left of the event
+    /// than fits.
+    fn own_output(&mut self, work: &Work) -> Extent {
+        if let Some(rest) = &work.rest {
+            let extent = self.event(&rest.event, rest.offset);
+            self.push_item(ItemKind::Rest(extent));
+            if extent == Extent::Part {
+                return extent;
+            }
+        }
+        if !work.out.is_empty() {
+            self.arena.extend_from_slice(&work.out);
+            self.push_item(ItemKind::Out);
+        }
+        Extent::Whole
+    }
+
+    /// One channel: up to where live subscribers are being brought, so that it can join them.
+    fn single(&mut self, work: &Work, channels: &Channels) {
+        self.gap(work, 0, channels);
+        let replica = &channels[work.subs[0].replica];
+        for event in replica.after(work.subs[0].cursor, replica.fanned_to) {
+            if self.is_full() || self.sub_event(0, event) == Extent::Part {
+                return;
+            }
+        }
+    }
+
+    /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
+    /// Gaps go first: an event behind a loss would carry an id that says the loss was told.
+    fn merged(&mut self, work: &Work, channels: &Channels) {
+        let mut heads = std::mem::take(&mut self.outgoing.heads);
+        for (sub, of) in (0..).zip(&work.subs) {
+            self.gap(work, sub, channels);
+            let replica = &channels[of.replica];
+            if replica.newest() > of.cursor {
+                let place = replica.place_after(of.cursor);
+                let seq = replica.at(place).map(|event| event.seq);
+                heads.extend(seq.map(|seq| Reverse(Head { seq, sub, place })));
+            }
+        }
+        while !self.is_full()
+            && let Some(mut first) = heads.peek_mut()
+        {
+            let Head { seq, sub, place } = &mut first.0;
+            let (sub, replica) = (*sub, &channels[work.subs[usize::from(*sub)].replica]);
+            let Some(event) = replica.at(*place) else { break };
+            *place += 1;
+            match replica.at(*place) {
+                Some(next) => *seq = next.seq,
+                None => drop(PeekMut::pop(first)),
+            }
+            if self.sub_event(sub, event) == Extent::Part {
+                break;
+            }
+        }
+        heads.clear();
+        self.outgoing.heads = heads;
+    }
+
+    fn gap(&mut self, work: &Work, sub: u16, channels: &Channels) {
+        let channel = &work.subs[usize::from(sub)];
+        let Some(gap) = &channel.gap else { return };
+        let epoch = self.epoch;
+        let replica = &channels[channel.replica];
+        // Other channels may have events before the end of the loss: who comes back with this id
+        // must still get them.
+        let seq = match work.subs.len() {
+            1 => channel.cursor,
+            _ => channel.cursor.min(work.position),
+        };
+        let view = GapView {
+            id: EventId { epoch, seq },
+            channel: &replica.name,
+            reason: gap.reason.as_str(),
+            after: &gap.after,
+            first: replica.first_after(channel.cursor).map(|seq| EventId { epoch, seq }),
+        };
+        let written = self.variant.write_gap(self.arena, &view);
+        debug_assert_eq!(written, GapWritten::InBand, "bare WebSockets are closed instead");
+        self.push_item(ItemKind::Gap { sub });
+    }
+
+    fn sub_event(&mut self, sub: u16, event: &Event) -> Extent {
+        let extent = self.event(event, 0);
+        self.push_item(ItemKind::Event { sub, seq: event.seq, extent });
+        extent
+    }
+
+    fn push_item(&mut self, kind: ItemKind) {
+        let end = self.arena.len() - self.from;
+        let end = u32::try_from(end).expect("turns have budgets of bytes");
+        self.outgoing.items.push(Item { end, kind });
+    }
+
+    /// Appends an event's encoding without its first `skip` bytes. Of a large one, only as much as
+    /// fits a send.
+    fn event(&mut self, event: &Event, skip: usize) -> Extent {
+        if event.data.len() < LARGE_BYTES_MIN {
+            let from = self.arena.len();
+            self.variant.write_event(self.arena, &event.view(self.epoch));
+            self.arena.drain(from..from + skip);
+            return Extent::Whole;
+        }
+        let encoded = self.outgoing.encode_large(event, self.variant, self.epoch);
+        let room = self.until.saturating_sub(self.arena.len()).max(LARGE_BYTES_MIN);
+        let end = encoded.len().min(skip + room);
+        self.arena.extend_from_slice(&encoded[skip..end]);
+        if end == encoded.len() { Extent::Whole } else { Extent::Part }
     }
 }
 
@@ -428,12 +532,7 @@ impl Outgoing {
         self.items.clear();
     }
 
-    fn encode_large(
-        &mut self,
-        event: &Event,
-        variant: Variant,
-        epoch: crate::proto::cursor::Epoch,
-    ) -> &[u8] {
+    fn encode_large(&mut self, event: &Event, variant: Variant, epoch: Epoch) -> &[u8] {
         let known = self
             .large
             .as_ref()

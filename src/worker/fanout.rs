@@ -3,17 +3,25 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::budget::{Budget, SEND_NS, copy_ns, encode_ns};
 use super::core::Core;
-use super::replica::Live;
 use super::slot::Flags;
 use super::work::Rest;
-use crate::limits::FANOUT_SENDS_PER_TURN;
+use crate::limits::{
+    ARENA_BYTES_KEPT, EVENT_BYTES_MAX, FANOUT_BYTES_PER_TURN, FANOUT_SENDS_AT_ONCE,
+    FANOUT_TIME_PER_TURN,
+};
 use crate::log::event::Event;
 use crate::proto::variant::Variant;
 use crate::ring::{Op, Token};
 
 const VARIANTS: [Variant; Variant::COUNT] =
     [Variant::SseBare, Variant::SseEnvelope, Variant::WsBare, Variant::WsEnvelope];
+
+/// The budgets of a turn, and beyond them the largest event in every form: all of it is addressed
+/// by `u32`, with half of that to spare.
+const _: () =
+    assert!(ARENA_BYTES_KEPT + Variant::COUNT * Variant::GROWTH_MAX * EVENT_BYTES_MAX < 1 << 31);
 
 /// What the sockets were handed since the last turn was settled. What they did not take is taken
 /// back before anyone sees it in the metrics, which never go down.
@@ -45,11 +53,11 @@ impl Core {
         }
     }
 
-    /// Fans out to live subscribers, within the turn's budget, a slice a channel at the most.
+    /// Fans out to live subscribers, within the turn's budgets, a slice a channel at the most.
     pub(super) fn fan_out(&mut self) {
-        let mut budget = FANOUT_SENDS_PER_TURN;
+        let mut budget = Budget::new(FANOUT_TIME_PER_TURN);
         for _ in 0..self.scheduled.len() {
-            if budget == 0 {
+            if budget.is_spent() || self.batch.arena.len() >= FANOUT_BYTES_PER_TURN {
                 return;
             }
             let Some(index) = self.scheduled.pop_front() else { return };
@@ -61,7 +69,7 @@ impl Core {
                 replica.begin_slice();
                 self.wake_followers(index);
             }
-            budget -= self.hand_out(index, budget);
+            self.hand_out(index, &mut budget);
             self.fanned.push(index);
             self.schedule(index);
         }
@@ -70,42 +78,27 @@ impl Core {
     fn wake_followers(&mut self, index: u32) {
         for &slot in self.channels[index].followers() {
             let flags = &mut self.slots[slot as usize].flags;
-            if !flags.has(Flags::BLOCKED) && flags.raise(Flags::DIRTY) {
+            let awaits = flags.has(Flags::BLOCKED) || flags.has(Flags::REPLAYING);
+            if !awaits && flags.raise(Flags::DIRTY) {
                 self.dirty.push_back(slot);
             }
         }
     }
 
-    /// Sends the present slice to at most `budget` live subscribers; tells to how many.
-    fn hand_out(&mut self, index: u32, budget: usize) -> usize {
-        let Self { channels, batch, generations, setup, turn, .. } = self;
-        let replica = &mut channels[index];
-        replica.sent_in_turn = *turn;
+    /// Sends the present slice to live subscribers, as many as the budget allows.
+    fn hand_out(&mut self, index: u32, budget: &mut Budget) {
+        let replica = &mut self.channels[index];
+        replica.sent_in_turn = self.turn;
         let mut slice = std::mem::take(&mut self.slice);
         slice.extend(replica.slice().cloned());
         let mut encoded: Encoded = Default::default();
-        let mut bytes = 0;
-        let handed: &[Live] = replica.hand_out(budget);
-        for live in handed {
-            let variant = live.variant_index();
-            let range = encoded[variant].get_or_insert_with(|| {
-                let from = batch.arena.len() as u32;
-                for event in &slice {
-                    VARIANTS[variant].write_event(&mut batch.arena, &event.view(setup.epoch));
-                }
-                from..batch.arena.len() as u32
-            });
-            let slot = live.slot();
-            let token = Token { slot, generation: generations[slot as usize] };
-            batch.ops.push(Op::Send { token, from: range.start, to: range.end });
-            bytes += u64::from(range.end - range.start);
+        let mut count = 0;
+        while !budget.is_spent() && self.channels[index].slice_unfinished() {
+            count += self.hand_to_some(index, &slice, &mut encoded, budget);
         }
-        let count = handed.len();
-        let finished = !replica.slice_unfinished();
         self.metrics.sends_live.add(count as u64);
         self.handed.deliveries += (count * slice.len()) as u64;
-        self.handed.bytes += bytes;
-        if finished {
+        if !self.channels[index].slice_unfinished() {
             // Its oldest event has waited the longest, and its last subscriber too.
             let age = slice.first().map(|event| self.now.saturating_sub(event.ordered_at));
             if let Some(age) = age {
@@ -114,7 +107,35 @@ impl Core {
         }
         slice.clear();
         self.slice = slice;
-        count
+    }
+
+    /// The next few of them; tells how many.
+    fn hand_to_some(
+        &mut self,
+        index: u32,
+        slice: &[Arc<Event>],
+        encoded: &mut Encoded,
+        budget: &mut Budget,
+    ) -> usize {
+        let Self { channels, batch, generations, setup, handed, .. } = self;
+        let some = channels[index].hand_out(FANOUT_SENDS_AT_ONCE);
+        for live in some {
+            let variant = live.variant_index();
+            let range = encoded[variant].get_or_insert_with(|| {
+                let from = batch.end();
+                for event in slice {
+                    VARIANTS[variant].write_event(&mut batch.arena, &event.view(setup.epoch));
+                }
+                budget.spend(encode_ns(batch.arena.len() - from as usize));
+                from..batch.end()
+            });
+            let slot = live.slot();
+            let token = Token { slot, generation: generations[slot as usize] };
+            batch.ops.push(Op::Send { token, from: range.start, to: range.end });
+            handed.bytes += u64::from(range.end - range.start);
+            budget.spend(SEND_NS + copy_ns(range.len()));
+        }
+        some.len()
     }
 
     /// The last batch's slices are taken, except where the socket said otherwise (those are

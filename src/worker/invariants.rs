@@ -14,6 +14,7 @@ impl Core {
     pub fn is_quiet(&self) -> bool {
         let waits = |slot: &Slot| slot.flags.has(Flags::BLOCKED) || slot.flags.has(Flags::SENT);
         self.dirty.is_empty()
+            && self.replaying.is_empty()
             && self.unread.is_empty()
             && self.checks.is_idle()
             && self.scheduled.is_empty()
@@ -65,8 +66,10 @@ impl Core {
             let own = self.channels[slot.replica].live_slot(slot.live_index);
             assert_eq!(own, Some((index, slot.variant as usize)), "slot {index}: {slot:?}");
         }
-        let in_queue = self.dirty.contains(&index);
-        assert!(in_queue || !flags.has(Flags::DIRTY), "slot {index} is dirty, nobody will look");
+        for (flag, queue) in [(Flags::DIRTY, &self.dirty), (Flags::REPLAYING, &self.replaying)] {
+            let in_queue = queue.contains(&index);
+            assert!(in_queue || !flags.has(flag), "slot {index}: nobody will look: {slot:?}");
+        }
         let token = self.token(index);
         let unread = self.unread.contains(&token) || self.checks.has(token);
         assert_eq!(unread, flags.has(Flags::UNREAD), "slot {index} is unread: {slot:?}");
@@ -97,7 +100,8 @@ impl Core {
             assert!(others.iter().all(|other| other.replica != sub.replica), "joined twice");
         }
         let flags = slot.flags;
-        let awaited = [Flags::DIRTY, Flags::SENT, Flags::BLOCKED].iter().any(|bit| flags.has(*bit));
+        let awaiting = [Flags::DIRTY, Flags::REPLAYING, Flags::SENT, Flags::BLOCKED];
+        let awaited = awaiting.iter().any(|bit| flags.has(*bit));
         let to_send = work.has_output() || slot.is_subscriber() && self.is_behind(work);
         assert!(awaited || !to_send, "slot {index} has something to send for ever: {slot:?}");
         let asked = self.pending.iter().filter(|(_, of)| of.token() == self.token(index)).count();

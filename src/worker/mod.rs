@@ -6,6 +6,7 @@
 pub mod access;
 mod admission;
 pub mod answer;
+mod budget;
 pub mod census;
 pub mod channels;
 mod checks;

@@ -12,6 +12,7 @@ use crate::config::SlowPolicy;
 use crate::limits::{REPLICA_TRIM_EVENTS, SLICE_BYTES_MAX};
 use crate::log::Roster;
 use crate::log::event::Event;
+use crate::log::history::bytes_of;
 use crate::proto::cursor::Cursor;
 use crate::proto::variant::Variant;
 
@@ -45,7 +46,7 @@ impl Live {
 pub struct Bounds {
     /// Events.
     pub events_max: usize,
-    /// Payload bytes.
+    /// Bytes, as history charges them.
     pub bytes_max: usize,
     /// Whether a backlog counts.
     pub replays: Replays,
@@ -83,7 +84,7 @@ struct Window {
     ring_bytes: usize,
     /// Events of a backlog at the front of the ring.
     replayed_events: usize,
-    /// Payload bytes of the same.
+    /// Bytes of the same.
     replayed_bytes: usize,
     /// Ring length at which it is worth asking where the followers stand.
     trim_at: u32,
@@ -195,7 +196,7 @@ impl Replica {
         }
         let window = self.window();
         for event in backlog.into_iter().rev().filter(|event| event.seq <= base) {
-            window.ring_bytes += event.data.len();
+            window.ring_bytes += charge(&event);
             window.ring.push_front(event);
         }
         // History held all of this a moment ago, so history's bounds are its bounds.
@@ -238,7 +239,7 @@ impl Replica {
         }
         self.tail = event.seq;
         let window = self.window();
-        window.ring_bytes += event.data.len();
+        window.ring_bytes += charge(&event);
         window.ring.push_back(event);
     }
 
@@ -256,7 +257,7 @@ impl Replica {
         self.window.as_ref().map_or(&NO_EVENTS, |window| &window.ring)
     }
 
-    /// Payload bytes the ring holds.
+    /// Bytes the ring holds.
     pub fn ring_bytes(&self) -> usize {
         self.window.as_ref().map_or(0, |window| window.ring_bytes)
     }
@@ -271,6 +272,21 @@ impl Replica {
         let ring = self.ring();
         let start = ring.partition_point(|event| event.seq <= cursor);
         ring.range(start..).take_while(move |event| event.seq <= until)
+    }
+
+    /// The newest event of the ring; 0 if there is none.
+    pub fn newest(&self) -> u64 {
+        self.ring().back().map_or(0, |event| event.seq)
+    }
+
+    /// Place in the ring of the oldest event after the cursor.
+    pub fn place_after(&self, cursor: u64) -> usize {
+        self.ring().partition_point(|event| event.seq <= cursor)
+    }
+
+    /// The event at this place of the ring.
+    pub fn at(&self, place: usize) -> Option<&Arc<Event>> {
+        self.ring().get(place)
     }
 
     /// The oldest event kept after the cursor.
@@ -485,9 +501,9 @@ impl Replica {
         let Some(window) = &mut self.window else { return };
         if let Some(event) = window.ring.pop_front() {
             self.base = self.base.max(event.seq);
-            window.ring_bytes -= event.data.len();
+            window.ring_bytes -= charge(&event);
             window.replayed_events = window.replayed_events.saturating_sub(1);
-            window.replayed_bytes = window.replayed_bytes.saturating_sub(event.data.len());
+            window.replayed_bytes = window.replayed_bytes.saturating_sub(charge(&event));
         }
     }
 
@@ -499,8 +515,13 @@ impl Replica {
         let ring = self.ring();
         assert!(ring.iter().zip(ring.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
         assert!(ring.iter().all(|event| event.seq > self.base && event.seq <= self.tail));
-        assert_eq!(self.ring_bytes(), ring.iter().map(|event| event.data.len()).sum::<usize>());
+        assert_eq!(self.ring_bytes(), ring.iter().map(|event| charge(event)).sum::<usize>());
     }
+}
+
+/// What an event in a ring counts: all it costs, as if nobody else held it.
+fn charge(event: &Event) -> usize {
+    usize::try_from(bytes_of(event)).unwrap_or(usize::MAX)
 }
 
 /// A channel that once was large does not stay so in memory.

@@ -61,6 +61,8 @@ impl Flags {
     pub const UNREAD: u16 = 1 << 12;
     /// An SSE stream whose heartbeats are events.
     pub const BEAT_EVENT: u16 = 1 << 13;
+    /// In the queue of those that are further behind.
+    pub const REPLAYING: u16 = 1 << 14;
 
     /// Whether the bit is set.
     pub fn has(self, bit: u16) -> bool {

@@ -137,11 +137,11 @@ impl Core {
                 self.forget_pings(index);
                 return;
             }
-            let arena = &mut self.batch.arena;
+            let batch = &mut self.batch;
             let (from, to) = *beats[beat as usize].get_or_insert_with(|| {
-                let from = arena.len() as u32;
-                write_beat(arena, beat);
-                (from, arena.len() as u32)
+                let from = batch.end();
+                write_beat(&mut batch.arena, beat);
+                (from, batch.end())
             });
             self.handed.bytes += u64::from(to - from);
             self.send_direct(index, from, to);

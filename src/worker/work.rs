@@ -37,6 +37,8 @@ pub struct Work {
     pub shown: Option<Box<Shown>>,
     /// The last event it published.
     pub published_to: u64,
+    /// Bytes its socket took of its last send, if that was not all of it.
+    pub taken: Option<u32>,
     /// Place of its send among the batch's explicit sends (while it has one there).
     pub sent_at: u32,
     /// Requests at the log.
@@ -145,6 +147,7 @@ impl Work {
         self.farewell = None;
         self.shown = None;
         self.published_to = 0;
+        self.taken = None;
         self.outstanding = 0;
         self.joining = false;
         self.answer = Answer::default();
