@@ -1,6 +1,6 @@
 //! The kernel settings a given number of connections asks for. This table is the only owner of the
 //! values: the doctor and `pushline tune` judge by it, `tuning/99-pushline.conf` is printed from
-//! it, and `tuning/README.md` is compared with it by `tests/tune.rs`.
+//! it, and `tuning/README.md` is compared with it by `tests/tools/tune.rs`.
 
 use crate::host::Host;
 use crate::tools::numbers::grouped;

@@ -1,6 +1,6 @@
 //! WebSocket frames in pieces, from a client and from a server.
 
-#[path = "../../ws_framing/naive.rs"]
+#[path = "../../codecs/ws_framing/naive.rs"]
 mod naive;
 
 use pushline::proto::ws::frame::Sender;

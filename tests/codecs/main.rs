@@ -1,0 +1,6 @@
+//! The codecs against the letter of their standards, other parsers, and hostile input.
+
+mod http_differential;
+mod http_smuggling;
+mod sse_roundtrip;
+mod ws_framing;

@@ -1,0 +1,7 @@
+//! The public listener as an HTTP client sees it, on real sockets: what each request does, what it
+//! is answered, and that answers come in order however requests arrive.
+
+mod connections;
+mod lines;
+mod publish;
+mod statuses;

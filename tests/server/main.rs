@@ -1,0 +1,23 @@
+//! The server on real sockets, in this process or as the binary: what clients and the operator see.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../operator/mod.rs"]
+mod operator;
+
+mod access;
+mod admin;
+mod drain;
+mod http_surface;
+mod limits;
+mod log_lines;
+mod metrics;
+mod real_clients;
+mod resume_contract;
+mod slow_consumers;
+mod sse_streams;
+mod start;
+mod websockets;
+mod worker_access;
+mod worker_half_close;
+mod worker_turns;

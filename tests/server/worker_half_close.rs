@@ -1,0 +1,60 @@
+//! A client that ends behind its last request gets every answer, also when its socket is full at the
+//! moment the end is seen.
+
+use std::time::Duration;
+
+use crate::common::request;
+use pushline::auth::Gate;
+use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token};
+use pushline::worker::core::Core;
+
+const SLOT: Token = Token { slot: 0, generation: 0 };
+
+fn worker() -> Core {
+    crate::common::core(Gate::open(), 1000).0
+}
+
+/// One turn; what it sends to the client, and whether it closes.
+fn turn(core: &mut Core, completions: &[Completion], bytes: &[u8]) -> (Vec<u8>, bool) {
+    core.batch().ops.clear();
+    core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
+    for completion in completions {
+        core.complete(*completion, bytes);
+    }
+    core.end_turn();
+    core.check_invariants();
+    let batch = core.batch();
+    let closes = batch.ops.iter().any(|op| matches!(op, Op::Close(_)));
+    let sent = batch.ops.iter().filter_map(|op| match op {
+        Op::Send { from, to, .. } => Some(&batch.arena[*from as usize..*to as usize]),
+        _ => None,
+    });
+    (sent.collect::<Vec<_>>().concat(), closes)
+}
+
+#[test]
+fn a_full_socket_at_the_end_of_a_client_loses_no_answer() {
+    const REQUESTS: usize = 600;
+    // As much as a first send may take: from nothing to almost all of it.
+    for taken in [0, 1, 30_000, 60_000] {
+        let mut core = worker();
+        turn(&mut core, &[Completion::Accepted { slot: 0, peer: None }], b"");
+        let received = Completion::Received { token: SLOT, buffer: BufferId(0) };
+        let requests = request("GET", "/", &[], None).repeat(REQUESTS);
+        let (mut answers, _) = turn(&mut core, &[received], &requests);
+        answers.truncate(taken as usize);
+        let short = Completion::SendShort { token: SLOT, taken };
+        turn(&mut core, &[short, Completion::RecvEnded { token: SLOT, why: RecvEnd::Eof }], b"");
+        let mut next = [Completion::Writable { token: SLOT }].to_vec();
+        loop {
+            let (sent, closes) = turn(&mut core, &next, b"");
+            next.clear();
+            answers.extend(sent);
+            if closes {
+                break;
+            }
+        }
+        let answered = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
+        assert_eq!(answered, REQUESTS, "{taken} bytes taken at first");
+    }
+}

@@ -1,0 +1,215 @@
+//! What a worker does in which turn.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::common::request;
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use pushline::auth::Gate;
+use pushline::config::Settings;
+use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN};
+use pushline::log::event::{Kind, Publication};
+use pushline::log::message::{Notice, Request, RequestBody, Share};
+use pushline::log::{Outlet, Sequencer, SharedHasher};
+use pushline::proto::cursor::Epoch;
+use pushline::ring::{BufferId, Completion, Op, Token, Wait};
+use pushline::worker::core::Core;
+
+const SLOT: Token = Token { slot: 0, generation: 0 };
+
+fn worker() -> Core {
+    crate::common::core(Gate::open(), 1000).0
+}
+
+/// One turn with these completions; what it wants done.
+fn turn(core: &mut Core, completions: &[Completion], bytes: &[u8]) -> Vec<Op> {
+    core.batch().ops.clear();
+    core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
+    for completion in completions {
+        core.complete(*completion, bytes);
+    }
+    core.end_turn();
+    core.batch().ops.to_vec()
+}
+
+/// A worker and the log, without threads and sockets.
+struct Desk {
+    core: Core,
+    asked: Receiver<Request>,
+    log: Sequencer,
+    lane: Lane,
+}
+
+#[derive(Default)]
+struct Lane(VecDeque<Notice>);
+
+impl Outlet for Lane {
+    fn has_room(&self, _worker: u16, _share: Share) -> bool {
+        true
+    }
+
+    fn send(&mut self, _worker: u16, notice: Notice) {
+        self.0.push_back(notice);
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        let (core, asked) = crate::common::core(Gate::open(), 1000);
+        let hasher = SharedHasher::from_seed(1);
+        let log =
+            Sequencer::new(Settings::default().log_settings(), Epoch::from_random(1), 1, hasher);
+        Self { core, asked, log, lane: Lane::default() }
+    }
+
+    fn publish(&mut self, channel: &str, data: Vec<u8>) {
+        let publication = Publication {
+            channel: channel.into(),
+            kind: Kind::Text,
+            data: Bytes::from(data),
+            event_type: None,
+            key: None,
+        };
+        let token = Token { slot: u32::MAX, generation: 0 };
+        let body = RequestBody::Publish {
+            token,
+            ticket: 0,
+            publications: vec![publication],
+            share: Share::Whole,
+        };
+        self.log.handle(Request { worker: 0, body }, Duration::ZERO, &mut self.lane);
+        // Nobody waits for this answer.
+        assert!(matches!(self.lane.0.pop_back(), Some(Notice::Published { .. })));
+    }
+
+    /// One turn; what is sent, and to which slot. What the turn asks of the log is answered behind
+    /// it.
+    fn turn(&mut self, completions: &[Completion], bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        let core = &mut self.core;
+        core.batch().ops.clear();
+        core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
+        completions.iter().for_each(|completion| core.complete(*completion, bytes));
+        self.lane.0.drain(..).for_each(|notice| core.notice(notice));
+        core.end_turn();
+        core.check_invariants();
+        for request in self.asked.try_iter() {
+            self.log.handle(request, Duration::ZERO, &mut self.lane);
+        }
+        let batch = core.batch();
+        let sent = batch.ops.iter().filter_map(|op| match *op {
+            Op::Send { token, from, to } => {
+                Some((token.slot, batch.arena[from as usize..to as usize].to_vec()))
+            }
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    /// A client in this slot asks for `target`.
+    fn ask(&mut self, slot: u32, target: &str) -> Vec<(u32, Vec<u8>)> {
+        let token = Token { slot, generation: 0 };
+        self.turn(&[Completion::Accepted { slot, peer: None }], b"");
+        let received = Completion::Received { token, buffer: BufferId(0) };
+        self.turn(&[received], &request("GET", target, &[], None))
+    }
+
+    /// So many tiny events in each of these channels, and a stream's query for all of them.
+    fn fill(&mut self, channels: usize, events_each: usize) -> String {
+        let names: Vec<String> = (0..channels).map(|n| format!("c{n}")).collect();
+        for _ in 0..events_each {
+            names.iter().for_each(|name| self.publish(name, b"x".to_vec()));
+        }
+        let query: Vec<String> = names.iter().map(|name| format!("channel={name}")).collect();
+        format!("/sse?{}&last_event_id=earliest", query.join("&"))
+    }
+}
+
+fn events(sent: &[u8]) -> usize {
+    String::from_utf8_lossy(sent).matches("\ndata: ").count()
+}
+
+/// A turn has so much time for replays, however many there are, and another connection's answer is
+/// in the very next one.
+#[test]
+fn replays_hold_up_no_answer() {
+    const REPLAYS: u32 = 40;
+    let mut desk = Desk::new();
+    let replay = desk.fill(64, 300);
+    for slot in 0..REPLAYS {
+        desk.ask(slot, &replay);
+    }
+    // An event is reckoned with a quarter of a microsecond; the last send may go beyond the time.
+    let events_max = 2 * REPLAY_TIME_PER_TURN.as_nanos() as usize / 250;
+    for slot in REPLAYS..REPLAYS + 10 {
+        let sent = desk.ask(slot, "/");
+        let answer = sent.iter().find(|(to, _)| *to == slot).expect("it is answered at once");
+        assert!(answer.1.starts_with(b"HTTP/1.1 200"));
+        let replayed: usize = sent.iter().map(|(_, bytes)| events(bytes)).sum();
+        assert!((1..=events_max).contains(&replayed), "{replayed} events in one turn");
+    }
+}
+
+/// What a full socket does not take was composed for nothing.
+#[test]
+fn a_slow_socket_is_offered_little_more_than_it_takes() {
+    const TAKEN: u32 = 10_000;
+    let token = Token { slot: 0, generation: 0 };
+    let mut desk = Desk::new();
+    let replay = desk.fill(16, 200);
+    desk.ask(0, &replay);
+    let mut offered = 0;
+    while offered <= TAKEN as usize {
+        let sent = desk.turn(&[], b"");
+        offered = sent.first().expect("there is more").1.len();
+    }
+    desk.turn(&[Completion::SendShort { token, taken: TAKEN }], b"");
+    let sent = desk.turn(&[Completion::Writable { token }], b"");
+    let offered = sent.first().expect("it goes on").1.len();
+    assert!(offered >= 1 && offered < 2 * TAKEN as usize + 1000, "{offered} bytes");
+    // One that takes all of it is no slow socket.
+    let sent = desk.turn(&[], b"");
+    assert!(sent.first().expect("it goes on").1.len() > 4 * TAKEN as usize);
+}
+
+/// Events of the largest encodings, all at once: offsets into a batch's bytes are `u32`.
+#[test]
+fn what_is_encoded_for_live_subscribers_in_one_turn_is_bounded() {
+    const CHANNELS: u32 = 12;
+    const ENCODED_MAX: usize = 6 * 100_000 + 1000;
+    let mut desk = Desk::new();
+    for slot in 0..CHANNELS {
+        desk.ask(slot, &format!("/sse?envelope=json&channel=c{slot}"));
+    }
+    while desk.core.wait() == Wait::No {
+        desk.turn(&[], b"");
+    }
+    for slot in 0..CHANNELS {
+        desk.publish(&format!("c{slot}"), vec![1; 100_000]);
+    }
+    let mut delivered = 0;
+    while delivered < CHANNELS as usize {
+        let sent = desk.turn(&[], b"");
+        let bytes: usize = sent.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(bytes <= FANOUT_BYTES_PER_TURN + ENCODED_MAX, "{bytes} bytes in one turn");
+        delivered += sent.len();
+    }
+}
+
+// --- what lets it sleep: what a send became is known one turn after it was submitted, without a
+// completion; a worker that slept over it would close an answered connection, or go on with a long
+// replay, a tick later ---
+
+#[test]
+fn an_answered_connection_is_closed_in_the_next_turn_and_that_turn_comes_at_once() {
+    let mut core = worker();
+    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None }], b"");
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let received = Completion::Received { token: SLOT, buffer: pushline::ring::BufferId(0) };
+    let answered = turn(&mut core, &[received], request);
+    assert!(answered.iter().any(|op| matches!(op, Op::Send { .. })), "{answered:?}");
+    assert_eq!(core.wait(), Wait::No, "the send has to be settled");
+    let closed = turn(&mut core, &[], b"");
+    assert!(closed.iter().any(|op| matches!(op, Op::Close(_) | Op::Shutdown(_))), "{closed:?}");
+    assert_ne!(core.wait(), Wait::No, "there is nothing left to do");
+}
