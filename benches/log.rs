@@ -9,10 +9,9 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share};
+use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
-use pushline::ring::Token;
 use rustix::time::{ClockId, clock_gettime};
 
 #[global_allocator]
@@ -21,7 +20,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const BATCH: usize = 256;
 /// Batches made ahead of each timing: together they fit a cache, as what a lane holds does.
 const BATCHES_AHEAD: BatchSize = BatchSize::NumIterations(16);
-const TOKEN: Token = Token { slot: 0, generation: 0 };
 
 /// CPU time of this thread.
 struct CpuTime;
@@ -87,7 +85,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
     for channel in 0..channels {
         let name = name_of(channel);
         let channels = vec![JoinChannel { name, covered_from: u64::MAX }];
-        let body = RequestBody::Join { token: TOKEN, ticket: 0, channels, cursor: Cursor::Now };
+        let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
         log.handle(Request { worker: 0, body }, Duration::ZERO, lane);
     }
     lane.0.clear();
@@ -138,8 +136,7 @@ fn publish(criterion: &mut Criterion<CpuTime>) {
                 || batch_of(channels, &mut round, keys, &data),
                 |publications| {
                     let body = RequestBody::Publish {
-                        token: TOKEN,
-                        ticket: 0,
+                        ticket: Ticket(0),
                         share: Share::Half,
                         publications,
                     };
@@ -159,7 +156,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
     let (mut lane, mut round) = (Lane::default(), 0);
     let mut log = log_with(1, &mut lane);
     let publications = batch_of(1, &mut round, Keys::Without, &Bytes::from_static(b"x"));
-    let body = RequestBody::Publish { token: TOKEN, ticket: 0, share: Share::Half, publications };
+    let body = RequestBody::Publish { ticket: Ticket(0), share: Share::Half, publications };
     log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
     let head_seq = log.stats().head_seq;
     for (name, behind) in [("no backlog", 0), ("10 events behind", 10), ("100 events behind", 100)]
@@ -168,7 +165,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
             bencher.iter(|| {
                 let channels = vec![JoinChannel { name: name_of(0), covered_from: u64::MAX }];
                 let cursor = Cursor::After(head_seq - behind);
-                let body = RequestBody::Join { token: TOKEN, ticket: 0, channels, cursor };
+                let body = RequestBody::Join { ticket: Ticket(0), channels, cursor };
                 log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
                 lane.0.clear();
             });

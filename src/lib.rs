@@ -57,8 +57,8 @@
 //!
 //! # Layers
 //!
-//! `{limits, reason} <- proto <- log <- worker`, and `ring` knows none of them; only `worker`,
-//! `mesh` and `server` see `ring`. `tests/architecture.rs` holds this and the `unsafe` rule.
+//! `{limits, reason} <- proto <- log <- worker`, and `ring` knows none of them; only `worker`
+//! and `server` see `ring`. `tests/architecture.rs` holds this and the `unsafe` rule.
 //!
 //! # Invariants worth naming
 //!

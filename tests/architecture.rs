@@ -16,26 +16,10 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("log", &["proto"]),
     ("auth", &["proto", "limits"]),
     ("config", &["auth", "limits", "log", "proto"]),
-    ("mesh", &["limits", "log", "ring"]),
+    ("mesh", &["limits", "log"]),
     ("worker", &["auth", "config", "limits", "log", "mesh", "metrics", "proto", "reason", "ring"]),
     // So that a new module finds its place here.
     ("", &["cli", "server", "tools"]),
-];
-
-/// Names that go against the rule, each with its reason. None may be added without one, and one
-/// that is no longer there must go.
-const EXCEPTIONS: [(&str, &str, &str); 3] = [
-    (
-        "src/log/message.rs",
-        "ring",
-        "requests carry the asking connection's token to the log and back, unopened",
-    ),
-    (
-        "src/log/message.rs",
-        "auth",
-        "a new token's grant goes to the worker that has the stream by way of the log, unopened",
-    ),
-    ("src/mesh/mod.rs", "worker", "lanes from main carry the worker's orders"),
 ];
 
 /// A file longer than this is to be split; one longer than [`FILE_LINES_LIMIT`] fails.
@@ -45,7 +29,6 @@ const FILE_LINES_LIMIT: usize = 600;
 #[test]
 fn layers_know_only_those_below_them() {
     let mut wrong = Vec::new();
-    let mut used = vec![false; EXCEPTIONS.len()];
     for file in sources() {
         let layer = layer_of(&file.path);
         let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
@@ -58,17 +41,10 @@ fn layers_know_only_those_below_them() {
             if named == layer || below.contains(&named.as_str()) {
                 continue;
             }
-            let path = file.path.to_string_lossy().into_owned();
-            match EXCEPTIONS.iter().position(|(of, what, _)| path == *of && named == *what) {
-                Some(place) => used[place] = true,
-                None => wrong.push(format!("{path} names {named}")),
-            }
+            wrong.push(format!("{} names {named}", file.path.display()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    for ((path, named, _), used) in EXCEPTIONS.iter().zip(used) {
-        assert!(used, "{path} no longer names {named}: take the exception away");
-    }
 }
 
 #[test]

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share};
+use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
-use pushline::ring::Token;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,8 +33,7 @@ fn resident_bytes() -> usize {
 fn join_private(log: &mut Sequencer, connection: usize) {
     let name = format!("private:{connection:08}").into_boxed_str();
     let body = RequestBody::Join {
-        token: Token { slot: 0, generation: 0 },
-        ticket: 0,
+        ticket: Ticket(0),
         channels: vec![JoinChannel { name, covered_from: u64::MAX }],
         cursor: Cursor::Now,
     };

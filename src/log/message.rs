@@ -4,13 +4,12 @@
 //! a worker handles `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the
 //! channels it had.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::event::{Event, Publication};
 use super::roster::Roster;
-use crate::auth::Grant;
 use crate::proto::cursor::Cursor;
-use crate::ring::Token;
 
 /// From a worker to the log.
 #[derive(Debug)]
@@ -21,16 +20,21 @@ pub struct Request {
     pub body: RequestBody,
 }
 
+/// Tells a worker's requests apart; to the log it says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub u32);
+
+/// What a worker tells another by way of the log, which does not open it.
+pub type Letter = Box<dyn Any + Send>;
+
 /// What a worker asks of the log. Every one but `Leave` and `Forward` is answered by exactly one
 /// notice.
 #[derive(Debug)]
 pub enum RequestBody {
     /// One connection subscribes to these channels, all at one moment of the log.
     Join {
-        /// The connection.
-        token: Token,
-        /// Echoed; tells the connection's requests apart.
-        ticket: u32,
+        /// Echoed.
+        ticket: Ticket,
         /// Which channels.
         channels: Vec<JoinChannel>,
         /// From where, the same for all of them.
@@ -40,10 +44,8 @@ pub enum RequestBody {
     Leave(Vec<LeaveChannel>),
     /// Order these, one after the other, until one can't be.
     Publish {
-        /// The publishing connection.
-        token: Token,
         /// Echoed.
-        ticket: u32,
+        ticket: Ticket,
         /// How far they may fill the lanes of workers with subscribers.
         share: Share,
         /// In order.
@@ -59,10 +61,8 @@ pub enum RequestBody {
     },
     /// `GET /channels/{channel}`.
     Describe {
-        /// The asking connection.
-        token: Token,
         /// Echoed.
-        ticket: u32,
+        ticket: Ticket,
         /// Which channel.
         channel: Box<str>,
     },
@@ -110,42 +110,6 @@ pub struct LeaveChannel {
     pub subscribers: u32,
 }
 
-/// What workers tell each other, by way of the log.
-#[derive(Debug)]
-pub enum Letter {
-    /// A connection of yours showed a new token to a connection of mine.
-    Refresh {
-        /// Who sends this.
-        from: u16,
-        /// The connection that asks, at the sender.
-        asker: Token,
-        /// The connection it is for.
-        target: Token,
-        /// What the new token grants.
-        grant: Arc<Grant>,
-    },
-    /// What became of it.
-    Refreshed {
-        /// The connection that asked.
-        asker: Token,
-        /// The outcome.
-        outcome: RefreshOutcome,
-    },
-}
-
-/// What became of a new token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefreshOutcome {
-    /// The connection goes on with it.
-    Refreshed,
-    /// There is no such connection (any more).
-    NoSuchConnection,
-    /// It does not open all channels the connection has.
-    Denied,
-    /// It is somebody else's.
-    OtherSubject,
-}
-
 /// From the log to a worker.
 #[derive(Debug)]
 pub enum Notice {
@@ -155,10 +119,8 @@ pub enum Notice {
     Event(Arc<Event>),
     /// Answer to `Join`.
     Joined {
-        /// The connection.
-        token: Token,
         /// As in the request.
-        ticket: u32,
+        ticket: Ticket,
         /// Newest event of the log at that moment.
         head_seq: u64,
         /// In the order of the request.
@@ -166,19 +128,15 @@ pub enum Notice {
     },
     /// Answer to `Join`: nothing was joined.
     JoinRefused {
-        /// The connection.
-        token: Token,
         /// As in the request.
-        ticket: u32,
+        ticket: Ticket,
         /// Why.
         refusal: Refusal,
     },
     /// Answer to `Publish`.
     Published {
-        /// The connection.
-        token: Token,
         /// As in the request.
-        ticket: u32,
+        ticket: Ticket,
         /// What became of it.
         outcome: Published,
         /// The publications that were not accepted, from the refused one on: they may be tried
@@ -187,10 +145,8 @@ pub enum Notice {
     },
     /// Answer to `Describe`.
     Described {
-        /// The connection.
-        token: Token,
         /// As in the request.
-        ticket: u32,
+        ticket: Ticket,
         /// The channel as it is; a channel nobody knows is described as an empty one.
         description: Description,
     },

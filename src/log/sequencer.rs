@@ -89,19 +89,17 @@ impl Sequencer {
         assert!(worker < self.workers, "requests come from workers");
         self.now = self.now.max(now);
         match request.body {
-            RequestBody::Join { token, ticket, channels, cursor } => {
+            RequestBody::Join { ticket, channels, cursor } => {
                 let notice = match self.join(worker, channels, cursor) {
-                    Ok(channels) => {
-                        Notice::Joined { token, ticket, head_seq: self.head_seq, channels }
-                    }
-                    Err(refusal) => Notice::JoinRefused { token, ticket, refusal },
+                    Ok(channels) => Notice::Joined { ticket, head_seq: self.head_seq, channels },
+                    Err(refusal) => Notice::JoinRefused { ticket, refusal },
                 };
                 outlet.send(worker, notice);
             }
             RequestBody::Leave(channels) => self.leave(worker, channels),
-            RequestBody::Publish { token, ticket, share, publications } => {
+            RequestBody::Publish { ticket, share, publications } => {
                 let (outcome, unaccepted) = self.publish_all(publications, share, outlet);
-                outlet.send(worker, Notice::Published { token, ticket, outcome, unaccepted });
+                outlet.send(worker, Notice::Published { ticket, outcome, unaccepted });
             }
             RequestBody::Forward { to, letter } => {
                 // Who waits for an answer to it gives up by itself.
@@ -109,9 +107,9 @@ impl Sequencer {
                     outlet.send(to, Notice::Letter(letter));
                 }
             }
-            RequestBody::Describe { token, ticket, channel } => {
+            RequestBody::Describe { ticket, channel } => {
                 let description = self.describe(&channel);
-                outlet.send(worker, Notice::Described { token, ticket, description });
+                outlet.send(worker, Notice::Described { ticket, description });
             }
         }
     }

@@ -27,7 +27,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::limits::{LANE_ANSWERS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
 use crate::log::Outlet;
 use crate::log::message::{Notice, Request, Share};
-use crate::worker::order::Order;
 
 /// Whether a worker sleeps (or is about to).
 #[derive(Debug, Default)]
@@ -55,18 +54,18 @@ impl SleepFlag {
 
 /// A worker's ends.
 #[derive(Debug)]
-pub struct WorkerEnds {
+pub struct WorkerEnds<O> {
     /// To the log.
     pub requests: Sender<Request>,
     /// From the log.
     pub notices: Receiver<Notice>,
     /// From main.
-    pub orders: Receiver<Order>,
+    pub orders: Receiver<O>,
     /// Set while it sleeps.
     pub asleep: Arc<SleepFlag>,
 }
 
-impl WorkerEnds {
+impl<O> WorkerEnds<O> {
     /// Whether a lane holds something.
     pub fn has_mail(&self) -> bool {
         !self.notices.is_empty() || !self.orders.is_empty()
@@ -88,16 +87,16 @@ pub struct LogEnds {
 
 /// Main's ends.
 #[derive(Clone, Debug)]
-pub struct MainEnds {
+pub struct MainEnds<O> {
     /// To each worker.
-    pub orders: Vec<Sender<Order>>,
+    pub orders: Vec<Sender<O>>,
     /// Who sleeps.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
 /// Makes all lanes of a server with this many workers, in each of whose lanes `events_max` events
-/// may wait.
-pub fn mesh(workers: u16, events_max: usize) -> (MainEnds, LogEnds, Vec<WorkerEnds>) {
+/// may wait. `O` is what main orders workers to do.
+pub fn mesh<O>(workers: u16, events_max: usize) -> (MainEnds<O>, LogEnds, Vec<WorkerEnds<O>>) {
     let (to_log, requests) = bounded(LANE_REQUESTS_MAX);
     let mut main = MainEnds { orders: Vec::new(), asleep: Vec::new() };
     let mut log = LogEnds { requests, notices: Vec::new(), events_max, asleep: Vec::new() };

@@ -74,7 +74,7 @@ pub struct Server {
     admin: SocketAddr,
     placement: Placement,
     slots: u32,
-    ends: MainEnds,
+    ends: MainEnds<Order>,
     bell: Ringer,
     shared: Arc<Shared>,
     /// The operator's choices as of the last reload.

@@ -19,6 +19,7 @@ use crate::ring::uring::{UringDriver, UringSettings};
 use crate::ring::{BellTarget, Doorbells, PeerAddresses, StartError};
 use crate::worker::Worker;
 use crate::worker::core::{Core, Setup};
+use crate::worker::order::Order;
 use crate::worker::remark::Remark;
 
 /// Receive buffers of a worker, and bytes of each: most requests fit one. They are touched in turn,
@@ -112,7 +113,7 @@ pub(super) fn start_workers(
     plan: &WorkerPlan<'_>,
     placement: &Placement,
     listeners: Listeners,
-    ends: Vec<WorkerEnds>,
+    ends: Vec<WorkerEnds<Order>>,
 ) -> Result<Started, ServerError> {
     let (begin, may_begin) = bounded::<Arc<[BellTarget]>>(ends.len());
     let (mut handles, mut bells) = (Vec::new(), Vec::new());

@@ -63,7 +63,7 @@ pub enum Turned {
 pub struct Worker<D, H> {
     driver: D,
     core: Core,
-    ends: WorkerEnds,
+    ends: WorkerEnds<Order>,
     hand: H,
     /// What the hand left in the log's lane.
     left: Left,
@@ -72,7 +72,7 @@ pub struct Worker<D, H> {
 
 impl<D: Driver, H: Hand> Worker<D, H> {
     /// Puts them together.
-    pub fn new(driver: D, core: Core, ends: WorkerEnds, hand: H) -> Self {
+    pub fn new(driver: D, core: Core, ends: WorkerEnds<Order>, hand: H) -> Self {
         Self { driver, core, ends, hand, left: Left::Nothing, completions: Vec::new() }
     }
 

@@ -3,13 +3,11 @@
 use super::answer::Content;
 use super::core::Core;
 use super::pending::Pending;
-use crate::log::message::{Description, Notice};
+use crate::log::message::{Description, Notice, RequestBody, Ticket};
 use crate::proto::cursor::EventId;
 use crate::proto::http::response::Status;
 use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::ring::Token;
-
-use crate::log::message::RequestBody;
 
 impl Core {
     /// Takes one notice.
@@ -17,22 +15,22 @@ impl Core {
         match notice {
             Notice::Event(event) => self.event(event),
             Notice::Letter(letter) => self.letter(letter),
-            Notice::Joined { ticket, head_seq, channels, .. } => {
+            Notice::Joined { ticket, head_seq, channels } => {
                 if let Pending::Join(join) = self.answered(ticket) {
                     self.joined(join, head_seq, channels);
                 }
             }
-            Notice::JoinRefused { ticket, refusal, .. } => {
+            Notice::JoinRefused { ticket, refusal } => {
                 if let Pending::Join(join) = self.answered(ticket) {
                     self.join_refused(join, refusal);
                 }
             }
-            Notice::Published { ticket, outcome, unaccepted, .. } => {
+            Notice::Published { ticket, outcome, unaccepted } => {
                 if let Pending::Publish { token, then } = self.answered(ticket) {
                     self.published(token, then, &outcome, unaccepted);
                 }
             }
-            Notice::Described { ticket, description, .. } => {
+            Notice::Described { ticket, description } => {
                 if let Pending::Describe { token, channel } = self.answered(ticket) {
                     self.described(token, &channel, &description);
                 }
@@ -40,7 +38,12 @@ impl Core {
         }
     }
 
-    fn answered(&mut self, ticket: u32) -> Pending {
+    /// The ticket for a request whose answer is for this.
+    pub(super) fn wait_for(&mut self, pending: Pending) -> Ticket {
+        Ticket(self.pending.insert(pending) as u32)
+    }
+
+    fn answered(&mut self, Ticket(ticket): Ticket) -> Pending {
         self.at_log -= 1;
         self.pending.remove(ticket as usize)
     }
@@ -61,9 +64,9 @@ impl Core {
         }
         let token = self.token(index);
         let pending = Pending::Describe { token, channel: channel.into() };
-        let ticket = self.pending.insert(pending) as u32;
+        let ticket = self.wait_for(pending);
         self.await_log(index);
-        self.ask_for(index, RequestBody::Describe { token, ticket, channel: channel.into() });
+        self.ask_for(index, RequestBody::Describe { ticket, channel: channel.into() });
     }
 
     fn described(&mut self, token: Token, channel: &str, description: &Description) {

@@ -10,7 +10,7 @@ use super::inspect::Glance;
 use crate::ring::Token;
 
 /// An order. Answers are sent without waiting: the asker's channel has room for them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Order {
     /// Accept no more, because another process does; say when all who were accepted are heard.
     Retire(Sender<()>),

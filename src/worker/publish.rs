@@ -198,8 +198,8 @@ impl Core {
             AfterPublish::GoOn => Share::Half,
             _ => self.share_of(index),
         };
-        let ticket = self.pending.insert(Pending::Publish { token, then }) as u32;
-        self.ask_for(index, RequestBody::Publish { token, ticket, share, publications });
+        let ticket = self.wait_for(Pending::Publish { token, then });
+        self.ask_for(index, RequestBody::Publish { ticket, share, publications });
     }
 
     /// The log answered a publish.

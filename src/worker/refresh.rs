@@ -10,7 +10,7 @@ use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::HttpState;
 use crate::auth::{Denied, Grant};
-use crate::log::message::{Letter, RefreshOutcome, RequestBody};
+use crate::log::message::{Letter, RequestBody};
 use crate::proto::http::response::Status;
 use crate::ring::Token;
 
@@ -39,6 +39,42 @@ impl FromStr for ConnectionId {
         let token = Token { slot: part()?, generation: part()? };
         if parts.next().is_some() { Err(()) } else { Ok(Self { worker, token }) }
     }
+}
+
+/// What workers write to each other.
+#[derive(Debug)]
+pub enum RefreshLetter {
+    /// A connection of mine brings a new token for a connection of yours.
+    Refresh {
+        /// Who sends this.
+        from: u16,
+        /// The connection that asks, at the sender.
+        asker: Token,
+        /// The connection it is for.
+        target: Token,
+        /// What the new token grants.
+        grant: Arc<Grant>,
+    },
+    /// What became of it.
+    Refreshed {
+        /// The connection that asked.
+        asker: Token,
+        /// The outcome.
+        outcome: RefreshOutcome,
+    },
+}
+
+/// What became of a new token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// The connection goes on with it.
+    Refreshed,
+    /// There is no such connection (any more).
+    NoSuchConnection,
+    /// It does not open all channels the connection has.
+    Denied,
+    /// It is somebody else's.
+    OtherSubject,
 }
 
 impl Core {
@@ -74,7 +110,7 @@ impl Core {
             let outcome = self.take_grant(target.token, &grant);
             return self.answer_refresh(index, outcome);
         }
-        let letter = Letter::Refresh {
+        let letter = RefreshLetter::Refresh {
             from: self.setup.worker,
             asker: self.token(index),
             target: target.token,
@@ -86,18 +122,19 @@ impl Core {
         self.forward(target.worker, letter);
     }
 
-    fn forward(&mut self, to: u16, letter: Letter) {
-        self.ask(RequestBody::Forward { to, letter });
+    fn forward(&mut self, to: u16, letter: RefreshLetter) {
+        self.ask(RequestBody::Forward { to, letter: Box::new(letter) });
     }
 
     /// Another worker wrote.
     pub(super) fn letter(&mut self, letter: Letter) {
-        match letter {
-            Letter::Refresh { from, asker, target, grant } => {
+        let Ok(letter) = letter.downcast::<RefreshLetter>() else { return };
+        match *letter {
+            RefreshLetter::Refresh { from, asker, target, grant } => {
                 let outcome = self.take_grant(target, &grant);
-                self.forward(from, Letter::Refreshed { asker, outcome });
+                self.forward(from, RefreshLetter::Refreshed { asker, outcome });
             }
-            Letter::Refreshed { asker, outcome } => {
+            RefreshLetter::Refreshed { asker, outcome } => {
                 if self.is_current(asker) && self.is_waiting(asker.slot) {
                     self.work(asker.slot).outstanding -= 1;
                     self.answer_refresh(asker.slot, outcome);

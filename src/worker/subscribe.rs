@@ -249,9 +249,9 @@ impl Core {
         let token = self.token(index);
         let after = cut_echo(cursor_text);
         let join = PendingJoin { token, replicas, after, then };
-        let ticket = self.pending.insert(Pending::Join(join)) as u32;
+        let ticket = self.wait_for(Pending::Join(join));
         self.work(index).joining = true;
-        self.ask_for(index, RequestBody::Join { token, ticket, channels, cursor });
+        self.ask_for(index, RequestBody::Join { ticket, channels, cursor });
     }
 
     /// Joins channels that this worker's replicas know all about. Either all of them or none.

@@ -11,11 +11,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crossbeam_channel::{Receiver, bounded};
 use pushline::auth::Gate;
 use pushline::limits::OUTSTANDING_MAX;
-use pushline::log::message::{JoinedChannel, Letter, Notice, RefreshOutcome, Request, RequestBody};
+use pushline::log::message::{JoinedChannel, Notice, Request, RequestBody};
 use pushline::log::{Roster, SharedHasher};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
 use pushline::worker::core::Core;
 use pushline::worker::order::Order;
+use pushline::worker::refresh::{RefreshLetter, RefreshOutcome};
 use pushline::worker::slot::Phase;
 use serde_json::json;
 
@@ -228,7 +229,7 @@ fn bad_tokens_of_many_wait_for_their_turn_and_others_do_not() {
 fn who_waits_for_a_turn_has_it_at_once() {
     const CONNECTIONS: u32 = 300;
     let mut worker = Worker::with(&es256_rules());
-    let good = good_es256_request();
+    let good = good_es256_request("a");
     let sent = slots_of(&worker.receive_from(CONNECTIONS, &good, &good));
     assert_eq!((sent, worker.core.wait()), (Vec::new(), Wait::No));
 }
@@ -240,7 +241,7 @@ fn bad_tokens_of_an_address_do_not_keep_others_waiting() {
     const BAD: u32 = 50;
     let mut worker = Worker::with(&es256_rules());
     let (one, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
-    let (forged, good) = (forged_request(), good_es256_request());
+    let (forged, good) = (forged_request(), good_es256_request("a"));
     let mut refused = 0;
     for slot in 1..=10 {
         worker.turn(|core| Worker::receive_at(core, slot, one, &forged));
@@ -252,10 +253,10 @@ fn bad_tokens_of_an_address_do_not_keep_others_waiting() {
             Worker::receive_at(core, slot, one, &forged);
         }
         Worker::receive_at(core, BAD, one, &good);
-        Worker::receive_at(core, BAD + 1, other, &good);
+        Worker::receive_at(core, BAD + 1, other, &good_es256_request("b"));
     });
     let at_log = worker.asked.try_recv().expect("the other's").body;
-    assert!(matches!(at_log, RequestBody::Describe { token, .. } if token.slot == BAD + 1));
+    assert!(matches!(at_log, RequestBody::Describe { channel, .. } if *channel == *"b"));
     let mut turns = 0;
     while worker.asked.is_empty() {
         worker.turn_on();
@@ -264,13 +265,14 @@ fn bad_tokens_of_an_address_do_not_keep_others_waiting() {
     assert!(turns >= BAD - 11, "{turns} turns for those before it");
 }
 
-fn good_es256_request() -> Vec<u8> {
+fn good_es256_request(channel: &str) -> Vec<u8> {
     let key = include_bytes!("../fixtures/keys/ec_p256_private.pem");
     let key = jsonwebtoken::EncodingKey::from_ec_pem(key).expect("a key");
     let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
     let claims = json!({"exp": NOW + 60, "pushline": {"subscribe": ["*"]}});
     let token = jsonwebtoken::encode(&header, &claims, &key).expect("a token");
-    request("GET", "/channels/a", &[("Authorization", &format!("Bearer {token}"))], None)
+    let path = format!("/channels/{channel}");
+    request("GET", &path, &[("Authorization", &format!("Bearer {token}"))], None)
 }
 
 /// To whom something is sent.
@@ -304,8 +306,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     let bearer = format!("Bearer {}", token(1));
     let headers = [("Authorization", bearer.as_str())];
     worker.receive(&request("GET", "/sse?channel=news", &headers, None));
-    let Ok(Request { body: RequestBody::Join { token, ticket, .. }, .. }) = worker.asked.try_recv()
-    else {
+    let Ok(Request { body: RequestBody::Join { ticket, .. }, .. }) = worker.asked.try_recv() else {
         panic!("the log is asked");
     };
     worker.take_other_rules();
@@ -316,7 +317,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
         after: 0,
         gap: None,
     };
-    let joined = Notice::Joined { token, ticket, head_seq: 0, channels: vec![channel] };
+    let joined = Notice::Joined { ticket, head_seq: 0, channels: vec![channel] };
     let ops = worker.turn(|core| core.notice(joined));
     assert!(ops.iter().any(|op| matches!(op, Op::Close(closed) if *closed == SLOT)), "{ops:?}");
 }
@@ -329,10 +330,14 @@ fn a_new_token_is_not_taken_by_rules_of_yesterday() {
     worker.open_websocket();
     let today = gate_of(RULES).authenticate_token(&token(1), NOW).expect("a good token");
     let mut outcome_of = |grant| {
-        let letter = Letter::Refresh { from: 1, asker: SLOT, target: SLOT, grant };
-        worker.turn(|core| core.notice(Notice::Letter(letter)));
-        match worker.asked.try_recv().expect("an answer").body {
-            RequestBody::Forward { letter: Letter::Refreshed { outcome, .. }, .. } => outcome,
+        let letter = RefreshLetter::Refresh { from: 1, asker: SLOT, target: SLOT, grant };
+        worker.turn(|core| core.notice(Notice::Letter(Box::new(letter))));
+        let RequestBody::Forward { letter, .. } = worker.asked.try_recv().expect("an answer").body
+        else {
+            panic!("a letter");
+        };
+        match *letter.downcast::<RefreshLetter>().expect("a letter of this kind") {
+            RefreshLetter::Refreshed { outcome, .. } => outcome,
             other => panic!("{other:?}"),
         }
     };

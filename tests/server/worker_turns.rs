@@ -10,7 +10,7 @@ use pushline::auth::Gate;
 use pushline::config::Settings;
 use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{Notice, Request, RequestBody, Share};
+use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, Token, Wait};
@@ -71,10 +71,8 @@ impl Desk {
             event_type: None,
             key: None,
         };
-        let token = Token { slot: u32::MAX, generation: 0 };
         let body = RequestBody::Publish {
-            token,
-            ticket: 0,
+            ticket: Ticket(0),
             publications: vec![publication],
             share: Share::Whole,
         };

@@ -43,7 +43,7 @@ pub struct World {
     net: SimNet,
     workers: Vec<Seat>,
     log: Log,
-    main: MainEnds,
+    main: MainEnds<Order>,
     census: Arc<Census>,
     clients: Vec<Box<dyn Actor>>,
     truth: Rc<RefCell<Truth>>,

@@ -11,16 +11,14 @@ use super::event::{Event, Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
     Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
-    Request, RequestBody, Share,
+    Request, RequestBody, Share, Ticket,
 };
 use super::policy::{LogSettings, Policies, Policy};
 use super::{Outlet, Roster, Sequencer, SharedHasher};
 use crate::proto::cursor::{Cursor, Epoch};
 use crate::proto::name::Pattern;
-use crate::ring::Token;
 
-const TOKEN: Token = Token { slot: 5, generation: 6 };
-const TICKET: u32 = 7;
+const TICKET: Ticket = Ticket(7);
 const AGE: Duration = Duration::from_secs(60);
 const PLENTY: Policy =
     Policy { history_count: 100, history_age: AGE, publish_rate: None, history_share: 0 };
@@ -93,10 +91,10 @@ impl Bench {
         worker: u16,
         publications: Vec<Publication>,
     ) -> Published {
-        let (token, ticket) = (TOKEN, TICKET);
-        self.handle(worker, RequestBody::Publish { token, ticket, share, publications });
+        let ticket = TICKET;
+        self.handle(worker, RequestBody::Publish { ticket, share, publications });
         match self.answer(worker) {
-            Notice::Published { token: TOKEN, ticket: TICKET, outcome, .. } => outcome,
+            Notice::Published { ticket: TICKET, outcome, .. } => outcome,
             other => panic!("not the answer to a publish: {other:?}"),
         }
     }
@@ -113,12 +111,10 @@ impl Bench {
         channels: Vec<JoinChannel>,
         cursor: Cursor,
     ) -> Result<(u64, Vec<JoinedChannel>), Refusal> {
-        self.handle(worker, RequestBody::Join { token: TOKEN, ticket: TICKET, channels, cursor });
+        self.handle(worker, RequestBody::Join { ticket: TICKET, channels, cursor });
         match self.answer(worker) {
-            Notice::Joined { token: TOKEN, ticket: TICKET, head_seq, channels } => {
-                Ok((head_seq, channels))
-            }
-            Notice::JoinRefused { token: TOKEN, ticket: TICKET, refusal } => Err(refusal),
+            Notice::Joined { ticket: TICKET, head_seq, channels } => Ok((head_seq, channels)),
+            Notice::JoinRefused { ticket: TICKET, refusal } => Err(refusal),
             other => panic!("not the answer to a join: {other:?}"),
         }
     }
@@ -138,12 +134,9 @@ impl Bench {
     }
 
     fn describe(&mut self, name: &str) -> Description {
-        self.handle(
-            2,
-            RequestBody::Describe { token: TOKEN, ticket: TICKET, channel: name.into() },
-        );
+        self.handle(2, RequestBody::Describe { ticket: TICKET, channel: name.into() });
         match self.answer(2) {
-            Notice::Described { token: TOKEN, ticket: TICKET, description } => description,
+            Notice::Described { ticket: TICKET, description } => description,
             other => panic!("not a description: {other:?}"),
         }
     }
@@ -221,8 +214,8 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
     let mut bench = Bench::uniform(PLENTY);
     bench.join(0, "a", Cursor::Now);
     let publications = vec![text("a"), text("b"), text("a")];
-    let (token, ticket, share) = (TOKEN, TICKET, Share::Whole);
-    bench.handle(0, RequestBody::Publish { token, ticket, share, publications });
+    let (ticket, share) = (TICKET, Share::Whole);
+    bench.handle(0, RequestBody::Publish { ticket, share, publications });
     let notices = bench.lanes.take(0);
     let outcome = match &notices[..] {
         [Notice::Event(first), Notice::Event(second), Notice::Published { outcome, .. }] => {

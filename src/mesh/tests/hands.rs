@@ -7,15 +7,14 @@ use super::super::combine::Left;
 use super::super::hand::{Hand, LogHand, SharedLog};
 use super::super::*;
 use crate::config::Settings;
-use crate::log::message::RequestBody;
+use crate::log::message::{RequestBody, Ticket};
 use crate::log::{Sequencer, SharedHasher};
 use crate::proto::cursor::Epoch;
-use crate::ring::Token;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn log_of(workers: u16) -> (Arc<SharedLog>, LogEnds, Vec<WorkerEnds>) {
-    let (_, log_ends, ends) = mesh(workers, 64);
+fn log_of(workers: u16) -> (Arc<SharedLog>, LogEnds, Vec<WorkerEnds<()>>) {
+    let (_, log_ends, ends) = mesh::<()>(workers, 64);
     let settings = Settings::default().log_settings();
     let hasher = SharedHasher::from_seed(7);
     let sequencer = Sequencer::new(settings, Epoch::from_random(7), workers, hasher);
@@ -23,19 +22,18 @@ fn log_of(workers: u16) -> (Arc<SharedLog>, LogEnds, Vec<WorkerEnds>) {
 }
 
 fn question(worker: u16, ticket: u32) -> Request {
-    let token = Token { slot: 0, generation: 0 };
-    let body = RequestBody::Describe { token, ticket, channel: "any".into() };
+    let body = RequestBody::Describe { ticket: Ticket(ticket), channel: "any".into() };
     Request { worker, body }
 }
 
 fn answered(notice: &Notice) -> u32 {
     let Notice::Described { ticket, .. } = notice else { panic!("no answer: {notice:?}") };
-    *ticket
+    ticket.0
 }
 
 /// A worker that does nothing but ask, wait and hear.
 struct Asker {
-    ends: WorkerEnds,
+    ends: WorkerEnds<()>,
     hand: LogHand,
     worker: u16,
     rung: Receiver<()>,

@@ -69,7 +69,7 @@ mod tests {
     use crate::worker::order::Order;
 
     /// A server whose threads are what the test makes of their ends.
-    fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds>, Receiver<LogOrder>) {
+    fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds<Order>>, Receiver<LogOrder>) {
         let (ends, _, workers) = mesh(2, 16);
         let (log_orders, inbox) = bounded(16);
         let shared = Shared {
@@ -95,7 +95,7 @@ mod tests {
         (Arc::new(state), workers, inbox)
     }
 
-    fn answer_pings(ends: WorkerEnds, worker: u16) {
+    fn answer_pings(ends: WorkerEnds<Order>, worker: u16) {
         thread::spawn(move || {
             for order in ends.orders.iter() {
                 if let Order::Ping(reply) = order {

@@ -35,6 +35,7 @@ use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
 use crate::ring::Ringer;
+use crate::worker::order::Order;
 
 /// How long an answer to an operator may take, from the last byte of the request: however slowly it
 /// is read, its thread is free again after this.
@@ -92,7 +93,7 @@ struct State {
     key: Option<Key>,
     shared: Arc<Shared>,
     log_orders: Sender<LogOrder>,
-    ends: MainEnds,
+    ends: MainEnds<Order>,
     bell: Mutex<Ringer>,
     /// Whose tokens were called back.
     revoked: Mutex<Arc<Revoked>>,
@@ -104,7 +105,7 @@ impl AdminServer {
     pub fn start(
         bound: Bound,
         shared: Arc<Shared>,
-        ends: MainEnds,
+        ends: MainEnds<Order>,
         bell: Ringer,
         log_orders: Sender<LogOrder>,
     ) -> Result<Self, ServerError> {
