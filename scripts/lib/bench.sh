@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 out=target/bench
-pushline=target/release/pushline
+# PUSHLINE: another binary than the one these scripts build.
+pushline=${PUSHLINE:-target/release/pushline}
 started=()
 
 # Ends what this script started, and nothing else.
@@ -28,7 +29,15 @@ skip() { printf '\nSKIPPED: %s\n' "$*" | tee -a "$out/skipped.txt" >&2; }
 ulimit -n "$(ulimit -Hn)"
 mkdir -p "$out"
 
-build() { cargo build --release --quiet; }
+build() { if [ -z "${PUSHLINE:-}" ]; then cargo build --release --quiet; fi; }
+
+# build_loops: `loops_server` is the program of the other event loops.
+build_loops() {
+    say "building benches/rivals"
+    loops_server=$(cargo bench --target-dir target/benches --no-run --bench rivals 2>&1 |
+        sed -n 's/.*Executable .*(\(.*\))$/\1/p')
+    [ -x "$loops_server" ] || { echo "benches/rivals does not build" >&2; exit 1; }
+}
 
 # Waits until something listens on 127.0.0.1:$1.
 await_port() {

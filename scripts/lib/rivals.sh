@@ -46,3 +46,22 @@ find_bun() {
     "$bun" --version >/dev/null 2>&1 ||
         { skip "bun (its npm package came without a binary)"; return 1; }
 }
+
+has_centrifugo() {
+    command -v centrifugo >/dev/null && return
+    skip "centrifugo (go install github.com/centrifugal/centrifugo/v6@v6.9.1, and put it on the PATH)"
+    return 1
+}
+
+# start_centrifugo: on port 18094, with its unidirectional transports.
+start_centrifugo() {
+    start centrifugo 18094 centrifugo --config scripts/rivals/centrifugo.json --log.level error
+}
+
+# centrifugo_options TRANSPORT: for the load generator, in `options`.
+centrifugo_options() {
+    options=(--url http://127.0.0.1:18094
+        --subscribe-path "/connection/uni_${1/%ws/websocket}?cf_connect={\"subs\":{\"{channel}\":{}}}"
+        --publish-url http://127.0.0.1:18094/api/publish --publish-content-type application/json
+        --publish-body '{"channel":"{channel}","data":"{data}"}')
+}

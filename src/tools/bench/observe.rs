@@ -15,6 +15,8 @@ pub(super) struct Sample {
     pub cpu_ns: u64,
     /// The same from user plus system ticks.
     pub cpu_ticks_ns: u64,
+    /// Times a thread of the server has gone to sleep, so that it had to be woken.
+    pub sleeps: u64,
     /// The server's resident memory.
     pub rss_bytes: u64,
     /// `MemAvailable` of the machine.
@@ -35,6 +37,7 @@ impl Sample {
             let failed = |error| BenchError::Server(*pid, error);
             sample.cpu_ns += cpu_ns(*pid).map_err(failed)?;
             sample.cpu_ticks_ns += cpu_ticks(*pid).map_err(failed)? * TICK_NS;
+            sample.sleeps += sleeps(*pid).map_err(failed)?;
             sample.rss_bytes += rss_bytes(*pid).map_err(failed)?;
         }
         // Without these (not Linux as we know it) the columns stay 0.
@@ -56,11 +59,20 @@ pub(super) fn cpu_ns_of_all(pids: &[u32]) -> u64 {
 }
 
 fn cpu_ns(pid: u32) -> io::Result<u64> {
+    sum_of_threads(pid, "schedstat", first_number)
+}
+
+fn sleeps(pid: u32) -> io::Result<u64> {
+    sum_of_threads(pid, "status", |status| field(status, "\nvoluntary_ctxt_switches:"))
+}
+
+/// The sum of what `number` finds in this file of each thread.
+fn sum_of_threads(pid: u32, file: &str, number: fn(&str) -> Option<u64>) -> io::Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the reading.
-        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += first_number(&text).unwrap_or(0);
+        let text = fs::read_to_string(task?.path().join(file)).unwrap_or_default();
+        sum += number(&text).unwrap_or(0);
     }
     Ok(sum)
 }
@@ -124,6 +136,8 @@ mod tests {
     fn this_process_can_be_sampled() {
         let sample = Sample::take(&[std::process::id()]).unwrap();
         assert!(sample.cpu_ns > 0);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(Sample::take(&[std::process::id()]).unwrap().sleeps > sample.sleeps);
         assert!(sample.rss_bytes > 100_000);
         assert!(sample.available_bytes > 1_000_000);
     }

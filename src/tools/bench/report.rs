@@ -121,6 +121,8 @@ pub struct ServerCpu {
     pub server_cpu_us_per_delivery: f64,
     /// Per delivery from user plus system ticks of 10 ms: coarse, but what other tools show.
     pub server_ticks_us_per_delivery: f64,
+    /// Times a thread of the server went to sleep, per delivery.
+    pub server_sleeps_per_delivery: f64,
 }
 
 /// Publishing and what was delivered.
@@ -337,6 +339,7 @@ fn publish_facts(
     let microseconds = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let cpu_ns = (after.cpu_ns - before.cpu_ns) as f64;
     let ticks_ns = (after.cpu_ticks_ns - before.cpu_ticks_ns) as f64;
+    let sleeps = after.sleeps.saturating_sub(before.sleeps) as f64;
     PublishFacts {
         published: published.events,
         publish_refused: published.refused,
@@ -366,6 +369,7 @@ fn publish_facts(
                 server_cpu_seconds: cpu_ns / 1e9,
                 server_cpu_us_per_delivery: ratio(cpu_ns / 1e3, counts.received),
                 server_ticks_us_per_delivery: ratio(ticks_ns / 1e3, counts.received),
+                server_sleeps_per_delivery: ratio(sleeps, counts.received),
             },
         ),
     }

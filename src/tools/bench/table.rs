@@ -165,6 +165,7 @@ pub(super) mod tests {
             server_cpu_seconds: 0.06,
             server_cpu_us_per_delivery: 3.9876,
             server_ticks_us_per_delivery: 4.0,
+            server_sleeps_per_delivery: 0.01,
         };
         Report {
             run: RunFacts {
