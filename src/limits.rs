@@ -55,9 +55,10 @@ pub const LEAVES_AT_ONCE_MIN: usize = 1024;
 /// them within three seconds.
 pub const LEAVE_PIECES: usize = 128;
 
-/// Requests a thread handles at the log before it rings those it has something for: a fraction of a
-/// millisecond, so that a worker does not keep its own connections waiting for the others' sake.
-pub const REQUESTS_PER_HAND: usize = 256;
+/// Events, joins and leaves that a thread handles at the log before it rings those it has something
+/// for: a fraction of a millisecond, so that a worker does not keep its own connections waiting for
+/// the sake of others.
+pub const WORK_PER_HAND: usize = 256;
 
 /// Shortest pause between two looks at what has aged: events that are published evenly age evenly,
 /// and each look wakes a thread.

@@ -20,6 +20,19 @@ pub struct Request {
     pub body: RequestBody,
 }
 
+impl Request {
+    /// Events and channels it is about, 1 at least: what it costs the log.
+    pub fn weight(&self) -> usize {
+        let count = match &self.body {
+            RequestBody::Join { channels, .. } => channels.len(),
+            RequestBody::Leave(channels) => channels.len(),
+            RequestBody::Publish { publications, .. } => publications.len(),
+            RequestBody::Forward { .. } | RequestBody::Describe { .. } => 1,
+        };
+        count.max(1)
+    }
+}
+
 /// Tells a worker's requests apart; to the log it says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub u32);

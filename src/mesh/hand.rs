@@ -12,7 +12,7 @@ use crossbeam_channel::Receiver;
 
 use super::combine::{Left, abort, combine};
 use super::{LogEnds, LogOutlet};
-use crate::limits::{AGE_PAUSE_MAX, AGE_PAUSE_MIN, REQUESTS_PER_HAND};
+use crate::limits::{AGE_PAUSE_MAX, AGE_PAUSE_MIN, WORK_PER_HAND};
 use crate::log::message::Request;
 use crate::log::{Outlet, Sequencer};
 
@@ -73,14 +73,14 @@ impl<L: Guarded> SharedLog<L> {
 pub struct LogHand<L = Sequencer> {
     log: Arc<SharedLog<L>>,
     outlet: LogOutlet,
-    /// Requests one run handles.
+    /// What one run handles, by [`Request::weight`].
     pub budget: usize,
 }
 
 impl<L: Guarded> LogHand<L> {
     /// On this log.
     pub fn new(log: Arc<SharedLog<L>>, ends: &LogEnds) -> Self {
-        Self { log, outlet: LogOutlet::new(ends), budget: REQUESTS_PER_HAND }
+        Self { log, outlet: LogOutlet::new(ends), budget: WORK_PER_HAND }
     }
 
     /// Does something with the log as soon as it is free, and then whatever workers that found it
@@ -118,8 +118,8 @@ impl<L: Guarded> Hand for LogHand<L> {
             |log| {
                 while budget > 0 {
                     let Ok(request) = lane.try_recv() else { return Left::Nothing };
+                    budget = budget.saturating_sub(request.weight());
                     log.handle(request, now, outlet);
-                    budget -= 1;
                 }
                 Left::Work
             },

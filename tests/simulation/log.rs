@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pushline::limits::REQUESTS_PER_HAND;
+use pushline::limits::WORK_PER_HAND;
 use pushline::log::event::Publication;
 use pushline::log::message::{Notice, Published, Request, RequestBody, Share};
 use pushline::log::{Outlet, Sequencer};
@@ -156,7 +156,7 @@ impl Hand for SimHand {
 
 /// Often a small one, so that it is spent.
 fn budget(rng: &mut Rng) -> usize {
-    if rng.bool() { rng.usize(1..4) } else { REQUESTS_PER_HAND }
+    if rng.bool() { rng.usize(1..4) } else { WORK_PER_HAND }
 }
 
 impl Guarded for Watched {

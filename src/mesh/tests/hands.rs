@@ -3,11 +3,14 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::super::combine::Left;
 use super::super::hand::{Hand, LogHand, SharedLog};
 use super::super::*;
 use crate::config::Settings;
-use crate::log::message::{RequestBody, Ticket};
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{RequestBody, Share, Ticket};
 use crate::log::{Sequencer, SharedHasher};
 use crate::proto::cursor::Epoch;
 
@@ -125,6 +128,34 @@ fn a_hand_stops_at_its_budget_and_says_so() {
         told.push(ends[0].notices.len());
     }
     assert_eq!(told, [3, 6, 7]);
+}
+
+/// Lines of a stream come in requests of some hundred events, which take the log a while.
+#[test]
+fn a_request_of_many_events_counts_as_many() {
+    let (log, log_ends, ends) = log_of(1);
+    let mut hand = LogHand::new(log, &log_ends);
+    hand.budget = 10;
+    for ticket in 0..3 {
+        ends[0].requests.try_send(lines(ticket, 6)).expect("the lane has room");
+    }
+    for left in [Left::Work, Left::Nothing] {
+        assert_eq!(hand.run(Duration::ZERO, &mut Vec::new()), left);
+    }
+    assert_eq!(ends[0].notices.len(), 3);
+}
+
+fn lines(ticket: u32, count: usize) -> Request {
+    let line = Publication {
+        channel: "any".into(),
+        kind: Kind::Text,
+        data: Bytes::from_static(b"x"),
+        event_type: None,
+        key: None,
+    };
+    let publications = vec![line; count];
+    let (ticket, share) = (Ticket(ticket), Share::Whole);
+    Request { worker: 0, body: RequestBody::Publish { ticket, share, publications } }
 }
 
 /// A log whose holder panicked half way must not be served.
