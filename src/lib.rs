@@ -1,8 +1,32 @@
-//! Pushline: a push server for Linux.
+//! Pushline: a push server for Linux. Start reading here.
 //!
-//! **There is one ordered log of events, and every connection is a cursor into it.** Live delivery,
-//! replay after a reconnect and slow-consumer handling are all "read the log from a cursor". What is
-//! added should fit that sentence, or the sentence changes.
+//! **There is one ordered log of events, and every subscriber is a cursor into it.** Live delivery,
+//! replay after a reconnect and slow readers are all "read the log from a cursor". What is added
+//! should fit that sentence, or the sentence changes.
+//!
+//! # The trip of an event
+//!
+//! 1. A worker's driver reaps the bytes of `POST /channels/news` and hands them to the connection:
+//!    `ring::uring::reap` or `ring::epoll`, then `Worker::decide` in [`worker`].
+//! 2. [`proto::http::head`] parses the head, [`worker::route`] names the request, and
+//!    [`worker::publish`] asks the four questions: right, size, rate, room.
+//! 3. `Core::send_requests` in [`worker::core`] puts the request into the log's lane, and the first
+//!    worker that gets the log's lock runs what is in it ([`mesh::hand`]).
+//! 4. The log gives the event its number and its place in history (`log::publish`,
+//!    [`log::history`]), then a notice goes to each worker that has a subscriber (`log::interest`).
+//! 5. Each of those takes its lane (`worker::notice`) and puts the event into its replica of the
+//!    channel ([`worker::replica`]).
+//! 6. `Core::fan_out` in `worker::fanout` encodes it once per form ([`proto::variant`]) and queues one
+//!    send for each live subscriber; `worker::delivery` gathers what the explicit ones are due. One
+//!    submit sends all of it.
+//!
+//! # The trip of a reconnect
+//!
+//! `GET /sse` with `Last-Event-ID` is read by `worker::subscribe`; [`proto::cursor`] makes a cursor of
+//! the header. If the worker's replica covers it, the subscriber stands there at once. Otherwise the
+//! log is asked to join, and answers with what is kept behind the cursor or with the gap. Then
+//! `worker::delivery` sends the missing events, several channels merged in log order, and once
+//! nothing is missing the subscriber is live.
 //!
 //! # Threads
 //!

@@ -6,7 +6,7 @@
 //! written before the first: either this thread finds the lock free, or the other one's next look
 //! finds the work. So work is never left in the lane while no thread is at it.
 //!
-//! A unit test checks this file with loom's types in place of [`super::sync`].
+//! A unit test checks this file with loom's types in place of `super::sync`.
 
 use super::sync::{Mutex, MutexGuard, Ordering, TryLockError, fence};
 
