@@ -1,13 +1,15 @@
 //! Every key, defined once.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::keys::{Change, Field, Group, Key};
 use super::units::{
     self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
-use super::{LogFormat, LogLevel, Settings, SlowPolicy, Steer};
+use super::{ClientAddress, LogFormat, LogLevel, Settings, SlowPolicy, Steer};
 use crate::limits::EVENT_BYTES_MAX;
 
 /// All keys, in the order of help and of the file.
@@ -112,10 +114,30 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Connections,
         change: Change::Reload,
-        help: "Connections of one client address at most; 0: no limit. Not for use behind a proxy.",
+        help: "Connections of one client address (of IPv6, of one /64) at most; 0: no limit. Behind a \
+               proxy, name it in trusted_proxies.",
         field: Field::Server {
             put: |s, t| set(&mut s.address_connections_max, rate(t)),
             show: |s| show_rate(s.address_connections_max),
+        },
+    },
+    Key {
+        name: "trusted_proxies",
+        value: "NETWORKS|none",
+        group: Group::Connections,
+        change: Change::Restart,
+        help: "Addresses or networks of proxies that say whom they speak for, as 127.0.0.1,10.0.0.0/8.",
+        field: Field::Server { put: put_networks, show: show_networks },
+    },
+    Key {
+        name: "client_address",
+        value: "x-forwarded-for|forwarded|proxy-protocol",
+        group: Group::Connections,
+        change: Change::Restart,
+        help: "How trusted_proxies say it: in that header, or by the PROXY protocol (1 or 2).",
+        field: Field::Server {
+            put: |s, t| set(&mut s.client_address, word(t, CLIENT_ADDRESS)),
+            show: |s| show_word(s.client_address, CLIENT_ADDRESS),
         },
     },
     Key {
@@ -461,6 +483,11 @@ const AUTO: &str = "auto";
 /// The value for which there is nothing.
 const NONE: &str = "none";
 
+const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[
+    ("x-forwarded-for", ClientAddress::XForwardedFor),
+    ("forwarded", ClientAddress::Forwarded),
+    ("proxy-protocol", ClientAddress::ProxyProtocol),
+];
 const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 const SLOW: &[(&str, SlowPolicy)] =
     &[("skip", SlowPolicy::Skip), ("disconnect", SlowPolicy::Disconnect)];
@@ -501,6 +528,24 @@ fn show_or(word: &str, value: Option<impl ToString>) -> String {
 
 fn show_rate(rate: Option<u32>) -> String {
     rate.unwrap_or(0).to_string()
+}
+
+fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    let listed = if text == NONE { "" } else { text };
+    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let networks = parts.map(|part| {
+        let address = part.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| part.parse::<IpNet>()).ok()
+    });
+    let networks: Option<Vec<IpNet>> = networks.collect();
+    settings.trusted_proxies =
+        networks.ok_or_else(|| Unfit::wants("addresses or networks as 127.0.0.1,10.0.0.0/8"))?;
+    Ok(())
+}
+
+fn show_networks(settings: &Settings) -> String {
+    let networks: Vec<String> = settings.trusted_proxies.iter().map(IpNet::to_string).collect();
+    if networks.is_empty() { NONE.to_owned() } else { networks.join(",") }
 }
 
 fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {

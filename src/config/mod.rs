@@ -20,6 +20,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
 use crate::log::policy::{LogSettings, Policies, Policy};
 use crate::proto::name::Pattern;
@@ -111,6 +113,18 @@ pub struct LogLines {
     pub access: bool,
 }
 
+/// How a trusted proxy says whose a connection or a request is. Only one way is believed: a proxy
+/// passes on what it does not write itself, and that may be a lie of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// The PROXY protocol, before anything else on the connection.
+    ProxyProtocol,
+}
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -144,6 +158,10 @@ pub struct Settings {
     pub connections_max: Option<u64>,
     /// Connections of one client address; none: no limit.
     pub address_connections_max: Option<u32>,
+    /// Proxies whose word on a client's address is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How they say it.
+    pub client_address: ClientAddress,
     /// New connections a second and worker; none: no limit.
     pub accept_rate: Option<u32>,
     /// Publishes a second of one connection (of lines, batches); none: no limit.
@@ -210,6 +228,8 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(25),
             connections_max: None,
             address_connections_max: None,
+            trusted_proxies: Vec::new(),
+            client_address: ClientAddress::XForwardedFor,
             accept_rate: None,
             // Half of what the log orders a second, and several times what one connection of a
             // backend that waits for its answers can use.

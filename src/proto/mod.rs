@@ -3,8 +3,10 @@
 pub mod cursor;
 pub mod data;
 pub mod envelope;
+pub mod forwarded;
 pub mod http;
 pub mod name;
+pub mod proxy;
 pub mod sse;
 pub mod variant;
 pub mod ws;

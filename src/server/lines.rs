@@ -55,10 +55,11 @@ fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
 
 fn write(remark: &Remark) {
     match remark {
-        Remark::Answered { id, asked, status, took } => {
+        Remark::Answered { id, client, asked, status, took } => {
             let Asked { method, path, .. } = &**asked;
             let took_us = took.as_micros() as u64;
-            info!(connection = %id, method = %method, path = %path, status, took_us, "request");
+            let client = client.map(tracing::field::display);
+            info!(connection = %id, client, method = %method, path = %path, status, took_us, "request");
         }
         Remark::Opened { id, transport } => debug!(connection = %id, transport, "stream opened"),
         Remark::Closed { id, transport, reason, age_s } => {

@@ -167,10 +167,12 @@ pub(super) fn start_workers(
 
 impl WorkerPlan<'_> {
     /// Addresses cost an accept of their own each: only who counts connections or failed checks by
-    /// them asks for them.
+    /// them, shows them, or takes some peers' word asks for them.
     fn peers(&self, listeners: &Listeners, workers: u16) -> PeerAddresses {
-        let counts = self.shared.settings.address_connections_max.is_some() || self.gate.is_slow();
-        match counts || listeners.are_shared(workers) {
+        let settings = &self.shared.settings;
+        let counts = settings.address_connections_max.is_some() || self.gate.is_slow();
+        let shows = settings.log_lines.access || !settings.trusted_proxies.is_empty();
+        match counts || shows || listeners.are_shared(workers) {
             true => PeerAddresses::Wanted,
             false => PeerAddresses::Unknown,
         }

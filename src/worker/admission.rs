@@ -66,7 +66,13 @@ impl Bucket {
 impl Core {
     /// Lets an accepted connection in, or refuses what it will ask for: how, depends on what that is.
     pub(super) fn admit(&mut self, index: u32, peer: Option<IpAddr>) {
-        let Err(refused) = self.check_room(index, peer) else { return };
+        if let Err(refused) = self.check_room(index, peer) {
+            self.refuse_later(index, refused);
+        }
+    }
+
+    /// Refuses what it will ask for.
+    pub(super) fn refuse_later(&mut self, index: u32, refused: Refused) {
         self.work(index).refused = Some(refused);
         self.set_deadline(index, Deadline::Refusal);
     }
@@ -90,14 +96,7 @@ impl Core {
         if !counted {
             self.slots[index as usize].flags.set(Flags::UNCOUNTED);
         }
-        if let Some(peer) = peer {
-            let (place, count) = self.setup.census.enter_from(peer, &self.setup.hasher);
-            self.slots[index as usize].address = place;
-            let settings = &self.setup.settings;
-            if settings.address_connections_max.is_some_and(|max| count > max) {
-                return Err(Refused::Address);
-            }
-        }
+        self.note_peer(index, peer)?;
         if self.open > room || !counted {
             return Err(Refused::Full);
         }

@@ -114,6 +114,8 @@ pub struct Core {
     pub(super) sweep: Sweep,
     #[expect(clippy::vec_box, reason = "the boxes move in and out of slots")]
     pub(super) spare: Vec<Box<Work>>,
+    /// By slot, whose it is; empty where nothing asks for addresses.
+    pub(super) clients: Vec<Option<IpAddr>>,
     /// New connections.
     pub(super) arrivals: Bucket,
     pub(super) header_space: Option<Box<HeaderSpace>>,
@@ -183,6 +185,7 @@ impl Core {
             vetted_to: None,
             sweep,
             spare: Vec::new(),
+            clients: Vec::new(),
             arrivals: Bucket::default(),
             header_space: Some(Box::default()),
             date: *b"Thu, 01 Jan 1970 00:00:00 GMT",
@@ -430,6 +433,7 @@ impl Core {
             self.spare_work(work);
         }
         self.slots[index as usize] = Slot::free();
+        self.forget_client(index);
         let generation = &mut self.generations[index as usize];
         *generation = generation.wrapping_add(1);
         self.open -= 1;

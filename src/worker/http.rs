@@ -169,6 +169,7 @@ impl Core {
         while used < bytes.len() && self.takes_input(token) {
             let rest = &bytes[used..];
             let step = match self.slots[index as usize].phase {
+                _ if self.awaits_proxy_header(index) => self.proxy_input(index, rest),
                 Phase::Ws => self.ws_input(index, rest),
                 _ => self.http_input(index, rest),
             };
@@ -286,6 +287,10 @@ impl Core {
         self.work(index).answer = Answer { connection, mode, to_event_source, ..Answer::default() };
         self.note_asked(index, Some(request));
         self.note_origin(index, request.header("origin"));
+        if let Err(refused) = self.note_forwarded(index, request) {
+            self.refuse_connection(index, refused);
+            return 0;
+        }
         if !self.admit_host(index, request) {
             return 0;
         }

@@ -3,6 +3,7 @@
 //! A worker answers with what a few hundred slots hold and where to look on: nothing is kept
 //! between two looks, and no look takes longer than a small fan-out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::core::Core;
@@ -36,6 +37,8 @@ pub struct Seen {
     pub phase: Phase,
     /// Seconds since it was accepted.
     pub age_s: u32,
+    /// Whose it is, if addresses are known.
+    pub client: Option<IpAddr>,
     /// Its channels, [`CHANNELS_NAMED_MAX`] at most.
     pub channels: Vec<Arc<Roster>>,
     /// How many channels it has.
@@ -72,6 +75,7 @@ impl Core {
             token: self.token(index),
             phase: slot.phase,
             age_s: (self.now.as_secs() as u32).wrapping_sub(slot.opened_s),
+            client: self.client(index),
             channels: Vec::new(),
             channel_count: 0,
             live: slot.is_live(),

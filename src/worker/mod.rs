@@ -10,6 +10,7 @@ mod budget;
 pub mod census;
 pub mod channels;
 mod checks;
+mod client;
 pub mod closing;
 pub mod core;
 mod deadline;

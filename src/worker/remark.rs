@@ -2,6 +2,7 @@
 //! go over a bounded lane to a thread that may wait for whoever reads the lines; a worker never
 //! does, and counts what finds the lane full. Nothing is said that the settings do not ask for.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -26,6 +27,8 @@ pub enum Remark {
     Answered {
         /// Whose.
         id: ConnectionId,
+        /// By whom, if addresses are known.
+        client: Option<IpAddr>,
         /// What was asked.
         asked: Box<Asked>,
         /// How it went.
@@ -115,7 +118,8 @@ impl Core {
         let Some(asked) = work.and_then(|work| work.answer.asked.take()) else { return };
         let took = self.now.saturating_sub(asked.began);
         let id = self.connection_id(index);
-        self.remark(Remark::Answered { id, asked, status, took });
+        let client = self.client(index);
+        self.remark(Remark::Answered { id, client, asked, status, took });
     }
 
     /// A stream begins.

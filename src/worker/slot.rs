@@ -63,6 +63,8 @@ impl Flags {
     pub const BEAT_EVENT: u16 = 1 << 13;
     /// In the queue of those that are further behind.
     pub const REPLAYING: u16 = 1 << 14;
+    /// A trusted proxy has to say whom it speaks for: first of all, or with each request.
+    pub const PROXIED: u16 = 1 << 15;
 
     /// Whether the bit is set.
     pub fn has(self, bit: u16) -> bool {

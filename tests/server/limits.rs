@@ -12,6 +12,7 @@ use crate::common::http::Chunked;
 use crate::common::sse::expect_empty_stream;
 use crate::common::ws::{CLOSE, RawWs, TEXT, frame, header};
 use crate::common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
+use pushline::config::ClientAddress;
 use socket2::{Domain, Socket, Type};
 
 fn expect_refusal(response: &Response, status: u16, code: &str) {
@@ -73,6 +74,87 @@ fn an_event_source_there_is_no_room_for_is_told_when_to_come_back() {
     expect_refusal(&honest("POST", "/channels/c", &accept), 503, "too_many_connections");
     drop((held, browser));
     await_that("there is room again", || honest("GET", "/", &[]).status == 200);
+}
+
+/// A server that takes the word of 127.0.0.1, given in this way.
+fn behind_proxies(client_address: ClientAddress) -> TestServer {
+    TestServer::with(|settings| {
+        settings.address_connections_max = Some(1);
+        settings.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        settings.client_address = client_address;
+    })
+}
+
+/// What a connection from `source` that begins with these bytes is answered; it stays open.
+fn said_by(server: &TestServer, source: Ipv4Addr, bytes: &[u8]) -> (Conn, u16) {
+    let mut conn = Conn { stream: connect_from(source, server.addr), buffer: Vec::new() };
+    conn.send(bytes);
+    let status = conn.response().status;
+    (conn, status)
+}
+
+fn clients(server: &TestServer) -> Vec<String> {
+    let page = fetch(server.admin, "GET", "/v1/connections", &[], None).json();
+    let clients = page["connections"].as_array().expect("a list").iter();
+    let mut clients: Vec<String> =
+        clients.map(|entry| entry["client"].as_str().expect("an address").into()).collect();
+    clients.sort();
+    clients
+}
+
+const PROXY: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 8);
+
+#[test]
+fn a_connection_counts_for_whom_the_proxy_protocol_names() {
+    let server = behind_proxies(ClientAddress::ProxyProtocol);
+    let get = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let v1 = |client: &str| format!("PROXY {client} 1 2\r\n{get}").into_bytes();
+    let (_kept, status) = said_by(&server, PROXY, &v1("TCP4 192.0.2.1 192.0.2.9"));
+    assert_eq!(status, 200);
+    let (_kept, status) = said_by(&server, PROXY, &v1("TCP6 2001:db8::1 ::1"));
+    assert_eq!(status, 200);
+    assert_eq!(clients(&server), ["192.0.2.1", "2001:db8::1"]);
+    // The same client by version 2, and another address of the same /64.
+    let v2 = [
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x09\0\x01\0\x02",
+        get.as_bytes(),
+    ];
+    assert_eq!(said_by(&server, PROXY, &v2.concat()).1, 503);
+    assert_eq!(said_by(&server, PROXY, &v1("TCP6 2001:db8::2 ::1")).1, 503);
+    // The proxy itself is no client, however often it looks whether we live.
+    let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..], get.as_bytes()].concat();
+    let _checks = [(); 3].map(|()| {
+        let (kept, status) = said_by(&server, PROXY, &local);
+        assert_eq!(status, 200);
+        kept
+    });
+    // Whom nobody trusts is a client, and its header a bad request.
+    assert_eq!(said_by(&server, STRANGER, &v1("TCP4 192.0.2.7 192.0.2.9")).1, 400);
+    // A trusted proxy that says nothing of a client is cut.
+    let mut silent = Conn { stream: connect_from(PROXY, server.addr), buffer: Vec::new() };
+    silent.send(get);
+    silent.expect_gone();
+}
+
+#[test]
+fn a_request_counts_for_whom_a_trusted_proxys_header_names() {
+    for (way, name, client) in [
+        (ClientAddress::XForwardedFor, "X-Forwarded-For", "203.0.113.1, 192.0.2.1, 127.0.0.1"),
+        (ClientAddress::Forwarded, "Forwarded", "for=203.0.113.1, for=\"192.0.2.1:80\""),
+    ] {
+        let server = behind_proxies(way);
+        let get = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{name}: {client}\r\n\r\n");
+        let (mut kept, status) = said_by(&server, PROXY, get.as_bytes());
+        assert_eq!(status, 200);
+        assert_eq!(clients(&server), ["192.0.2.1"]);
+        kept.send(&get);
+        assert_eq!(kept.response().status, 200, "the same connection is no second one");
+        assert_eq!(said_by(&server, PROXY, get.as_bytes()).1, 503);
+        let (_kept, status) = said_by(&server, STRANGER, get.as_bytes());
+        assert_eq!(status, 200, "it counts for itself, whatever it says");
+        assert_eq!(clients(&server), ["127.0.0.8", "192.0.2.1"]);
+    }
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn requests_have_lines_only_if_asked_for() {
         (&"GET".into(), &"/channels/c".into(), &200.into())
     );
     assert!(line["connection"].is_string() && line["took_us"].is_u64(), "{line}");
+    assert_eq!(line["client"], "127.0.0.1", "{line}");
     Client::new(connect(server.listen)).publish("c", "x");
     let line = server.line("request");
     assert_eq!((&line["method"], &line["path"]), (&"POST".into(), &"/channels/c".into()));

@@ -1,5 +1,6 @@
 //! `/v1/connections`: who is connected, in pages, and cutting one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +25,7 @@ struct Entry {
     id: String,
     worker: u16,
     transport: &'static str,
+    client: Option<IpAddr>,
     age_seconds: u32,
     channels: Vec<String>,
     channel_count: usize,
@@ -191,6 +193,7 @@ fn entry(worker: u16, seen: Seen) -> Entry {
         id: ConnectionId { worker, token: seen.token }.to_string(),
         worker,
         transport: TRANSPORTS[seen.phase.kind()],
+        client: seen.client,
         age_seconds: seen.age_s,
         channels: seen.channels.iter().map(|name| name[..].to_owned()).collect(),
         channel_count: seen.channel_count,

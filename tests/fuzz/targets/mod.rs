@@ -7,6 +7,7 @@ pub mod config;
 pub mod envelope;
 pub mod http_head;
 pub mod last_event_id;
+pub mod proxy_header;
 pub mod request_stream;
 mod server;
 mod split;
@@ -17,12 +18,13 @@ pub mod ws_stream;
 pub type Check = fn(&[u8]);
 
 /// All targets by name; a target's corpus is `corpus/<name>/`.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("chunked_body", chunked_body::check),
     ("config", config::check),
     ("envelope", envelope::check),
     ("http_head", http_head::check),
     ("last_event_id", last_event_id::check),
+    ("proxy_header", proxy_header::check),
     ("request_stream", request_stream::check),
     ("sse_stream", sse_stream::check),
     ("ws_stream", ws_stream::check),
