@@ -2,40 +2,20 @@
 
 import base64
 import json
-import os
 import selectors
-import tempfile
 import time
-from contextlib import ExitStack, contextmanager
-from multiprocessing import Process
+from contextlib import ExitStack
 from pathlib import Path
 
-from .kit import Probe, Server, request, row
+from .kit import Probe, Server, attacker, configured, request, row
 
 KEY = Path(__file__).parents[3] / "tests/fixtures/keys/ec_p256_public.pem"
 ANYBODY = "anonymous = { subscribe = ['*'], publish = ['*'] }"
 
 
-@contextmanager
 def guarded_by_es256(program):
     """A server that anybody may use, and that checks the tokens of those who bring one."""
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        config.write(f"[auth]\npublic_keys = [{{ file = '{KEY}' }}]\n{ANYBODY}\n")
-        config.flush()
-        with Server(program, "--config", config.name) as server:
-            yield server
-
-
-@contextmanager
-def attacker(act, *args):
-    """An attack in a process of its own, which gives way to the server and the probe."""
-    process = Process(target=lambda: (os.nice(10), act(*args)), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
+    return configured(program, f"[auth]\npublic_keys = [{{ file = '{KEY}' }}]\n{ANYBODY}\n")
 
 
 def forged_es256():

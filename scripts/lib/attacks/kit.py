@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Event, Pipe, Process
 from typing import Callable
@@ -134,6 +135,28 @@ class Server:
             publisher.sendall(request("POST", "/publish", length, "Connection: close") + events)
             answer = read_to_end(publisher)
         assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+@contextmanager
+def configured(program, text, *options):
+    """A server with this configuration file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+        config.write(text)
+        config.flush()
+        with Server(program, "--config", config.name, *options) as server:
+            yield server
+
+
+@contextmanager
+def attacker(act, *args):
+    """An attack in a process of its own, which gives way to the server and the probe."""
+    process = Process(target=lambda: (os.nice(10), act(*args)), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
 
 
 def request(method, target, *headers):
