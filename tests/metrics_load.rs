@@ -1,6 +1,9 @@
 //! A scrape during a load of 10,000 connections has every metric and agrees with what the clients
 //! counted: our own load generator on one side, the operator's listener on the other.
 
+#[path = "common/skip.rs"]
+mod skip;
+
 mod operator;
 
 use std::net::SocketAddr;
@@ -109,9 +112,6 @@ fn has_descriptors() -> bool {
     if limit.maximum.is_none_or(|maximum| maximum >= DESCRIPTORS_MIN) {
         return true;
     }
-    let line =
-        format!("SKIPPED: needs a hard limit of {DESCRIPTORS_MIN} open files (ulimit -Hn)\n");
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    skip::skip(&format!("a hard limit of {DESCRIPTORS_MIN} open files"), "ulimit -Hn");
     false
 }

@@ -10,6 +10,7 @@ mod core;
 pub mod http;
 pub mod program;
 pub mod relay;
+mod skip;
 pub mod sse;
 pub mod ws;
 
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 pub use self::core::core;
 pub use self::http::{Conn, Response, fetch, request};
+pub use self::skip::skip;
 pub use self::sse::{Sse, SseEvent};
 
 /// How long anything may take before it counts as never.
@@ -234,14 +236,6 @@ pub fn await_that(what: &str, mut fact: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Says so; where a skip is a failure, fails.
-pub fn skip(what: &str, cure: &str) {
-    // Not captured by the test harness: a skip is to be seen.
-    let line = format!("SKIPPED: needs {what} ({cure})\n");
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
 }
 
 /// Where `scripts/test-clients` installs what a system rarely has.

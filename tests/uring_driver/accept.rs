@@ -7,6 +7,7 @@ use pushline::ring::uring::{UringDriver, UringSettings, probe};
 use pushline::ring::{Completion, Driver, Op, PeerAddresses, StartError, Wait, listen};
 use socket2::{Domain, Socket, Type};
 
+use crate::skip::skip;
 use crate::{PATIENCE, Rig, read_one, settings};
 
 const BOTH_WAYS: [PeerAddresses; 2] = [PeerAddresses::Unknown, PeerAddresses::Wanted];
@@ -57,8 +58,7 @@ fn wanted_addresses_work_on_ipv6_and_mapped_ones_are_told_as_ipv4() {
     let any: SocketAddr = "[::]:0".parse().unwrap();
     let listener = match listen(any, &Default::default()) {
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            println!("SKIPPED: needs IPv6");
-            return;
+            return skip("IPv6", "a kernel with IPv6");
         }
         other => other.unwrap(),
     };
@@ -66,7 +66,7 @@ fn wanted_addresses_work_on_ipv6_and_mapped_ones_are_told_as_ipv4() {
     let mut rig = Rig::on(&wanted, listener);
     for address in [IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap()] {
         let Ok(_peer) = TcpStream::connect((address, port)) else {
-            println!("SKIPPED: no route to {address}");
+            skip(&format!("a route to {address}"), "bring the loopback interface up");
             continue;
         };
         let accepted = rig.await_one(|c| matches!(c, Completion::Accepted { .. }));

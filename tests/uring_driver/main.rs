@@ -1,6 +1,9 @@
 //! The driver on real sockets: what its contract promises, one behaviour a test. Everything is
 //! awaited through the driver itself or through blocking reads of the peer; nothing sleeps.
 
+#[path = "../common/skip.rs"]
+mod skip;
+
 mod accept;
 mod bell;
 mod close;

@@ -11,7 +11,9 @@ mod run;
 use std::path::Path;
 
 use page::{Block, Page};
-use run::{Host, skip};
+use run::Host;
+
+use crate::skip::skip;
 
 /// How a block is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,14 +21,6 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_pushline");
 /// Node's own clients, which need a word before they are there in all versions.
 const NODE_OPTIONS: [&str; 2] = ["--experimental-websocket", "--experimental-eventsource"];
 
-/// Says so; a failure where nothing may be skipped.
-pub fn skip(what: &str, cure: &str) {
-    // Not captured by the test harness: a skip is to be seen.
-    let line = format!("SKIPPED: needs {what} ({cure})\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
-}
-
 pub fn works(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());

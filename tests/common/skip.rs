@@ -1,0 +1,55 @@
+//! Tests that cannot do their work on this machine. They pass, say so at once, and are listed at the
+//! end of `cargo test` (tests/zz_skipped.rs); with `PUSHLINE_NO_SKIP=1` they fail.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
+
+/// Notes that the test of this thread needs something that is not here.
+pub fn skip(what: &str, cure: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let line = format!("{}::{test} needs {what} ({cure})", env!("CARGO_CRATE_NAME"));
+    // Not captured by the test harness: a skip is to be seen.
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {line}\n").as_bytes());
+    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    note(parent_id(), &line);
+}
+
+/// Adds to the skips of the run that is this cargo process.
+pub fn note(cargo: u32, line: &str) {
+    let list = OpenOptions::new().create(true).append(true).open(list_of(cargo));
+    // In one call, so that tests of several threads do not mix their lines.
+    list.and_then(|mut list| list.write_all(format!("{line}\n").as_bytes()))
+        .expect("it is written");
+}
+
+/// Takes out the skips of the run, in order; and lists whose cargo ended without asking for them.
+pub fn take(cargo: u32) -> Vec<String> {
+    let text = fs::read_to_string(list_of(cargo)).unwrap_or_default();
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
+        if entry.path() == list_of(cargo) || is_left_over(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
+/// A list of each run, so that those of other runs, earlier or at the same time, are not taken for
+/// ours.
+fn list_of(cargo: u32) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("skipped-{cargo}"))
+}
+
+fn is_left_over(list: &Path) -> bool {
+    let name = list.file_name().and_then(|name| name.to_str());
+    let cargo = name.and_then(|name| name.strip_prefix("skipped-"));
+    cargo.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+}
