@@ -11,8 +11,16 @@ pub const SLOTS_RESERVED: u32 = 64;
 /// should seldom have to.
 pub const SLOTS_FREE_TO_ACCEPT: u32 = SLOTS_RESERVED / 2;
 
-/// Descriptors a process needs besides connections (rings, listeners, logs, configuration).
+/// Connections a worker can have at most: what the kernel gives a ring, and more than a core serves.
+pub const SLOTS_PER_WORKER_MAX: u32 = 1 << 20;
+
+/// Descriptors a process needs besides connections and [`DESCRIPTORS_PER_WORKER`] (the operator's
+/// listener and its clients, bells, logs, configuration).
 pub const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// Descriptors a worker on epoll needs besides connections: its epoll instance, doorbell and
+/// listener, and one to spare.
+pub const DESCRIPTORS_PER_WORKER: u64 = 4;
 
 /// Received bytes a connection may leave unparsed (it waits for the log, or its peer pipelines)
 /// before its receiving is paused. Holds a whole request head and then some.

@@ -14,12 +14,13 @@ pub(super) fn banner(server: &Server, auth: &AuthSettings, is_open: bool) -> Str
         1 => "1 worker".to_owned(),
         count => format!("{count} workers"),
     };
-    let (cores, room, bound) = (server.cores(), server.shared().census.max(), server.bound());
+    let (cores, driver) = (server.cores(), server.driver());
+    let (room, bound) = (server.shared().census.max(), server.bound());
     let (version, listen, admin) = (env!("CARGO_PKG_VERSION"), server.listen(), server.admin());
     let example = example(listen, auth, is_open);
     format!(
         "pushline {version} listens on http://{listen} (admin http://{admin})\n\
-         {workers} on {cores}; room for {room} connections, bounded by {bound}\n\
+         {workers} on {cores} ({driver}); room for {room} connections, bounded by {bound}\n\
          try: {example}"
     )
 }

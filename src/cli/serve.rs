@@ -175,6 +175,10 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
         warn!("whoever reaches the operator's listener can see and cut every connection");
     }
     info!(workers = server.workers(), on = %server.cores(), because = %sizing.workers, "workers");
+    info!(name = %server.driver(), "driver");
+    if let Some(remark) = server.driver_remark() {
+        warn!("{remark}");
+    }
     let worker_replica_bytes = server.settings().replicas_bytes_max();
     info!(history_bytes, worker_replica_bytes, because = %sizing.memory, "memory for events");
     if let Some(warning) = &sizing.warning {

@@ -105,9 +105,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
     let tried = uring::probe()
         .map(|kernel| format!("usable, {:?} doorbells", kernel.doorbells))
         .map_err(|error| error.to_string());
-    let ring = vec![doctor::checks::ring(tried)];
     let host = Host::live();
-    let report = doctor::run(&DoctorOptions::of(args, &host), &host, ring);
+    let report = doctor::run(&DoctorOptions::of(args, &host, &tried), &host, &tried);
     say(&report.to_string())?;
     if args.connections.is_none() {
         say("This is for what the host holds as it is; ask for more with --connections N.\n")?;

@@ -9,7 +9,7 @@ use super::keys::{Change, Field, Group, Key};
 use super::units::{
     self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
-use super::{ClientAddress, LogFormat, LogLevel, Settings, SlowPolicy, Steer};
+use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, Settings, SlowPolicy, Steer};
 use crate::limits::EVENT_BYTES_MAX;
 
 /// All keys, in the order of help and of the file.
@@ -83,6 +83,18 @@ pub static KEYS: &[Key] = &[
         change: Change::Restart,
         help: "Cores to pin workers to, as 0,2,4-7; auto: all allowed ones; none: no pinning.",
         field: Field::Server { put: |s, t| put_cpus(s, t), show: |s| show_cpus(s) },
+    },
+    Key {
+        name: "driver",
+        value: "auto|io_uring|epoll",
+        group: Group::Workers,
+        change: Change::Restart,
+        help: "What workers ask the kernel by; auto: io_uring where all that is used of it is \
+               allowed and there, else epoll.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.driver, word(t, DRIVERS)),
+            show: |s| show_word(s.driver, DRIVERS),
+        },
     },
     Key {
         name: "steer",
@@ -487,6 +499,11 @@ const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[
     ("x-forwarded-for", ClientAddress::XForwardedFor),
     ("forwarded", ClientAddress::Forwarded),
     ("proxy-protocol", ClientAddress::ProxyProtocol),
+];
+const DRIVERS: &[(&str, DriverWanted)] = &[
+    ("auto", DriverWanted::Auto),
+    ("io_uring", DriverWanted::IoUring),
+    ("epoll", DriverWanted::Epoll),
 ];
 const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 const SLOW: &[(&str, SlowPolicy)] =

@@ -66,6 +66,19 @@ impl ChannelSettings {
     }
 }
 
+/// What workers ask the kernel by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum DriverWanted {
+    /// io_uring where all that is used of it is there, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
 /// How the kernel spreads new connections over the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Steer {
@@ -138,6 +151,8 @@ pub struct Settings {
     pub workers: Option<u16>,
     /// Cores the workers are pinned to, in turn; none: not pinned.
     pub cpus: Option<Vec<usize>>,
+    /// What workers ask the kernel by.
+    pub driver: DriverWanted,
     /// What holds for channels no pattern names.
     pub channel_default: ChannelSettings,
     /// What holds for channels by pattern; the first match wins.
@@ -210,6 +225,7 @@ impl Default for Settings {
             admin_key_file: None,
             workers: None,
             cpus: Some(Vec::new()),
+            driver: DriverWanted::Auto,
             channel_default: ChannelSettings {
                 // A streamed answer and a look back at it: a token an event, some minutes.
                 history_count: 1000,

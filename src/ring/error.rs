@@ -129,7 +129,7 @@ impl StartError {
 }
 
 const CURE_SANDBOX: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the \
-     container's seccomp profile (docker run --security-opt seccomp=profile.json, or \
+     container's seccomp profile (docker run --security-opt seccomp=tuning/seccomp.json, or \
      seccomp=unconfined to try it out; podman takes the same)";
 
 impl fmt::Display for Forbidder {
@@ -157,31 +157,31 @@ impl fmt::Display for StartError {
         match self {
             StartError::KernelTooOld { release } => write!(
                 f,
-                "pushline needs Linux {major}.{minor} or newer; this is {release}: upgrade the \
+                "io_uring needs Linux {major}.{minor} or newer here; this is {release}: upgrade the \
                  kernel"
             ),
             StartError::NoIoUring { release } => write!(
                 f,
-                "pushline needs io_uring; this kernel ({release}) has no io_uring_setup (ENOSYS): \
-                 use a kernel built with CONFIG_IO_URING, or, in a container, {CURE_SANDBOX}"
+                "this kernel ({release}) has no io_uring (io_uring_setup answers ENOSYS): use a \
+                 kernel built with CONFIG_IO_URING, or, in a container, {CURE_SANDBOX}"
             ),
             StartError::Forbidden { call, by } => {
-                write!(f, "pushline needs io_uring, and {call} is not permitted: {by}")
+                write!(f, "io_uring is refused ({call} is not permitted): {by}")
             }
             StartError::NoRingFlags { release } => write!(
                 f,
-                "pushline needs rings with SINGLE_ISSUER and DEFER_TASKRUN; this kernel \
+                "the io_uring driver needs rings with SINGLE_ISSUER and DEFER_TASKRUN; this kernel \
                  ({release}) refuses them (EINVAL): use an unmodified Linux \
                  {major}.{minor} or newer"
             ),
             StartError::NoOperations { names, release } => write!(
                 f,
-                "pushline needs the io_uring operations {names}; this kernel ({release}) lacks \
+                "the driver needs the io_uring operations {names}; this kernel ({release}) lacks \
                  them: use an unmodified Linux {major}.{minor} or newer"
             ),
             StartError::NoFeatures { names, release } => write!(
                 f,
-                "pushline needs the io_uring features {names}; this kernel ({release}) lacks \
+                "the driver needs the io_uring features {names}; this kernel ({release}) lacks \
                  them: use an unmodified Linux {major}.{minor} or newer"
             ),
             StartError::DescriptorLimit { wanted, limit } => write!(

@@ -203,6 +203,19 @@ pub struct DriverStats {
     pub stale: u64,
 }
 
+/// Sizes of one worker's driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverSettings {
+    /// Connections this worker can hold.
+    pub slots: u32,
+    /// Receive buffers, a power of two up to 32,768.
+    pub recv_buffers: u16,
+    /// Bytes of each.
+    pub recv_buffer_bytes: u32,
+    /// Whether connections come with their peer's address.
+    pub peers: PeerAddresses,
+}
+
 /// A worker's way to the network. One per worker, used by that thread alone.
 pub trait Driver {
     /// Submits the batch (all sends in it are decided when this returns), sleeps as told, and

@@ -16,6 +16,8 @@ use crate::ring::StartError;
 pub enum ServerError {
     /// The kernel, or what the container leaves of it, lacks something.
     Kernel(StartError),
+    /// The operator wants io_uring, and it cannot be had.
+    NoIoUring(StartError),
     /// The address can't be listened on.
     Bind {
         /// Which.
@@ -54,8 +56,10 @@ pub enum ServerError {
     },
     /// Not a single connection could be held.
     NoRoom {
-        /// Descriptors a ring may have.
-        slots: u32,
+        /// Open files the process may have.
+        files: u64,
+        /// Among how many workers, where they share them.
+        workers: u16,
     },
     /// Anything else the kernel refused.
     Io {
@@ -82,6 +86,9 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(error) => write!(f, "{error}"),
+            Self::NoIoUring(error) => {
+                write!(f, "{error}; or run on epoll instead (--driver auto)")
+            }
             Self::Bind { address, error } => {
                 let cure = match error.kind() {
                     io::ErrorKind::AddrInUse => {
@@ -122,10 +129,11 @@ impl fmt::Display for ServerError {
                 "cannot pin a worker to core {cpu}: it is not among the cores this process may \
                  use (`taskset -p $$` shows them); change --cpus, or say --cpus none"
             ),
-            Self::NoRoom { slots } => write!(
+            Self::NoRoom { files, workers } => write!(
                 f,
-                "no room for a connection: the hard limit of open files is {slots}, and each \
-                 worker keeps {SLOTS_RESERVED} of them for refusals; {MORE_FILES}"
+                "no room for a connection: the hard limit of open files is {files}, and each of \
+                 {workers} workers keeps {SLOTS_RESERVED} of them for refusals; {MORE_FILES}, or \
+                 use fewer workers"
             ),
             Self::Io { what, error } => {
                 write!(f, "{what}: {error}")?;
@@ -157,6 +165,6 @@ mod tests {
         let told = |errno: Errno| ServerError::io("doorbells", errno.into()).to_string();
         assert!(told(Errno::MFILE).contains("LimitNOFILE"));
         assert!(told(Errno::AGAIN).contains("TasksMax"));
-        assert!(ServerError::NoRoom { slots: 32 }.to_string().contains("is 32"));
+        assert!(ServerError::NoRoom { files: 32, workers: 2 }.to_string().contains("is 32"));
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod balance;
 mod clerk;
 mod door;
+mod driver;
 mod error;
 mod inherited;
 mod lines;
@@ -23,6 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use self::balance::Balance;
 use self::clerk::{Clerk, LogOrder};
+use self::driver::{Choice, DriverKind, Room};
 pub use self::error::ServerError;
 pub use self::inherited::Inherited;
 use self::inherited::Source;
@@ -35,13 +37,11 @@ use self::threads::{Placement, WorkerPlan};
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
-use crate::limits::SLOTS_RESERVED;
 use crate::log::SharedHasher;
 use crate::mesh::{MainEnds, mesh};
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
-use crate::ring::Bell;
-use crate::ring::{BellTarget, Ringer, uring};
+use crate::ring::{Bell, BellTarget, Ringer};
 use crate::worker::census::{ByAddress, Census};
 use crate::worker::order::Order;
 
@@ -60,6 +60,8 @@ pub struct Shared {
     pub census: Arc<Census>,
     /// One per worker.
     pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// What they run on.
+    pub(crate) driver: DriverKind,
 }
 
 /// How often a draining server looks whether its workers are done.
@@ -73,7 +75,8 @@ pub struct Server {
     listen: SocketAddr,
     admin: SocketAddr,
     placement: Placement,
-    slots: u32,
+    driver: Choice,
+    room: Room,
     ends: MainEnds<Order>,
     bell: Ringer,
     shared: Arc<Shared>,
@@ -122,13 +125,10 @@ impl Server {
             inherited.correct(&mut settings)?;
         }
         let gate = keep_to_this_machine(&settings, gate)?;
-        let kernel = uring::probe()?;
-        let slots = uring::slots_max()?;
-        if slots <= SLOTS_RESERVED {
-            return Err(ServerError::NoRoom { slots });
-        }
+        let driver = Choice::of(settings.driver)?;
         let placement = Placement::of(&settings)?;
         let workers = placement.workers();
+        let room = Room::of(driver.kind, workers)?;
         let (clients, admin, source) = Inherited::into_parts(inherited);
         let listeners = match clients.is_empty() {
             true => Listeners::bind(&settings, workers)?,
@@ -137,32 +137,31 @@ impl Server {
         let listen = listeners.address();
         let admin_bound = admin::Bound::new(&settings, admin)?;
         let estate = Estate::copy(&listeners, admin_bound.listener())?;
-        let room = u64::from(slots.saturating_sub(SLOTS_RESERVED)) * u64::from(workers);
         let by_address = match settings.address_connections_max {
             Some(_) => ByAddress::Counted,
             None => ByAddress::Ignored,
         };
-        let census = Census::new(settings.connections_max.unwrap_or(room).min(room), by_address);
+        let census = Census::new(room.within(settings.connections_max), by_address);
+        room.prepare(census.max());
         let shared = Arc::new(Shared {
             epoch: Epoch::from_random(random()?),
             hasher: SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?)),
             proof_key: ProofKey::new(&random_bytes()?),
             census: Arc::new(census),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
+            driver: driver.kind,
             settings: Arc::new(settings),
         });
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
         let (remarks, lines) = lines::start(&shared)?;
-        let doorbells = kernel.doorbells;
         // Each worker and the clerk have one end to tell of.
         let (tell_lost, lost) = bounded(usize::from(workers) + 1);
         let log = clerk::shared_log(&shared, &log_ends);
         let plan = WorkerPlan {
             shared: &shared,
             gate,
-            slots,
-            doorbells,
+            slots: room.slots,
             remarks,
             tell_lost: tell_lost.clone(),
             log: log.clone(),
@@ -194,7 +193,8 @@ impl Server {
             listen,
             admin: admin_server.address(),
             placement,
-            slots,
+            driver,
+            room,
             ends: main_ends,
             bell,
             settings: shared.settings.clone(),
@@ -253,30 +253,33 @@ impl Server {
         self.placement.to_string()
     }
 
+    /// What they run on: `io_uring` or `epoll`.
+    pub fn driver(&self) -> String {
+        self.driver.kind.to_string()
+    }
+
+    /// Why they run on epoll, what to allow and what it costs, if nobody asked for that.
+    pub fn driver_remark(&self) -> Option<String> {
+        self.driver.remark()
+    }
+
     /// What bounds the number of connections.
     pub fn bound(&self) -> String {
-        match self.shared.census.max() < self.room() {
+        match self.shared.census.max() < self.room.connections() {
             true => "--max-connections".to_owned(),
-            false => {
-                format!("RLIMIT_NOFILE {} per ring, less {SLOTS_RESERVED} for refusals", self.slots)
-            }
+            false => self.room.to_string(),
         }
     }
 
     /// How many connections the settings ask for that there is no room for.
     pub fn wanting(&self) -> u64 {
         let wanted = self.settings.connections_max.unwrap_or(0);
-        wanted.saturating_sub(self.room())
+        wanted.saturating_sub(self.room.connections())
     }
 
     /// What the threads share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// Connections that the rings have descriptors for.
-    fn room(&self) -> u64 {
-        u64::from(self.slots.saturating_sub(SLOTS_RESERVED)) * u64::from(self.placement.workers())
     }
 
     /// Tells of a process that is ready to go on in place of this one; see

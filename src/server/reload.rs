@@ -39,8 +39,7 @@ impl Server {
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted);
         let gate = keep_to_this_machine(&settings, gate)?;
-        let room = self.room();
-        self.shared.census.limit(settings.connections_max.unwrap_or(room).min(room));
+        self.shared.census.limit(self.room.within(settings.connections_max));
         // Disconnected: the log has ended, and the server with it.
         let _ = self.log_orders.send(LogOrder::Apply(Box::new(settings.log_settings())));
         self.settings = Arc::new(settings);

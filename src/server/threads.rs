@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::driver::DriverKind;
 use super::listeners::Listeners;
 use super::vital::{Lost, vital};
 use super::{ServerError, Shared, sizing};
@@ -15,8 +16,9 @@ use crate::auth::Gate;
 use crate::config::Settings;
 use crate::mesh::hand::{LogHand, SharedLog};
 use crate::mesh::{LogEnds, WorkerEnds};
+use crate::ring::epoll::EpollDriver;
 use crate::ring::uring::{UringDriver, UringSettings};
-use crate::ring::{BellTarget, Doorbells, PeerAddresses, StartError};
+use crate::ring::{BellTarget, DriverSettings, PeerAddresses, StartError};
 use crate::worker::Worker;
 use crate::worker::core::{Core, Setup};
 use crate::worker::order::Order;
@@ -83,7 +85,6 @@ pub(super) struct WorkerPlan<'a> {
     pub shared: &'a Shared,
     pub gate: Arc<Gate>,
     pub slots: u32,
-    pub doorbells: Doorbells,
     pub remarks: Sender<Remark>,
     pub tell_lost: Sender<Lost>,
     pub log: Arc<SharedLog>,
@@ -107,7 +108,7 @@ impl Started {
     }
 }
 
-/// Starts the workers; each makes its own ring, on its own thread and core. Any of them may
+/// Starts the workers; each makes its own driver, on its own thread and core. Any of them may
 /// ring any other, so the word to begin tells them where.
 pub(super) fn start_workers(
     plan: &WorkerPlan<'_>,
@@ -123,34 +124,37 @@ pub(super) fn start_workers(
         let cpu = placement.cpus[worker];
         let setup = plan.setup(worker as u16)?;
         let metrics = plan.shared.metrics[worker].clone();
-        let ring = UringSettings {
-            slots: plan.slots,
-            peers,
-            doorbells: plan.doorbells,
-            recv_buffers: RECV_BUFFERS,
-            recv_buffer_bytes: RECV_BUFFER_BYTES,
-            ..UringSettings::default()
-        };
+        let (kind, sizes) = (plan.shared.driver, plan.driver_settings(peers));
         let (remarks, tell_lost) = (plan.remarks.clone(), plan.tell_lost.clone());
         let may_begin = may_begin.clone();
         let hand = LogHand::new(plan.log.clone(), &plan.log_ends);
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
         let body = move || {
             pin(cpu);
-            let (mut driver, bell) = match UringDriver::new(&ring, share) {
-                Ok(made) => made,
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                    return Ok(());
-                }
+            let requests = ends.requests.clone();
+            let core = move || {
+                let mut core = Core::new(setup, requests, metrics);
+                core.remark_to(remarks);
+                core
             };
-            let mut core = Core::new(setup, ends.requests.clone(), metrics);
-            core.remark_to(remarks);
-            let _ = tell.send(Ok(bell));
-            // Without the word to begin, the start has failed elsewhere.
-            let Ok(bells) = may_begin.recv() else { return Ok(()) };
-            driver.set_bells(bells);
-            Worker::new(driver, core, ends, hand).run()
+            let begins = move |bell| {
+                let _ = tell.send(bell);
+                // Without the word to begin, the start has failed elsewhere.
+                may_begin.recv().ok()
+            };
+            match kind {
+                DriverKind::IoUring(doorbells) => {
+                    let sizes = UringSettings { doorbells, ..sizes.into() };
+                    let made = UringDriver::new(&sizes, share);
+                    let ready = ready(made, UringDriver::set_bells, begins);
+                    ready.map_or(Ok(()), |driver| Worker::new(driver, core(), ends, hand).run())
+                }
+                DriverKind::Epoll => {
+                    let made = EpollDriver::new(&sizes, share);
+                    let ready = ready(made, EpollDriver::set_bells, begins);
+                    ready.map_or(Ok(()), |driver| Worker::new(driver, core(), ends, hand).run())
+                }
+            }
         };
         let handle = thread::Builder::new()
             .name(format!("worker-{worker}"))
@@ -165,9 +169,35 @@ pub(super) fn start_workers(
     Ok(Started { handles, bells: bells.into(), begin })
 }
 
+/// The driver, when it could be made and everything else `begins`, too.
+fn ready<D>(
+    made: Result<(D, BellTarget), StartError>,
+    set_bells: impl FnOnce(&mut D, Arc<[BellTarget]>),
+    begins: impl FnOnce(Result<BellTarget, StartError>) -> Option<Arc<[BellTarget]>>,
+) -> Option<D> {
+    let (mut driver, bell) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            begins(Err(error));
+            return None;
+        }
+    };
+    set_bells(&mut driver, begins(Ok(bell))?);
+    Some(driver)
+}
+
 impl WorkerPlan<'_> {
-    /// Addresses cost an accept of their own each: only who counts connections or failed checks by
-    /// them, shows them, or takes some peers' word asks for them.
+    fn driver_settings(&self, peers: PeerAddresses) -> DriverSettings {
+        DriverSettings {
+            slots: self.slots,
+            recv_buffers: RECV_BUFFERS,
+            recv_buffer_bytes: RECV_BUFFER_BYTES,
+            peers,
+        }
+    }
+
+    /// Addresses cost io_uring an accept of their own each: only who counts connections or failed
+    /// checks by them, shows them, or takes some peers' word asks for them.
     fn peers(&self, listeners: &Listeners, workers: u16) -> PeerAddresses {
         let settings = &self.shared.settings;
         let counts = settings.address_connections_max.is_some() || self.gate.is_slow();

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use pushline::auth::{AuthSettings, Gate};
-use pushline::config::Settings;
+use pushline::config::{DriverWanted, KEYS, Settings};
 use pushline::server::{Ended, Reloaded, Server, ServerError};
 use serde_json::Value;
 
@@ -170,8 +170,19 @@ pub fn settings() -> Settings {
         cpus: None,
         // Tests ask by made-up names.
         open: true,
+        driver: driver_wanted(),
         ..Settings::default()
     }
+}
+
+/// As the program has it: `PUSHLINE_DRIVER=epoll cargo test` runs all servers on epoll.
+fn driver_wanted() -> DriverWanted {
+    let mut settings = Settings::default();
+    if let Ok(name) = std::env::var("PUSHLINE_DRIVER") {
+        let key = KEYS.iter().find(|key| key.name == "driver").expect("a key");
+        key.put(&mut settings, &name).expect("a driver's name");
+    }
+    settings.driver
 }
 
 /// What [`auth_env`] calls `PUSHLINE_SECRET`.

@@ -4,10 +4,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use pushline::ring::epoll::{EpollDriver, EpollSettings};
-use pushline::ring::sim::{Faults, SimClient, SimDriver, SimNet, SimSettings};
-use pushline::ring::uring::{UringDriver, UringSettings};
-use pushline::ring::{Driver, KernelVersion, ListenOptions, PeerAddresses, listen};
+use pushline::ring::epoll::EpollDriver;
+use pushline::ring::sim::{Faults, SimBell, SimClient, SimDriver, SimNet, SimSettings};
+use pushline::ring::uring::{UringDriver, UringSettings, probe};
+use pushline::ring::{
+    Bell, BellTarget, Driver, DriverSettings, KernelVersion, ListenOptions, PeerAddresses, Ringer,
+    listen,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
@@ -40,7 +43,16 @@ pub trait World {
     type Driver: Driver;
     type Client: Client;
 
+    type Bell: Bell;
+
     fn new() -> Self;
+    /// Where it can be chosen: whose connections take this many bytes until the client reads.
+    fn with_room_to_send(_bytes: usize) -> Self
+    where
+        Self: Sized,
+    {
+        Self::new()
+    }
     /// Whether a close first shuts the socket down, and frees the slot in a later turn. Then a
     /// client may see a FIN even where a reset follows.
     fn closes_in_two_steps() -> bool;
@@ -48,6 +60,8 @@ pub trait World {
     fn connect(&mut self) -> Self::Client;
     /// Whether a connection is refused.
     fn is_refused(&mut self) -> bool;
+    /// Rings worker 0, whose driver this is.
+    fn bell(&self) -> Self::Bell;
 }
 
 pub struct SimWorld {
@@ -58,14 +72,19 @@ pub struct SimWorld {
 impl World for SimWorld {
     type Driver = SimDriver;
     type Client = SimClient;
+    type Bell = SimBell;
 
     fn new() -> Self {
+        Self::with_room_to_send(1024 * 1024)
+    }
+
+    fn with_room_to_send(socket_buffer_bytes: usize) -> Self {
         let settings = SimSettings {
             workers: 1,
             slots_per_worker: SLOTS,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES,
-            socket_buffer_bytes: 1024 * 1024,
+            socket_buffer_bytes,
         };
         let net = SimNet::new(settings, Faults::none(), 0);
         let driver = net.driver(0);
@@ -88,6 +107,10 @@ impl World for SimWorld {
 
     fn is_refused(&mut self) -> bool {
         self.net.connect().reset_seen()
+    }
+
+    fn bell(&self) -> SimBell {
+        self.net.bell()
     }
 }
 
@@ -117,14 +140,26 @@ impl Client for SimClient {
     }
 }
 
+/// Whether io_uring may be used here; if not, says which test is skipped.
+pub fn has_io_uring(test: &str) -> bool {
+    let Err(error) = probe() else { return true };
+    // Not captured by the test harness: a skip is to be seen.
+    let line = format!("SKIPPED: uring::{test}: {error}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    false
+}
+
 pub struct UringWorld {
     driver: UringDriver,
+    target: BellTarget,
     address: SocketAddr,
 }
 
 impl World for UringWorld {
     type Driver = UringDriver;
     type Client = TcpStream;
+    type Bell = Ringer;
 
     fn new() -> Self {
         let settings = UringSettings {
@@ -136,8 +171,9 @@ impl World for UringWorld {
             ..UringSettings::default()
         };
         let (listener, address) = listener();
-        let (driver, _) = UringDriver::new(&settings, [listener]).expect("this kernel will do");
-        Self { driver, address }
+        let (driver, target) =
+            UringDriver::new(&settings, [listener]).expect("this kernel will do");
+        Self { driver, target, address }
     }
 
     /// Before Linux 6.13, see the driver's `release`.
@@ -156,27 +192,33 @@ impl World for UringWorld {
     fn is_refused(&mut self) -> bool {
         is_refused(self.address)
     }
+
+    fn bell(&self) -> Ringer {
+        Ringer::new(vec![self.target.clone()]).expect("a ring at most")
+    }
 }
 
 pub struct EpollWorld {
     driver: EpollDriver,
+    target: BellTarget,
     address: SocketAddr,
 }
 
 impl World for EpollWorld {
     type Driver = EpollDriver;
     type Client = TcpStream;
+    type Bell = Ringer;
 
     fn new() -> Self {
-        let settings = EpollSettings {
+        let settings = DriverSettings {
             slots: SLOTS,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
             peers: PeerAddresses::Unknown,
         };
         let (listener, address) = listener();
-        let (driver, _) = EpollDriver::new(&settings, [listener]).expect("any kernel will do");
-        Self { driver, address }
+        let (driver, target) = EpollDriver::new(&settings, [listener]).expect("any kernel will do");
+        Self { driver, target, address }
     }
 
     fn closes_in_two_steps() -> bool {
@@ -193,6 +235,10 @@ impl World for EpollWorld {
 
     fn is_refused(&mut self) -> bool {
         is_refused(self.address)
+    }
+
+    fn bell(&self) -> Ringer {
+        Ringer::new(vec![self.target.clone()]).expect("a ring at most")
     }
 }
 

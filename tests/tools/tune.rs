@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use pushline::config::DriverWanted;
 use pushline::host::Host;
 use pushline::tools::doctor::checks::sysctls;
 use pushline::tools::doctor::settings::settings;
@@ -97,7 +98,10 @@ fn tune_and_doctor_agree_about_each_key() {
     let host = Host::at(fixture.dir.path());
     for connections in [1000, 100_000, 1_000_000] {
         let shown = text(&fixture.run("check", &connections.to_string()));
-        for finding in sysctls(&DoctorOptions { connections, workers: 2 }, &host) {
+        for finding in sysctls(
+            &DoctorOptions { connections, workers: 2, driver: DriverWanted::Auto, on_epoll: false },
+            &host,
+        ) {
             let row = shown.lines().find(|line| line.starts_with(&finding.check)).expect("a row");
             let is_low = finding.verdict >= Verdict::Weak;
             assert_eq!(row.contains("too low"), is_low, "{row}\n{finding:?}");

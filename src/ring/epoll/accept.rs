@@ -33,7 +33,6 @@ impl Acceptor {
     /// Nothing is accepted before [`Acceptor::arm`].
     pub fn new(epoll: &OwnedFd, listeners: Vec<OwnedFd>, peers: PeerAddresses) -> io::Result<Self> {
         for (index, listener) in listeners.iter().enumerate() {
-            rustix::io::ioctl_fionbio(listener, true)?;
             let data = Subject::Listener(index as u32).pack();
             epoll::add(epoll, listener, data, EventFlags::empty())?;
         }
@@ -49,12 +48,21 @@ impl Acceptor {
     }
 
     /// Leaves the port: from here on connections are refused.
-    pub fn leave(&self) -> io::Result<()> {
-        self.listeners.iter().try_for_each(|fd| Ok(rustix::net::shutdown(fd, Shutdown::Both)?))
+    pub fn leave(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        for listener in self.listeners.drain(..) {
+            // What is shut down would be an event for ever.
+            epoll::delete(epoll, &listener)?;
+            rustix::net::shutdown(&listener, Shutdown::Both)?;
+        }
+        Ok(())
     }
 
     pub fn arm(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         assert!(!self.is_armed, "accepting is armed already");
+        for listener in &self.listeners {
+            // Only now: a process that this one takes over may be accepting from it until now.
+            rustix::io::ioctl_fionbio(listener, true)?;
+        }
         // Level-triggered: what the budget leaves waiting is an event again.
         self.watch(epoll, EventFlags::IN)
     }

@@ -30,7 +30,7 @@ use self::subject::Subject;
 use super::bell::ring_event;
 use super::clock::monotonic_now;
 use super::{
-    Batch, BellTarget, BufferId, Completion, Driver, DriverStats, Op, PeerAddresses, StartError,
+    Batch, BellTarget, BufferId, Completion, Driver, DriverSettings, DriverStats, Op, StartError,
     Token, Wait,
 };
 
@@ -44,19 +44,6 @@ const SENDING: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// What every connection is watched for.
 const READS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
-
-/// Sizes of one worker's driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EpollSettings {
-    /// Connections this worker can hold. Each takes a descriptor of the process.
-    pub slots: u32,
-    /// Receive buffers.
-    pub recv_buffers: u16,
-    /// Bytes of each.
-    pub recv_buffer_bytes: u32,
-    /// Whether connections come with their peer's address.
-    pub peers: PeerAddresses,
-}
 
 /// A worker's epoll instance and its sockets.
 pub struct EpollDriver {
@@ -122,14 +109,14 @@ impl EpollDriver {
     /// # Errors
     /// What is missing and to be done, as one message.
     pub fn new(
-        settings: &EpollSettings,
+        settings: &DriverSettings,
         listeners: impl IntoIterator<Item: Into<OwnedFd>>,
     ) -> Result<(Self, BellTarget), StartError> {
         let failed = |error| StartError::of_call("making an epoll instance", error);
         Self::open(settings, listeners.into_iter().map(Into::into).collect()).map_err(failed)
     }
 
-    fn open(settings: &EpollSettings, listeners: Vec<OwnedFd>) -> io::Result<(Self, BellTarget)> {
+    fn open(settings: &DriverSettings, listeners: Vec<OwnedFd>) -> io::Result<(Self, BellTarget)> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&epoll, &bell, Subject::Bell.pack(), EventFlags::IN | EventFlags::ET)?;
@@ -262,7 +249,7 @@ impl EpollDriver {
             }
         }
         self.end_accepting(0, out)?;
-        self.acceptor.leave()
+        self.acceptor.leave(&self.epoll)
     }
 
     fn end_accepting(&mut self, errno: i32, out: &mut Vec<Completion>) -> io::Result<()> {

@@ -95,9 +95,11 @@ impl Acceptor {
     }
 
     /// Begins accepting; the driver pushes [`Acceptor::entry`] for each of [`Acceptor::shots`].
-    pub(super) fn start(&mut self) {
+    pub(super) fn start(&mut self) -> io::Result<()> {
         assert_eq!(self.state, State::Off, "accepting is armed already");
         self.state = State::Accepting;
+        // One that was taken over from a process on epoll is not, and its accepts would not wait.
+        self.listeners.iter().try_for_each(|fd| Ok(rustix::io::ioctl_fionbio(fd, false)?))
     }
 
     /// Begins to stop. Answers whether there is something to cancel.

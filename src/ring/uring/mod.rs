@@ -225,7 +225,7 @@ impl UringDriver {
         if self.accept_deferred {
             return Ok(());
         }
-        self.state.acceptor.start();
+        self.state.acceptor.start()?;
         for shot in 0..self.state.acceptor.shots() {
             let entry = self.state.acceptor.entry(shot);
             self.push(&entry, out)?;

@@ -18,7 +18,8 @@ use super::slots::Slots;
 use super::submit::Ring;
 use super::user_data::SLOTS_MAX;
 use crate::ring::{
-    BellTarget, Doorbells, KernelVersion, PeerAddresses, StartError, Token, Wait, descriptors_max,
+    BellTarget, Doorbells, DriverSettings, KernelVersion, PeerAddresses, StartError, Token, Wait,
+    descriptors_max,
 };
 
 /// Direct descriptors a ring can have (`IORING_MAX_FIXED_FILES` in the kernel).
@@ -61,6 +62,13 @@ impl Default for UringSettings {
             peers: PeerAddresses::Unknown,
             doorbells: Doorbells::MsgRing,
         }
+    }
+}
+
+impl From<DriverSettings> for UringSettings {
+    fn from(settings: DriverSettings) -> Self {
+        let DriverSettings { slots, recv_buffers, recv_buffer_bytes, peers } = settings;
+        Self { slots, recv_buffers, recv_buffer_bytes, peers, ..Self::default() }
     }
 }
 

@@ -65,6 +65,7 @@ mod tests {
     use crate::proto::http::response::BodyMode;
     use crate::ring::Ringer;
     use crate::server::clerk::LogReport;
+    use crate::server::driver::DriverKind;
     use crate::server::{Census, Shared};
     use crate::worker::order::Order;
 
@@ -79,6 +80,7 @@ mod tests {
             proof_key: ProofKey::new(&[1; 32]),
             census: Arc::new(Census::new(1, crate::worker::census::ByAddress::Ignored)),
             metrics: vec![Arc::default(), Arc::default()],
+            driver: DriverKind::Epoll,
         };
         let state = State {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),

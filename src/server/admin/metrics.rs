@@ -42,6 +42,9 @@ impl State {
         let version = Label::Word(env!("CARGO_PKG_VERSION"));
         out.gauge("pushline_build_info", "1, with the version as a label.")
             .sample(&[("version", version)], 1);
+        let driver = self.shared.driver.to_string();
+        out.gauge("pushline_driver_info", "1, with what workers ask the kernel by as a label.")
+            .sample(&[("driver", Label::Word(&driver))], 1);
         out.gauge("pushline_draining", "1 while the server is going away.")
             .only(u8::from(self.draining.load(Ordering::Relaxed)));
         out.gauge("pushline_connections_max", "Connections there is room for.")
@@ -164,7 +167,11 @@ impl State {
         let mut each = |name, help, of: fn(&WorkerMetrics) -> &Counter| {
             self.per_worker_total(out, name, help, of);
         };
-        each("pushline_ring_enters_total", "System calls into the ring.", |of| &of.ring_enters);
+        each(
+            "pushline_ring_enters_total",
+            "Times a worker entered its driver (io_uring_enter, epoll_wait).",
+            |of| &of.ring_enters,
+        );
         each(
             "pushline_ring_sq_full_total",
             "Batches that did not fit the submission queue at once.",
@@ -175,11 +182,9 @@ impl State {
             "Times the kernel parked completions outside the completion queue.",
             |of| &of.ring_cq_overflows,
         );
-        each(
-            "pushline_ring_no_buffers_total",
-            "Receives that found no provided buffer (ENOBUFS).",
-            |of| &of.ring_no_buffers,
-        );
+        each("pushline_ring_no_buffers_total", "Receives that found no buffer free.", |of| {
+            &of.ring_no_buffers
+        });
         each("pushline_ring_stale_total", "Completions of connections that had ended.", |of| {
             &of.ring_stale
         });

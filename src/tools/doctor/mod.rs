@@ -1,10 +1,11 @@
 //! `pushline doctor`: can this host hold that many connections, and if not, what is the cure.
 //!
 //! [`settings`] owns the wanted kernel values, [`checks`] compares them and everything else with
-//! what [`crate::host`] says. Of all this only
+//! what [`crate::host`] says; what the server will run on has a file of its own. Of all this only
 //! [`tune`] changes anything.
 
 pub mod checks;
+mod driver;
 mod nic;
 pub mod settings;
 pub mod tune;
@@ -14,6 +15,7 @@ use std::thread::available_parallelism;
 
 use settings::sysctl_conf;
 
+use crate::config::DriverWanted;
 use crate::host::Host;
 use crate::tools::numbers::grouped;
 
@@ -35,6 +37,9 @@ pub struct DoctorArgs {
     /// Workers the server will run with; one per core when not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_535))]
     pub workers: Option<u64>,
+    /// What the server will run on; auto: io_uring where it can be had, else epoll.
+    #[arg(long, value_enum, default_value_t)]
+    pub driver: DriverWanted,
     /// Print the sysctl.d file for this many connections, and check nothing.
     #[arg(long)]
     pub sysctl: bool,
@@ -45,17 +50,24 @@ pub struct DoctorArgs {
 pub struct DoctorOptions {
     /// Connections to hold.
     pub connections: u64,
-    /// Workers, each with a ring and a descriptor table of its own.
+    /// Workers the server will run with.
     pub workers: u64,
+    /// What they are to run on.
+    pub driver: DriverWanted,
+    /// Whether that comes to epoll here.
+    pub on_epoll: bool,
 }
 
 impl DoctorOptions {
-    /// What was asked for; what was not, by what this host has.
-    pub fn of(args: &DoctorArgs, host: &Host) -> Self {
+    /// What was asked for; what was not, by what this host has. `tried` is what trying io_uring
+    /// gave (a file cannot tell): what is there, or what is missing and the cure.
+    pub fn of(args: &DoctorArgs, host: &Host, tried: &Result<String, String>) -> Self {
         let cores = || available_parallelism().map_or(1, |cores| cores.get() as u64);
         let workers = args.workers.unwrap_or_else(cores);
-        let held = || checks::capacity(workers, host).clamp(1, CONNECTIONS_DEFAULT);
-        Self { connections: args.connections.unwrap_or_else(held), workers }
+        let on_epoll = driver::is_epoll(args.driver, tried);
+        let held = || checks::capacity(workers, on_epoll, host).clamp(1, CONNECTIONS_DEFAULT);
+        let connections = args.connections.unwrap_or_else(held);
+        Self { connections, workers, driver: args.driver, on_epoll }
     }
 }
 
@@ -96,13 +108,9 @@ pub struct DoctorReport {
     pub findings: Vec<Finding>,
 }
 
-/// Examines `host`. `ring` is what the driver found out about io_uring on the running kernel
-/// (a file cannot tell); it is shown after the kernel's version.
-pub fn run(options: &DoctorOptions, host: &Host, ring: Vec<Finding>) -> DoctorReport {
-    let mut findings = vec![checks::kernel(host), checks::io_uring_allowed(host)];
-    findings.extend(ring);
-    findings.push(checks::descriptors(options, host));
-    findings.push(checks::memlock(options, host));
+/// Examines `host`; `tried` as in [`DoctorOptions::of`].
+pub fn run(options: &DoctorOptions, host: &Host, tried: &Result<String, String>) -> DoctorReport {
+    let mut findings = driver::findings(options, host, tried);
     findings.push(checks::memory(options, host));
     findings.push(checks::cgroup_memory(options, host));
     findings.extend(checks::sysctls(options, host));
@@ -139,7 +147,7 @@ impl fmt::Display for Verdict {
 
 impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DoctorOptions { connections, workers } = self.options;
+        let DoctorOptions { connections, workers, .. } = self.options;
         writeln!(f, "{} connections, {} workers\n", grouped(connections), grouped(workers))?;
         let width = |text: fn(&Finding) -> &String, title: &str| {
             let widths = self.findings.iter().map(|finding| text(finding).chars().count());
@@ -177,7 +185,7 @@ mod tests {
             cure: if *verdict >= Verdict::Weak { "buy another".into() } else { String::new() },
         };
         DoctorReport {
-            options: DoctorOptions { connections: 100_000, workers: 2 },
+            options: DoctorOptions { connections: 100_000, ..checks::tests::MILLION },
             findings: verdicts.iter().map(finding).collect(),
         }
     }

@@ -77,6 +77,11 @@ impl Program {
         }
     }
 
+    /// What it has said so far that has this text.
+    pub fn said(&self, text: &str) -> Option<String> {
+        self.said.borrow().iter().find(|line| line.contains(text)).cloned()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
