@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::browser::{Browser, Kind};
@@ -16,7 +17,9 @@ const WARM: usize = PAGES / 2;
 /// A browser comes back within 5 s; the rest is a busy machine.
 const COME_BACK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-const OPTIONS: [&str; 6] = ["--workers", "2", "--cpus", "none", "--history-count", "1000"];
+const OPTIONS: [&str; 8] =
+    ["--workers", "2", "--cpus", "none", "--history-count", "1000", "--drain", "2s"];
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Two browsers at once would be one too many for a small machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -86,6 +89,22 @@ fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
         pages.await_refusals();
         Program::start(port, &OPTIONS)
     });
+    pages.restart("SIGTERM", |_, old| {
+        old.signal(Signal::TERM);
+        await_drained(old);
+        Program::start(port, &OPTIONS)
+    });
+    pages.restart("--take-over", |_, old| {
+        // The old one's ports answer all along: its end tells that the new one has them.
+        let new = Program::start(port, &[&OPTIONS[..], &["--take-over"]].concat());
+        await_drained(old);
+        new
+    });
+}
+
+fn await_drained(old: Program) {
+    let (code, said) = old.wait(DRAIN);
+    assert_eq!(code, Some(0), "{said:?}");
 }
 
 /// Pages that follow one channel of a server.
