@@ -12,7 +12,7 @@ use crate::tools::numbers::grouped;
 /// on.
 const URING_KERNEL_MIN: (u64, u64) = (6, 1);
 
-/// Oldest kernel the server was tested on, on epoll.
+/// Oldest kernel the server is meant for on epoll; `scripts/kernel-matrix` is to try it.
 const EPOLL_KERNEL_MIN: (u64, u64) = (5, 10);
 
 /// From this kernel on rings are charged to RLIMIT_MEMLOCK (again).
@@ -105,8 +105,8 @@ fn kernel(wanted: DriverWanted, host: &Host) -> Finding {
         release.unwrap_or_else(|error| error.to_string()),
         format!("{major}.{minor} or newer"),
         verdict,
-        "install a newer kernel: io_uring needs 6.1 (Debian 12 has it), and epoll was tested from \
-         5.10 on",
+        "install a newer kernel: io_uring needs 6.1 (Debian 12 has it), and epoll is meant for \
+         5.10 and newer",
     )
 }
 
