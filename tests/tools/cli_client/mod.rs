@@ -95,7 +95,7 @@ fn a_cut_before_the_first_event_loses_nothing() {
 fn describe(server: &Server) -> String {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(server.address).expect("the server listens");
-    let request = b"GET /channels/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let request = b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     socket.write_all(request).expect("the server reads");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).expect("the server answers");
