@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share, Ticket};
+use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 use rustix::time::{ClockId, clock_gettime};
@@ -84,7 +84,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
     let mut log = Sequencer::new(settings, Epoch::from_random(1), 1, hasher);
     for channel in 0..channels {
         let name = name_of(channel);
-        let channels = vec![JoinChannel { name, covered_from: u64::MAX }];
+        let channels = vec![name];
         let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
         log.handle(Request { worker: 0, body }, Duration::ZERO, lane);
     }
@@ -163,7 +163,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
     {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let channels = vec![JoinChannel { name: name_of(0), covered_from: u64::MAX }];
+                let channels = vec![name_of(0)];
                 let cursor = Cursor::After(head_seq - behind);
                 let body = RequestBody::Join { ticket: Ticket(0), channels, cursor };
                 log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);

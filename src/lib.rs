@@ -56,6 +56,7 @@
 //! | an exact join, at the log or at the worker | `worker::subscribe`, [`worker::replica`] |
 //! | live subscribers: no memory of their own is touched, one send a slice | `worker::fanout`, [`worker::replica`] |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::delivery`, [`worker::work`] |
+//! | replay is reading: a cursor behind its replica reads the log, a page at a time | [`worker::reading`], `log::read` |
 //! | an idle connection is one cache line | [`worker::slot`] |
 //! | a turn: settle, decide, lanes, fan-out, flush, sweep, one submit | [`worker::core`] |
 //! | what a turn may spend, estimated by the price of each step | `worker::budget` |

@@ -123,6 +123,10 @@ pub const SEND_BYTES_MAX: usize = 128 * 1024;
 /// not behind. The rest waits behind other connections' answers.
 pub const FIRST_SEND_BYTES_MAX: usize = 4 * 1024;
 
+/// Bytes of a page of history, as history charges them: what a reader that is not live holds at
+/// most, and some tens of microseconds of the log's.
+pub const PAGE_BYTES_MAX: u64 = 64 * 1024;
+
 /// Bytes of one live slice: what is joined into one send to each live subscriber. Below a default
 /// send buffer, so that a reader that keeps up is not made explicit by a burst.
 pub const SLICE_BYTES_MAX: usize = 32 * 1024;

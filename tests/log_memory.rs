@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pushline::log::message::{JoinChannel, Notice, Request, RequestBody, Share, Ticket};
+use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 
@@ -32,11 +32,7 @@ fn resident_bytes() -> usize {
 
 fn join_private(log: &mut Sequencer, connection: usize) {
     let name = format!("private:{connection:08}").into_boxed_str();
-    let body = RequestBody::Join {
-        ticket: Ticket(0),
-        channels: vec![JoinChannel { name, covered_from: u64::MAX }],
-        cursor: Cursor::Now,
-    };
+    let body = RequestBody::Join { ticket: Ticket(0), channels: vec![name], cursor: Cursor::Now };
     log.handle(Request { worker: 0, body }, Duration::ZERO, &mut Nowhere);
 }
 

@@ -409,8 +409,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory a worker holds for the slow readers and the replays of all its channels \
-               together; at least history_bytes. Beyond it each channel keeps an equal share.",
+        help: "Memory a worker holds for the slow readers of all its channels together. Beyond it \
+               each channel keeps an equal share.",
         field: Field::Server {
             put: |s, t| set(&mut s.worker_replica_bytes, size(t, 64 * KIB..=1024 * GIB)),
             show: |s| show_size(s.worker_replica_bytes as u64),

@@ -59,8 +59,8 @@ pub struct ChannelSettings {
 }
 
 impl ChannelSettings {
-    /// Events a worker holds for slow readers at most: never less than history holds, so that a
-    /// replay is not overrun by what it replays.
+    /// Events a worker holds for slow readers at most: as many as history, so that one that is a
+    /// little behind need not ask for them.
     pub fn replica_events_max(&self) -> usize {
         (self.history_count as usize).max(REPLICA_EVENTS_MIN)
     }
@@ -289,11 +289,9 @@ impl Settings {
         self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
     }
 
-    /// Bytes all replicas of a worker may hold: one reader may replay all of history, and
-    /// slow ones must not cost it that.
+    /// Bytes all replicas of a worker may hold: at least those of one.
     pub fn replicas_bytes_max(&self) -> usize {
-        let history = usize::try_from(self.history_bytes).unwrap_or(usize::MAX);
-        self.worker_replica_bytes.max(self.replica_bytes).max(history)
+        self.worker_replica_bytes.max(self.replica_bytes)
     }
 
     /// Bytes of unfinished input a worker may hold: a message that carries the largest event fits.

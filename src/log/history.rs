@@ -1,6 +1,6 @@
 //! The events that are kept: one budget of bytes, one chain per channel, one line per policy.
 //!
-//! An entry stands in two linked lists. Its channel's **chain** gives backlogs and bounds the
+//! An entry stands in two linked lists. Its channel's **chain** is what pages are read from, and bounds the
 //! count. Its policy's **line** has all events that age alike in log order, so the next to age is
 //! always at its old end, and the globally oldest event is the oldest of those few ends. Linked
 //! lists rather than queues with dead entries: an event that leaves by count leaves at once, in
@@ -177,26 +177,34 @@ impl History {
         Some(self.entries[chain.list.first()?].event.seq)
     }
 
-    /// A channel's events with `after < seq <= to`, in order. Walks from the new end: the usual
-    /// cursor is a recent one.
-    pub fn backlog(&self, chain: &Chain, after: u64, to: u64) -> Vec<Arc<Event>> {
-        if to <= after {
-            return Vec::new();
+    /// The oldest event a channel has after this seq. `near` is an entry it was lately looked for
+    /// at, whose event may be another one by now: without it a cursor in the middle of a long
+    /// history would cost a walk through half of it.
+    pub fn first_after(&self, chain: &Chain, channel: u32, after: u64, near: u32) -> Option<u32> {
+        let oldest = chain.list.first()?;
+        if self.entries[oldest].event.seq > after {
+            return Some(oldest);
         }
-        let mut backlog = Vec::new();
-        let mut key = chain.list.newest;
-        while key != NIL {
-            let entry = &self.entries[key];
-            if entry.event.seq <= after {
-                break;
-            }
-            if entry.event.seq <= to {
-                backlog.push(Arc::clone(&entry.event));
-            }
-            key = entry.in_chain.older;
+        let is_near = self.entries.try_at(near).is_some_and(|entry| entry.channel == channel);
+        let mut key = if is_near { near } else { chain.list.newest };
+        while self.entries[key].event.seq > after {
+            key = self.entries[key].in_chain.older;
         }
-        backlog.reverse();
-        backlog
+        let mut newer = self.newer(key);
+        while let Some(next) = newer.filter(|&next| self.entries[next].event.seq <= after) {
+            newer = self.newer(next);
+        }
+        newer
+    }
+
+    /// The channel's next event.
+    pub fn newer(&self, key: u32) -> Option<u32> {
+        Some(self.entries[key].in_chain.newer).filter(|&newer| newer != NIL)
+    }
+
+    /// An event that is kept.
+    pub fn event(&self, key: u32) -> &Arc<Event> {
+        &self.entries[key].event
     }
 
     /// The seq of the kept event a channel got with this idempotency key.

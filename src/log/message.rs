@@ -27,6 +27,10 @@ impl Request {
             RequestBody::Join { channels, .. } => channels.len(),
             RequestBody::Leave(channels) => channels.len(),
             RequestBody::Publish { publications, .. } => publications.len(),
+            // A page hands out what is there: that is less than ordering as many events.
+            RequestBody::Read { channels, bytes_max, .. } => {
+                channels.len() + usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
+            }
             RequestBody::Forward { .. } | RequestBody::Describe { .. } => 1,
         };
         count.max(1)
@@ -49,9 +53,18 @@ pub enum RequestBody {
         /// Echoed.
         ticket: Ticket,
         /// Which channels.
-        channels: Vec<JoinChannel>,
+        channels: Vec<Box<str>>,
         /// From where, the same for all of them.
         cursor: Cursor,
+    },
+    /// A connection's next page of the channels it has joined.
+    Read {
+        /// Echoed.
+        ticket: Ticket,
+        /// From where, each.
+        channels: Vec<ReadChannel>,
+        /// When the page is full, as history charges events; it holds at least one.
+        bytes_max: u64,
     },
     /// Connections left these channels (no answer).
     Leave(Vec<LeaveChannel>),
@@ -104,14 +117,44 @@ impl Share {
     }
 }
 
-/// One channel of a join.
+/// One channel of a read.
 #[derive(Debug)]
-pub struct JoinChannel {
+pub struct ReadChannel {
     /// Its name.
-    pub name: Box<str>,
-    /// The worker's replica already holds every event with `seq > covered_from` of this channel,
-    /// so the backlog may end there (`u64::MAX`: it holds none).
-    pub covered_from: u64,
+    pub name: Arc<Roster>,
+    /// The name's hash under the shared hasher.
+    pub hash: u64,
+    /// Everything up to here is behind the subscriber.
+    pub after: u64,
+    /// [`PageChannel::place`] of the page before, [`NO_PLACE`] for the first.
+    pub place: u32,
+}
+
+/// Where reading begins that has not been anywhere.
+pub const NO_PLACE: u32 = u32::MAX;
+
+/// A piece of history: of each channel every kept event with `after < seq <= through`.
+#[derive(Debug)]
+pub struct Page {
+    /// In log order, with the place of their channel in the request.
+    pub events: Vec<(u16, Arc<Event>)>,
+    /// Up to where.
+    pub through: u64,
+    /// Whether there was no more: `through` is the head of the log.
+    pub is_last: bool,
+    /// In the order of the request.
+    pub channels: Vec<PageChannel>,
+}
+
+/// One channel of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct PageChannel {
+    /// Where the page begins: beyond the cursor if events behind it were lost.
+    pub after: u64,
+    /// The oldest event kept after that.
+    pub first: Option<u64>,
+    /// Where history was left, to be echoed.
+    pub place: u32,
 }
 
 /// One channel of a leave.
@@ -138,6 +181,13 @@ pub enum Notice {
         head_seq: u64,
         /// In the order of the request.
         channels: Vec<JoinedChannel>,
+    },
+    /// Answer to `Read`.
+    Page {
+        /// As in the request.
+        ticket: Ticket,
+        /// What was read.
+        page: Page,
     },
     /// Answer to `Join`: nothing was joined.
     JoinRefused {
@@ -172,10 +222,10 @@ pub struct JoinedChannel {
     pub name: Arc<Roster>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
-    /// Events after the cursor that the worker does not hold yet, in order (see `covered_from`).
-    pub backlog: Vec<Arc<Event>>,
     /// Where the subscriber stands now: everything up to here is behind it (or lost, see `gap`).
     pub after: u64,
+    /// The newest event of the channel, 0 when none is known: what is between is to be read.
+    pub last_seq: u64,
     /// Set when events between the client's cursor and `after` may be lost.
     pub gap: Option<GapReason>,
 }

@@ -14,6 +14,7 @@ pub mod message;
 mod paged;
 pub mod policy;
 mod publish;
+mod read;
 pub mod roster;
 pub mod sequencer;
 pub mod stats;

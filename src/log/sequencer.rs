@@ -9,8 +9,8 @@ use super::hash::SharedHasher;
 use super::history::{Chain, EVENTS_MAX, History};
 use super::interest::Interest;
 use super::message::{
-    Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
-    Request, RequestBody, Share,
+    Description, GapReason, JoinedChannel, LeaveChannel, Notice, Published, Refusal, Request,
+    RequestBody, Share,
 };
 use super::policy::LogSettings;
 use super::roster::Roster;
@@ -95,6 +95,10 @@ impl Sequencer {
                     Err(refusal) => Notice::JoinRefused { ticket, refusal },
                 };
                 outlet.send(worker, notice);
+            }
+            RequestBody::Read { ticket, channels, bytes_max } => {
+                let page = self.read(&channels, bytes_max);
+                outlet.send(worker, Notice::Page { ticket, page });
             }
             RequestBody::Leave(channels) => self.leave(worker, channels),
             RequestBody::Publish { ticket, share, publications } => {
@@ -218,7 +222,7 @@ impl Sequencer {
     fn join(
         &mut self,
         worker: u16,
-        channels: Vec<JoinChannel>,
+        channels: Vec<Box<str>>,
         cursor: Cursor,
     ) -> Result<Vec<JoinedChannel>, Refusal> {
         if !self.has_room_for(&channels) {
@@ -228,28 +232,27 @@ impl Sequencer {
                 return Err(Refusal::Channels);
             }
         }
-        Ok(channels.iter().map(|channel| self.join_one(worker, channel, cursor)).collect())
+        Ok(channels.iter().map(|name| self.join_one(worker, name, cursor)).collect())
     }
 
-    fn join_one(&mut self, worker: u16, wanted: &JoinChannel, cursor: Cursor) -> JoinedChannel {
-        let hash = self.hasher.channel(&wanted.name);
-        let found = self.channels.find(hash, &wanted.name);
-        let index = found.unwrap_or_else(|| self.create(hash, &wanted.name));
+    fn join_one(&mut self, worker: u16, name: &str, cursor: Cursor) -> JoinedChannel {
+        let hash = self.hasher.channel(name);
+        let found = self.channels.find(hash, name);
+        let index = found.unwrap_or_else(|| self.create(hash, name));
         let channel = self.channels.at_mut(index);
         channel.interest.join(worker);
         let (after, gap) = stand(cursor, self.head_seq, channel.evicted_to);
-        let backlog = self.history.backlog(&channel.chain, after, wanted.covered_from);
-        self.counters.replays += u64::from(!backlog.is_empty());
+        let last_seq = channel.last_seq;
+        self.counters.replays += u64::from(last_seq > after);
         self.counters.gaps += u64::from(gap.is_some());
-        JoinedChannel { name: channel.name.clone(), hash, backlog, after, gap }
+        JoinedChannel { name: channel.name.clone(), hash, after, last_seq, gap }
     }
 
-    fn has_room_for(&self, wanted: &[JoinChannel]) -> bool {
+    fn has_room_for(&self, wanted: &[Box<str>]) -> bool {
         let room = self.settings.channels_max.saturating_sub(self.channels.len());
-        let missing = |channel: &&JoinChannel| {
-            self.channels.find(self.hasher.channel(&channel.name), &channel.name).is_none()
-        };
-        wanted.len() <= room || wanted.iter().filter(missing).count() <= room
+        let is_missing = |name: &str| self.channels.find(self.hasher.channel(name), name).is_none();
+        let missing = || wanted.iter().filter(|name| is_missing(name)).count();
+        wanted.len() <= room || missing() <= room
     }
 
     fn leave(&mut self, worker: u16, channels: Vec<LeaveChannel>) {

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub const SEND_NS: u64 = 4_000;
 /// One event merged, encoded and taken account of.
 pub const EVENT_NS: u64 = 250;
+/// One page of history asked for and read.
+pub const PAGE_NS: u64 = 20_000;
 /// One channel of a connection looked at.
 pub const CHANNEL_NS: u64 = 10;
 

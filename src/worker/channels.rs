@@ -7,7 +7,8 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::core::Core;
-use super::replica::{Bounds, Live, Moved, Replays, Replica};
+use super::reading::Reading;
+use super::replica::{Bounds, Live, Moved, Replica};
 use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
 use crate::config::{Settings, SlowPolicy};
@@ -169,8 +170,8 @@ impl Core {
         if stays && !work.has_output() && work.subs.len() == 1 {
             let sub = &work.subs[0];
             let replica = &self.channels[sub.replica];
-            if sub.gap.is_none() && sub.cursor >= replica.base && replica.is_live_cursor(sub.cursor)
-            {
+            let follows = matches!(work.reading, Reading::Replicas) && sub.cursor >= replica.base;
+            if follows && sub.gap.is_none() && replica.is_live_cursor(sub.cursor) {
                 self.make_live(index);
             }
         }
@@ -225,6 +226,9 @@ impl Core {
             self.metrics.subscriptions.sub(1);
             self.left(replica);
         }
+        if let Some(work) = &mut self.slots[index as usize].work {
+            work.read_anew();
+        }
         while let Some(sub) =
             self.slots[index as usize].work.as_mut().and_then(|work| work.subs.pop())
         {
@@ -274,14 +278,23 @@ impl Core {
         if !replica.wants_trim() {
             return;
         }
-        let cursors = replica.followers().iter().filter_map(|&slot| self.cursor_in(slot, index));
-        let slowest = cursors.min().unwrap_or(u64::MAX);
+        let needed = replica.followers().iter().filter_map(|&slot| self.needed_from(slot, index));
+        let slowest = needed.min().unwrap_or(u64::MAX);
         self.channels.change(index, |replica| replica.trim(slowest));
     }
 
-    fn cursor_in(&self, slot: u32, replica: u32) -> Option<u64> {
+    /// From where on a follower has to find events in the replica.
+    fn needed_from(&self, slot: u32, replica: u32) -> Option<u64> {
         let work = self.slots[slot as usize].work.as_ref()?;
-        work.subs.iter().find(|sub| sub.replica == replica).map(|sub| sub.cursor)
+        let sub = work.subs.iter().find(|sub| sub.replica == replica)?;
+        work.needed_from(sub, self.channels[replica].base)
+    }
+
+    /// The same of one that has no page to read first.
+    fn followed_from(&self, slot: u32, replica: u32) -> Option<u64> {
+        let work = self.slots[slot as usize].work.as_ref()?;
+        let follows = matches!(work.reading, Reading::Replicas);
+        self.needed_from(slot, replica).filter(|_| follows)
     }
 
     /// Keeps a replica within its bounds; who falls out of it is a slow consumer.
@@ -323,14 +336,13 @@ impl Core {
             self.channels.change(index, |replica| replica.shed(&bounds));
             return;
         }
+        let followers = self.channels[index].followers().iter();
+        let cursors = followers.filter_map(|&slot| Some((slot, self.followed_from(slot, index)?)));
+        let cursors: Vec<(u32, u64)> = cursors.collect();
         // So that looking for who fell behind is not paid per event.
         self.channels.change(index, |replica| replica.shed(&bounds.reduced()));
         let base = self.channels[index].base;
-        let followers = self.channels[index].followers().iter().copied();
-        let behind: Vec<u32> = followers
-            .filter(|&slot| self.cursor_in(slot, index).is_some_and(|cursor| cursor < base))
-            .collect();
-        for slot in behind {
+        for (slot, _) in cursors.into_iter().filter(|(_, cursor)| *cursor < base) {
             self.disconnect(slot, CloseReason::SlowConsumer);
         }
     }
@@ -341,7 +353,6 @@ impl Core {
         Bounds {
             events_max: of.replica_events_max(),
             bytes_max: settings.replica_bytes,
-            replays: Replays::Spared,
             slow: of.slow,
         }
     }

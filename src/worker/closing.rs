@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::deadline::Kind as Deadline;
+use super::reading::Reading;
 use super::slot::{Flags, Phase};
 use super::work::Work;
 use crate::proto::sse;
@@ -76,10 +77,15 @@ impl Core {
 
     /// Whether an event the connection has published is yet to be sent to it.
     fn owes_own_events(&self, work: &Work) -> bool {
-        let owed = |replica: u32, cursor: u64| {
-            self.channels[replica].after(cursor, work.published_to).next().is_some()
-        };
-        work.subs.iter().any(|sub| owed(sub.replica, sub.cursor))
+        let reads_log =
+            !matches!(work.reading, Reading::Replicas) || work.needs_page(&self.channels);
+        work.subs.iter().any(|sub| match reads_log {
+            true => sub.cursor < work.published_to,
+            false => {
+                let replica = &self.channels[sub.replica];
+                replica.after(sub.cursor, work.published_to).next().is_some()
+            }
+        })
     }
 
     /// Ends the connection if it is to end.

@@ -8,17 +8,17 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-use super::budget::{Budget, CHANNEL_NS, EVENT_NS, SEND_NS, copy_ns};
+use super::budget::{Budget, CHANNEL_NS, EVENT_NS, PAGE_NS, SEND_NS, copy_ns};
 use super::channels::Channels;
 use super::core::Core;
+use super::reading::{Reading, Unread};
 use super::slot::Flags;
-use super::work::{Gap, Rest, Sub, Work};
+use super::work::{Rest, Work};
 use crate::limits::{
     EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX, REPLAY_TIME_PER_TURN,
     SEND_BYTES_MAX,
 };
 use crate::log::event::Event;
-use crate::log::message::GapReason;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::envelope::GapView;
 use crate::proto::variant::{GapWritten, Variant};
@@ -119,8 +119,10 @@ impl Core {
                 break;
             }
             let Some(index) = self.dirty.pop_front() else { break };
-            if self.is_due(index, Flags::DIRTY) {
-                self.flush(index, FIRST_SEND_BYTES_MAX, &mut budget);
+            if self.is_due(index, Flags::DIRTY)
+                && !self.flush(index, FIRST_SEND_BYTES_MAX, &mut budget)
+            {
+                self.rest(index);
             }
         }
         let mut budget = Budget::new(REPLAY_TIME_PER_TURN);
@@ -130,8 +132,11 @@ impl Core {
             }
             let Some(index) = self.replaying.pop_front() else { break };
             if self.is_due(index, Flags::REPLAYING) {
+                self.ask_page_if_due(index, &mut budget);
                 let bytes_max = self.replay_bytes_max(index);
-                self.flush(index, bytes_max, &mut budget);
+                if !self.flush(index, bytes_max, &mut budget) {
+                    self.rest(index);
+                }
             }
         }
     }
@@ -157,19 +162,32 @@ impl Core {
         }
     }
 
-    fn flush(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) {
-        let Some(mut work) = self.slots[index as usize].work.take() else { return };
+    fn ask_page_if_due(&mut self, index: u32, budget: &mut Budget) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.is_subscriber() {
+            return;
+        }
+        let Some(mut work) = slot.work.take() else { return };
+        if work.needs_page(&self.channels) {
+            budget.spend(PAGE_NS + work.subs.len() as u64 * CHANNEL_NS);
+            self.ask_page(index, &mut work);
+        }
+        self.slots[index as usize].work = Some(work);
+    }
+
+    /// Composes the connection's send, if there is something to send.
+    fn flush(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) -> bool {
+        let Some(mut work) = self.slots[index as usize].work.take() else { return true };
         let from = self.batch.arena.len();
         let items_from = self.outgoing.items.len();
         work.sent_at = self.outgoing.sends.len() as u32;
         budget.spend(work.subs.len() as u64 * CHANNEL_NS);
-        self.note_gaps(index, &mut work);
+        self.close_if_lossy(index, &mut work);
         self.compose(index, &work, bytes_max);
         self.slots[index as usize].work = Some(work);
         let length = self.batch.arena.len() - from;
         if length == 0 {
-            self.relax(index);
-            return;
+            return false;
         }
         let items = self.outgoing.items.len() - items_from;
         budget.spend(SEND_NS + copy_ns(length) + items as u64 * EVENT_NS);
@@ -184,6 +202,18 @@ impl Core {
             items_from: items_from as u32,
             items_to: self.outgoing.items.len() as u32,
         });
+        true
+    }
+
+    /// There is nothing to send: a page is due, or the connection rests.
+    fn rest(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        let needs_page = slot.work.as_ref().is_some_and(|work| work.needs_page(&self.channels));
+        if slot.is_subscriber() && needs_page {
+            self.go_on(index);
+        } else {
+            self.relax(index);
+        }
     }
 
     fn compose(&mut self, index: u32, work: &Work, bytes_max: usize) {
@@ -201,46 +231,32 @@ impl Core {
         if send.own_output(work) == Extent::Part || !slot.is_subscriber() {
             return;
         }
-        match work.subs.len() {
-            0 => {}
-            1 => send.single(work, channels),
-            _ => send.merged(work, channels),
+        match &work.reading {
+            // Gaps wait for the page, too: it tells how much is lost by now.
+            Reading::Asked(_) => {}
+            Reading::Replicas if work.needs_page(channels) => {}
+            Reading::Page(page) => send.page(work, page, channels),
+            Reading::Replicas if work.subs.len() == 1 => send.single(work, channels),
+            Reading::Replicas => send.merged(work, channels),
         }
     }
 
-    /// Finds the losses this send has to tell. A bare WebSocket has no way to tell one in the
-    /// stream: it is closed with 4000 instead.
-    fn note_gaps(&mut self, index: u32, work: &mut Work) {
-        if !self.slots[index as usize].is_subscriber() {
-            return;
-        }
-        // The channels of an SSE stream are read in one order from one place: behind its position
-        // nothing is missing, and no gap may take its id back there.
-        let variant = self.slots[index as usize].variant;
-        let one_order = matches!(variant, Variant::SseBare | Variant::SseEnvelope);
-        let complete_to = if one_order && work.subs.len() > 1 { work.position } else { 0 };
-        for sub in &mut work.subs {
-            self.note_overrun(sub, complete_to);
-        }
-        if variant == Variant::WsBare && work.subs.iter().any(|sub| sub.gap.is_some()) {
+    /// A bare WebSocket has no way to tell a loss in the stream: it is closed with 4000 instead.
+    fn close_if_lossy(&mut self, index: u32, work: &mut Work) {
+        let slot = &self.slots[index as usize];
+        let is_bare = slot.is_subscriber() && slot.variant == Variant::WsBare;
+        if is_bare && work.subs.iter().any(|sub| sub.gap.is_some()) {
             self.note_ending(index, CloseReason::Gap);
             self.begin_ws_close(index, work, CloseCode::GAP, "gap");
         }
     }
 
-    /// A cursor that fell out of the replica: the slow-consumer case.
-    fn note_overrun(&mut self, sub: &mut Sub, complete_to: u64) {
-        let epoch = self.setup.epoch;
-        let base = self.channels[sub.replica].base;
-        if sub.cursor >= base {
-            return;
-        }
-        if sub.gap.is_none() && base > complete_to {
-            let after = EventId { epoch, seq: sub.cursor }.to_string().into();
-            sub.gap = Some(Box::new(Gap { reason: GapReason::Overrun, after }));
-            self.metrics.gaps_overrun.add(1);
-        }
-        sub.cursor = base;
+    /// The channels of an SSE stream are read in one order from one place: up to there nothing is
+    /// missing in any of them, and no gap may take its id back behind it.
+    pub(super) fn complete_to(&self, index: u32, work: &Work) -> u64 {
+        let variant = self.slots[index as usize].variant;
+        let one_order = matches!(variant, Variant::SseBare | Variant::SseEnvelope);
+        if one_order && work.subs.len() > 1 { work.position } else { 0 }
     }
 
     // --- what became of it ---
@@ -287,6 +303,10 @@ impl Core {
             self.settle_live_short(index, taken as usize);
         }
         self.note_taken(index, Some(taken));
+        // Who waits for its socket holds no page meanwhile.
+        if let Some(work) = &mut self.slots[index as usize].work {
+            work.end_reading();
+        }
         self.metrics.sends_short.add(1);
         self.slots[index as usize].flags.set(Flags::BLOCKED);
         self.batch.ops.push(Op::PollOut(token));
@@ -339,12 +359,13 @@ impl Core {
                 work.out.drain(..taken);
             }
             ItemKind::Event { sub, seq, extent } => {
+                let of_page = work.take_from_page(seq);
                 let sub = &mut work.subs[usize::from(sub)];
                 if !(all && extent == Extent::Whole) {
-                    let event = self.channels[sub.replica].after(seq - 1, seq).next().cloned();
-                    work.rest = event.map(|event| Rest { event, offset: taken });
+                    let kept = || self.channels[sub.replica].after(seq - 1, seq).next().cloned();
+                    work.rest = of_page.or_else(kept).map(|event| Rest { event, offset: taken });
                 }
-                sub.cursor = seq;
+                sub.cursor = sub.cursor.max(seq);
                 self.handed.deliveries += 1;
                 work.position = seq.max(work.position);
             }
@@ -383,6 +404,11 @@ impl Core {
     }
 
     pub(super) fn is_behind(&self, work: &Work) -> bool {
+        match work.reading {
+            Reading::Asked(_) => return false,
+            Reading::Page(_) => return true,
+            Reading::Replicas => {}
+        }
         let is_alone = work.subs.len() == 1;
         work.subs.iter().any(|sub| {
             let replica = &self.channels[sub.replica];
@@ -415,6 +441,18 @@ impl Composer<'_> {
             self.push_item(ItemKind::Out);
         }
         Extent::Whole
+    }
+
+    /// What a page of history has left.
+    fn page(&mut self, work: &Work, page: &Unread, channels: &Channels) {
+        for sub in 0..work.subs.len() as u16 {
+            self.gap(work, sub, channels);
+        }
+        for (sub, event) in &page.events {
+            if self.is_full() || self.sub_event(*sub, event) == Extent::Part {
+                return;
+            }
+        }
     }
 
     /// One channel: up to where live subscribers are being brought, so that it can join them.
@@ -471,12 +509,13 @@ impl Composer<'_> {
             1 => channel.cursor,
             _ => channel.cursor.min(work.position),
         };
+        let first = gap.first.or_else(|| replica.first_after(channel.cursor));
         let view = GapView {
             id: EventId { epoch, seq },
             channel: &replica.name,
             reason: gap.reason.as_str(),
             after: &gap.after,
-            first: replica.first_after(channel.cursor).map(|seq| EventId { epoch, seq }),
+            first: first.map(|seq| EventId { epoch, seq }),
         };
         let written = self.variant.write_gap(self.arena, &view);
         debug_assert_eq!(written, GapWritten::InBand, "bare WebSockets are closed instead");

@@ -104,7 +104,9 @@ impl Core {
         let awaited = awaiting.iter().any(|bit| flags.has(*bit));
         let to_send = work.has_output() || slot.is_subscriber() && self.is_behind(work);
         assert!(awaited || !to_send, "slot {index} has something to send for ever: {slot:?}");
-        let asked = self.pending.iter().filter(|(_, of)| of.token() == self.token(index)).count();
+        let is_own =
+            |of: &Pending| of.token() == self.token(index) && !matches!(of, Pending::Read { .. });
+        let asked = self.pending.iter().filter(|(_, of)| is_own(of)).count();
         assert_eq!(usize::from(work.outstanding), asked, "slot {index} waits: {slot:?}");
     }
 
@@ -136,7 +138,7 @@ impl Core {
         }
         let of_join = |pending: &Pending| match pending {
             Pending::Join(join) => join.replicas.len(),
-            Pending::Publish { .. } | Pending::Describe { .. } => 0,
+            Pending::Publish { .. } | Pending::Read { .. } | Pending::Describe { .. } => 0,
         };
         let asked: usize = self.pending.iter().map(|(_, pending)| of_join(pending)).sum();
         assert_eq!(joins as usize, asked, "joins on their way");

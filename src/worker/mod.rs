@@ -27,6 +27,7 @@ mod notice;
 pub mod order;
 pub mod pending;
 pub mod publish;
+pub mod reading;
 pub mod refresh;
 pub mod remark;
 pub mod replica;

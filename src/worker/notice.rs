@@ -20,6 +20,11 @@ impl Core {
                     self.joined(join, head_seq, channels);
                 }
             }
+            Notice::Page { ticket, page } => {
+                if let Pending::Read { token } = self.answered(ticket) {
+                    self.page(token, ticket, page);
+                }
+            }
             Notice::JoinRefused { ticket, refusal } => {
                 if let Pending::Join(join) = self.answered(ticket) {
                     self.join_refused(join, refusal);

@@ -14,6 +14,11 @@ pub enum Pending {
         /// What is to be done with the answer.
         then: AfterPublish,
     },
+    /// A connection's next page of history.
+    Read {
+        /// Who.
+        token: Token,
+    },
     /// `GET /channels/{channel}`.
     Describe {
         /// Who.
@@ -28,21 +33,12 @@ pub enum Pending {
 pub struct PendingJoin {
     /// Who.
     pub token: Token,
-    /// The replicas, in the order of the request, and what each was said to cover.
-    pub replicas: Vec<JoiningReplica>,
+    /// The replicas, in the order of the request.
+    pub replicas: Vec<u32>,
     /// The cursor as the client gave it, to be echoed if it can't be honoured.
     pub after: Box<str>,
     /// What becomes of the connection then.
     pub then: AfterJoin,
-}
-
-/// A replica of a pending join.
-#[derive(Clone, Copy, Debug)]
-pub struct JoiningReplica {
-    /// Which.
-    pub index: u32,
-    /// `JoinChannel::covered_from`.
-    pub covered_from: u64,
 }
 
 /// Where a stream begins.
@@ -96,7 +92,9 @@ impl Pending {
     pub fn token(&self) -> Token {
         match self {
             Self::Join(join) => join.token,
-            Self::Publish { token, .. } | Self::Describe { token, .. } => *token,
+            Self::Publish { token, .. } | Self::Read { token } | Self::Describe { token, .. } => {
+                *token
+            }
         }
     }
 }

@@ -48,25 +48,14 @@ pub struct Bounds {
     pub events_max: usize,
     /// Bytes, as history charges them.
     pub bytes_max: usize,
-    /// Whether a backlog counts.
-    pub replays: Replays,
     /// What happens to slow readers.
     pub slow: SlowPolicy,
-}
-
-/// Whether a backlog under way is within the bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replays {
-    /// It counts like everything else.
-    Counted,
-    /// It is held beyond the bounds: who replays history is not overrun by what it replays.
-    Spared,
 }
 
 impl Bounds {
     /// What is left of them where memory is short.
     pub fn share(self, bytes: usize) -> Self {
-        Self { bytes_max: self.bytes_max.min(bytes), replays: Replays::Counted, ..self }
+        Self { bytes_max: self.bytes_max.min(bytes), ..self }
     }
 
     /// Three quarters of them.
@@ -82,10 +71,6 @@ impl Bounds {
 struct Window {
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
-    /// Events of a backlog at the front of the ring.
-    replayed_events: usize,
-    /// Bytes of the same.
-    replayed_bytes: usize,
     /// Ring length at which it is worth asking where the followers stand.
     trim_at: u32,
     followers: Vec<u32>,
@@ -111,8 +96,7 @@ pub struct Replica {
     pub log_joined: u32,
     /// Subscribers that were joined here.
     pub locally_joined: u32,
-    /// Joins on their way; while there are any, nothing is trimmed (the request told the log what
-    /// the ring covers).
+    /// Joins on their way; while there are any, the replica stays.
     pub pending_joins: u32,
     /// Events up to here have left the ring (or were never in it).
     pub base: u64,
@@ -170,14 +154,9 @@ impl Replica {
         self.live.is_empty() && self.followers().is_empty() && self.pending_joins == 0
     }
 
-    /// What a join tells the log it need not send.
-    pub fn covered_from(&self) -> u64 {
-        if self.joined { self.base } else { u64::MAX }
-    }
-
-    /// The log has joined one more subscriber of ours. `backlog` holds every event with
-    /// `after < seq <= covered_from`. Makes the ring reach back to `after` if it stays gapless.
-    pub fn joined(&mut self, after: u64, covered_from: u64, head: u64, backlog: Vec<Arc<Event>>) {
+    /// The log has joined one more subscriber of ours, when `head` was its newest event. The first
+    /// one makes the ring begin there; what is older is read from the log.
+    pub fn joined(&mut self, head: u64) {
         debug_assert!(self.pending_joins > 0);
         self.pending_joins -= 1;
         if !self.joined {
@@ -187,22 +166,6 @@ impl Replica {
             self.fanned_to = head;
             self.slice_from = head;
         }
-        if after >= self.base || self.base > covered_from {
-            return;
-        }
-        let base = std::mem::replace(&mut self.base, after);
-        if backlog.is_empty() {
-            return;
-        }
-        let window = self.window();
-        for event in backlog.into_iter().rev().filter(|event| event.seq <= base) {
-            window.ring_bytes += charge(&event);
-            window.ring.push_front(event);
-        }
-        // History held all of this a moment ago, so history's bounds are its bounds.
-        window.replayed_events = window.ring.len();
-        window.replayed_bytes = window.ring_bytes;
-        window.trim_at = window.trim_at.max(window.ring.len() as u32 * 2);
     }
 
     /// Where a subscriber with this cursor stands, if the ring holds all it has missed: then it
@@ -439,12 +402,11 @@ impl Replica {
 
     /// Whether it is worth asking where the followers stand.
     pub fn wants_trim(&self) -> bool {
-        self.pending_joins == 0
-            && self.window.as_ref().is_some_and(|window| {
-                let Window { ring, followers, trim_at, .. } = &**window;
-                let worth_it = followers.is_empty() || ring.len() >= *trim_at as usize;
-                !ring.is_empty() && worth_it
-            })
+        self.window.as_ref().is_some_and(|window| {
+            let Window { ring, followers, trim_at, .. } = &**window;
+            let worth_it = followers.is_empty() || ring.len() >= *trim_at as usize;
+            !ring.is_empty() && worth_it
+        })
     }
 
     /// Lets go of what every live subscriber and every follower (the furthest behind stands at
@@ -465,24 +427,16 @@ impl Replica {
 
     /// Whether the ring is over its bounds with events that no live subscriber needs.
     pub fn is_over(&self, bounds: &Bounds) -> bool {
-        let Bounds { events_max, bytes_max, replays, .. } = *bounds;
+        let Bounds { events_max, bytes_max, .. } = *bounds;
         self.window.as_ref().is_some_and(|window| {
-            let Window { ring, ring_bytes, replayed_events, replayed_bytes, .. } = &**window;
-            let (events, bytes) = match replays {
-                Replays::Counted => (0, 0),
-                Replays::Spared => (*replayed_events, *replayed_bytes),
-            };
-            let events_max = events_max.saturating_add(events);
-            let bytes_max = bytes_max.saturating_add(bytes);
+            let Window { ring, ring_bytes, .. } = &**window;
             (ring.len() > events_max || *ring_bytes > bytes_max)
                 && ring.front().is_some_and(|event| event.seq <= self.slice_from)
         })
     }
 
     /// Lets go of the oldest events until the ring is within its bounds, sparing what live
-    /// subscribers need. Followers further behind have lost something: they will see it by `base`.
-    /// A replay that was too slow loses all that is left of its backlog, and what was held for it is
-    /// given back at once.
+    /// subscribers need. Followers further behind see it by `base`, and read the log.
     pub fn shed(&mut self, bounds: &Bounds) {
         while self.is_over(bounds) {
             self.drop_front();
@@ -502,8 +456,6 @@ impl Replica {
         if let Some(event) = window.ring.pop_front() {
             self.base = self.base.max(event.seq);
             window.ring_bytes -= charge(&event);
-            window.replayed_events = window.replayed_events.saturating_sub(1);
-            window.replayed_bytes = window.replayed_bytes.saturating_sub(charge(&event));
         }
     }
 

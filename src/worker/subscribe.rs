@@ -4,12 +4,12 @@
 use super::access::{Fault, fault};
 use super::core::Core;
 use super::http::HttpState;
-use super::pending::{AfterJoin, Begins, JoiningReplica, Pending, PendingJoin};
+use super::pending::{AfterJoin, Begins, Pending, PendingJoin};
 use super::replica::Replica;
 use super::slot::{Flags, Phase};
 use super::work::{Gap, Sub};
 use crate::auth::{Access, Denied};
-use crate::log::message::{GapReason, JoinChannel, JoinedChannel, Refusal, RequestBody};
+use crate::log::message::{GapReason, JoinedChannel, Refusal, RequestBody};
 use crate::proto::cursor::{Cursor, EventId};
 use crate::proto::http::head::{Framing, Method, Request};
 use crate::proto::http::query;
@@ -242,9 +242,8 @@ impl Core {
         for name in names {
             let replica = self.find_or_make_replica(&name);
             self.channels[replica].pending_joins += 1;
-            let covered_from = self.channels[replica].covered_from();
-            replicas.push(JoiningReplica { index: replica, covered_from });
-            channels.push(JoinChannel { name, covered_from });
+            replicas.push(replica);
+            channels.push(name);
         }
         let token = self.token(index);
         let after = cut_echo(cursor_text);
@@ -283,18 +282,18 @@ impl Core {
         debug_assert_eq!(replicas.len(), channels.len());
         self.head_seen = self.head_seen.max(head_seq);
         let current = self.is_current(token);
-        for (replica, joined) in replicas.iter().zip(channels) {
-            let JoinedChannel { name, backlog, after: from, gap, .. } = joined;
-            self.channels.change(replica.index, |of| {
-                of.name = name;
-                of.joined(from, replica.covered_from, head_seq, backlog);
-                of.log_joined += 1;
-            });
-            self.schedule(replica.index);
+        for (replica, joined) in replicas.into_iter().zip(channels) {
+            let JoinedChannel { name, after: from, last_seq, gap, .. } = joined;
+            let of = &mut self.channels[replica];
+            of.name = name;
+            of.joined(head_seq);
+            of.log_joined += 1;
             if current {
-                self.add_sub(token.slot, replica.index, from, gap, &after);
+                let nothing_between = gap.is_none() && last_seq <= from;
+                let cursor = if nothing_between { from.max(head_seq) } else { from };
+                self.add_sub(token.slot, replica, cursor, gap, &after);
             } else {
-                self.left(replica.index);
+                self.left(replica);
             }
         }
         if !current {
@@ -346,26 +345,28 @@ impl Core {
             let cursor = self.live_cursor(index);
             self.make_explicit(index, cursor);
         }
-        let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into() }));
+        let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into(), first: None }));
         let follower = self.channels[replica].add_follower(index);
         self.metrics.subscriptions.add(1);
         let position = match (&gap, asked) {
             // The oldest of one channel may be older than that of another.
             (None, Cursor::Earliest) => 0,
+            (None, Cursor::After(seq)) => seq,
             (None, _) => cursor,
             (Some(gap), Cursor::After(seq)) if gap.reason == GapReason::Evicted => seq,
             (Some(_), _) => 0,
         };
         let work = self.work(index);
         work.position = work.position.max(position);
+        work.read_anew();
         work.subs.push(Sub { replica, index: follower, cursor, gap });
     }
 
     /// The log refused a join: nothing was joined.
     pub(super) fn join_refused(&mut self, join: PendingJoin, refusal: Refusal) {
-        for replica in &join.replicas {
-            self.channels.change(replica.index, Replica::join_refused);
-            self.forget_if_unused(replica.index);
+        for &replica in &join.replicas {
+            self.channels.change(replica, Replica::join_refused);
+            self.forget_if_unused(replica);
         }
         if !self.is_current(join.token) {
             return;

@@ -283,6 +283,7 @@ impl Core {
             return self.ws_op_error(index, reference, "not_subscribed", message);
         };
         let sub: Sub = subs.remove(place);
+        self.work(index).read_anew();
         self.drop_sub(sub);
         self.ws_op_ok(index, reference, &[("channel", Value::Text(channel))]);
     }

@@ -7,6 +7,7 @@ use super::admission::Refused;
 use super::answer::Answer;
 use super::closing::Farewell;
 use super::http::HttpState;
+use super::reading::Reading;
 use crate::limits::SPARE_BUFFER_BYTES_MAX;
 use crate::log::event::Event;
 use crate::log::message::GapReason;
@@ -23,6 +24,10 @@ pub struct Work {
     pub rest: Option<Rest>,
     /// Channels read with a cursor of their own; empty for a live subscriber.
     pub subs: Vec<Sub>,
+    /// Where the events of `subs` come from.
+    pub reading: Reading,
+    /// Where reading left history, by channel.
+    pub places: Vec<u32>,
     /// Of several channels read as one stream: everything up to here was sent, or told to be lost.
     pub position: u64,
     /// There is no room for the connection; its first request is told so.
@@ -92,6 +97,8 @@ pub struct Gap {
     pub reason: GapReason,
     /// The client's cursor, as it gave it.
     pub after: Box<str>,
+    /// The oldest event behind it, where the log said so.
+    pub first: Option<u64>,
 }
 
 impl Work {
@@ -140,6 +147,8 @@ impl Work {
         }
         self.rest = None;
         self.subs.clear();
+        self.reading = Reading::Replicas;
+        self.places = Vec::new();
         self.position = 0;
         self.refused = None;
         self.http = HttpState::default();

@@ -18,10 +18,14 @@ fn payload(n: usize) -> String {
 }
 
 fn server(replica_bytes: usize, slow: SlowPolicy) -> TestServer {
+    server_with_history(2000, replica_bytes, slow)
+}
+
+fn server_with_history(events: u32, replica_bytes: usize, slow: SlowPolicy) -> TestServer {
     TestServer::with(|settings| {
         settings.send_buffer = Some(16 << 10);
         settings.replica_bytes = replica_bytes;
-        settings.channel_default.history_count = 2000;
+        settings.channel_default.history_count = events;
         settings.channel_default.slow = slow;
     })
 }
@@ -107,11 +111,36 @@ fn check_overruns(
     gaps
 }
 
+/// What a worker holds for slow readers is a fourth of what they are behind: the rest they read from
+/// history, which has all of it.
+#[test]
+fn a_slow_reader_loses_nothing_that_history_still_has() {
+    const COUNT: usize = 400;
+    let server = server(1 << 20, SlowPolicy::Skip);
+    let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
+    let mut stalled_many = Sse::over(narrow(&server), "channel=c&channel=d", &[]);
+    let mut bare_ws = RawWs::over(narrow(&server), "channel=c", &[]);
+    let mut reader = Sse::open(server.addr, "channel=c");
+    publish_and_read(&server, &mut reader, COUNT);
+    for n in 0..COUNT {
+        let event = stalled_sse.event();
+        assert!((event.id, event.data) == (server.id(n as u64 + 1), payload(n)), "{n}");
+        let event = stalled_many.event();
+        assert!(event.id == server.id(n as u64 + 1) && event.json()["data"] == payload(n), "{n}");
+        assert!(bare_ws.answer().payload == payload(n).as_bytes(), "{n}");
+    }
+    publish_and_read(&server, &mut reader, 3);
+    for n in 0..3 {
+        assert!(stalled_sse.event().data == payload(n), "{n}: live again");
+        assert!(bare_ws.answer().payload == payload(n).as_bytes(), "{n}: live again");
+    }
+}
+
 #[test]
 fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
     const COUNT: usize = 600;
-    // Room for a hundred events.
-    let server = server(1 << 20, SlowPolicy::Skip);
+    // Neither history nor what the worker holds for the slow reaches further than 100 events.
+    let server = server_with_history(100, 1 << 20, SlowPolicy::Skip);
     let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
     let mut stalled_many = Sse::over(narrow(&server), "channel=c&channel=d", &[]);
     let protocol = [("Sec-WebSocket-Protocol", "pushline.v1")];

@@ -313,7 +313,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     let channel = JoinedChannel {
         name: Arc::new(Roster::new("news")),
         hash: SharedHasher::from_seed(1).channel("news"),
-        backlog: Vec::new(),
+        last_seq: 0,
         after: 0,
         gap: None,
     };

@@ -25,12 +25,14 @@ pub enum Tamper {
     ForgetClose,
     /// No doorbell is rung for what the log says.
     ForgetDoorbell,
+    /// A page of history is lost on its way, and its reader goes on behind it.
+    SkipPage,
     /// A request is put into the log's lane, and no thread is at it or comes back for it.
     StrandRequest,
 }
 
 impl Tamper {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
@@ -40,6 +42,7 @@ impl Tamper {
         Self::ForgetPoll,
         Self::ForgetClose,
         Self::ForgetDoorbell,
+        Self::SkipPage,
         Self::StrandRequest,
     ];
 }

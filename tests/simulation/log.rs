@@ -260,8 +260,14 @@ impl<O: Outlet> Outlet for Recorder<'_, O> {
         self.lanes.has_room(worker, share)
     }
 
-    fn send(&mut self, worker: u16, notice: Notice) {
+    fn send(&mut self, worker: u16, mut notice: Notice) {
         let Self { watch, lanes } = self;
+        if let (Some(Tamper::SkipPage), Notice::Page { page, .. }) = (watch.tamper, &mut notice)
+            && !page.events.is_empty()
+        {
+            watch.tamper = None;
+            page.events.clear();
+        }
         match &notice {
             Notice::Event(_) => watch.events += 1,
             Notice::Published { outcome, .. } => watch.published = Some(*outcome),

@@ -144,7 +144,7 @@ impl Follow {
             }
             _ => {
                 let (low, high) = (at.min(after), at.max(after));
-                assert!(!truth.has_between(name, low, high), "{name}: after {after}, was at {at}");
+                assert!(!truth.has_between(name, low, high), "{self:?}: after {after}");
             }
         }
     }
@@ -171,8 +171,11 @@ impl Follow {
         self.lost = None;
     }
 
-    /// What is still to come.
+    /// What is still to come; 0: a gap.
     pub fn missing(&self, truth: &Truth) -> Option<u64> {
+        if self.stand == Stand::Foreign {
+            return Some(0);
+        }
         truth.next(&self.channel, self.seen_to())
     }
 

@@ -2,16 +2,15 @@
 
 mod model;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::event::{Event, Kind, Publication};
+use super::event::{Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
-    Description, GapReason, JoinChannel, JoinedChannel, LeaveChannel, Notice, Published, Refusal,
-    Request, RequestBody, Share, Ticket,
+    Description, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Notice, Page, Published,
+    ReadChannel, Refusal, Request, RequestBody, Share, Ticket,
 };
 use super::policy::{LogSettings, Policies, Policy};
 use super::{Outlet, Roster, Sequencer, SharedHasher};
@@ -108,9 +107,10 @@ impl Bench {
     fn join_all(
         &mut self,
         worker: u16,
-        channels: Vec<JoinChannel>,
+        names: &[&str],
         cursor: Cursor,
     ) -> Result<(u64, Vec<JoinedChannel>), Refusal> {
+        let channels = names.iter().map(|&name| name.into()).collect();
         self.handle(worker, RequestBody::Join { ticket: TICKET, channels, cursor });
         match self.answer(worker) {
             Notice::Joined { ticket: TICKET, head_seq, channels } => Ok((head_seq, channels)),
@@ -121,11 +121,43 @@ impl Bench {
 
     /// Joins one channel: where it stands, the gap, the backlog.
     fn join(&mut self, worker: u16, name: &str, cursor: Cursor) -> Stand {
-        let (_, mut joined) =
-            self.join_all(worker, vec![wanted(name, u64::MAX)], cursor).expect("room");
+        let (_, mut joined) = self.join_all(worker, &[name], cursor).expect("room");
         let channel = joined.pop().expect("one channel");
         assert_eq!(&channel.name[..], name);
-        (channel.after, channel.gap, seqs(&channel.backlog))
+        let after = channel.after;
+        (after, channel.gap, self.read_all(worker, &[(name, after)], u64::MAX))
+    }
+
+    fn read(&mut self, worker: u16, channels: Vec<ReadChannel>, bytes_max: u64) -> Page {
+        self.handle(worker, RequestBody::Read { ticket: TICKET, channels, bytes_max });
+        match self.answer(worker) {
+            Notice::Page { ticket: TICKET, page } => page,
+            other => panic!("not a page: {other:?}"),
+        }
+    }
+
+    /// Everything kept after these cursors, page by page.
+    fn read_all(&mut self, worker: u16, from: &[(&str, u64)], bytes_max: u64) -> Vec<u64> {
+        let (mut read, mut places, mut through) = (Vec::new(), vec![NO_PLACE; from.len()], 0);
+        while through < self.log.stats().head_seq {
+            let wanted = from.iter().zip(&places).map(|(&(name, after), &place)| {
+                let hash = self.log.hasher.channel(name);
+                let name = Roster::new(name).into();
+                ReadChannel { name, hash, after: after.max(through), place }
+            });
+            let page = self.read(worker, wanted.collect(), bytes_max);
+            let seqs = page.events.iter().map(|(index, event)| {
+                assert_eq!(&event.channel[..], from[usize::from(*index)].0);
+                event.seq
+            });
+            read.extend(seqs);
+            assert!(read.is_sorted() && read.last().is_none_or(|last| *last <= page.through));
+            assert!(page.through > through, "a page goes on");
+            assert_eq!(page.is_last, page.through == self.log.stats().head_seq);
+            through = page.through;
+            places = page.channels.iter().map(|of| of.place).collect();
+        }
+        read
     }
 
     fn leave(&mut self, worker: u16, name: &str) {
@@ -155,10 +187,6 @@ fn settings(history_bytes_max: u64, policies: Policies) -> LogSettings {
     LogSettings { history_bytes_max, channels_max: 100, policies }
 }
 
-fn wanted(name: &str, covered_from: u64) -> JoinChannel {
-    JoinChannel { name: name.into(), covered_from }
-}
-
 fn text(channel: &str) -> Publication {
     Publication {
         channel: channel.into(),
@@ -171,10 +199,6 @@ fn text(channel: &str) -> Publication {
 
 fn keyed(channel: &str, key: &str) -> Publication {
     Publication { key: Some(key.into()), ..text(channel) }
-}
-
-fn seqs(events: &[Arc<Event>]) -> Vec<u64> {
-    events.iter().map(|event| event.seq).collect()
 }
 
 fn event_seqs(notices: &[Notice]) -> Vec<u64> {
@@ -257,16 +281,36 @@ fn cursors_stand_where_the_architecture_says() {
 }
 
 #[test]
-fn a_backlog_ends_where_the_workers_replica_begins() {
-    let mut bench = Bench::uniform(PLENTY);
-    for _ in 0..5 {
-        bench.publish("a");
+fn pages_are_history_in_log_order_whatever_their_size() {
+    let mut bench = Bench::uniform(Policy { history_count: 5, ..PLENTY });
+    for n in 0..15 {
+        bench.publish(["a", "b", "c"][n % 3]);
     }
-    for (covered_from, backlog) in [(0, vec![]), (2, vec![]), (3, vec![3]), (9, vec![3, 4, 5])] {
-        let joined = bench.join_all(0, vec![wanted("a", covered_from)], Cursor::After(2));
-        let (head_seq, channels) = joined.expect("room");
-        assert_eq!((head_seq, channels[0].after), (5, 2));
-        assert_eq!(seqs(&channels[0].backlog), backlog, "covered from {covered_from}");
+    // Of each the newest five are kept, and each has its own cursor.
+    let from = [("c", 3), ("a", 7), ("b", 100), ("unknown", 0)];
+    for bytes_max in [0, 1, 500, 1000, u64::MAX] {
+        assert_eq!(bench.read_all(0, &from, bytes_max), [6, 9, 10, 12, 13, 15], "{bytes_max}");
+    }
+}
+
+/// A place in history is a guess: its entry may be gone, or be another channel's by now.
+#[test]
+fn a_page_goes_on_where_it_should_although_history_has_moved_on() {
+    let mut bench = Bench::uniform(Policy { history_count: 4, ..PLENTY });
+    let mut seqs: Vec<u64> = (0..4).map(|_| bench.publish("a")).collect();
+    let hash = bench.log.hasher.channel("a");
+    for place in (0..10).chain([NO_PLACE]) {
+        let kept = &seqs[seqs.len() - 4..];
+        for after in 0..=bench.log.stats().head_seq {
+            let channel = ReadChannel { name: Roster::new("a").into(), hash, after, place };
+            let page = bench.read(0, vec![channel], u64::MAX);
+            let read: Vec<u64> = page.events.iter().map(|(_, event)| event.seq).collect();
+            let due: Vec<u64> = kept.iter().copied().filter(|seq| *seq > after).collect();
+            assert_eq!(read, due, "{place} {after}");
+            assert_eq!(page.channels[0].first, read.first().copied());
+        }
+        bench.publish("b");
+        seqs.push(bench.publish("a"));
     }
 }
 
@@ -275,11 +319,10 @@ fn a_join_takes_all_channels_or_none() {
     let mut bench =
         Bench::new(LogSettings { channels_max: 2, ..settings(1 << 20, Policies::uniform(PLENTY)) });
     bench.join(0, "a", Cursor::Now);
-    let three = || vec![wanted("b", 0), wanted("a", 0), wanted("c", 0)];
-    assert_eq!(bench.join_all(1, three(), Cursor::Now).err(), Some(Refusal::Channels));
+    let three = ["b", "a", "c"];
+    assert_eq!(bench.join_all(1, &three, Cursor::Now).err(), Some(Refusal::Channels));
     assert_eq!(bench.describe("a").subscribers, 1);
-    let two = vec![wanted("b", 0), wanted("a", 0)];
-    assert_eq!(bench.join_all(1, two, Cursor::Now).expect("room").1.len(), 2);
+    assert_eq!(bench.join_all(1, &["b", "a"], Cursor::Now).expect("room").1.len(), 2);
     assert_eq!(bench.describe("a").subscribers, 2);
     assert_eq!(bench.publish_all(0, vec![text("c")]).refusal, Some(Refusal::Channels));
     assert_eq!(bench.log.stats().counters.refused.channels, 2);

@@ -163,9 +163,9 @@ impl Model {
         fits(self)
     }
 
-    fn join(&mut self, worker: u16, wanted: &JoinChannel, cursor: Cursor) -> Stand {
+    fn join(&mut self, worker: u16, name: &str, cursor: Cursor) -> Stand {
         let head_seq = self.head_seq;
-        let channel = self.create(&wanted.name);
+        let channel = self.create(name);
         channel.subscribers[usize::from(worker)] += 1;
         let lost = channel.evicted_to;
         let (after, gap) = match cursor {
@@ -176,9 +176,8 @@ impl Model {
             Cursor::After(seq) if seq < lost => (lost, Some(GapReason::Evicted)),
             Cursor::After(seq) => (seq, None),
         };
-        let backlog = self.kept_of(&wanted.name).map(|event| event.seq);
-        let backlog = backlog.filter(|&seq| seq > after && seq <= wanted.covered_from).collect();
-        (after, gap, backlog)
+        let backlog = self.kept_of(name).map(|event| event.seq).filter(|&seq| seq > after);
+        (after, gap, backlog.collect())
     }
 
     fn leave(&mut self, worker: u16, name: &str) {
@@ -206,53 +205,37 @@ struct Subscriber {
     seen: Vec<u64>,
 }
 
-/// What one worker holds of one channel: every event with `seq > since`.
-struct Replica {
-    since: u64,
-    seqs: Vec<u64>,
-}
-
 #[derive(Default)]
 struct Witness {
     ever: Vec<(u64, String)>,
     subscribers: Vec<Subscriber>,
-    replicas: BTreeMap<(u16, String), Replica>,
 }
 
 impl Witness {
-    /// Hands a worker's notices to its replica and its subscribers.
+    /// Hands a worker's notices to its subscribers.
     fn deliver(&mut self, worker: u16, notices: Vec<Notice>) {
         for notice in notices {
             let Notice::Event(event) = notice else { panic!("not an event: {notice:?}") };
-            let replica = self.replicas.get_mut(&(worker, event.channel.to_string()));
-            replica.expect("only what was joined is heard of").seqs.push(event.seq);
+            let mut heard = false;
             for subscriber in &mut self.subscribers {
                 if subscriber.worker == worker && subscriber.name == event.channel[..] {
                     subscriber.seen.push(event.seq);
+                    heard = true;
                 }
             }
+            assert!(heard, "only what was joined is heard of");
         }
     }
 
-    fn join(&mut self, worker: u16, wanted: &JoinChannel, stand: &Stand, head_seq: u64) {
-        let name = wanted.name.to_string();
-        let replica = self.replicas.entry((worker, name.clone()));
-        let replica = replica.or_insert(Replica { since: head_seq, seqs: Vec::new() });
-        let held = replica.seqs.iter().copied();
-        let held = held.filter(|&seq| seq > stand.0 && seq > wanted.covered_from);
-        let seen = stand.2.iter().copied().chain(held).collect();
-        self.subscribers.push(Subscriber { worker, name, after: stand.0, seen });
+    fn join(&mut self, worker: u16, name: &str, stand: &Stand) {
+        let (name, (after, _, seen)) = (name.to_owned(), stand.clone());
+        self.subscribers.push(Subscriber { worker, name, after, seen });
         self.check(self.subscribers.len() - 1);
     }
 
     fn leave(&mut self, place: usize) -> (u16, String) {
         self.check(place);
         let Subscriber { worker, name, .. } = self.subscribers.swap_remove(place);
-        let stays =
-            self.subscribers.iter().any(|other| other.worker == worker && other.name == name);
-        if !stays {
-            self.replicas.remove(&(worker, name.clone()));
-        }
         (worker, name)
     }
 
@@ -363,30 +346,23 @@ impl Trial {
             3 => Cursor::After(head_seq + self.random.u64(..3)),
             _ => Cursor::After(head_seq.saturating_sub(self.random.u64(..40))),
         };
-        let channels: Vec<_> = names.iter().map(|name| self.wanted(worker, name)).collect();
-        let again = channels.iter().map(|channel| wanted(&channel.name, channel.covered_from));
-        let answer = self.bench.join_all(worker, again.collect(), cursor);
+        let answer = self.bench.join_all(worker, &names, cursor);
         if !self.model.has_room(&names) {
             assert_eq!(answer.err(), Some(Refusal::Channels));
             return;
         }
         let (head, joined) = answer.expect("the model has room");
-        assert_eq!((head, joined.len()), (head_seq, channels.len()));
-        for (channel, joined) in channels.iter().zip(joined) {
-            let stand = self.model.join(worker, channel, cursor);
-            assert_eq!((joined.after, joined.gap, seqs(&joined.backlog)), stand, "{cursor:?}");
+        assert_eq!((head, joined.len()), (head_seq, names.len()));
+        for (&name, joined) in names.iter().zip(joined) {
+            let stand = self.model.join(worker, name, cursor);
+            let bytes_max = self.random.u64(0..2000);
+            let read = self.bench.read_all(worker, &[(name, joined.after)], bytes_max);
+            assert_eq!((joined.after, joined.gap, read), stand, "{cursor:?}");
             if let (Cursor::After(seq), None) = (cursor, stand.1) {
                 assert_eq!(stand.0, seq, "without a gap the cursor is honoured");
             }
-            self.witness.join(worker, channel, &stand, head_seq);
+            self.witness.join(worker, name, &stand);
         }
-    }
-
-    /// A join as a worker would ask for it: its replica covers some or all of what it holds.
-    fn wanted(&mut self, worker: u16, name: &str) -> JoinChannel {
-        let replica = self.witness.replicas.get(&(worker, name.to_string()));
-        let covered = replica.map(|replica| self.random.u64(replica.since..=self.model.head_seq));
-        wanted(name, covered.unwrap_or(u64::MAX))
     }
 
     fn leave(&mut self) {

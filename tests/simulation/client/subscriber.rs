@@ -244,7 +244,9 @@ impl Subscriber {
         let mut op = json!({ "op": "subscribe", "channel": follow.channel });
         match follow.stand {
             Stand::At(seq) => {
-                if !(seq == 0 && follow.asked == EARLIEST) {
+                if seq == 0 && follow.asked == EARLIEST {
+                    follow = Follow::new(follow.channel, follow.stand, follow.asked);
+                } else {
                     follow.resume(seq, ctx.truth);
                 }
                 op["after"] = follow.asked.clone().into();
