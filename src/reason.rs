@@ -2,6 +2,7 @@
 
 use crate::log::message::{GapReason, Refusal};
 use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
 use crate::proto::ws::close::{CloseCode, Violation};
 
 /// Why a connection ended.
@@ -137,32 +138,26 @@ impl GapReason {
     }
 }
 
-impl Refusal {
-    /// What an HTTP publisher or subscriber is answered.
-    pub fn status(self) -> Status {
-        match self {
-            Self::Busy | Self::Memory | Self::Channels => Status::ServiceUnavailable,
-            Self::Rate => Status::TooManyRequests,
-        }
-    }
-
-    /// The error's code.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::Memory => "history_full",
-            Self::Channels => "too_many_channels",
-            Self::Rate => "publish_rate",
-        }
-    }
-
-    /// The error's message.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Busy => "a subscriber's worker is behind; nothing was published, try again",
-            Self::Memory => "the event does not fit the history's memory; nothing was published",
-            Self::Channels => "the number of channels is at its limit",
-            Self::Rate => "the publish rate is exceeded; nothing was published",
+impl From<Refusal> for Reject {
+    fn from(refusal: Refusal) -> Self {
+        let unavailable = |code, message| Self::new(Status::ServiceUnavailable, code, message);
+        match refusal {
+            Refusal::Busy => unavailable(
+                "busy",
+                "a subscriber's worker is behind; nothing was published, try again",
+            ),
+            Refusal::Memory => unavailable(
+                "history_full",
+                "the event does not fit the history's memory; nothing was published",
+            ),
+            Refusal::Channels => {
+                unavailable("too_many_channels", "the number of channels is at its limit")
+            }
+            Refusal::Rate => Self::new(
+                Status::TooManyRequests,
+                "publish_rate",
+                "the publish rate is exceeded; nothing was published",
+            ),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
+
 /// Why access was denied. No variant carries anything the client sent, so printing, logging or
 /// counting one can never leak a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,66 +60,6 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// The stable name used in error bodies, logs and metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::MissingCredentials => "credentials_missing",
-            Self::MalformedCredentials => "credentials_malformed",
-            Self::CredentialsTooLong => "credentials_too_long",
-            Self::AmbiguousCookie => "cookie_ambiguous",
-            Self::QueryTokenDisabled => "query_token_disabled",
-            Self::UnsupportedAlgorithm => "token_algorithm",
-            Self::UnsupportedExtension => "token_extension",
-            Self::UnknownKey => "token_key_unknown",
-            Self::MissingKeyId => "token_without_kid",
-            Self::BadSignature => "token_signature",
-            Self::Expired => "token_expired",
-            Self::NotYetValid => "token_not_yet_valid",
-            Self::MissingExpiry => "token_without_expiry",
-            Self::WrongAudience => "token_audience",
-            Self::WrongIssuer => "token_issuer",
-            Self::BadClaims => "token_claims",
-            Self::BadPattern => "token_pattern",
-            Self::UnknownPublishKey => "publish_key_unknown",
-            Self::SubscribeForbidden => "subscribe_forbidden",
-            Self::PublishForbidden => "publish_forbidden",
-            Self::OriginForbidden => "origin_forbidden",
-            Self::HostForbidden => "host_forbidden",
-            Self::Revoked => "token_revoked",
-            Self::OtherSubject => "token_subject",
-        }
-    }
-
-    /// 401 if other credentials could help, 403 if these are known and not enough.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::SubscribeForbidden
-            | Self::PublishForbidden
-            | Self::OriginForbidden
-            | Self::HostForbidden
-            | Self::OtherSubject => 403,
-            Self::MissingCredentials
-            | Self::MalformedCredentials
-            | Self::CredentialsTooLong
-            | Self::AmbiguousCookie
-            | Self::QueryTokenDisabled
-            | Self::UnsupportedAlgorithm
-            | Self::UnsupportedExtension
-            | Self::UnknownKey
-            | Self::MissingKeyId
-            | Self::BadSignature
-            | Self::Expired
-            | Self::NotYetValid
-            | Self::MissingExpiry
-            | Self::WrongAudience
-            | Self::WrongIssuer
-            | Self::BadClaims
-            | Self::BadPattern
-            | Self::Revoked
-            | Self::UnknownPublishKey => 401,
-        }
-    }
-
     /// Whether it took a look at the signature to find out.
     pub fn follows_check(self) -> bool {
         matches!(
@@ -132,43 +75,6 @@ impl Denied {
         )
     }
 
-    /// A sentence for the client: plain ASCII without quotes, so it fits JSON and a header as is.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::MissingCredentials => "a token or key is required",
-            Self::MalformedCredentials => {
-                "this is neither a known key nor of the form of a token (a JWT: three parts, dots between)"
-            }
-            Self::CredentialsTooLong => "the token or key is too long",
-            Self::AmbiguousCookie => "the session cookie was sent more than once",
-            Self::QueryTokenDisabled => "tokens in the URL are not accepted here",
-            Self::UnsupportedAlgorithm => "no key is configured for the algorithm of this token",
-            Self::UnsupportedExtension => "the token needs an extension that is not understood",
-            Self::UnknownKey => "the token names a key that is not configured",
-            Self::MissingKeyId => "the token must name its key by kid, as there are several",
-            Self::BadSignature => "the signature of the token is not valid",
-            Self::Expired => "the token has expired",
-            Self::NotYetValid => "the token is not valid yet",
-            Self::MissingExpiry => "the token has no exp claim and one is required",
-            Self::WrongAudience => "the token is for another audience",
-            Self::WrongIssuer => "the token comes from an issuer that is not trusted here",
-            Self::BadClaims => "the claims of the token are malformed",
-            Self::BadPattern => "a channel pattern in the token is malformed",
-            Self::UnknownPublishKey => "this publish key is not known",
-            Self::SubscribeForbidden => {
-                "these credentials do not allow subscribing to this channel"
-            }
-            Self::PublishForbidden => "these credentials do not allow publishing to this channel",
-            Self::OriginForbidden => "pages of this origin are not allowed",
-            Self::HostForbidden => {
-                "this server is open to its own machine: ask for it by address or as localhost, \
-                 give it keys, or start it with --open"
-            }
-            Self::Revoked => "the token was called back; a new one may do",
-            Self::OtherSubject => "the token is for somebody else than the connection",
-        }
-    }
-
     /// The value of the `WWW-Authenticate` header (RFC 6750 section 3), where one belongs.
     ///
     /// A request without credentials gets the bare challenge, as section 3.1 asks. A refused
@@ -182,7 +88,7 @@ impl Denied {
             }
             _ => "invalid_token",
         };
-        let message = self.message();
+        let Reject { message, .. } = self.into();
         Some(format!(
             "Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{message}\""
         ))
@@ -217,12 +123,103 @@ impl Denied {
     ];
 }
 
+impl From<Denied> for Reject {
+    /// 401 if other credentials could help, 403 if these are known and not enough. Messages are
+    /// plain ASCII without quotes, so they fit a header as they are.
+    fn from(denied: Denied) -> Self {
+        let unauthorized = |code, message| Self::new(Status::Unauthorized, code, message);
+        let forbidden = |code, message| Self::new(Status::Forbidden, code, message);
+        match denied {
+            Denied::MissingCredentials => {
+                unauthorized("credentials_missing", "a token or key is required")
+            }
+            Denied::MalformedCredentials => unauthorized(
+                "credentials_malformed",
+                "this is neither a known key nor of the form of a token (a JWT: three parts, dots between)",
+            ),
+            Denied::CredentialsTooLong => {
+                unauthorized("credentials_too_long", "the token or key is too long")
+            }
+            Denied::AmbiguousCookie => {
+                unauthorized("cookie_ambiguous", "the session cookie was sent more than once")
+            }
+            Denied::QueryTokenDisabled => {
+                unauthorized("query_token_disabled", "tokens in the URL are not accepted here")
+            }
+            Denied::UnsupportedAlgorithm => unauthorized(
+                "token_algorithm",
+                "no key is configured for the algorithm of this token",
+            ),
+            Denied::UnsupportedExtension => unauthorized(
+                "token_extension",
+                "the token needs an extension that is not understood",
+            ),
+            Denied::UnknownKey => {
+                unauthorized("token_key_unknown", "the token names a key that is not configured")
+            }
+            Denied::MissingKeyId => unauthorized(
+                "token_without_kid",
+                "the token must name its key by kid, as there are several",
+            ),
+            Denied::BadSignature => {
+                unauthorized("token_signature", "the signature of the token is not valid")
+            }
+            Denied::Expired => unauthorized("token_expired", "the token has expired"),
+            Denied::NotYetValid => {
+                unauthorized("token_not_yet_valid", "the token is not valid yet")
+            }
+            Denied::MissingExpiry => unauthorized(
+                "token_without_expiry",
+                "the token has no exp claim and one is required",
+            ),
+            Denied::WrongAudience => {
+                unauthorized("token_audience", "the token is for another audience")
+            }
+            Denied::WrongIssuer => unauthorized(
+                "token_issuer",
+                "the token comes from an issuer that is not trusted here",
+            ),
+            Denied::BadClaims => {
+                unauthorized("token_claims", "the claims of the token are malformed")
+            }
+            Denied::BadPattern => {
+                unauthorized("token_pattern", "a channel pattern in the token is malformed")
+            }
+            Denied::UnknownPublishKey => {
+                unauthorized("publish_key_unknown", "this publish key is not known")
+            }
+            Denied::SubscribeForbidden => forbidden(
+                "subscribe_forbidden",
+                "these credentials do not allow subscribing to this channel",
+            ),
+            Denied::PublishForbidden => forbidden(
+                "publish_forbidden",
+                "these credentials do not allow publishing to this channel",
+            ),
+            Denied::OriginForbidden => {
+                forbidden("origin_forbidden", "pages of this origin are not allowed")
+            }
+            Denied::HostForbidden => forbidden(
+                "host_forbidden",
+                "this server is open to its own machine: ask for it by address or as localhost, \
+                 give it keys, or start it with --open",
+            ),
+            Denied::Revoked => {
+                unauthorized("token_revoked", "the token was called back; a new one may do")
+            }
+            Denied::OtherSubject => {
+                forbidden("token_subject", "the token is for somebody else than the connection")
+            }
+        }
+    }
+}
+
 /// The protection space named in challenges (RFC 9110 section 11.5).
 const REALM: &str = "pushline";
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message())
+        f.write_str(&Reject::from(*self).message)
     }
 }
 
@@ -235,11 +232,13 @@ mod tests {
 
     #[test]
     fn every_denial_has_its_own_code_and_a_message_that_fits_a_header() {
-        let codes: HashSet<_> = Denied::ALL.iter().map(|denied| denied.code()).collect();
+        let codes: HashSet<_> =
+            Denied::ALL.into_iter().map(|denied| Reject::from(denied).code).collect();
         assert_eq!(codes.len(), Denied::ALL.len());
         for denied in Denied::ALL {
-            assert!(denied.message().bytes().all(|b| (0x20..0x7f).contains(&b)));
-            assert!(!denied.message().contains(['"', '\\']));
+            let Reject { message, .. } = denied.into();
+            assert!(message.bytes().all(|b| (0x20..0x7f).contains(&b)));
+            assert!(!message.contains(['"', '\\']));
         }
     }
 
@@ -259,7 +258,11 @@ mod tests {
 
     #[test]
     fn unknown_people_get_401_and_known_ones_403() {
-        let forbidden: Vec<_> = Denied::ALL.into_iter().filter(|d| d.status() == 403).collect();
+        let of = |status| {
+            let is_of = move |denied: &Denied| Reject::from(*denied).status == status;
+            Denied::ALL.into_iter().filter(is_of)
+        };
+        let forbidden: Vec<_> = of(Status::Forbidden).collect();
         assert_eq!(
             forbidden,
             [
@@ -270,6 +273,6 @@ mod tests {
                 Denied::OtherSubject
             ]
         );
-        assert!(Denied::ALL.iter().all(|d| matches!(d.status(), 401 | 403)));
+        assert_eq!(of(Status::Unauthorized).count() + forbidden.len(), Denied::ALL.len());
     }
 }

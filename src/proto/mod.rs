@@ -7,6 +7,7 @@ pub mod forwarded;
 pub mod http;
 pub mod name;
 pub mod proxy;
+pub mod reject;
 pub mod sse;
 pub mod variant;
 pub mod ws;

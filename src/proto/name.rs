@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::http::query::next_byte;
+use super::reject::Reject;
 
 /// Longest channel name, decoded, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -24,21 +25,16 @@ pub enum NameError {
     TooLong,
 }
 
-impl NameError {
-    /// The `code` in the JSON of the answer, the same for all of them.
-    pub fn code(self) -> &'static str {
-        "channel_name_invalid"
-    }
-
-    /// The `message` in the JSON of the answer.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Byte => "a channel name may only have A-Z a-z 0-9 - . _ ~ : @ ! $",
-            Self::Dots => "a channel can't be named . or ..",
-            Self::Empty => "the channel name is empty",
-            Self::Percent => "a % in the channel name is not followed by two hex digits",
-            Self::TooLong => "the channel name exceeds 200 bytes",
-        }
+impl From<NameError> for Reject {
+    fn from(error: NameError) -> Self {
+        let message = match error {
+            NameError::Byte => "a channel name may only have A-Z a-z 0-9 - . _ ~ : @ ! $",
+            NameError::Dots => "a channel can't be named . or ..",
+            NameError::Empty => "the channel name is empty",
+            NameError::Percent => "a % in the channel name is not followed by two hex digits",
+            NameError::TooLong => "the channel name exceeds 200 bytes",
+        };
+        Self::bad_request("channel_name_invalid", message)
     }
 }
 
@@ -107,10 +103,12 @@ pub enum PatternError {
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Name(error) => error.message(),
-            Self::Star => "a * must be the whole pattern or stand at its end behind a :",
-        })
+        match self {
+            Self::Name(error) => f.write_str(&Reject::from(*error).message),
+            Self::Star => {
+                f.write_str("a * must be the whole pattern or stand at its end behind a :")
+            }
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use crate::auth::{
 };
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
-use crate::proto::http::response::Status;
 use crate::reason::CloseReason;
 
 /// Connections looked at in a turn after the rules have changed: some 100 us.
@@ -43,18 +42,6 @@ impl Permission {
             Self::Nothing => false,
         }
     }
-}
-
-/// An error as it is answered: status, code, message.
-pub(super) type Fault = (Status, &'static str, &'static str);
-
-/// A refusal by the rules of access, as it is answered.
-pub(super) fn fault(denied: Denied) -> Fault {
-    let status = match denied.status() {
-        401 => Status::Unauthorized,
-        _ => Status::Forbidden,
-    };
-    (status, denied.code(), denied.message())
 }
 
 impl Core {
@@ -224,13 +211,12 @@ impl Core {
     }
 
     pub(super) fn answer_denied(&mut self, index: u32, denied: Denied) {
-        let (status, code, message) = fault(denied);
         let challenge = denied.www_authenticate();
         let headers: &[(&str, &[u8])] = match &challenge {
             Some(challenge) => &[("WWW-Authenticate", challenge.as_bytes())],
             None => &[],
         };
-        self.respond_error(index, status, code, message, headers);
+        self.reject_with(index, denied, headers);
     }
 
     /// A running connection shows a new token.

@@ -8,6 +8,8 @@ use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::slot::{Flags, NONE};
 use crate::limits::SLOTS_RESERVED;
+use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
 
 /// Why a connection is refused. The order is that of `metrics::REFUSALS`.
@@ -23,15 +25,15 @@ pub(super) enum Refused {
     Draining,
 }
 
-impl Refused {
-    /// Code and message of the answer.
-    pub fn describe(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Full => ("too_many_connections", "no room for another connection"),
-            Self::Address => ("too_many_from_address", "no more connections for this address"),
-            Self::Rate => ("too_fast", "connections arrive too fast; come back in a second"),
-            Self::Draining => ("draining", "the server is going away"),
-        }
+impl From<Refused> for Reject {
+    fn from(refused: Refused) -> Self {
+        let (code, message) = match refused {
+            Refused::Full => ("too_many_connections", "no room for another connection"),
+            Refused::Address => ("too_many_from_address", "no more connections for this address"),
+            Refused::Rate => ("too_fast", "connections arrive too fast; come back in a second"),
+            Refused::Draining => ("draining", "the server is going away"),
+        };
+        Self::new(Status::ServiceUnavailable, code, message)
     }
 }
 

@@ -9,6 +9,7 @@ use super::remark::Asked;
 use crate::proto::http::body::BodyError;
 use crate::proto::http::head::HeadError;
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
+use crate::proto::reject::Reject;
 use crate::proto::sse;
 use crate::reason::CloseReason;
 
@@ -78,35 +79,36 @@ impl Core {
         self.mark_dirty(index);
     }
 
-    /// Answers the present request with an error.
-    pub(super) fn error(&mut self, index: u32, status: Status, code: &str, message: &str) {
-        let retry: &[(&str, &[u8])] = match status {
+    /// Refuses the present request.
+    pub(super) fn reject(&mut self, index: u32, reject: impl Into<Reject>) {
+        let reject = reject.into();
+        let retry: &[(&str, &[u8])] = match reject.status {
             Status::ServiceUnavailable | Status::TooManyRequests => &[("Retry-After", b"1")],
             _ => &[],
         };
-        self.respond_error(index, status, code, message, retry);
+        self.reject_with(index, reject, retry);
     }
 
-    pub(super) fn respond_error(
+    /// The same with headers of its own.
+    pub(super) fn reject_with(
         &mut self,
         index: u32,
-        status: Status,
-        code: &str,
-        message: &str,
+        reject: impl Into<Reject>,
         headers: &[(&str, &[u8])],
     ) {
-        self.metrics.add_request_error(status.code());
+        let reject = reject.into();
+        self.metrics.add_request_error(reject.status.code());
         let mut body = Vec::new();
-        response::write_error_body(&mut body, code, message);
+        reject.write_body(&mut body);
         let content = Content { content_type: "application/json", bytes: &body };
-        self.respond(index, status, &content, headers);
+        self.respond(index, reject.status, &content, headers);
     }
 
-    /// Answers with an error and ends the connection, because what else the peer sends can't be
-    /// told apart any more or is not wanted.
-    pub(super) fn fail(&mut self, index: u32, status: Status, code: &str, message: &str) {
+    /// Refuses the request and ends the connection, because what else the peer sends can't be told
+    /// apart any more or is not wanted.
+    pub(super) fn reject_and_close(&mut self, index: u32, reject: impl Into<Reject>) {
         self.close_after_answer(index);
-        self.error(index, status, code, message);
+        self.reject(index, reject);
     }
 
     /// The present request is the connection's last.
@@ -119,13 +121,13 @@ impl Core {
         self.note_asked(index, None);
         self.note_origin(index, None);
         self.note_ending(index, CloseReason::BadRequest);
-        self.fail(index, error.status(), error.code(), error.message());
+        self.reject_and_close(index, error);
         Step::Wait(0)
     }
 
     pub(super) fn reject_body(&mut self, index: u32, error: BodyError) -> Step {
         self.note_ending(index, CloseReason::BadRequest);
-        self.fail(index, error.status(), error.code(), error.message());
+        self.reject_and_close(index, error);
         Step::Wait(0)
     }
 
@@ -138,8 +140,7 @@ impl Core {
         self.metrics.refused[refused as usize].add(1);
         self.note_ending(index, reason);
         self.close_after_answer(index);
-        let (code, message) = refused.describe();
-        self.refuse_for_now(index, Status::ServiceUnavailable, code, message);
+        self.refuse_for_now(index, refused.into());
     }
 
     /// Refuses the present request for a reason that passes: no room, no time, going away. The one
@@ -147,14 +148,14 @@ impl Core {
     /// come back from (WHATWG HTML 9.2.3): an empty stream that says when to come back. A
     /// connection closed without a byte would make Firefox try ten times at once, and a proxy make
     /// an error of its own of it.
-    pub(super) fn refuse_for_now(&mut self, index: u32, status: Status, code: &str, message: &str) {
+    pub(super) fn refuse_for_now(&mut self, index: u32, reject: Reject) {
         if !self.work(index).answer.to_event_source {
-            return self.error(index, status, code, message);
+            return self.reject(index, reject);
         }
-        self.metrics.add_request_error(status.code());
+        self.metrics.add_request_error(reject.status.code());
         let (date, retry_ms) = (self.date, self.refusal_retry_ms());
         let work = self.work(index);
-        sse::write_refusal(&mut work.out, &date, &work.answer.cors, code, retry_ms);
+        sse::write_refusal(&mut work.out, &date, &work.answer.cors, reject.code, retry_ms);
         work.http = HttpState::default();
         self.end_after_output(index);
         self.note_answered(index, Status::Ok.code());

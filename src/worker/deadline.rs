@@ -13,8 +13,12 @@ use crate::limits::{
     WS_CLOSE_TIME_MAX,
 };
 use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
 use crate::ring::Token;
+
+const HEAD_TIMEOUT: Reject =
+    Reject::new(Status::RequestTimeout, "head_timeout", "the head took too long");
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +204,7 @@ impl Core {
             (Kind::Head, Phase::Http, None) if same => self.close(index, CloseReason::HeadTimeout),
             (Kind::Head, Phase::Http, Some(HttpState::Head(_))) if same => {
                 self.note_ending(index, CloseReason::HeadTimeout);
-                self.fail(index, Status::RequestTimeout, "head_timeout", "the head took too long");
+                self.reject_and_close(index, HEAD_TIMEOUT);
             }
             // A later body or message has a deadline of its own.
             (Kind::Body, Phase::Http | Phase::Ws, _) if now.requests == mark.requests => {

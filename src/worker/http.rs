@@ -16,8 +16,17 @@ use crate::proto::http::head::{
     self, Expectation, Framing, HeadError, HeadScan, Method, Parsed, Request,
 };
 use crate::proto::http::response::{BodyMode, Status};
+use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
 use crate::ring::{Op, Token};
+
+const METHOD_NOT_ALLOWED: Reject = Reject::new(
+    Status::MethodNotAllowed,
+    "method_not_allowed",
+    "this path is not there for this method",
+);
+
+const NOT_FOUND: Reject = Reject::new(Status::NotFound, "not_found", "no such path");
 
 /// A body no route wants is read to its end if it is no longer than this, so that the connection
 /// can be used again; before a longer one it is closed.
@@ -315,28 +324,18 @@ impl Core {
             Route::Sse => self.open_sse(index, request),
             Route::Ws => self.open_ws(index, request),
             Route::Options(allow) => self.preflight(index, allow),
-            Route::MethodNotAllowed(allow) => self.respond_error(
-                index,
-                Status::MethodNotAllowed,
-                "method_not_allowed",
-                "this path is not there for this method",
-                &[("Allow", allow.as_bytes())],
-            ),
-            Route::NotImplemented => {
-                let message = "a method unknown here";
-                self.error(index, Status::NotImplemented, "not_implemented", message);
+            Route::MethodNotAllowed(allow) => {
+                self.reject_with(index, METHOD_NOT_ALLOWED, &[("Allow", allow.as_bytes())]);
             }
+            Route::NotImplemented => self.reject(index, HeadError::MethodUnsupported),
             Route::RefreshToken(target) => {
                 if self.admit_request(index, request, Access::Http, None) {
                     self.refresh_token(index, target);
                 }
             }
-            Route::IllegalPath => {
-                let error = HeadError::TargetInvalid;
-                self.fail(index, error.status(), error.code(), error.message());
-            }
+            Route::IllegalPath => self.reject_and_close(index, HeadError::TargetInvalid),
             Route::NotFound | Route::Publish(_) | Route::PublishLines => {
-                self.error(index, Status::NotFound, "not_found", "no such path");
+                self.reject(index, NOT_FOUND);
             }
         }
         0

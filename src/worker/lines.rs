@@ -1,28 +1,25 @@
 //! `POST /publish`: a stream of lines (NDJSON), each an event that takes effect as it comes.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use memchr::memchr;
 
-use super::access::{Fault, fault};
 use super::answer::Content;
 use super::core::Core;
 use super::deadline::Kind as Deadline;
 use super::http::{HttpState, Step};
 use super::pending::AfterPublish;
-use super::publish::{TOO_LARGE, told};
-use super::unfinished::{INPUT_FULL, NO_PROGRESS};
+use super::publish::{LENGTH_REQUIRED, too_large};
 use crate::auth::Denied;
 use crate::limits::{JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal, Share};
 use crate::proto::cursor::{Epoch, EventId};
-use crate::proto::envelope::{self, Invalid, Payload};
+use crate::proto::envelope::{self, Payload};
 use crate::proto::http::body::BodyDecoder;
 use crate::proto::http::head::{Expectation, Framing, Request};
 use crate::proto::http::response::{self, Status};
 use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
 
 /// Lines on their way in.
 #[derive(Debug)]
@@ -41,19 +38,7 @@ pub struct Lines {
     /// Which lines those of the batch are; kept until the log has answered.
     batch_line_nos: Vec<u64>,
     /// Why no further line is read.
-    failed: Option<LineFault>,
-}
-
-/// Why a stream of lines ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LineFault {
-    Invalid(Invalid),
-    Channel,
-    TooLong,
-    Denied,
-    Refused(Refusal),
-    Overloaded,
-    Stalled,
+    failed: Option<Reject>,
 }
 
 impl Core {
@@ -63,14 +48,12 @@ impl Core {
             return 0;
         }
         if !self.may_publish_somewhere(index) {
-            let (status, code, _) = LineFault::Denied.describe();
-            self.fail(index, status, code, "publishing is not allowed");
+            let message = "publishing is not allowed".into();
+            self.reject_and_close(index, Reject { message, ..Denied::PublishForbidden.into() });
             return 0;
         }
         if request.framing() == Framing::None {
-            self.close_after_answer(index);
-            let message = "a publish needs Content-Length or chunked coding";
-            self.error(index, Status::LengthRequired, "length_required", message);
+            self.reject_and_close(index, LENGTH_REQUIRED);
             return 0;
         }
         let work = self.work(index);
@@ -148,7 +131,7 @@ impl Core {
             Some(refusal) => {
                 // The refused line is the first one that was not taken.
                 lines.line_no = lines.batch_line_nos.first().copied().unwrap_or(lines.line_no);
-                lines.failed = Some(LineFault::Refused(refusal));
+                lines.failed = Some(refusal.into());
             }
             None => {}
         }
@@ -165,14 +148,14 @@ impl Core {
     }
 
     /// No further line is read. What was read is published first; its answer says how far it came.
-    pub(super) fn fail_lines(&mut self, index: u32, fault: LineFault) {
+    pub(super) fn fail_lines(&mut self, index: u32, reject: Reject) {
         let work = self.work(index);
         let HttpState::Lines(lines) = &mut work.http else { return };
         lines.line = Vec::new();
         if lines.failed.is_some() {
             return;
         }
-        lines.failed = Some(fault);
+        lines.failed = Some(reject);
         lines.line_no += 1;
         if work.outstanding == 0 && lines.batch.is_empty() {
             self.answer_lines(index);
@@ -181,30 +164,20 @@ impl Core {
 
     fn answer_lines(&mut self, index: u32) {
         let epoch = self.setup.epoch;
-        let bytes_max = self.setup.settings.event_bytes_max;
         let HttpState::Lines(lines) = std::mem::take(&mut self.work(index).http) else { return };
         let mut body = Vec::with_capacity(192);
-        let status = match lines.failed {
-            None => Status::Ok,
-            Some(fault) => {
+        let status = match &lines.failed {
+            None => {
+                body.push(b'{');
+                Status::Ok
+            }
+            Some(reject) => {
                 self.close_after_answer(index);
-                let fault = fault.describe();
-                let (status, code, _) = fault;
-                self.metrics.add_request_error(status.code());
-                let message = told(fault, bytes_max);
-                let message = format!(
-                    "line {}: {message}; {} published before it",
-                    lines.line_no, lines.published
-                );
-                response::write_error_body(&mut body, code, &message);
-                body.pop();
-                body.extend_from_slice(format!(",\"line\":{},", lines.line_no).as_bytes());
-                status
+                self.metrics.add_request_error(reject.status.code());
+                reject.begin_lines_answer(&mut body, lines.line_no, lines.published);
+                reject.status
             }
         };
-        if lines.failed.is_none() {
-            body.push(b'{');
-        }
         lines.write_summary(&mut body, epoch);
         body.push(b'}');
         let content = Content { content_type: "application/json", bytes: &body };
@@ -258,7 +231,7 @@ impl Lines {
             self.line.extend_from_slice(bytes);
             if self.line.len() > line_bytes_max(bytes_max) {
                 self.line_no += 1;
-                self.failed = Some(LineFault::TooLong);
+                self.failed = Some(too_large(bytes_max));
             }
         }
     }
@@ -278,24 +251,13 @@ impl Lines {
         if line.trim_ascii().is_empty() {
             return;
         }
-        if line.len() > line_bytes_max(bytes_max) {
-            self.failed = Some(LineFault::TooLong);
-            return;
-        }
-        let publication = match envelope::parse_publication(line) {
-            Ok(publication) => publication,
-            Err(invalid) => {
-                self.failed = Some(LineFault::Invalid(invalid));
-                return;
-            }
-        };
-        match to_publication(publication, bytes_max) {
+        match line_publication(line, bytes_max) {
             Ok(publication) if allowed(&publication.channel) => {
                 self.batch.push(publication);
                 self.batch_line_nos.push(self.line_no);
             }
-            Ok(_) => self.failed = Some(LineFault::Denied),
-            Err(fault) => self.failed = Some(fault),
+            Ok(_) => self.failed = Some(Denied::PublishForbidden.into()),
+            Err(reject) => self.failed = Some(reject),
         }
     }
 
@@ -329,40 +291,31 @@ impl Lines {
     }
 }
 
-impl LineFault {
-    fn describe(self) -> Fault {
-        match self {
-            Self::Invalid(invalid) => (Status::BadRequest, invalid.code(), invalid.message()),
-            Self::Channel => (Status::BadRequest, "channel", "not a channel name"),
-            Self::TooLong => TOO_LARGE,
-            Self::Denied => fault(Denied::PublishForbidden),
-            Self::Refused(refusal) => (refusal.status(), refusal.code(), refusal.message()),
-            Self::Overloaded => INPUT_FULL,
-            Self::Stalled => NO_PROGRESS,
-        }
-    }
-}
-
 /// Longest line, or operation of a WebSocket, that publishes an event.
 pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(JSON_GROWTH_MAX).saturating_add(LINE_OVERHEAD_BYTES_MAX)
 }
 
-/// A client's publication in the form the log takes.
-fn to_publication(
-    from: envelope::Publication<'_>,
-    bytes_max: usize,
-) -> Result<Publication, LineFault> {
-    if channel_name(from.channel.as_bytes()).is_err() {
-        return Err(LineFault::Channel);
+fn line_publication(line: &[u8], event_bytes_max: usize) -> Result<Publication, Reject> {
+    if line.len() > line_bytes_max(event_bytes_max) {
+        return Err(too_large(event_bytes_max));
     }
+    to_publication(envelope::parse_publication(line)?, event_bytes_max)
+}
+
+/// A client's publication, of a line or an operation, in the form the log takes.
+pub(super) fn to_publication(
+    from: envelope::Publication<'_>,
+    event_bytes_max: usize,
+) -> Result<Publication, Reject> {
+    channel_name(from.channel.as_bytes())?;
     let (kind, data) = match from.payload {
         Payload::Text(text) => (Kind::Text, Bytes::from(text.into_owned())),
         Payload::Json(json) => (Kind::Json, Bytes::copy_from_slice(json.as_bytes())),
         Payload::Binary(bytes) => (Kind::Binary, Bytes::from(bytes)),
     };
-    if data.len() > bytes_max {
-        return Err(LineFault::TooLong);
+    if data.len() > event_bytes_max {
+        return Err(too_large(event_bytes_max));
     }
     Ok(Publication {
         channel: from.channel.into(),
@@ -370,16 +323,5 @@ fn to_publication(
         data,
         event_type: from.event_type.map(Into::into),
         key: from.key.map(Into::into),
-    })
-}
-
-/// The same for a WebSocket's `publish`.
-pub(super) fn op_publication(
-    from: envelope::Publication<'_>,
-    bytes_max: usize,
-) -> Result<Publication, (&'static str, Cow<'static, str>)> {
-    to_publication(from, bytes_max).map_err(|fault| {
-        let fault = fault.describe();
-        (fault.1, told(fault, bytes_max))
     })
 }

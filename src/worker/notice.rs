@@ -60,12 +60,10 @@ impl Core {
         let mut buffer = [0; NAME_BYTES_MAX];
         let channel = match channel_segment(segment, &mut buffer) {
             Ok(channel) => channel,
-            Err(error) => {
-                return self.error(index, Status::BadRequest, error.code(), error.message());
-            }
+            Err(error) => return self.reject(index, error),
         };
-        if let Err((status, code, message)) = self.check_subscribe(index, channel) {
-            return self.error(index, status, code, message);
+        if let Err(denied) = self.check_subscribe(index, channel) {
+            return self.reject(index, denied);
         }
         let token = self.token(index);
         let pending = Pending::Describe { token, channel: channel.into() };

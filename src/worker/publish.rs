@@ -1,10 +1,7 @@
 //! `POST /channels/{channel}`, one event a request, and what the log makes of any publish.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
-use super::access::Fault;
 use super::answer::Content;
 use super::core::Core;
 use super::http::{HttpState, Step};
@@ -20,6 +17,7 @@ use crate::proto::http::body::BodyDecoder;
 use crate::proto::http::head::{Expectation, Framing, Request};
 use crate::proto::http::response::{self, Status};
 use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::proto::reject::Reject;
 use crate::ring::Token;
 
 /// A single event's body on its way in.
@@ -51,10 +49,8 @@ impl Core {
         }
         let meta = match self.publish_meta(index, request, segment) {
             Ok(meta) => meta,
-            Err(fault) => {
-                let message = told(fault, self.setup.settings.event_bytes_max);
-                self.close_after_answer(index);
-                self.error(index, fault.0, fault.1, &message);
+            Err(reject) => {
+                self.reject_and_close(index, reject);
                 return 0;
             }
         };
@@ -92,22 +88,19 @@ impl Core {
         index: u32,
         request: &Request<'_>,
         segment: &str,
-    ) -> Result<Meta, Fault> {
+    ) -> Result<Meta, Reject> {
         let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = channel_segment(segment, &mut buffer)
-            .map_err(|error| (Status::BadRequest, error.code(), error.message()))?;
+        let channel = channel_segment(segment, &mut buffer)?;
         self.check_publish(index, channel)?;
         let kind = kind_of(only(request, "content-type")?)?;
         check_coding(request)?;
         let event_type = checked_field(request, "event-type", envelope::event_type)?;
         let key = checked_field(request, "idempotency-key", envelope::key)?;
+        let bytes_max = self.setup.settings.event_bytes_max;
         match request.framing() {
-            Framing::None => {
-                let message = "a publish needs Content-Length or chunked coding";
-                return Err((Status::LengthRequired, "length_required", message));
-            }
-            Framing::Length(length) if length > self.setup.settings.event_bytes_max as u64 => {
-                return Err(TOO_LARGE);
+            Framing::None => return Err(LENGTH_REQUIRED),
+            Framing::Length(length) if length > bytes_max as u64 => {
+                return Err(too_large(bytes_max));
             }
             Framing::Length(_) | Framing::Chunked => {}
         }
@@ -127,8 +120,7 @@ impl Core {
         let announced = usize::try_from(body.decoder.announced_bytes()).unwrap_or(usize::MAX);
         let size = body.data.len().saturating_add(decoded.payload.len()).saturating_add(announced);
         if size > bytes_max {
-            let (status, code, _) = TOO_LARGE;
-            self.fail(index, status, code, &told(TOO_LARGE, bytes_max));
+            self.reject_and_close(index, too_large(bytes_max));
             return Step::Wait(0);
         }
         body.data.extend_from_slice(decoded.payload);
@@ -138,7 +130,7 @@ impl Core {
             // The body may have outlasted the token.
             match self.check_publish(index, &body.meta.channel) {
                 Ok(()) => self.publish_one(index, body.meta, Bytes::from(body.data)),
-                Err((status, code, message)) => self.error(index, status, code, message),
+                Err(denied) => self.reject(index, denied),
             }
         }
         Step::Used(decoded.consumed)
@@ -155,11 +147,11 @@ impl Core {
     }
 
     fn publish_one(&mut self, index: u32, meta: Meta, data: Bytes) {
-        if let Err((status, code, message)) = check_data(meta.kind, &data) {
-            return self.error(index, status, code, &message);
+        if let Err(reject) = check_data(meta.kind, &data) {
+            return self.reject(index, reject);
         }
         if let Err(refusal) = self.admit_publish(index, self.share_of(index)) {
-            return self.error(index, refusal.status(), refusal.code(), refusal.message());
+            return self.reject(index, refusal);
         }
         let Meta { channel, kind, event_type, key } = meta;
         let key = self.own_key(index, key);
@@ -244,7 +236,7 @@ impl Core {
 
     fn answer_publish(&mut self, index: u32, channel: &str, outcome: &Published) {
         if let Some(refusal) = outcome.refusal {
-            return self.error(index, refusal.status(), refusal.code(), refusal.message());
+            return self.reject(index, refusal);
         }
         let id = EventId { epoch: self.setup.epoch, seq: outcome.last_seq };
         let mut body = Vec::with_capacity(96 + channel.len());
@@ -264,14 +256,15 @@ impl Core {
     }
 }
 
-/// A fault's message, with the limit where one was passed.
-pub(super) fn told(fault: Fault, event_bytes_max: usize) -> Cow<'static, str> {
-    let (_, code, message) = fault;
-    if code != TOO_LARGE.1 {
-        return message.into();
-    }
-    format!("{message}: max_event_bytes is {event_bytes_max}").into()
-}
+pub(super) const LENGTH_REQUIRED: Reject = Reject::new(
+    Status::LengthRequired,
+    "length_required",
+    "a publish needs Content-Length or chunked coding",
+);
 
-pub(super) const TOO_LARGE: Fault =
-    (Status::ContentTooLarge, "event_too_large", "the event is larger than this server takes");
+/// The event, or the line it is in, exceeds `event_bytes_max`.
+pub(super) fn too_large(event_bytes_max: usize) -> Reject {
+    let message =
+        format!("the event is larger than this server takes: max_event_bytes is {event_bytes_max}");
+    Reject { status: Status::ContentTooLarge, code: "event_too_large", message: message.into() }
+}

@@ -12,6 +12,7 @@ use super::http::HttpState;
 use crate::auth::{Denied, Grant};
 use crate::log::message::{Letter, RequestBody};
 use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
 use crate::ring::Token;
 
 /// A connection's name outside its worker: in streams, logs and the operator's API.
@@ -104,7 +105,7 @@ impl Core {
         };
         let Some(grant) = self.slots[index as usize].grant.clone() else {
             let message = "the server is open: there is nothing to refresh";
-            return self.error(index, Status::BadRequest, "open", message);
+            return self.reject(index, Reject::bad_request("open", message));
         };
         if target.worker == self.setup.worker {
             let outcome = self.take_grant(target.token, &grant);
@@ -156,7 +157,7 @@ impl Core {
         if self.is_waiting(index) {
             self.work(index).outstanding -= 1;
             let message = "the connection's worker did not answer";
-            self.error(index, Status::ServiceUnavailable, "busy", message);
+            self.reject(index, Reject::new(Status::ServiceUnavailable, "busy", message));
             self.take_carry(index);
         }
     }
@@ -180,12 +181,12 @@ impl Core {
             }
             RefreshOutcome::NoSuchConnection => {
                 let message = "no such connection: it may have ended";
-                self.error(index, Status::NotFound, "connection", message);
+                self.reject(index, Reject::new(Status::NotFound, "connection", message));
             }
             RefreshOutcome::Denied => {
                 let message = "the token does not open all channels of the connection";
-                let code = Denied::SubscribeForbidden.code();
-                self.error(index, Status::Forbidden, code, message);
+                let message = message.into();
+                self.reject(index, Reject { message, ..Denied::SubscribeForbidden.into() });
             }
             RefreshOutcome::OtherSubject => self.answer_denied(index, Denied::OtherSubject),
         }

@@ -1,7 +1,6 @@
 //! Becoming a subscriber: what is asked for, the join at the log, and what the answer makes of the
 //! connection.
 
-use super::access::{Fault, fault};
 use super::core::Core;
 use super::http::HttpState;
 use super::pending::{AfterJoin, Begins, Pending, PendingJoin};
@@ -15,6 +14,7 @@ use crate::proto::http::head::{Framing, Method, Request};
 use crate::proto::http::query;
 use crate::proto::http::response::{Connection, Status};
 use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
 use crate::proto::sse;
 use crate::proto::variant::Variant;
 use crate::proto::ws::handshake::{self, Facts, Mode};
@@ -25,6 +25,9 @@ const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"
 
 /// Longest cursor that is echoed in a gap; a longer one is no id of anybody's and is cut.
 const CURSOR_ECHO_BYTES_MAX: usize = 64;
+
+pub(super) const TOO_MANY_CHANNELS: Reject =
+    Reject::bad_request("too_many_channels", "more channels than one connection may have");
 
 /// What a subscriber asks for in its query.
 #[derive(Debug, Default)]
@@ -48,11 +51,11 @@ impl Core {
         }
         let wanted = match self.wanted(index, request) {
             Ok(wanted) => wanted,
-            Err((status, code, message)) => return self.error(index, status, code, message),
+            Err(reject) => return self.reject(index, reject),
         };
         if wanted.channels.is_empty() {
             let message = "name at least one: /sse?channel=news";
-            return self.error(index, Status::BadRequest, "channel_missing", message);
+            return self.reject(index, Reject::bad_request("channel_missing", message));
         }
         if request.method() == Method::Head {
             return self.answer_sse_head(index);
@@ -87,8 +90,8 @@ impl Core {
     pub(super) fn open_ws(&mut self, index: u32, request: &Request<'_>) {
         if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
             // What follows the head would be body and frames, in a way nobody agrees on.
-            let message = "an upgrade has no body";
-            return self.fail(index, Status::BadRequest, "unexpected_body", message);
+            let reject = Reject::bad_request("unexpected_body", "an upgrade has no body");
+            return self.reject_and_close(index, reject);
         }
         let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
         let (upgrade, connection) = (values("upgrade"), values("connection"));
@@ -105,7 +108,7 @@ impl Core {
         };
         let accepted = match handshake::check(&facts) {
             Ok(accepted) => accepted,
-            Err(refusal) => return self.refuse_upgrade(index, refusal),
+            Err(refusal) => return self.reject_with(index, refusal, refusal.headers()),
         };
         // One that is no text is a malformed one, not none.
         let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
@@ -114,11 +117,11 @@ impl Core {
         }
         let wanted = match self.wanted(index, request) {
             Ok(wanted) => wanted,
-            Err((status, code, message)) => return self.error(index, status, code, message),
+            Err(reject) => return self.reject(index, reject),
         };
         if wanted.channels.is_empty() && accepted.mode == Mode::Bare {
             let message = "name a channel: /ws?channel=news, or speak pushline.v1";
-            return self.error(index, Status::BadRequest, "channel_missing", message);
+            return self.reject(index, Reject::bad_request("channel_missing", message));
         }
         let slot = &mut self.slots[index as usize];
         slot.variant = match accepted.mode {
@@ -133,32 +136,13 @@ impl Core {
         self.begin_join(index, wanted, then);
     }
 
-    fn refuse_upgrade(&mut self, index: u32, refusal: handshake::Refusal) {
-        let (code, message) = (refusal.code(), refusal.message());
-        match refusal.status() {
-            426 => {
-                let headers: [(&str, &[u8]); 3] = [
-                    ("Connection", b"Upgrade"),
-                    ("Upgrade", b"websocket"),
-                    ("Sec-WebSocket-Version", b"13"),
-                ];
-                self.respond_error(index, Status::UpgradeRequired, code, message, &headers);
-            }
-            405 => {
-                let allow: [(&str, &[u8]); 1] = [("Allow", b"GET")];
-                self.respond_error(index, Status::MethodNotAllowed, code, message, &allow);
-            }
-            _ => self.error(index, Status::BadRequest, code, message),
-        }
-    }
-
-    fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Fault> {
+    fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Reject> {
         let channels_max = self.setup.settings.connection_channels_max;
         let mut wanted = Wanted::default();
         let mut cursors = [const { None }; CURSOR_NAMES.len()];
         for pair in query::pairs(request.query()) {
             let (key, value) =
-                pair.map_err(|_| (Status::BadRequest, "query", "a % without two digits"))?;
+                pair.map_err(|_| Reject::bad_request("query", "a % without two digits"))?;
             match key.as_ref() {
                 b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
@@ -183,34 +167,32 @@ impl Core {
         wanted: &mut Wanted,
         name: &[u8],
         channels_max: usize,
-    ) -> Result<(), Fault> {
-        let name = channel_name(name)
-            .map_err(|error| (Status::BadRequest, error.code(), error.message()))?;
+    ) -> Result<(), Reject> {
+        let name = channel_name(name)?;
         self.check_subscribe(index, name)?;
         if wanted.channels.iter().any(|known| **known == *name) {
             return Ok(());
         }
         if wanted.channels.len() == channels_max {
-            let message = "more channels than one connection may have";
-            return Err((Status::BadRequest, "too_many_channels", message));
+            return Err(TOO_MANY_CHANNELS);
         }
         wanted.channels.push(name.into());
         Ok(())
     }
 
     /// Whether the connection may read the channel.
-    pub(super) fn check_subscribe(&self, index: u32, channel: &str) -> Result<(), Fault> {
+    pub(super) fn check_subscribe(&self, index: u32, channel: &str) -> Result<(), Denied> {
         match self.permission(index).may_subscribe(channel) {
             true => Ok(()),
-            false => Err(fault(Denied::SubscribeForbidden)),
+            false => Err(Denied::SubscribeForbidden),
         }
     }
 
     /// Whether the connection may publish to the channel.
-    pub(super) fn check_publish(&self, index: u32, channel: &str) -> Result<(), Fault> {
+    pub(super) fn check_publish(&self, index: u32, channel: &str) -> Result<(), Denied> {
         match self.permission(index).may_publish(channel) {
             true => Ok(()),
-            false => Err(fault(Denied::PublishForbidden)),
+            false => Err(Denied::PublishForbidden),
         }
     }
 
@@ -375,12 +357,10 @@ impl Core {
         self.join_answered(index);
         match join.then {
             AfterJoin::Subscribed(reference) => {
-                let (code, message) = (refusal.code(), refusal.message());
-                self.ws_op_error(index, reference.as_deref(), code, message);
+                self.ws_reject(index, reference.as_deref(), refusal);
             }
             AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } => {
-                let (code, message) = (refusal.code(), refusal.message());
-                self.refuse_for_now(index, refusal.status(), code, message);
+                self.refuse_for_now(index, refusal.into());
             }
         }
         if self.is_current(join.token) {
@@ -440,19 +420,19 @@ impl Core {
     }
 }
 
-fn envelope_mode(value: &[u8]) -> Result<Mode, Fault> {
+fn envelope_mode(value: &[u8]) -> Result<Mode, Reject> {
     match value {
         b"json" => Ok(Mode::Envelope),
         b"none" => Ok(Mode::Bare),
-        _ => Err((Status::BadRequest, "envelope", "envelope is json or none")),
+        _ => Err(Reject::bad_request("envelope", "envelope is json or none")),
     }
 }
 
-fn is_beat_event(value: &[u8]) -> Result<bool, Fault> {
+fn is_beat_event(value: &[u8]) -> Result<bool, Reject> {
     match value {
         b"event" => Ok(true),
         b"comment" => Ok(false),
-        _ => Err((Status::BadRequest, "heartbeat", "heartbeat is comment or event")),
+        _ => Err(Reject::bad_request("heartbeat", "heartbeat is comment or event")),
     }
 }
 

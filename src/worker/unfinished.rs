@@ -3,20 +3,22 @@
 //! worker share one bound, and whoever holds most goes first. Time bounds it, too: what has begun
 //! must make progress.
 
-use super::access::Fault;
 use super::core::Core;
 use super::http::HttpState;
-use super::lines::LineFault;
 use super::slot::{Flags, Phase};
 use super::work::Work;
 use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
 
-pub(super) const INPUT_FULL: Fault =
-    (Status::ServiceUnavailable, "input_full", "too much has begun and not ended; try again");
+const INPUT_FULL: Reject = Reject::new(
+    Status::ServiceUnavailable,
+    "input_full",
+    "too much has begun and not ended; try again",
+);
 
-pub(super) const NO_PROGRESS: Fault =
-    (Status::RequestTimeout, "body_timeout", "the body made no progress");
+const NO_PROGRESS: Reject =
+    Reject::new(Status::RequestTimeout, "body_timeout", "the body made no progress");
 
 /// What is left of the bound when it was exceeded, in eighths: looking for whoever holds most walks
 /// all connections, and is not to be done for every few bytes.
@@ -81,12 +83,11 @@ impl Core {
     fn refuse_request(&mut self, index: u32) {
         self.note_ending(index, CloseReason::Overloaded);
         match self.work(index).http {
-            HttpState::Lines(_) => self.fail_lines(index, LineFault::Overloaded),
+            HttpState::Lines(_) => self.fail_lines(index, INPUT_FULL),
             // The present request gets its answer; what is behind it is not read.
             HttpState::Waiting { .. } => self.close_after_answer(index),
             HttpState::Head(_) | HttpState::Body(_) | HttpState::Discard(_) => {
-                let (status, code, message) = INPUT_FULL;
-                self.fail(index, status, code, message);
+                self.reject_and_close(index, INPUT_FULL);
             }
         }
     }
@@ -100,13 +101,12 @@ impl Core {
         let waits = work.outstanding > 0;
         match &work.http {
             HttpState::Body(_) if stalled => {
-                let (status, code, message) = NO_PROGRESS;
                 self.note_ending(index, CloseReason::BodyTimeout);
-                self.fail(index, status, code, message);
+                self.reject_and_close(index, NO_PROGRESS);
             }
             HttpState::Lines(lines) if !waits && lines.is_late(stalled, silent) => {
                 self.note_ending(index, CloseReason::BodyTimeout);
-                self.fail_lines(index, LineFault::Stalled);
+                self.fail_lines(index, NO_PROGRESS);
             }
             _ if work.ws.is_some() && stalled => self.ws_refuse(index, CloseReason::BodyTimeout),
             _ if work.is_receiving() => self.await_progress(index),

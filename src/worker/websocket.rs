@@ -3,9 +3,10 @@
 use super::closing::Farewell;
 use super::core::Core;
 use super::http::Step;
-use super::lines::{line_bytes_max, op_publication};
+use super::lines::{line_bytes_max, to_publication};
 use super::pending::{AfterJoin, AfterPublish};
 use super::slot::Phase;
+use super::subscribe::TOO_MANY_CHANNELS;
 use super::work::{Shown, Sub};
 use crate::auth::TOKEN_BYTES_MAX;
 use crate::limits::{LINE_OVERHEAD_BYTES_MAX, OUT_BYTES_MAX, OUTSTANDING_MAX};
@@ -14,6 +15,7 @@ use crate::log::message::{Published, Refusal};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope::{self, ClientOp, OpBody, Value};
 use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
 use crate::proto::variant::Variant;
 use crate::proto::ws::close::CloseCode;
 use crate::proto::ws::frame::{self, Opcode};
@@ -177,10 +179,7 @@ impl Core {
     fn ws_op(&mut self, index: u32, text: &[u8]) {
         let ClientOp { reference, body } = match envelope::parse_op(text) {
             Ok(op) => op,
-            Err(error) => {
-                let (code, message) = (error.reason.code(), error.reason.message());
-                return self.ws_op_error(index, error.reference, code, message);
-            }
+            Err(error) => return self.ws_reject(index, error.reference, error.reason),
         };
         match body {
             OpBody::Ping => self.ws_op_ok(index, reference, &[]),
@@ -202,7 +201,7 @@ impl Core {
         }
         match self.refresh_grant(index, token) {
             Ok(()) => self.ws_op_ok(index, reference, &[]),
-            Err(denied) => self.ws_op_error(index, reference, denied.code(), denied.message()),
+            Err(denied) => self.ws_reject(index, reference, denied),
         }
     }
 
@@ -223,20 +222,18 @@ impl Core {
     ) {
         let name = match channel_name(channel.as_bytes()) {
             Ok(name) => name,
-            Err(error) => {
-                return self.ws_op_error(index, reference, error.code(), error.message());
-            }
+            Err(error) => return self.ws_reject(index, reference, error),
         };
-        if let Err((_, code, message)) = self.check_subscribe(index, name) {
-            return self.ws_op_error(index, reference, code, message);
+        if let Err(denied) = self.check_subscribe(index, name) {
+            return self.ws_reject(index, reference, denied);
         }
         if self.is_subscribed(index, name) {
             let message = "the connection has this channel already";
-            return self.ws_op_error(index, reference, "already_subscribed", message);
+            let reject = Reject::bad_request("already_subscribed", message);
+            return self.ws_reject(index, reference, reject);
         }
         if self.channel_count(index) >= self.setup.settings.connection_channels_max {
-            let message = "more channels than one connection may have";
-            return self.ws_op_error(index, reference, "too_many_channels", message);
+            return self.ws_reject(index, reference, TOO_MANY_CHANNELS);
         }
         let then = AfterJoin::Subscribed(reference.map(Into::into));
         let after = after.unwrap_or_default().as_bytes().to_vec();
@@ -280,7 +277,8 @@ impl Core {
         let place = subs.iter().position(|sub| Some(sub.replica) == replica);
         let Some(place) = place else {
             let message = "the connection does not have this channel";
-            return self.ws_op_error(index, reference, "not_subscribed", message);
+            let reject = Reject::bad_request("not_subscribed", message);
+            return self.ws_reject(index, reference, reject);
         };
         let sub: Sub = subs.remove(place);
         self.work(index).read_anew();
@@ -295,15 +293,15 @@ impl Core {
         publication: envelope::Publication<'_>,
     ) {
         let bytes_max = self.setup.settings.event_bytes_max;
-        let mut publication = match op_publication(publication, bytes_max) {
+        let mut publication = match to_publication(publication, bytes_max) {
             Ok(publication) => publication,
-            Err((code, message)) => return self.ws_op_error(index, reference, code, &message),
+            Err(reject) => return self.ws_reject(index, reference, reject),
         };
-        if let Err((_, code, message)) = self.check_publish(index, &publication.channel) {
-            return self.ws_op_error(index, reference, code, message);
+        if let Err(denied) = self.check_publish(index, &publication.channel) {
+            return self.ws_reject(index, reference, denied);
         }
         if let Err(refusal) = self.admit_publish(index, self.share_of(index)) {
-            return self.ws_op_error(index, reference, refusal.code(), refusal.message());
+            return self.ws_reject(index, reference, refusal);
         }
         publication.key = self.own_key(index, publication.key);
         let then = AfterPublish::Acknowledge(reference.map(Into::into));
@@ -318,7 +316,7 @@ impl Core {
         outcome: &Published,
     ) {
         if let Some(refusal) = outcome.refusal {
-            return self.ws_op_error(index, reference, refusal.code(), refusal.message());
+            return self.ws_reject(index, reference, refusal);
         }
         if reference.is_none() {
             return;
@@ -339,18 +337,18 @@ impl Core {
         self.mark_dirty(index);
     }
 
-    pub(super) fn ws_op_error(
+    /// Refuses an operation.
+    pub(super) fn ws_reject(
         &mut self,
         index: u32,
         reference: Option<&str>,
-        code: &str,
-        message: &str,
+        reject: impl Into<Reject>,
     ) {
         if self.slots[index as usize].phase != Phase::Ws {
             return;
         }
         let out = &mut self.work(index).out;
-        frame::write_text_with(out, |out| envelope::write_error(out, reference, code, message));
+        frame::write_text_with(out, |out| reject.into().write_op_answer(out, reference));
         self.mark_dirty(index);
     }
 

@@ -5,6 +5,7 @@ use pushline::proto::http::head::{
     EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, HeadError, HeadScan, HeaderSpace,
     METHOD_BYTES_MAX, Parsed, TARGET_BYTES_MAX, parse, parse_prefix,
 };
+use pushline::proto::reject::Reject;
 
 /// Outcome of a head that arrives in these pieces: the way a worker reads it.
 fn arrive(head: &[u8], cuts: impl Iterator<Item = usize>) -> Result<Option<usize>, HeadError> {
@@ -50,7 +51,7 @@ fn line(line: &str) -> Vec<u8> {
 
 fn is_refused(head: &[u8], error: HeadError, status: u16) {
     assert_eq!(outcome(head), Err(error), "{:?}", String::from_utf8_lossy(head));
-    assert_eq!(error.status().code(), status, "{error:?}");
+    assert_eq!(Reject::from(error).status.code(), status, "{error:?}");
 }
 
 fn is_accepted(head: &[u8]) {

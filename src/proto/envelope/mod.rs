@@ -112,16 +112,6 @@ pub fn write_ok(out: &mut Vec<u8>, reference: Option<&str>, fields: &[(&str, Val
     out.push(b'}');
 }
 
-/// Appends `{"ref":…,"error":{"code","message"}}`.
-pub fn write_error(out: &mut Vec<u8>, reference: Option<&str>, code: &str, message: &str) {
-    write_reference(out, reference);
-    out.extend_from_slice(b"\"error\":{\"code\":");
-    json::write_string(out, code);
-    out.extend_from_slice(b",\"message\":");
-    json::write_string(out, message);
-    out.extend_from_slice(b"}}");
-}
-
 fn write_start(out: &mut Vec<u8>, id: EventId, channel: &str, event_type: Option<&str>) {
     out.extend_from_slice(b"{\"id\":");
     write_id(out, id);
@@ -139,7 +129,8 @@ fn write_id(out: &mut Vec<u8>, id: EventId) {
     out.push(b'"');
 }
 
-fn write_reference(out: &mut Vec<u8>, reference: Option<&str>) {
+/// Begins an answer with `{"ref":…,`, or `{` without one.
+pub(super) fn write_reference(out: &mut Vec<u8>, reference: Option<&str>) {
     out.push(b'{');
     if let Some(reference) = reference {
         out.extend_from_slice(b"\"ref\":");

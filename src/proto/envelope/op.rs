@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::check;
+use crate::proto::reject::Reject;
 
 /// Longest `ref`, quotes included: it is echoed with every answer.
 pub const REF_BYTES_MAX: usize = 64;
@@ -118,42 +119,41 @@ pub enum Invalid {
     Utf8,
 }
 
-impl Invalid {
-    /// The error's code.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Base64 => "bad_base64",
-            Self::Channel => "bad_channel",
-            Self::Data => "bad_data",
-            Self::EventType => "bad_event_type",
-            Self::Json => "bad_json",
-            Self::Key => "bad_key",
-            Self::Op => "unknown_op",
-            Self::Ref => "bad_ref",
-            Self::ReservedEventType => "reserved_event_type",
-            Self::Token => "bad_token",
-            Self::UnknownKey => "unknown_key",
-            Self::Utf8 => "bad_utf8",
-        }
-    }
-
-    /// The error's message.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Base64 => "data_base64 is not base64",
-            Self::Channel => "channel is missing",
-            Self::Data => "exactly one of data and data_base64 is needed",
-            Self::EventType => "an event type is 1 to 128 bytes without control characters",
-            Self::Json => "not a JSON object of the expected form",
-            Self::Key => "an idempotency key is 1 to 128 bytes without control characters",
-            Self::Op => "op must be subscribe, unsubscribe, publish, ping or auth",
-            Self::Ref => "ref must be a string or a number of at most 64 bytes",
-            Self::ReservedEventType => "event types that begin with pushline. are reserved",
-            Self::Token => "token is missing",
-            Self::UnknownKey => {
-                "a publication has channel, data or data_base64, event and key, and nothing else"
+impl From<Invalid> for Reject {
+    fn from(invalid: Invalid) -> Self {
+        let bad_request = Self::bad_request;
+        match invalid {
+            Invalid::Base64 => bad_request("bad_base64", "data_base64 is not base64"),
+            Invalid::Channel => bad_request("bad_channel", "channel is missing"),
+            Invalid::Data => {
+                bad_request("bad_data", "exactly one of data and data_base64 is needed")
             }
-            Self::Utf8 => "not UTF-8",
+            Invalid::EventType => bad_request(
+                "bad_event_type",
+                "an event type is 1 to 128 bytes without control characters",
+            ),
+            Invalid::Json => bad_request("bad_json", "not a JSON object of the expected form"),
+            Invalid::Key => bad_request(
+                "bad_key",
+                "an idempotency key is 1 to 128 bytes without control characters",
+            ),
+            Invalid::Op => bad_request(
+                "unknown_op",
+                "op must be subscribe, unsubscribe, publish, ping or auth",
+            ),
+            Invalid::Ref => {
+                bad_request("bad_ref", "ref must be a string or a number of at most 64 bytes")
+            }
+            Invalid::ReservedEventType => bad_request(
+                "reserved_event_type",
+                "event types that begin with pushline. are reserved",
+            ),
+            Invalid::Token => bad_request("bad_token", "token is missing"),
+            Invalid::UnknownKey => bad_request(
+                "unknown_key",
+                "a publication has channel, data or data_base64, event and key, and nothing else",
+            ),
+            Invalid::Utf8 => bad_request("bad_utf8", "not UTF-8"),
         }
     }
 }

@@ -86,10 +86,6 @@ fn answers_carry_the_ref_as_it_came() {
         )
     );
     assert_eq!(written(|out| write_ok(out, None, &[])), "{\"ok\":true}");
-    assert_eq!(
-        written(|out| write_error(out, Some("-1e3"), "busy", "try \"again\"")),
-        "{\"ref\":-1e3,\"error\":{\"code\":\"busy\",\"message\":\"try \\\"again\\\"\"}}"
-    );
 }
 
 fn publication<'a>(channel: &'a str, payload: Payload<'a>) -> Publication<'a> {

@@ -4,6 +4,7 @@
 use super::head::Framing;
 use super::response::Status;
 use super::scan;
+use crate::proto::reject::Reject;
 
 /// Longest line with a chunk's size, extensions included. Nobody's extensions mean anything to
 /// us, and without a cap they would be a way to send without end and say nothing.
@@ -29,40 +30,31 @@ pub enum BodyError {
     TrailersTooLarge,
 }
 
-impl BodyError {
-    /// Status of the answer.
-    pub fn status(self) -> Status {
-        match self {
-            Self::TrailersTooLarge => Status::HeaderFieldsTooLarge,
-            Self::ChunkExtensionInvalid
-            | Self::ChunkLineTooLong
-            | Self::ChunkSizeInvalid
-            | Self::LineEndInvalid
-            | Self::TrailerInvalid => Status::BadRequest,
-        }
-    }
-
-    /// The `code` in the JSON of the answer.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::ChunkExtensionInvalid => "chunk_extension_invalid",
-            Self::ChunkLineTooLong => "chunk_line_too_long",
-            Self::ChunkSizeInvalid => "chunk_size_invalid",
-            Self::LineEndInvalid => "chunk_line_end_invalid",
-            Self::TrailerInvalid => "trailer_invalid",
-            Self::TrailersTooLarge => "trailers_too_large",
-        }
-    }
-
-    /// The `message` in the JSON of the answer.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::ChunkExtensionInvalid => "a chunk extension is malformed",
-            Self::ChunkLineTooLong => "a chunk size line exceeds 256 bytes",
-            Self::ChunkSizeInvalid => "a chunk size is no hexadecimal number of 64 bits",
-            Self::LineEndInvalid => "a CRLF is missing in the chunked body",
-            Self::TrailerInvalid => "a trailer line is no header line",
-            Self::TrailersTooLarge => "the trailers exceed 8 KiB",
+impl From<BodyError> for Reject {
+    fn from(error: BodyError) -> Self {
+        let bad_request = Self::bad_request;
+        match error {
+            BodyError::ChunkExtensionInvalid => {
+                bad_request("chunk_extension_invalid", "a chunk extension is malformed")
+            }
+            BodyError::ChunkLineTooLong => {
+                bad_request("chunk_line_too_long", "a chunk size line exceeds 256 bytes")
+            }
+            BodyError::ChunkSizeInvalid => bad_request(
+                "chunk_size_invalid",
+                "a chunk size is no hexadecimal number of 64 bits",
+            ),
+            BodyError::LineEndInvalid => {
+                bad_request("chunk_line_end_invalid", "a CRLF is missing in the chunked body")
+            }
+            BodyError::TrailerInvalid => {
+                bad_request("trailer_invalid", "a trailer line is no header line")
+            }
+            BodyError::TrailersTooLarge => Self::new(
+                Status::HeaderFieldsTooLarge,
+                "trailers_too_large",
+                "the trailers exceed 8 KiB",
+            ),
         }
     }
 }

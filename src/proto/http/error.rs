@@ -1,6 +1,7 @@
 //! Why a head is refused.
 
 use super::response::Status;
+use crate::proto::reject::Reject;
 
 /// Why a head is refused. Each is the client's fault and ends the connection after the answer:
 /// behind a head we can't read there is no telling where the next one begins.
@@ -60,99 +61,90 @@ pub enum HeadError {
     VersionUnsupported,
 }
 
-impl HeadError {
-    /// Status of the answer.
-    pub fn status(self) -> Status {
-        match self {
-            Self::BareCr
-            | Self::BareLf
-            | Self::ContentLengthInvalid
-            | Self::ContentLengthRepeated
-            | Self::ContentLengthWithTransferEncoding
-            | Self::ControlByte
-            | Self::EmptyLines
-            | Self::HeaderNameInvalid
-            | Self::HostInvalid
-            | Self::HostMissing
-            | Self::HostRepeated
-            | Self::LineFolded
-            | Self::MethodInvalid
-            | Self::SpaceBeforeColon
-            | Self::TargetInvalid
-            | Self::TransferEncodingInvalid
-            | Self::TransferEncodingOnHttp10
-            | Self::VersionInvalid => Status::BadRequest,
-            Self::TargetTooLong => Status::UriTooLong,
-            Self::ExpectationUnknown => Status::ExpectationFailed,
-            Self::HeadTooLarge | Self::HeadersTooMany => Status::HeaderFieldsTooLarge,
-            Self::MethodTooLong | Self::MethodUnsupported | Self::TransferCodingUnknown => {
-                Status::NotImplemented
+impl From<HeadError> for Reject {
+    fn from(error: HeadError) -> Self {
+        let bad_request = Self::bad_request;
+        match error {
+            HeadError::BareCr => bad_request("bare_cr", "a CR without LF"),
+            HeadError::BareLf => bad_request("bare_lf", "a LF without CR"),
+            HeadError::ContentLengthInvalid => {
+                bad_request("content_length_invalid", "Content-Length is no decimal number")
             }
-            Self::VersionUnsupported => Status::VersionNotSupported,
-        }
-    }
-
-    /// The `code` in the JSON of the answer.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::BareCr => "bare_cr",
-            Self::BareLf => "bare_lf",
-            Self::ContentLengthInvalid => "content_length_invalid",
-            Self::ContentLengthRepeated => "content_length_repeated",
-            Self::ContentLengthWithTransferEncoding => "content_length_with_transfer_encoding",
-            Self::ControlByte => "control_byte",
-            Self::EmptyLines => "empty_lines",
-            Self::ExpectationUnknown => "expectation_unknown",
-            Self::HeadTooLarge => "head_too_large",
-            Self::HeaderNameInvalid => "header_name_invalid",
-            Self::HeadersTooMany => "headers_too_many",
-            Self::HostInvalid => "host_invalid",
-            Self::HostMissing => "host_missing",
-            Self::HostRepeated => "host_repeated",
-            Self::LineFolded => "line_folded",
-            Self::MethodInvalid => "method_invalid",
-            Self::MethodTooLong => "method_too_long",
-            Self::MethodUnsupported => "not_implemented",
-            Self::SpaceBeforeColon => "space_before_colon",
-            Self::TargetInvalid => "target_invalid",
-            Self::TargetTooLong => "target_too_long",
-            Self::TransferCodingUnknown => "transfer_coding_unknown",
-            Self::TransferEncodingInvalid => "transfer_encoding_invalid",
-            Self::TransferEncodingOnHttp10 => "transfer_encoding_on_http10",
-            Self::VersionInvalid => "version_invalid",
-            Self::VersionUnsupported => "version_unsupported",
-        }
-    }
-
-    /// The `message` in the JSON of the answer.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::BareCr => "a CR without LF",
-            Self::BareLf => "a LF without CR",
-            Self::ContentLengthInvalid => "Content-Length is no decimal number",
-            Self::ContentLengthRepeated => "more than one Content-Length",
-            Self::ContentLengthWithTransferEncoding => "both Content-Length and Transfer-Encoding",
-            Self::ControlByte => "a control byte in a header value",
-            Self::EmptyLines => "too many empty lines before the request line",
-            Self::ExpectationUnknown => "the only expectation known is 100-continue",
-            Self::HeadTooLarge => "the head exceeds 16 KiB",
-            Self::HeaderNameInvalid => "a header name is missing or has an illegal byte",
-            Self::HeadersTooMany => "more than 64 headers",
-            Self::HostInvalid => "the host is not of the form host[:port]",
-            Self::HostMissing => "HTTP/1.1 needs a Host header",
-            Self::HostRepeated => "more than one Host header",
-            Self::LineFolded => "a header line begins with whitespace",
-            Self::MethodInvalid => "the method is no token",
-            Self::MethodTooLong => "the method is longer than 32 bytes",
-            Self::MethodUnsupported => "a method unknown here",
-            Self::SpaceBeforeColon => "whitespace between a header name and its colon",
-            Self::TargetInvalid => "the request target has an illegal byte or form",
-            Self::TargetTooLong => "the request target exceeds 8 KiB",
-            Self::TransferCodingUnknown => "the only transfer coding known is chunked",
-            Self::TransferEncodingInvalid => "Transfer-Encoding is not a single chunked",
-            Self::TransferEncodingOnHttp10 => "Transfer-Encoding in an HTTP/1.0 request",
-            Self::VersionInvalid => "the request line does not end in an HTTP version",
-            Self::VersionUnsupported => "the only major version served is HTTP/1",
+            HeadError::ContentLengthRepeated => {
+                bad_request("content_length_repeated", "more than one Content-Length")
+            }
+            HeadError::ContentLengthWithTransferEncoding => bad_request(
+                "content_length_with_transfer_encoding",
+                "both Content-Length and Transfer-Encoding",
+            ),
+            HeadError::ControlByte => {
+                bad_request("control_byte", "a control byte in a header value")
+            }
+            HeadError::EmptyLines => {
+                bad_request("empty_lines", "too many empty lines before the request line")
+            }
+            HeadError::ExpectationUnknown => Self::new(
+                Status::ExpectationFailed,
+                "expectation_unknown",
+                "the only expectation known is 100-continue",
+            ),
+            HeadError::HeadTooLarge => {
+                Self::new(Status::HeaderFieldsTooLarge, "head_too_large", "the head exceeds 16 KiB")
+            }
+            HeadError::HeaderNameInvalid => bad_request(
+                "header_name_invalid",
+                "a header name is missing or has an illegal byte",
+            ),
+            HeadError::HeadersTooMany => {
+                Self::new(Status::HeaderFieldsTooLarge, "headers_too_many", "more than 64 headers")
+            }
+            HeadError::HostInvalid => {
+                bad_request("host_invalid", "the host is not of the form host[:port]")
+            }
+            HeadError::HostMissing => bad_request("host_missing", "HTTP/1.1 needs a Host header"),
+            HeadError::HostRepeated => bad_request("host_repeated", "more than one Host header"),
+            HeadError::LineFolded => {
+                bad_request("line_folded", "a header line begins with whitespace")
+            }
+            HeadError::MethodInvalid => bad_request("method_invalid", "the method is no token"),
+            HeadError::MethodTooLong => Self::new(
+                Status::NotImplemented,
+                "method_too_long",
+                "the method is longer than 32 bytes",
+            ),
+            HeadError::MethodUnsupported => {
+                Self::new(Status::NotImplemented, "not_implemented", "a method unknown here")
+            }
+            HeadError::SpaceBeforeColon => {
+                bad_request("space_before_colon", "whitespace between a header name and its colon")
+            }
+            HeadError::TargetInvalid => {
+                bad_request("target_invalid", "the request target has an illegal byte or form")
+            }
+            HeadError::TargetTooLong => {
+                Self::new(Status::UriTooLong, "target_too_long", "the request target exceeds 8 KiB")
+            }
+            HeadError::TransferCodingUnknown => Self::new(
+                Status::NotImplemented,
+                "transfer_coding_unknown",
+                "the only transfer coding known is chunked",
+            ),
+            HeadError::TransferEncodingInvalid => bad_request(
+                "transfer_encoding_invalid",
+                "Transfer-Encoding is not a single chunked",
+            ),
+            HeadError::TransferEncodingOnHttp10 => bad_request(
+                "transfer_encoding_on_http10",
+                "Transfer-Encoding in an HTTP/1.0 request",
+            ),
+            HeadError::VersionInvalid => {
+                bad_request("version_invalid", "the request line does not end in an HTTP version")
+            }
+            HeadError::VersionUnsupported => Self::new(
+                Status::VersionNotSupported,
+                "version_unsupported",
+                "the only major version served is HTTP/1",
+            ),
         }
     }
 }

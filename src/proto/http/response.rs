@@ -165,37 +165,8 @@ pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/// Writes an error with its JSON body `{"error":{"code":"…","message":"…"}}`; `head` needs no
-/// content type.
-pub fn write_error(out: &mut Vec<u8>, head: &Head<'_>, code: &str, message: &str, mode: BodyMode) {
-    // Its length is known only once it is escaped: so it is written first, and then changes places
-    // with the head.
-    let start = out.len();
-    write_error_body(out, code, message);
-    let body_len = out.len() - start;
-    let head = Head { content_type: Some("application/json"), ..*head };
-    write_head_with_length(out, &head, body_len);
-    out[start..].rotate_left(body_len);
-    if mode == BodyMode::HeadOnly {
-        out.truncate(out.len() - body_len);
-    }
-}
-
-/// Writes `{"error":{"code":"…","message":"…"}}`.
-pub fn write_error_body(out: &mut Vec<u8>, code: &str, message: &str) {
-    out.extend_from_slice(b"{\"error\":{\"code\":");
-    write_json_string(out, code);
-    out.extend_from_slice(b",\"message\":");
-    write_json_string(out, message);
-    out.extend_from_slice(b"}}");
-}
-
 /// Room to reserve at once: heads without CORS fields are smaller than this.
 const HEAD_BYTES_TYPICAL: usize = 256;
-
-fn write_json_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("writing to a Vec can't fail");
-}
 
 #[inline]
 fn write_head_with_length(out: &mut Vec<u8>, head: &Head<'_>, body_len: usize) {
@@ -313,30 +284,6 @@ mod tests {
         let head = Head::new(Status::Ok, Connection::Close);
         let stream = written(|out| write_stream_head(out, &head));
         assert!(!stream.contains("Content-Length") && stream.ends_with("\r\n\r\n"), "{stream}");
-    }
-
-    #[test]
-    fn an_error_is_json_whatever_its_message() {
-        let message = "a \"quote\", a \\ and a \u{1} \u{7f} \n \u{20ac}";
-        let mut body = Vec::new();
-        write_error_body(&mut body, "bad", message);
-        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        assert_eq!(json, serde_json::json!({"error": {"code": "bad", "message": message}}));
-
-        let head = Head::new(Status::BadRequest, Connection::Close);
-        let error = |mode| {
-            let text = written(|out| {
-                out.extend_from_slice(b"earlier");
-                write_error(out, &head, "bad", message, mode);
-            });
-            text.strip_prefix("earlier").expect("what was there stays").to_owned()
-        };
-        let (whole, head_only) = (error(BodyMode::Whole), error(BodyMode::HeadOnly));
-        assert_eq!(whole.as_bytes(), [head_only.as_bytes(), &body].concat());
-        assert!(head_only.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head_only}");
-        assert!(head_only.contains("Content-Type: application/json\r\n"), "{head_only}");
-        let length = format!("Content-Length: {}\r\n\r\n", body.len());
-        assert!(head_only.ends_with(&length), "{head_only}");
     }
 
     #[test]

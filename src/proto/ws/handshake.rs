@@ -5,6 +5,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest, Sha1};
 
+use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
+
 /// The envelope protocol's name.
 pub const ENVELOPE_PROTOCOL: &str = "pushline.v1";
 /// A name for bare mode: a browser that offers protocols (to carry a token, say) drops a
@@ -86,45 +89,41 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The answer's status.
-    pub fn status(self) -> u16 {
+    /// Headers the answer must carry (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455 section 4.4).
+    pub fn headers(self) -> &'static [(&'static str, &'static [u8])] {
         match self {
-            Self::Method => 405,
-            Self::HttpVersion | Self::NoUpgrade | Self::VersionUnsupported => 426,
-            Self::BadKey => 400,
+            Self::Method => &[("Allow", b"GET")],
+            Self::HttpVersion | Self::NoUpgrade | Self::VersionUnsupported => &[
+                ("Connection", b"Upgrade"),
+                ("Upgrade", b"websocket"),
+                ("Sec-WebSocket-Version", b"13"),
+            ],
+            Self::BadKey => &[],
         }
     }
+}
 
-    /// Header lines the answer must carry (RFC 9110 sections 15.5.6 and 15.5.22, RFC 6455
-    /// section 4.4).
-    pub fn headers(self) -> &'static [u8] {
-        match self {
-            Self::Method => b"Allow: GET\r\n",
-            Self::HttpVersion | Self::NoUpgrade | Self::VersionUnsupported => {
-                b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+impl From<Refusal> for Reject {
+    fn from(refusal: Refusal) -> Self {
+        let required = |code, message| Self::new(Status::UpgradeRequired, code, message);
+        match refusal {
+            Refusal::Method => Self::new(
+                Status::MethodNotAllowed,
+                "method_not_allowed",
+                "a WebSocket opens with GET",
+            ),
+            Refusal::HttpVersion => required("upgrade_required", "a WebSocket needs HTTP/1.1"),
+            Refusal::NoUpgrade => required(
+                "upgrade_required",
+                "a WebSocket needs Upgrade: websocket and Connection: Upgrade",
+            ),
+            Refusal::VersionUnsupported => {
+                required("websocket_version", "only Sec-WebSocket-Version 13 is spoken here")
             }
-            Self::BadKey => b"",
-        }
-    }
-
-    /// The error's code.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Method => "method_not_allowed",
-            Self::HttpVersion | Self::NoUpgrade => "upgrade_required",
-            Self::VersionUnsupported => "websocket_version",
-            Self::BadKey => "websocket_key",
-        }
-    }
-
-    /// The error's message.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Method => "a WebSocket opens with GET",
-            Self::HttpVersion => "a WebSocket needs HTTP/1.1",
-            Self::NoUpgrade => "a WebSocket needs Upgrade: websocket and Connection: Upgrade",
-            Self::VersionUnsupported => "only Sec-WebSocket-Version 13 is spoken here",
-            Self::BadKey => "Sec-WebSocket-Key must be there once: 16 bytes in base64",
+            Refusal::BadKey => Self::bad_request(
+                "websocket_key",
+                "Sec-WebSocket-Key must be there once: 16 bytes in base64",
+            ),
         }
     }
 }
@@ -276,11 +275,11 @@ mod tests {
         ];
         for (what, facts, refusal, status) in cases {
             assert_eq!(check(&facts), Err(refusal), "{what}");
-            assert_eq!(refusal.status(), status, "{what}");
+            assert_eq!(Reject::from(refusal).status.code(), status, "{what}");
         }
-        let headers = String::from_utf8_lossy(R::VersionUnsupported.headers());
-        assert!(headers.contains("Sec-WebSocket-Version: 13\r\n"), "section 4.4");
-        assert!(headers.contains("Upgrade: websocket\r\n"), "RFC 9110 section 15.5.22");
+        let headers = R::VersionUnsupported.headers();
+        assert!(headers.contains(&("Sec-WebSocket-Version", &b"13"[..])), "section 4.4");
+        assert!(headers.contains(&("Upgrade", &b"websocket"[..])), "RFC 9110 section 15.5.22");
     }
 
     #[test]

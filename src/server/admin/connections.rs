@@ -209,7 +209,7 @@ fn entry(worker: u16, seen: Seen) -> Entry {
 
 fn stalled(worker: u16) -> Reply {
     let message = format!("worker {worker} does not turn");
-    Reply::error(Status::ServiceUnavailable, "worker_stalled", &message)
+    Reply::error(Status::ServiceUnavailable, "worker_stalled", message)
 }
 
 #[cfg(test)]

@@ -36,10 +36,7 @@ pub(super) fn serve(
         }
         // The door lets only whole heads in.
         Ok(Parsed::Partial) => return Ok(()),
-        Err(error) => {
-            let reply = Reply::error(error.status(), error.code(), error.message());
-            (reply.into_bytes(BodyMode::Whole), true)
-        }
+        Err(error) => (Reply::reject(&error.into()).into_bytes(BodyMode::Whole), true),
     };
     write(stream, deadline, &bytes)?;
     if more_may_come {

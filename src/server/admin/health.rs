@@ -1,5 +1,6 @@
 //! Whether the server should get traffic.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ impl State {
         let deadline = Instant::now() + STALL_TIME;
         let of_log = self.ask_log(LogOrder::Stats);
         if let Err(worker) = self.find_stalled(deadline) {
-            return unready("worker_stalled", &format!("worker {worker} does not turn"));
+            return unready("worker_stalled", format!("worker {worker} does not turn"));
         }
         if of_log.is_err() || of_log.is_ok_and(|answer| answer.recv_deadline(deadline).is_err()) {
             return unready("log_stalled", "the log does not answer");
@@ -43,7 +44,7 @@ impl State {
     }
 }
 
-fn unready(code: &str, message: &str) -> Reply {
+fn unready(code: &'static str, message: impl Into<Cow<'static, str>>) -> Reply {
     Reply::error(Status::ServiceUnavailable, code, message)
 }
 

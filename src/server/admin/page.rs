@@ -1,5 +1,7 @@
 //! The query of a paged list: where the page begins, and how long it may be.
 
+use std::borrow::Cow;
+
 use super::reply::Reply;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
@@ -40,7 +42,7 @@ impl PageQuery {
             } else {
                 let names = ["limit", place_name].into_iter().chain(filter_name);
                 let names = names.collect::<Vec<_>>().join(" and ");
-                return Err(bad_query(&format!("there are {names}")));
+                return Err(bad_query(format!("there are {names}")));
             }
         }
         Ok(parsed)
@@ -48,6 +50,6 @@ impl PageQuery {
 }
 
 /// 400, and what would be right.
-pub(super) fn bad_query(message: &str) -> Reply {
+pub(super) fn bad_query(message: impl Into<Cow<'static, str>>) -> Reply {
     Reply::error(Status::BadRequest, "query", message)
 }

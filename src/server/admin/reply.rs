@@ -1,10 +1,12 @@
 //! An answer to an operator, before it is bytes.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
+use crate::proto::reject::Reject;
 
 /// An answer.
 #[derive(Debug)]
@@ -41,10 +43,19 @@ impl Reply {
     }
 
     /// An error with its JSON body.
-    pub fn error(status: Status, code: &str, message: &str) -> Self {
+    pub fn error(
+        status: Status,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::reject(&Reject { status, code, message: message.into() })
+    }
+
+    /// The same.
+    pub fn reject(reject: &Reject) -> Self {
         let mut body = Vec::new();
-        response::write_error_body(&mut body, code, message);
-        Self { status, content_type: Some("application/json"), body, header: None }
+        reject.write_body(&mut body);
+        Self { status: reject.status, content_type: Some("application/json"), body, header: None }
     }
 
     /// 405, and what is allowed.

@@ -1,11 +1,14 @@
 //! The options of `pushline sub` and `pushline pub`.
 
+use std::borrow::Cow;
+
 use clap::Args;
 
 use super::error::ClientError;
 use super::server::Server;
 use crate::proto::envelope;
 use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
 use crate::tools::bench::Transport;
 
 /// Where the token is looked for if nothing else is said.
@@ -85,20 +88,20 @@ impl ServerArgs {
     }
 }
 
-fn parse_channel(text: &str) -> Result<String, &'static str> {
-    channel_name(text.as_bytes()).map(str::to_owned).map_err(|error| error.message())
+fn parse_channel(text: &str) -> Result<String, Cow<'static, str>> {
+    channel_name(text.as_bytes()).map(str::to_owned).map_err(|error| Reject::from(error).message)
 }
 
-fn parse_event_type(text: &str) -> Result<String, &'static str> {
-    envelope::event_type(text).map(str::to_owned).map_err(|error| error.message())
+fn parse_event_type(text: &str) -> Result<String, Cow<'static, str>> {
+    envelope::event_type(text).map(str::to_owned).map_err(|error| Reject::from(error).message)
 }
 
-fn parse_key(text: &str) -> Result<String, &'static str> {
+fn parse_key(text: &str) -> Result<String, Cow<'static, str>> {
     // Lines get their number behind it.
     if text.len() > KEY_BYTES_MAX {
-        return Err("a key is at most 100 bytes here");
+        return Err("a key is at most 100 bytes here".into());
     }
-    envelope::key(text).map(str::to_owned).map_err(|error| error.message())
+    envelope::key(text).map(str::to_owned).map_err(|error| Reject::from(error).message)
 }
 
 fn parse_media(text: &str) -> Result<String, &'static str> {

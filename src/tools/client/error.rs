@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::proto::http::body::BodyError;
+use crate::proto::reject::Reject;
 use crate::proto::ws::close::{CloseCode, Violation};
 use crate::tools::wire::url::BadUrl;
 
@@ -131,7 +132,9 @@ impl fmt::Display for ClientError {
             Self::NotUnderstood(what) => {
                 write!(f, "not a Pushline server: {what}; is the URL right?")
             }
-            Self::Body(error) => write!(f, "the answer is broken: {}", error.message()),
+            Self::Body(error) => {
+                write!(f, "the answer is broken: {}", Reject::from(*error).message)
+            }
             Self::Frame(violation) => {
                 write!(f, "the server broke the protocol: {}", violation.reason())
             }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use pushline::proto::cursor::{Epoch, EventId};
 use pushline::proto::data::{Data, EventView};
 use pushline::proto::envelope::{self, OpBody, Payload, Publication};
+use pushline::proto::reject::Reject;
 use serde_json::value::RawValue;
 
 /// An object's fields, each as it was written: values may be deeper and numbers larger than
@@ -111,7 +112,7 @@ fn check_delivery(publication: &Publication<'_>) {
 /// A client's `ref` comes back as it was, whatever it was.
 fn check_reply(reference: Option<&str>) {
     let mut wire = Vec::new();
-    envelope::write_error(&mut wire, reference, "code", "message");
+    Reject::bad_request("code", "message").write_op_answer(&mut wire, reference);
     let reply: Plain<'_> = serde_json::from_slice(&wire).expect("a reply is JSON");
     assert_eq!(raw(&reply, "ref"), reference);
 }

@@ -34,7 +34,7 @@ fn a_line_end_in_a_json_field_is_refused() {
     }
     let line = json!({"channel": "a\nid: 1", "data": 1}).to_string();
     let response = fetch(server.addr, "POST", "/publish", &[], Some(line.as_bytes()));
-    assert_eq!(outcome(&response), refused(400, "channel"));
+    assert_eq!(outcome(&response), refused(400, "channel_name_invalid"));
 }
 
 /// Data may hold line ends: they stay data, whatever follows them.

@@ -106,7 +106,7 @@ fn a_bad_line_names_itself_and_what_was_published() {
         ("{\"channel\":\"c\",\"data\":1,\"event\":\"a\\nb\"}", "bad_event_type"),
         ("{\"channel\":\"c\",\"data\":1,\"key\":\"\"}", "bad_key"),
         ("{\"channel\":\"c\",\"data\":1,\"channel\":\"d\"}", "bad_json"),
-        ("{\"channel\":\"a/b\",\"data\":1}", "channel"),
+        ("{\"channel\":\"a/b\",\"data\":1}", "channel_name_invalid"),
         ("{\"channel\":7,\"data\":1}", "bad_json"),
     ];
     for (number, (bad, code)) in bad_lines.into_iter().enumerate() {

@@ -183,7 +183,11 @@ fn every_wrong_operation_is_answered_and_the_connection_goes_on() {
         (r#"{"op":"unsubscribe","ref":4}"#, "bad_channel", Some(json!(4))),
         (r#"{"op":"publish","channel":"c","ref":5}"#, "bad_data", Some(json!(5))),
         (r#"{"op":"publish","data":1,"ref":6}"#, "bad_channel", Some(json!(6))),
-        (r#"{"op":"publish","channel":"a b","data":1,"ref":7}"#, "channel", Some(json!(7))),
+        (
+            r#"{"op":"publish","channel":"a b","data":1,"ref":7}"#,
+            "channel_name_invalid",
+            Some(json!(7)),
+        ),
         (
             r#"{"op":"publish","channel":"c","data":1,"event":"pushline.x","ref":8}"#,
             "reserved_event_type",
