@@ -62,7 +62,7 @@
 //! | what a turn may spend, estimated by the price of each step | `worker::budget` |
 //! | no timer per connection | `worker::sweep`, `worker::deadline` |
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
-//! | the same worker on an in-memory network with faults | [`ring::sim`], `tests/simulation` |
+//! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
 //! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
 //! | who may do what | [`auth`], `worker::access` |
 //! | every key of the configuration, defined once | [`config`] |

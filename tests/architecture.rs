@@ -74,6 +74,15 @@ fn unsafe_stands_in_the_uring_driver_alone_and_says_why() {
     assert_eq!(allows, [Path::new("src/ring/uring/mod.rs")], "the one place that lets it in");
 }
 
+/// Tests switch it on by a dev-dependency of the crate on itself; nothing else may.
+#[test]
+fn the_simulated_kernel_is_no_part_of_the_product() {
+    assert!(read("src/ring/mod.rs").contains("#[cfg(feature = \"sim\")]\npub mod sim;"));
+    let manifest = read("Cargo.toml");
+    let product = manifest.split("[dev-dependencies]").next().expect("the part for users");
+    assert!(product.contains("\nsim = []") && !product.contains("default = ["), "{product}");
+}
+
 /// `cargo bench` builds the program too, and one that unwinds: left in target/release it would be
 /// taken for the release build.
 #[test]

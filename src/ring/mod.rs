@@ -12,6 +12,7 @@ pub mod epoll;
 mod error;
 mod kernel;
 mod listener;
+#[cfg(feature = "sim")]
 pub mod sim;
 pub mod uring;
 

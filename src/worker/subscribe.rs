@@ -10,6 +10,7 @@ use super::work::{Gap, Sub};
 use crate::auth::{Access, Denied};
 use crate::log::message::{GapReason, JoinedChannel, Refusal, RequestBody};
 use crate::proto::cursor::{Cursor, EventId};
+use crate::proto::envelope::AFTER_BYTES_MAX;
 use crate::proto::http::head::{Framing, Method, Request};
 use crate::proto::http::query;
 use crate::proto::http::response::{Connection, Status};
@@ -22,9 +23,6 @@ use crate::reason::CloseReason;
 
 /// Query names a cursor may come by, the first that is there counts: ours, the polyfills', Ably's.
 const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
-
-/// Longest cursor that is echoed in a gap; a longer one is no id of anybody's and is cut.
-const CURSOR_ECHO_BYTES_MAX: usize = 64;
 
 pub(super) const TOO_MANY_CHANNELS: Reject =
     Reject::bad_request("too_many_channels", "more channels than one connection may have");
@@ -437,6 +435,6 @@ fn is_beat_event(value: &[u8]) -> Result<bool, Reject> {
 }
 
 fn cut_echo(text: &[u8]) -> Box<str> {
-    let text = &text[..text.len().min(CURSOR_ECHO_BYTES_MAX)];
+    let text = &text[..text.len().min(AFTER_BYTES_MAX)];
     String::from_utf8_lossy(text).into()
 }

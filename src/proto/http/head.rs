@@ -241,14 +241,6 @@ impl<'b> Request<'b> {
         let (start, end) = self.meaning.host?;
         Some(span(self.bytes, start, end))
     }
-
-    /// Whether the client asks to go on in `protocol`: `Connection` lists `upgrade` and `Upgrade`
-    /// lists the protocol (RFC 9110 section 7.8). Never so for HTTP/1.0.
-    pub fn upgrades_to(&self, protocol: &str) -> bool {
-        self.meaning.upgrade_announced
-            && self.line.version == Version::Http11
-            && self.headers_named("upgrade").any(|value| lists_token(value, protocol))
-    }
 }
 
 /// Whether a comma-separated list (RFC 9110 section 5.6.1) has this token, in any case.

@@ -15,7 +15,6 @@ pub(super) struct Meaning {
     pub(super) framing: Framing,
     pub(super) connection: Connection,
     pub(super) expectation: Expectation,
-    pub(super) upgrade_announced: bool,
 }
 
 /// Lengths of the names that [`Fields::read`] knows, as a set of bits.
@@ -35,7 +34,6 @@ struct Fields {
     expect: Option<Field>,
     close: bool,
     keep_alive: bool,
-    upgrade: bool,
 }
 
 impl Fields {
@@ -76,7 +74,6 @@ impl Fields {
             let option = rest[..comma].trim_ascii();
             match option.len() {
                 5 => self.close |= is(option, b"close"),
-                7 => self.upgrade |= is(option, b"upgrade"),
                 10 => self.keep_alive |= is(option, b"keep-alive"),
                 _ => {}
             }
@@ -157,7 +154,6 @@ pub(super) fn meaning(
         framing: found.framing(bytes, line.version)?,
         connection: found.connection(line.version),
         expectation: found.expectation(bytes, line.version)?,
-        upgrade_announced: found.upgrade,
     })
 }
 

@@ -152,14 +152,6 @@ pub fn write_response(out: &mut Vec<u8>, head: &Head<'_>, body: &[u8], mode: Bod
     }
 }
 
-/// Writes a head whose body, if any, goes on until the connection ends: a stream of events, or
-/// another protocol behind a 101.
-pub fn write_stream_head(out: &mut Vec<u8>, head: &Head<'_>) {
-    out.reserve(HEAD_BYTES_TYPICAL + head.prepared.len());
-    write_fields(out, head);
-    out.extend_from_slice(b"\r\n");
-}
-
 /// Writes `100 Continue`.
 pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -281,9 +273,6 @@ mod tests {
             let text = written(|out| write_response(out, &head, b"", BodyMode::Whole));
             assert!(!text.contains("Content-Length"), "{text}");
         }
-        let head = Head::new(Status::Ok, Connection::Close);
-        let stream = written(|out| write_stream_head(out, &head));
-        assert!(!stream.contains("Content-Length") && stream.ends_with("\r\n\r\n"), "{stream}");
     }
 
     #[test]
@@ -292,8 +281,8 @@ mod tests {
             headers: &[("X-Echo", b"a\r\nSet-Cookie: b\0c\td")],
             ..Head::new(Status::Ok, Connection::KeepAlive)
         };
-        let text = written(|out| write_stream_head(out, &head));
-        assert!(text.ends_with("X-Echo: a  Set-Cookie: b c\td\r\n\r\n"), "{text}");
+        let text = written(|out| write_response(out, &head, b"", BodyMode::Whole));
+        assert!(text.contains("\r\nX-Echo: a  Set-Cookie: b c\td\r\n"), "{text}");
     }
 
     #[test]

@@ -107,21 +107,6 @@ fn only_an_http11_client_waits_for_100() {
 }
 
 #[test]
-fn an_upgrade_needs_both_fields_and_http11() {
-    for (version, lines, expected) in [
-        ("1.1", "Connection: Upgrade\r\nUpgrade: WebSocket\r\n", true),
-        ("1.1", "Connection: keep-alive, Upgrade\r\nUpgrade: x, websocket\r\n", true),
-        ("1.1", "Connection: upgrade\r\nUpgrade: x\r\nUpgrade: websocket\r\n", true),
-        ("1.1", "Upgrade: websocket\r\n", false),
-        ("1.1", "Connection: Upgrade\r\n", false),
-        ("1.1", "Connection: Upgrade\r\nUpgrade: websockets\r\n", false),
-        ("1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
-    ] {
-        with_lines(version, lines, |it| assert_eq!(it.upgrades_to("websocket"), expected));
-    }
-}
-
-#[test]
 fn what_follows_the_head_is_left_alone() {
     let bytes = b"GET / HTTP/1.0\r\n\r\n\0\nnext";
     let mut space = HeaderSpace::new();

@@ -24,8 +24,6 @@ impl CloseCode {
     pub const POLICY: Self = Self(1008);
     /// A message longer than we take.
     pub const TOO_BIG: Self = Self(1009);
-    /// We failed.
-    pub const INTERNAL: Self = Self(1011);
     /// We restart: come back.
     pub const RESTART: Self = Self(1012);
     /// We are overloaded, or the peer is too slow: come back later.

@@ -4,13 +4,7 @@
 //! they lie; only an unfinished line, frame or head is kept, and only until it is finished.
 
 use super::args::Transport;
-
-/// The longest line or frame that is waited for: the largest event Pushline can be set to take
-/// (16 MiB), base64 and framing included.
-const UNIT_BYTES_MAX: usize = 24 * 1024 * 1024;
-
-/// The longest answer head; what common servers and clients use.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+use crate::tools::wire::{HEAD_BYTES_MAX, UNIT_BYTES_MAX};
 
 /// What was found in the bytes.
 #[derive(Debug, PartialEq, Eq)]

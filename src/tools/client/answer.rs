@@ -6,9 +6,7 @@ use serde::Deserialize;
 
 use super::error::{ClientError, Refused};
 use crate::proto::http::head::{Framing, lists_token};
-
-/// Longest head; what servers and other clients use.
-pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
+use crate::tools::wire::HEAD_BYTES_MAX;
 
 /// The head of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

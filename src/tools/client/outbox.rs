@@ -51,11 +51,6 @@ impl Outbox {
         self.lines.is_empty()
     }
 
-    /// Whether a request waits for its answer.
-    pub fn awaits_answer(&self) -> bool {
-        !self.ended.is_empty()
-    }
-
     /// Lines of the request being sent.
     pub fn open(&self) -> usize {
         self.open
@@ -153,7 +148,7 @@ mod tests {
         assert_eq!((outbox.len(), outbox.open()), (3, 3));
         outbox.end_request();
         outbox.confirm();
-        assert!(outbox.is_empty() && !outbox.awaits_answer());
+        assert!(outbox.is_empty() && outbox.ended.is_empty());
         assert_eq!(outbox.bytes, 0);
     }
 

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-/// Longest line and most data of one event: the largest event a Pushline can be set to take
-/// (16 MiB), with base64 and names around it.
-pub const EVENT_BYTES_MAX: usize = 24 * 1024 * 1024;
+use crate::tools::wire::UNIT_BYTES_MAX;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -28,7 +26,7 @@ pub struct Event<'a> {
     pub data: &'a str,
 }
 
-/// The server sent a line or an event longer than [`EVENT_BYTES_MAX`]; nothing more can be read.
+/// The server sent a line or an event longer than the tools wait for; nothing more can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
@@ -72,7 +70,7 @@ impl EventStream {
             self.after_cr = false;
             self.line.extend_from_slice(rest);
         }
-        if self.line.len() > EVENT_BYTES_MAX { Err(TooLong) } else { Ok(()) }
+        if self.line.len() > UNIT_BYTES_MAX { Err(TooLong) } else { Ok(()) }
     }
 
     fn take_line(&mut self, line: &[u8], on: &mut impl FnMut(Item<'_>)) -> Result<(), TooLong> {
@@ -97,7 +95,7 @@ impl EventStream {
             b"retry" => on_retry(&value, on),
             _ => {}
         }
-        if self.data.len() > EVENT_BYTES_MAX { Err(TooLong) } else { Ok(()) }
+        if self.data.len() > UNIT_BYTES_MAX { Err(TooLong) } else { Ok(()) }
     }
 
     fn dispatch(&mut self, on: &mut impl FnMut(Item<'_>)) {

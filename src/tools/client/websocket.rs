@@ -5,13 +5,13 @@ use bytes::Bytes;
 use super::answer::AnswerHead;
 use super::connection::Connection;
 use super::error::ClientError;
-use super::sse::EVENT_BYTES_MAX;
 use crate::proto::ws::frame::{self, Fin, Opcode, Sender};
 use crate::proto::ws::handshake::{ENVELOPE_PROTOCOL, accept_key};
 use crate::proto::ws::message::{MessageLimits, Received, Receiver};
+use crate::tools::wire::UNIT_BYTES_MAX;
 
 const LIMITS: MessageLimits =
-    MessageLimits { message_bytes_max: EVENT_BYTES_MAX, fragments_max: 100_000 };
+    MessageLimits { message_bytes_max: UNIT_BYTES_MAX, fragments_max: 100_000 };
 
 /// The request's nonce (RFC 6455 section 4.1): 16 random bytes in base64.
 pub(super) fn nonce() -> String {
