@@ -5,10 +5,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::crypto::{self, rust_crypto};
-use jsonwebtoken::errors::Error as CryptoError;
+use jsonwebtoken::crypto::{self, aws_lc};
+use jsonwebtoken::errors::{Error as CryptoError, ErrorKind as CryptoErrorKind};
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
 };
@@ -139,7 +140,10 @@ impl TokenKey {
     /// Binds a key to its algorithms, after making sure that each of them can really use it.
     fn new(key: DecodingKey, algorithms: &[Algorithm]) -> Result<Self, CryptoError> {
         for algorithm in algorithms {
-            (rust_crypto::DEFAULT_PROVIDER.verifier_factory)(&algorithm.in_crypto(), &key)?;
+            (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&algorithm.in_crypto(), &key)?;
+            if *algorithm == Algorithm::ES256 {
+                check_curve(&key)?;
+            }
         }
         let voucher = match key.kind() {
             DecodingKeyKind::SecretOrDer(bytes) => Voucher::of("key", &[bytes]),
@@ -268,6 +272,16 @@ fn pem_key(pem: &[u8]) -> Result<TokenKey, AuthFault> {
     TokenKey::new(key, &[algorithm]).map_err(|_| AuthFault::NotPublicKey)
 }
 
+/// The verifier looks at a key only when it checks a token: a key of another curve would be taken
+/// for one of P-256 that refuses everything.
+fn check_curve(key: &DecodingKey) -> Result<(), CryptoError> {
+    let point = key.try_get_as_bytes()?;
+    match ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(CryptoErrorKind::InvalidEcdsaKey.into()),
+    }
+}
+
 fn check_rsa_size(key: &DecodingKey) -> Result<(), AuthFault> {
     match rsa_bits(key) {
         Some(bits) if RSA_BITS.contains(&bits) => Ok(()),
@@ -276,7 +290,7 @@ fn check_rsa_size(key: &DecodingKey) -> Result<(), AuthFault> {
 }
 
 fn rsa_bits(key: &DecodingKey) -> Option<usize> {
-    let components = rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
+    let components = aws_lc::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
     let from_der;
     let modulus = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e: _ } => n,
