@@ -136,9 +136,7 @@ fn a_publish_in_progress_is_finished_and_answered() {
     let mut lines = Chunked::open(addr, "/publish", &[("Expect", "100-continue")]);
     assert_eq!(lines.conn.response().status, 100, "its body has begun");
     let draining = std::thread::spawn(move || server.drain());
-    crate::common::await_that("it says that it is draining", || {
-        fetch(admin, "GET", "/readyz", &[], None).status == 503
-    });
+    await_draining(admin, addr);
     half.send("dy");
     let response = half.response();
     assert_eq!(response.status, 200, "{}", response.text());
