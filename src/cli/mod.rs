@@ -113,6 +113,7 @@ mod tests {
                 "ADDRESS" => "127.0.0.1:9",
                 "FILE|none" => "/run/admin.key",
                 "LEVEL" => "debug",
+                "NETWORKS|none" => "10.0.0.0/8",
                 "N" | "N|auto" | "LIST|auto|none" => "7",
                 "SIZE" | "SIZE|auto" => "2MiB",
                 "TIME" => "33s",
