@@ -14,7 +14,7 @@ use pushline::config::Settings;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 53] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 54] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -24,6 +24,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 53] = [
     ("process_virtual_memory_bytes", "gauge", &[]),
     ("pushline_accepts_total", "counter", &["worker"]),
     ("pushline_build_info", "gauge", &["version"]),
+    ("pushline_driver_info", "gauge", &["driver"]),
     ("pushline_busy_seconds_total", "counter", &["worker"]),
     ("pushline_channels", "gauge", &[]),
     ("pushline_closes_total", "counter", &["reason"]),

@@ -176,7 +176,7 @@ pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
 pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
     let text = utf8(line)?;
     match serde_json::from_str::<Line<'_>>(text) {
-        Ok(Line { channel, data, data_base64, event, key }) => {
+        Ok(Line { channel, data, data_base64, event, key, .. }) => {
             let none = Fields::default();
             publication(Fields { channel, data, data_base64, event, key, ..none })
         }
@@ -189,6 +189,9 @@ pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
+    /// What was received may be published again as it is; its id is of the log it came from.
+    #[serde(rename = "id")]
+    _id: Option<IgnoredAny>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
     /// `null` is a value here.
@@ -207,6 +210,7 @@ struct Line<'a> {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only whether it can be read is of interest")]
 struct PublishKeys {
+    id: Option<IgnoredAny>,
     op: Option<IgnoredAny>,
     #[serde(rename = "ref")]
     reference: Option<IgnoredAny>,

@@ -68,6 +68,7 @@ fn another(key: &Key) -> &'static str {
         "SIZE" | "SIZE|auto" => "2MiB",
         "TIME" => "33s",
         "true|false" => "true",
+        "auto|io_uring|epoll" => "epoll",
         "hash|cpu" => "cpu",
         "x-forwarded-for|forwarded|proxy-protocol" => "forwarded",
         "skip|disconnect" => "disconnect",
