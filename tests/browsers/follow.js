@@ -23,3 +23,18 @@ async function publish(url, data) {
   await answer.text();
   return answer.status;
 }
+
+/** Sends a message over a WebSocket of its own; tells what comes back. */
+function echo(url) {
+  const socket = new WebSocket(url.replace(/^http/, 'ws'));
+  return new Promise((tell) => {
+    socket.onopen = () => socket.send('there and back');
+    socket.onmessage = (event) => { socket.close(); tell(event.data); };
+    socket.onclose = (event) => tell(`closed with ${event.code}`);
+  });
+}
+
+/** What the last request but streams spoke: `h2`, `http/1.1`. */
+function spoken() {
+  return performance.getEntriesByType('resource').at(-1).nextHopProtocol;
+}

@@ -84,6 +84,7 @@ fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
         }
     };
     let mut pages = Pages::open(browser, server, base, origins);
+    pages.check_websocket();
     pages.restart("kill -9", |pages, old| {
         old.kill();
         pages.await_refusals();
@@ -100,6 +101,10 @@ fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
         await_drained(old);
         new
     });
+    pages.check_websocket();
+    if proxy.is_some() {
+        assert_eq!(pages.browser.evaluate_in(0..1, "spoken()"), [json!("h2")]);
+    }
 }
 
 fn await_drained(old: Program) {
@@ -153,6 +158,13 @@ impl Pages {
         self.await_seen();
         self.publish(&format!("the second after {how}"));
         self.await_seen();
+    }
+
+    /// The last page of those that have published talks both ways. It is one of another origin, if
+    /// there are any: Chromium lets no page that a test pretends open a WebSocket to loopback.
+    fn check_websocket(&mut self) {
+        let talk = format!("echo('{}/ws?channel=talk')", self.base);
+        assert_eq!(self.browser.evaluate_in(WARM - 1..WARM, &talk), [json!("there and back")]);
     }
 
     fn addr(&self) -> std::net::SocketAddr {
