@@ -47,18 +47,19 @@ def row(name, target):
     return add
 
 
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+def free_ports():
+    """Two ports that nobody listens on now, held together so that they differ."""
+    with socket.socket() as one, socket.socket() as other:
+        for taken in one, other:
+            taken.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 class Server:
     """The program with its default settings and `options`, on ports of its own."""
 
     def __init__(self, program, *options):
-        self.port, self.admin = free_port(), free_port()
+        self.port, self.admin = free_ports()
         addresses = ["--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}"]
         self.log = tempfile.TemporaryFile()
         command = [program, "serve", *addresses, *options]
