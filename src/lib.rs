@@ -60,11 +60,18 @@
 //! | an idle connection is one cache line | [`worker::slot`] |
 //! | a turn: settle, decide, lanes, fan-out, flush, sweep, one submit | [`worker::core`] |
 //! | what a turn may spend, estimated by the price of each step | `worker::budget` |
+//! | one client does not crowd others out at the log | `worker::waiting`, `Share` in [`log::message`] |
+//! | input that has begun and not ended has one bound | `worker::unfinished` |
 //! | no timer per connection | `worker::sweep`, `worker::deadline` |
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
+//! | the same contract where io_uring is refused | `ring::epoll`, chosen in `server::driver` |
 //! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
 //! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
+//! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
 //! | who may do what | [`auth`], `worker::access` |
+//! | bad tokens cost others nothing: checks have a budget and a line per address | `worker::checks` |
+//! | a subject is called back | `auth::revoked` |
+//! | whose connection it is behind a proxy | `worker::client`, [`proto::proxy`], [`proto::forwarded`] |
 //! | every key of the configuration, defined once | [`config`] |
 //! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest | `server::reload` |
