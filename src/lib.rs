@@ -43,7 +43,7 @@
 //! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
 //!
 //! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps. The
-//! other memory workers share is two counts: [`worker::census`] and [`log::roster`].
+//! other memory workers share is two counts: [`worker::census`] and [`log::channel_name`].
 //!
 //! # Where each idea lives
 //!
@@ -109,6 +109,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod auth;
+pub mod bucket;
 pub mod cli;
 pub mod config;
 pub mod host;

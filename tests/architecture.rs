@@ -6,18 +6,25 @@ use std::path::{Path, PathBuf};
 
 /// A module of the crate, and the others it may name. Left out: what stands at the top and may see
 /// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`tools`).
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("bucket", &[]),
     ("host", &[]),
     ("limits", &[]),
     ("proto", &[]),
     ("ring", &[]),
     ("reason", &["proto", "log"]),
     ("metrics", &["reason"]),
-    ("log", &["proto"]),
+    ("log", &["bucket", "proto"]),
     ("auth", &["proto", "limits"]),
     ("config", &["auth", "limits", "log", "proto"]),
     ("mesh", &["limits", "log"]),
-    ("worker", &["auth", "config", "limits", "log", "mesh", "metrics", "proto", "reason", "ring"]),
+    (
+        "worker",
+        &[
+            "auth", "bucket", "config", "limits", "log", "mesh", "metrics", "proto", "reason",
+            "ring",
+        ],
+    ),
     // So that a new module finds its place here.
     ("", &["cli", "server", "tools"]),
 ];

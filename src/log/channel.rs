@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::channel_name::ChannelName;
 use super::history::Chain;
 use super::interest::Interest;
 use super::paged::Paged;
-use super::roster::Roster;
+use crate::bucket::Bucket;
 
 /// What the log knows of a channel. A million private channels are a million of these, so what is
 /// not needed by all of them is not in here.
 #[derive(Debug)]
 pub(super) struct Channel {
-    pub name: Arc<Roster>,
+    pub name: Arc<ChannelName>,
     /// The name's hash: the table needs it whenever it grows, without touching the name.
     pub hash: u64,
     /// The highest seq of this channel that history no longer holds (or may have held).
@@ -21,7 +22,7 @@ pub(super) struct Channel {
     /// The newest event ordered here, 0 when none is known.
     pub last_seq: u64,
     /// State of the publish rate, see `Policy::admit`.
-    pub rate_at: u64,
+    pub rate: Bucket,
     pub interest: Interest,
     pub chain: Chain,
     /// Which of the policies holds.

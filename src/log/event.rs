@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::roster::Roster;
+use super::channel_name::ChannelName;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::data::{Data, EventView};
 
@@ -42,7 +42,7 @@ pub struct Event {
     /// Its place in the log.
     pub seq: u64,
     /// The channel's name (shared with the channel).
-    pub channel: Arc<Roster>,
+    pub channel: Arc<ChannelName>,
     /// The name's hash under the hasher all threads share, so that no one hashes it again.
     pub channel_hash: u64,
     /// How `data` is to be read.

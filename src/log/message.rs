@@ -7,8 +7,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::channel_name::ChannelName;
 use super::event::{Event, Publication};
-use super::roster::Roster;
 use crate::proto::cursor::Cursor;
 
 /// From a worker to the log.
@@ -121,7 +121,7 @@ impl Share {
 #[derive(Debug)]
 pub struct ReadChannel {
     /// Its name.
-    pub name: Arc<Roster>,
+    pub name: Arc<ChannelName>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
     /// Everything up to here is behind the subscriber.
@@ -161,7 +161,7 @@ pub struct PageChannel {
 #[derive(Debug)]
 pub struct LeaveChannel {
     /// Its name.
-    pub name: Arc<Roster>,
+    pub name: Arc<ChannelName>,
     /// How many of this worker's subscribers left.
     pub subscribers: u32,
 }
@@ -219,7 +219,7 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct JoinedChannel {
     /// Its name, shared; further subscribers of the worker are counted here.
-    pub name: Arc<Roster>,
+    pub name: Arc<ChannelName>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
     /// Where the subscriber stands now: everything up to here is behind it (or lost, see `gap`).

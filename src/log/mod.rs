@@ -5,6 +5,7 @@
 //! the same `Arc`.
 
 mod channel;
+pub mod channel_name;
 pub mod event;
 pub mod hash;
 pub mod history;
@@ -15,14 +16,13 @@ mod paged;
 pub mod policy;
 mod publish;
 mod read;
-pub mod roster;
 pub mod sequencer;
 pub mod stats;
 pub mod tombstone;
 
+pub use channel_name::ChannelName;
 pub use hash::SharedHasher;
 pub use policy::{LogSettings, Policies, Policy};
-pub use roster::Roster;
 pub use sequencer::{Outlet, Sequencer};
 pub use stats::{ChannelPage, LogCounters, LogStats};
 

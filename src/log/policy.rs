@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::proto::name::Pattern;
 
 /// Rules there may be: under byte pressure each eviction looks at the oldest event of every rule.
 pub const POLICIES_MAX: usize = 64;
-
-const SECOND_NANOS: u64 = 1_000_000_000;
 
 /// Settings of the log.
 #[derive(Clone, Debug)]
@@ -39,16 +38,10 @@ impl Policy {
         if self.history_age.is_zero() { 0 } else { self.history_count }
     }
 
-    /// Whether one more event may be published at `now`, and if so what `rate_at` becomes.
-    ///
-    /// A token bucket in one number: `rate_at` is when the bucket will be full again, and each
-    /// event moves it on by one interval. The bucket is empty when that is a second away.
-    pub(super) fn admit(&self, rate_at: u64, now: Duration) -> Option<u64> {
-        let Some(rate) = self.publish_rate else { return Some(rate_at) };
-        let interval = SECOND_NANOS.checked_div(u64::from(rate))?;
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let full_at = rate_at.max(now);
-        (full_at - now <= SECOND_NANOS - interval).then(|| full_at.saturating_add(interval))
+    /// The bucket of a channel after one more event at `now`; none if it has to wait.
+    pub(super) fn admit(&self, mut bucket: Bucket, now: Duration) -> Option<Bucket> {
+        let admits = self.publish_rate.is_none_or(|rate| bucket.take(rate, now));
+        admits.then_some(bucket)
     }
 }
 
@@ -116,23 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_holds_one_second_and_refills_evenly() {
-        let (policy, start) = (rated(10), Duration::from_secs(7));
-        let mut at = 0;
-        for _ in 0..10 {
-            at = policy.admit(at, start).expect("within the burst");
-        }
-        assert_eq!(policy.admit(at, start), None);
-        assert_eq!(policy.admit(at, start + Duration::from_millis(99)), None);
-        let next = policy.admit(at, start + Duration::from_millis(100)).expect("one came back");
-        assert_eq!(policy.admit(next, start + Duration::from_millis(100)), None);
-    }
-
-    #[test]
     fn rate_zero_admits_nothing_and_no_rate_admits_all() {
-        assert_eq!(rated(0).admit(0, Duration::from_secs(1)), None);
+        let bucket = Bucket::default();
+        assert_eq!(rated(0).admit(bucket, Duration::from_secs(1)), None);
         let unlimited = Policy { publish_rate: None, ..rated(0) };
-        assert!((0..1000).all(|_| unlimited.admit(0, Duration::ZERO).is_some()));
+        assert!((0..1000).all(|_| unlimited.admit(bucket, Duration::ZERO).is_some()));
     }
 
     #[test]

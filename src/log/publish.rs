@@ -6,6 +6,7 @@ use super::event::{Event, Publication};
 use super::history::event_bytes;
 use super::message::{Notice, Refusal, Share};
 use super::sequencer::{Outlet, Sequencer};
+use crate::bucket::Bucket;
 
 /// A publication's place in the log, and who was there.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ struct Admission {
     found: Option<u32>,
     hash: u64,
     /// The channel's publish rate from now on.
-    rate_at: u64,
+    rate: Bucket,
 }
 
 impl Sequencer {
@@ -57,20 +58,20 @@ impl Sequencer {
         publication: &Publication,
         has_room: impl Fn(u16) -> bool,
     ) -> Result<Admission, Refusal> {
-        let (policy, rate_at) = match found.map(|index| self.channels.at(index)) {
+        let (policy, rate) = match found.map(|index| self.channels.at(index)) {
             Some(channel) => {
                 if !channel.interest.workers().all(has_room) {
                     return Err(Refusal::Busy);
                 }
-                (self.settings.policies.at(channel.policy), channel.rate_at)
+                (self.settings.policies.at(channel.policy), channel.rate)
             }
             None => {
                 let stone = self.tombstones.find(hash);
                 let policy = self.settings.policies.of(&publication.channel);
-                (policy, stone.map_or(0, |stone| stone.rate_at))
+                (policy, stone.map_or(Bucket::default(), |stone| stone.rate))
             }
         };
-        let rate_at = policy.admit(rate_at, self.now).ok_or(Refusal::Rate)?;
+        let rate = policy.admit(rate, self.now).ok_or(Refusal::Rate)?;
         let kept = policy.events_max() > 0;
         let Publication { channel, data, event_type, key, .. } = publication;
         let bytes = event_bytes(channel, data, event_type.as_deref(), key.as_deref());
@@ -83,7 +84,7 @@ impl Sequencer {
                 return Err(Refusal::Channels);
             }
         }
-        Ok(Admission { found, hash, rate_at })
+        Ok(Admission { found, hash, rate })
     }
 
     fn order(
@@ -92,13 +93,13 @@ impl Sequencer {
         publication: Publication,
         outlet: &mut impl Outlet,
     ) -> Accepted {
-        let Admission { found, hash, rate_at } = admission;
+        let Admission { found, hash, rate } = admission;
         let index = found.unwrap_or_else(|| self.create(hash, &publication.channel));
         self.head_seq += 1;
         self.counters.published += 1;
         let channel = self.channels.at_mut(index);
         channel.last_seq = self.head_seq;
-        channel.rate_at = rate_at;
+        channel.rate = rate;
         let event = Arc::new(Event {
             seq: self.head_seq,
             channel: channel.name.clone(),

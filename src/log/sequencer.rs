@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::{Channel, Channels};
+use super::channel_name::ChannelName;
 use super::event::Publication;
 use super::hash::SharedHasher;
 use super::history::{Chain, EVENTS_MAX, History};
@@ -13,7 +14,6 @@ use super::message::{
     RequestBody, Share,
 };
 use super::policy::LogSettings;
-use super::roster::Roster;
 use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::{Cursor, Epoch};
@@ -315,14 +315,15 @@ impl Sequencer {
     /// Adds a channel nobody knows, or knows by its tombstone only.
     pub(super) fn create(&mut self, hash: u64, name: &str) -> u32 {
         let stone = self.tombstones.unearth(hash);
-        let (last_seq, rate_at) = stone.map_or((0, 0), |stone| (stone.last_seq, stone.rate_at));
+        let (last_seq, rate) =
+            stone.map_or(Default::default(), |stone| (stone.last_seq, stone.rate));
         let evicted_to = if last_seq > 0 { last_seq } else { self.tombstones.forgotten_to() };
         self.channels.insert(Channel {
-            name: Arc::new(Roster::new(name)),
+            name: Arc::new(ChannelName::new(name)),
             hash,
             evicted_to,
             last_seq,
-            rate_at,
+            rate,
             interest: Interest::None,
             chain: Chain::EMPTY,
             policy: self.settings.policies.index_of(name),
@@ -334,7 +335,7 @@ impl Sequencer {
             let channel = self.channels.remove(index);
             // Without an event of its own it lost none that `forgotten_to` does not cover.
             if channel.last_seq > 0 {
-                self.tombstones.bury(channel.hash, channel.last_seq, channel.rate_at);
+                self.tombstones.bury(channel.hash, channel.last_seq, channel.rate);
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::channel_name::ChannelName;
 use super::message::{Description, Refusal};
-use super::roster::Roster;
 
 /// The log at one moment. Counters count since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Refused {
 #[derive(Clone, Debug, Default)]
 pub struct ChannelPage {
     /// In the order of their indices.
-    pub channels: Vec<(Arc<Roster>, Description)>,
+    pub channels: Vec<(Arc<ChannelName>, Description)>,
     /// Where the next page begins; `None` after the last one.
     pub next: Option<u32>,
 }

@@ -5,6 +5,7 @@ use hashbrown::HashTable;
 
 use super::list::{Links, List};
 use super::paged::Paged;
+use crate::bucket::Bucket;
 
 /// Freed channels remembered one by one: a quarter of a million that went quiet, in about 13 MB.
 /// Beyond that a subscriber that returns, or asks for `earliest`, may be told of a gap that is none.
@@ -18,7 +19,7 @@ pub(super) struct Tombstone {
     /// Its newest event. All its events are gone, so this is its `evicted_to` as well.
     pub last_seq: u64,
     /// State of its publish rate, so that a channel nobody listens to has one, too.
-    pub rate_at: u64,
+    pub rate: Bucket,
     links: Links,
 }
 
@@ -58,7 +59,7 @@ impl Tombstones {
     }
 
     /// Remembers a channel that had events and was freed.
-    pub fn bury(&mut self, hash: u64, last_seq: u64, rate_at: u64) {
+    pub fn bury(&mut self, hash: u64, last_seq: u64, rate: Bucket) {
         let earlier = self.unearth(hash);
         let last_seq = earlier.map_or(last_seq, |stone| stone.last_seq.max(last_seq));
         if self.len() >= self.count_max {
@@ -68,7 +69,7 @@ impl Tombstones {
             self.forgotten_to = self.forgotten_to.max(last_seq);
             return;
         }
-        let stone = Tombstone { hash, last_seq, rate_at, links: Links::ALONE };
+        let stone = Tombstone { hash, last_seq, rate, links: Links::ALONE };
         let key = self.slab.insert(stone);
         self.order.push(key, &mut self.slab, |stone| &mut stone.links);
         let slab = &self.slab;
@@ -110,7 +111,7 @@ mod tests {
     fn what_falls_out_raises_the_bound_for_all_unknown_channels() {
         let mut stones = Tombstones::new(2);
         for (hash, last_seq) in [(1, 10), (2, 20), (3, 30)] {
-            stones.bury(hash, last_seq, 0);
+            stones.bury(hash, last_seq, Bucket::default());
             stones.check_invariants(30);
         }
         assert_eq!(stones.forgotten_to(), 10);
@@ -122,7 +123,7 @@ mod tests {
     fn burying_again_renews_the_place_in_line() {
         let mut stones = Tombstones::new(2);
         for (hash, last_seq) in [(1, 10), (2, 20), (1, 30), (3, 40)] {
-            stones.bury(hash, last_seq, 0);
+            stones.bury(hash, last_seq, Bucket::default());
             stones.check_invariants(40);
         }
         assert_eq!(stones.forgotten_to(), 20);

@@ -2,7 +2,6 @@
 //! connection per second.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::core::Core;
 use super::deadline::Kind as Deadline;
@@ -34,34 +33,6 @@ impl From<Refused> for Reject {
             Refused::Draining => ("draining", "the server is going away"),
         };
         Self::new(Status::ServiceUnavailable, code, message)
-    }
-}
-
-/// A token bucket that holds one second's worth, in one number: the moment at which it is full
-/// again. Each use moves that moment on by one interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
-    pub(super) full_at_us: u64,
-}
-
-impl Bucket {
-    const SECOND_US: u64 = 1_000_000;
-
-    /// Takes one if there is one left.
-    pub fn take(&mut self, per_second: u32, now: Duration) -> bool {
-        let now_us = now.as_micros() as u64;
-        let interval_us = Self::SECOND_US / u64::from(per_second.max(1));
-        let full_at_us = self.full_at_us.max(now_us);
-        if full_at_us - now_us > Self::SECOND_US - interval_us.min(Self::SECOND_US) {
-            return false;
-        }
-        self.full_at_us = full_at_us.saturating_add(interval_us);
-        true
-    }
-
-    /// Whether there is none left to be taken.
-    pub fn is_empty(self, per_second: u32, now: Duration) -> bool {
-        !Self { ..self }.take(per_second, now)
     }
 }
 
@@ -137,21 +108,5 @@ impl Core {
     pub(super) fn may_publish_now(&mut self, index: u32) -> bool {
         let Some(rate) = self.setup.settings.connection_publish_rate else { return true };
         self.slots[index as usize].publishes.take(rate, self.now)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_gives_one_seconds_worth_at_once_and_then_its_rate() {
-        let mut bucket = Bucket::default();
-        let at = |ms| Duration::from_secs(100) + Duration::from_millis(ms);
-        let taken = (0..20).filter(|_| bucket.take(10, at(0))).count();
-        assert_eq!(taken, 10);
-        assert!(!bucket.take(10, at(99)));
-        assert!(bucket.take(10, at(100)));
-        assert!(!bucket.take(10, at(100)));
     }
 }

@@ -13,7 +13,7 @@ use super::slot::{Flags, NONE};
 use super::work::{Sub, Work};
 use crate::config::{Settings, SlowPolicy};
 use crate::limits::TICK;
-use crate::log::Roster;
+use crate::log::ChannelName;
 use crate::log::message::LeaveChannel;
 use crate::reason::CloseReason;
 
@@ -128,7 +128,7 @@ impl Core {
             return index;
         }
         let bounds = self.setup.settings.channel_index(name) as u16;
-        self.channels.insert(Replica::new(Arc::new(Roster::new(name)), hash, bounds))
+        self.channels.insert(Replica::new(Arc::new(ChannelName::new(name)), hash, bounds))
     }
 
     // --- live and explicit ---

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::admission::Bucket;
 use super::core::Core;
 use super::slot::{Flags, NONE};
+use crate::bucket::Bucket;
 use crate::limits::{
     FAILED_CHECKS_PER_SECOND, FAILURES_KEPT, SUSPECTS_PAUSE, TOKEN_CHECK_TIME_PER_TURN,
 };

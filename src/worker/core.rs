@@ -13,7 +13,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use crossbeam_channel::{Sender, TrySendError};
 use slab::Slab;
 
-use super::admission::Bucket;
 use super::census::Census;
 use super::channels::Channels;
 use super::checks::Checks;
@@ -29,6 +28,7 @@ use super::sweep::Sweep;
 use super::waiting::Waiting;
 use super::work::Work;
 use crate::auth::{Gate, ProofKey, Revoked};
+use crate::bucket::Bucket;
 use crate::config::Settings;
 use crate::limits::{
     ARENA_BYTES_KEPT, LANE_ANSWERS_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE,
@@ -544,7 +544,7 @@ mod tests {
 
     use super::super::census::ByAddress;
     use super::*;
-    use crate::log::Roster;
+    use crate::log::ChannelName;
 
     #[test]
     fn very_many_leaves_go_to_the_log_in_pieces_and_all_of_them_go() {
@@ -562,7 +562,7 @@ mod tests {
             seed: 1,
         };
         let mut core = Core::new(setup, ask, Arc::default());
-        let name = Arc::new(Roster::new("c"));
+        let name = Arc::new(ChannelName::new("c"));
         let leave = || LeaveChannel { name: name.clone(), subscribers: 1 };
         core.leaves.resize_with(COUNT, leave);
         let (mut now, mut left) = (Duration::from_secs(1), 0);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::slot::{Phase, Slot};
 use crate::auth::Grant;
-use crate::log::Roster;
+use crate::log::ChannelName;
 use crate::reason::CloseReason;
 use crate::ring::Token;
 
@@ -40,7 +40,7 @@ pub struct Seen {
     /// Whose it is, if addresses are known.
     pub client: Option<IpAddr>,
     /// Its channels, [`CHANNELS_NAMED_MAX`] at most.
-    pub channels: Vec<Arc<Roster>>,
+    pub channels: Vec<Arc<ChannelName>>,
     /// How many channels it has.
     pub channel_count: usize,
     /// Whether it is live: has no cursor of its own, because all there is has been sent to it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::config::SlowPolicy;
 use crate::limits::{REPLICA_TRIM_EVENTS, SLICE_BYTES_MAX};
-use crate::log::Roster;
+use crate::log::ChannelName;
 use crate::log::event::Event;
 use crate::log::history::bytes_of;
 use crate::proto::cursor::Cursor;
@@ -82,7 +82,7 @@ static NO_EVENTS: VecDeque<Arc<Event>> = VecDeque::new();
 #[derive(Debug)]
 pub struct Replica {
     /// The channel's name.
-    pub name: Arc<Roster>,
+    pub name: Arc<ChannelName>,
     /// Its hash under the shared hasher.
     pub hash: u64,
     /// Which of the worker's bounds hold.
@@ -128,7 +128,7 @@ pub struct Moved {
 
 impl Replica {
     /// A channel nobody has joined yet.
-    pub fn new(name: Arc<Roster>, hash: u64, bounds: u16) -> Self {
+    pub fn new(name: Arc<ChannelName>, hash: u64, bounds: u16) -> Self {
         Self {
             name,
             hash,

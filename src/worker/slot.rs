@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::admission::Bucket;
 use super::work::Work;
 use crate::auth::Grant;
+use crate::bucket::Bucket;
 use crate::proto::variant::Variant;
 use crate::reason::CloseReason;
 
@@ -149,7 +149,7 @@ impl Slot {
             expires_unix_s: u32::MAX,
             requests: 0,
             address: NONE,
-            publishes: Bucket { full_at_us: 0 },
+            publishes: Bucket::FULL,
             opened_s: 0,
             ending: None,
             grant: None,

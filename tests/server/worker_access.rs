@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, bounded};
 use pushline::auth::Gate;
 use pushline::limits::OUTSTANDING_MAX;
 use pushline::log::message::{JoinedChannel, Notice, Request, RequestBody};
-use pushline::log::{Roster, SharedHasher};
+use pushline::log::{ChannelName, SharedHasher};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
 use pushline::worker::core::Core;
 use pushline::worker::order::Order;
@@ -311,7 +311,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     };
     worker.take_other_rules();
     let channel = JoinedChannel {
-        name: Arc::new(Roster::new("news")),
+        name: Arc::new(ChannelName::new("news")),
         hash: SharedHasher::from_seed(1).channel("news"),
         last_seq: 0,
         after: 0,

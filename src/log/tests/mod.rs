@@ -13,7 +13,7 @@ use super::message::{
     ReadChannel, Refusal, Request, RequestBody, Share, Ticket,
 };
 use super::policy::{LogSettings, Policies, Policy};
-use super::{Outlet, Roster, Sequencer, SharedHasher};
+use super::{ChannelName, Outlet, Sequencer, SharedHasher};
 use crate::proto::cursor::{Cursor, Epoch};
 use crate::proto::name::Pattern;
 
@@ -142,7 +142,7 @@ impl Bench {
         while through < self.log.stats().head_seq {
             let wanted = from.iter().zip(&places).map(|(&(name, after), &place)| {
                 let hash = self.log.hasher.channel(name);
-                let name = Roster::new(name).into();
+                let name = ChannelName::new(name).into();
                 ReadChannel { name, hash, after: after.max(through), place }
             });
             let page = self.read(worker, wanted.collect(), bytes_max);
@@ -161,7 +161,7 @@ impl Bench {
     }
 
     fn leave(&mut self, worker: u16, name: &str) {
-        let left = LeaveChannel { name: Roster::new(name).into(), subscribers: 1 };
+        let left = LeaveChannel { name: ChannelName::new(name).into(), subscribers: 1 };
         self.handle(worker, RequestBody::Leave(vec![left]));
     }
 
@@ -302,7 +302,7 @@ fn a_page_goes_on_where_it_should_although_history_has_moved_on() {
     for place in (0..10).chain([NO_PLACE]) {
         let kept = &seqs[seqs.len() - 4..];
         for after in 0..=bench.log.stats().head_seq {
-            let channel = ReadChannel { name: Roster::new("a").into(), hash, after, place };
+            let channel = ReadChannel { name: ChannelName::new("a").into(), hash, after, place };
             let page = bench.read(0, vec![channel], u64::MAX);
             let read: Vec<u64> = page.events.iter().map(|(_, event)| event.seq).collect();
             let due: Vec<u64> = kept.iter().copied().filter(|seq| *seq > after).collect();

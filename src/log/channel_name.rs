@@ -8,15 +8,15 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Shared by the log, the workers and the events of the channel. Reads as the name.
+/// Shared by the log, the workers and the events of the channel; reads as the name.
 #[derive(Debug)]
-pub struct Roster {
+pub struct ChannelName {
     name: Box<str>,
     local: AtomicU32,
 }
 
-impl Roster {
-    /// Nobody is on it.
+impl ChannelName {
+    /// With no subscribers.
     pub fn new(name: &str) -> Self {
         Self { name: name.into(), local: AtomicU32::new(0) }
     }
@@ -37,7 +37,7 @@ impl Roster {
     }
 }
 
-impl Deref for Roster {
+impl Deref for ChannelName {
     type Target = str;
 
     fn deref(&self) -> &str {
