@@ -78,6 +78,7 @@
 //! | a drain leaves the port, and lets streams go one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
 //! | a browser's stream is refused so that it comes back | `Core::refuse_for_now` in [`worker::answer`] |
+//! | browsers get their client from the server itself | [`web`] |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
 //! | slow readers of all channels share one bound | `Core::relieve` in [`worker::channels`] |
 //! | workers stay even under `--steer cpu` | `server::balance` |
@@ -122,4 +123,5 @@ pub mod reason;
 pub mod ring;
 pub mod server;
 pub mod tools;
+pub mod web;
 pub mod worker;

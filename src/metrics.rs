@@ -11,6 +11,10 @@ pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
 /// Labels of [`WorkerMetrics::refused`].
 pub const REFUSALS: [&str; 4] = ["room", "address", "rate", "draining"];
 
+/// Why a client changed its transport, as it says in `?fallback=`: nothing came through, nothing
+/// came any more, a WebSocket was refused, no answer, anything else.
+pub const FALLBACKS: [&str; 5] = ["buffered", "silent", "refused", "timeout", "other"];
+
 /// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
 pub const ERROR_STATUSES: [(u16, &str); 10] = [
     (400, "status 400"),
@@ -96,6 +100,8 @@ pub struct WorkerMetrics {
     pub requests: Counter,
     /// Requests answered with an error, by their place in [`ERROR_STATUSES`].
     pub request_errors: [Counter; ERROR_STATUSES.len()],
+    /// Clients that came back by their other transport, by [`FALLBACKS`].
+    pub client_fallbacks: [Counter; FALLBACKS.len()],
     /// Events this worker's connections published.
     pub published: Counter,
     /// Publishes refused.
@@ -161,6 +167,12 @@ impl WorkerMetrics {
     pub fn add_request_error(&self, status: u16) {
         let place = ERROR_STATUSES.iter().position(|(known, _)| *known == status);
         self.request_errors[place.unwrap_or(ERROR_STATUSES.len() - 1)].add(1);
+    }
+
+    /// Counts a client that says why it changed its transport.
+    pub fn add_client_fallback(&self, reason: &[u8]) {
+        let place = FALLBACKS.iter().position(|known| known.as_bytes() == reason);
+        self.client_fallbacks[place.unwrap_or(FALLBACKS.len() - 1)].add(1);
     }
 }
 

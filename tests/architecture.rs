@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// A module of the crate, and the others it may name. Left out: what stands at the top and may see
 /// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`tools`).
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("bucket", &[]),
     ("host", &[]),
     ("limits", &[]),
     ("proto", &[]),
     ("ring", &[]),
+    ("web", &[]),
     ("reason", &["proto", "log"]),
     ("metrics", &["reason"]),
     ("log", &["bucket", "proto"]),
@@ -22,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
         "worker",
         &[
             "auth", "bucket", "config", "limits", "log", "mesh", "metrics", "proto", "reason",
-            "ring",
+            "ring", "web",
         ],
     ),
     // So that a new module finds its place here.

@@ -31,7 +31,7 @@ pub use denied::Denied;
 pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
 pub use host::is_meant_for_loopback;
 pub use keys::KEYS_MAX;
-pub use origin::{CORS_FIXED, CORS_PREFLIGHT, OriginVerdict, Page, RequestKind};
+pub use origin::{CORS_ANYBODY, CORS_FIXED, CORS_PREFLIGHT, OriginVerdict, Page, RequestKind};
 pub use proof::ProofKey;
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use revoked::{REVOKED_MAX, Revoked, TooManyRevoked};

@@ -93,7 +93,7 @@ const CORS_LOCAL: &[u8] = b"Access-Control-Allow-Origin: *\r\n\
 
 /// For an open gate without a list. `*` never goes with credentials (Fetch, section 3.2.5), and
 /// this does not offer them.
-const CORS_ANYBODY: &[u8] =
+pub const CORS_ANYBODY: &[u8] =
     b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
 
 /// For a page that is not let in while others are: a cache must not give it their answer.

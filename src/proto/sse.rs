@@ -14,7 +14,8 @@ use super::http::response::Date;
 /// A comment: proxies and clients see that the stream lives, no event is dispatched.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
-/// The same for a page, whose scripts see no comments. It has no `id:`, so it moves no cursor.
+/// The same for a page, whose scripts see no comments. It has no `id:`, so it moves no cursor. The
+/// first one is [`write_first_beat`]'s.
 pub const HEARTBEAT_EVENT: &[u8] = b"event: pushline.beat\ndata: {}\n\n";
 
 /// Appends the head of a stream's response. The body has no length and ends with the connection:
@@ -66,6 +67,13 @@ pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32, from: Option<EventId>) {
         id.write(out);
     }
     out.extend_from_slice(b"\n\n");
+}
+
+/// Appends a beat that says when the next one is due: a page's watchdog needs to know, and whether
+/// events get through to it at all.
+pub fn write_first_beat(out: &mut Vec<u8>, period_ms: u128) {
+    let beat = format!("event: pushline.beat\ndata: {{\"every_ms\":{period_ms}}}\n\n");
+    out.extend_from_slice(beat.as_bytes());
 }
 
 /// Appends the event that tells a stream its connection's name, for

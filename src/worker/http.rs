@@ -1,5 +1,7 @@
 //! The HTTP side of a connection: requests in, in order; one answered before the next is read.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 
 use super::admission::Refused;
@@ -9,7 +11,7 @@ use super::lines::Lines;
 use super::publish::Body;
 use super::route::{Route, route};
 use super::slot::{Flags, Phase};
-use crate::auth::{Access, CORS_PREFLIGHT};
+use crate::auth::{Access, CORS_ANYBODY, CORS_PREFLIGHT};
 use crate::limits::{CARRY_BYTES_MAX, OUT_BYTES_MAX};
 use crate::proto::http::body::BodyDecoder;
 use crate::proto::http::head::{
@@ -19,6 +21,7 @@ use crate::proto::http::response::{BodyMode, Status};
 use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
 use crate::ring::{Op, Token};
+use crate::web::Asset;
 
 const METHOD_NOT_ALLOWED: Reject = Reject::new(
     Status::MethodNotAllowed,
@@ -316,6 +319,7 @@ impl Core {
         self.leave_body(index, request, route);
         match route {
             Route::Greeting => self.greet(index, request),
+            Route::Asset(asset) => self.send_asset(index, request, asset),
             Route::Describe(segment) => {
                 if self.admit_request(index, request, Access::Http, None) {
                     self.describe(index, segment);
@@ -379,6 +383,19 @@ impl Core {
         );
         let content = Content { content_type: "text/plain; charset=utf-8", bytes: text.as_bytes() };
         self.respond(index, Status::Ok, &content, &[]);
+    }
+
+    /// Files for browsers are everybody's: pages of any origin load the client from here.
+    fn send_asset(&mut self, index: u32, request: &Request<'_>, asset: &Asset) {
+        self.work(index).answer.cors = Cow::Borrowed(CORS_ANYBODY);
+        let known = request.header("if-none-match") == Some(asset.etag.as_bytes());
+        let (status, body) = match known {
+            true => (Status::NotModified, ""),
+            false => (Status::Ok, asset.body.as_str()),
+        };
+        let content = Content { content_type: asset.content_type, bytes: body.as_bytes() };
+        let cache: (&str, &[u8]) = ("Cache-Control", b"public, max-age=300");
+        self.respond(index, status, &content, &[cache, ("ETag", asset.etag.as_bytes())]);
     }
 
     fn preflight(&mut self, index: u32, allow: &str) {

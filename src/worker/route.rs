@@ -1,6 +1,7 @@
 //! Which request is which: the table of the public listener.
 
 use crate::proto::http::head::{Method, Request};
+use crate::web::{self, Asset};
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Route<'r> {
     Sse,
     /// `GET /ws`.
     Ws,
+    /// `GET` of a file for browsers.
+    Asset(&'static Asset),
     /// `POST /sse/{connection}/token`: a new token for a stream.
     RefreshToken(&'r str),
     /// `OPTIONS` of anything, a CORS preflight among them: the methods it is there for.
@@ -95,5 +98,5 @@ fn routes_of(path: &str) -> Routes<'_> {
         return (Some(Route::Describe(channel)), Some(Route::Publish(channel)));
     }
     let connection = path.strip_prefix("/sse/").and_then(|rest| rest.strip_suffix("/token"));
-    (None, connection.map(Route::RefreshToken))
+    (web::find(path).map(Route::Asset), connection.map(Route::RefreshToken))
 }

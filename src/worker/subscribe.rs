@@ -145,6 +145,7 @@ impl Core {
                 b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
                 b"heartbeat" => wanted.beat_event = is_beat_event(&value)?,
+                b"fallback" => self.metrics.add_client_fallback(&value),
                 name => {
                     if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
                         cursors[place].get_or_insert_with(|| value.into_owned());
@@ -378,6 +379,8 @@ impl Core {
         // Only who has a token needs a name to refresh it by.
         let guarded = self.slots[index as usize].grant.is_some();
         let opened = guarded.then(|| self.refresh_name(index));
+        let beats = self.slots[index as usize].flags.has(Flags::BEAT_EVENT);
+        let beat_period = beats.then_some(self.setup.settings.heartbeat);
         let date = self.date;
         let work = self.work(index);
         let (phase, status) = match then {
@@ -385,6 +388,9 @@ impl Core {
                 let from = (*begins == Begins::Now).then_some(head);
                 sse::write_head(&mut work.out, &date, cors);
                 sse::write_preamble(&mut work.out, retry_ms, from);
+                if let Some(period) = beat_period {
+                    sse::write_first_beat(&mut work.out, period.as_millis());
+                }
                 if let Some(id) = opened {
                     sse::write_opened(&mut work.out, &id);
                 }

@@ -14,7 +14,7 @@ use pushline::config::Settings;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 54] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 55] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -27,6 +27,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 54] = [
     ("pushline_driver_info", "gauge", &["driver"]),
     ("pushline_busy_seconds_total", "counter", &["worker"]),
     ("pushline_channels", "gauge", &[]),
+    ("pushline_client_fallbacks_total", "counter", &["reason"]),
     ("pushline_closes_total", "counter", &["reason"]),
     ("pushline_connection_refusals_total", "counter", &["reason"]),
     ("pushline_connections", "gauge", &["transport", "worker"]),

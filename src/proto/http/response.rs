@@ -15,6 +15,8 @@ pub enum Status {
     Created,
     /// 204
     NoContent,
+    /// 304
+    NotModified,
     /// 400
     BadRequest,
     /// 401
@@ -68,6 +70,7 @@ impl Status {
             Self::Ok => "HTTP/1.1 200 OK\r\n",
             Self::Created => "HTTP/1.1 201 Created\r\n",
             Self::NoContent => "HTTP/1.1 204 No Content\r\n",
+            Self::NotModified => "HTTP/1.1 304 Not Modified\r\n",
             Self::BadRequest => "HTTP/1.1 400 Bad Request\r\n",
             Self::Unauthorized => "HTTP/1.1 401 Unauthorized\r\n",
             Self::Forbidden => "HTTP/1.1 403 Forbidden\r\n",
@@ -91,7 +94,10 @@ impl Status {
 
     /// Whether a response of this status never has content (RFC 9110 section 6.4.1).
     fn is_bodiless(self) -> bool {
-        matches!(self, Self::Continue | Self::SwitchingProtocols | Self::NoContent)
+        matches!(
+            self,
+            Self::Continue | Self::SwitchingProtocols | Self::NoContent | Self::NotModified
+        )
     }
 }
 

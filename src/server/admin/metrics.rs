@@ -11,7 +11,7 @@ use super::exposition::{CONTENT_TYPE, Exposition, Label};
 use super::process::Process;
 use super::reply::Reply;
 use super::{STALL_TIME, State};
-use crate::metrics::{Counter, ERROR_STATUSES, REFUSALS, TRANSPORTS, WorkerMetrics};
+use crate::metrics::{Counter, ERROR_STATUSES, FALLBACKS, REFUSALS, TRANSPORTS, WorkerMetrics};
 use crate::reason::CloseReason;
 use crate::server::clerk::{LogOrder, LogReport};
 
@@ -139,6 +139,12 @@ impl State {
             .sample(&[("reason", Label::Word("evicted"))], self.sum(|of| &of.gaps_evicted))
             .sample(&[("reason", Label::Word("epoch"))], self.sum(|of| &of.gaps_epoch))
             .sample(&[("reason", Label::Word("overrun"))], self.sum(|of| &of.gaps_overrun));
+        let help = "Browser clients that changed between SSE and WebSocket, by why.";
+        let mut fallbacks = out.counter("pushline_client_fallbacks_total", help);
+        for (place, reason) in FALLBACKS.into_iter().enumerate() {
+            let count = self.sum(|of| &of.client_fallbacks[place]);
+            fallbacks.sample(&[("reason", Label::Word(reason))], count);
+        }
         let help = "Times a subscriber was slower than its channel, by what the policy did.";
         out.counter("pushline_slow_consumers_total", help)
             .sample(&[("action", Label::Word("skip"))], self.sum(|of| &of.gaps_overrun))

@@ -1,6 +1,7 @@
 //! The other routes and every status an HTTP client can meet: greeting, preflight, HEAD, and what
 //! is refused with which status and which headers.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::common::ws::upgrade;
@@ -43,6 +44,31 @@ fn head_is_get_without_a_body_or_a_stream() {
     assert_eq!(head.status, 200);
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
     conn.expect_end();
+}
+
+#[test]
+fn the_browser_client_is_everybodys_and_small() {
+    let server = TestServer::guarded("origins = [\"https://app.example\"]", |_| {});
+    let origin = ("Origin", "https://elsewhere.example");
+    let response = fetch(server.addr, "GET", "/pushline.js", &[origin], None);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(response.header("cache-control"), Some("public, max-age=300"));
+    assert!(response.text().contains("export class Pushline"));
+    assert!(gzipped_len(&response.body) <= 6 * 1024, "{}", gzipped_len(&response.body));
+    let etag = response.header("etag").expect("one");
+    let known = fetch(server.addr, "GET", "/pushline.js", &[("If-None-Match", etag)], None);
+    assert_eq!((known.status, known.header("etag"), known.body.len()), (304, Some(etag), 0));
+    let other = fetch(server.addr, "GET", "/pushline.js", &[("If-None-Match", "\"old\"")], None);
+    assert_eq!(other.body, response.body);
+}
+
+fn gzipped_len(bytes: &[u8]) -> usize {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), bytes).expect("written");
+    let packed = Command::new("gzip").args(["--best", "--stdout"]).arg(file.path()).output();
+    packed.expect("gzip runs").stdout.len()
 }
 
 #[test]

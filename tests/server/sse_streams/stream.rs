@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::{
-    Conn, Sse, TestServer, await_subscribers, await_that, fetch, publish, request,
+    Conn, Sse, TestServer, await_subscribers, await_that, fetch, metric, publish, request,
 };
 
 #[test]
@@ -137,6 +137,8 @@ fn a_page_that_asks_for_it_sees_heartbeats() {
     let server = TestServer::with(|settings| settings.heartbeat = Duration::from_millis(100));
     for query in ["channel=c&heartbeat=event", "channel=c&channel=d&heartbeat=event"] {
         let mut sse = Sse::open(server.addr, query);
+        let first = sse.event();
+        assert_eq!((&*first.event, &*first.data), ("pushline.beat", r#"{"every_ms":100}"#));
         let id = publish(server.addr, "c", "one");
         let (mut beats, mut events) = (0, 0);
         while beats < 3 || events == 0 {
@@ -150,6 +152,18 @@ fn a_page_that_asks_for_it_sees_heartbeats() {
     }
     let wrong = fetch(server.addr, "GET", "/sse?channel=c&heartbeat=loud", &[], None);
     assert_eq!((wrong.status, wrong.error_code().as_str()), (400, "heartbeat"));
+}
+
+#[test]
+fn clients_that_changed_their_transport_are_counted_by_why() {
+    let server = TestServer::start();
+    for reason in ["buffered", "buffered", "anything"] {
+        Sse::open(server.addr, &format!("channel=c&fallback={reason}"));
+    }
+    let count = |reason: &str| {
+        metric(server.admin, &format!("pushline_client_fallbacks_total{{reason=\"{reason}\"}}"))
+    };
+    assert_eq!(["buffered", "refused", "other"].map(count), [2, 0, 1]);
 }
 
 #[test]

@@ -1,0 +1,90 @@
+/** A channel's event as handlers get it. */
+export interface About {
+  id: string;
+  channel: string;
+  /** The event's type, `"message"` if the publisher gave none. */
+  event: string;
+}
+
+export interface PushlineEvent extends About {
+  /** Text, what JSON holds, or a `Uint8Array`. */
+  data: any;
+}
+
+/** Events that can't be replayed any more. */
+export interface Gap {
+  channel: string;
+  reason: "evicted" | "epoch" | "overrun";
+  after?: string;
+  first?: string;
+}
+
+/** `waiting`: cut, to try again; `denied`: refused with 401 or 403, tried again all the same. */
+export type State = "connecting" | "open" | "waiting" | "denied" | "closed";
+export type Transport = "sse" | "ws";
+
+export interface Options {
+  channels?: string[];
+  /** Where `channels` begin: an id or `"earliest"`; from now on if left out. */
+  after?: string;
+  /** Asked for a token whenever there is none, or it is about to run out. */
+  token?: string | (() => string | undefined | Promise<string | undefined>);
+  transport?: "auto" | Transport;
+  /** Of requests, as in `fetch`: `"include"` sends cookies to another origin. */
+  credentials?: RequestCredentials;
+  /** Whether the tabs of this origin have one connection; a name makes groups of them. */
+  share?: boolean | string;
+  /** Load the page again when events were lost. */
+  onGap?: "reload";
+}
+
+export interface Published {
+  id: string;
+  channel: string;
+  subscribers?: number;
+}
+
+/** Why a connection or a publish failed; `status` is HTTP's, 0 where there was no answer. */
+export class PushlineError extends Error {
+  code: string;
+  status: number;
+  retryMs: number;
+}
+
+export class Pushline implements AsyncIterable<PushlineEvent> {
+  /** `url` is the server's; by default the one this file came from. */
+  constructor(url?: string | URL, options?: Options);
+
+  readonly state: State;
+  readonly transport: Transport;
+
+  /** Each returns what takes the handler off again. */
+  on(event: "state", fn: (state: State, transport: Transport) => void): () => void;
+  on(event: "gap", fn: (gap: Gap, about: About) => void): () => void;
+  on(event: "error", fn: (error: PushlineError) => void): () => void;
+  /** The transport was changed, and why. */
+  on(event: "fallback", fn: (reason: string, transport: Transport) => void): () => void;
+  /** Every event, those of the types named above too. */
+  on(event: "*", fn: (event: PushlineEvent) => void): () => void;
+  /** Events of one type; `"message"` are those without. */
+  on(event: string, fn: (data: any, about: About) => void): () => void;
+
+  subscribe(channel: string, options?: { after?: string }): void;
+  unsubscribe(channel: string): void;
+
+  /**
+   * Publishes text, bytes or what JSON can hold. Resolves once the event is in the log; waits while
+   * there is no network, and never publishes twice.
+   */
+  publish(channel: string, data: unknown, options?: { event?: string; key?: string }): Promise<Published>;
+
+  /** Every event from now on, gaps included, until `close()`. */
+  [Symbol.asyncIterator](): AsyncIterator<PushlineEvent>;
+
+  close(): void;
+
+  /** The shape of the browser's own `EventSource`, for pages that have one already. */
+  static EventSource: new (url: string | URL, options?: EventSourceInit) => EventSource;
+}
+
+export default Pushline;

@@ -1,0 +1,760 @@
+// Pushline in a browser: one cursor over Server-Sent Events and WebSocket, and one connection for all
+// tabs of an origin. A page sees each event once and in order, or is told of the gap.
+//
+// A `Pushline` is what a page holds: its channels, how far it has read each, what it has yet to
+// publish. A `Link` is the connection; it lives in the one tab that leads, and `Tabs` carries
+// messages between it and the pages. `sse` and `ws` are the two ways to make a connection.
+// A new leader has only to ask the pages how far they have read.
+
+const BEAT_MS = 25_000; // the server's default, until a stream says otherwise
+const FIRST_MS = 5_000; // an answer came, but no byte of the stream: a proxy buffers
+const OPEN_MS = 10_000; // no answer at all
+const RETRY_MS = 1_000;
+const RETRY_MAX_MS = 30_000;
+const RENEW_MS = 30_000; // a token is renewed this long before it runs out
+const FOR_EVER = 2 ** 31 - 1;
+
+/** Happenings of the client itself; an event of such a type is seen as `"*"` alone. */
+const OWN = ["state", "error", "gap", "fallback", "*"];
+
+/** Why a connection or a publish failed; `status` is HTTP's, 0 where there was no answer. */
+export class PushlineError extends Error {
+  name = "PushlineError";
+
+  constructor(code, message = code, status = 0, retryMs = 0) {
+    super(message);
+    Object.assign(this, { code, status, retryMs });
+  }
+}
+
+const randomId = () => Math.random().toString(36).slice(2);
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+const split = (id) => /^(.*?)-?(\d*)$/.exec(id).slice(1);
+
+/** Whether `id` lies behind the cursor `seen`. Epochs have no order: another one is news. */
+const isNews = (id, seen) => {
+  const [[epoch, seq], [seenEpoch, seenSeq]] = [split(id), split(seen)];
+  return epoch !== seenEpoch || +seq > +seenSeq;
+};
+
+/** The cursor behind which neither misses anything. */
+const earlier = (a, b) => (a === "earliest" || !isNews(a, b) ? a : b);
+
+const payload = ({ data, data_base64: base64 }) =>
+  base64 === undefined ? data : Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+
+/** What a JWT says of itself. */
+const claims = (token) => {
+  try {
+    return JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+  } catch {
+    return {};
+  }
+};
+
+/** Which transport works on this network. Where nothing can be stored it is found out again. */
+const recall = (key, transport) => {
+  try {
+    if (transport) localStorage[key] = transport;
+    return localStorage[key];
+  } catch {
+    return undefined;
+  }
+};
+
+/** Where the server is, and the token that opens it. */
+class Door {
+  constructor(base, source, credentials) {
+    Object.assign(this, { base, source, credentials });
+  }
+
+  /** The one at hand, unless it is about to run out. */
+  async token() {
+    if (!this.held || this.msLeft() < 0) {
+      this.held = typeof this.source === "function" ? await this.source() : this.source;
+    }
+    return this.held;
+  }
+
+  /** Until it is to be renewed; NaN for one without an end. */
+  msLeft() {
+    return claims(this.held).exp * 1000 - RENEW_MS - Date.now();
+  }
+
+  url(path, query = []) {
+    return Object.assign(new URL(path, this.base), { search: new URLSearchParams(query) });
+  }
+
+  async fetch(path, { query, headers = {}, ...rest } = {}) {
+    const token = await this.token();
+    if (token) headers.Authorization = `Bearer ${token}`;
+    const { credentials } = this;
+    const url = this.url(path, query);
+    const response = await fetch(url, { ...rest, headers, credentials, cache: "no-store" });
+    if (response.ok) return response;
+    const { error = {} } = await response.json().catch(() => ({}));
+    const { code = "refused", message } = error;
+    const retryMs = 1000 * response.headers.get("Retry-After");
+    throw new PushlineError(code, message, response.status, retryMs);
+  }
+}
+
+// --- the two transports: each lasts until its connection ends, which is always an error ---
+
+async function sse(link, signal) {
+  const query = [...link.query(), ["envelope", "json"], ["heartbeat", "event"]];
+  const { body } = await link.door.fetch("sse", { query, signal });
+  link.expect(FIRST_MS, "buffered");
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let block = {};
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) throw new PushlineError("ended");
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, name, text] = /^(\w*): ?(.*)/.exec(line) ?? [];
+      if (name) block[name] = text;
+      if (line) continue;
+      link.block(block);
+      block = {};
+    }
+  }
+}
+
+async function ws(link, signal) {
+  const url = link.door.url("ws", link.query());
+  url.protocol = url.protocol.replace("http", "ws");
+  const token = await link.door.token();
+  const socket = new WebSocket(url, ["pushline.v1", ...(token ? [`bearer.${token}`] : [])]);
+  const asked = new Map();
+  link.ask = (op) =>
+    new Promise((resolve, reject) => {
+      const ref = randomId();
+      asked.set(ref, { resolve, reject });
+      socket.send(JSON.stringify({ ...op, ref }));
+    });
+  const answer = ({ ref, error, ...rest }) => {
+    const { resolve, reject } = asked.get(ref) ?? {};
+    asked.delete(ref);
+    if (error) reject?.(error);
+    else resolve?.(rest);
+  };
+  try {
+    await new Promise((_, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+      socket.onopen = () => {
+        link.opened();
+        link.nudge();
+      };
+      socket.onmessage = ({ data }) => {
+        link.heard();
+        const message = JSON.parse(data);
+        if ("ref" in message) answer(message);
+        else link.event(message);
+      };
+      socket.onclose = ({ code, reason }) =>
+        reject(new PushlineError(`closed_${code}`, reason, code === 4401 ? 401 : 0));
+    });
+  } catch (error) {
+    // A page is not told why an upgrade was refused; a request is.
+    if (link.state !== "open") await link.probe();
+    throw error;
+  } finally {
+    link.ask = undefined;
+    for (const { reject } of asked.values()) reject(new PushlineError("cut"));
+    // On a dead path closing may take a minute: nothing of this socket is wanted any more.
+    socket.onclose = socket.onmessage = null;
+    socket.close();
+  }
+}
+
+const TRANSPORTS = { sse, ws };
+
+/** The connection for all channels that the tabs want. Lives in the tab that leads. */
+class Link {
+  state = "connecting";
+  beat = BEAT_MS;
+  /** Of this connection. Grows over all links, so that a former leader's last words are known. */
+  generation = 0;
+  #cursors = new Map(); // channel -> what its slowest tab has read; undefined: from now on
+  #attempts = 0;
+
+  constructor(door, transport, tell) {
+    const forced = transport !== "auto";
+    this.key = `pushline ${door.base} ${navigator.connection?.type}`;
+    Object.assign(this, { door, forced, transport: forced ? transport : recall(this.key) ?? "sse" });
+    this.tell = (message) => tell({ ...message, generation: this.generation });
+    this.#run();
+  }
+
+  /**
+   * A tab wants these channels, each with its cursor or undefined. Tells the first generation that
+   * misses nothing behind those.
+   */
+  want(wanted) {
+    let stale = false;
+    for (const [channel, cursor] of wanted) {
+      const held = this.#cursors.get(channel);
+      const next = held && cursor ? earlier(held, cursor) : cursor ?? held;
+      stale ||= !this.#cursors.has(channel) || next !== held;
+      this.#cursors.set(channel, next);
+    }
+    if (stale) this.#restart();
+    return stale ? this.generation + 1 : this.generation;
+  }
+
+  /** No tab wants any other channels: the next connection leaves them out. */
+  keep(wanted) {
+    for (const channel of this.#cursors.keys()) {
+      if (!wanted.includes(channel)) this.#cursors.delete(channel);
+    }
+  }
+
+  /** Tells where the stream is, which is where a channel without a cursor begins. */
+  report() {
+    this.tell({ op: "at", cursors: [...this.#cursors] });
+    this.#say(this.state);
+  }
+
+  query() {
+    const known = [...this.#cursors.values()].filter(Boolean);
+    // One of another epoch comes first: what it has missed is told as a gap.
+    const foreign = known.find((id) => this.epoch && split(id)[0] !== this.epoch);
+    const query = [...this.#cursors.keys()].map((channel) => ["channel", channel]);
+    if (known.length) query.push(["last_event_id", foreign ?? known.reduce(earlier)]);
+    if (this.fallback) query.push(["fallback", this.fallback]);
+    return query;
+  }
+
+  // --- what the transports say ---
+
+  opened() {
+    this.fallback = undefined;
+    this.#attempts = 0;
+    this.heard();
+    this.#say("open");
+    this.#renewInTime();
+  }
+
+  /** A byte came: the path is alive, and the next is due within one and a half beats. */
+  heard() {
+    this.heardAt = Date.now();
+    clearTimeout(this.watch);
+    this.watch = setTimeout(() => this.#check(), this.beat);
+  }
+
+  /** The connection is given up unless something is heard in time. */
+  expect(ms, code) {
+    clearTimeout(this.watch);
+    this.watch = setTimeout(() => this.#end(code), ms);
+  }
+
+  /** A timer may be late in a hidden page: what has been silent for a beat is asked first. */
+  #check() {
+    this.ask?.({ op: "ping" }).then(() => this.#proven(), () => {});
+    this.expect(this.beat / 2, "silent");
+  }
+
+  /** The path carries more than the first bytes. */
+  #proven() {
+    this.isProven = true;
+    recall(this.key, this.transport);
+    this.tell({ op: "alive" });
+  }
+
+  /** A block of an event stream. */
+  block({ id, event, data = "{}", retry }) {
+    const parsed = JSON.parse(data);
+    this.heard();
+    if (retry) {
+      this.retryMs = +retry;
+      this.opened();
+    }
+    if (parsed.every_ms) this.beat = parsed.every_ms;
+    else if (event === "pushline.beat") this.#proven();
+    else if (event === "pushline.open") this.connection = parsed.connection;
+    else if (parsed.id) this.event(parsed);
+    else if (id) this.#begin(id);
+  }
+
+  event({ id, channel, event = "message", ...rest }) {
+    if (!this.#cursors.has(channel)) return;
+    this.tell({ op: "event", id, channel, event, data: payload(rest) });
+    // The server sends in the order of the log: all its channels are read up to here.
+    [this.epoch] = split(id);
+    for (const [other, cursor] of this.#cursors) {
+      if (isNews(id, cursor)) this.#cursors.set(other, id);
+    }
+  }
+
+  /** A stream without a cursor begins here. */
+  #begin(id) {
+    for (const [channel, cursor] of this.#cursors) this.#cursors.set(channel, cursor ?? id);
+    this.report();
+  }
+
+  // --- the life of the connection ---
+
+  async #run() {
+    while (!this.closed) {
+      if (this.#cursors.size) await this.#recover(await this.#connect());
+      else await this.#pause(FOR_EVER);
+    }
+  }
+
+  /** Connects, and tells why that failed or ended. */
+  async #connect() {
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    this.generation = Math.max(this.generation + 1, Date.now());
+    this.isProven = this.connection = undefined;
+    this.#say("connecting");
+    this.expect(OPEN_MS, "timeout");
+    try {
+      await this.#locate(signal);
+      return await TRANSPORTS[this.transport](this, signal);
+    } catch (error) {
+      return signal.aborted ? signal.reason : error;
+    } finally {
+      clearTimeout(this.watch);
+      clearTimeout(this.renewal);
+    }
+  }
+
+  async #recover(error) {
+    const wasOpen = this.state === "open";
+    const { code, message, status, retryMs } = error;
+    if (this.closed || code === "restart") return;
+    if (status === 401) this.door.held = undefined;
+    if (status === 403 || (status === 401 && !wasOpen && this.#attempts)) {
+      this.tell({ op: "error", error: { code, message, status } });
+      this.#say("denied");
+      return this.#pause(RETRY_MAX_MS);
+    }
+    this.#say("waiting");
+    if (!this.isProven && navigator.onLine !== false) this.#fallBack(wasOpen, code);
+    const ms = Math.random() * Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** this.#attempts++);
+    await this.#pause(retryMs || (wasOpen && this.retryMs) || ms);
+  }
+
+  /** A transport that has brought nothing to speak of on this network makes room for the other. */
+  #fallBack(wasOpen, code) {
+    const reason = code === "closed_1006" && !wasOpen ? "refused" : code;
+    const isTelling = ["refused", "buffered", "silent"].includes(reason);
+    if (this.forced || !(isTelling || this.#attempts > 1)) return;
+    this.fallback = reason;
+    this.transport = this.transport === "sse" ? "ws" : "sse";
+    this.tell({ op: "fallback", reason, transport: this.transport });
+  }
+
+  /** Finds where "from now on" is. An event stream says so itself if no channel has a cursor. */
+  async #locate(signal) {
+    const unknown = [...this.#cursors.keys()].filter((channel) => !this.#cursors.get(channel));
+    if (this.transport === "sse" && unknown.length === this.#cursors.size) return;
+    const locate = async (channel) => {
+      const response = await this.door.fetch(`channels/${channel}`, { signal });
+      this.#cursors.set(channel, (await response.json()).last_id ?? "earliest");
+    };
+    await Promise.all(unknown.map(locate));
+    this.report();
+  }
+
+  /** Throws what an upgrade may have been refused for. */
+  async probe() {
+    const [channel] = this.#cursors.keys();
+    await this.door.fetch(`channels/${channel}`);
+  }
+
+  /** Renews the token of the open connection before it runs out. */
+  #renewInTime() {
+    const ms = Math.max(RETRY_MS, this.door.msLeft());
+    if (typeof this.door.source !== "function" || !(ms < FOR_EVER)) return;
+    this.renewal = setTimeout(async () => {
+      this.door.held = undefined;
+      try {
+        const token = await this.door.token();
+        if (this.ask) await this.ask({ op: "auth", token });
+        else await this.door.fetch(`sse/${this.connection}/token`, { method: "POST" });
+        this.#renewInTime();
+      } catch {
+        // The server closes the connection in time, and the next one says what is wrong.
+      }
+    }, ms);
+  }
+
+  /** The network may be back, or have changed, or this machine was asleep: looks at once. */
+  nudge() {
+    this.resume?.();
+    if (this.state !== "open") return;
+    if (Date.now() - this.heardAt > 1.5 * this.beat) this.#end("silent");
+    else if (this.ask) this.#check();
+  }
+
+  #pause(ms) {
+    return new Promise((resolve) => {
+      this.resume = resolve;
+      setTimeout(resolve, ms);
+    });
+  }
+
+  /** For other channels. Those of one moment share the new connection. */
+  #restart() {
+    this.restarting ??= setTimeout(() => {
+      this.restarting = undefined;
+      this.#end("restart");
+    });
+  }
+
+  #end(code) {
+    this.resume?.();
+    this.abort?.abort(new PushlineError(code));
+  }
+
+  #say(state) {
+    this.state = state;
+    this.tell({ op: "state", state, transport: this.transport });
+  }
+
+  close() {
+    this.closed = true;
+    this.#end("closed");
+  }
+}
+
+/** Carries messages between this tab and the link, which is in the tab that holds the lock. */
+class Tabs {
+  id = randomId();
+  #wants = new Map(); // at the leader: tab -> its channels
+  #close;
+  #closed = new Promise((resolve) => (this.#close = resolve));
+
+  constructor(name, makeLink, take) {
+    Object.assign(this, { name, makeLink, take });
+    if (!name || !navigator.locks) return void this.#lead();
+    this.bus = new BroadcastChannel(name);
+    this.bus.onmessage = ({ data }) => (data.op === "ask" ? this.#asked(data) : this.#hear(data));
+    // Held as long as this tab lives: that is how the leader learns that it does not.
+    navigator.locks.request(name + this.id, () => this.#closed);
+    this.#queue();
+  }
+
+  /** Leads once the leader is gone, or with `steal` at once. */
+  #queue(options = {}) {
+    const lead = () => {
+      if (!this.isClosed) this.#lead();
+      return this.#closed;
+    };
+    navigator.locks.request(this.name, options, lead).catch(() => {
+      // No page but this one may have the lock, or another tab has stolen the lead.
+      if (!this.link) return this.#lead();
+      this.#retire();
+      this.#queue();
+    });
+  }
+
+  #lead() {
+    const tell = (message) => {
+      this.bus?.postMessage(message);
+      queueMicrotask(() => this.take(message));
+    };
+    clearTimeout(this.doubt);
+    this.link = this.makeLink(tell);
+    tell({ op: "leader" });
+  }
+
+  #retire() {
+    this.link?.close();
+    this.link = undefined;
+    this.#wants.clear();
+  }
+
+  /** Every word of the leader shows that its tab is not frozen. */
+  #hear(message) {
+    this.#doubt((3 + Math.random()) * BEAT_MS);
+    this.take(message);
+  }
+
+  #doubt(ms) {
+    clearTimeout(this.doubt);
+    this.doubt = setTimeout(() => this.link || this.#queue({ steal: true }), ms);
+  }
+
+  /** Tells the link what this tab wants; without channels, to look whether it is well. */
+  ask(channels) {
+    const message = { op: "ask", tab: this.id, channels };
+    if (this.link) return this.#asked(message);
+    this.bus.postMessage(message);
+    this.#doubt(FIRST_MS);
+  }
+
+  #asked({ tab, channels }) {
+    const { link } = this;
+    if (!link) return;
+    if (channels) {
+      if (!this.#wants.has(tab)) this.#watch(tab);
+      this.#want(tab, channels.map(([channel]) => channel));
+      link.tell({ op: "wanted", tab, from: link.want(channels) });
+    } else {
+      link.nudge();
+    }
+    link.report();
+  }
+
+  #watch(tab) {
+    if (tab !== this.id) navigator.locks.request(this.name + tab, () => this.#want(tab, []));
+  }
+
+  #want(tab, channels) {
+    this.#wants.set(tab, channels);
+    this.link?.keep([...this.#wants.values()].flat());
+  }
+
+  close() {
+    this.isClosed = true;
+    clearTimeout(this.doubt);
+    this.#retire();
+    this.bus?.close();
+    this.#close();
+  }
+}
+
+/** What a page holds. */
+export class Pushline {
+  state = "connecting";
+  #door;
+  #tabs;
+  #cursors = new Map(); // channel -> last id read; undefined: from now on
+  #from = Infinity; // the first generation of the link that misses nothing for this tab
+  #handlers = new Map();
+  #outbox = [];
+
+  /** `url` is the server's; by default the one this file came from. */
+  constructor(url = new URL(".", import.meta.url), options = {}) {
+    const { channels = [], after, token, transport = "auto", onGap, share = true } = options;
+    this.#door = new Door(new URL(url, self.location), token, options.credentials);
+    for (const channel of channels) this.#cursors.set(channel, after);
+    if (onGap === "reload") this.on("gap", () => location.reload());
+    this.#start(share, (tell) => new Link(this.#door, transport, tell));
+    this.#listen(addEventListener);
+  }
+
+  async #start(share, makeLink) {
+    // Tabs of two users share a browser, but no connection.
+    const token = await this.#door.token().catch(() => undefined);
+    const name = share && `pushline ${this.#door.base} ${claims(token).sub} ${share}`;
+    if (this.state === "closed") return;
+    this.#tabs = new Tabs(name, makeLink, (message) => this.#take(message));
+    this.#want();
+  }
+
+  #listen(change) {
+    for (const name of ["online", "pageshow", "focus", "visibilitychange"]) {
+      change(name, this.#nudge);
+    }
+  }
+
+  /** Calls `fn(data, { id, channel, event })`; returns what takes it off again. */
+  on(event, fn) {
+    const fns = this.#handlers.get(event) ?? new Set();
+    this.#handlers.set(event, fns.add(fn));
+    return () => fns.delete(fn);
+  }
+
+  #emit(event, ...args) {
+    for (const fn of this.#handlers.get(event) ?? []) fn(...args);
+  }
+
+  /** `after` is an id or `"earliest"`; from now on if left out. */
+  subscribe(channel, { after } = {}) {
+    this.#cursors.set(channel, after);
+    this.#want();
+  }
+
+  unsubscribe(channel) {
+    this.#cursors.delete(channel);
+    this.#want();
+  }
+
+  /**
+   * Publishes text, bytes or what JSON can hold. Resolves with `{ id, channel, subscribers }` once
+   * the event is in the log; waits while there is no network, and never publishes twice.
+   */
+  publish(channel, data, { event, key = randomId() } = {}) {
+    const isBytes = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
+    const [type, body] = isBytes
+      ? ["application/octet-stream", data]
+      : typeof data === "string"
+        ? ["text/plain", data]
+        : ["application/json", JSON.stringify(data)];
+    const headers = { "Content-Type": type, "Idempotency-Key": key };
+    if (event) headers["Event-Type"] = event;
+    const op = !isBytes && { op: "publish", channel, data, event, key };
+    const request = { method: "POST", headers, body };
+    return new Promise((resolve, reject) => {
+      this.#outbox.push({ channel, op, request, resolve, reject });
+      if (this.#outbox.length === 1) this.#flush();
+    });
+  }
+
+  /** Every event from now on, gaps included, as `{ id, channel, event, data }`. */
+  async *[Symbol.asyncIterator]() {
+    const queue = [];
+    let wake;
+    const offs = [
+      this.on("*", (event) => wake?.(queue.push(event))),
+      this.on("state", () => wake?.()),
+    ];
+    try {
+      while (this.state !== "closed") {
+        const woken = new Promise((resolve) => (wake = resolve));
+        while (queue.length) yield queue.shift();
+        await woken;
+      }
+    } finally {
+      for (const off of offs) off();
+    }
+  }
+
+  close() {
+    this.#listen(removeEventListener);
+    this.#tabs?.close();
+    this.#say("closed");
+  }
+
+  // --- what the link says ---
+
+  #want() {
+    this.#from = Infinity;
+    this.#tabs?.ask([...this.#cursors]);
+  }
+
+  #take({ op, generation, ...message }) {
+    const isOurs = generation >= this.#from;
+    const { state, transport, reason } = message;
+    if (op === "leader") this.#want();
+    else if (op === "wanted" && message.tab === this.#tabs.id) this.#from = message.from;
+    else if (op === "state") this.#say(isOurs || state !== "open" ? state : "connecting", transport);
+    else if (op === "fallback") this.#emit("fallback", reason, transport);
+    else if (op === "error") this.#emit("error", Object.assign(new PushlineError(), message.error));
+    else if (isOurs && op === "at") this.#begin(message.cursors);
+    else if (isOurs && op === "event") this.#event(message);
+  }
+
+  #begin(cursors) {
+    for (const [channel, id] of cursors) {
+      if (this.#cursors.has(channel)) this.#cursors.set(channel, this.#cursors.get(channel) ?? id);
+    }
+  }
+
+  #event({ id, channel, event, data }) {
+    const isGap = event === "pushline.gap";
+    // A gap matters to those who have not read as far as it goes.
+    const end = isGap && data.reason !== "epoch" ? data.first ?? id : id;
+    if (!this.#cursors.has(channel) || !isNews(end, this.#cursors.get(channel))) return;
+    for (const [other, cursor] of this.#cursors) {
+      if (cursor && isNews(id, cursor)) this.#cursors.set(other, id);
+    }
+    const about = { id, channel, event };
+    if (isGap) this.#emit("gap", data, about);
+    else if (!OWN.includes(event)) this.#emit(event, data, about);
+    this.#emit("*", { ...about, data });
+  }
+
+  #say(state, transport = this.transport) {
+    if (this.state === "closed" || (state === this.state && transport === this.transport)) return;
+    Object.assign(this, { state, transport });
+    this.#emit("state", state, transport);
+    if (state === "open") this.#flush();
+  }
+
+  #nudge = () => {
+    if (!self.document?.hidden) this.#tabs?.ask();
+    this.hurry?.();
+  };
+
+  // --- the outbox: one at a time, so that the order is kept ---
+
+  async #flush() {
+    this.hurry?.();
+    if (this.flushing) return;
+    this.flushing = true;
+    while (this.#outbox.length && this.state !== "closed") {
+      const [entry] = this.#outbox;
+      try {
+        entry.resolve(await this.#send(entry));
+        this.#outbox.shift();
+      } catch (error) {
+        await this.#failed(entry, error);
+      }
+    }
+    this.flushing = false;
+  }
+
+  async #send({ channel, op, request }) {
+    try {
+      const ask = op && this.#tabs?.link?.ask;
+      if (ask) return await ask(op);
+    } catch {
+      // A request tells more: whether to try again, and when.
+    }
+    return (await this.#door.fetch(`channels/${channel}`, request)).json();
+  }
+
+  /** What will pass is waited for; a token is renewed once. */
+  async #failed(entry, error) {
+    const { status = 0, retryMs } = error;
+    if (status === 401 && !entry.isRenewed) {
+      entry.isRenewed = true;
+      this.#door.held = undefined;
+    } else if (status === 0 || status === 408 || status === 429 || status >= 500) {
+      const woken = new Promise((resolve) => (this.hurry = resolve));
+      await Promise.race([woken, sleep(retryMs || RETRY_MS)]);
+    } else {
+      this.#outbox.shift();
+      entry.reject(error);
+    }
+  }
+}
+
+/** The shape of the browser's own `EventSource`, for pages that have one already. */
+Pushline.EventSource = class extends EventTarget {
+  readyState = 0;
+  #push;
+
+  constructor(address, { withCredentials = false } = {}) {
+    super();
+    const url = new URL(address, self.location);
+    const channels = url.searchParams.getAll("channel");
+    const after = url.searchParams.get("last_event_id") ?? undefined;
+    const credentials = withCredentials ? "include" : "same-origin";
+    Object.assign(this, { url: url.href, withCredentials });
+    this.#push = new Pushline(new URL(".", url), { channels, after, credentials });
+    this.#push.on("state", (state) => this.#state({ open: 1, denied: 2, closed: 2 }[state] ?? 0));
+    this.#push.on("*", ({ id, event, ...rest }) => {
+      const of = channels.length > 1 ? { id, event, ...rest } : rest.data;
+      const data = typeof of === "string" ? of : JSON.stringify(of);
+      this.#tell(new MessageEvent(event, { data, lastEventId: id }));
+    });
+  }
+
+  #state(state) {
+    if (this.readyState === state) return;
+    this.readyState = state;
+    this.#tell(new Event(state === 1 ? "open" : "error"));
+  }
+
+  #tell(event) {
+    this[`on${event.type}`]?.(event);
+    this.dispatchEvent(event);
+  }
+
+  close() {
+    this.#push.close();
+  }
+};
+
+export default Pushline;
