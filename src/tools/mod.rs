@@ -4,6 +4,4 @@ pub mod bench;
 pub mod client;
 pub mod doctor;
 pub mod numbers;
-mod wire;
-
-pub use wire::url::BadUrl;
+pub mod wire;

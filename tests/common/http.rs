@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use pushline::tools::wire::head::Head;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -19,7 +20,6 @@ pub struct Conn {
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
-    pub version: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
@@ -183,20 +183,16 @@ impl Conn {
 
     /// The head of the next answer. Whatever follows stays.
     pub fn response_head(&mut self) -> Response {
-        let head = self.until(b"\r\n\r\n");
-        let head = String::from_utf8(head).expect("a head is text");
-        let mut lines = head.split("\r\n");
+        let bytes = self.until(b"\r\n\r\n");
+        let text = std::str::from_utf8(&bytes).expect("a head is text");
+        let mut lines = text.trim_end().split("\r\n");
         let status_line = lines.next().expect("a status line");
-        let mut parts = status_line.splitn(3, ' ');
-        let version = parts.next().expect("a version").to_owned();
-        assert!(version == "HTTP/1.1" || version == "HTTP/1.0", "{status_line:?}");
-        let status = parts.next().and_then(|text| text.parse().ok()).expect("a status");
-        let header = |line: &str| {
-            let (name, value) = line.split_once(": ").expect("name: value");
-            (name.to_ascii_lowercase(), value.to_owned())
-        };
-        let headers = lines.filter(|line| !line.is_empty()).map(header).collect();
-        Response { status, version, headers, body: Vec::new() }
+        assert!(status_line.starts_with("HTTP/1.1 "), "{status_line:?}");
+        assert!(lines.all(|line| line.contains(": ")), "{text:?}");
+        let (head, _) = Head::parse(&bytes).expect("a head").expect("a whole one");
+        let fields = head.fields();
+        let headers = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        Response { status: head.status, headers: headers.collect(), body: Vec::new() }
     }
 }
 

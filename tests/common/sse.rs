@@ -1,7 +1,8 @@
-//! An EventSource without a browser: the stream's grammar of the HTML standard, to the letter.
+//! An EventSource without a browser.
 
 use std::net::SocketAddr;
 
+use pushline::tools::wire::sse::{Event, EventStream, Item};
 use serde_json::Value;
 
 use super::http::{Conn, Response, request};
@@ -9,6 +10,7 @@ use super::http::{Conn, Response, request};
 /// A stream.
 pub struct Sse {
     pub conn: Conn,
+    stream: EventStream,
     pub head: Response,
     /// `retry:` as last told.
     pub retry_ms: Option<u64>,
@@ -58,7 +60,8 @@ impl Sse {
         let head = conn.response_head();
         assert_eq!(head.status, 200, "{}", String::from_utf8_lossy(&conn.rest()));
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        Self { conn, head, retry_ms: None, comments: Vec::new(), last_id: String::new() }
+        let (stream, comments, last_id) = (EventStream::default(), Vec::new(), String::new());
+        Self { conn, stream, head, retry_ms: None, comments, last_id }
     }
 
     /// The next event; comments and `retry:` before it are kept aside.
@@ -120,33 +123,30 @@ impl Sse {
     }
 
     fn interpret(&mut self, block: &str) -> Option<SseEvent> {
-        assert!(!block.contains('\r'), "CR in a stream that uses LF: {block:?}");
-        let mut event = String::new();
-        let mut data: Option<String> = None;
-        for line in block.lines() {
-            if let Some(comment) = line.strip_prefix(':') {
-                self.comments.push(comment.trim_start().to_owned());
-                continue;
+        expect_our_grammar(block);
+        let (mut event, comments, retry_ms) = (None, &mut self.comments, &mut self.retry_ms);
+        let fed = self.stream.feed(block.as_bytes(), |item| match item {
+            Item::Comment(text) => comments.push(text.trim_start().to_owned()),
+            Item::Retry(pause) => *retry_ms = Some(pause.as_millis() as u64),
+            Item::Event(Event { id, event_type, data }) => {
+                let [id, event_type, data] = [id, event_type, data].map(str::to_owned);
+                event = Some(SseEvent { id, event: event_type, data });
             }
-            let (field, value) = line.split_once(':').unwrap_or((line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match field {
-                "id" => self.last_id = value.to_owned(),
-                "event" => event = value.to_owned(),
-                "data" => {
-                    let data = data.get_or_insert_with(String::new);
-                    data.push_str(value);
-                    data.push('\n');
-                }
-                "retry" => self.retry_ms = Some(value.parse().expect("retry is digits")),
-                "" => {}
-                other => panic!("an unknown field {other:?}"),
-            }
-        }
-        let mut data = data?;
-        data.pop();
-        let event = if event.is_empty() { "message".to_owned() } else { event };
-        Some(SseEvent { id: self.last_id.clone(), event, data })
+        });
+        fed.expect("no event is that long");
+        self.last_id = self.stream.last_id().to_owned();
+        event
+    }
+}
+
+/// Of all that the standard allows, our streams use LF and four fields.
+fn expect_our_grammar(block: &str) {
+    assert!(!block.contains('\r'), "{block:?}");
+    for line in block.lines().filter(|line| !line.is_empty() && !line.starts_with(':')) {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        assert!(["id", "event", "data", "retry"].contains(&field), "{line:?}");
+        let is_number = value.strip_prefix(' ').is_some_and(|text| text.parse::<u64>().is_ok());
+        assert!(field != "retry" || is_number, "{line:?}");
     }
 }
 

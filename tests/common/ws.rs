@@ -5,6 +5,8 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 use base64::Engine;
+use pushline::proto::ws::frame::Fin;
+use pushline::tools::wire::frames;
 use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
@@ -152,29 +154,17 @@ impl RawWs {
         self.conn.send(frame);
     }
 
-    /// The next frame; the server never masks, never fragments, never sets reserved bits, and uses
-    /// the shortest length.
+    /// The next frame; the server never masks, never sets reserved bits, and uses the shortest length.
     pub fn frame(&mut self) -> RawFrame {
-        let start = self.conn.exactly(2);
-        assert_eq!(start[0] & 0x70, 0, "reserved bits");
-        assert_eq!(start[1] & 0x80, 0, "servers don't mask");
-        let length = match start[1] {
-            126 => {
-                let length = self.conn.exactly(2);
-                let length = u64::from(u16::from_be_bytes([length[0], length[1]]));
-                assert!(length > 125);
-                length
+        loop {
+            if let Some((found, length)) = frames::first(&self.conn.buffer).expect("a frame") {
+                let (fin, opcode) = (found.fin == Fin::Last, found.opcode as u8);
+                let frame = RawFrame { fin, opcode, payload: found.payload.to_vec() };
+                self.conn.buffer.drain(..length);
+                return frame;
             }
-            127 => {
-                let length = self.conn.exactly(8);
-                let length = u64::from_be_bytes(length.try_into().expect("8 bytes"));
-                assert!(length > 0xffff);
-                length
-            }
-            short => u64::from(short),
-        };
-        let payload = self.conn.exactly(length as usize);
-        RawFrame { fin: start[0] & 0x80 != 0, opcode: start[0] & 0x0f, payload }
+            assert!(self.conn.fill(), "the stream ended in {:?}", self.conn.buffer);
+        }
     }
 
     /// The next frame that is no ping; pings are answered.

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use pushline::auth::Gate;
 use pushline::config::Settings;
+use pushline::proto::ws::frame::Opcode;
 use pushline::server::Server;
+use pushline::tools::wire::frames;
+use pushline::tools::wire::head::Head;
 use serde_json::Value;
 
 /// How long anything may take before it counts as never.
@@ -35,16 +38,13 @@ pub fn start(change: impl Fn(&mut Settings)) -> Server {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub head: String,
+    head: Head,
     pub body: String,
 }
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(": ")?;
-            key.eq_ignore_ascii_case(name).then_some(value)
-        })
+        self.head.field(name)
     }
 
     pub fn json(&self) -> Value {
@@ -77,11 +77,11 @@ pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Answer {
     answer_of(&received)
 }
 
-pub fn answer_of(received: &[u8]) -> Answer {
-    let text = String::from_utf8_lossy(received).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
-    let status = head.get(9..12).and_then(|status| status.parse().ok()).expect("a status");
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+fn answer_of(received: &[u8]) -> Answer {
+    let parsed = Head::parse(received).expect("a head");
+    let (head, length) = parsed.unwrap_or_else(|| panic!("no head: {}", received.escape_ascii()));
+    let body = String::from_utf8_lossy(&received[length..]).into_owned();
+    Answer { status: head.status, head, body }
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {
@@ -173,21 +173,23 @@ impl Client {
     }
 
     /// Reads this many frames of a WebSocket; returns the last one's opcode and payload.
-    pub fn read_ws_frames(&mut self, count: usize) -> (u8, Vec<u8>) {
-        let mut last = (0, Vec::new());
+    pub fn read_ws_frames(&mut self, count: usize) -> (Opcode, Vec<u8>) {
+        let mut last = None;
         for _ in 0..count {
-            let head = self.read_exact(2);
-            let length = match head[1] {
-                126 => {
-                    let long = self.read_exact(2);
-                    usize::from(u16::from_be_bytes([long[0], long[1]]))
-                }
-                127 => panic!("no such long frame is expected"),
-                short => usize::from(short),
-            };
-            last = (head[0] & 15, self.read_exact(length));
+            last = Some(self.read_ws_frame());
         }
-        last
+        last.expect("at least one")
+    }
+
+    fn read_ws_frame(&mut self) -> (Opcode, Vec<u8>) {
+        loop {
+            if let Some((frame, length)) = frames::first(&self.unread).expect("a frame") {
+                let (opcode, payload) = (frame.opcode, frame.payload.to_vec());
+                self.unread.drain(..length);
+                return (opcode, payload);
+            }
+            self.read_more();
+        }
     }
 
     /// Whether the server ends the stream in time.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::operator::{Client, await_that, connect, exchange, get, request, start};
+use pushline::proto::ws::frame::Opcode;
 use serde_json::Value;
 
 /// All pages of `/v1/connections`, and the sizes of the pages.
@@ -187,7 +188,7 @@ fn a_connection_is_cut_by_its_id_and_only_that_one() {
 
     assert_eq!(delete(&id_on("ws")).status, 204);
     let (opcode, payload) = ws.read_ws_frames(1);
-    assert_eq!((opcode, &payload[..2]), (8, &1008u16.to_be_bytes()[..]));
+    assert_eq!((opcode, &payload[..2]), (Opcode::Close, &1008u16.to_be_bytes()[..]));
 
     // The slot's next life is another connection.
     let _next = Client::sse(server.listen(), "channel=next");

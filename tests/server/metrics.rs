@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::operator::{Client, await_that, connect, exchange, get, request, start};
 use pushline::auth::Gate;
 use pushline::config::Settings;
+use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
@@ -411,10 +412,10 @@ fn every_connection_ends_for_one_reason() {
     // A WebSocket that closes by the book, one that breaks the rules, and one that is cut.
     let mut closing = Client::ws(listen, "channel=closes");
     closing.send(&[0x88, 0x80, 0, 0, 0, 0]);
-    assert_eq!(closing.read_ws_frames(1).0, 8);
+    assert_eq!(closing.read_ws_frames(1).0, Opcode::Close);
     let mut broken = Client::ws(listen, "channel=breaks");
     broken.send(&[0x81, 0x01, b'x']);
-    assert_eq!(broken.read_ws_frames(1).0, 8);
+    assert_eq!(broken.read_ws_frames(1).0, Opcode::Close);
     drop(broken);
     let mut cut = Client::ws(listen, "channel=cut");
     let list = get(admin, "/v1/connections").json();
@@ -422,7 +423,7 @@ fn every_connection_ends_for_one_reason() {
     let entry = entries.iter().find(|entry| entry["channels"][0] == "cut").expect("it is listed");
     let id = entry["id"].as_str().expect("an id");
     assert_eq!(request(admin, "DELETE", &format!("/v1/connections/{id}")).status, 204);
-    assert_eq!(cut.read_ws_frames(1).0, 8);
+    assert_eq!(cut.read_ws_frames(1).0, Opcode::Close);
     drop((cut, closing));
 
     await_that("all are gone", || Scrape::of(admin).sum("pushline_connections", "") == 0.0);

@@ -17,6 +17,7 @@ use super::{
     plan,
     stream::{Fault, Item, Stream},
 };
+use crate::proto::ws::frame::{self, Fin, Opcode};
 
 /// Where a subscription stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(super) struct Connection {
 }
 
 // A million of these must not show beside the kernel's share.
-const _: () = assert!(size_of::<Connection>() <= 40);
+const _: () = assert!(size_of::<Connection>() <= 32);
 
 impl Connection {
     /// A subscriber whose socket is on its way.
@@ -156,13 +157,11 @@ fn escaped(target: &str) -> String {
     escaped
 }
 
-/// Answers a ping (RFC 6455 section 5.5.3). A client's frames are masked (section 5.3); a constant
-/// key will do where nothing between the ends could be attacked with chosen bytes.
+/// Answers a ping (RFC 6455 section 5.5.3). A constant key will do where nothing between the ends
+/// could be attacked with chosen bytes.
 pub(super) fn pong(socket: &OwnedFd, data: &[u8]) {
-    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![0x8a, 0x80 | data.len() as u8];
-    frame.extend_from_slice(&KEY);
-    frame.extend(data.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    let mut frame = Vec::new();
+    frame::write_masked(&mut frame, Opcode::Pong, Fin::Last, [0x37, 0xfa, 0x21, 0x3d], data);
     // A socket too full for a pong will be found dead by its server, as it should be.
     let _ = rustix::net::send(socket, &frame, SendFlags::NOSIGNAL);
 }

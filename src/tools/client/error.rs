@@ -4,9 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::proto::http::body::BodyError;
-use crate::proto::reject::Reject;
 use crate::proto::ws::close::{CloseCode, Violation};
+use crate::tools::wire::connection::WireError;
 use crate::tools::wire::url::BadUrl;
 
 /// What went wrong.
@@ -28,8 +27,8 @@ pub enum ClientError {
     Silent,
     /// What came is not HTTP, or not what was asked for.
     NotUnderstood(String),
-    /// A body broke its chunked coding.
-    Body(BodyError),
+    /// An answer broke off or broke its coding.
+    Answer(WireError),
     /// The server broke the WebSocket protocol.
     Frame(Violation),
     /// The server closed the WebSocket, and said why.
@@ -81,7 +80,7 @@ impl ClientError {
             | Self::Network(_)
             | Self::Closed
             | Self::Silent
-            | Self::Body(_)
+            | Self::Answer(_)
             | Self::Frame(_) => Recovery::Retry,
             Self::Refused(refused) => refused.recovery(),
             Self::ClosedWith(Some(CloseCode::TOKEN_EXPIRED | CloseCode::POLICY), _) => {
@@ -132,9 +131,7 @@ impl fmt::Display for ClientError {
             Self::NotUnderstood(what) => {
                 write!(f, "not a Pushline server: {what}; is the URL right?")
             }
-            Self::Body(error) => {
-                write!(f, "the answer is broken: {}", Reject::from(*error).message)
-            }
+            Self::Answer(error) => error.fmt(f),
             Self::Frame(violation) => {
                 write!(f, "the server broke the protocol: {}", violation.reason())
             }
@@ -160,6 +157,17 @@ impl From<io::Error> for ClientError {
             // What a read timeout comes as.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
             _ => Self::Network(error),
+        }
+    }
+}
+
+impl From<WireError> for ClientError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Io(error) => error.into(),
+            WireError::Closed => Self::Closed,
+            WireError::Body(_) => Self::Answer(error),
+            WireError::Head(_) | WireError::BodyTooLong => Self::not_understood(error.to_string()),
         }
     }
 }

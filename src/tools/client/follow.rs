@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::answer::{Answer, AnswerHead};
+use super::answer::{Answer, expect_media};
 use super::args::SubArgs;
 use super::backoff::Backoff;
-use super::connection::Connection;
+use super::connection::{self, Connection};
 use super::error::{ClientError, Recovery};
 use super::event::{Envelope, Format};
 use super::server::{Server, encode};
-use super::sse::{EventStream, Item};
 use super::tell::tell;
 use super::websocket::{self, WebSocket};
 use crate::proto::http::body::BodyDecoder;
 use crate::tools::bench::Transport;
+use crate::tools::wire::connection::WireError;
+use crate::tools::wire::head::Head;
+use crate::tools::wire::sse::{EventStream, Item};
 
 /// A connection on which nothing came for this long is dead: heartbeats come every 25 s if the
 /// operator did not choose otherwise, and a reconnect too many does no harm.
@@ -112,7 +114,7 @@ impl Follower {
             None => self.position()?,
         };
         self.cursor = Some(cursor.clone());
-        let connection = Connection::open(&self.server, Some(SILENCE_MAX))?;
+        let connection = connection::open(&self.server, Some(SILENCE_MAX))?;
         match self.transport {
             Transport::Sse => self.follow_sse(connection, &cursor),
             Transport::Ws => self.follow_ws(connection, &cursor),
@@ -122,12 +124,12 @@ impl Follower {
     /// Where the channels are now, so that what comes before the first event reaches us is not
     /// lost with the connection. Channels that never had an event are followed from the earliest.
     fn position(&self) -> Result<String, ClientError> {
-        let mut connection = Connection::open(&self.server, Some(ANSWER_TIME_MAX))?;
+        let mut connection = connection::open(&self.server, Some(ANSWER_TIME_MAX))?;
         let mut newest: Option<(u64, String)> = None;
         for channel in &self.channels {
             let target = format!("/channels/{}", encode(channel));
-            connection.send(&self.server.request("GET", &target, ""))?;
-            let answer = connection.answer()?;
+            connection.socket.write_all(&self.server.request("GET", &target, ""))?;
+            let answer = connection::answer(&mut connection)?;
             let facts = answer.success()?;
             if facts.channel.is_none() {
                 return Err(ClientError::not_understood("its answer describes no channel"));
@@ -156,9 +158,9 @@ impl Follower {
     ) -> Result<Infallible, ClientError> {
         let target = format!("/sse?envelope=json&{}", self.query(cursor));
         let lines = "Accept: text/event-stream\r\nCache-Control: no-cache\r\n";
-        connection.send(&self.server.request("GET", &target, lines))?;
+        connection.socket.write_all(&self.server.request("GET", &target, lines))?;
         let head = self.subscribed(&mut connection, 200)?;
-        head.expect_media("text/event-stream")?;
+        expect_media(&head, "text/event-stream")?;
         let mut body = head.framing().map(BodyDecoder::new);
         let mut stream = EventStream::default();
         loop {
@@ -169,7 +171,7 @@ impl Follower {
                     break;
                 };
                 // A proxy may have put it into chunks.
-                let decoded = decoder.decode(rest).map_err(ClientError::Body)?;
+                let decoded = decoder.decode(rest).map_err(WireError::Body)?;
                 self.feed(&mut stream, decoded.payload)?;
                 rest = &rest[decoded.consumed..];
                 if decoder.is_done() {
@@ -187,7 +189,7 @@ impl Follower {
         let fed = stream.feed(bytes, |item| match item {
             Item::Retry(base) => self.backoff.set_base(base),
             Item::Event(event) if printed.is_ok() => printed = self.event(event.data),
-            Item::Event(_) => {}
+            Item::Event(_) | Item::Comment(_) => {}
         });
         fed.map_err(|_| ClientError::not_understood("an event without an end"))?;
         printed
@@ -200,7 +202,7 @@ impl Follower {
     ) -> Result<Infallible, ClientError> {
         let (target, nonce) = (format!("/ws?{}", self.query(cursor)), websocket::nonce());
         let lines = websocket::upgrade_lines(&nonce);
-        connection.send(&self.server.request("GET", &target, &lines))?;
+        connection.socket.write_all(&self.server.request("GET", &target, &lines))?;
         let head = self.subscribed(&mut connection, 101)?;
         websocket::check_upgrade(&head, &nonce)?;
         let mut socket = WebSocket::new(connection);
@@ -220,7 +222,7 @@ impl Follower {
         &mut self,
         connection: &mut Connection,
         status: u16,
-    ) -> Result<AnswerHead, ClientError> {
+    ) -> Result<Head, ClientError> {
         let head = connection.head()?;
         if head.status != status {
             let body = connection.body(&head)?;

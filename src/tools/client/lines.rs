@@ -18,7 +18,7 @@ use signal_hook::iterator::Signals;
 use super::answer::Answer;
 use super::args::PubArgs;
 use super::backoff::Backoff;
-use super::connection::Connection;
+use super::connection;
 use super::error::{ClientError, Recovery};
 use super::input::{Encoder, Input, read_lines};
 use super::outbox::{Line, Outbox};
@@ -220,14 +220,14 @@ impl Streamer {
     }
 
     fn connect(&mut self, now: Instant) -> Result<(), ClientError> {
-        let mut connection = Connection::open(&self.server, None)?;
+        let mut connection = connection::open(&self.server, None)?;
         self.generation += 1;
-        let socket = connection.writer()?;
+        let socket = connection.socket.try_clone()?;
         self.link = Some(Link { socket, began: now, sent: now, ended: VecDeque::new() });
         let (answers, generation) = (self.answers.0.clone(), self.generation);
         thread::spawn(move || {
             loop {
-                let answer = connection.answer();
+                let answer = connection::answer(&mut connection);
                 let goes_on = answer.is_ok();
                 if answers.send((generation, answer)).is_err() || !goes_on {
                     return;

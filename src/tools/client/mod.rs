@@ -1,8 +1,8 @@
 //! `pushline sub` and `pushline pub`: a subscriber and a publisher that come back by themselves.
 //!
 //! Blocking sockets and a few threads: a client has one connection. What can be pure is:
-//! [`sse`] reads event streams, [`backoff`] says how long to wait, [`outbox`] knows which lines
-//! the server has not confirmed.
+//! [`backoff`] says how long to wait, [`outbox`] knows which lines the server has not confirmed,
+//! and [`super::wire`] reads what the server sends.
 
 mod answer;
 mod args;
@@ -16,7 +16,6 @@ mod lines;
 pub mod outbox;
 mod publish;
 mod server;
-pub mod sse;
 mod tell;
 mod websocket;
 

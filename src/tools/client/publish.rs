@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::args::PubArgs;
-use super::connection::Connection;
+use super::connection;
 use super::error::ClientError;
 use super::lines;
 use super::server::encode;
@@ -35,9 +35,9 @@ fn publish_one(args: &PubArgs, data: &str) -> Result<(), ClientError> {
     let target = format!("/channels/{}", encode(&args.channel));
     let mut request = server.request("POST", &target, &lines);
     request.extend_from_slice(data.as_bytes());
-    let mut connection = Connection::open(&server, Some(ANSWER_TIME_MAX))?;
-    connection.send(&request)?;
-    let answer = connection.answer()?;
+    let mut connection = connection::open(&server, Some(ANSWER_TIME_MAX))?;
+    connection.socket.write_all(&request)?;
+    let answer = connection::answer(&mut connection)?;
     if answer.success()?.id.is_none() {
         return Err(ClientError::not_understood("its answer names no event"));
     }

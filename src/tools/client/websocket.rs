@@ -1,14 +1,16 @@
 //! The client's side of a WebSocket.
 
+use std::io::Write;
+
 use bytes::Bytes;
 
-use super::answer::AnswerHead;
 use super::connection::Connection;
 use super::error::ClientError;
 use crate::proto::ws::frame::{self, Fin, Opcode, Sender};
 use crate::proto::ws::handshake::{ENVELOPE_PROTOCOL, accept_key};
 use crate::proto::ws::message::{MessageLimits, Received, Receiver};
 use crate::tools::wire::UNIT_BYTES_MAX;
+use crate::tools::wire::head::Head;
 
 const LIMITS: MessageLimits =
     MessageLimits { message_bytes_max: UNIT_BYTES_MAX, fragments_max: 100_000 };
@@ -29,7 +31,7 @@ pub(super) fn upgrade_lines(nonce: &str) -> String {
 }
 
 /// Checks a 101 answer (RFC 6455 section 4.1).
-pub(super) fn check_upgrade(head: &AnswerHead, nonce: &str) -> Result<(), ClientError> {
+pub(super) fn check_upgrade(head: &Head, nonce: &str) -> Result<(), ClientError> {
     let accepted = head.field("sec-websocket-accept").map(str::as_bytes);
     if accepted != Some(accept_key(nonce.as_bytes()).as_slice()) {
         return Err(ClientError::not_understood("its WebSocket answer is not for our key"));
@@ -78,14 +80,14 @@ impl WebSocket {
 
     /// Waits for more bytes.
     pub fn read(&mut self) -> Result<(), ClientError> {
-        self.connection.read()
+        Ok(self.connection.read()?)
     }
 
-    /// A client's frames are masked with a key nobody can foresee (RFC 6455 section 5.3).
+    /// A client's frames are masked with an unpredictable key (RFC 6455 section 5.3).
     fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), ClientError> {
         let mut frame = Vec::new();
         let key = fastrand::u32(..).to_ne_bytes();
         frame::write_masked(&mut frame, opcode, Fin::Last, key, payload);
-        self.connection.send(&frame)
+        Ok(self.connection.socket.write_all(&frame)?)
     }
 }

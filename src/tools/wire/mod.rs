@@ -1,5 +1,10 @@
-//! What clients of a server need on the wire, for all tools.
+//! How a server's bytes are read: by the client, by the load generator and by tests.
 
+pub(in crate::tools) mod carry;
+pub mod connection;
+pub mod frames;
+pub mod head;
+pub mod sse;
 pub mod url;
 
 /// The longest line, event or frame of a server that is waited for: the largest event Pushline can
@@ -8,3 +13,7 @@ pub const UNIT_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// The longest head of an answer: what common servers and clients use.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// A line, event, frame or head is longer than its limit; nothing more can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;

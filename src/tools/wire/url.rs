@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::tools) struct Url {
+pub struct Url {
     /// `host[:port]` as in the URL, for the `Host` header.
     pub authority: String,
     /// All behind the authority: empty, or beginning with a slash. May hold placeholders.

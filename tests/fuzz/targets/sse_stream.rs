@@ -1,6 +1,6 @@
-//! Event streams, read by our own client.
+//! Event streams, read by our own tools.
 
-use pushline::tools::client::sse::{EventStream, Item};
+use pushline::tools::wire::sse::{EventStream, Item};
 
 use super::split::split;
 
@@ -27,6 +27,7 @@ fn describe(item: &Item<'_>) -> String {
     match item {
         Item::Event(event) => show(event.id, event.event_type, event.data),
         Item::Retry(pause) => format!("retry {}", pause.as_millis()),
+        Item::Comment(text) => format!(":{text}"),
     }
 }
 
@@ -49,6 +50,10 @@ fn plainly(stream: &[u8]) -> Vec<String> {
             }
             event_type.clear();
             data.clear();
+            continue;
+        }
+        if line.starts_with(':') {
+            items.push(line.to_owned());
             continue;
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));

@@ -1,0 +1,39 @@
+//! The beginning of something whose end has not come yet.
+
+use super::{TooLong, UNIT_BYTES_MAX};
+
+/// Unfinished bytes. Boxed twice over so that the usual, empty one takes 8 bytes: a load generator
+/// holds a million of them.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a Vec takes 24 bytes in each idle connection")]
+pub(in crate::tools) struct Carry(Option<Box<Vec<u8>>>);
+
+impl Carry {
+    /// Runs `advance` over what was carried and `bytes` joined. `advance` is told how many of the
+    /// bytes it has seen before and says how many it is done with; the rest is carried.
+    pub fn pour<E: From<TooLong>>(
+        &mut self,
+        bytes: &[u8],
+        advance: impl FnOnce(&[u8], usize) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        match self.0.take() {
+            None => {
+                let used = advance(bytes, 0)?;
+                if used < bytes.len() {
+                    self.0 = Some(Box::new(bytes[used..].to_vec()));
+                }
+            }
+            Some(mut joined) => {
+                let seen = joined.len();
+                joined.extend_from_slice(bytes);
+                let used = advance(&joined, seen)?;
+                joined.drain(..used);
+                self.0 = (!joined.is_empty()).then_some(joined);
+            }
+        }
+        if self.0.as_ref().is_some_and(|kept| kept.len() > UNIT_BYTES_MAX) {
+            return Err(TooLong.into());
+        }
+        Ok(())
+    }
+}

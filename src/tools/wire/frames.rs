@@ -1,0 +1,80 @@
+//! A server's WebSocket frames (RFC 6455 section 5.2), without joining fragments: messages are what
+//! [`crate::proto::ws::message`] makes of them.
+
+use super::carry::Carry;
+use super::{TooLong, UNIT_BYTES_MAX};
+use crate::proto::ws::close::Violation;
+use crate::proto::ws::frame::{self, Fin, Opcode, Parsed, Sender};
+
+/// A whole frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it is.
+    pub opcode: Opcode,
+    /// Whether the message ends with it.
+    pub fin: Fin,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+/// Why frames cannot be read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// A server must not send such a frame.
+    Violation(Violation),
+    /// It is longer than [`UNIT_BYTES_MAX`].
+    TooLong,
+}
+
+impl From<TooLong> for FrameError {
+    fn from(TooLong: TooLong) -> Self {
+        Self::TooLong
+    }
+}
+
+/// Takes the frame at the front of `bytes` and says how long it is, once all of it is there.
+///
+/// # Errors
+/// More bytes will not make it one.
+pub fn first(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    let (header, header_bytes) = match frame::parse(bytes, Sender::Server) {
+        Parsed::Complete(header, header_bytes) => (header, header_bytes),
+        Parsed::Partial => return Ok(None),
+        Parsed::Reject(violation) => return Err(FrameError::Violation(violation)),
+    };
+    let payload_bytes = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
+    if payload_bytes > UNIT_BYTES_MAX {
+        return Err(FrameError::TooLong);
+    }
+    let Some(payload) = bytes[header_bytes..].get(..payload_bytes) else { return Ok(None) };
+    let frame = Frame { opcode: header.opcode, fin: header.fin, payload };
+    Ok(Some((frame, header_bytes + payload_bytes)))
+}
+
+/// Finds frames in pieces of a stream. Bytes are looked at where they lie; only an unfinished frame
+/// is kept.
+#[derive(Debug, Default)]
+pub struct Frames {
+    carry: Carry,
+}
+
+impl Frames {
+    /// Reads on; `on` gets each frame that became complete.
+    ///
+    /// # Errors
+    /// What a server must not send, or what `on` returns.
+    pub fn feed<E: From<TooLong> + From<FrameError>>(
+        &mut self,
+        bytes: &[u8],
+        mut on: impl FnMut(Frame<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.carry.pour(bytes, |bytes, _| {
+            let mut start = 0;
+            while let Some((frame, length)) = first(&bytes[start..])? {
+                on(frame)?;
+                start += length;
+            }
+            Ok(start)
+        })
+    }
+}
