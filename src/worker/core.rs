@@ -137,7 +137,7 @@ pub(super) enum Accept {
     /// To be armed with the next batch.
     Wanted,
     Armed,
-    /// No descriptor was free; wanted again when some are.
+    /// No descriptor was free; wanted again when some may be.
     Full,
     /// Never again, but the end of an armed one is still to be told.
     Ending,
@@ -291,9 +291,8 @@ impl Core {
         if !self.waiting.is_empty() || !self.leaves.is_empty() {
             return Wait::AtMost(PUBLISH_RETRY_PAUSE);
         }
-        let sweep_at = self.sweep.next(self.open);
         let checks_at = self.checks.next_at(self.now);
-        let times = [self.deadlines.next(), sweep_at, checks_at, self.next_drain_step()];
+        let times = [self.deadlines.next(), self.next_sweep(), checks_at, self.next_drain_step()];
         let wake_at = times.into_iter().flatten().min();
         match wake_at {
             Some(at) if at <= self.now => Wait::No,
@@ -357,7 +356,8 @@ impl Core {
     /// Accepts again once enough of a full table is free.
     pub(super) fn accept_again(&mut self) {
         let free = self.setup.slots.saturating_sub(self.open);
-        if self.accept == Accept::Full && free >= SLOTS_FREE_TO_ACCEPT {
+        let needed = SLOTS_FREE_TO_ACCEPT.min(self.setup.slots);
+        if self.accept == Accept::Full && free >= needed {
             self.accept = Accept::Wanted;
         }
     }
@@ -367,7 +367,7 @@ impl Core {
             || errno == rustix::io::Errno::MFILE.raw_os_error();
         self.accept = match self.accept {
             Accept::Ending | Accept::Stopped => Accept::Stopped,
-            _ if full && self.open > 0 => Accept::Full,
+            _ if full => Accept::Full,
             _ => Accept::Wanted,
         };
     }

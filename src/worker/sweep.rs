@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Accept, Core};
 use super::slot::{Flags, Phase, Slot};
 use crate::limits::TICK;
 use crate::proto::sse;
@@ -44,10 +44,9 @@ impl Sweep {
         self.owed_ns = 0;
     }
 
-    /// When the hand wants to move; not at all while nobody is connected.
-    pub fn next(&self, open: u32) -> Option<Duration> {
-        let tick = TICK.min(self.period / 4).max(Duration::from_millis(1));
-        (open > 0).then(|| self.moved_at + tick)
+    /// When the hand wants to move.
+    fn next(&self) -> Duration {
+        self.moved_at + TICK.min(self.period / 4).max(Duration::from_millis(1))
     }
 
     /// How many slots to look at now.
@@ -62,9 +61,14 @@ impl Sweep {
 }
 
 impl Core {
+    /// When a sweep is due: not at all where no connection is open and none waits for a descriptor.
+    pub(super) fn next_sweep(&self) -> Option<Duration> {
+        (self.open > 0 || self.accept == Accept::Full).then(|| self.sweep.next())
+    }
+
     /// Moves the hand to where it should be by now.
     pub(super) fn sweep(&mut self) {
-        if self.sweep.next(self.open).is_none_or(|at| at > self.now) {
+        if self.next_sweep().is_none_or(|at| at > self.now) {
             return;
         }
         // A table that was full may have room by now for reasons of the kernel's own.

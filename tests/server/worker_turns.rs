@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use pushline::auth::Gate;
 use pushline::config::Settings;
-use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN};
+use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN, TICK};
 use pushline::log::event::{Kind, Publication};
 use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
@@ -24,8 +24,12 @@ fn worker() -> Core {
 
 /// One turn with these completions; what it wants done.
 fn turn(core: &mut Core, completions: &[Completion], bytes: &[u8]) -> Vec<Op> {
+    turn_at(Duration::from_millis(1), core, completions, bytes)
+}
+
+fn turn_at(now: Duration, core: &mut Core, completions: &[Completion], bytes: &[u8]) -> Vec<Op> {
     core.batch().ops.clear();
-    core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
+    core.begin_turn(now, 1_800_000_000, completions);
     for completion in completions {
         core.complete(*completion, bytes);
     }
@@ -216,4 +220,24 @@ fn an_answered_connection_is_closed_in_the_next_turn_and_that_turn_comes_at_once
     let closed = turn(&mut core, &[], b"");
     assert!(closed.iter().any(|op| matches!(op, Op::Close(_) | Op::Shutdown(_))), "{closed:?}");
     assert_ne!(core.wait(), Wait::No, "there is nothing left to do");
+}
+
+/// The process may have used its descriptors for something else: no connection will end that the
+/// worker could wait for.
+#[test]
+fn without_a_descriptor_and_without_connections_accepting_is_tried_now_and_then() {
+    let mut core = worker();
+    assert_eq!(turn(&mut core, &[], &[]), [Op::AcceptStart]);
+    for second in 1..=3 {
+        let now = Duration::from_secs(second);
+        let mut tries = 0;
+        for full in [libc::EMFILE, libc::ENFILE] {
+            let end = [Completion::AcceptEnded { errno: full }];
+            tries += turn_at(now, &mut core, &end, &[]).len();
+        }
+        assert!(tries <= 1, "it does not spin");
+        let Wait::AtMost(pause) = core.wait() else { panic!("{:?}", core.wait()) };
+        assert!(pause > Duration::ZERO && pause <= TICK);
+        assert_eq!(turn_at(now + pause, &mut core, &[], &[]), [Op::AcceptStart]);
+    }
 }
