@@ -5,58 +5,106 @@ use std::fmt;
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 
-/// Why access was denied. No variant carries anything the client sent, so printing, logging or
-/// counting one can never leak a credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Denied {
+/// The denials: status, code and message of each. 401 if other credentials could help, 403 if
+/// these are known and not enough. Messages are plain ASCII without quotes, so they fit a header as
+/// they are.
+macro_rules! denials {
+    ($($(#[$doc:meta])* $name:ident: $status:ident, $code:literal, $message:literal;)*) => {
+        /// Why access was denied. No variant carries anything the client sent, so printing, logging
+        /// or counting one can never leak a credential.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Denied {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl From<Denied> for Reject {
+            fn from(denied: Denied) -> Self {
+                match denied {
+                    $(Denied::$name => Self::new(Status::$status, $code, $message),)*
+                }
+            }
+        }
+
+        #[cfg(test)]
+        const ALL: &[Denied] = &[$(Denied::$name),*];
+    };
+}
+
+denials! {
     /// Nothing was presented and anonymous access is not allowed.
-    MissingCredentials,
+    MissingCredentials: Unauthorized, "credentials_missing",
+        "a token or key is required";
     /// What was presented cannot be a token or a key: empty, not text, or not three parts.
-    MalformedCredentials,
+    MalformedCredentials: Unauthorized, "credentials_malformed",
+        "this is neither a known key nor of the form of a token (a JWT: three parts, dots \
+         between)";
     /// Longer than [`super::TOKEN_BYTES_MAX`].
-    CredentialsTooLong,
+    CredentialsTooLong: Unauthorized, "credentials_too_long",
+        "the token or key is too long";
     /// The cookie came more than once. A sibling domain can add a second one, so neither is taken.
-    AmbiguousCookie,
+    AmbiguousCookie: Unauthorized, "cookie_ambiguous",
+        "the session cookie was sent more than once";
     /// A token in the URL while `query_token` is disabled.
-    QueryTokenDisabled,
+    QueryTokenDisabled: Unauthorized, "query_token_disabled",
+        "tokens in the URL are not accepted here";
     /// `alg` is `none`, unknown, or of no key that is configured.
-    UnsupportedAlgorithm,
+    UnsupportedAlgorithm: Unauthorized, "token_algorithm",
+        "no key is configured for the algorithm of this token";
     /// `crit` asks for an extension; none is understood (RFC 7515 section 4.1.11).
-    UnsupportedExtension,
+    UnsupportedExtension: Unauthorized, "token_extension",
+        "the token needs an extension that is not understood";
     /// `kid` names a key that is not configured.
-    UnknownKey,
+    UnknownKey: Unauthorized, "token_key_unknown",
+        "the token names a key that is not configured";
     /// There is no `kid`, and several public keys have the token's algorithm.
-    MissingKeyId,
+    MissingKeyId: Unauthorized, "token_without_kid",
+        "the token must name its key by kid, as there are several";
     /// No key that may be tried made this signature.
-    BadSignature,
+    BadSignature: Unauthorized, "token_signature",
+        "the signature of the token is not valid";
     /// `exp` has passed.
-    Expired,
+    Expired: Unauthorized, "token_expired",
+        "the token has expired";
     /// `nbf` has not come yet.
-    NotYetValid,
+    NotYetValid: Unauthorized, "token_not_yet_valid",
+        "the token is not valid yet";
     /// There is no `exp`, and one is required.
-    MissingExpiry,
+    MissingExpiry: Unauthorized, "token_without_expiry",
+        "the token has no exp claim and one is required";
     /// `aud` is missing or names somebody else.
-    WrongAudience,
+    WrongAudience: Unauthorized, "token_audience",
+        "the token is for another audience";
     /// `iss` is missing or not a trusted issuer.
-    WrongIssuer,
+    WrongIssuer: Unauthorized, "token_issuer",
+        "the token comes from an issuer that is not trusted here";
     /// The claims are not JSON of the documented shape.
-    BadClaims,
+    BadClaims: Unauthorized, "token_claims",
+        "the claims of the token are malformed";
     /// A pattern in the claims is not a channel, `*`, or something ending in `:*`.
-    BadPattern,
+    BadPattern: Unauthorized, "token_pattern",
+        "a channel pattern in the token is malformed";
     /// Not one of the publish keys.
-    UnknownPublishKey,
+    UnknownPublishKey: Unauthorized, "publish_key_unknown",
+        "this publish key is not known";
     /// Known, but this channel may not be subscribed to.
-    SubscribeForbidden,
+    SubscribeForbidden: Forbidden, "subscribe_forbidden",
+        "these credentials do not allow subscribing to this channel";
     /// Known, but this channel may not be published to.
-    PublishForbidden,
+    PublishForbidden: Forbidden, "publish_forbidden",
+        "these credentials do not allow publishing to this channel";
     /// A web page of an origin that is not allowed.
-    OriginForbidden,
+    OriginForbidden: Forbidden, "origin_forbidden",
+        "pages of this origin are not allowed";
     /// Asked by a name, where only this machine may ask.
-    HostForbidden,
+    HostForbidden: Forbidden, "host_forbidden",
+        "this server is open to its own machine: ask for it by address or as localhost, give \
+         it keys, or start it with --open";
     /// Its subject's tokens of that time were called back.
-    Revoked,
+    Revoked: Unauthorized, "token_revoked",
+        "the token was called back; a new one may do";
     /// A running connection was shown a token of another `sub`.
-    OtherSubject,
+    OtherSubject: Forbidden, "token_subject",
+        "the token is for somebody else than the connection";
 }
 
 impl Denied {
@@ -93,125 +141,6 @@ impl Denied {
             "Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{message}\""
         ))
     }
-
-    /// Every variant, for tables of counters and for tests.
-    pub const ALL: [Self; 24] = [
-        Self::MissingCredentials,
-        Self::MalformedCredentials,
-        Self::CredentialsTooLong,
-        Self::AmbiguousCookie,
-        Self::QueryTokenDisabled,
-        Self::UnsupportedAlgorithm,
-        Self::UnsupportedExtension,
-        Self::UnknownKey,
-        Self::MissingKeyId,
-        Self::BadSignature,
-        Self::Expired,
-        Self::NotYetValid,
-        Self::MissingExpiry,
-        Self::WrongAudience,
-        Self::WrongIssuer,
-        Self::BadClaims,
-        Self::BadPattern,
-        Self::UnknownPublishKey,
-        Self::SubscribeForbidden,
-        Self::PublishForbidden,
-        Self::OriginForbidden,
-        Self::HostForbidden,
-        Self::Revoked,
-        Self::OtherSubject,
-    ];
-}
-
-impl From<Denied> for Reject {
-    /// 401 if other credentials could help, 403 if these are known and not enough. Messages are
-    /// plain ASCII without quotes, so they fit a header as they are.
-    fn from(denied: Denied) -> Self {
-        let unauthorized = |code, message| Self::new(Status::Unauthorized, code, message);
-        let forbidden = |code, message| Self::new(Status::Forbidden, code, message);
-        match denied {
-            Denied::MissingCredentials => {
-                unauthorized("credentials_missing", "a token or key is required")
-            }
-            Denied::MalformedCredentials => unauthorized(
-                "credentials_malformed",
-                "this is neither a known key nor of the form of a token (a JWT: three parts, dots between)",
-            ),
-            Denied::CredentialsTooLong => {
-                unauthorized("credentials_too_long", "the token or key is too long")
-            }
-            Denied::AmbiguousCookie => {
-                unauthorized("cookie_ambiguous", "the session cookie was sent more than once")
-            }
-            Denied::QueryTokenDisabled => {
-                unauthorized("query_token_disabled", "tokens in the URL are not accepted here")
-            }
-            Denied::UnsupportedAlgorithm => unauthorized(
-                "token_algorithm",
-                "no key is configured for the algorithm of this token",
-            ),
-            Denied::UnsupportedExtension => unauthorized(
-                "token_extension",
-                "the token needs an extension that is not understood",
-            ),
-            Denied::UnknownKey => {
-                unauthorized("token_key_unknown", "the token names a key that is not configured")
-            }
-            Denied::MissingKeyId => unauthorized(
-                "token_without_kid",
-                "the token must name its key by kid, as there are several",
-            ),
-            Denied::BadSignature => {
-                unauthorized("token_signature", "the signature of the token is not valid")
-            }
-            Denied::Expired => unauthorized("token_expired", "the token has expired"),
-            Denied::NotYetValid => {
-                unauthorized("token_not_yet_valid", "the token is not valid yet")
-            }
-            Denied::MissingExpiry => unauthorized(
-                "token_without_expiry",
-                "the token has no exp claim and one is required",
-            ),
-            Denied::WrongAudience => {
-                unauthorized("token_audience", "the token is for another audience")
-            }
-            Denied::WrongIssuer => unauthorized(
-                "token_issuer",
-                "the token comes from an issuer that is not trusted here",
-            ),
-            Denied::BadClaims => {
-                unauthorized("token_claims", "the claims of the token are malformed")
-            }
-            Denied::BadPattern => {
-                unauthorized("token_pattern", "a channel pattern in the token is malformed")
-            }
-            Denied::UnknownPublishKey => {
-                unauthorized("publish_key_unknown", "this publish key is not known")
-            }
-            Denied::SubscribeForbidden => forbidden(
-                "subscribe_forbidden",
-                "these credentials do not allow subscribing to this channel",
-            ),
-            Denied::PublishForbidden => forbidden(
-                "publish_forbidden",
-                "these credentials do not allow publishing to this channel",
-            ),
-            Denied::OriginForbidden => {
-                forbidden("origin_forbidden", "pages of this origin are not allowed")
-            }
-            Denied::HostForbidden => forbidden(
-                "host_forbidden",
-                "this server is open to its own machine: ask for it by address or as localhost, \
-                 give it keys, or start it with --open",
-            ),
-            Denied::Revoked => {
-                unauthorized("token_revoked", "the token was called back; a new one may do")
-            }
-            Denied::OtherSubject => {
-                forbidden("token_subject", "the token is for somebody else than the connection")
-            }
-        }
-    }
 }
 
 /// The protection space named in challenges (RFC 9110 section 11.5).
@@ -233,9 +162,9 @@ mod tests {
     #[test]
     fn every_denial_has_its_own_code_and_a_message_that_fits_a_header() {
         let codes: HashSet<_> =
-            Denied::ALL.into_iter().map(|denied| Reject::from(denied).code).collect();
-        assert_eq!(codes.len(), Denied::ALL.len());
-        for denied in Denied::ALL {
+            ALL.iter().copied().map(|denied| Reject::from(denied).code).collect();
+        assert_eq!(codes.len(), ALL.len());
+        for &denied in ALL {
             let Reject { message, .. } = denied.into();
             assert!(message.bytes().all(|b| (0x20..0x7f).contains(&b)));
             assert!(!message.contains(['"', '\\']));
@@ -260,7 +189,7 @@ mod tests {
     fn unknown_people_get_401_and_known_ones_403() {
         let of = |status| {
             let is_of = move |denied: &Denied| Reject::from(*denied).status == status;
-            Denied::ALL.into_iter().filter(is_of)
+            ALL.iter().copied().filter(is_of)
         };
         let forbidden: Vec<_> = of(Status::Forbidden).collect();
         assert_eq!(
@@ -273,6 +202,6 @@ mod tests {
                 Denied::OtherSubject
             ]
         );
-        assert_eq!(of(Status::Unauthorized).count() + forbidden.len(), Denied::ALL.len());
+        assert_eq!(of(Status::Unauthorized).count() + forbidden.len(), ALL.len());
     }
 }

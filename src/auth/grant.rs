@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Denied;
-use super::voucher::Voucher;
+use super::key_fingerprint::KeyFingerprint;
 use crate::proto::name::Pattern;
 
 /// Patterns in one list of a token or a key. A token of the longest length could otherwise unfold
@@ -70,9 +70,10 @@ pub struct Grant {
     /// 0: nobody knows. [`NEVER`]: it was not issued, it is a publish key's.
     issued_at_unix_s: u32,
     subject: Option<Box<str>>,
-    /// Tells publishers apart: the subject, or else what vouches for the grant.
-    publisher: Voucher,
-    voucher: Voucher,
+    /// Tells publishers apart: the subject, or else the key.
+    publisher: KeyFingerprint,
+    /// The key that granted it, or its own rights if none did.
+    granted_by: KeyFingerprint,
     /// What everybody may do. A token adds to it: signing in must not take rights away that
     /// dropping the token would give back.
     everybody: Option<Arc<Grant>>,
@@ -85,18 +86,18 @@ const NEVER: u32 = u32::MAX;
 const _: () = assert!(size_of::<Grant>() <= 80);
 
 impl Grant {
-    /// A grant that does not expire and names nobody. Until a key does, its own rights vouch for it.
+    /// A grant that does not expire and names nobody. Until a key grants it, it rests on its own rights.
     pub fn new(subscribe: Patterns, publish: Patterns) -> Self {
         let spelled = [subscribe.spelled(), publish.spelled()];
-        let voucher = Voucher::of("rights", &spelled.each_ref().map(|rights| rights.as_bytes()));
+        let own = KeyFingerprint::of("rights", &spelled.each_ref().map(|rights| rights.as_bytes()));
         Self {
             subscribe,
             publish,
             expires_at_unix_s: NEVER,
             issued_at_unix_s: 0,
             subject: None,
-            publisher: voucher,
-            voucher,
+            publisher: own,
+            granted_by: own,
             everybody: None,
         }
     }
@@ -113,9 +114,10 @@ impl Grant {
 
     /// Of a token: whom it names, and when it was issued, if it says so.
     pub(super) fn issued_to(self, subject: Option<Box<str>>, at_unix_s: Option<u64>) -> Self {
-        let of_subject = subject.as_ref().map(|sub| Voucher::of("subject", &[sub.as_bytes()]));
+        let of_subject =
+            subject.as_ref().map(|sub| KeyFingerprint::of("subject", &[sub.as_bytes()]));
         let at = at_unix_s.map_or(0, |at| u32::try_from(at).unwrap_or(NEVER - 1));
-        let publisher = of_subject.unwrap_or(self.voucher);
+        let publisher = of_subject.unwrap_or(self.granted_by);
         Self { subject, publisher, issued_at_unix_s: at.min(NEVER - 1), ..self }
     }
 
@@ -124,8 +126,8 @@ impl Grant {
         Self { subject: name, issued_at_unix_s: NEVER, ..self }
     }
 
-    pub(super) fn vouched_by(self, voucher: Voucher) -> Self {
-        Self { voucher, publisher: voucher, ..self }
+    pub(super) fn granted_by(self, key: KeyFingerprint) -> Self {
+        Self { granted_by: key, publisher: key, ..self }
     }
 
     pub(super) fn on_top_of(self, everybody: Arc<Grant>) -> Self {
@@ -140,9 +142,9 @@ impl Grant {
     }
 
     /// Its own, and that of everybody's rights below it.
-    pub(super) fn vouchers(&self) -> impl Iterator<Item = Voucher> {
-        let everybody = self.everybody.as_ref().map(|grant| grant.voucher);
-        std::iter::once(self.voucher).chain(everybody)
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
+        let everybody = self.everybody.as_ref().map(|grant| grant.granted_by);
+        std::iter::once(self.granted_by).chain(everybody)
     }
 
     /// Whether the channel may be subscribed to. The name must already be decoded and checked.
@@ -174,7 +176,7 @@ impl Grant {
     }
 
     /// The second from which the grant is void, leeway included: the same one from which
-    /// [`super::Gate::authenticate`] refuses its token. `None`: it does not expire.
+    /// [`super::Gate::admit`] refuses its token. `None`: it does not expire.
     pub fn expires_at_unix_s(&self) -> Option<u64> {
         (self.expires_at_unix_s != NEVER).then_some(u64::from(self.expires_at_unix_s))
     }

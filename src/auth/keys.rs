@@ -15,9 +15,9 @@ use jsonwebtoken::jwk::{
 };
 use jsonwebtoken::{Algorithm as CryptoAlgorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
+use super::key_fingerprint::KeyFingerprint;
 use super::settings::{AuthConfigError, AuthFault};
 use super::source::{self, Env, Material, Place};
-use super::voucher::Voucher;
 use super::{Algorithm, AuthSettings, Denied};
 
 /// Keys that check tokens. A token without `kid` is tried against all shared secrets, at 1 us each;
@@ -102,8 +102,8 @@ impl KeyRing {
     }
 
     /// What vouches for tokens.
-    pub fn vouchers(&self) -> impl Iterator<Item = Voucher> {
-        self.0.iter().map(|key| key.voucher)
+    pub fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
+        self.0.iter().map(|key| key.fingerprint)
     }
 
     /// Checks the signature of `message`, given as base64url, by the keys of the token's algorithm
@@ -113,10 +113,10 @@ impl KeyRing {
         with: &SignedWith<'_>,
         message: &[u8],
         signature: &str,
-    ) -> Result<Voucher, Denied> {
+    ) -> Result<KeyFingerprint, Denied> {
         let mut candidates = self.candidates(with)?;
         let key = candidates.find(|key| key.verifies(with.algorithm, message, signature));
-        key.map(|key| key.voucher).ok_or(Denied::BadSignature)
+        key.map(|key| key.fingerprint).ok_or(Denied::BadSignature)
     }
 }
 
@@ -131,7 +131,7 @@ struct TokenKey {
     kid: Option<Box<str>>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
-    voucher: Voucher,
+    fingerprint: KeyFingerprint,
     /// How long a check takes; zero for a shared secret.
     cost: Duration,
 }
@@ -145,12 +145,12 @@ impl TokenKey {
                 check_curve(&key)?;
             }
         }
-        let voucher = match key.kind() {
-            DecodingKeyKind::SecretOrDer(bytes) => Voucher::of("key", &[bytes]),
-            DecodingKeyKind::RsaModulusExponent { n, e } => Voucher::of("key", &[n, e]),
+        let fingerprint = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => KeyFingerprint::of("key", &[bytes]),
+            DecodingKeyKind::RsaModulusExponent { n, e } => KeyFingerprint::of("key", &[n, e]),
         };
         let algorithms = algorithms.to_vec();
-        let mut key = Self { kid: None, algorithms, key, voucher, cost: Duration::ZERO };
+        let mut key = Self { kid: None, algorithms, key, fingerprint, cost: Duration::ZERO };
         if key.is_public() {
             key.cost = key.measured();
         }

@@ -12,6 +12,7 @@ mod credentials;
 mod denied;
 mod grant;
 mod host;
+mod key_fingerprint;
 mod keys;
 mod origin;
 mod proof;
@@ -20,7 +21,6 @@ mod revoked;
 mod settings;
 mod source;
 mod token;
-mod voucher;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub use denied::Denied;
 pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
 pub use host::is_meant_for_loopback;
 pub use keys::KEYS_MAX;
-pub use origin::{CORS_ANYBODY, CORS_FIXED, CORS_PREFLIGHT, OriginVerdict, Page, RequestKind};
+pub use origin::{CORS_ANYBODY, CORS_FIXED, CORS_PREFLIGHT, Page};
 pub use proof::ProofKey;
 pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use revoked::{REVOKED_MAX, Revoked, TooManyRevoked};
@@ -44,11 +44,11 @@ pub use source::{Env, KEY_FILE_BYTES_MAX};
 pub use token::{LEEWAY_S_MAX, TOKEN_BYTES_MAX};
 
 use credentials::Presented;
+use key_fingerprint::KeyFingerprints;
 use keys::KeyRing;
-use origin::{Openness, OriginRules};
+use origin::{Openness, OriginRules, RequestKind};
 use publish_keys::PublishKeys;
 use token::ClaimRules;
-use voucher::Vouchers;
 
 /// All rules of access, ready to be applied.
 pub struct Gate {
@@ -58,7 +58,7 @@ pub struct Gate {
     keys: KeyRing,
     rules: ClaimRules,
     publish_keys: PublishKeys,
-    vouchers: Vouchers,
+    fingerprints: KeyFingerprints,
     cookie: Option<Box<str>>,
     query_token: QueryToken,
     origins: OriginRules,
@@ -115,8 +115,8 @@ impl Gate {
             if everybody.is_useless() { Anonymous::Refused } else { Anonymous::Admitted };
         let everybody = Arc::new(everybody);
         let publish_keys = PublishKeys::load(&settings.publish_keys, &everybody, env)?;
-        let vouchers = everybody.vouchers().chain(keys.vouchers()).chain(publish_keys.vouchers());
-        let vouchers = Vouchers::new(vouchers.collect());
+        let of_keys = keys.fingerprints().chain(publish_keys.fingerprints());
+        let fingerprints = everybody.fingerprints().chain(of_keys).collect();
         let openness = if is_open { Openness::Anybody } else { Openness::Guarded };
         Ok(Self {
             everybody,
@@ -124,7 +124,7 @@ impl Gate {
             keys,
             rules: ClaimRules::from(settings),
             publish_keys,
-            vouchers,
+            fingerprints: KeyFingerprints::new(fingerprints),
             cookie: settings.cookie.as_deref().map(Box::from),
             query_token: settings.query_token,
             origins: OriginRules::new(openness, &settings.origins)?,
@@ -152,7 +152,7 @@ impl Gate {
     /// key is still here, and everybody may still do the same. Without a grant it was let in by an
     /// open gate.
     pub fn stands_by(&self, grant: Option<&Grant>) -> bool {
-        self.is_open() || grant.is_some_and(|grant| self.vouchers.stand_by(grant))
+        self.is_open() || grant.is_some_and(|grant| self.fingerprints.cover(grant))
     }
 
     /// Whether checking a token can take long enough for somebody else to notice.
@@ -189,30 +189,16 @@ impl Gate {
             (Access::Http, Presented::Nothing) => RequestKind::Plain,
             (Access::Http, _) => RequestKind::Credentialed,
         };
-        if !self.origins.verdict(kind, page).is_allowed() {
+        if !self.origins.allow(kind, page) {
             return Err(Denied::OriginForbidden);
         }
         self.grant_for(presented, now_unix_s)
-    }
-
-    /// Only the credentials of a request, for where no browser can be on the other side.
-    pub fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-        now_unix_s: u64,
-    ) -> Result<Arc<Grant>, Denied> {
-        self.grant_for(self.presented(credentials)?, now_unix_s)
     }
 
     /// A token by itself, as in the refresh of a running connection.
     pub fn authenticate_token(&self, token: &str, now_unix_s: u64) -> Result<Arc<Grant>, Denied> {
         let token = if self.is_open() { Presented::Nothing } else { Presented::Token(token) };
         self.grant_for(token, now_unix_s)
-    }
-
-    /// Only the page a request comes from.
-    pub fn origin_verdict(&self, kind: RequestKind, page: &Page<'_>) -> OriginVerdict {
-        self.origins.verdict(kind, page)
     }
 
     /// The CORS header lines, each with its line end, of a response to a page of this origin. A

@@ -11,7 +11,7 @@ use super::settings::{AuthConfigError, AuthFault};
 
 /// What a request wants, as far as origins matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestKind {
+pub(super) enum RequestKind {
     /// A WebSocket upgrade. Browsers let any page try, and read the answer.
     WebSocket,
     /// An HTTP request that presents a credential.
@@ -31,33 +31,6 @@ pub struct Page<'a> {
     /// `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.3): how the page's site is to
     /// ours, as the browser sees it. Older browsers, and some for WebSockets, do not say.
     pub fetch_site: Option<&'a [u8]>,
-}
-
-/// What the `Origin` check found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OriginVerdict {
-    /// There is no `Origin`: not a page in a browser.
-    NoBrowser,
-    /// On the allow-list.
-    Listed,
-    /// The page came from this very host.
-    SameHost,
-    /// A gate for this machine without an allow-list, and a page on it.
-    Local,
-    /// Not a request for which origins matter.
-    Unchecked,
-    /// None of these. Answer 403.
-    Forbidden,
-}
-
-impl OriginVerdict {
-    /// Whether the request may go on.
-    pub fn is_allowed(self) -> bool {
-        match self {
-            Self::NoBrowser | Self::Listed | Self::SameHost | Self::Local | Self::Unchecked => true,
-            Self::Forbidden => false,
-        }
-    }
 }
 
 /// How strict the rules are where no allow-list speaks.
@@ -137,24 +110,18 @@ impl OriginRules {
         }
     }
 
-    /// The check.
-    pub fn verdict(&self, kind: RequestKind, page: &Page<'_>) -> OriginVerdict {
-        let Some(origin) = page.origin else { return without_origin(kind, page) };
-        if self.find(origin).is_some() {
-            return OriginVerdict::Listed;
+    /// Whether a request of this kind may come from this page.
+    pub fn allow(&self, kind: RequestKind, page: &Page<'_>) -> bool {
+        let Some(origin) = page.origin else { return allows_no_origin(kind, page) };
+        let is_same_host = page.host.is_some_and(|host| is_same_host(origin, host))
+            && !page.is_of_another_scheme();
+        if is_same_host || self.find(origin).is_some() {
+            return true;
         }
-        if page.host.is_some_and(|host| is_same_host(origin, host)) && !page.is_of_another_scheme()
-        {
-            return OriginVerdict::SameHost;
-        }
-        match (self.openness, kind) {
-            (Openness::Anybody, _) if self.listed.is_empty() => OriginVerdict::Unchecked,
-            (Openness::ThisMachine, _) if self.listed.is_empty() && is_local(origin) => {
-                OriginVerdict::Local
-            }
-            (Openness::ThisMachine, _) => OriginVerdict::Forbidden,
-            (_, RequestKind::Plain) => OriginVerdict::Unchecked,
-            (Openness::Anybody | Openness::Guarded, _) => OriginVerdict::Forbidden,
+        match self.openness {
+            Openness::Anybody => self.listed.is_empty() || kind == RequestKind::Plain,
+            Openness::ThisMachine => self.listed.is_empty() && is_local(origin),
+            Openness::Guarded => kind == RequestKind::Plain,
         }
     }
 
@@ -185,14 +152,8 @@ impl Page<'_> {
 
 /// Other sites' pages can make a browser ask with the user's cookies and without `Origin`, as for an
 /// image; they cannot read the answer, but a stream would be held open for them.
-fn without_origin(kind: RequestKind, page: &Page<'_>) -> OriginVerdict {
-    let is_foreign = page.fetch_site == Some(b"cross-site");
-    match kind {
-        RequestKind::Credentialed if is_foreign => OriginVerdict::Forbidden,
-        RequestKind::Credentialed | RequestKind::WebSocket | RequestKind::Plain => {
-            OriginVerdict::NoBrowser
-        }
-    }
+fn allows_no_origin(kind: RequestKind, page: &Page<'_>) -> bool {
+    kind != RequestKind::Credentialed || page.fetch_site != Some(b"cross-site")
 }
 
 /// The parts of a serialised origin (RFC 6454 section 6.2).

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::grant::{Grant, Patterns};
+use super::key_fingerprint::KeyFingerprint;
 use super::settings::{AuthConfigError, AuthFault, PublishKeySettings};
 use super::source::{Env, Place};
 use super::token;
-use super::voucher::Voucher;
 
 /// Shortest publish key: 16 characters of hex are 64 bits, below which guessing gets thinkable.
 pub const PUBLISH_KEY_BYTES_MIN: usize = 16;
@@ -27,21 +27,21 @@ pub const PUBLISH_KEYS_MAX: usize = 256;
 pub(super) struct PublishKeys(Box<[PublishKey]>);
 
 struct PublishKey {
-    fingerprint: Fingerprint,
+    digest: KeyDigest,
     grant: Arc<Grant>,
 }
 
 /// SHA-256 of a key. It has no `==` on purpose: the only comparison there is takes constant time.
 #[derive(Clone, Copy)]
-struct Fingerprint([u8; 32]);
+struct KeyDigest([u8; 32]);
 
-impl Fingerprint {
+impl KeyDigest {
     fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 }
 
-impl ConstantTimeEq for Fingerprint {
+impl ConstantTimeEq for KeyDigest {
     fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
@@ -67,8 +67,8 @@ impl PublishKeys {
             if !is_strong_key(key) {
                 return Err(material.error(AuthFault::WeakPublishKey));
             }
-            let fingerprint = Fingerprint::of(key);
-            if !seen.insert(fingerprint.0) {
+            let digest = KeyDigest::of(key);
+            if !seen.insert(digest.0) {
                 return Err(material.error(AuthFault::DuplicatePublishKey));
             }
             let publish = match &entry.publish {
@@ -79,19 +79,19 @@ impl PublishKeys {
             };
             // Other patterns make it another key: what it no longer covers must end.
             let rights = publish.spelled();
-            let voucher = Voucher::of("publish key", &[&fingerprint.0, rights.as_bytes()]);
+            let fingerprint = KeyFingerprint::of("publish key", &[&digest.0, rights.as_bytes()]);
             let grant = Grant::new(Patterns::default(), publish)
-                .vouched_by(voucher)
+                .granted_by(fingerprint)
                 .of_publish_key(entry.name.as_deref().map(Box::from))
                 .on_top_of(Arc::clone(everybody));
-            keys.push(PublishKey { fingerprint, grant: Arc::new(grant) });
+            keys.push(PublishKey { digest, grant: Arc::new(grant) });
         }
         Ok(Self(keys.into()))
     }
 
     /// What vouches for those who publish with one.
-    pub fn vouchers(&self) -> impl Iterator<Item = Voucher> {
-        self.0.iter().flat_map(|key| key.grant.vouchers())
+    pub fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
+        self.0.iter().flat_map(|key| key.grant.fingerprints())
     }
 
     /// Whether there are none.
@@ -101,10 +101,10 @@ impl PublishKeys {
 
     /// The grant of a key, if it is one. Looks at every entry, whichever it hits.
     pub fn find(&self, candidate: &[u8]) -> Option<&Arc<Grant>> {
-        let fingerprint = Fingerprint::of(candidate);
+        let digest = KeyDigest::of(candidate);
         let mut hit = NO_KEY;
         for (index, key) in (0u32..).zip(&self.0) {
-            hit.conditional_assign(&index, key.fingerprint.ct_eq(&fingerprint));
+            hit.conditional_assign(&index, key.digest.ct_eq(&digest));
         }
         self.0.get(hit as usize).map(|key| &key.grant)
     }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::grant::{Grant, Patterns};
+use super::key_fingerprint::KeyFingerprint;
 use super::keys::{KeyRing, SignedWith};
-use super::voucher::Voucher;
 use super::{Algorithm, AuthSettings, Denied, Expiry};
 
 /// Longest token or key. Twice what browsers keep in a cookie, and within the cap of a request's
@@ -67,11 +67,11 @@ pub(super) fn check(
     }
     let header = decode_part(header).ok_or(Denied::MalformedCredentials)?;
     let header: Header = object(&header).ok_or(Denied::MalformedCredentials)?;
-    let voucher = keys.check(&header.signed_with()?, message.as_bytes(), signature)?;
+    let fingerprint = keys.check(&header.signed_with()?, message.as_bytes(), signature)?;
     let claims = decode_part(claims).ok_or(Denied::BadClaims)?;
     let claims: Claims<'_> = object(&claims).ok_or(Denied::BadClaims)?;
     rules.check(&claims, now_unix_s)?;
-    claims.into_grant(rules.leeway_s, voucher)
+    claims.into_grant(rules.leeway_s, fingerprint)
 }
 
 /// How long the check of a token takes. Zero where that is not worth counting.
@@ -228,7 +228,7 @@ fn end_unix_s(exp: NumericDate, leeway_s: u64) -> u64 {
 }
 
 impl Claims<'_> {
-    fn into_grant(self, leeway_s: u64, voucher: Voucher) -> Result<Grant, Denied> {
+    fn into_grant(self, leeway_s: u64, fingerprint: KeyFingerprint) -> Result<Grant, Denied> {
         let rights: Rights = match self.pushline {
             Some(rights) => object(rights.get().as_bytes()).ok_or(Denied::BadClaims)?,
             None => Rights::default(),
@@ -241,7 +241,7 @@ impl Claims<'_> {
         };
         let expires_at_unix_s = self.exp.map(|exp| end_unix_s(exp, leeway_s));
         Ok(Grant::new(parse(&rights.subscribe)?, parse(&rights.publish)?)
-            .vouched_by(voucher)
+            .granted_by(fingerprint)
             .with_expiry(expires_at_unix_s)
             .issued_to(subject, self.iat.map(NumericDate::floor_unix_s)))
     }

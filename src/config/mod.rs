@@ -24,7 +24,7 @@ use ipnet::IpNet;
 
 use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
 use crate::log::policy::{LogSettings, Policies, Policy};
-use crate::proto::name::Pattern;
+use crate::proto::name::{Pattern, first_match};
 
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use keys::{Change, KEYS, Key};
@@ -280,8 +280,7 @@ impl Settings {
 
     /// Which of `channels` holds for this channel; past the end: the default.
     pub fn channel_index(&self, name: &str) -> usize {
-        let named = self.channels.iter().position(|(pattern, _)| pattern.matches(name));
-        named.unwrap_or(self.channels.len())
+        first_match(&self.channels, name)
     }
 
     /// What holds where `channel_index` said so.

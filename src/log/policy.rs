@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::proto::name::Pattern;
+use crate::proto::name::{Pattern, first_match};
 
 /// Rules there may be: under byte pressure each eviction looks at the oldest event of every rule.
 pub const POLICIES_MAX: usize = 64;
@@ -74,8 +74,7 @@ impl Policies {
 
     /// Which policy a channel has; `count() - 1` is the default.
     pub(super) fn index_of(&self, name: &str) -> u16 {
-        let found = self.rules.iter().position(|(pattern, _)| pattern.matches(name));
-        found.unwrap_or(self.rules.len()) as u16
+        first_match(&self.rules, name) as u16
     }
 
     pub(super) fn at(&self, index: u16) -> &Policy {

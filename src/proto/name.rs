@@ -161,6 +161,11 @@ impl Pattern {
     }
 }
 
+/// The place of the first rule that holds for this name; past the end if none does.
+pub fn first_match<T>(rules: &[(Pattern, T)], name: &str) -> usize {
+    rules.iter().position(|(pattern, _)| pattern.matches(name)).unwrap_or(rules.len())
+}
+
 impl TryFrom<String> for Pattern {
     type Error = PatternError;
 

@@ -1,7 +1,7 @@
 //! Which kernel this is.
 
 /// The oldest kernel whose io_uring has all we use (`IORING_SETUP_DEFER_TASKRUN` came last).
-pub(super) const URING_SINCE: KernelVersion = KernelVersion { major: 6, minor: 1 };
+pub(crate) const URING_SINCE: KernelVersion = KernelVersion { major: 6, minor: 1 };
 
 /// A kernel's version, as far as we compare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ impl KernelVersion {
     }
 
     /// The leading numbers of `uname -r`; what is not a number counts as 0.
-    pub(super) fn of(release: &str) -> Self {
+    pub(crate) fn of(release: &str) -> Self {
         let numbers = release.split(|c: char| !c.is_ascii_digit());
         let mut numbers = numbers.map(|number| number.parse().unwrap_or(0));
         let major = numbers.next().unwrap_or(0);

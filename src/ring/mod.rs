@@ -21,6 +21,7 @@ pub use clock::monotonic_now;
 pub use descriptors::{descriptors_max, grow_descriptor_table};
 pub use error::{Forbidder, StartError};
 pub use kernel::KernelVersion;
+pub(crate) use kernel::URING_SINCE;
 pub use listener::{ListenOptions, listen, listen_again, steer_by_cpu, stop_steering};
 
 use std::net::IpAddr;

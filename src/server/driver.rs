@@ -21,12 +21,13 @@ pub(crate) enum DriverKind {
     Epoll,
 }
 
-impl fmt::Display for DriverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DriverKind {
+    /// What it is called in log lines and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
             Self::IoUring(_) => "io_uring",
             Self::Epoll => "epoll",
-        })
+        }
     }
 }
 

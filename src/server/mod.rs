@@ -255,7 +255,7 @@ impl Server {
 
     /// What they run on: `io_uring` or `epoll`.
     pub fn driver(&self) -> String {
-        self.driver.kind.to_string()
+        self.driver.kind.name().to_owned()
     }
 
     /// Why they run on epoll, what to allow and what it costs, if nobody asked for that.

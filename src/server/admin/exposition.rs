@@ -1,6 +1,6 @@
 //! The Prometheus text format, version 0.0.4. Sans-IO: names and numbers in, lines out.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
 use crate::metrics::Histogram;
 
@@ -13,42 +13,30 @@ pub(super) struct Exposition {
     text: String,
 }
 
-/// One metric, whose samples are being written.
-#[derive(Debug)]
-pub(super) struct Family<'a> {
-    text: &'a mut String,
-    name: &'static str,
-}
-
-/// A label's value.
+/// A label of a sample.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Label<'a> {
-    /// A number.
-    Number(u64),
-    /// A word of ours: nothing in it needs to be escaped.
-    Word(&'a str),
+pub(super) enum Label {
+    Number(&'static str, u64),
+    /// One of our own words: nothing in it needs to be escaped.
+    Word(&'static str, &'static str),
 }
-
-/// The labels of a sample.
-type Labels<'a> = [(&'static str, Label<'a>)];
 
 impl Exposition {
-    /// Begins a metric that only grows. `name` ends in `_total`.
-    pub fn counter(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        debug_assert!(name.ends_with("_total"));
-        self.family(name, "counter", help)
-    }
-
-    /// Begins a metric that goes up and down.
-    pub fn gauge(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        debug_assert!(!name.ends_with("_total"));
-        self.family(name, "gauge", help)
+    /// Writes a counter, if `name` ends in `_total`, or a gauge.
+    pub fn numbers(&mut self, name: &str, help: &str, samples: Vec<(Vec<Label>, f64)>) {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        self.begin(name, kind, help);
+        for (labels, value) in samples {
+            self.text.push_str(name);
+            self.labels(&labels);
+            self.line(format_args!(" {value}"));
+        }
     }
 
     /// Writes a histogram of durations in seconds, all of `parts` added up.
     pub fn histogram<'h>(
         &mut self,
-        name: &'static str,
+        name: &str,
         help: &str,
         parts: impl Iterator<Item = &'h Histogram>,
     ) {
@@ -62,18 +50,18 @@ impl Exposition {
             }
             sum_s += part.sum_s();
         }
-        let text = self.family(name, "histogram", help).text;
+        self.begin(name, "histogram", help);
         let mut total = 0u64;
         for (place, (bound, count)) in bounds.iter().zip(counts).enumerate() {
             total += count;
             // The last bucket has no bound: it takes all that is above the others.
             match place == Histogram::BUCKETS - 1 {
-                true => line(text, format_args!("{name}_bucket{{le=\"+Inf\"}} {total}")),
-                false => line(text, format_args!("{name}_bucket{{le=\"{bound}\"}} {total}")),
+                true => self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {total}")),
+                false => self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {total}")),
             }
         }
-        line(text, format_args!("{name}_sum {sum_s}"));
-        line(text, format_args!("{name}_count {total}"));
+        self.line(format_args!("{name}_sum {sum_s}"));
+        self.line(format_args!("{name}_count {total}"));
     }
 
     /// All of it.
@@ -81,29 +69,19 @@ impl Exposition {
         self.text
     }
 
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) -> Family<'_> {
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
         debug_assert!(!help.contains(['\\', '\n']), "needs escaping");
-        let text = &mut self.text;
-        line(text, format_args!("# HELP {name} {help}"));
-        line(text, format_args!("# TYPE {name} {kind}"));
-        Family { text, name }
-    }
-}
-
-impl Family<'_> {
-    /// A sample without labels; the metric has no other.
-    pub fn only(&mut self, value: impl Display) {
-        self.sample(&[], value);
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    /// A sample.
-    pub fn sample(&mut self, labels: &Labels<'_>, value: impl Display) -> &mut Self {
-        self.text.push_str(self.name);
-        for (place, (name, label)) in labels.iter().enumerate() {
+    fn labels(&mut self, labels: &[Label]) {
+        for (place, label) in labels.iter().enumerate() {
             self.text.push(if place == 0 { '{' } else { ',' });
+            // Writing to a String can't fail.
             let _ = match label {
-                Label::Number(number) => write!(self.text, "{name}=\"{number}\""),
-                Label::Word(word) => {
+                Label::Number(name, number) => write!(self.text, "{name}=\"{number}\""),
+                Label::Word(name, word) => {
                     debug_assert!(!word.contains(['\\', '"', '\n']), "needs escaping");
                     write!(self.text, "{name}=\"{word}\"")
                 }
@@ -112,15 +90,12 @@ impl Family<'_> {
         if !labels.is_empty() {
             self.text.push('}');
         }
-        line(self.text, format_args!(" {value}"));
-        self
     }
-}
 
-fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
-    // Writing to a String can't fail.
-    let _ = text.write_fmt(what);
-    text.push('\n');
+    fn line(&mut self, what: std::fmt::Arguments<'_>) {
+        let _ = self.text.write_fmt(what);
+        self.text.push('\n');
+    }
 }
 
 #[cfg(test)]
@@ -128,17 +103,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_stand_behind_their_help_and_type() {
+    fn samples_follow_their_help_and_type() {
         let mut out = Exposition::default();
-        out.counter("a_total", "What a is.")
-            .sample(&[("worker", Label::Number(0)), ("kind", Label::Word("x"))], 3)
-            .sample(&[("worker", Label::Number(1)), ("kind", Label::Word("x"))], u64::MAX);
-        out.gauge("b_seconds", "What b is.").only(0.000_001);
+        let labels = |worker| vec![Label::Word("kind", "x"), Label::Number("worker", worker)];
+        out.numbers("a_total", "What a is.", vec![(labels(0), 3.0), (labels(1), 1e15)]);
+        out.numbers("b_seconds", "What b is.", vec![(vec![], 0.000_001)]);
         assert_eq!(
             out.into_text(),
             "# HELP a_total What a is.\n# TYPE a_total counter\n\
-             a_total{worker=\"0\",kind=\"x\"} 3\n\
-             a_total{worker=\"1\",kind=\"x\"} 18446744073709551615\n\
+             a_total{kind=\"x\",worker=\"0\"} 3\n\
+             a_total{kind=\"x\",worker=\"1\"} 1000000000000000\n\
              # HELP b_seconds What b is.\n# TYPE b_seconds gauge\nb_seconds 0.000001\n"
         );
     }

@@ -6,17 +6,14 @@ use super::{DoctorOptions, Finding, Verdict};
 use crate::config::DriverWanted;
 use crate::host::Host;
 use crate::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED, SLOTS_RESERVED};
+use crate::ring::{KernelVersion, URING_SINCE};
 use crate::tools::numbers::grouped;
 
-/// Oldest kernel whose io_uring has all that is used: fire-and-forget sends were verified from here
-/// on.
-const URING_KERNEL_MIN: (u64, u64) = (6, 1);
-
 /// Oldest kernel the server is meant for on epoll; `scripts/kernel-matrix` is to try it.
-const EPOLL_KERNEL_MIN: (u64, u64) = (5, 10);
+const EPOLL_SINCE: KernelVersion = KernelVersion { major: 5, minor: 10 };
 
 /// From this kernel on rings are charged to RLIMIT_MEMLOCK (again).
-const KERNEL_CHARGING: (u64, u64) = (6, 14);
+const CHARGING_SINCE: KernelVersion = KernelVersion { major: 6, minor: 14 };
 
 /// Bit of the capability that exempts from it.
 const CAP_IPC_LOCK: u32 = 14;
@@ -90,20 +87,20 @@ fn without_io_uring(wanted: DriverWanted) -> Verdict {
 }
 
 fn kernel(wanted: DriverWanted, host: &Host) -> Finding {
-    let (major, minor) = match wanted {
-        DriverWanted::Epoll => EPOLL_KERNEL_MIN,
-        DriverWanted::Auto | DriverWanted::IoUring => URING_KERNEL_MIN,
+    let since = match wanted {
+        DriverWanted::Epoll => EPOLL_SINCE,
+        DriverWanted::Auto | DriverWanted::IoUring => URING_SINCE,
     };
     let release = host.kernel_release();
     let verdict = match release.as_deref().ok().and_then(version) {
         None => Verdict::Note,
-        Some(version) if version >= (major, minor) => Verdict::Ok,
+        Some(version) if version >= since => Verdict::Ok,
         Some(_) => without_io_uring(wanted),
     };
     finding(
         "kernel",
         release.unwrap_or_else(|error| error.to_string()),
-        format!("{major}.{minor} or newer"),
+        format!("{}.{} or newer", since.major, since.minor),
         verdict,
         "install a newer kernel: io_uring needs 6.1 (Debian 12 has it), and epoll is meant for \
          5.10 and newer",
@@ -228,7 +225,7 @@ fn memlock(options: &DoctorOptions, host: &Host) -> Finding {
         return unreadable("memlock", wanted);
     };
     let charged =
-        host.kernel_release().ok().and_then(|r| version(&r)).is_none_or(|v| v >= KERNEL_CHARGING);
+        host.kernel_release().ok().and_then(|r| version(&r)).is_none_or(|v| v >= CHARGING_SINCE);
     let exempt = host.has_capability(CAP_IPC_LOCK);
     let mut found = if limit.hard == u64::MAX { "unlimited".to_owned() } else { mib(limit.hard) };
     if exempt {
@@ -244,10 +241,9 @@ fn memlock(options: &DoctorOptions, host: &Host) -> Finding {
     finding("memlock", found, wanted, verdict, &cure)
 }
 
-/// `major.minor` at the beginning of a kernel release.
-fn version(release: &str) -> Option<(u64, u64)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+/// The version of a kernel release, if it begins with one.
+fn version(release: &str) -> Option<KernelVersion> {
+    Some(KernelVersion::of(release)).filter(|version| version.major > 0)
 }
 
 #[cfg(test)]

@@ -2,18 +2,18 @@
 //! Every rule has a test here, or beside its code, that fails when the rule is taken away.
 
 mod origins;
+mod reloads;
 mod rights;
 mod settings;
 mod tokens;
 mod tool;
-mod vouchers;
 
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use pushline::auth::{AuthFault, AuthSettings, Credentials, Denied, Gate, Grant};
+use pushline::auth::{Access, AuthFault, AuthSettings, Credentials, Denied, Gate, Grant, Page};
 use serde_json::{Value, json};
 
 /// The second at which requests arrive.
@@ -90,7 +90,12 @@ fn hs256(claims: &Value) -> String {
 fn bearer(gate: &Gate, credential: &str) -> Result<Arc<Grant>, Denied> {
     let header = format!("Bearer {credential}");
     let authorization = Some(header.as_bytes());
-    gate.authenticate(&Credentials { authorization, ..Credentials::default() }, NOW)
+    admit(gate, &Credentials { authorization, ..Credentials::default() })
+}
+
+/// A request that no page makes.
+fn admit(gate: &Gate, credentials: &Credentials<'_>) -> Result<Arc<Grant>, Denied> {
+    gate.admit(Access::Http, credentials, &Page::default(), NOW)
 }
 
 /// Why it was refused, if it was.

@@ -22,7 +22,7 @@ fn an_open_gate_lets_everyone_do_everything() {
         ..Credentials::default()
     };
     for credentials in [Credentials::default(), stale] {
-        let grant = gate.authenticate(&credentials, NOW).expect("open");
+        let grant = admit(&gate, &credentials).expect("open");
         assert!(grant.may_subscribe("any") && grant.may_publish("any"));
         assert_eq!(grant.expires_at_unix_s(), None);
     }
@@ -33,7 +33,7 @@ fn an_open_gate_lets_everyone_do_everything() {
 fn any_key_shuts_the_gate_for_strangers() {
     for gate in [hmac_gate(""), public_key_gate("rsa_public.pem"), gate(KEYS)] {
         assert!(!gate.is_open());
-        let result = gate.authenticate(&Credentials::default(), NOW);
+        let result = admit(&gate, &Credentials::default());
         assert_eq!(denial(result), Some(Denied::MissingCredentials));
     }
 }
@@ -58,7 +58,7 @@ fn a_subscribe_only_token_cannot_publish() {
 #[test]
 fn anonymous_rights_are_for_all_and_nothing_beyond() {
     let gate = hmac_gate("anonymous = { subscribe = [\"public:*\"] }");
-    let stranger = gate.authenticate(&Credentials::default(), NOW).expect("anonymous");
+    let stranger = admit(&gate, &Credentials::default()).expect("anonymous");
     assert!(stranger.may_subscribe("public:x") && !stranger.may_subscribe("user:4:x"));
     assert!(!stranger.may_publish("public:x"));
     let known = bearer(&gate, &hs256(&claims(json!({})))).expect("a good token");
@@ -78,7 +78,7 @@ fn a_bad_token_does_not_fall_back_to_anonymous() {
 fn anonymous_rights_without_keys_are_not_an_open_gate() {
     let gate = gate("anonymous = { subscribe = [\"*\"] }");
     assert!(!gate.is_open());
-    let stranger = gate.authenticate(&Credentials::default(), NOW).expect("anonymous");
+    let stranger = admit(&gate, &Credentials::default()).expect("anonymous");
     assert!(stranger.may_subscribe("any") && !stranger.may_publish("any"));
 }
 
@@ -87,7 +87,7 @@ fn a_publish_key_publishes_by_its_patterns_and_cannot_subscribe() {
     let gate = gate(KEYS);
     let api_key = |key: &str| {
         let api_key = Some(key.as_bytes());
-        gate.authenticate(&Credentials { api_key, ..Credentials::default() }, NOW)
+        admit(&gate, &Credentials { api_key, ..Credentials::default() })
     };
     // Behind `Bearer` may stand a broken token as well as a key.
     for (present, unknown) in [
@@ -114,7 +114,7 @@ fn a_publish_key_is_not_taken_where_browsers_put_tokens() {
         Credentials { query_token: key, ..none },
         Credentials { subprotocol_token: key, ..none },
     ] {
-        let result = gate.authenticate(&credentials, NOW);
+        let result = admit(&gate, &credentials);
         assert_eq!(denial(result), Some(Denied::MalformedCredentials));
     }
 }
@@ -131,16 +131,16 @@ fn a_token_is_taken_from_every_documented_place() {
         Credentials { query_token: Some(&token), ..none },
         Credentials { cookie: Some(cookie.as_bytes()), ..none },
     ] {
-        assert!(gate.authenticate(&credentials, NOW).is_ok(), "{credentials:?}");
+        assert!(admit(&gate, &credentials).is_ok(), "{credentials:?}");
         // No other place: a token is not an API key.
         let api_key = Credentials { api_key: Some(token.as_bytes()), ..none };
-        assert!(gate.authenticate(&api_key, NOW).is_err());
+        assert!(admit(&gate, &api_key).is_err());
     }
     let default = hmac_gate("");
     let in_url = Credentials { query_token: Some(&token), ..none };
     let in_cookie = Credentials { cookie: Some(cookie.as_bytes()), ..none };
-    assert_eq!(denial(default.authenticate(&in_url, NOW)), Some(Denied::QueryTokenDisabled));
-    assert_eq!(denial(default.authenticate(&in_cookie, NOW)), Some(Denied::MissingCredentials));
+    assert_eq!(denial(admit(&default, &in_url)), Some(Denied::QueryTokenDisabled));
+    assert_eq!(denial(admit(&default, &in_cookie)), Some(Denied::MissingCredentials));
 }
 
 /// The gate's one door: the page's origin is judged before its user's cookie.

@@ -1,4 +1,4 @@
-//! What a connection was let in by, under rules that are read anew.
+//! Which grants still hold after a reload.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn grants() -> [Arc<Grant>; 3] {
     let gate = gate(RULES);
     let token = bearer(&gate, &hs256(&claims(json!({})))).expect("a good token");
     let backend = bearer(&gate, KEY).expect("a good key");
-    let nobody = gate.authenticate(&Credentials::default(), NOW).expect("anonymous is let in");
+    let nobody = admit(&gate, &Credentials::default()).expect("anonymous is let in");
     [token, backend, nobody]
 }
 
@@ -41,7 +41,7 @@ fn a_key_takes_along_what_it_let_in_and_nothing_else() {
 }
 
 #[test]
-fn other_rights_are_granted_anew() {
+fn a_grant_ends_with_the_rights_it_came_with() {
     assert_eq!(standing("['a:*']", "['b:*']"), [true, false, true]);
     assert_eq!(standing("publish = ['a:*']", ""), [true, false, true]);
     assert_eq!(standing("['public:*']", "['news']"), [false; 3]);
@@ -50,9 +50,9 @@ fn other_rights_are_granted_anew() {
 }
 
 #[test]
-fn whom_an_open_gate_let_in_needs_a_key_once_there_are_some() {
+fn what_an_open_gate_let_in_needs_a_key_once_there_are_some() {
     let open = Gate::open();
-    let everything = open.authenticate(&Credentials::default(), NOW).expect("open");
+    let everything = admit(&open, &Credentials::default()).expect("open");
     assert!(open.stands_by(None) && open.stands_by(Some(&everything)));
     let guarded = gate(RULES);
     assert!(!guarded.stands_by(None) && !guarded.stands_by(Some(&everything)));
