@@ -59,7 +59,7 @@ impl Measurement for CpuTime {
 struct Lane(VecDeque<Notice>);
 
 impl Outlet for Lane {
-    fn has_room(&self, _worker: u16, _share: Share) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         self.0.len() < 2 * BATCH
     }
 
@@ -86,7 +86,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
         let name = name_of(channel);
         let channels = vec![name];
         let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
-        log.handle(Request { worker: 0, body }, Duration::ZERO, lane);
+        log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, lane);
     }
     lane.0.clear();
     log
@@ -140,7 +140,7 @@ fn publish(criterion: &mut Criterion<CpuTime>) {
                         share: Share::Half,
                         publications,
                     };
-                    log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
+                    log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
                     assert_eq!(black_box(&lane.0).len(), BATCH + 1, "all ordered, and the answer");
                     lane.0.clear();
                 },
@@ -157,7 +157,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
     let mut log = log_with(1, &mut lane);
     let publications = batch_of(1, &mut round, Keys::Without, &Bytes::from_static(b"x"));
     let body = RequestBody::Publish { ticket: Ticket(0), share: Share::Half, publications };
-    log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
+    log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
     let head_seq = log.stats().head_seq;
     for (name, behind) in [("no backlog", 0), ("10 events behind", 10), ("100 events behind", 100)]
     {
@@ -166,7 +166,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
                 let channels = vec![name_of(0)];
                 let cursor = Cursor::After(head_seq - behind);
                 let body = RequestBody::Join { ticket: Ticket(0), channels, cursor };
-                log.handle(Request { worker: 0, body }, Duration::ZERO, &mut lane);
+                log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
                 lane.0.clear();
             });
         });

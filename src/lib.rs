@@ -52,6 +52,7 @@
 //! | ids and cursors, `<epoch>-<seq>` | [`proto::cursor`] |
 //! | the log is run by the worker that has a request for it; none waits | [`mesh::hand`], [`mesh::combine`] |
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
+//! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
 //! | what was lost is never forgotten in silence | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | an exact join, at the log or at the worker | `worker::subscribe`, [`worker::replica`] |
 //! | live subscribers: no memory of their own is touched, one send a slice | `worker::fanout`, [`worker::replica`] |

@@ -153,6 +153,11 @@ impl From<Refusal> for Reject {
             Refusal::Channels => {
                 unavailable("too_many_channels", "the number of channels is at its limit")
             }
+            Refusal::Store => unavailable(
+                "log_unavailable",
+                "the log can't be written at the moment; try again later, with the same \
+                 Idempotency-Key if there is one",
+            ),
             Refusal::Rate => Self::new(
                 Status::TooManyRequests,
                 "publish_rate",

@@ -16,7 +16,7 @@ const CHANNEL_BYTES_MAX: usize = 176;
 struct Nowhere;
 
 impl Outlet for Nowhere {
-    fn has_room(&self, _worker: u16, _share: Share) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         true
     }
 
@@ -33,7 +33,7 @@ fn resident_bytes() -> usize {
 fn join_private(log: &mut Sequencer, connection: usize) {
     let name = format!("private:{connection:08}").into_boxed_str();
     let body = RequestBody::Join { ticket: Ticket(0), channels: vec![name], cursor: Cursor::Now };
-    log.handle(Request { worker: 0, body }, Duration::ZERO, &mut Nowhere);
+    log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut Nowhere);
 }
 
 /// One subscriber, no history, a name of 16 bytes: at most 176 bytes, name, table and the count

@@ -25,6 +25,8 @@ pub(super) struct Channel {
     pub rate: Bucket,
     pub interest: Interest,
     pub chain: Chain,
+    /// Events ordered here that are not committed yet.
+    pub pending: u16,
     /// Which of the policies holds.
     pub policy: u16,
 }
@@ -34,7 +36,7 @@ const _: () = assert!(size_of::<Channel>() <= 80, "a private channel is mostly t
 impl Channel {
     /// Nobody listens and nothing is kept: all there is to remember fits a tombstone.
     pub fn is_idle(&self) -> bool {
-        self.interest.is_none() && self.chain.is_empty()
+        self.interest.is_none() && self.chain.is_empty() && self.pending == 0
     }
 
     /// Subscribers of all workers together.

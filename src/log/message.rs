@@ -6,34 +6,66 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::channel_name::ChannelName;
 use super::event::{Event, Publication};
+use super::store::Stored;
 use crate::proto::cursor::Cursor;
 
-/// From a worker to the log.
+/// What comes over the log's lane.
 #[derive(Debug)]
-pub struct Request {
-    /// Who asks.
-    pub worker: u16,
-    /// What.
-    pub body: RequestBody,
+pub enum Request {
+    /// A worker asks.
+    Worker {
+        /// Which one.
+        worker: u16,
+        /// What.
+        body: RequestBody,
+    },
+    /// The store's thread reports.
+    Store(Stored),
+    /// Events that have their place in the order already: they were read back, or another node
+    /// gave it to them.
+    Feed(Vec<Fed>),
+}
+
+/// An event that comes with its place.
+#[derive(Debug)]
+pub struct Fed {
+    /// Its place, behind all earlier ones; what is between is of no channel here.
+    pub seq: u64,
+    /// What was published.
+    pub publication: Publication,
+    /// When it was ordered, on the log's clock.
+    pub ordered_at: Duration,
 }
 
 impl Request {
     /// Events and channels it is about, 1 at least: what it costs the log.
     pub fn weight(&self) -> usize {
-        let count = match &self.body {
-            RequestBody::Join { channels, .. } => channels.len(),
-            RequestBody::Leave(channels) => channels.len(),
-            RequestBody::Publish { publications, .. } => publications.len(),
-            // A page hands out what is there: that is less than ordering as many events.
-            RequestBody::Read { channels, bytes_max, .. } => {
-                channels.len() + usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
-            }
-            RequestBody::Forward { .. } | RequestBody::Describe { .. } => 1,
+        let count = match self {
+            Self::Worker { body, .. } => body.weight(),
+            Self::Store(Stored::Committed { count, .. }) => *count as usize,
+            Self::Store(Stored::Down | Stored::Up) => 1,
+            Self::Feed(events) => events.len(),
         };
         count.max(1)
+    }
+}
+
+impl RequestBody {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Join { channels, .. } => channels.len(),
+            Self::Leave(channels) => channels.len(),
+            Self::Publish { publications, .. } => publications.len(),
+            // A page hands out what is there: that is less than ordering as many events.
+            Self::Read { channels, bytes_max, .. } => {
+                channels.len() + usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
+            }
+            Self::Forward { .. } | Self::Describe { .. } => 1,
+        }
     }
 }
 
@@ -203,7 +235,7 @@ pub enum Notice {
         /// What became of it.
         outcome: Published,
         /// The publications that were not accepted, from the refused one on: they may be tried
-        /// again.
+        /// again. Those the store lost are not among them.
         unaccepted: Vec<Publication>,
     },
     /// Answer to `Describe`.
@@ -267,6 +299,9 @@ pub enum Refusal {
     Channels,
     /// The channel's publish rate is exceeded (429).
     Rate,
+    /// The store takes no events at the moment (503). One that was on its way may be kept all the
+    /// same.
+    Store,
 }
 
 /// Answer to `GET /channels/{channel}`.

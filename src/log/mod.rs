@@ -6,6 +6,7 @@
 
 mod channel;
 pub mod channel_name;
+mod commit;
 pub mod event;
 pub mod hash;
 pub mod history;
@@ -13,11 +14,13 @@ mod interest;
 mod list;
 pub mod message;
 mod paged;
+mod pending;
 pub mod policy;
 mod publish;
 mod read;
 pub mod sequencer;
 pub mod stats;
+pub mod store;
 pub mod tombstone;
 
 pub use channel_name::ChannelName;

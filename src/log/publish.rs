@@ -1,10 +1,11 @@
 //! Ordering one publication: all checks first, then nothing can fail.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::{Event, Publication};
 use super::history::event_bytes;
-use super::message::{Notice, Refusal, Share};
+use super::message::{Fed, Refusal, Share};
 use super::sequencer::{Outlet, Sequencer};
 use crate::bucket::Bucket;
 
@@ -25,6 +26,30 @@ struct Admission {
 }
 
 impl Sequencer {
+    /// Takes an event that has its place already.
+    pub(super) fn follow(&mut self, fed: Fed, outlet: &mut impl Outlet) {
+        let Fed { seq, publication, ordered_at } = fed;
+        let hash = self.hasher.channel(&publication.channel);
+        let found = self.channels.find(hash, &publication.channel);
+        let index = found.unwrap_or_else(|| self.create(hash, &publication.channel));
+        self.ordered_to = self.ordered_to.max(seq);
+        let event = self.event_of(index, seq, ordered_at, publication);
+        self.show(index, event, outlet);
+    }
+
+    fn event_of(
+        &self,
+        index: u32,
+        seq: u64,
+        ordered_at: Duration,
+        publication: Publication,
+    ) -> Arc<Event> {
+        let channel = self.channels.at(index);
+        let Publication { kind, data, event_type, key, .. } = publication;
+        let (channel, channel_hash) = (channel.name.clone(), channel.hash);
+        Arc::new(Event { seq, channel, channel_hash, kind, data, event_type, key, ordered_at })
+    }
+
     /// Orders one publication and routes it, or hands it back and leaves no trace.
     pub(super) fn publish(
         &mut self,
@@ -32,22 +57,27 @@ impl Sequencer {
         share: Share,
         outlet: &mut impl Outlet,
     ) -> Result<Accepted, (Refusal, Publication)> {
+        if !self.store_is_up {
+            return Err((Refusal::Store, publication));
+        }
         let hash = self.hasher.channel(&publication.channel);
         let found = self.channels.find(hash, &publication.channel);
         if let Some(accepted) = self.repeated(found, hash, &publication) {
             self.counters.repeated += 1;
             return Ok(accepted);
         }
-        match self.admit(found, hash, &publication, |worker| outlet.has_room(worker, share)) {
+        match self.admit(found, hash, &publication, share, outlet) {
             Ok(admission) => Ok(self.order(admission, publication, outlet)),
             Err(refusal) => Err((refusal, publication)),
         }
     }
 
-    /// The answer to an idempotency key the channel's history holds already.
+    /// The answer to an idempotency key the channel's history holds already, or will when what is
+    /// ordered is committed.
     fn repeated(&self, found: Option<u32>, hash: u64, again: &Publication) -> Option<Accepted> {
         let (index, key) = (found?, again.key.as_deref()?);
-        let seq = self.history.seq_by_key(index, hash, key)?;
+        let kept = self.history.seq_by_key(index, hash, key);
+        let seq = kept.or_else(|| self.pending.seq_by_key(hash, key))?;
         Some(Accepted { seq, subscribers: self.channels.at(index).subscribers() })
     }
 
@@ -56,8 +86,13 @@ impl Sequencer {
         found: Option<u32>,
         hash: u64,
         publication: &Publication,
-        has_room: impl Fn(u16) -> bool,
+        share: Share,
+        outlet: &impl Outlet,
     ) -> Result<Admission, Refusal> {
+        if self.pending.is_full() {
+            return Err(Refusal::Busy);
+        }
+        let has_room = |worker| outlet.has_room(worker, share, self.pending.reserved_for(worker));
         let (policy, rate) = match found.map(|index| self.channels.at(index)) {
             Some(channel) => {
                 if !channel.interest.workers().all(has_room) {
@@ -95,31 +130,17 @@ impl Sequencer {
     ) -> Accepted {
         let Admission { found, hash, rate } = admission;
         let index = found.unwrap_or_else(|| self.create(hash, &publication.channel));
-        self.head_seq += 1;
-        self.counters.published += 1;
-        let channel = self.channels.at_mut(index);
-        channel.last_seq = self.head_seq;
-        channel.rate = rate;
-        let event = Arc::new(Event {
-            seq: self.head_seq,
-            channel: channel.name.clone(),
-            channel_hash: hash,
-            kind: publication.kind,
-            data: publication.data,
-            event_type: publication.event_type,
-            key: publication.key,
-            ordered_at: self.now,
-        });
-        for worker in channel.interest.workers() {
-            outlet.send(worker, Notice::Event(Arc::clone(&event)));
-        }
-        let subscribers = channel.subscribers();
-        self.keep(index, event);
-        Accepted { seq: self.head_seq, subscribers }
+        self.ordered_to += 1;
+        let (seq, now) = (self.ordered_to, self.now);
+        self.channels.at_mut(index).rate = rate;
+        let subscribers = self.channels.at(index).subscribers();
+        let event = self.event_of(index, seq, now, publication);
+        self.append(index, event, outlet);
+        Accepted { seq, subscribers }
     }
 
     /// Into history, within its bounds.
-    fn keep(&mut self, index: u32, event: Arc<Event>) {
+    pub(super) fn keep(&mut self, index: u32, event: Arc<Event>) {
         let channel = self.channels.at_mut(index);
         if self.settings.policies.at(channel.policy).events_max() == 0 {
             channel.evicted_to = event.seq;

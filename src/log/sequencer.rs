@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::channel::{Channel, Channels};
 use super::channel_name::ChannelName;
 use super::event::Publication;
@@ -10,11 +12,14 @@ use super::hash::SharedHasher;
 use super::history::{Chain, EVENTS_MAX, History};
 use super::interest::Interest;
 use super::message::{
-    Description, GapReason, JoinedChannel, LeaveChannel, Notice, Published, Refusal, Request,
-    RequestBody, Share,
+    Description, GapReason, JoinedChannel, LeaveChannel, Notice, Refusal, Request, RequestBody,
+    Share,
 };
+use super::pending::{Pending, PendingAnswer};
 use super::policy::LogSettings;
 use super::stats::{ChannelPage, LogCounters, LogStats};
+use super::store::Store;
+use super::store::memory::Memory;
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::{Cursor, Epoch};
 
@@ -29,9 +34,9 @@ pub const LISTED_PER_CALL: u32 = 10_000;
 /// Where notices go: real lanes, or queues in a test. Each worker's lane has one producer at a
 /// time: the thread that runs the log.
 pub trait Outlet {
-    /// Whether one more event fits this share of the worker's lane. (Answers have room of their own,
-    /// reserved by the workers' request credit.)
-    fn has_room(&self, worker: u16, share: Share) -> bool;
+    /// Whether one more event fits this share of the worker's lane when `reserved` places of it are
+    /// spoken for. (Answers have room of their own, reserved by the workers' request credit.)
+    fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool;
 
     /// Puts a notice into the worker's lane, behind all earlier ones.
     fn send(&mut self, worker: u16, notice: Notice);
@@ -45,10 +50,17 @@ pub struct Sequencer {
     pub(super) workers: u16,
     pub(super) hasher: SharedHasher,
     pub(super) now: Duration,
+    /// The last place that was given.
+    pub(super) ordered_to: u64,
+    /// The newest event that may be seen: what is called the head of the log.
     pub(super) head_seq: u64,
     pub(super) channels: Channels,
     pub(super) history: History,
     pub(super) tombstones: Tombstones,
+    pub(super) store: Box<dyn Store>,
+    pub(super) store_is_up: bool,
+    /// Ordered and not committed.
+    pub(super) pending: Pending,
     pub(super) counters: LogCounters,
 }
 
@@ -61,19 +73,35 @@ pub(super) enum Loss {
 }
 
 impl Sequencer {
-    /// An empty log. All threads that look at `Event::channel_hash` hold a clone of `hasher`.
+    /// An empty log that lives in memory. All threads that look at `Event::channel_hash` hold a
+    /// clone of `hasher`.
     pub fn new(settings: LogSettings, epoch: Epoch, workers: u16, hasher: SharedHasher) -> Self {
+        Self::over(Box::new(Memory), settings, epoch, workers, hasher)
+    }
+
+    /// An empty log over a store.
+    pub fn over(
+        store: Box<dyn Store>,
+        settings: LogSettings,
+        epoch: Epoch,
+        workers: u16,
+        hasher: SharedHasher,
+    ) -> Self {
         let history = History::new(hasher.clone(), settings.policies.shares());
         Self {
             settings,
             epoch,
             workers,
             now: Duration::ZERO,
+            ordered_to: 0,
             head_seq: 0,
             channels: Channels::new(),
             history,
             hasher,
             tombstones: Tombstones::new(TOMBSTONES_MAX),
+            store,
+            store_is_up: true,
+            pending: Pending::new(),
             counters: LogCounters::default(),
         }
     }
@@ -83,12 +111,20 @@ impl Sequencer {
         self.epoch
     }
 
-    /// Does what a worker asks. Events go out before the answer to their publisher.
+    /// Does what came over the lane. Events go out before the answer to their publisher.
     pub fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet) {
-        let worker = request.worker;
-        assert!(worker < self.workers, "requests come from workers");
         self.now = self.now.max(now);
-        match request.body {
+        self.release(outlet);
+        match request {
+            Request::Worker { worker, body } => self.ask(worker, body, outlet),
+            Request::Store(stored) => self.stored(stored, outlet),
+            Request::Feed(events) => events.into_iter().for_each(|fed| self.follow(fed, outlet)),
+        }
+    }
+
+    fn ask(&mut self, worker: u16, body: RequestBody, outlet: &mut impl Outlet) {
+        assert!(worker < self.workers, "there is no such worker");
+        match body {
             RequestBody::Join { ticket, channels, cursor } => {
                 let notice = match self.join(worker, channels, cursor) {
                     Ok(channels) => Notice::Joined { ticket, head_seq: self.head_seq, channels },
@@ -102,12 +138,13 @@ impl Sequencer {
             }
             RequestBody::Leave(channels) => self.leave(worker, channels),
             RequestBody::Publish { ticket, share, publications } => {
-                let (outcome, unaccepted) = self.publish_all(publications, share, outlet);
-                outlet.send(worker, Notice::Published { ticket, outcome, unaccepted });
+                let mut answer = PendingAnswer::new(worker, ticket);
+                self.publish_all(publications, share, &mut answer, outlet);
+                self.answer_publish(answer, outlet);
             }
             RequestBody::Forward { to, letter } => {
                 // Who waits for an answer to it gives up by itself.
-                if to < self.workers && outlet.has_room(to, Share::Whole) {
+                if to < self.workers && outlet.has_room(to, Share::Whole, 0) {
                     outlet.send(to, Notice::Letter(letter));
                 }
             }
@@ -116,6 +153,13 @@ impl Sequencer {
                 outlet.send(worker, Notice::Described { ticket, description });
             }
         }
+    }
+
+    /// What is to be done without a request: shows what was committed and had no room, and ages
+    /// history as [`Sequencer::expire`] does.
+    pub fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
+        self.release(outlet);
+        if self.is_held_up() { Some(now) } else { self.expire(now) }
     }
 
     /// Ages history out, at most [`EXPIRED_PER_CALL`] events. Returns when it wants to be called
@@ -211,6 +255,17 @@ impl Sequencer {
             assert!(first.is_none_or(|seq| channel.evicted_to < seq && seq <= channel.last_seq));
             assert!(self.tombstones.find(channel.hash).is_none(), "the living have none");
         }
+        self.check_pending();
+    }
+
+    fn check_pending(&self) {
+        assert!(self.head_seq <= self.ordered_to);
+        let mut waiting = HashMap::<u32, u16>::new();
+        self.pending.check_invariants(|channel| *waiting.entry(channel).or_default() += 1);
+        for (index, channel) in self.channels.iter() {
+            assert_eq!(channel.pending, waiting.remove(&index).unwrap_or(0));
+        }
+        assert!(waiting.is_empty(), "a channel with events that wait is not freed");
     }
 
     /// So that a test need not free a quarter of a million channels.
@@ -269,29 +324,21 @@ impl Sequencer {
         &mut self,
         publications: Vec<Publication>,
         share: Share,
+        answer: &mut PendingAnswer,
         outlet: &mut impl Outlet,
-    ) -> (Published, Vec<Publication>) {
-        let mut outcome =
-            Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
+    ) {
         let mut publications = publications.into_iter();
         while let Some(publication) = publications.next() {
             match self.publish(publication, share, outlet) {
-                Ok(accepted) => {
-                    if outcome.accepted == 0 {
-                        outcome.first_seq = accepted.seq;
-                    }
-                    outcome.accepted += 1;
-                    outcome.last_seq = accepted.seq;
-                    outcome.subscribers = accepted.subscribers;
-                }
+                Ok(accepted) => answer.accept(&accepted, !self.pending.is_empty()),
                 Err((refusal, publication)) => {
                     self.counters.refused.count(refusal);
-                    outcome.refusal = Some(refusal);
-                    return (outcome, std::iter::once(publication).chain(publications).collect());
+                    answer.outcome.refusal = Some(refusal);
+                    answer.unaccepted = std::iter::once(publication).chain(publications).collect();
+                    return;
                 }
             }
         }
-        (outcome, Vec::new())
     }
 
     fn describe(&self, name: &str) -> Description {
@@ -326,6 +373,7 @@ impl Sequencer {
             rate,
             interest: Interest::None,
             chain: Chain::EMPTY,
+            pending: 0,
             policy: self.settings.policies.index_of(name),
         })
     }

@@ -58,6 +58,8 @@ pub struct Refused {
     pub channels: u64,
     /// [`Refusal::Rate`].
     pub rate: u64,
+    /// [`Refusal::Store`].
+    pub store: u64,
 }
 
 impl Refused {
@@ -67,6 +69,7 @@ impl Refused {
             Refusal::Memory => self.memory += 1,
             Refusal::Channels => self.channels += 1,
             Refusal::Rate => self.rate += 1,
+            Refusal::Store => self.store += 1,
         }
     }
 }

@@ -29,8 +29,8 @@ pub trait Guarded {
     /// [`Sequencer::handle`].
     fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet);
 
-    /// [`Sequencer::expire`].
-    fn expire(&mut self, now: Duration) -> Option<Duration>;
+    /// [`Sequencer::tend`].
+    fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration>;
 }
 
 impl Guarded for Sequencer {
@@ -38,8 +38,8 @@ impl Guarded for Sequencer {
         self.handle(request, now, outlet);
     }
 
-    fn expire(&mut self, now: Duration) -> Option<Duration> {
-        self.expire(now)
+    fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
+        self.tend(now, outlet)
     }
 }
 
@@ -96,9 +96,10 @@ impl<L: Guarded> LogHand<L> {
         done
     }
 
-    /// Ages history, a piece at a time. Returns when to come again. Not for workers.
+    /// Tends the log: ages history, a piece at a time. Returns when to come again. Not for workers.
     pub fn age(&mut self, now: Duration, rings: &mut Vec<u16>) -> Duration {
-        let due = self.with(now, rings, |log| log.expire(now));
+        let due = self.log.lock().tend(now, &mut self.outlet);
+        while self.run(now, rings) == Left::Work {}
         match due {
             Some(at) if at <= now => now,
             Some(at) => at.clamp(now + AGE_PAUSE_MIN, now + AGE_PAUSE_MAX),

@@ -144,8 +144,8 @@ impl LogOutlet {
 }
 
 impl Outlet for LogOutlet {
-    fn has_room(&self, worker: u16, share: Share) -> bool {
-        self.notices[usize::from(worker)].len() < share.of(self.events_max)
+    fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool {
+        self.notices[usize::from(worker)].len() + reserved < share.of(self.events_max)
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {

@@ -483,14 +483,14 @@ impl Core {
 
     /// Asks the log on behalf of no connection, when there is credit for it.
     pub(super) fn ask(&mut self, body: RequestBody) {
-        self.waiting.push(Request { worker: self.setup.worker, body }, 0);
+        self.waiting.push(Request::Worker { worker: self.setup.worker, body }, 0);
     }
 
     /// The same for a connection, which then waits for the answer.
     pub(super) fn ask_for(&mut self, index: u32, body: RequestBody) {
         let outstanding = self.outstanding(index);
         self.work(index).outstanding = outstanding + 1;
-        self.waiting.push(Request { worker: self.setup.worker, body }, outstanding);
+        self.waiting.push(Request::Worker { worker: self.setup.worker, body }, outstanding);
     }
 
     /// Requests of the connection that are at the log or on their way there.
@@ -502,9 +502,10 @@ impl Core {
     pub(super) fn send_requests(&mut self) {
         let Self { waiting, log, at_log, .. } = self;
         let send = |request: Request, at_log: &mut usize| {
-            let answered = !matches!(request.body, RequestBody::Forward { .. });
+            let unanswered =
+                matches!(request, Request::Worker { body: RequestBody::Forward { .. }, .. });
             log.try_send(request).map_err(TrySendError::into_inner)?;
-            *at_log += usize::from(answered);
+            *at_log += usize::from(!unanswered);
             Ok(())
         };
         while *at_log < LANE_ANSWERS_MAX && waiting.send(|request| send(request, at_log)) {}
@@ -520,12 +521,12 @@ impl Core {
         let count = self.leaves.len();
         let piece = LEAVES_AT_ONCE_MIN.max(count / LEAVE_PIECES).min(count);
         let body = RequestBody::Leave(self.leaves.split_off(count - piece));
-        let request = Request { worker: self.setup.worker, body };
+        let request = Request::Worker { worker: self.setup.worker, body };
         match self.log.try_send(request) {
             Ok(()) if self.leaves.is_empty() => self.leaves = Vec::new(),
             Ok(()) => self.leave_at = self.now + PUBLISH_RETRY_PAUSE,
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
-                if let RequestBody::Leave(piece) = request.body {
+                if let Request::Worker { body: RequestBody::Leave(piece), .. } = request {
                     self.leaves.extend(piece);
                 }
             }
@@ -570,7 +571,9 @@ mod tests {
             core.begin_turn(now, 0, &[]);
             core.end_turn();
             for request in asked.try_iter() {
-                let RequestBody::Leave(piece) = request.body else { panic!("{request:?}") };
+                let Request::Worker { body: RequestBody::Leave(piece), .. } = request else {
+                    panic!("{request:?}")
+                };
                 assert!(piece.len() <= COUNT / LEAVE_PIECES, "{} at once", piece.len());
                 left += piece.len();
             }

@@ -86,14 +86,21 @@ mod tests {
 
     /// A request that is told by its worker's number.
     fn request(number: u16) -> Request {
-        Request { worker: number, body: RequestBody::Leave(Vec::new()) }
+        Request::Worker { worker: number, body: RequestBody::Leave(Vec::new()) }
+    }
+
+    fn number_of(request: &Request) -> u16 {
+        match request {
+            Request::Worker { worker, .. } => *worker,
+            other => panic!("not a worker's: {other:?}"),
+        }
     }
 
     fn drained(waiting: &mut Waiting, count: usize) -> Vec<u16> {
         let mut sent = Vec::new();
         while sent.len() < count
             && waiting.send(|request| {
-                sent.push(request.worker);
+                sent.push(number_of(&request));
                 Ok(())
             })
         {}

@@ -34,6 +34,14 @@ struct Worker {
 }
 
 impl Worker {
+    /// What the log was asked.
+    fn request(&self) -> RequestBody {
+        match self.asked.try_recv() {
+            Ok(Request::Worker { body, .. }) => body,
+            other => panic!("not a request: {other:?}"),
+        }
+    }
+
     fn new() -> Self {
         Self::with(RULES)
     }
@@ -255,7 +263,7 @@ fn bad_tokens_of_an_address_do_not_keep_others_waiting() {
         Worker::receive_at(core, BAD, one, &good);
         Worker::receive_at(core, BAD + 1, other, &good_es256_request("b"));
     });
-    let at_log = worker.asked.try_recv().expect("the other's").body;
+    let at_log = worker.request();
     assert!(matches!(at_log, RequestBody::Describe { channel, .. } if *channel == *"b"));
     let mut turns = 0;
     while worker.asked.is_empty() {
@@ -306,7 +314,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     let bearer = format!("Bearer {}", token(1));
     let headers = [("Authorization", bearer.as_str())];
     worker.receive(&request("GET", "/sse?channel=news", &headers, None));
-    let Ok(Request { body: RequestBody::Join { ticket, .. }, .. }) = worker.asked.try_recv() else {
+    let RequestBody::Join { ticket, .. } = worker.request() else {
         panic!("the log is asked");
     };
     worker.take_other_rules();
@@ -332,8 +340,7 @@ fn a_new_token_is_not_taken_by_rules_of_yesterday() {
     let mut outcome_of = |grant| {
         let letter = RefreshLetter::Refresh { from: 1, asker: SLOT, target: SLOT, grant };
         worker.turn(|core| core.notice(Notice::Letter(Box::new(letter))));
-        let RequestBody::Forward { letter, .. } = worker.asked.try_recv().expect("an answer").body
-        else {
+        let RequestBody::Forward { letter, .. } = worker.request() else {
             panic!("a letter");
         };
         match *letter.downcast::<RefreshLetter>().expect("a letter of this kind") {

@@ -49,7 +49,7 @@ struct Desk {
 struct Lane(VecDeque<Notice>);
 
 impl Outlet for Lane {
-    fn has_room(&self, _worker: u16, _share: Share) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         true
     }
 
@@ -80,7 +80,7 @@ impl Desk {
             publications: vec![publication],
             share: Share::Whole,
         };
-        self.log.handle(Request { worker: 0, body }, Duration::ZERO, &mut self.lane);
+        self.log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut self.lane);
         // Nobody waits for this answer.
         assert!(matches!(self.lane.0.pop_back(), Some(Notice::Published { .. })));
     }

@@ -162,7 +162,8 @@ fn budget(rng: &mut Rng) -> usize {
 impl Guarded for Watched {
     fn handle(&mut self, mut request: Request, now: Duration, outlet: &mut impl Outlet) {
         self.watch.now = now;
-        let RequestBody::Publish { publications, .. } = &mut request.body else {
+        let Request::Worker { body: RequestBody::Publish { publications, .. }, .. } = &mut request
+        else {
             return self.pass_on(request, now, outlet);
         };
         let copies = publications.clone();
@@ -193,8 +194,8 @@ impl Guarded for Watched {
         assert_eq!(truth.head(), self.sequencer.stats().head_seq, "all of the log is known");
     }
 
-    fn expire(&mut self, now: Duration) -> Option<Duration> {
-        self.sequencer.expire(now)
+    fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
+        self.sequencer.tend(now, outlet)
     }
 }
 
@@ -256,8 +257,8 @@ struct Recorder<'a, O> {
 }
 
 impl<O: Outlet> Outlet for Recorder<'_, O> {
-    fn has_room(&self, worker: u16, share: Share) -> bool {
-        self.lanes.has_room(worker, share)
+    fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool {
+        self.lanes.has_room(worker, share, reserved)
     }
 
     fn send(&mut self, worker: u16, mut notice: Notice) {

@@ -1,6 +1,7 @@
 //! Behaviour of the log. `model` compares it with a naive one over thousands of random operations.
 
 mod model;
+mod store;
 
 use std::time::Duration;
 
@@ -41,9 +42,9 @@ impl Lanes {
 }
 
 impl Outlet for Lanes {
-    fn has_room(&self, worker: u16, share: Share) -> bool {
+    fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool {
         let waiting = self.queues[usize::from(worker)].len();
-        !self.full.contains(&worker) && waiting < share.of(self.places)
+        !self.full.contains(&worker) && waiting + reserved < share.of(self.places)
     }
 
     fn send(&mut self, worker: u16, notice: Notice) {
@@ -71,7 +72,7 @@ impl Bench {
     }
 
     fn handle(&mut self, worker: u16, body: RequestBody) {
-        self.log.handle(Request { worker, body }, self.now, &mut self.lanes);
+        self.log.handle(Request::Worker { worker, body }, self.now, &mut self.lanes);
         self.log.check_invariants();
     }
 

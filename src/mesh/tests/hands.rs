@@ -26,7 +26,7 @@ fn log_of(workers: u16) -> (Arc<SharedLog>, LogEnds, Vec<WorkerEnds<()>>) {
 
 fn question(worker: u16, ticket: u32) -> Request {
     let body = RequestBody::Describe { ticket: Ticket(ticket), channel: "any".into() };
-    Request { worker, body }
+    Request::Worker { worker, body }
 }
 
 fn answered(notice: &Notice) -> u32 {
@@ -155,7 +155,7 @@ fn lines(ticket: u32, count: usize) -> Request {
     };
     let publications = vec![line; count];
     let (ticket, share) = (Ticket(ticket), Share::Whole);
-    Request { worker: 0, body: RequestBody::Publish { ticket, share, publications } }
+    Request::Worker { worker: 0, body: RequestBody::Publish { ticket, share, publications } }
 }
 
 /// A log whose holder panicked half way must not be served.

@@ -62,7 +62,7 @@ enum Inbound {
 struct Notices(VecDeque<Notice>);
 
 impl Outlet for Notices {
-    fn has_room(&self, _worker: u16, _share: Share) -> bool {
+    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         true
     }
 
@@ -143,7 +143,9 @@ impl Server {
         self.core.end_turn();
         self.submit();
         while let Ok(request) = self.requests.try_recv() {
-            self.note_published(&request.body);
+            if let Request::Worker { body, .. } = &request {
+                self.note_published(body);
+            }
             self.log.handle(request, Duration::ZERO, &mut self.notices);
         }
     }

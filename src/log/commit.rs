@@ -1,0 +1,99 @@
+//! From ordered to seen: at once over a store that commits at once, else when the store says so.
+
+use std::sync::Arc;
+
+use super::event::Event;
+use super::message::{Notice, Share};
+use super::pending::{PendingAnswer, PendingEvent};
+use super::sequencer::{Outlet, Sequencer};
+use super::store::{Stored, Taken};
+
+impl Sequencer {
+    /// Hands an event that has its place to the store, and shows it if it may be seen.
+    pub(super) fn append(&mut self, index: u32, event: Arc<Event>, outlet: &mut impl Outlet) {
+        match self.store.append(&event) {
+            Taken::Seen => self.show(index, event, outlet),
+            Taken::Later => {
+                let channel = self.channels.at_mut(index);
+                channel.pending += 1;
+                self.pending.push_event(event, index, channel.interest.workers());
+            }
+        }
+    }
+
+    /// Answers a publish, behind the events it waits for.
+    pub(super) fn answer_publish(&mut self, answer: PendingAnswer, outlet: &mut impl Outlet) {
+        match self.pending.is_empty() {
+            true => send_answer(answer, outlet),
+            false => self.pending.push_answer(answer),
+        }
+    }
+
+    /// The store's thread reports.
+    pub(super) fn stored(&mut self, stored: Stored, outlet: &mut impl Outlet) {
+        match stored {
+            Stored::Committed { through, .. } => self.pending.commit(through),
+            Stored::Down => {
+                self.store_is_up = false;
+                self.lose_uncommitted();
+            }
+            Stored::Up => self.store_is_up = true,
+        }
+        self.release(outlet);
+    }
+
+    /// Shows what is committed and sends the answers that waited for it. A worker that joined a
+    /// channel after its event was ordered may have no room for it: then this and all behind it
+    /// waits until it has.
+    pub(super) fn release(&mut self, outlet: &mut impl Outlet) {
+        if self.pending.is_empty() {
+            return;
+        }
+        loop {
+            while let Some(answer) = self.pending.take_answer() {
+                send_answer(answer, outlet);
+            }
+            let Some(next) = self.pending.committed() else { return };
+            let interest = &self.channels.at(next.channel).interest;
+            if !interest.workers().all(|worker| outlet.has_room(worker, Share::Whole, 0)) {
+                return;
+            }
+            let Some(PendingEvent { event, channel, .. }) = self.pending.take_event() else {
+                return;
+            };
+            self.channels.at_mut(channel).pending -= 1;
+            self.show(channel, event, outlet);
+        }
+    }
+
+    /// Whether something committed waits for room in a lane.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.pending.committed().is_some()
+    }
+
+    fn lose_uncommitted(&mut self) {
+        self.store.give_up();
+        while let Some(lost) = self.pending.take_lost() {
+            self.channels.at_mut(lost.channel).pending -= 1;
+            self.free_if_idle(lost.channel);
+        }
+        self.pending.cut_answers();
+    }
+
+    /// From here on the event is a part of the log for all to see.
+    pub(super) fn show(&mut self, index: u32, event: Arc<Event>, outlet: &mut impl Outlet) {
+        self.head_seq = event.seq;
+        self.counters.published += 1;
+        let channel = self.channels.at_mut(index);
+        channel.last_seq = event.seq;
+        for worker in channel.interest.workers() {
+            outlet.send(worker, Notice::Event(Arc::clone(&event)));
+        }
+        self.keep(index, event);
+    }
+}
+
+fn send_answer(answer: PendingAnswer, outlet: &mut impl Outlet) {
+    let PendingAnswer { worker, ticket, outcome, unaccepted, .. } = answer;
+    outlet.send(worker, Notice::Published { ticket, outcome, unaccepted });
+}

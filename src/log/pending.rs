@@ -1,0 +1,222 @@
+//! What is ordered and not yet committed: events that nobody may see, and the answers that wait for
+//! them. Empty at all times over a store that commits at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::event::{Event, Publication};
+use super::history::bytes_of;
+use super::message::{Published, Refusal, Ticket};
+use super::publish::Accepted;
+
+/// Events that may wait for a commit. More than a disk needs to be busy, and a channel's part of
+/// them fits its count.
+pub const PENDING_EVENTS_MAX: usize = u16::MAX as usize;
+
+/// Bytes of them, as history charges events.
+pub const PENDING_BYTES_MAX: u64 = 64 << 20;
+
+/// Workers whose reserved places are counted apart: those with the same remainder share a count.
+const LANES_COUNTED: usize = 64;
+
+/// An event that waits.
+#[derive(Debug)]
+pub(super) struct PendingEvent {
+    pub event: Arc<Event>,
+    /// Index of its channel, which is not freed before.
+    pub channel: u32,
+    /// The lanes in which a place is reserved for it, a bit each.
+    reserved: u64,
+}
+
+/// An answer that waits.
+#[derive(Debug)]
+pub(super) struct PendingAnswer {
+    pub worker: u16,
+    pub ticket: Ticket,
+    pub outcome: Published,
+    pub unaccepted: Vec<Publication>,
+    /// The seq of each accepted publication; a repeated key's is that of the first time.
+    pub seqs: Vec<u64>,
+}
+
+impl PendingAnswer {
+    /// Nothing is accepted yet.
+    pub fn new(worker: u16, ticket: Ticket) -> Self {
+        let outcome =
+            Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
+        Self { worker, ticket, outcome, unaccepted: Vec::new(), seqs: Vec::new() }
+    }
+
+    /// One more publication is accepted. `waits`: some event of the log is not committed yet.
+    pub fn accept(&mut self, accepted: &Accepted, waits: bool) {
+        let outcome = &mut self.outcome;
+        if waits {
+            // Those before it were repeats of what is committed.
+            self.seqs.resize(outcome.accepted as usize, outcome.last_seq);
+            self.seqs.push(accepted.seq);
+        }
+        if outcome.accepted == 0 {
+            outcome.first_seq = accepted.seq;
+        }
+        outcome.accepted += 1;
+        outcome.last_seq = accepted.seq;
+        outcome.subscribers = accepted.subscribers;
+    }
+
+    /// The last event it waits for.
+    fn waits_for(&self) -> u64 {
+        self.seqs.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Everything behind `committed_to` is lost.
+    fn cut(&mut self, committed_to: u64) {
+        let Some(accepted) = self.seqs.iter().position(|seq| *seq > committed_to) else { return };
+        self.seqs.truncate(accepted);
+        self.unaccepted = Vec::new();
+        let outcome = &mut self.outcome;
+        outcome.accepted = accepted as u32;
+        outcome.first_seq = if accepted == 0 { 0 } else { outcome.first_seq };
+        outcome.last_seq = self.seqs.last().copied().unwrap_or(0);
+        outcome.refusal = Some(Refusal::Store);
+    }
+}
+
+/// All that waits, in the order in which it came.
+#[derive(Debug)]
+pub(super) struct Pending {
+    events: VecDeque<PendingEvent>,
+    answers: VecDeque<PendingAnswer>,
+    /// The seq of each waiting event with an idempotency key, by its channel's hash and the key.
+    keys: HashMap<(u64, Box<str>), u64>,
+    /// Places reserved in the workers' lanes.
+    reserved: [u32; LANES_COUNTED],
+    bytes: u64,
+    /// Newest event the store has reported.
+    committed_to: u64,
+}
+
+impl Pending {
+    pub fn new() -> Self {
+        Self {
+            events: VecDeque::new(),
+            answers: VecDeque::new(),
+            keys: HashMap::new(),
+            reserved: [0; LANES_COUNTED],
+            bytes: 0,
+            committed_to: 0,
+        }
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.answers.is_empty()
+    }
+
+    /// Whether no further event may wait.
+    pub fn is_full(&self) -> bool {
+        self.events.len() >= PENDING_EVENTS_MAX || self.bytes >= PENDING_BYTES_MAX
+    }
+
+    /// Places of a worker's lane that are spoken for.
+    #[inline]
+    pub fn reserved_for(&self, worker: u16) -> usize {
+        self.reserved[lane(worker)] as usize
+    }
+
+    /// The seq of a waiting event with this key.
+    pub fn seq_by_key(&self, channel_hash: u64, key: &str) -> Option<u64> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        self.keys.get(&(channel_hash, key.into())).copied()
+    }
+
+    pub fn push_event(
+        &mut self,
+        event: Arc<Event>,
+        channel: u32,
+        workers: impl Iterator<Item = u16>,
+    ) {
+        let reserved = workers.fold(0, |lanes, worker| lanes | 1 << lane(worker));
+        self.bytes += bytes_of(&event);
+        if let Some(key) = &event.key {
+            self.keys.insert((event.channel_hash, key.clone()), event.seq);
+        }
+        lanes_of(reserved).for_each(|lane| self.reserved[lane] += 1);
+        self.events.push_back(PendingEvent { event, channel, reserved });
+    }
+
+    pub fn push_answer(&mut self, answer: PendingAnswer) {
+        self.answers.push_back(answer);
+    }
+
+    pub fn commit(&mut self, through: u64) {
+        self.committed_to = self.committed_to.max(through);
+    }
+
+    /// The next event to be shown.
+    pub fn committed(&self) -> Option<&PendingEvent> {
+        self.events.front().filter(|first| first.event.seq <= self.committed_to)
+    }
+
+    /// Takes the first event: it is shown, or it is lost.
+    pub fn take_event(&mut self) -> Option<PendingEvent> {
+        let first = self.events.pop_front()?;
+        self.forget(&first);
+        Some(first)
+    }
+
+    /// The next answer whose events have all been taken.
+    pub fn take_answer(&mut self) -> Option<PendingAnswer> {
+        let waits_for = self.answers.front()?.waits_for();
+        let is_due = self.events.front().is_none_or(|first| waits_for < first.event.seq);
+        if is_due { self.answers.pop_front() } else { None }
+    }
+
+    /// Everything that is not committed is lost, and its publishers are told so: takes the newest
+    /// of it.
+    pub fn take_lost(&mut self) -> Option<PendingEvent> {
+        self.events.back().filter(|last| last.event.seq > self.committed_to)?;
+        let last = self.events.pop_back()?;
+        self.forget(&last);
+        Some(last)
+    }
+
+    /// Answers tell of what is lost.
+    pub fn cut_answers(&mut self) {
+        self.answers.iter_mut().for_each(|answer| answer.cut(self.committed_to));
+    }
+
+    fn forget(&mut self, taken: &PendingEvent) {
+        self.bytes -= bytes_of(&taken.event);
+        if let Some(key) = &taken.event.key {
+            self.keys.remove(&(taken.event.channel_hash, key.clone()));
+        }
+        lanes_of(taken.reserved).for_each(|lane| self.reserved[lane] -= 1);
+    }
+
+    /// Walks everything: how many events wait, by their channels' indices.
+    pub fn check_invariants(&self, mut note: impl FnMut(u32)) {
+        let seqs: Vec<u64> = self.events.iter().map(|pending| pending.event.seq).collect();
+        assert!(seqs.is_sorted());
+        assert_eq!(
+            self.bytes,
+            self.events.iter().map(|pending| bytes_of(&pending.event)).sum::<u64>()
+        );
+        self.events.iter().for_each(|pending| note(pending.channel));
+        let keyed = self.events.iter().filter(|pending| pending.event.key.is_some()).count();
+        assert_eq!(self.keys.len(), keyed);
+        assert!(!self.events.is_empty() || self.reserved.iter().all(|count| *count == 0));
+    }
+}
+
+fn lane(worker: u16) -> usize {
+    usize::from(worker) % LANES_COUNTED
+}
+
+fn lanes_of(bits: u64) -> impl Iterator<Item = usize> {
+    (0..LANES_COUNTED).filter(move |lane| bits >> lane & 1 == 1)
+}

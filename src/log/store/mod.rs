@@ -1,0 +1,56 @@
+//! Where the log's order has its home: what gives an event its place, when it may be seen and its
+//! publisher answered, and what outlives the process.
+//!
+//! | store | order given by | an event is seen and its publish answered | told to the sequencer by |
+//! |---|---|---|---|
+//! | [`memory`] | the sequencer | at once | [`Taken::Seen`] |
+//! | journal | the sequencer | after the group commit it is part of | [`Taken::Later`], then [`Stored::Committed`] |
+//! | a broker's stream | the broker | when it comes back on the stream / when the broker says so | [`Request::Feed`], and its answers by `Stored` |
+//!
+//! [`Request::Feed`]: super::message::Request::Feed
+//!
+//! The sequencer calls a store under the log's lock, so nothing here may wait: a store with a disk or
+//! a broker behind it has a thread for that, and this is the near end of its lane. The thread's
+//! reports come back over the log's own lane.
+
+pub mod memory;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::event::Event;
+
+/// The home of the log's order, as the sequencer sees it.
+pub trait Store: Debug + Send {
+    /// Takes an event that has just got its place. Only called while the store is up.
+    fn append(&mut self, event: &Arc<Event>) -> Taken;
+
+    /// The sequencer has given up all that was appended and not committed: none of it may be
+    /// written any more.
+    fn give_up(&mut self);
+}
+
+/// When an event that was appended may be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Now.
+    Seen,
+    /// Once [`Stored::Committed`] says so.
+    Later,
+}
+
+/// What a store's thread reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// What was appended up to this seq is as safe as it was to become.
+    Committed {
+        /// Newest event that is.
+        through: u64,
+        /// Events since the last report: what it costs the log to show them.
+        count: u32,
+    },
+    /// What was appended and not committed is lost, and what comes is refused.
+    Down,
+    /// Events are taken again.
+    Up,
+}
