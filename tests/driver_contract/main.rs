@@ -561,10 +561,18 @@ macro_rules! on_all_drivers {
         mod epoll {
             $(#[test] fn $behaviour() { super::$behaviour::<crate::worlds::EpollWorld>(); })*
         }
-        mod uring {
+        on_uring!(uring, 1024, $($behaviour)*);
+        on_uring!(uring_with_one_multishot, 1, $($behaviour)*);
+        on_uring!(uring_by_poll, 0, $($behaviour)*);
+    };
+}
+
+macro_rules! on_uring {
+    ($name:ident, $multishots:literal, $($behaviour:ident)*) => {
+        mod $name {
             $(#[test] fn $behaviour() {
                 if crate::worlds::has_io_uring(stringify!($behaviour)) {
-                    super::$behaviour::<crate::worlds::UringWorld>();
+                    super::$behaviour::<crate::worlds::UringWorld<$multishots>>();
                 }
             })*
         }

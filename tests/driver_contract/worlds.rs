@@ -150,13 +150,14 @@ pub fn has_io_uring(test: &str) -> bool {
     false
 }
 
-pub struct UringWorld {
+/// With this many multishot receives to share.
+pub struct UringWorld<const MULTISHOTS: u16> {
     driver: UringDriver,
     target: BellTarget,
     address: SocketAddr,
 }
 
-impl World for UringWorld {
+impl<const MULTISHOTS: u16> World for UringWorld<MULTISHOTS> {
     type Driver = UringDriver;
     type Client = TcpStream;
     type Bell = Ringer;
@@ -168,6 +169,7 @@ impl World for UringWorld {
             cq_entries: 128,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
+            multishots: MULTISHOTS,
             ..UringSettings::default()
         };
         let (listener, address) = listener();

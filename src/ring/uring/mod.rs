@@ -2,10 +2,10 @@
 //! The driver on real io_uring: the only place in the crate that may say `unsafe`.
 //!
 //! One ring per worker, created on the worker's thread and used by it alone. Connections are direct
-//! descriptors (the slot is the descriptor), receives are multishot from one provided-buffer ring,
-//! and sends are fire and forget: `MSG_DONTWAIT | MSG_WAITALL` never goes asynchronous, so the
-//! kernel has read the bytes when it has consumed the entry, and `CQE_SKIP_SUCCESS` keeps quiet
-//! unless something was left over.
+//! descriptors (the slot is the descriptor), receives take buffers of one provided-buffer ring
+//! (`receive` tells how they wait), and sends are fire and forget: `MSG_DONTWAIT | MSG_WAITALL`
+//! never goes asynchronous, so the kernel has read the bytes when it has consumed the entry, and
+//! `CQE_SKIP_SUCCESS` keeps quiet unless something was left over.
 
 mod accept;
 mod bell;
@@ -13,6 +13,7 @@ mod buffers;
 mod options;
 mod probe;
 mod reap;
+mod receive;
 mod release;
 mod setup;
 mod slots;
@@ -32,12 +33,12 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::types::Fixed;
+use io_uring::types::{CancelBuilder, Fixed};
 use io_uring::{opcode, squeue};
 
 use super::bell::{BellTarget, ring_event};
 use super::clock::monotonic_now;
-use super::{Batch, BufferId, Completion, Driver, DriverStats, Op, RecvEnd, Token, Wait};
+use super::{Batch, BufferId, Completion, Driver, DriverStats, Op, Token, Wait};
 use accept::Acceptor;
 use reap::{Rearm, State};
 use release::{Release, shutdown};
@@ -80,6 +81,8 @@ pub struct UringDriver {
     arena_in_queue: bool,
     /// This turn had to submit before all of its batch was queued.
     submitted_early: bool,
+    /// Receives are queued that are to be made in this turn.
+    has_receives: bool,
     /// Where all workers are rung.
     bells: Arc<[BellTarget]>,
     /// `IORING_SETUP_SINGLE_ISSUER`: the kernel refuses other threads, and so does the compiler.
@@ -98,6 +101,7 @@ impl Driver for UringDriver {
         }
         self.state.begin_turn();
         self.submitted_early = false;
+        self.has_receives = false;
         let reaped_before = completions.len();
         self.arena_in_queue = true;
         for worker in batch.rings.drain(..) {
@@ -120,6 +124,7 @@ impl Driver for UringDriver {
         self.reap_deferred(completions)?;
         self.refresh(completions)?;
         self.rearm(completions)?;
+        self.receive_now(completions)?;
         self.leave_if_empty()
     }
 
@@ -174,19 +179,8 @@ impl UringDriver {
             Op::AcceptStart => self.queue_accept_start(out),
             Op::AcceptStop => self.queue_accept_stop(out),
             Op::ListenStop => self.begin_to_leave(out),
-            Op::RecvStart(token) => {
-                self.state.slots.adopt(token);
-                assert!(!self.state.slots.is_in_flight(token.slot, InFlight::Recv));
-                self.queue_recv(token, out)
-            }
-            Op::RecvStop(token) => {
-                self.state.slots.adopt(token);
-                self.state.slots.end_refresh(token.slot);
-                if self.state.slots.is_in_flight(token.slot, InFlight::Recv) {
-                    self.push(&cancel(pack(Kind::Recv, token)), out)?;
-                }
-                Ok(())
-            }
+            Op::RecvStart(token) => self.start_receiving(token, out),
+            Op::RecvStop(token) => self.stop_receiving(token, out),
             Op::Send { token, from, to } => {
                 self.state.slots.adopt(token);
                 self.queue_send(token, &arena[from as usize..to as usize], out)
@@ -211,12 +205,6 @@ impl UringDriver {
                 self.queue_close(token, out)
             }
         }
-    }
-
-    fn queue_recv(&mut self, token: Token, out: &mut Vec<Completion>) -> io::Result<()> {
-        self.state.slots.begin(token.slot, InFlight::Recv);
-        let entry = opcode::RecvMulti::new(Fixed(token.slot), buffers::GROUP).build();
-        self.push(&entry.user_data(pack(Kind::Recv, token)), out)
     }
 
     fn queue_accept_start(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
@@ -361,26 +349,17 @@ impl UringDriver {
                         self.queue_accept_start(out)?;
                     }
                 }
-                Rearm::Recv(token) => {
-                    if !self.state.slots.is_current(token) {
-                        continue;
-                    }
-                    if self.state.slots.end_refresh(token.slot) {
-                        self.queue_recv(token, out)?;
-                    } else {
-                        // The worker stopped it in the meantime.
-                        self.state.slots.finish(token.slot, InFlight::Recv);
-                        out.push(Completion::RecvEnded { token, why: RecvEnd::Disarmed });
-                    }
-                }
+                Rearm::Recv(token) => self.receive(token, out)?,
+                Rearm::PollIn(token) => self.watch(token, out)?,
             }
         }
         Ok(())
     }
 }
 
+/// Cancels all that has this name: a poll that was stopped may end after the next one began.
 fn cancel(user_data: u64) -> squeue::Entry {
-    opcode::AsyncCancel::new(user_data)
+    opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data).all())
         .build()
         .flags(squeue::Flags::SKIP_SUCCESS)
         .user_data(pack(Kind::Cancel, Token { slot: 0, generation: 0 }))

@@ -5,9 +5,10 @@ use io_uring::cqueue;
 use super::accept::{Acceptor, Next};
 use super::bell::{BellEnd, is_gone};
 use super::buffers::Buffers;
+use super::receive::Multishots;
 use super::slots::{InFlight, Slots};
 use super::user_data::{Kind, unpack};
-use crate::ring::{BufferId, Completion, DriverStats, RecvEnd, Token};
+use crate::ring::{Completion, DriverStats, Token};
 
 /// Everything of the driver but the ring itself, so that completions can be translated while the
 /// completion queue is borrowed.
@@ -16,6 +17,7 @@ pub(super) struct State {
     pub(super) buffers: Buffers,
     pub(super) acceptor: Acceptor,
     pub(super) bell: BellEnd,
+    pub(super) multishots: Multishots,
     pub(super) stats: DriverStats,
     /// What completions called for; the driver queues it when it has reaped.
     pub(super) rearms: Vec<Rearm>,
@@ -36,15 +38,23 @@ pub(super) enum Rearm {
     Ring(u16),
     /// The shutdown this close was held back for has run.
     Close(Token),
-    /// The receive was cancelled to be armed anew.
+    /// There may be bytes.
     Recv(Token),
+    /// Tell when there are bytes.
+    PollIn(Token),
 }
 
 impl State {
-    pub(super) fn new(slots: Slots, buffers: Buffers, acceptor: Acceptor, bell: BellEnd) -> Self {
+    pub(super) fn new(
+        slots: Slots,
+        buffers: Buffers,
+        acceptor: Acceptor,
+        bell: BellEnd,
+        multishots: Multishots,
+    ) -> Self {
         let rearms = Vec::with_capacity(super::ACCEPTS_IN_FLIGHT as usize * 2);
         let stats = DriverStats::default();
-        State { slots, buffers, acceptor, bell, stats, rearms, rang: false }
+        State { slots, buffers, acceptor, bell, multishots, stats, rearms, rang: false }
     }
 
     pub(super) fn begin_turn(&mut self) {
@@ -60,6 +70,7 @@ impl State {
         match kind {
             Kind::Accept => self.accept_completed(token.slot, result, flags, out),
             Kind::Recv => self.recv_completed(token, result, flags, out),
+            Kind::PollIn => self.poll_in_completed(token, result),
             Kind::Send => self.send_completed(token, result, out),
             Kind::PollOut => self.poll_out_completed(token, out),
             Kind::Shutdown => {
@@ -67,8 +78,8 @@ impl State {
                     self.rearms.push(Rearm::Close(token));
                 }
             }
-            // A cancel says something only when it found nothing: what it was for had completed,
-            // and that completion is in the queue. A close cannot fail on a slot that is in use.
+            // It does not say that it found nothing: what it was for has completed, and that
+            // completion is in the queue. A close cannot fail on a slot that is in use.
             Kind::Cancel => self.stats.stale += 1,
             Kind::Close => assert!(result >= 0, "closing {token:?} failed: {}", -result),
             // Only a failed one says something.
@@ -97,46 +108,6 @@ impl State {
             Next::Rearm(shot) => self.rearms.push(Rearm::Accept(shot)),
             Next::CancelRest => self.rearms.push(Rearm::CancelAccepts),
         }
-    }
-
-    fn recv_completed(&mut self, token: Token, result: i32, flags: u32, out: &mut Vec<Completion>) {
-        let buffer = cqueue::buffer_select(flags).map(BufferId);
-        if !self.slots.is_current(token) {
-            self.stats.stale += 1;
-            if let Some(buffer) = buffer {
-                self.buffers.put_back(buffer);
-            }
-            return;
-        }
-        let more = cqueue::more(flags);
-        match buffer {
-            Some(buffer) if result > 0 => {
-                self.buffers.lend(buffer, result as u32);
-                out.push(Completion::Received { token, buffer });
-            }
-            Some(buffer) => self.buffers.put_back(buffer),
-            None => {}
-        }
-        if more {
-            return;
-        }
-        if result == -libc::ECANCELED && self.slots.is_refreshing(token.slot) {
-            self.rearms.push(Rearm::Recv(token));
-            return;
-        }
-        self.slots.end_refresh(token.slot);
-        self.slots.finish(token.slot, InFlight::Recv);
-        let why = match -result {
-            0 => RecvEnd::Eof,
-            libc::ENOBUFS => {
-                self.stats.no_buffers += 1;
-                RecvEnd::NoBuffers
-            }
-            libc::ECANCELED => RecvEnd::Disarmed,
-            errno if errno < 0 => RecvEnd::Disarmed,
-            errno => RecvEnd::Failed(errno),
-        };
-        out.push(Completion::RecvEnded { token, why });
     }
 
     fn send_completed(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {

@@ -2,7 +2,7 @@
 //!
 //! Before Linux 6.13 every operation on a direct descriptor holds the whole table as it was when
 //! the operation began: a closed socket stays open until all that was begun before its close has
-//! ended (Linux 6.1 adds a second). One idle connection with its receive armed keeps every later
+//! ended (Linux 6.1 adds a second). One idle connection with its poll armed keeps every later
 //! socket from its end, and its peer from hearing of it. So on these kernels a close shuts the
 //! socket down first, which the peer hears of at once, and now and then all that is armed is
 //! armed anew, which lets the shut sockets go.
@@ -85,9 +85,9 @@ impl UringDriver {
     ) -> io::Result<()> {
         // What is in flight holds the socket open: without the cancels, closing would only free
         // the slot and the peer would never hear of it.
-        for (what, kind) in [(InFlight::Recv, Kind::Recv), (InFlight::PollOut, Kind::PollOut)] {
+        for what in [InFlight::Recv, InFlight::PollIn, InFlight::PollOut] {
             if self.state.slots.is_in_flight(token.slot, what) {
-                self.push(&cancel(pack(kind, token)), out)?;
+                self.push(&cancel(what.user_data(token)), out)?;
             }
         }
         let shuts_down = self.state.slots.is_in_flight(token.slot, InFlight::Shutdown);
@@ -108,15 +108,13 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Goes on with the walk, if one is under way. A cancelled receive is armed again when it has
-    /// ended; a cancelled poll tells `Writable`, and the send that follows finds out.
+    /// Goes on with the walk, if one is under way. What was armed to receive is armed again when
+    /// it has ended; a cancelled poll for room tells `Writable`, and the send that follows finds out.
     pub(super) fn refresh(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         for slot in self.release.step() {
-            if let Some(token) = self.state.slots.begin_refresh(slot) {
-                self.push(&cancel(pack(Kind::Recv, token)), out)?;
-            }
+            self.wait_by_poll(slot, out)?;
             if let Some(token) = self.state.slots.polled(slot) {
-                self.push(&cancel(pack(Kind::PollOut, token)), out)?;
+                self.push(&cancel(InFlight::PollOut.user_data(token)), out)?;
             }
         }
         Ok(())

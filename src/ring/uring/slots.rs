@@ -1,41 +1,61 @@
 //! What the driver must know of each slot: whose it is, and what is in flight for it.
 
+use super::user_data::{Kind, pack};
 use crate::ring::Token;
 
 /// A connection lives here, but the worker has not yet named its generation.
-const FRESH: u8 = 1 << 0;
+const FRESH: u16 = 1 << 0;
 /// A connection lives here and `generation` is its own.
-const OPEN: u8 = 1 << 1;
-const RECV_ARMED: u8 = 1 << 2;
-const POLL_OUT_ARMED: u8 = 1 << 3;
+const OPEN: u16 = 1 << 1;
+/// The worker wants to receive.
+const RECEIVING: u16 = 1 << 2;
+const RECV_ARMED: u16 = 1 << 3;
+const POLL_IN_ARMED: u16 = 1 << 4;
+/// The receive or the poll for bytes was cancelled so that the poll is armed instead, which the
+/// worker is not to notice.
+const REFRESHING: u16 = 1 << 5;
+const POLL_OUT_ARMED: u16 = 1 << 6;
 /// A shutdown runs on a kernel thread; it looks the descriptor up by slot *when it runs*.
-const SHUTTING_DOWN: u8 = 1 << 4;
+const SHUTTING_DOWN: u16 = 1 << 7;
 /// Closed by the worker, but the descriptor must stay until the shutdown ran.
-const CLOSE_HELD_BACK: u8 = 1 << 5;
-/// The receive was cancelled to be armed anew, which the worker is not to notice.
-const RECV_REFRESHING: u8 = 1 << 6;
+const CLOSE_HELD_BACK: u16 = 1 << 8;
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
     generation: u32,
-    flags: u8,
+    flags: u16,
+    /// When there was something to receive last, as [`super::receive::Multishots`] counts.
+    heard: u16,
 }
 
 /// What may be in flight for a token, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InFlight {
     Recv,
+    PollIn,
     PollOut,
     Shutdown,
 }
 
 impl InFlight {
-    fn flag(self) -> u8 {
+    fn flag(self) -> u16 {
         match self {
             InFlight::Recv => RECV_ARMED,
+            InFlight::PollIn => POLL_IN_ARMED,
             InFlight::PollOut => POLL_OUT_ARMED,
             InFlight::Shutdown => SHUTTING_DOWN,
         }
+    }
+
+    /// How its completion is known.
+    pub(super) fn user_data(self, token: Token) -> u64 {
+        let kind = match self {
+            InFlight::Recv => Kind::Recv,
+            InFlight::PollIn => Kind::PollIn,
+            InFlight::PollOut => Kind::PollOut,
+            InFlight::Shutdown => Kind::Shutdown,
+        };
+        pack(kind, token)
     }
 }
 
@@ -84,7 +104,7 @@ impl Slots {
     pub(super) fn adopt(&mut self, token: Token) {
         let entry = &mut self.slots[token.slot as usize];
         if entry.flags & FRESH != 0 {
-            *entry = Slot { generation: token.generation, flags: OPEN };
+            *entry = Slot { generation: token.generation, flags: OPEN, heard: 0 };
         }
         assert!(
             entry.flags & OPEN != 0 && entry.generation == token.generation,
@@ -139,30 +159,48 @@ impl Slots {
         false
     }
 
-    /// If a receive is armed here and not yet being refreshed, begins to; whose it is.
-    pub(super) fn begin_refresh(&mut self, slot: u32) -> Option<Token> {
+    /// Whether the worker wants to receive.
+    pub(super) fn is_receiving(&self, slot: u32) -> bool {
+        self.slots[slot as usize].flags & RECEIVING != 0
+    }
+
+    /// The worker wants to receive, or no longer. Answers whether it did.
+    pub(super) fn set_receiving(&mut self, slot: u32, is_wanted: bool) -> bool {
+        let was = self.is_receiving(slot);
+        let flags = &mut self.slots[slot as usize].flags;
+        *flags = if is_wanted { *flags | RECEIVING } else { *flags & !RECEIVING };
+        was
+    }
+
+    /// There is something to receive. Answers when there was before.
+    pub(super) fn note_heard(&mut self, slot: u32, now: u16) -> u16 {
+        std::mem::replace(&mut self.slots[slot as usize].heard, now)
+    }
+
+    /// If a receive or a poll for bytes is armed here and not yet being refreshed, begins to; whose
+    /// and which it is.
+    pub(super) fn begin_refresh(&mut self, slot: u32) -> Option<(Token, InFlight)> {
         let entry = &mut self.slots[slot as usize];
-        if entry.flags & (RECV_ARMED | RECV_REFRESHING) != RECV_ARMED {
-            return None;
-        }
-        entry.flags |= RECV_REFRESHING;
-        Some(Token { slot, generation: entry.generation })
+        let what = match entry.flags & (RECV_ARMED | POLL_IN_ARMED | REFRESHING) {
+            RECV_ARMED => InFlight::Recv,
+            POLL_IN_ARMED => InFlight::PollIn,
+            _ => return None,
+        };
+        entry.flags |= REFRESHING;
+        Some((Token { slot, generation: entry.generation }, what))
     }
 
-    pub(super) fn is_refreshing(&self, slot: u32) -> bool {
-        self.slots[slot as usize].flags & RECV_REFRESHING != 0
-    }
-
-    /// The receive is armed anew, or need not be any more. Answers whether it was to be.
+    /// The poll is armed instead, or need not be any more. Answers whether it was to be.
     pub(super) fn end_refresh(&mut self, slot: u32) -> bool {
-        let was = self.is_refreshing(slot);
-        self.slots[slot as usize].flags &= !RECV_REFRESHING;
+        let flags = &mut self.slots[slot as usize].flags;
+        let was = *flags & REFRESHING != 0;
+        *flags &= !REFRESHING;
         was
     }
 
     /// Whose poll is armed here.
     pub(super) fn polled(&self, slot: u32) -> Option<Token> {
-        let Slot { generation, flags } = self.slots[slot as usize];
+        let Slot { generation, flags, .. } = self.slots[slot as usize];
         (flags & POLL_OUT_ARMED != 0).then_some(Token { slot, generation })
     }
 }
@@ -223,14 +261,18 @@ mod tests {
         slots.accepted(1);
         slots.adopt(FIRST);
         assert_eq!(slots.begin_refresh(1), None, "nothing is armed");
-        slots.begin(1, InFlight::Recv);
-        assert_eq!(slots.begin_refresh(1), Some(FIRST));
-        assert_eq!(slots.begin_refresh(1), None, "one at a time");
-        assert!(slots.is_in_flight(1, InFlight::Recv));
-        assert!(slots.end_refresh(1) && !slots.end_refresh(1));
+        for what in [InFlight::Recv, InFlight::PollIn] {
+            slots.begin(1, what);
+            assert_eq!(slots.begin_refresh(1), Some((FIRST, what)));
+            assert_eq!(slots.begin_refresh(1), None, "one at a time");
+            assert!(slots.is_in_flight(1, what));
+            assert!(slots.end_refresh(1) && !slots.end_refresh(1));
+            slots.finish(1, what);
+        }
+        slots.begin(1, InFlight::PollIn);
         slots.begin_refresh(1);
         slots.close(1);
-        assert!(!slots.is_refreshing(1), "a close ends it");
+        assert!(!slots.end_refresh(1), "the close ended it");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Bell,
     /// A doorbell of another worker's; the slot field is that worker.
     Ring,
+    /// Something can be received, bytes or their end.
+    PollIn,
 }
 
 /// The doorbell's user data: the same on every ring, so that any thread can ring any worker.
@@ -48,6 +50,7 @@ pub(super) fn unpack(user_data: u64) -> Option<(Kind, Token)> {
         7 => Kind::Cancel,
         8 => Kind::Bell,
         9 => Kind::Ring,
+        10 => Kind::PollIn,
         _ => return None,
     };
     let slot = (user_data & u64::from(SLOTS_MAX - 1)) as u32;
@@ -71,6 +74,7 @@ mod tests {
             Kind::Cancel,
             Kind::Bell,
             Kind::Ring,
+            Kind::PollIn,
         ];
         for kind in kinds {
             for slot in [0, 1, SLOTS_MAX - 1] {
