@@ -40,11 +40,11 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    pub fn of(wanted: DriverWanted) -> Result<Self, ServerError> {
+    pub fn of(wanted: DriverWanted, workers: u16) -> Result<Self, ServerError> {
         if wanted == DriverWanted::Epoll {
             return Ok(Self { kind: DriverKind::Epoll, refusal: None });
         }
-        match uring::probe() {
+        match uring::probe().and_then(|kernel| uring::try_rings(workers).map(|()| kernel)) {
             Ok(kernel) => Ok(Self { kind: DriverKind::IoUring(kernel.doorbells), refusal: None }),
             Err(error) if wanted == DriverWanted::Auto => {
                 Ok(Self { kind: DriverKind::Epoll, refusal: Some(error) })

@@ -125,9 +125,9 @@ impl Server {
             inherited.correct(&mut settings)?;
         }
         let gate = keep_to_this_machine(&settings, gate)?;
-        let driver = Choice::of(settings.driver)?;
         let placement = Placement::of(&settings)?;
         let workers = placement.workers();
+        let driver = Choice::of(settings.driver, workers)?;
         let room = Room::of(driver.kind, workers)?;
         let (clients, admin, source) = Inherited::into_parts(inherited);
         let listeners = match clients.is_empty() {

@@ -4,6 +4,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 use io_uring::types::CancelBuilder;
@@ -29,6 +30,13 @@ const _: () = assert!(TABLE_SLOTS_MAX <= SLOTS_MAX);
 
 /// How long the end of a driver waits for a shutdown that runs on a kernel thread, in seconds.
 const CANCEL_SECONDS_MAX: u64 = 1;
+
+/// How long a ring that is made waits for the locked memory of rings that ended just now: the
+/// kernel gives it back on a thread of its own.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between two tries.
+const MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sizes of one worker's ring. All of it is paid once per worker, whatever it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,8 +172,31 @@ impl UringSettings {
     }
 }
 
-/// Builds a worker's kind of ring on the calling thread.
+/// Makes the rings of this many workers and one more, for those who ring them, and drops them: the
+/// user's limit of locked memory may be enough for some only.
+///
+/// # Errors
+/// As [`UringDriver::new`].
+pub fn try_rings(workers: u16) -> Result<(), StartError> {
+    let UringSettings { entries, cq_entries, .. } = UringSettings::default();
+    let made: Result<Vec<IoUring>, _> = (0..=workers).map(|_| build(entries, cq_entries)).collect();
+    made.map(drop)
+}
+
+/// Builds a worker's kind of ring on the calling thread, and waits a little for memory.
 pub(super) fn build(entries: u32, cq_entries: u32) -> Result<IoUring, StartError> {
+    let give_up_at = Instant::now() + MEMORY_PATIENCE;
+    loop {
+        match build_now(entries, cq_entries) {
+            Err(StartError::NoMemory { .. }) if Instant::now() < give_up_at => {
+                std::thread::sleep(MEMORY_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn build_now(entries: u32, cq_entries: u32) -> Result<IoUring, StartError> {
     let mut builder = IoUring::builder();
     builder
         .setup_cqsize(cq_entries)

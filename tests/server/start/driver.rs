@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use pushline::ring::KernelVersion;
+
 use super::program::Program;
 use super::{ENOSYS, ENTER, EPERM, REGISTER, SETUP};
 use super::{can_filter_calls, configured, pushline, refusal, without_call};
@@ -93,4 +95,24 @@ fn in_a_container_it_runs_as_it_is_and_with_the_profile_on_io_uring() {
         assert_runs_on(&server, driver);
         assert_serves(&server);
     }
+}
+
+/// From this kernel on, rings are charged to the user's locked memory.
+const CHARGES_LOCKED_MEMORY: KernelVersion = KernelVersion { major: 6, minor: 14 };
+
+#[test]
+fn where_locked_memory_is_too_little_for_all_rings_it_runs_on_epoll_and_says_so() {
+    if !can_sandbox() || !has_io_uring() {
+        return;
+    }
+    // Enough for the probe's rings, not for those of workers; many hosts give no more.
+    let mut command = configured(Command::new("prlimit"));
+    command.args(["--memlock=65536:65536", SANDBOXED, env!("CARGO_BIN_EXE_pushline")]);
+    command.env("PUSHLINE_FILTER_WITHOUT", "").env_remove("PUSHLINE_DRIVER");
+    let server = Program::spawn(&mut command);
+    if KernelVersion::running() >= CHARGES_LOCKED_MEMORY {
+        assert!(server.await_line("running on epoll").contains("LimitMEMLOCK"));
+        assert_runs_on(&server, "epoll");
+    }
+    assert_serves(&server);
 }
