@@ -1,5 +1,6 @@
 //! A scrape during a load of 10,000 connections has every metric and agrees with what the clients
-//! counted: our own load generator on one side, the operator's listener on the other.
+//! counted: our own load generator on one side, the operator's listener on the other. One after the
+//! other: on epoll all servers of this process share its descriptors.
 
 #[path = "common/skip.rs"]
 mod skip;
@@ -8,6 +9,9 @@ mod operator;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use pushline::config::DriverWanted;
 
 use operator::{await_that, get, start};
 use serde_json::Value;
@@ -23,7 +27,7 @@ fn ten_thousand_sse_subscribers_and_the_operator_count_alike() {
     if !has_descriptors() {
         return;
     }
-    count_alike("sse");
+    count_alike("sse", DriverWanted::Auto);
 }
 
 #[test]
@@ -31,11 +35,22 @@ fn ten_thousand_websockets_and_the_operator_count_alike() {
     if !has_descriptors() {
         return;
     }
-    count_alike("ws");
+    count_alike("ws", DriverWanted::Auto);
 }
 
-fn count_alike(transport: &str) {
-    let server = start(|_| {});
+#[test]
+fn on_epoll_they_count_alike() {
+    if !has_descriptors() {
+        return;
+    }
+    count_alike("sse", DriverWanted::Epoll);
+    count_alike("ws", DriverWanted::Epoll);
+}
+
+fn count_alike(transport: &str, driver: DriverWanted) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = start(|settings| settings.driver = driver);
     let admin = server.admin();
     let names = names(admin);
     let report = NamedTempFile::new().expect("a file");

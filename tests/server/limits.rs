@@ -12,6 +12,7 @@ use crate::common::http::Chunked;
 use crate::common::sse::expect_empty_stream;
 use crate::common::ws::{CLOSE, RawWs, TEXT, frame, header};
 use crate::common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
+use crate::start::driver::has_io_uring;
 use pushline::config::ClientAddress;
 use socket2::{Domain, Socket, Type};
 
@@ -273,11 +274,12 @@ struct Small {
 }
 
 impl Small {
-    fn start(descriptors: u32) -> Self {
+    fn start(descriptors: u32, driver: &str) -> Self {
         let [addr, admin] = [free_port(), free_port()];
         let line = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
         let child = Command::new("sh")
             .args(["-c", &line, env!("CARGO_BIN_EXE_pushline"), "--workers", "1"])
+            .args(["--driver", driver])
             .args(["--listen", &addr.to_string(), "--admin", &admin.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -303,11 +305,11 @@ fn free_port() -> SocketAddr {
 /// The table of descriptors is full: who comes is answered from the slots reserved for that, who
 /// comes when those are taken too waits for one of them, and when connections leave all is as before.
 /// Each time that the kernel finds the table full, it closes one connection without a word.
-#[test]
-fn a_full_descriptor_table() {
+fn fill_the_descriptor_table(driver: &str) {
     const DESCRIPTORS: usize = 200;
-    let room = DESCRIPTORS - pushline::limits::SLOTS_RESERVED as usize;
-    let server = Small::start(DESCRIPTORS as u32);
+    let server = Small::start(DESCRIPTORS as u32, driver);
+    let room = metric(server.admin, "pushline_connections_max") as usize;
+    assert!(room > DESCRIPTORS / 4, "{room}");
     await_that("the first look is gone", || {
         metric(server.admin, "pushline_connections{transport=\"http\",worker=\"0\"}") == 0
     });
@@ -337,6 +339,18 @@ fn a_full_descriptor_table() {
         .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
         .collect();
     assert_eq!(again.len(), room / 2);
+}
+
+#[test]
+fn a_full_descriptor_table() {
+    if has_io_uring() {
+        fill_the_descriptor_table("io_uring");
+    }
+}
+
+#[test]
+fn a_full_descriptor_table_on_epoll() {
+    fill_the_descriptor_table("epoll");
 }
 
 /// Bodies and messages that have begun share a bound; those that hold most go first, and the others

@@ -2,7 +2,7 @@
 //! without is said and done without, a server that was killed can be followed by another at once,
 //! and one that runs by one that takes it over.
 
-mod driver;
+pub mod driver;
 mod manager;
 mod program;
 mod takeover;
