@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::proto::cursor::{Epoch, EventId};
 use pushline::proto::data::{Data, EventView};
-use pushline::proto::variant::Variant;
+use pushline::proto::dialect::Dialect;
 
 const SIZES: [usize; 4] = [64, 1_024, 16_384, 65_536];
 
@@ -14,11 +14,11 @@ fn text(size: usize, line_bytes: usize) -> String {
 }
 
 fn encode(c: &mut Criterion) {
-    let variants = [
-        ("sse_bare", Variant::SseBare),
-        ("sse_envelope", Variant::SseEnvelope),
-        ("ws_bare", Variant::WsBare),
-        ("ws_envelope", Variant::WsEnvelope),
+    let dialects = [
+        ("sse_bare", Dialect::SseBare),
+        ("sse_envelope", Dialect::SseEnvelope),
+        ("ws_bare", Dialect::WsBare),
+        ("ws_envelope", Dialect::WsEnvelope),
     ];
     for size in SIZES {
         let mut group = c.benchmark_group(format!("encode_{size}"));
@@ -31,7 +31,7 @@ fn encode(c: &mut Criterion) {
             ("json", Data::Json(&one_line)),
             ("binary", Data::Binary(&bytes)),
         ];
-        for (name, variant) in variants {
+        for (name, dialect) in dialects {
             for (kind, data) in kinds {
                 let id = EventId { epoch: Epoch::from_random(1), seq: 123_456 };
                 let event = EventView { id, channel: "news", event_type: None, data };
@@ -39,7 +39,7 @@ fn encode(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(name, kind), |b| {
                     b.iter(|| {
                         out.clear();
-                        variant.write_event(&mut out, black_box(&event));
+                        dialect.write_event(&mut out, black_box(&event));
                         black_box(&out);
                     });
                 });

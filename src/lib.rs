@@ -6,27 +6,28 @@
 //!
 //! # The trip of an event
 //!
-//! 1. A worker's driver reaps the bytes of `POST /channels/news` and hands them to the connection:
-//!    `ring::uring::reap` or `ring::epoll`, then `Worker::decide` in [`worker`].
-//! 2. [`proto::http::head`] parses the head, [`worker::route`] names the request, and
-//!    [`worker::publish`] asks the four questions: right, size, rate, room.
-//! 3. `Core::send_requests` in [`worker::core`] puts the request into the log's lane, and the first
-//!    worker that gets the log's lock runs what is in it ([`mesh::hand`]).
+//! 1. A worker's driver reaps the bytes of `POST /channels/news` (`ring::uring::reap`, or
+//!    `ring::epoll`), and `Core::received` in `worker::turn` hands them to the connection's session.
+//! 2. [`proto::http::head`] parses the head, `worker::session::route` names the request, and
+//!    `worker::session::publish` asks the four questions: right, size, rate, room. The session says
+//!    what it wants as an effect (`worker::effect`); the turn carries it out.
+//! 3. `worker::link` puts the request into the log's lane, and the first worker that gets the log's
+//!    lock runs what is in it ([`mesh::hand`]).
 //! 4. The log gives the event its number and its place in history (`log::publish`,
 //!    [`log::history`]), then a notice goes to each worker that has a subscriber (`log::interest`).
-//! 5. Each of those takes its lane (`worker::notice`) and puts the event into its replica of the
-//!    channel ([`worker::replica`]).
-//! 6. `Core::fan_out` in `worker::fanout` encodes it once per form ([`proto::variant`]) and queues one
-//!    send for each live subscriber; `worker::delivery` gathers what the explicit ones are due. One
-//!    submit sends all of it.
+//! 5. Each of those takes its lane (`Core::notice` in `worker::turn`) and puts the event into its
+//!    replica of the channel (`worker::hub::replica`).
+//! 6. `worker::hub::live` encodes it once per dialect ([`proto::dialect`]) for live subscribers,
+//!    `worker::hub::explicit` writes what the others are due, and `worker::net::output` queues one
+//!    send for each socket. One submit sends all of it.
 //!
 //! # The trip of a reconnect
 //!
-//! `GET /sse` with `Last-Event-ID` is read by `worker::subscribe`; [`proto::cursor`] makes a cursor of
-//! the header. If the worker's replica covers it, the subscriber stands there at once. Otherwise the
-//! log is asked to join, and answers with what is kept behind the cursor or with the gap. Then
-//! `worker::delivery` sends the missing events, several channels merged in log order, and once
-//! nothing is missing the subscriber is live.
+//! `GET /sse` with `Last-Event-ID` is read by `worker::session::subscribe`; [`proto::cursor`] makes a
+//! cursor of the header. If the worker's replica covers it, the subscriber joins at once
+//! (`worker::hub::members`). Otherwise the log joins it at an exact place, and tells what is lost.
+//! From there it reads the log page by page (`worker::hub::reading`, `log::read`), several channels
+//! merged in log order, and once nothing is missing it is live.
 //!
 //! # Threads
 //!
@@ -35,7 +36,7 @@
 //! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | block, wait for a lock, touch another worker's state |
 //! | clerk ([`server`]) | one | nothing: it ages the log's history and asks the log for the operator | touch a socket |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
-//! | lines ([`server`]) | one | the operator's log lines: what workers remark, and counters that grow | be waited for: who finds its lane full counts that and goes on |
+//! | lines ([`server`]) | one | the operator's log lines: of connections and requests, and of counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
 //!
@@ -54,36 +55,41 @@
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
 //! | what was lost is never forgotten in silence | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
-//! | an exact join, at the log or at the worker | `worker::subscribe`, [`worker::replica`] |
-//! | live subscribers: no memory of their own is touched, one send a slice | `worker::fanout`, [`worker::replica`] |
-//! | explicit subscribers: a cursor each, gathered in log order | `worker::delivery`, [`worker::work`] |
-//! | replay is reading: a cursor behind its replica reads the log, a page at a time | [`worker::reading`], `log::read` |
-//! | an idle connection is one cache line | [`worker::slot`] |
-//! | a turn: settle, decide, lanes, fan-out, flush, sweep, one submit | [`worker::core`] |
+//! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
+//! | sessions do nothing in place: they say what they want | `worker::effect`, `worker::session` |
+//! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
+//! | one place from which a send leaves, and where it is settled | `worker::net::output` |
+//! | what a protocol decides about its wire | [`proto::dialect`] |
+//! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
+//! | live subscribers: no memory of their own is touched, one send a slice | `worker::hub::live` |
+//! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |
+//! | replay is reading: a cursor behind its replica reads the log, a page at a time | `worker::hub::reading`, `log::read` |
+//! | an idle connection is one cache line | `worker::net::socket`, `worker::session`, `worker::hub::subscriber` |
+//! | a turn: settle, decide, lanes, fan-out, sends, heartbeats, one submit | `worker::turn`, `worker::sending` |
 //! | what a turn may spend, estimated by the price of each step | `worker::budget` |
 //! | one client does not crowd others out at the log | `worker::waiting`, `Share` in [`log::message`] |
-//! | input that has begun and not ended has one bound | `worker::unfinished` |
-//! | no timer per connection | `worker::sweep`, `worker::deadline` |
+//! | input that has begun and not ended has one bound | `worker::session::unfinished` |
+//! | no timer per connection | `worker::clock` |
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
 //! | the same contract where io_uring is refused | `ring::epoll`, chosen in `server::driver` |
 //! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
 //! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
-//! | who may do what | [`auth`], `worker::access` |
-//! | bad tokens cost others nothing: checks have a budget and a line per address | `worker::checks` |
+//! | who may do what | [`auth`], `worker::session::access` |
+//! | bad tokens cost others nothing: checks have a budget and a line per address | `worker::session::checks` |
 //! | a subject is called back | `auth::revoked` |
-//! | whose connection it is behind a proxy | `worker::client`, [`proto::proxy`], [`proto::forwarded`] |
+//! | whose connection it is behind a proxy | `worker::session::client`, [`proto::proxy`], [`proto::forwarded`] |
 //! | every key of the configuration, defined once | [`config`] |
 //! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest | `server::reload` |
 //! | a drain leaves the port, and lets streams go one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
-//! | a browser's stream is refused so that it comes back | `Core::refuse_for_now` in [`worker::answer`] |
+//! | a browser's stream is refused so that it comes back | `Sessions::refuse_for_now` in `worker::session::answer` |
 //! | browsers get their client from the server itself | [`web`] |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
-//! | slow readers of all channels share one bound | `Core::relieve` in [`worker::channels`] |
+//! | slow readers of all channels share one bound | `worker::hub::bounds` |
 //! | workers stay even under `--steer cpu` | `server::balance` |
-//! | log lines, by the ids the operator's API knows | [`worker::remark`], `server::lines` |
+//! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::lines` |
 //! | clients that resume by themselves: `sub`, `pub` | [`tools::client`] |
 //! | one load generator for us and for rivals | [`tools::bench`], `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
@@ -91,8 +97,9 @@
 //!
 //! # Layers
 //!
-//! `{limits, reason} <- proto <- log <- worker`, and `ring` knows none of them; only `worker`
-//! and `server` see `ring`. `tests/architecture.rs` holds this and the `unsafe` rule.
+//! `{limits, reason} <- proto <- log <- worker/{net, session, hub} <- worker/turn`, and `ring` knows
+//! none of them; only `worker` and `server` see `ring`. Of the worker's three parts none names another.
+//! `tests/architecture.rs` holds this and the `unsafe` rule.
 //!
 //! # Invariants worth naming
 //!
@@ -107,7 +114,7 @@
 //! - Answers of the log always fit a worker's lane: events leave that room free, and a worker never
 //!   waits for more answers than it holds.
 
-// Those end the program where nobody reads what it writes any more.
+// `println!` panics when the pipe is closed.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod auth;

@@ -3,13 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::reason::CloseReason;
+use crate::reason::{CloseReason, Refused};
 
-/// Labels of [`WorkerMetrics::open`], in the order of `Phase::kind`.
+/// Labels of [`WorkerMetrics::open`], by what a connection speaks.
 pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
-
-/// Labels of [`WorkerMetrics::refused`].
-pub const REFUSALS: [&str; 4] = ["room", "address", "rate", "draining"];
 
 /// Why a client changed its transport, as it says in `?fallback=`: nothing came through, nothing
 /// came any more, a WebSocket was refused, no answer, anything else.
@@ -95,7 +92,7 @@ pub struct WorkerMetrics {
     /// Connections ended, by `CloseReason::index`.
     pub closes: [Counter; CloseReason::LABELS.len()],
     /// Connections refused: no slot, too many from one address, arriving too fast, going away.
-    pub refused: [Counter; REFUSALS.len()],
+    pub refused: [Counter; Refused::LABELS.len()],
     /// Requests answered.
     pub requests: Counter,
     /// Requests answered with an error, by their place in [`ERROR_STATUSES`].

@@ -5,6 +5,37 @@ use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 use crate::proto::ws::close::{CloseCode, Violation};
 
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refused {
+    /// No slot, or the server's limit is reached.
+    Full,
+    /// Its address has too many already.
+    Address,
+    /// Connections arrive too fast.
+    Rate,
+    /// The server is going away.
+    Draining,
+}
+
+impl Refused {
+    /// Labels in the order of the variants, which index tables.
+    pub const LABELS: [&'static str; 4] = ["room", "address", "rate", "draining"];
+}
+
+impl From<Refused> for Reject {
+    fn from(refused: Refused) -> Self {
+        let (code, message) = match refused {
+            Refused::Full => ("too_many_connections", "no room for another connection"),
+            Refused::Address => ("too_many_from_address", "no more connections for this address"),
+            Refused::Rate => ("too_fast", "connections arrive too fast; come back in a second"),
+            Refused::Draining => ("draining", "the server is going away"),
+        };
+        Self::new(Status::ServiceUnavailable, code, message)
+    }
+}
+
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

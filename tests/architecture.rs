@@ -55,6 +55,46 @@ fn layers_know_only_those_below_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A part of a worker, and what it may not name: the other two parts, those who know all three, and
+/// (of the driver) more than the token by which a connection is named.
+const PARTS_OF_A_WORKER: [(&str, &[&str]); 3] = [
+    ("net", &["session", "hub", "turn", "link", "effect"]),
+    ("session", &["net", "hub", "turn", "link"]),
+    ("hub", &["net", "session", "turn", "link", "effect", "ring"]),
+];
+
+#[test]
+fn sockets_sessions_and_subscribers_do_not_know_each_other() {
+    let mut seen = 0;
+    for file in sources() {
+        for (part, forbidden) in PARTS_OF_A_WORKER {
+            if !file.path.starts_with(Path::new("src/worker").join(part)) {
+                continue;
+            }
+            seen += 1;
+            let code = file.without_tests();
+            for name in forbidden {
+                for path in ["super::", "worker::", "crate::"].map(|from| format!("{from}{name}::"))
+                {
+                    assert!(!code.contains(&path), "{} names {path}", file.path.display());
+                }
+            }
+        }
+    }
+    assert!(seen > PARTS_OF_A_WORKER.len(), "the parts have moved: this test looks at nothing");
+}
+
+/// A second place that sends could tear a stream.
+#[test]
+fn one_file_of_the_worker_sends() {
+    let senders: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|file| file.path.starts_with("src/worker") && file.text.contains("Op::Send {"))
+        .map(|file| file.path)
+        .collect();
+    assert_eq!(senders, [Path::new("src/worker/net/output.rs")]);
+}
+
 #[test]
 fn unsafe_stands_in_the_uring_driver_alone_and_says_why() {
     let mut blocks = 0;

@@ -2,6 +2,7 @@
 
 pub mod cursor;
 pub mod data;
+pub mod dialect;
 pub mod envelope;
 pub mod forwarded;
 pub mod http;
@@ -9,5 +10,4 @@ pub mod name;
 pub mod proxy;
 pub mod reject;
 pub mod sse;
-pub mod variant;
 pub mod ws;

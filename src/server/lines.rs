@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
 use super::{ServerError, Shared};
-use crate::metrics::{Counter, ERROR_STATUSES, REFUSALS, WorkerMetrics};
-use crate::reason::CloseReason;
-use crate::worker::remark::{Asked, Remark};
+use crate::metrics::{Counter, ERROR_STATUSES, WorkerMetrics};
+use crate::reason::{CloseReason, Refused};
+use crate::worker::{Asked, LogLine};
 
 /// Remarks that wait to be written; a burst of requests of all workers in one turn.
 const REMARKS_MAX: usize = 8192;
@@ -23,7 +23,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Starts the thread. It ends when the last sender is gone.
-pub(super) fn start(shared: &Shared) -> Result<(Sender<Remark>, JoinHandle<()>), ServerError> {
+pub(super) fn start(shared: &Shared) -> Result<(Sender<LogLine>, JoinHandle<()>), ServerError> {
     let (remarks, lane) = bounded(REMARKS_MAX);
     let metrics = shared.metrics.clone();
     let thread = thread::Builder::new()
@@ -33,7 +33,7 @@ pub(super) fn start(shared: &Shared) -> Result<(Sender<Remark>, JoinHandle<()>),
     Ok((remarks, thread))
 }
 
-fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
+fn write_lines(lane: &Receiver<LogLine>, metrics: &[impl AsRef<WorkerMetrics>]) {
     let (began, mut watch) = (Instant::now(), Watch::default());
     let mut look_at = began + LOOK_PAUSE;
     let look = |watch: &mut Watch| {
@@ -53,16 +53,16 @@ fn write_lines(lane: &Receiver<Remark>, metrics: &[impl AsRef<WorkerMetrics>]) {
     }
 }
 
-fn write(remark: &Remark) {
+fn write(remark: &LogLine) {
     match remark {
-        Remark::Answered { id, client, asked, status, took } => {
+        LogLine::Answered { id, client, asked, status, took } => {
             let Asked { method, path, .. } = &**asked;
             let took_us = took.as_micros() as u64;
             let client = client.map(tracing::field::display);
             info!(connection = %id, client, method = %method, path = %path, status, took_us, "request");
         }
-        Remark::Opened { id, transport } => debug!(connection = %id, transport, "stream opened"),
-        Remark::Closed { id, transport, reason, age_s } => {
+        LogLine::Opened { id, transport } => debug!(connection = %id, transport, "stream opened"),
+        LogLine::Closed { id, transport, reason, age_s } => {
             let reason = CloseReason::LABELS[reason.index()];
             debug!(connection = %id, transport, reason, age_s, "connection ended");
         }
@@ -73,10 +73,10 @@ type Of = fn(&WorkerMetrics) -> &Counter;
 
 /// What is watched: what a line says, why it happened, and whether somebody may have to act.
 const WATCHED: [(&str, &str, Seriousness, Of); 20] = [
-    ("connections refused", REFUSALS[0], Seriousness::Warn, |of| &of.refused[0]),
-    ("connections refused", REFUSALS[1], Seriousness::Warn, |of| &of.refused[1]),
-    ("connections refused", REFUSALS[2], Seriousness::Warn, |of| &of.refused[2]),
-    ("connections refused", REFUSALS[3], Seriousness::Info, |of| &of.refused[3]),
+    ("connections refused", Refused::LABELS[0], Seriousness::Warn, |of| &of.refused[0]),
+    ("connections refused", Refused::LABELS[1], Seriousness::Warn, |of| &of.refused[1]),
+    ("connections refused", Refused::LABELS[2], Seriousness::Warn, |of| &of.refused[2]),
+    ("connections refused", Refused::LABELS[3], Seriousness::Info, |of| &of.refused[3]),
     ("requests refused", ERROR_STATUSES[0].1, Seriousness::Info, |of| &of.request_errors[0]),
     ("requests refused", ERROR_STATUSES[1].1, Seriousness::Info, |of| &of.request_errors[1]),
     ("requests refused", ERROR_STATUSES[2].1, Seriousness::Info, |of| &of.request_errors[2]),

@@ -19,10 +19,8 @@ use crate::mesh::{LogEnds, WorkerEnds};
 use crate::ring::epoll::EpollDriver;
 use crate::ring::uring::{UringDriver, UringSettings};
 use crate::ring::{BellTarget, DriverSettings, PeerAddresses, StartError};
-use crate::worker::Worker;
-use crate::worker::core::{Core, Setup};
 use crate::worker::order::Order;
-use crate::worker::remark::Remark;
+use crate::worker::{Core, LogLine, Setup, Worker};
 
 /// Receive buffers of a worker, and bytes of each: most requests fit one. They are touched in turn,
 /// so all of them count: 256 KiB a worker, 15 bytes a connection at 17,000 each.
@@ -85,7 +83,7 @@ pub(super) struct WorkerPlan<'a> {
     pub shared: &'a Shared,
     pub gate: Arc<Gate>,
     pub slots: u32,
-    pub remarks: Sender<Remark>,
+    pub remarks: Sender<LogLine>,
     pub tell_lost: Sender<Lost>,
     pub log: Arc<SharedLog>,
     pub log_ends: LogEnds,
@@ -134,7 +132,7 @@ pub(super) fn start_workers(
             let requests = ends.requests.clone();
             let core = move || {
                 let mut core = Core::new(setup, requests, metrics);
-                core.remark_to(remarks);
+                core.log_to(remarks);
                 core
             };
             let begins = move |bell| {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::core::{Accept, Core};
-use super::slot::{Phase, Slot};
+use super::effect::Ending;
+use super::session::Protocol;
+use super::turn::Core;
 use crate::limits::TICK;
 use crate::reason::CloseReason;
 use crate::ring::Op;
@@ -35,7 +36,7 @@ pub(super) enum Drain {
     /// Not at all.
     #[default]
     No,
-    /// Nothing is accepted; those who were are heard until then.
+    /// Nothing is accepted; connections that were accepted are heard until then.
     Retiring { until: Duration, heard: Option<Sender<()>> },
     /// Streams are being ended.
     Draining(Pace),
@@ -83,18 +84,13 @@ impl Core {
         match self.drain {
             Drain::No | Drain::Retiring { .. } => false,
             Drain::Draining(_) => {
-                self.open == 0 && self.batch.ops.is_empty() && self.accept != Accept::Ending
+                self.open() == 0 && self.net.is_idle() && !self.net.is_stopping_to_accept()
             }
-            Drain::Stopped => self.batch.ops.is_empty(),
+            Drain::Stopped => self.net.is_idle(),
         }
     }
 
-    /// Connections still open.
-    pub fn open(&self) -> u32 {
-        self.open
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
+    fn is_draining(&self) -> bool {
         matches!(self.drain, Drain::Draining(_) | Drain::Stopped)
     }
 
@@ -111,7 +107,7 @@ impl Core {
     /// Accepts no more, but leaves the port to another process. `heard` is told when every
     /// connection that was accepted has made its request, or has had the time to.
     pub(super) fn retire(&mut self, heard: Sender<()>) {
-        self.stop_accepting(Op::AcceptStop);
+        self.net.stop_accepting(Op::AcceptStop);
         let (until, heard) = (self.now + NEWCOMER_TIME, Some(heard));
         self.drain = Drain::Retiring { until, heard };
     }
@@ -122,28 +118,27 @@ impl Core {
             return;
         }
         if matches!(self.drain, Drain::No) {
-            self.stop_accepting(Op::ListenStop);
+            self.net.stop_accepting(Op::ListenStop);
         }
-        let streams = self.slots.iter().filter(|slot| slot.is_subscriber()).count();
+        self.sessions.begin_drain();
+        let streams = self.connections().filter(|&index| self.sessions.is_stream(index)).count();
         let streams = u32::try_from(streams).unwrap_or(u32::MAX);
-        let pace = Pace::new(self.now, streams, self.setup.settings.drain_time);
+        let pace = Pace::new(self.now, streams, self.settings.drain_time);
         self.drain = Drain::Draining(pace);
     }
 
-    fn stop_accepting(&mut self, how: Op) {
-        self.batch.ops.push(how);
-        self.accept = match self.accept {
-            Accept::Armed | Accept::Ending => Accept::Ending,
-            Accept::Wanted | Accept::Full | Accept::Stopped => Accept::Stopped,
-        };
+    /// Connections that do not only wait for their peer to end.
+    fn connections(&self) -> impl Iterator<Item = u32> {
+        (0..self.net.len())
+            .filter(|&index| self.net.is_open(index) && !self.net.is_lingering(index))
     }
 
     /// Ends what is left, at once.
     pub(super) fn stop(&mut self) {
         self.begin_drain();
-        for index in 0..self.slots.len() as u32 {
-            if self.slots[index as usize].phase != Phase::Free {
-                self.close(index, CloseReason::Drain);
+        for index in 0..self.net.len() {
+            if self.net.is_open(index) {
+                self.end(index, Ending::Now(CloseReason::Drain));
             }
         }
         self.drain = Drain::Stopped;
@@ -151,45 +146,51 @@ impl Core {
 
     /// Goes on with the worker's end.
     pub(super) fn drain_on(&mut self) {
-        match &mut self.drain {
+        match &self.drain {
             Drain::No | Drain::Stopped => {}
-            Drain::Retiring { until, heard } => {
-                let waits = |slot: &Slot| slot.phase == Phase::Http && slot.requests == 0;
-                let settled = self.accept == Accept::Stopped && !self.slots.iter().any(waits);
-                if (settled || self.now >= *until)
-                    && let Some(heard) = heard.take()
-                {
-                    // Whoever asked may have given up waiting.
-                    let _ = heard.try_send(());
+            Drain::Retiring { until, .. } => {
+                let waits = |index| {
+                    self.sessions.protocol(index) == Protocol::Http
+                        && !self.sessions.has_begun(index)
+                };
+                let settled = self.net.has_stopped_accepting() && !self.connections().any(waits);
+                if settled || self.now >= *until {
+                    self.tell_heard();
                 }
             }
-            &mut Drain::Draining(pace) if self.now >= pace.next_at => self.let_go(pace),
+            &Drain::Draining(pace) if self.now >= pace.next_at => self.let_go(pace),
             Drain::Draining(_) => {}
+        }
+    }
+
+    fn tell_heard(&mut self) {
+        if let Drain::Retiring { heard, .. } = &mut self.drain
+            && let Some(heard) = heard.take()
+        {
+            // The asker may have given up waiting.
+            let _ = heard.try_send(());
         }
     }
 
     /// Ends all that is idle, and of the streams as many as are due.
     fn let_go(&mut self, mut pace: Pace) {
         let due = pace.due(self.now);
-        for index in 0..self.slots.len() as u32 {
-            let slot = &self.slots[index as usize];
-            match slot.phase {
-                Phase::Sse | Phase::Ws if pace.ended < due => {
+        for index in 0..self.net.len() {
+            if !self.net.is_open(index) || self.net.is_lingering(index) {
+                continue;
+            }
+            match self.sessions.protocol(index) {
+                Protocol::Sse | Protocol::Ws if pace.ended < due => {
                     pace.ended += 1;
                     self.disconnect(index, CloseReason::Drain);
                 }
-                Phase::Http if slot.is_idle() => {
-                    if slot.requests > 0 || pace.are_newcomers_late(self.now) {
-                        self.close(index, CloseReason::Drain);
+                Protocol::Http if self.is_idle(index) => {
+                    if self.sessions.has_begun(index) || pace.are_newcomers_late(self.now) {
+                        self.end(index, Ending::Now(CloseReason::Drain));
                     }
                 }
                 // A publish that was accepted is finished and answered.
-                Phase::Sse
-                | Phase::Ws
-                | Phase::Http
-                | Phase::Free
-                | Phase::WsClosing
-                | Phase::Lingering => {}
+                Protocol::Sse | Protocol::Ws | Protocol::Http | Protocol::WsClosing => {}
             }
         }
         pace.next_at = self.now + pace.step();

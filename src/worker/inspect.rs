@@ -6,11 +6,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::core::Core;
-use super::slot::{Phase, Slot};
+use super::session::Protocol;
+use super::turn::Core;
 use crate::auth::Grant;
 use crate::log::ChannelName;
-use crate::reason::CloseReason;
 use crate::ring::Token;
 
 /// Slots one look goes over: some 50 µs, and the worker does nothing else meanwhile.
@@ -21,16 +20,16 @@ pub const CHANNELS_NAMED_MAX: usize = 16;
 
 /// What a look found.
 #[derive(Debug)]
-pub struct Glance {
+pub struct Page {
     /// In the order of their slots.
-    pub connections: Vec<Seen>,
+    pub connections: Vec<ConnectionInfo>,
     /// Where the next look begins; `None` after the last slot.
     pub next: Option<u32>,
 }
 
 /// One connection as it was then.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ConnectionInfo {
     /// Which.
     pub token: Token,
     /// What it is.
@@ -51,56 +50,75 @@ pub struct Seen {
     pub grant: Option<Arc<Grant>>,
 }
 
+/// What a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Speaks HTTP.
+    Http,
+    /// An SSE stream.
+    Sse,
+    /// A WebSocket.
+    Ws,
+    /// A WebSocket whose close frame is sent.
+    WsClosing,
+    /// Waits for its peer to end.
+    Lingering,
+}
+
 impl Core {
     /// Looks at connections from this slot on; shows `limit` at most, of all or of one subject.
-    pub(super) fn look(&self, from: u32, limit: usize, subject: Option<&str>) -> Glance {
-        let end = self.slots.len() as u32;
+    pub(super) fn look(&self, from: u32, limit: usize, subject: Option<&str>) -> Page {
+        let end = self.net.len();
         let stop = end.min(from.saturating_add(SLOTS_PER_LOOK));
         let mut connections = Vec::new();
         for index in from..stop {
             if connections.len() >= limit {
-                return Glance { connections, next: Some(index) };
+                return Page { connections, next: Some(index) };
             }
-            let slot = &self.slots[index as usize];
-            let of_slot = slot.grant.as_ref().and_then(|grant| grant.subject());
-            if slot.phase != Phase::Free && (subject.is_none() || of_slot == subject) {
-                connections.push(self.see(index, slot));
+            if !self.net.is_open(index) {
+                continue;
+            }
+            let own_subject = self.sessions.grant(index).and_then(|grant| grant.subject());
+            if subject.is_none() || own_subject == subject {
+                connections.push(self.describe(index));
             }
         }
-        Glance { connections, next: (stop < end).then_some(stop) }
+        Page { connections, next: (stop < end).then_some(stop) }
     }
 
-    fn see(&self, index: u32, slot: &Slot) -> Seen {
-        let mut seen = Seen {
-            token: self.token(index),
-            phase: slot.phase,
-            age_s: (self.now.as_secs() as u32).wrapping_sub(slot.opened_s),
-            client: self.client(index),
-            channels: Vec::new(),
-            channel_count: 0,
-            live: slot.is_live(),
-            behind: 0,
-            grant: slot.grant.clone(),
-        };
-        let live = slot.is_live().then(|| (slot.replica, self.live_cursor(index)));
-        let subs = slot.work.iter().flat_map(|work| &work.subs);
-        for (replica, cursor) in live.into_iter().chain(subs.map(|sub| (sub.replica, sub.cursor))) {
-            let replica = &self.channels[replica];
-            seen.channel_count += 1;
-            seen.behind += replica.behind(cursor);
-            if seen.channels.len() < CHANNELS_NAMED_MAX {
-                seen.channels.push(replica.name.clone());
-            }
+    fn describe(&self, index: u32) -> ConnectionInfo {
+        let named = self.hub.channels_of(index).take(CHANNELS_NAMED_MAX);
+        ConnectionInfo {
+            token: self.net.token(index),
+            phase: self.phase(index),
+            age_s: self.net.age_s(index),
+            client: self.net.client(index),
+            channels: named.cloned().collect(),
+            channel_count: self.hub.channels_of(index).count(),
+            live: self.hub.is_live(index),
+            behind: self.hub.events_behind(index),
+            grant: self.sessions.grant(index).cloned(),
         }
-        seen
     }
 
-    /// Ends a connection; whether it was there. One that is ending already is as good as gone.
-    pub(super) fn cut(&mut self, token: Token) -> bool {
-        if !self.is_current(token) || self.slots[token.slot as usize].ending.is_some() {
-            return false;
+    fn phase(&self, index: u32) -> Phase {
+        match self.sessions.protocol(index) {
+            _ if self.net.is_lingering(index) => Phase::Lingering,
+            Protocol::Http => Phase::Http,
+            Protocol::Sse => Phase::Sse,
+            Protocol::Ws => Phase::Ws,
+            Protocol::WsClosing => Phase::WsClosing,
         }
-        self.disconnect(token.slot, CloseReason::Operator);
-        true
+    }
+}
+
+impl Phase {
+    /// Place in `metrics::TRANSPORTS`.
+    pub fn transport(self) -> usize {
+        match self {
+            Self::Http | Self::Lingering => Protocol::Http.index(),
+            Self::Sse => Protocol::Sse.index(),
+            Self::Ws | Self::WsClosing => Protocol::Ws.index(),
+        }
     }
 }

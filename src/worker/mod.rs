@@ -1,49 +1,39 @@
-//! A worker: one thread, one ring, its connections and its replicas of their channels.
+//! A worker: one thread, one driver, its connections and its replicas of their channels.
 //!
-//! [`core`] is the worker without its sockets; the other modules are its parts. [`Worker`] is the
-//! shell that takes it through its turns on a [`Driver`].
+//! A connection is three things: a socket (`net`), a session that speaks its protocol (`session`), and
+//! perhaps a subscriber that reads channels (`hub`). Each keeps its own state, by the same index, and
+//! none knows the others: [`Core`] takes them through a turn (`turn`), carries out what sessions ask for
+//! (`effect`, `carry_out`), and speaks to the log (`link`). [`Worker`] is the shell with the [`Driver`].
 
-pub mod access;
-mod admission;
-pub mod answer;
+mod around;
 mod budget;
-pub mod census;
-pub mod channels;
-mod checks;
-mod client;
-pub mod closing;
-pub mod core;
-mod deadline;
-mod delivery;
+mod carry_out;
+mod clock;
 mod drain;
-mod expiry;
-mod fanout;
-pub mod http;
+mod effect;
+mod ending;
+mod hub;
+mod input;
 pub mod inspect;
 mod invariants;
-pub mod lines;
-mod meta;
-mod notice;
+mod link;
+mod net;
 pub mod order;
-pub mod pending;
-pub mod publish;
-pub mod reading;
-pub mod refresh;
-pub mod remark;
-pub mod replica;
-pub mod route;
-pub mod slot;
-mod subscribe;
-mod sweep;
-mod unfinished;
+mod pool;
+mod sending;
+mod session;
+mod setup;
+mod turn;
 mod waiting;
-mod websocket;
-pub mod work;
+
+pub use self::net::census;
+pub use self::session::{Asked, ConnectionId, LogLine, RefreshLetter, RefreshOutcome};
+pub use self::setup::Setup;
+pub use self::turn::Core;
 
 use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use self::core::Core;
 use self::order::Order;
 use crate::limits::NOTICES_PER_TURN;
 use crate::mesh::WorkerEnds;
@@ -186,11 +176,11 @@ impl Core {
             Order::Retire(heard) => self.retire(heard),
             Order::Drain => self.begin_drain(),
             Order::Stop => self.stop(),
-            Order::Gate(gate) => self.take_gate(gate),
-            Order::Revoke(revoked) => self.take_revoked(revoked),
+            Order::Gate(gate) => self.sessions.take_gate(gate),
+            Order::Revoke(revoked) => self.sessions.take_revoked(revoked),
             Order::Settings(settings) => self.apply_settings(settings),
-            // Who asked may have given up waiting.
-            Order::Ping(reply) => drop(reply.try_send(self.setup.worker)),
+            // The asker may have given up waiting.
+            Order::Ping(reply) => drop(reply.try_send(self.worker)),
             Order::List { from, limit, subject, reply } => {
                 drop(reply.try_send(self.look(from, limit, subject.as_deref())));
             }

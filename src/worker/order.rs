@@ -6,13 +6,13 @@ use crate::auth::{Gate, Revoked};
 use crate::config::Settings;
 use crossbeam_channel::Sender;
 
-use super::inspect::Glance;
+use super::inspect::Page;
 use crate::ring::Token;
 
 /// An order. Answers are sent without waiting: the asker's channel has room for them.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Accept no more, because another process does; say when all who were accepted are heard.
+    /// Accept no more, because another process does; say when all that were accepted are heard.
     Retire(Sender<()>),
     /// Leave the port unless retired, refuse new requests, and let streams go bit by bit.
     Drain,
@@ -20,7 +20,7 @@ pub enum Order {
     Stop,
     /// New rules of access.
     Gate(Arc<Gate>),
-    /// Whose tokens are called back, all there are.
+    /// Subjects whose tokens are called back, all there are.
     Revoke(Arc<Revoked>),
     /// New settings; those that need a restart are as before.
     Settings(Arc<Settings>),
@@ -35,7 +35,7 @@ pub enum Order {
         /// Only those of this subject, if one is given.
         subject: Option<Box<str>>,
         /// Takes the answer.
-        reply: Sender<Glance>,
+        reply: Sender<Page>,
     },
     /// End a connection.
     Cut {

@@ -10,7 +10,7 @@ use pushline::log::message::Request;
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
 use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::core::{Core, Setup};
+use pushline::worker::{Core, Setup};
 
 /// With room for this many connections; and what it asks of the log.
 pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<Request>) {

@@ -14,10 +14,10 @@ use pushline::limits::OUTSTANDING_MAX;
 use pushline::log::message::{JoinedChannel, Notice, Request, RequestBody};
 use pushline::log::{ChannelName, SharedHasher};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
-use pushline::worker::core::Core;
+use pushline::worker::Core;
+use pushline::worker::inspect::Phase;
 use pushline::worker::order::Order;
-use pushline::worker::refresh::{RefreshLetter, RefreshOutcome};
-use pushline::worker::slot::Phase;
+use pushline::worker::{RefreshLetter, RefreshOutcome};
 use serde_json::json;
 
 const NOW: u64 = 1_800_000_000;

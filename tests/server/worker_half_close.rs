@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::request;
 use pushline::auth::Gate;
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token};
-use pushline::worker::core::Core;
+use pushline::worker::Core;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
 

@@ -14,7 +14,7 @@ use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, Token, Wait};
-use pushline::worker::core::Core;
+use pushline::worker::Core;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
 

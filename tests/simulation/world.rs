@@ -12,8 +12,8 @@ use pushline::mesh::{MainEnds, mesh};
 use pushline::proto::cursor::Epoch;
 use pushline::ring::sim::{Fault, Faults, SimNet};
 use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::core::{Core, Setup};
 use pushline::worker::order::Order;
+use pushline::worker::{Core, Setup};
 use pushline::worker::{Turned, Worker};
 
 use crate::canary::{CanaryDriver, Tamper};

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::proto::cursor::Epoch;
-use crate::proto::variant::{GapWritten, Variant};
+use crate::proto::dialect::Dialect;
 use crate::proto::ws::frame::{self, Parsed, Sender};
 
 fn id(seq: u64) -> EventId {
@@ -241,27 +241,26 @@ fn event_types_and_keys_cannot_forge_anything() {
 }
 
 #[test]
-fn each_variant_frames_the_same_envelope_its_own_way() {
+fn each_dialect_frames_the_same_envelope_its_own_way() {
     let data = "x".repeat(200);
     let event = EventView { id: id(5), channel: "a:b", event_type: None, data: Data::Text(&data) };
     let envelope = enveloped(None, event.data);
     let mut ws = Vec::new();
-    Variant::WsEnvelope.write_event(&mut ws, &event);
+    Dialect::WsEnvelope.write_event(&mut ws, &event);
     let Parsed::Complete(header, header_bytes) = frame::parse(&ws, Sender::Server) else {
         panic!("no frame");
     };
     assert_eq!(header.opcode, frame::Opcode::Text);
     assert_eq!(&ws[header_bytes..], envelope.as_bytes());
-    let sse = written(|out| Variant::SseEnvelope.write_event(out, &event));
+    let sse = written(|out| Dialect::SseEnvelope.write_event(out, &event));
     assert_eq!(sse, format!("id: {}\ndata: {envelope}\n\n", id(5)));
-    let bare = written(|out| Variant::SseBare.write_event(out, &event));
+    let bare = written(|out| Dialect::SseBare.write_event(out, &event));
     assert_eq!(bare, format!("id: {}\ndata: {data}\n\n", id(5)));
     let gap = GapView { id: id(3), channel: "c", reason: "epoch", after: "", first: None };
     let mut out = Vec::new();
-    assert_eq!(Variant::WsBare.write_gap(&mut out, &gap), GapWritten::CloseInstead);
-    assert_eq!(out, b"");
-    for variant in [Variant::SseBare, Variant::SseEnvelope, Variant::WsEnvelope] {
-        assert_eq!(variant.write_gap(&mut out, &gap), GapWritten::InBand);
+    assert!(!Dialect::WsBare.tells_gaps(), "it is closed instead");
+    for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.tells_gaps()) {
+        dialect.write_gap(&mut out, &gap);
     }
 }
 

@@ -15,9 +15,9 @@ use crate::metrics::TRANSPORTS;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
 use crate::ring::Token;
-use crate::worker::inspect::Seen;
+use crate::worker::ConnectionId;
+use crate::worker::inspect::ConnectionInfo;
 use crate::worker::order::Order;
-use crate::worker::refresh::ConnectionId;
 
 /// One connection as the operator sees it.
 #[derive(Debug, Serialize)]
@@ -188,11 +188,11 @@ fn parse_query(query: &str) -> Result<(Place, PageQuery), Reply> {
     Ok((place, query))
 }
 
-fn entry(worker: u16, seen: Seen) -> Entry {
+fn entry(worker: u16, seen: ConnectionInfo) -> Entry {
     Entry {
         id: ConnectionId { worker, token: seen.token }.to_string(),
         worker,
-        transport: TRANSPORTS[seen.phase.kind()],
+        transport: TRANSPORTS[seen.phase.transport()],
         client: seen.client,
         age_seconds: seen.age_s,
         channels: seen.channels.iter().map(|name| name[..].to_owned()).collect(),

@@ -12,10 +12,8 @@ use super::process::Process;
 use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::log::LogStats;
-use crate::metrics::{
-    Counter, ERROR_STATUSES, FALLBACKS, Histogram, REFUSALS, TRANSPORTS, WorkerMetrics,
-};
-use crate::reason::CloseReason;
+use crate::metrics::{Counter, ERROR_STATUSES, FALLBACKS, Histogram, TRANSPORTS, WorkerMetrics};
+use crate::reason::{CloseReason, Refused};
 use crate::server::clerk::{LogOrder, LogReport};
 
 /// A name, a line of help, and where the number comes from. A name that ends in `_total` is of a
@@ -119,7 +117,7 @@ const METRICS: &[Metric] = &[
     (
         "pushline_connection_refusals_total",
         "Connections accepted only to be refused.",
-        SumBy("reason", |of| labelled(REFUSALS, &of.refused)),
+        SumBy("reason", |of| labelled(Refused::LABELS, &of.refused)),
     ),
     (
         "pushline_closes_total",

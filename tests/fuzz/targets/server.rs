@@ -16,7 +16,7 @@ use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
 use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::core::{Core, Setup};
+use pushline::worker::{Core, Setup};
 
 /// Small, so that the fuzzer gets beyond it.
 pub const EVENT_BYTES_MAX: usize = 512;

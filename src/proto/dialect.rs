@@ -1,0 +1,149 @@
+//! Everything a connection's way of reading events decides about its wire: one closed list, and one
+//! function each for events, gaps, heartbeats and ends. Another protocol is another entry here and a
+//! file in `worker/session`.
+//!
+//! Each form is a pure function of the event: an event that was half sent is encoded again and goes
+//! on from the offset.
+
+use super::data::EventView;
+use super::envelope::{self, GapView};
+use super::sse;
+use super::ws;
+use super::ws::close::{CloseCode, write_close};
+use super::ws::frame::{self, Opcode, write_text_with};
+
+/// Query names a cursor may come by, the first that is there counts: ours, the polyfills', Ably's.
+pub const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
+
+/// How one connection wants its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Dialect {
+    /// `data:` is the payload.
+    SseBare = 0,
+    /// `data:` is the envelope.
+    SseEnvelope = 1,
+    /// A message is the payload.
+    WsBare = 2,
+    /// A message is the envelope.
+    WsEnvelope = 3,
+}
+
+/// What is sent so that proxies and peers know that the server is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// What costs least: a comment, or a ping.
+    Plain,
+    /// On SSE an event, for a page whose scripts see no comments.
+    Event,
+}
+
+impl Dialect {
+    /// How many there are, for tables indexed by one.
+    pub const COUNT: usize = 4;
+
+    /// All of them, by index.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::SseBare, Self::SseEnvelope, Self::WsBare, Self::WsEnvelope];
+
+    /// Bits that hold any of them, with room for more than there are.
+    pub const BITS: u32 = 4;
+
+    /// What an encoding makes of a byte of data, at most: SSE writes `data: ` before each line (six
+    /// bytes are what JSON needs for a control character, four thirds what base64 does).
+    pub const GROWTH_MAX: usize = 7;
+
+    /// Whether it is spoken over a WebSocket.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::WsBare | Self::WsEnvelope)
+    }
+
+    /// Whether a message from the peer is an operation, and not an event.
+    pub fn has_operations(self) -> bool {
+        self == Self::WsEnvelope
+    }
+
+    /// Whether the last id is the client's cursor for all its channels, which are therefore sent in
+    /// one order.
+    pub fn has_one_cursor(self) -> bool {
+        matches!(self, Self::SseBare | Self::SseEnvelope)
+    }
+
+    /// Whether a loss can be told in band. A bare WebSocket has no place for it, and is closed with
+    /// [`CloseCode::GAP`] instead.
+    pub fn tells_gaps(self) -> bool {
+        self != Self::WsBare
+    }
+
+    /// Appends an event.
+    pub fn write_event(self, out: &mut Vec<u8>, event: &EventView<'_>) {
+        match self {
+            Self::SseBare => sse::write_event(out, event),
+            Self::SseEnvelope => sse::write_event_enveloped(out, event),
+            Self::WsBare => ws::write_event(out, event),
+            Self::WsEnvelope => write_text_with(out, |out| envelope::write_event(out, event)),
+        }
+    }
+
+    /// Appends a gap, where it can be told.
+    pub fn write_gap(self, out: &mut Vec<u8>, gap: &GapView<'_>) {
+        match self {
+            Self::SseBare => sse::write_gap(out, gap),
+            Self::SseEnvelope => sse::write_gap_enveloped(out, gap),
+            Self::WsBare => debug_assert!(false, "a bare WebSocket is closed instead"),
+            Self::WsEnvelope => write_text_with(out, |out| envelope::write_gap(out, gap)),
+        }
+    }
+
+    /// Appends a heartbeat.
+    pub fn write_heartbeat(self, out: &mut Vec<u8>, form: Heartbeat) {
+        match (self, form) {
+            (Self::SseBare | Self::SseEnvelope, Heartbeat::Plain) => {
+                out.extend_from_slice(sse::HEARTBEAT);
+            }
+            (Self::SseBare | Self::SseEnvelope, Heartbeat::Event) => {
+                out.extend_from_slice(sse::HEARTBEAT_EVENT);
+            }
+            (Self::WsBare | Self::WsEnvelope, _) => frame::write_header(out, Opcode::Ping, 0),
+        }
+    }
+
+    /// Appends what says why the stream ends: the last event of SSE, or a close frame. `label`: the
+    /// reason's name for programs.
+    pub fn write_end(self, out: &mut Vec<u8>, label: &str, code: CloseCode, message: &str) {
+        match self {
+            Self::SseBare | Self::SseEnvelope => sse::write_end(out, label, code.0, message),
+            Self::WsBare | Self::WsEnvelope => write_close(out, Some(code), message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cursor::{Epoch, EventId};
+    use super::super::data::Data;
+    use super::*;
+
+    #[test]
+    fn no_encoding_grows_beyond_what_is_reckoned_with() {
+        const COUNT: usize = 10_000;
+        let id = EventId { epoch: Epoch::from_random(1), seq: u64::MAX };
+        let write = |dialect: Dialect, data: Data<'_>| {
+            let mut out = Vec::new();
+            dialect.write_event(&mut out, &EventView { id, channel: "c", event_type: None, data });
+            out.len()
+        };
+        for dialect in Dialect::ALL {
+            let empty = write(dialect, Data::Text(""));
+            for text in ["\n", "\r", "\u{1}", "\"", "a"] {
+                let length = write(dialect, Data::Text(&text.repeat(COUNT)[..]));
+                let head = 16; // A length that takes more bytes to say.
+                assert!(
+                    length <= empty + head + Dialect::GROWTH_MAX * COUNT,
+                    "{dialect:?} {text:?}"
+                );
+            }
+            assert!(write(dialect, Data::Binary(&[0xff; COUNT])) < empty + 2 * COUNT);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What sessions ask for, carried out; and the log's answers, handed back to them.
+
+use super::around::Around;
+use super::clock::Why;
+use super::effect::{AfterJoin, Effect};
+use super::link::{Pending, PendingJoin};
+use super::session::{Cx, RefreshLetter, RefreshOutcome, Sessions};
+use super::turn::Core;
+use crate::log::message::{Letter, Published, Refusal, RequestBody};
+use crate::proto::cursor::Cursor;
+use crate::proto::envelope::AFTER_BYTES_MAX;
+use crate::ring::Token;
+
+impl Core {
+    // --- sessions and their effects ---
+
+    /// Lets a session do something, and carries out what it asks for.
+    pub(super) fn session<R>(
+        &mut self,
+        index: u32,
+        act: impl FnOnce(&mut Sessions, &mut Cx<'_>) -> R,
+    ) -> R {
+        let Self { net, hub, link, sessions, effects, .. } = self;
+        let token = net.token(index);
+        let mut world = Around { net, hub, link, index };
+        let result = act(sessions, &mut Cx { token, world: &mut world, effects });
+        self.carry_out(token);
+        result
+    }
+
+    /// What the session has to say is said first, then the effects follow in their order. An effect
+    /// may end the connection, or let its session do more.
+    pub(super) fn carry_out(&mut self, token: Token) {
+        let index = token.slot;
+        if !self.effects.out.is_empty() {
+            self.net.out(index).append(&mut self.effects.out);
+            self.queue(index);
+        }
+        if self.effects.list.is_empty() {
+            return;
+        }
+        let mut list = std::mem::take(&mut self.effects.list);
+        for effect in list.drain(..) {
+            if self.net.is_current(token) {
+                self.effect(token, effect);
+            }
+        }
+        // The list keeps its memory.
+        self.effects.list = list;
+    }
+
+    pub(super) fn effect(&mut self, token: Token, effect: Effect) {
+        let index = token.slot;
+        match effect {
+            Effect::Join { channels, cursor, then } => self.join(token, channels, &cursor, then),
+            Effect::Leave { channel } => {
+                self.hub.leave(index, &channel);
+            }
+            Effect::Publish { share, publications, then } => {
+                let ticket = self.link.wait_for(Pending::Publish { token, then });
+                self.ask_for(index, RequestBody::Publish { ticket, share, publications });
+            }
+            Effect::Describe { channel } => {
+                let pending = Pending::Describe { token, channel: channel.clone() };
+                let ticket = self.link.wait_for(pending);
+                self.ask_for(index, RequestBody::Describe { ticket, channel });
+            }
+            Effect::Forward { to, letter } => self.forward(to, letter),
+            Effect::Wait(why) => self.await_time(index, why),
+            Effect::ExpireAt(unix_s) => self.clock.expires(unix_s, token),
+            Effect::Farewell => {
+                self.queue(index);
+                if !self.say_farewell_if_due(index) {
+                    self.await_time(index, Why::WsClose);
+                }
+            }
+            Effect::Note(reason) => self.net.note_ending(index, reason),
+            Effect::End(ending) => self.end(index, ending),
+        }
+    }
+
+    pub(super) fn ask_for(&mut self, index: u32, body: RequestBody) {
+        let outstanding = self.sessions.begin_asking(index);
+        self.link.ask(body, outstanding);
+    }
+
+    pub(super) fn await_time(&mut self, index: u32, why: Why) {
+        let Self { net, sessions, clock, now, .. } = self;
+        let times = (*now, sessions.time_for(why));
+        let mark = sessions.mark(index, why);
+        clock.wait(why, net.token(index), mark, times, |other| {
+            net.is_current(other.token) && sessions.matters(other.token.slot, why, other.mark)
+        });
+    }
+
+    /// The log answered a connection: what it has received meanwhile is read on.
+    pub(super) fn answered(&mut self, token: Token, take: impl FnOnce(&mut Self)) {
+        if !self.net.is_current(token) {
+            return;
+        }
+        take(self);
+        if self.net.is_current(token) {
+            self.take_carry(token);
+        }
+    }
+
+    // --- joins ---
+
+    pub(super) fn join(
+        &mut self,
+        token: Token,
+        channels: Vec<Box<str>>,
+        cursor: &[u8],
+        then: AfterJoin,
+    ) {
+        let (index, text) = (token.slot, cursor);
+        let cursor = Cursor::parse(text, self.hub.head().epoch);
+        if cursor != Cursor::Now {
+            self.metrics.replays.add(1);
+        }
+        let dialect = self.sessions.dialect(index);
+        if self.hub.join_here(index, dialect, &channels, cursor) {
+            return self.session(index, |sessions, cx| sessions.joined(cx, then));
+        }
+        let replicas = self.hub.hold(&channels);
+        let after = cut_echo(text);
+        let ticket =
+            self.link.wait_for(Pending::Join(PendingJoin { token, replicas, after, then }));
+        self.ask_for(index, RequestBody::Join { ticket, channels, cursor });
+    }
+
+    pub(super) fn joined(&mut self, index: u32, then: AfterJoin) {
+        self.sessions.end_asking(index);
+        self.session(index, |sessions, cx| sessions.joined(cx, then));
+    }
+
+    pub(super) fn join_refused(&mut self, index: u32, then: AfterJoin, refusal: Refusal) {
+        self.sessions.end_asking(index);
+        self.session(index, |sessions, cx| sessions.join_refused(cx, then, refusal));
+    }
+
+    pub(super) fn count_published(&self, outcome: &Published) {
+        self.metrics.published.add(u64::from(outcome.accepted));
+        if outcome.refusal.is_some() {
+            self.metrics.publish_refusals.add(1);
+        }
+    }
+
+    // --- letters between workers ---
+
+    pub(super) fn forward(&mut self, to: u16, letter: Letter) {
+        if to == self.worker {
+            return self.letter(letter);
+        }
+        self.link.ask(RequestBody::Forward { to, letter }, 0);
+    }
+
+    /// A worker wrote, perhaps this one.
+    pub(super) fn letter(&mut self, letter: Letter) {
+        let Ok(letter) = letter.downcast::<RefreshLetter>() else { return };
+        match *letter {
+            RefreshLetter::Refresh { from, asker, target, grant } => {
+                let outcome = match self.net.is_current(target) {
+                    true => {
+                        self.session(target.slot, |sessions, cx| sessions.take_grant(cx, &grant))
+                    }
+                    false => RefreshOutcome::NoSuchConnection,
+                };
+                self.forward(from, Box::new(RefreshLetter::Refreshed { asker, outcome }));
+            }
+            RefreshLetter::Refreshed { asker, outcome } => self.answered(asker, |core| {
+                core.session(asker.slot, |sessions, cx| sessions.refreshed(cx, outcome));
+            }),
+        }
+    }
+}
+
+fn cut_echo(text: &[u8]) -> Box<str> {
+    let text = &text[..text.len().min(AFTER_BYTES_MAX)];
+    String::from_utf8_lossy(text).into()
+}

@@ -1,0 +1,99 @@
+//! The one door out of a worker: [`Core::end`].
+
+use super::clock::Why;
+use super::effect::Ending;
+use super::net::Lingers;
+use super::session::Protocol;
+use super::turn::Core;
+use crate::reason::CloseReason;
+use crate::ring::Token;
+
+impl Core {
+    /// Ends a connection, saying why where there is a way to.
+    pub(super) fn disconnect(&mut self, index: u32, reason: CloseReason) {
+        self.session(index, |sessions, cx| sessions.disconnect(cx, reason));
+    }
+
+    /// Ends a connection, of which nothing more has to be said than is in its output.
+    pub(super) fn end(&mut self, index: u32, ending: Ending) {
+        match ending {
+            Ending::Now(reason) => self.close(index, reason),
+            Ending::AfterOutput(reason) => {
+                if let Some(reason) = reason {
+                    self.net.note_ending(index, reason);
+                }
+                self.hub.leave_all(index);
+                self.net.end_after_output(index, Lingers::Yes);
+                if self.sessions.protocol(index) == Protocol::WsClosing {
+                    self.net.resume(index);
+                }
+                // It may have no output left.
+                self.queue(index);
+            }
+            Ending::Handshake(reason) => {
+                self.net.note_ending(index, reason);
+                self.hub.leave_all(index);
+                let stalled = self.net.is_blocked(index);
+                self.await_time(index, if stalled { Why::WsCloseStalled } else { Why::WsClose });
+                self.net.resume(index);
+            }
+            Ending::HandshakeOver => {
+                self.net.end_after_output(index, Lingers::No);
+                self.finish_if_done(index);
+            }
+        }
+    }
+
+    fn close(&mut self, index: u32, reason: CloseReason) {
+        let reason = self.net.ending(index).unwrap_or(reason);
+        self.session(index, |sessions, cx| sessions.note_closed(cx, reason));
+        self.hub.forget(index);
+        self.sessions.closed(index);
+        self.net.close(index, reason);
+    }
+
+    /// Ends the connection if it is to end once its output is sent, and that is so; whether it did.
+    pub(super) fn finish_if_done(&mut self, index: u32) -> bool {
+        if !self.net.ends_after_output(index)
+            || self.has_output(index)
+            || self.net.is_lingering(index)
+        {
+            return false;
+        }
+        // Both close frames are sent, and it was not we who began.
+        let closed = self.sessions.protocol(index) == Protocol::WsClosing;
+        let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
+        if self.net.will_linger(index) {
+            self.net.note_ending(index, reason);
+            self.hub.forget(index);
+            self.sessions.lingers(index);
+            self.net.linger(index);
+            self.await_time(index, Why::Linger);
+        } else {
+            self.close(index, reason);
+        }
+        true
+    }
+
+    /// Ends a WebSocket that is to end and has back what it published; whether it did.
+    pub(super) fn say_farewell_if_due(&mut self, index: u32) -> bool {
+        let due = self
+            .sessions
+            .farewell(index)
+            .is_some_and(|published_to| !self.hub.owes_up_to(index, published_to));
+        if due {
+            self.session(index, |sessions, cx| sessions.say_farewell(cx));
+        }
+        due
+    }
+
+    /// Ends a connection for the operator; whether it was there. One that is ending already is as
+    /// good as gone.
+    pub(super) fn cut(&mut self, token: Token) -> bool {
+        if !self.net.is_current(token) || self.net.ending(token.slot).is_some() {
+            return false;
+        }
+        self.disconnect(token.slot, CloseReason::Operator);
+        true
+    }
+}

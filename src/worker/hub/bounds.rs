@@ -1,0 +1,94 @@
+//! What replicas may hold for slow readers, each by itself and all together.
+
+use super::Hub;
+use super::reading::Reading;
+use super::replica::Bounds;
+use crate::config::SlowPolicy;
+use crate::limits::TICK;
+
+impl Hub {
+    /// Lets go of events every subscriber has.
+    pub(super) fn trim(&mut self, index: u32) {
+        let replica = &self.channels[index];
+        if !replica.wants_trim() {
+            return;
+        }
+        let needed = replica.followers().iter().filter_map(|&slot| self.needed_from(slot, index));
+        let slowest = needed.min().unwrap_or(u64::MAX);
+        self.channels.change(index, |replica| replica.trim(slowest));
+    }
+
+    /// From where on a follower has to find events in the replica.
+    fn needed_from(&self, slot: u32, replica: u32) -> Option<u64> {
+        let explicit = self.explicit(slot)?;
+        let sub = explicit.subs.iter().find(|sub| sub.replica == replica)?;
+        explicit.needed_from(sub, self.channels[replica].base)
+    }
+
+    /// The same of one that has no page to read first.
+    fn followed_from(&self, slot: u32, replica: u32) -> Option<u64> {
+        let follows = matches!(self.explicit(slot)?.reading, Reading::Replicas);
+        self.needed_from(slot, replica).filter(|_| follows)
+    }
+
+    /// Keeps a replica within its bounds; who falls out of it is a slow consumer.
+    pub(super) fn shed(&mut self, index: u32) {
+        let bounds = self.bounds(self.channels[index].bounds);
+        self.shed_to(index, bounds);
+    }
+
+    /// All replicas together hold more than they may: each is brought down to an equal share, so
+    /// that those whose readers keep up give nothing. Looked at once a tick, as this walks all of
+    /// them.
+    pub fn relieve(&mut self) {
+        let bytes_max = self.settings.replicas_bytes_max();
+        if self.channels.held_bytes() <= bytes_max || self.now < self.relieve_at {
+            return;
+        }
+        self.relieve_at = self.now + TICK;
+        let entries = self.channels.entries();
+        let holding = entries.filter(|(_, replica)| replica.ring_bytes() > 0);
+        let holding: Vec<(u32, u16)> =
+            holding.map(|(index, replica)| (index, replica.bounds)).collect();
+        let share = bytes_max / holding.len().max(1);
+        for (index, bounds) in holding {
+            self.shed_to(index, self.bounds(bounds).share(share));
+        }
+    }
+
+    fn shed_to(&mut self, index: u32, bounds: Bounds) {
+        if !self.channels[index].is_over(&bounds) {
+            return;
+        }
+        self.trim(index);
+        if !self.channels[index].is_over(&bounds) {
+            return;
+        }
+        if bounds.slow == SlowPolicy::Skip {
+            self.channels.change(index, |replica| replica.shed(&bounds));
+            return;
+        }
+        let followers = self.channels[index].followers().iter();
+        let cursors = followers.filter_map(|&slot| Some((slot, self.followed_from(slot, index)?)));
+        let cursors: Vec<(u32, u64)> = cursors.collect();
+        // So that looking for who fell behind is not paid per event.
+        self.channels.change(index, |replica| replica.shed(&bounds.reduced()));
+        let base = self.channels[index].base;
+        let behind = cursors.into_iter().filter(|(_, cursor)| *cursor < base);
+        self.too_slow.extend(behind.map(|(slot, _)| slot));
+    }
+
+    /// A subscriber that was too slow for a channel that disconnects such readers.
+    pub fn next_too_slow(&mut self) -> Option<u32> {
+        self.too_slow.pop()
+    }
+
+    fn bounds(&self, index: u16) -> Bounds {
+        let of = self.settings.channel_at(usize::from(index));
+        Bounds {
+            events_max: of.replica_events_max(),
+            bytes_max: self.settings.replica_bytes,
+            slow: of.slow,
+        }
+    }
+}

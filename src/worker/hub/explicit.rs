@@ -1,0 +1,379 @@
+//! Explicit subscribers: what goes into the one send of the turn, and what became of it.
+//!
+//! A subscriber's part of a send is the rest of a half-sent event, then (behind what else its
+//! connection has to say) events and gaps of its channels in log order. Each is an item, which is
+//! applied when the next turn knows how much of it the socket took.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::ops::Range;
+
+use super::Hub;
+use super::channels::Channels;
+use super::reading::{Reading, Unread};
+use super::subscriber::{Explicit, Rest, Subscriber};
+use crate::log::event::Event;
+use crate::proto::cursor::{Epoch, EventId};
+use crate::proto::dialect::Dialect;
+use crate::proto::envelope::GapView;
+
+/// A part of a send.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    /// Where it ends: of the rest, counted from the send's first byte; else from its first event.
+    end: u32,
+    kind: ItemKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ItemKind {
+    /// Of the half-sent event; whether this is all that was left of it.
+    Rest(Extent),
+    /// An event of the subscriber's channel number `sub`.
+    Event { sub: u16, seq: u64, extent: Extent },
+    /// The gap of channel number `sub`.
+    Gap { sub: u16 },
+}
+
+/// How much of an event was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    Whole,
+    Part,
+}
+
+/// The items of the batch being decided.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    items: Vec<Item>,
+    /// Channels being merged, empty in between.
+    heads: BinaryHeap<Reverse<Head>>,
+    /// The last event too large to be encoded again for every piece of it.
+    large: Option<Large>,
+}
+
+#[derive(Debug)]
+struct Large {
+    seq: u64,
+    dialect: Dialect,
+    bytes: Vec<u8>,
+}
+
+/// Events above this size are encoded once and kept while their pieces go out.
+const LARGE_BYTES_MIN: usize = 32 * 1024;
+
+/// Where a send is being composed.
+struct Composer<'a> {
+    arena: &'a mut Vec<u8>,
+    sending: &'a mut Sending,
+    epoch: Epoch,
+    dialect: Dialect,
+    /// Where this part of the send begins in the arena.
+    from: usize,
+    /// Where no further event is begun.
+    until: usize,
+}
+
+/// The next event of one of several channels being merged; the lowest `seq` is the first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    seq: u64,
+    /// Which of the subscriber's channels.
+    sub: u16,
+    /// Place in the replica's ring.
+    place: usize,
+}
+
+impl Hub {
+    // --- whether there is something to send ---
+
+    /// Whether an event was sent only in part.
+    pub fn has_rest(&self, index: u32) -> bool {
+        self.explicit(index).is_some_and(|explicit| explicit.rest.is_some())
+    }
+
+    /// Whether there is an event to be sent to the subscriber, or a loss to be told.
+    pub fn is_behind(&self, index: u32) -> bool {
+        self.explicit(index).is_some_and(|explicit| explicit.is_behind(&self.channels))
+    }
+
+    /// Whether the subscriber has lost something and can't be told in band.
+    pub fn must_end_for_gap(&self, index: u32) -> bool {
+        match self.subscriber(index) {
+            Subscriber::Explicit(dialect, explicit) => {
+                !dialect.tells_gaps() && explicit.subs.iter().any(|sub| sub.gap.is_some())
+            }
+            Subscriber::None | Subscriber::Live { .. } => false,
+        }
+    }
+
+    /// Whether an event up to this one, of its own, is yet to be sent to the subscriber.
+    pub fn owes_up_to(&self, index: u32, published_to: u64) -> bool {
+        let Some(explicit) = self.explicit(index) else { return false };
+        let reads_log = !matches!(explicit.reading, Reading::Replicas) || self.needs_page(index);
+        explicit.subs.iter().any(|sub| match reads_log {
+            true => sub.cursor < published_to,
+            false => self.channels[sub.replica].after(sub.cursor, published_to).next().is_some(),
+        })
+    }
+
+    /// The newest event a live subscriber's channel has here.
+    pub fn live_tail(&self, index: u32) -> Option<u64> {
+        match *self.subscriber(index) {
+            Subscriber::Live { replica, .. } => Some(self.channels[replica].tail),
+            Subscriber::None | Subscriber::Explicit(..) => None,
+        }
+    }
+
+    /// Channels the subscriber has cursors for.
+    pub fn cursor_count(&self, index: u32) -> usize {
+        self.explicit(index).map_or(0, |explicit| explicit.subs.len())
+    }
+
+    // --- composing ---
+
+    /// Appends what is left of a half-sent event, or the part of it that fits.
+    pub fn write_rest(&mut self, index: u32, arena: &mut Vec<u8>, until: usize) -> Extent {
+        let Self { subscribers, sending, epoch, .. } = self;
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
+        else {
+            return Extent::Whole;
+        };
+        let items_from = sending.items.len() as u32;
+        let mut extent = Extent::Whole;
+        if let Some(rest) = &explicit.rest {
+            let from = arena.len();
+            let (dialect, epoch) = (*dialect, *epoch);
+            let mut send = Composer { arena, sending, epoch, dialect, from, until };
+            extent = send.event(&rest.event, rest.offset);
+            send.push_item(ItemKind::Rest(extent));
+        }
+        explicit.items = items_from..sending.items.len() as u32;
+        extent
+    }
+
+    /// Appends what the subscriber is to be sent next, behind [`Hub::write_rest`]. Tells how many
+    /// events and gaps that is.
+    pub fn write_events(&mut self, index: u32, arena: &mut Vec<u8>, until: usize) -> usize {
+        let needs_page = self.needs_page(index);
+        let Self { subscribers, sending, channels, epoch, .. } = self;
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
+        else {
+            return 0;
+        };
+        let items_from = sending.items.len();
+        let from = arena.len();
+        let (dialect, epoch) = (*dialect, *epoch);
+        let mut send = Composer { arena, sending, epoch, dialect, from, until };
+        match &explicit.reading {
+            // Gaps wait for the page, too: it tells how much is lost by now.
+            Reading::Asked(_) => {}
+            Reading::Replicas if needs_page => {}
+            Reading::Page(page) => send.page(explicit, page, channels),
+            Reading::Replicas if explicit.subs.len() == 1 => send.single(explicit, channels),
+            Reading::Replicas => send.merged(explicit, channels),
+        }
+        explicit.items.end = sending.items.len() as u32;
+        sending.items.len() - items_from
+    }
+
+    // --- what became of it ---
+
+    /// The socket took so many bytes of the rest, and so many of the events. Of a gap that was cut
+    /// it tells which bytes, counted from the first event, are left: they may not change any more,
+    /// and go out before anything else.
+    pub fn settle(&mut self, index: u32, rest: usize, events: usize) -> Option<Range<usize>> {
+        let Self { subscribers, sending, channels, handed, .. } = self;
+        let Some(Subscriber::Explicit(_, explicit)) = subscribers.get_mut(index as usize) else {
+            return None;
+        };
+        let mut start = 0;
+        for at in std::mem::take(&mut explicit.items) {
+            let Item { end, kind } = sending.items[at as usize];
+            let (end, part) = match kind {
+                ItemKind::Rest(_) => (end as usize, rest),
+                ItemKind::Event { .. } | ItemKind::Gap { .. } => (end as usize, events),
+            };
+            let taken = end.min(part).saturating_sub(start);
+            if taken == 0 {
+                break;
+            }
+            let all = end <= part;
+            match kind {
+                ItemKind::Rest(extent) => {
+                    explicit.rest_taken(taken, all && extent == Extent::Whole)
+                }
+                ItemKind::Event { sub, seq, extent } => {
+                    let whole = all && extent == Extent::Whole;
+                    explicit.event_taken(sub, seq, (!whole).then_some(taken), channels);
+                    *handed += 1;
+                }
+                ItemKind::Gap { sub } => explicit.subs[usize::from(sub)].gap = None,
+            }
+            if !all {
+                let is_gap = matches!(kind, ItemKind::Gap { .. });
+                return is_gap.then_some(events..end);
+            }
+            start = if matches!(kind, ItemKind::Rest(_)) { 0 } else { end };
+        }
+        None
+    }
+}
+
+impl Explicit {
+    fn rest_taken(&mut self, taken: usize, whole: bool) {
+        if whole {
+            self.rest = None;
+        } else if let Some(rest) = &mut self.rest {
+            rest.offset += taken;
+        }
+    }
+
+    /// An event was sent, or the first `part` bytes of it.
+    fn event_taken(&mut self, sub: u16, seq: u64, part: Option<usize>, channels: &Channels) {
+        let of_page = self.take_from_page(seq);
+        let sub = &mut self.subs[usize::from(sub)];
+        if let Some(offset) = part {
+            let kept = || channels[sub.replica].after(seq - 1, seq).next().cloned();
+            self.rest = of_page.or_else(kept).map(|event| Rest { event, offset });
+        }
+        sub.cursor = sub.cursor.max(seq);
+        self.position = seq.max(self.position);
+    }
+}
+
+impl Composer<'_> {
+    fn is_full(&self) -> bool {
+        self.arena.len() >= self.until
+    }
+
+    /// What a page of history has left.
+    fn page(&mut self, reader: &Explicit, page: &Unread, channels: &Channels) {
+        for sub in 0..reader.subs.len() as u16 {
+            self.gap(reader, sub, channels);
+        }
+        for (sub, event) in &page.events {
+            if self.is_full() || self.sub_event(*sub, event) == Extent::Part {
+                return;
+            }
+        }
+    }
+
+    /// One channel: up to where live subscribers are being brought, so that it can join them.
+    fn single(&mut self, reader: &Explicit, channels: &Channels) {
+        self.gap(reader, 0, channels);
+        let replica = &channels[reader.subs[0].replica];
+        for event in replica.after(reader.subs[0].cursor, replica.fanned_to) {
+            if self.is_full() || self.sub_event(0, event) == Extent::Part {
+                return;
+            }
+        }
+    }
+
+    /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
+    /// Gaps go first: an event behind a loss would carry an id that says the loss was told.
+    fn merged(&mut self, reader: &Explicit, channels: &Channels) {
+        let mut heads = std::mem::take(&mut self.sending.heads);
+        for (sub, of) in (0..).zip(&reader.subs) {
+            self.gap(reader, sub, channels);
+            let replica = &channels[of.replica];
+            if replica.newest() > of.cursor {
+                let place = replica.place_after(of.cursor);
+                let seq = replica.at(place).map(|event| event.seq);
+                heads.extend(seq.map(|seq| Reverse(Head { seq, sub, place })));
+            }
+        }
+        while !self.is_full()
+            && let Some(mut first) = heads.peek_mut()
+        {
+            let Head { seq, sub, place } = &mut first.0;
+            let (sub, replica) = (*sub, &channels[reader.subs[usize::from(*sub)].replica]);
+            let Some(event) = replica.at(*place) else { break };
+            *place += 1;
+            match replica.at(*place) {
+                Some(next) => *seq = next.seq,
+                None => drop(PeekMut::pop(first)),
+            }
+            if self.sub_event(sub, event) == Extent::Part {
+                break;
+            }
+        }
+        heads.clear();
+        self.sending.heads = heads;
+    }
+
+    fn gap(&mut self, reader: &Explicit, sub: u16, channels: &Channels) {
+        let channel = &reader.subs[usize::from(sub)];
+        let Some(gap) = &channel.gap else { return };
+        let epoch = self.epoch;
+        let replica = &channels[channel.replica];
+        // Other channels may have events before the end of the loss: who comes back with this id
+        // must still get them.
+        let seq = match reader.subs.len() {
+            1 => channel.cursor,
+            _ => channel.cursor.min(reader.position),
+        };
+        let first = gap.first.or_else(|| replica.first_after(channel.cursor));
+        let view = GapView {
+            id: EventId { epoch, seq },
+            channel: &replica.name,
+            reason: gap.reason.as_str(),
+            after: &gap.after,
+            first: first.map(|seq| EventId { epoch, seq }),
+        };
+        self.dialect.write_gap(self.arena, &view);
+        self.push_item(ItemKind::Gap { sub });
+    }
+
+    fn sub_event(&mut self, sub: u16, event: &Event) -> Extent {
+        let extent = self.event(event, 0);
+        self.push_item(ItemKind::Event { sub, seq: event.seq, extent });
+        extent
+    }
+
+    fn push_item(&mut self, kind: ItemKind) {
+        let end = self.arena.len() - self.from;
+        let end = u32::try_from(end).expect("turns have budgets of bytes");
+        self.sending.items.push(Item { end, kind });
+    }
+
+    /// Appends an event's encoding without its first `skip` bytes. Of a large one, only as much as
+    /// fits a send.
+    fn event(&mut self, event: &Event, skip: usize) -> Extent {
+        if event.data.len() < LARGE_BYTES_MIN {
+            let from = self.arena.len();
+            self.dialect.write_event(self.arena, &event.view(self.epoch));
+            self.arena.drain(from..from + skip);
+            return Extent::Whole;
+        }
+        let encoded = self.sending.encode_large(event, self.dialect, self.epoch);
+        let room = self.until.saturating_sub(self.arena.len()).max(LARGE_BYTES_MIN);
+        let end = encoded.len().min(skip + room);
+        self.arena.extend_from_slice(&encoded[skip..end]);
+        if end == encoded.len() { Extent::Whole } else { Extent::Part }
+    }
+}
+
+impl Sending {
+    /// The last batch is settled.
+    pub fn clear(&mut self) {
+        if self.items.is_empty() {
+            self.large = None;
+        }
+        self.items.clear();
+    }
+
+    fn encode_large(&mut self, event: &Event, dialect: Dialect, epoch: Epoch) -> &[u8] {
+        let known = self
+            .large
+            .as_ref()
+            .is_some_and(|large| large.seq == event.seq && large.dialect == dialect);
+        if !known {
+            let mut bytes = Vec::with_capacity(event.data.len() + event.data.len() / 2);
+            dialect.write_event(&mut bytes, &event.view(epoch));
+            self.large = Some(Large { seq: event.seq, dialect, bytes });
+        }
+        self.large.as_ref().map_or(&[], |large| &large.bytes)
+    }
+}

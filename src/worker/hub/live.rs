@@ -1,0 +1,226 @@
+//! Live subscribers: one immutable slice of bytes per dialect, one fire-and-forget send each.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Hub;
+use super::subscriber::{Rest, Subscriber};
+use crate::limits::{
+    ARENA_BYTES_KEPT, EVENT_BYTES_MAX, FANOUT_BYTES_PER_TURN, FANOUT_SENDS_AT_ONCE,
+    FANOUT_TIME_PER_TURN,
+};
+use crate::log::event::Event;
+use crate::proto::dialect::{Dialect, Heartbeat};
+use crate::worker::budget::{Budget, SEND_NS, copy_ns, encode_ns};
+
+/// Where a subscriber's bytes go.
+pub trait Wire {
+    /// Bytes that sends refer to are appended here.
+    fn arena(&mut self) -> &mut Vec<u8>;
+    /// Where the next byte of the arena will be.
+    fn arena_end(&self) -> u32;
+    /// Sends bytes of the arena, which others may be sent, too.
+    fn send_shared(&mut self, index: u32, bytes: Range<u32>);
+    /// There is something to read for an explicit subscriber.
+    fn wake(&mut self, index: u32);
+}
+
+/// The budgets of a turn, and beyond them the largest event in every form: all of it is addressed
+/// by `u32`, with half of that to spare.
+const _: () =
+    assert!(ARENA_BYTES_KEPT + Dialect::COUNT * Dialect::GROWTH_MAX * EVENT_BYTES_MAX < 1 << 31);
+
+/// Where the present slice is in the arena, per dialect; encoded when first needed.
+type Encoded = [Option<Range<u32>>; Dialect::COUNT];
+
+/// Where the heartbeats are in the turn's arena, once one was needed; by dialect and form.
+pub type Beats = [[Option<Range<u32>>; 2]; Dialect::COUNT];
+
+/// What of a shared send was not taken.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Untaken {
+    /// Bytes.
+    pub bytes: u64,
+    /// Of a heartbeat: what is to be sent before anything else.
+    pub heartbeat: Vec<u8>,
+}
+
+impl Hub {
+    /// An event of the log has arrived.
+    pub fn event(&mut self, event: Arc<Event>) {
+        self.head_seen = event.seq;
+        let Some(index) = self.channels.find(&event.channel, event.channel_hash) else { return };
+        self.channels.change(index, |replica| replica.push(event));
+        self.shed(index);
+        self.schedule(index);
+    }
+
+    fn schedule(&mut self, index: u32) {
+        let replica = &mut self.channels[index];
+        if replica.has_work() && !std::mem::replace(&mut replica.scheduled, true) {
+            self.scheduled.push_back(index);
+        }
+    }
+
+    /// Whether there is something to fan out.
+    pub fn has_scheduled(&self) -> bool {
+        !self.scheduled.is_empty()
+    }
+
+    /// Fans out to live subscribers, within the turn's budgets, a slice a channel at the most.
+    pub fn fan_out(&mut self, wire: &mut impl Wire) {
+        let mut budget = Budget::new(FANOUT_TIME_PER_TURN);
+        for _ in 0..self.scheduled.len() {
+            if budget.is_spent() || wire.arena_end() as usize >= FANOUT_BYTES_PER_TURN {
+                return;
+            }
+            let Some(index) = self.scheduled.pop_front() else { return };
+            // Its last subscribers may have left meanwhile, and it with them.
+            let Some(replica) = self.channels.at(index) else { continue };
+            if !std::mem::take(&mut replica.scheduled) || !replica.has_work() {
+                continue;
+            }
+            if !replica.slice_unfinished() {
+                replica.begin_slice();
+                replica.followers().iter().for_each(|&follower| wire.wake(follower));
+            }
+            self.hand_out(index, wire, &mut budget);
+            self.fanned.push(index);
+            self.schedule(index);
+        }
+    }
+
+    /// Sends the present slice to live subscribers, as many as the budget allows.
+    fn hand_out(&mut self, index: u32, wire: &mut impl Wire, budget: &mut Budget) {
+        let replica = &mut self.channels[index];
+        replica.sent_in_turn = self.turn;
+        let mut slice = std::mem::take(&mut self.slice);
+        slice.extend(replica.slice().cloned());
+        let mut encoded: Encoded = Default::default();
+        let mut count = 0;
+        while !budget.is_spent() && self.channels[index].slice_unfinished() {
+            count += self.hand_to_some(index, &slice, &mut encoded, wire, budget);
+        }
+        self.metrics.sends_live.add(count as u64);
+        self.handed += (count * slice.len()) as u64;
+        if !self.channels[index].slice_unfinished() {
+            // Its oldest event has waited the longest, and its last subscriber too.
+            let age = slice.first().map(|event| self.now.saturating_sub(event.ordered_at));
+            if let Some(age) = age {
+                self.metrics.delivery_lag.observe_us(age.as_micros() as u64);
+            }
+        }
+        slice.clear();
+        self.slice = slice;
+    }
+
+    /// The next few of them; tells how many.
+    fn hand_to_some(
+        &mut self,
+        index: u32,
+        slice: &[Arc<Event>],
+        encoded: &mut Encoded,
+        wire: &mut impl Wire,
+        budget: &mut Budget,
+    ) -> usize {
+        let epoch = self.epoch;
+        let some = self.channels[index].hand_out(FANOUT_SENDS_AT_ONCE);
+        for live in some {
+            let dialect = live.dialect_index();
+            let range = encoded[dialect].get_or_insert_with(|| {
+                let from = wire.arena_end();
+                for event in slice {
+                    Dialect::ALL[dialect].write_event(wire.arena(), &event.view(epoch));
+                }
+                let range = from..wire.arena_end();
+                budget.spend(encode_ns(range.len()));
+                range
+            });
+            wire.send_shared(live.slot(), range.clone());
+            budget.spend(SEND_NS + copy_ns(range.len()));
+        }
+        some.len()
+    }
+
+    /// Sends a live subscriber a heartbeat, unless it is sent an event in this batch: fan-out comes
+    /// before heartbeats, and there is one send for each. Whether it was sent one.
+    pub fn beat(
+        &mut self,
+        index: u32,
+        form: Heartbeat,
+        beats: &mut Beats,
+        wire: &mut impl Wire,
+    ) -> bool {
+        let &Subscriber::Live { dialect, replica, .. } = self.subscriber(index) else {
+            return false;
+        };
+        if self.channels[replica].sent_in_turn == self.turn {
+            return false;
+        }
+        let range = beats[dialect as usize][form as usize].get_or_insert_with(|| {
+            let from = wire.arena_end();
+            dialect.write_heartbeat(wire.arena(), form);
+            from..wire.arena_end()
+        });
+        wire.send_shared(index, range.clone());
+        true
+    }
+
+    /// A live subscriber's socket took only `taken` bytes of what it was sent, a slice or a
+    /// heartbeat of this form: from here on it has a cursor of its own.
+    pub fn settle_shared(&mut self, index: u32, taken: usize, form: Heartbeat) -> Untaken {
+        let &Subscriber::Live { dialect, replica, place } = self.subscriber(index) else {
+            return Untaken::default();
+        };
+        let replica = &self.channels[replica];
+        if replica.sent_in_turn != self.turn {
+            self.make_explicit(index);
+            let mut heartbeat = Vec::new();
+            dialect.write_heartbeat(&mut heartbeat, form);
+            heartbeat.drain(..taken);
+            return Untaken { bytes: heartbeat.len() as u64, heartbeat };
+        }
+        debug_assert!(replica.is_handed(place));
+        let (mut cursor, mut rest, mut left) = (replica.slice_start(), None, taken);
+        let mut untaken = Untaken::default();
+        let mut untaken_events = 0;
+        let mut scratch = Vec::new();
+        for event in replica.slice() {
+            scratch.clear();
+            dialect.write_event(&mut scratch, &event.view(self.epoch));
+            untaken.bytes += (scratch.len() - left.min(scratch.len())) as u64;
+            if left == 0 {
+                untaken_events += 1;
+                continue;
+            }
+            cursor = event.seq;
+            if left < scratch.len() {
+                rest = Some(Rest { event: event.clone(), offset: left });
+                left = 0;
+                continue;
+            }
+            left -= scratch.len();
+        }
+        self.handed -= untaken_events;
+        if let Some(explicit) = self.make_explicit_at(index, cursor) {
+            explicit.rest = rest;
+        }
+        untaken
+    }
+
+    /// All sends of the last batch are settled. Its slices are taken, except where a socket said
+    /// otherwise (those subscribers are explicit by now): the replicas need not keep them.
+    pub fn begin_batch(&mut self) {
+        let mut fanned = std::mem::take(&mut self.fanned);
+        for index in fanned.drain(..) {
+            if let Some(replica) = self.channels.at(index) {
+                replica.settle_slice();
+                self.trim(index);
+            }
+        }
+        self.fanned = fanned;
+        self.metrics.deliveries.add(std::mem::take(&mut self.handed));
+        self.sending.clear();
+        self.turn = self.turn.wrapping_add(1);
+    }
+}

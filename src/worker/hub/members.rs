@@ -1,0 +1,331 @@
+//! How subscribers enter and leave channels, and change between live and explicit. Each has one
+//! place here, where it is counted.
+
+use std::sync::Arc;
+
+use super::Hub;
+use super::reading::Reading;
+use super::replica::{Live, Moved, Replica};
+use super::subscriber::{Explicit, Gap, Sub, Subscriber};
+use crate::log::ChannelName;
+use crate::log::message::{GapReason, JoinedChannel, LeaveChannel};
+use crate::proto::cursor::Cursor;
+use crate::proto::dialect::Dialect;
+
+impl Hub {
+    // --- joining ---
+
+    /// Joins channels that this worker's replicas know all about. Either all of them or none.
+    pub fn join_here(
+        &mut self,
+        index: u32,
+        dialect: Dialect,
+        names: &[Box<str>],
+        cursor: Cursor,
+    ) -> bool {
+        let mut stands = std::mem::take(&mut self.stands);
+        stands.extend(names.iter().map_while(|name| {
+            let replica = self.find(name)?;
+            Some((replica, self.channels[replica].stand(cursor, self.head_seen)?))
+        }));
+        let here = stands.len() == names.len();
+        for (replica, from) in stands.drain(..).filter(|_| here) {
+            let of = &mut self.channels[replica];
+            of.locally_joined += 1;
+            of.name.enter();
+            self.enter(index, dialect, replica, from, None, "");
+        }
+        self.stands = stands;
+        here
+    }
+
+    /// The replicas of these channels, made where there are none and kept until the log has
+    /// answered their join.
+    pub fn hold(&mut self, names: &[Box<str>]) -> Vec<u32> {
+        let replicas = names.iter().map(|name| {
+            let replica = self.find(name).unwrap_or_else(|| self.make_replica(name));
+            self.channels[replica].pending_joins += 1;
+            replica
+        });
+        replicas.collect()
+    }
+
+    fn make_replica(&mut self, name: &str) -> u32 {
+        let bounds = self.settings.channel_index(name) as u16;
+        let hash = self.hasher.channel(name);
+        self.channels.insert(Replica::new(Arc::new(ChannelName::new(name)), hash, bounds))
+    }
+
+    /// The log has joined channels when `head_seq` was its newest event, for a subscriber that gave
+    /// `after` as its cursor; `None`: one that is gone.
+    pub fn joined(
+        &mut self,
+        subscriber: Option<(u32, Dialect, &str)>,
+        replicas: &[u32],
+        head_seq: u64,
+        channels: Vec<JoinedChannel>,
+    ) {
+        debug_assert_eq!(replicas.len(), channels.len());
+        self.head_seen = self.head_seen.max(head_seq);
+        for (&replica, joined) in replicas.iter().zip(channels) {
+            let JoinedChannel { name, after: from, last_seq, gap, .. } = joined;
+            let of = &mut self.channels[replica];
+            of.name = name;
+            of.joined(head_seq);
+            of.log_joined += 1;
+            match subscriber {
+                Some((index, dialect, after)) => {
+                    let nothing_between = gap.is_none() && last_seq <= from;
+                    let cursor = if nothing_between { from.max(head_seq) } else { from };
+                    self.enter(index, dialect, replica, cursor, gap, after);
+                }
+                None => self.left(replica),
+            }
+        }
+    }
+
+    /// The log refused to join these.
+    pub fn join_refused(&mut self, replicas: &[u32]) {
+        for &replica in replicas {
+            self.channels.change(replica, Replica::join_refused);
+            self.forget_if_unused(replica);
+        }
+    }
+
+    /// A subscriber begins to read a channel.
+    fn enter(
+        &mut self,
+        index: u32,
+        dialect: Dialect,
+        replica: u32,
+        cursor: u64,
+        gap: Option<GapReason>,
+        after: &str,
+    ) {
+        let asked = Cursor::parse(after.as_bytes(), self.epoch);
+        // One that can't be told of a gap is closed instead; one that asks for all there is would
+        // then never get any of it.
+        let untold = asked == Cursor::Earliest && !dialect.tells_gaps();
+        let gap = gap.filter(|_| !untold);
+        self.count_gap(gap);
+        let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into(), first: None }));
+        let position = match (&gap, asked) {
+            // The oldest of one channel may be older than that of another.
+            (None, Cursor::Earliest) => 0,
+            (None, Cursor::After(seq)) => seq,
+            (None, _) => cursor,
+            (Some(gap), Cursor::After(seq)) if gap.reason == GapReason::Evicted => seq,
+            (Some(_), _) => 0,
+        };
+        let place = self.channels[replica].add_follower(index);
+        self.metrics.subscriptions.add(1);
+        // With two channels it needs a cursor for each.
+        self.make_explicit(index);
+        let explicit = self.take_explicit(index, dialect);
+        explicit.position = explicit.position.max(position);
+        explicit.read_anew();
+        explicit.subs.push(Sub { replica, place, cursor, gap });
+    }
+
+    fn count_gap(&self, gap: Option<GapReason>) {
+        match gap {
+            Some(GapReason::Evicted) => self.metrics.gaps_evicted.add(1),
+            Some(GapReason::Epoch) => self.metrics.gaps_epoch.add(1),
+            Some(GapReason::Overrun) => self.metrics.gaps_overrun.add(1),
+            None => {}
+        }
+    }
+
+    /// The cursors of a subscriber that is not live; it has none if it had no channel.
+    fn take_explicit(&mut self, index: u32, dialect: Dialect) -> &mut Explicit {
+        let needed = index as usize + 1;
+        if self.subscribers.len() < needed {
+            self.subscribers.resize_with(needed, Subscriber::default);
+        }
+        let subscriber = &mut self.subscribers[index as usize];
+        if matches!(subscriber, Subscriber::None) {
+            *subscriber = Subscriber::Explicit(dialect, self.pool.take());
+        }
+        match subscriber {
+            Subscriber::Explicit(_, explicit) => explicit,
+            Subscriber::None | Subscriber::Live { .. } => unreachable!("made explicit before"),
+        }
+    }
+
+    // --- live and explicit ---
+
+    /// Gives a live subscriber a cursor of its own: its socket is about to be sent something else.
+    pub fn make_explicit(&mut self, index: u32) {
+        if let &Subscriber::Live { replica, place, .. } = self.subscriber(index) {
+            let cursor = self.channels[replica].live_cursor(place);
+            self.make_explicit_at(index, cursor);
+        }
+    }
+
+    pub(super) fn make_explicit_at(&mut self, index: u32, cursor: u64) -> Option<&mut Explicit> {
+        let &Subscriber::Live { dialect, replica, place } = self.subscriber(index) else {
+            return None;
+        };
+        let moves = self.channels[replica].remove_live(place);
+        self.note_live_moves(moves);
+        let place = self.channels[replica].add_follower(index);
+        self.metrics.live.sub(1);
+        self.subscribers[index as usize] = Subscriber::None;
+        let explicit = self.take_explicit(index, dialect);
+        debug_assert!(explicit.subs.is_empty());
+        explicit.subs.push(Sub { replica, place, cursor, gap: None });
+        explicit.position = cursor;
+        Some(explicit)
+    }
+
+    /// Makes a subscriber live that has one channel, has caught up with it and has nothing half
+    /// sent.
+    pub fn make_live_if_caught_up(&mut self, index: u32) {
+        let &Subscriber::Explicit(dialect, ref explicit) = self.subscriber(index) else { return };
+        let [sub] = explicit.subs.as_slice() else { return };
+        let replica = &self.channels[sub.replica];
+        let follows = matches!(explicit.reading, Reading::Replicas) && sub.cursor >= replica.base;
+        let caught_up = follows && sub.gap.is_none() && replica.is_live_cursor(sub.cursor);
+        if caught_up && explicit.rest.is_none() {
+            self.make_live(index, dialect);
+        }
+    }
+
+    fn make_live(&mut self, index: u32, dialect: Dialect) {
+        let Some(sub) = self.explicit_mut(index).and_then(|(_, explicit)| explicit.subs.pop())
+        else {
+            return;
+        };
+        let replica = sub.replica;
+        let moved = self.channels[replica].remove_follower(sub.place);
+        self.note_follower_move(replica, moved);
+        let (place, moved) = self.channels[replica].add_live(Live::new(index, dialect));
+        let before = std::mem::replace(
+            &mut self.subscribers[index as usize],
+            Subscriber::Live { dialect, replica, place },
+        );
+        if let Subscriber::Explicit(_, explicit) = before {
+            self.pool.give(explicit);
+        }
+        self.note_live_moves([moved, None]);
+        self.metrics.live.add(1);
+        self.trim(replica);
+    }
+
+    fn note_live_moves(&mut self, moves: [Option<Moved>; 2]) {
+        for moved in moves.into_iter().flatten() {
+            if let Subscriber::Live { place, .. } = &mut self.subscribers[moved.slot as usize] {
+                *place = moved.index;
+            }
+        }
+    }
+
+    fn note_follower_move(&mut self, replica: u32, moved: Option<Moved>) {
+        let Some(moved) = moved else { return };
+        let explicit = self.explicit_mut(moved.slot).map(|(_, explicit)| explicit);
+        let mut subs = explicit.into_iter().flat_map(|explicit| &mut explicit.subs);
+        let sub = subs.find(|sub| sub.replica == replica);
+        debug_assert!(sub.is_some(), "a follower has a subscription");
+        if let Some(sub) = sub {
+            sub.place = moved.index;
+        }
+    }
+
+    // --- leaving ---
+
+    /// Takes the subscriber out of all its channels. Of an event that is half sent, the rest stays.
+    pub fn leave_all(&mut self, index: u32) {
+        if let &Subscriber::Live { replica, place, .. } = self.subscriber(index) {
+            let moves = self.channels[replica].remove_live(place);
+            self.note_live_moves(moves);
+            self.subscribers[index as usize] = Subscriber::None;
+            self.metrics.live.sub(1);
+            self.metrics.subscriptions.sub(1);
+            return self.left(replica);
+        }
+        if let Some((_, explicit)) = self.explicit_mut(index) {
+            explicit.read_anew();
+        }
+        while let Some(sub) = self.explicit_mut(index).and_then(|(_, explicit)| explicit.subs.pop())
+        {
+            self.drop_sub(sub);
+        }
+        self.free_idle(index);
+    }
+
+    /// Forgets the subscriber, whose connection is gone.
+    pub fn forget(&mut self, index: u32) {
+        self.leave_all(index);
+        if let Some((_, explicit)) = self.explicit_mut(index) {
+            explicit.rest = None;
+        }
+        self.free_idle(index);
+    }
+
+    /// Takes the subscriber out of one channel; whether it was there.
+    pub fn leave(&mut self, index: u32, name: &str) -> bool {
+        let replica = self.find(name);
+        self.make_explicit(index);
+        let Some((_, explicit)) = self.explicit_mut(index) else { return false };
+        let place = explicit.subs.iter().position(|sub| Some(sub.replica) == replica);
+        let Some(place) = place else { return false };
+        let sub = explicit.subs.remove(place);
+        explicit.read_anew();
+        self.drop_sub(sub);
+        true
+    }
+
+    /// Gives back what a subscriber without channels does not need.
+    pub fn free_idle(&mut self, index: u32) {
+        if self.explicit(index).is_some_and(Explicit::is_idle)
+            && let Subscriber::Explicit(_, explicit) =
+                std::mem::take(&mut self.subscribers[index as usize])
+        {
+            self.pool.give(explicit);
+        }
+    }
+
+    /// A subscription that was taken out of its subscriber ends.
+    fn drop_sub(&mut self, sub: Sub) {
+        let moved = self.channels[sub.replica].remove_follower(sub.place);
+        self.note_follower_move(sub.replica, moved);
+        self.metrics.subscriptions.sub(1);
+        self.left(sub.replica);
+    }
+
+    /// One subscriber of ours left. Those who joined here go first, so that while there is anyone
+    /// the log counts one; it hears of the others at the end of the turn.
+    fn left(&mut self, replica: u32) {
+        let of = &mut self.channels[replica];
+        if of.locally_joined > 0 {
+            of.locally_joined -= 1;
+            of.name.exit();
+            return self.forget_if_unused(replica);
+        }
+        of.log_joined -= 1;
+        let name = of.name.clone();
+        match self.leaves.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.name, &name) => last.subscribers += 1,
+            _ => self.leaves.push(LeaveChannel { name, subscribers: 1 }),
+        }
+        self.forget_if_unused(replica);
+    }
+
+    fn forget_if_unused(&mut self, replica: u32) {
+        if self.channels[replica].is_unused() {
+            self.channels.remove(replica);
+        } else {
+            self.trim(replica);
+        }
+    }
+
+    /// Whether the log is still to hear of some who have left.
+    pub fn has_leaves(&self) -> bool {
+        !self.leaves.is_empty()
+    }
+
+    /// Those who have left, for the log.
+    pub fn leaves(&mut self) -> &mut Vec<LeaveChannel> {
+        &mut self.leaves
+    }
+}

@@ -1,0 +1,182 @@
+//! Subscribers whose cursor is behind what their replicas hold: they read the log page by page, in
+//! its order over all their channels, until a page reaches the present. From there on the replicas
+//! have what comes next: the lane is FIFO, so when the last page arrives nothing newer has.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Hub;
+use super::channels::Channels;
+use super::subscriber::{Explicit, Gap, Sub, Subscriber};
+use crate::config::SlowPolicy;
+use crate::log::event::Event;
+use crate::log::message::{GapReason, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
+use crate::proto::cursor::EventId;
+
+/// Where a subscriber with cursors of its own gets its next events from.
+#[derive(Debug, Default)]
+pub enum Reading {
+    /// From its replicas, or from a page yet to be asked for if they do not reach back so far.
+    #[default]
+    Replicas,
+    /// From a page the log was asked for under this ticket.
+    Asked(Ticket),
+    /// From this page.
+    Page(Box<Unread>),
+}
+
+/// What is left of a page.
+#[derive(Debug)]
+pub struct Unread {
+    /// With the place of their channel among the subscriber's, in log order.
+    pub events: VecDeque<(u16, Arc<Event>)>,
+    /// Everything up to here was sent.
+    position: u64,
+    through: u64,
+    is_last: bool,
+}
+
+/// What a page means for its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// Nothing: it no longer waits for this one.
+    Late,
+    /// There is something to send.
+    Read,
+    /// History has lost what it was too slow for, and the channel disconnects such readers.
+    TooSlow,
+}
+
+impl Explicit {
+    /// Whether a page has to be asked for.
+    pub fn needs_page(&self, channels: &Channels) -> bool {
+        let is_behind = |sub: &Sub| sub.cursor < channels[sub.replica].base;
+        matches!(self.reading, Reading::Replicas) && self.subs.iter().any(is_behind)
+    }
+
+    /// From which seq on the replica of `sub` has to hold events for it.
+    pub fn needed_from(&self, sub: &Sub, base: u64) -> Option<u64> {
+        match &self.reading {
+            Reading::Replicas => Some(sub.cursor).filter(|&cursor| cursor >= base),
+            Reading::Page(page) if page.is_last => Some(page.through),
+            Reading::Page(_) | Reading::Asked(_) => None,
+        }
+    }
+
+    /// The next event of the page was sent, or a part of it; it is returned.
+    pub fn take_from_page(&mut self, seq: u64) -> Option<Arc<Event>> {
+        let Reading::Page(page) = &mut self.reading else { return None };
+        let (_, event) = page.events.pop_front()?;
+        debug_assert_eq!(event.seq, seq);
+        page.position = if page.events.is_empty() { page.through } else { seq };
+        if page.events.is_empty() {
+            self.end_reading();
+        }
+        Some(event)
+    }
+
+    /// What is left of the page is forgotten: it can be read again.
+    pub fn end_reading(&mut self) {
+        if let Reading::Page(page) = std::mem::take(&mut self.reading) {
+            let position = page.position;
+            self.subs.iter_mut().for_each(|sub| sub.cursor = sub.cursor.max(position));
+        }
+    }
+
+    /// The subscriber's channels change: a page of those it had is of no use.
+    pub fn read_anew(&mut self) {
+        self.end_reading();
+        self.places.clear();
+    }
+}
+
+impl Hub {
+    /// Whether the subscriber has to ask for a page of history before it can be sent more.
+    pub fn needs_page(&self, index: u32) -> bool {
+        self.explicit(index).is_some_and(|explicit| explicit.needs_page(&self.channels))
+    }
+
+    /// The subscriber asks for its next page: from where it reads which channels.
+    pub fn begin_reading(&mut self, index: u32, ticket: Ticket) -> Vec<ReadChannel> {
+        let Self { subscribers, channels, .. } = self;
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
+        else {
+            return Vec::new();
+        };
+        explicit.reading = Reading::Asked(ticket);
+        let floor = explicit.complete_to(*dialect);
+        let of_sub = |(at, sub): (usize, &Sub)| {
+            let replica = &channels[sub.replica];
+            let place = explicit.places.get(at).copied().unwrap_or(NO_PLACE);
+            let (name, hash) = (replica.name.clone(), replica.hash);
+            ReadChannel { name, hash, after: sub.cursor.max(floor), place }
+        };
+        explicit.subs.iter().enumerate().map(of_sub).collect()
+    }
+
+    /// Forgets what is left of a page: a subscriber that waits for its socket holds none.
+    pub fn end_reading(&mut self, index: u32) {
+        if let Some((_, explicit)) = self.explicit_mut(index) {
+            explicit.end_reading();
+        }
+    }
+
+    /// A page that was asked for under this ticket.
+    pub fn page(&mut self, index: u32, ticket: Ticket, page: Page) -> Arrived {
+        let Self { subscribers, channels, settings, metrics, epoch, .. } = self;
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
+        else {
+            return Arrived::Late;
+        };
+        if !matches!(explicit.reading, Reading::Asked(asked) if asked == ticket) {
+            return Arrived::Late;
+        }
+        let floor = explicit.complete_to(*dialect);
+        let mut arrived = Arrived::Read;
+        for (sub, of) in explicit.subs.iter_mut().zip(&page.channels) {
+            let seq = sub.cursor.max(floor);
+            if !sub.note_loss(of, EventId { epoch: *epoch, seq }) {
+                continue;
+            }
+            metrics.gaps_overrun.add(1);
+            let bounds = usize::from(channels[sub.replica].bounds);
+            if settings.channel_at(bounds).slow == SlowPolicy::Disconnect {
+                arrived = Arrived::TooSlow;
+            }
+        }
+        explicit.begin_page(page);
+        arrived
+    }
+}
+
+impl Explicit {
+    fn begin_page(&mut self, page: Page) {
+        self.places.clear();
+        self.places.extend(page.channels.iter().map(|of| of.place));
+        let Page { events, through, is_last, .. } = page;
+        let position = if events.is_empty() { through } else { 0 };
+        let unread = Unread { events: events.into(), position, through, is_last };
+        let is_empty = unread.events.is_empty();
+        self.reading = Reading::Page(Box::new(unread));
+        if is_empty {
+            self.end_reading();
+        }
+    }
+}
+
+impl Sub {
+    /// Notes what history no longer has of the channel behind `seen`; whether it is more than was
+    /// known.
+    fn note_loss(&mut self, of: &PageChannel, seen: EventId) -> bool {
+        self.cursor = of.after;
+        let lost = of.after > seen.seq && self.gap.is_none();
+        if lost {
+            let after = seen.to_string().into();
+            self.gap = Some(Box::new(Gap { reason: GapReason::Overrun, after, first: None }));
+        }
+        if let Some(gap) = &mut self.gap {
+            gap.first = of.first;
+        }
+        lost
+    }
+}

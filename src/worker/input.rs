@@ -1,0 +1,189 @@
+//! Connections that come, and what they receive.
+
+use std::net::IpAddr;
+
+use super::clock::Why;
+use super::effect::Ending;
+use super::net::Heard;
+use super::session::{Protocol, Step};
+use super::turn::Core;
+use crate::limits::{CARRY_BYTES_MAX, TICK};
+use crate::reason::CloseReason;
+use crate::ring::{RecvEnd, Token};
+
+impl Core {
+    pub(super) fn accepted(&mut self, index: u32, peer: Option<IpAddr>) {
+        self.net.accepted(index);
+        self.sessions.opened(index);
+        self.await_time(index, Why::Head);
+        if !self.net.has_room() {
+            self.reclaim_half_open(index);
+        }
+        if let Err(refused) = self.net.admit(index, peer) {
+            self.session(index, |sessions, cx| sessions.refuse_later(cx, refused));
+        }
+    }
+
+    /// There is no room: the oldest connection that has not said yet what it wants makes some. One
+    /// that has only just come still may.
+    pub(super) fn reclaim_half_open(&mut self, newcomer: u32) {
+        let at_most = self.now + self.settings.head_time.saturating_sub(TICK);
+        while let Some(deadline) = self.clock.pop_due_of(Why::Head, at_most) {
+            let (token, index) = (deadline.token, deadline.token.slot);
+            let waits = self.net.is_current(token)
+                && self.sessions.matters(index, Why::Head, deadline.mark);
+            // One that was refused is on its way out already.
+            let ends =
+                waits && (self.sessions.is_refused(index) || self.net.ends_after_output(index));
+            if waits && !ends && index != newcomer {
+                return self.end(index, Ending::Now(CloseReason::Refused));
+            }
+        }
+    }
+
+    pub(super) fn receive_ended(&mut self, index: u32, why: RecvEnd) {
+        match self.net.receive_ended(index, why) {
+            Heard::More => {}
+            Heard::End => self.peer_ended(index),
+            Heard::Broken => self.end(index, Ending::Now(CloseReason::PeerGone)),
+        }
+    }
+
+    pub(super) fn peer_ended(&mut self, index: u32) {
+        if self.net.is_lingering(index) {
+            return self.end(index, Ending::Now(CloseReason::PeerClosed));
+        }
+        let sends = self.has_output(index);
+        self.session(index, |sessions, cx| sessions.peer_ended(cx, sends));
+    }
+
+    // --- input ---
+
+    pub(super) fn received(&mut self, token: Token, bytes: &[u8]) {
+        let index = token.slot;
+        self.net.heard(index);
+        self.sessions.heard(index);
+        if self.net.is_lingering(index) {
+            return;
+        }
+        match self.sessions.protocol(index) {
+            Protocol::Http | Protocol::Ws => {}
+            // A WebSocket that is closing still has to see the peer's close frame.
+            Protocol::WsClosing => {
+                return self.session(index, |sessions, cx| sessions.ws_closing_input(cx, bytes));
+            }
+            Protocol::Sse => return,
+        }
+        if self.sessions.carried(index) > 0 {
+            self.sessions.carry(index, bytes);
+            self.take_carry(token);
+        } else {
+            let used = self.take_input(token, bytes);
+            if used < bytes.len() && self.takes_input(token) {
+                self.sessions.carry(index, &bytes[used..]);
+            }
+        }
+        if self.takes_input(token) && self.sessions.carried(index) > CARRY_BYTES_MAX {
+            self.net.pause(index);
+        }
+    }
+
+    /// Goes on with what was left unparsed, now that an answer came or output was sent.
+    pub(super) fn take_carry(&mut self, token: Token) {
+        self.parse_carry(token);
+        if self.net.is_current(token) {
+            self.sessions.count_unfinished(token.slot);
+        }
+    }
+
+    pub(super) fn parse_carry(&mut self, token: Token) {
+        let index = token.slot;
+        let Some(mut carry) = self.sessions.take_carry(index) else { return };
+        let used = self.take_input(token, &carry);
+        if !self.takes_input(token) {
+            return self.end_if_deaf(token);
+        }
+        carry.drain(..used);
+        if carry.len() <= CARRY_BYTES_MAX {
+            self.net.resume(index);
+        }
+        self.sessions.put_carry(index, carry);
+        if self.net.has_peer_ended(index) {
+            self.peer_ended(index);
+        }
+    }
+
+    pub(super) fn takes_input(&self, token: Token) -> bool {
+        self.net.is_current(token)
+            && !self.net.is_lingering(token.slot)
+            && self.sessions.takes_input(token.slot)
+    }
+
+    pub(super) fn take_input(&mut self, token: Token, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() && self.takes_input(token) {
+            let rest = &bytes[used..];
+            match self.session(token.slot, |sessions, cx| sessions.input(cx, rest)) {
+                Step::Used(count) => used += count,
+                Step::Wait(count) => return used + count,
+            }
+        }
+        used
+    }
+
+    /// A stream that was opened from what was carried: its peer may have ended already, or its
+    /// receiving be paused. Neither may go unnoticed.
+    pub(super) fn end_if_deaf(&mut self, token: Token) {
+        let index = token.slot;
+        if !self.net.is_current(token)
+            || self.net.is_lingering(index)
+            || self.sessions.protocol(index) != Protocol::Sse
+        {
+            return;
+        }
+        if self.net.has_peer_ended(index) {
+            self.end(index, Ending::Now(CloseReason::PeerClosed));
+        } else {
+            self.net.resume(index);
+        }
+    }
+
+    /// Goes on with the input of those whose unsent output was in its way.
+    pub(super) fn read_on(&mut self) {
+        for token in self.sessions.take_unread() {
+            if self.net.is_current(token) {
+                self.sessions.read_on(token.slot);
+                self.take_carry(token);
+            }
+        }
+    }
+
+    /// Goes on with those whose turn it is to have their token checked.
+    pub(super) fn call_checks(&mut self) {
+        while let Some(token) = self.sessions.next_check() {
+            if self.net.is_current(token) {
+                self.sessions.read_on(token.slot);
+                self.session(token.slot, |sessions, cx| sessions.show_kept_token(cx));
+                if self.net.is_current(token) {
+                    self.take_carry(token);
+                }
+            }
+        }
+        self.sessions.end_checks();
+    }
+
+    /// More input is held than may be: the sessions that hold most lose it.
+    pub(super) fn bound_unfinished(&mut self) {
+        for index in self.sessions.largest_unfinished() {
+            if self.sessions.has_enough_left() {
+                return;
+            }
+            let token = self.net.token(index);
+            self.session(index, |sessions, cx| sessions.refuse_unfinished(cx));
+            if self.net.is_current(token) {
+                self.sessions.drop_input(index);
+                self.net.resume(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a worker has at the log: requests that wait for room there, and tickets for the answers.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+use slab::Slab;
+
+use super::effect::{AfterJoin, AfterPublish};
+use super::waiting::Waiting;
+use crate::limits::{LANE_ANSWERS_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE};
+use crate::log::message::{LeaveChannel, Request, RequestBody, Ticket};
+use crate::ring::Token;
+
+/// A worker's way to the log.
+#[derive(Debug)]
+pub struct Link {
+    worker: u16,
+    log: Sender<Request>,
+    pending: Slab<Pending>,
+    waiting: Waiting,
+    /// Requests in the log's lane whose answers have not come.
+    at_log: usize,
+    /// Not before this time does the log hear of more leaves.
+    leave_at: Duration,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub enum Pending {
+    /// A connection joins channels.
+    Join(PendingJoin),
+    /// A connection publishes.
+    Publish { token: Token, then: AfterPublish },
+    /// A connection's next page of history.
+    Read { token: Token },
+    /// `GET /channels/{channel}`.
+    Describe { token: Token, channel: Box<str> },
+}
+
+/// A join on its way. Its replicas are held until the log answers.
+#[derive(Debug)]
+pub struct PendingJoin {
+    pub token: Token,
+    /// The replicas, in the order of the request.
+    pub replicas: Vec<u32>,
+    /// The cursor as the client gave it, to be echoed if it can't be honoured.
+    pub after: Box<str>,
+    /// What becomes of the connection then.
+    pub then: AfterJoin,
+}
+
+impl Pending {
+    /// The connection that waits.
+    fn token(&self) -> Token {
+        match self {
+            Self::Join(join) => join.token,
+            Self::Publish { token, .. } | Self::Read { token } | Self::Describe { token, .. } => {
+                *token
+            }
+        }
+    }
+}
+
+impl Link {
+    /// `log` is the lane of this worker's requests.
+    pub fn new(worker: u16, log: Sender<Request>) -> Self {
+        Self {
+            worker,
+            log,
+            pending: Slab::new(),
+            waiting: Waiting::default(),
+            at_log: 0,
+            leave_at: Duration::ZERO,
+        }
+    }
+
+    /// The ticket for a request whose answer is for this.
+    pub fn wait_for(&mut self, pending: Pending) -> Ticket {
+        Ticket(self.pending.insert(pending) as u32)
+    }
+
+    /// An answer has come: to what.
+    pub fn answered(&mut self, Ticket(ticket): Ticket) -> Pending {
+        self.at_log -= 1;
+        self.pending.remove(ticket as usize)
+    }
+
+    /// Asks the log when there is room for it: behind the `outstanding` requests of the same
+    /// connection, and with one of each other connection.
+    pub fn ask(&mut self, body: RequestBody, outstanding: u16) {
+        self.waiting.push(Request::Worker { worker: self.worker, body }, outstanding);
+    }
+
+    /// Requests that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Puts into the log's lane what there is room for; `leaves` last, as who leaves may be about
+    /// to join again.
+    pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
+        let Self { waiting, log, at_log, .. } = self;
+        let send = |request: Request, at_log: &mut usize| {
+            let unanswered =
+                matches!(request, Request::Worker { body: RequestBody::Forward { .. }, .. });
+            log.try_send(request).map_err(TrySendError::into_inner)?;
+            *at_log += usize::from(!unanswered);
+            Ok(())
+        };
+        while *at_log < LANE_ANSWERS_MAX && waiting.send(|request| send(request, at_log)) {}
+        if self.waiting.is_empty() && !leaves.is_empty() && now >= self.leave_at {
+            self.send_leaves(now, leaves);
+        }
+    }
+
+    /// Tells the log who has left. Of very many, as when thousands of connections with a hundred
+    /// channels each are cut, a piece at a time: others have requests for the log, too.
+    fn send_leaves(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
+        let count = leaves.len();
+        let piece = LEAVES_AT_ONCE_MIN.max(count / LEAVE_PIECES).min(count);
+        let body = RequestBody::Leave(leaves.split_off(count - piece));
+        let request = Request::Worker { worker: self.worker, body };
+        match self.log.try_send(request) {
+            Ok(()) if leaves.is_empty() => *leaves = Vec::new(),
+            Ok(()) => self.leave_at = now + PUBLISH_RETRY_PAUSE,
+            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
+                if let Request::Worker { body: RequestBody::Leave(piece), .. } = request {
+                    leaves.extend(piece);
+                }
+            }
+        }
+    }
+
+    /// Whether no answer is awaited.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Requests of this connection whose answers it awaits. A page is awaited by its subscriber
+    /// alone.
+    pub fn asked_by(&self, token: Token) -> usize {
+        let is_own = |of: &Pending| of.token() == token && !matches!(of, Pending::Read { .. });
+        self.pending.iter().filter(|(_, of)| is_own(of)).count()
+    }
+
+    /// Channels whose join is on its way.
+    pub fn joins(&self) -> usize {
+        let of_join = |pending: &Pending| match pending {
+            Pending::Join(join) => join.replicas.len(),
+            Pending::Publish { .. } | Pending::Read { .. } | Pending::Describe { .. } => 0,
+        };
+        self.pending.iter().map(|(_, pending)| of_join(pending)).sum()
+    }
+
+    /// Panics if tickets and requests contradict each other.
+    pub fn check_invariants(&self) {
+        let asked = self.at_log + self.waiting.len();
+        assert_eq!(self.pending.len(), asked, "every ticket is at the log or waits for it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::log::ChannelName;
+
+    #[test]
+    fn very_many_leaves_go_to_the_log_in_pieces_and_all_of_them_go() {
+        const COUNT: usize = 500_000;
+        let (ask, asked) = unbounded();
+        let mut link = Link::new(0, ask);
+        let name = Arc::new(ChannelName::new("c"));
+        let mut leaves = Vec::new();
+        leaves.resize_with(COUNT, || LeaveChannel { name: name.clone(), subscribers: 1 });
+        let (mut now, mut left) = (Duration::from_secs(1), 0);
+        while left < COUNT {
+            link.send(now, &mut leaves);
+            for request in asked.try_iter() {
+                let Request::Worker { body: RequestBody::Leave(piece), .. } = request else {
+                    panic!("{request:?}")
+                };
+                assert!(piece.len() <= COUNT / LEAVE_PIECES, "{} at once", piece.len());
+                left += piece.len();
+            }
+            assert!(now < Duration::from_secs(11), "{left} have left");
+            now += PUBLISH_RETRY_PAUSE;
+        }
+        assert_eq!((left, leaves.capacity()), (COUNT, 0));
+    }
+}

@@ -1,0 +1,179 @@
+//! Which connections get in, how fast, and how many of one client: the peer, or the client a
+//! trusted proxy names. Addresses are known only where something asks for them; elsewhere a
+//! connection has none, and no memory for one.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::Net;
+use super::census::Census;
+use super::socket::Flags;
+use crate::limits::SLOTS_RESERVED;
+use crate::log::SharedHasher;
+use crate::reason::Refused;
+
+/// Who the connections are of, and how many there are, with those of other workers.
+#[derive(Debug)]
+pub struct Clients {
+    census: Arc<Census>,
+    hasher: SharedHasher,
+    /// By slot; empty where nothing asks for addresses.
+    of: Vec<Option<Client>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    address: IpAddr,
+    /// Where the census counts the address; a trusted proxy's is not counted.
+    place: Option<u32>,
+}
+
+impl Clients {
+    pub fn new(census: Arc<Census>, hasher: SharedHasher) -> Self {
+        Self { census, hasher, of: Vec::new() }
+    }
+
+    fn get(&self, index: u32) -> Option<Client> {
+        self.of.get(index as usize).copied().flatten()
+    }
+
+    fn set(&mut self, index: u32, client: Client) {
+        let needed = index as usize + 1;
+        if self.of.len() < needed {
+            self.of.resize(needed, None);
+        }
+        self.of[index as usize] = Some(client);
+    }
+
+    /// Counts the connection as this client's from now on. Tells how many there are of it, and
+    /// whether one of them is new.
+    fn enter(&mut self, index: u32, address: IpAddr) -> (u32, bool) {
+        let (place, count) = self.census.enter_from(counted_as(address), &self.hasher);
+        let before = self.get(index).and_then(|client| client.place);
+        if let Some(before) = before {
+            self.census.leave_from(before);
+        }
+        self.set(index, Client { address, place: Some(place) });
+        (count, before != Some(place))
+    }
+
+    /// A connection is gone.
+    pub(super) fn leave(&mut self, index: u32, counted: bool) {
+        if counted {
+            self.census.leave();
+        }
+        let client = self.of.get_mut(index as usize).and_then(Option::take);
+        if let Some(place) = client.and_then(|client| client.place) {
+            self.census.leave_from(place);
+        }
+    }
+}
+
+impl Net {
+    /// Whether there is room for all that are open.
+    pub fn has_room(&self) -> bool {
+        self.open <= self.room() && !self.clients.census.is_full()
+    }
+
+    fn room(&self) -> u32 {
+        self.slots.saturating_sub(SLOTS_RESERVED)
+    }
+
+    /// Counts an accepted connection, and says if it must be refused.
+    ///
+    /// # Errors
+    /// Why there is no room for it.
+    pub fn admit(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
+        let counted = self.clients.census.enter();
+        if !counted {
+            self.sockets[index as usize].flags.set(Flags::UNCOUNTED);
+        }
+        self.note_peer(index, peer)?;
+        if self.open > self.room() || !counted {
+            return Err(Refused::Full);
+        }
+        let rate = self.settings.accept_rate;
+        if rate.is_some_and(|rate| !self.arrivals.take(rate, self.now)) {
+            return Err(Refused::Rate);
+        }
+        Ok(())
+    }
+
+    /// A trusted proxy is not counted as the client that it is not.
+    fn note_peer(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
+        let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return Ok(()) };
+        if self.is_trusted(peer) {
+            self.sockets[index as usize].flags.set(Flags::PROXIED);
+            self.clients.set(index, Client { address: peer, place: None });
+            return Ok(());
+        }
+        self.note_client(index, peer)
+    }
+
+    fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
+    /// The connection is this client's from now on, and counts as such.
+    ///
+    /// # Errors
+    /// It has too many already.
+    pub fn note_client(&mut self, index: u32, client: IpAddr) -> Result<(), Refused> {
+        let (count, is_new) = self.clients.enter(index, client);
+        match self.settings.address_connections_max {
+            Some(max) if count > max && is_new => Err(Refused::Address),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of a proxy's list of addresses, the nearest that is no trusted proxy itself.
+    pub fn nearest_client(
+        &self,
+        mut addresses: impl Iterator<Item = Option<IpAddr>>,
+    ) -> Option<IpAddr> {
+        addresses.find_map(|address| match address.map(|address| address.to_canonical()) {
+            Some(address) if self.is_trusted(address) => None,
+            other => Some(other),
+        })?
+    }
+
+    /// The connection's client, if addresses are known.
+    pub fn client(&self, index: u32) -> Option<IpAddr> {
+        self.clients.get(index).map(|client| client.address)
+    }
+
+    /// Where the client's address is counted, if it is.
+    pub fn client_place(&self, index: u32) -> Option<u32> {
+        self.clients.get(index).and_then(|client| client.place)
+    }
+
+    /// Whether a trusted proxy brings the connection, and has still to say for whom.
+    pub fn is_proxied(&self, index: u32) -> bool {
+        self.sockets[index as usize].flags.has(Flags::PROXIED)
+    }
+
+    /// The proxy has said it once and for all.
+    pub fn end_proxied(&mut self, index: u32) {
+        self.sockets[index as usize].flags.clear(Flags::PROXIED);
+    }
+}
+
+/// What an address counts as: of IPv6, the /64 that one subscriber line has whole.
+fn counted_as(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_counts_as_one_client() {
+        let counted = |text: &str| counted_as(text.parse().expect("an address")).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("192.0.2.7"), "192.0.2.7");
+    }
+}

@@ -1,0 +1,399 @@
+//! Sockets: bytes in, at most one send a turn out. Knows no protocol and no channel.
+
+pub mod admission;
+pub mod census;
+mod output;
+mod socket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::admission::Clients;
+use self::output::{Output, Own};
+use self::socket::{Flags, Socket, State};
+use super::pool::Pool;
+use crate::bucket::Bucket;
+use crate::config::Settings;
+use crate::limits::SLOTS_FREE_TO_ACCEPT;
+use crate::metrics::WorkerMetrics;
+use crate::reason::CloseReason;
+use crate::ring::{Op, RecvEnd, Token};
+
+pub use self::output::{Queue, Short};
+
+/// A worker's sockets, by slot.
+#[derive(Debug)]
+pub struct Net {
+    settings: Arc<Settings>,
+    metrics: Arc<WorkerMetrics>,
+    now: Duration,
+    /// Slots of the driver's table.
+    slots: u32,
+    sockets: Vec<Socket>,
+    /// Apart from the sockets: fan-out reads these and nothing else of a connection.
+    generations: Vec<u32>,
+    open: u32,
+    accept: Accept,
+    clients: Clients,
+    arrivals: Bucket,
+    output: Output,
+    pool: Pool<Own>,
+}
+
+/// Whether connections are being accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accept {
+    /// To be armed with the next batch.
+    Wanted,
+    Armed,
+    /// No descriptor was free; wanted again when some may be.
+    Full,
+    /// Never again, but the end of an armed one is still to be told.
+    Ending,
+    /// Never again.
+    Stopped,
+}
+
+/// Whether a socket whose output is sent waits for its peer to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lingers {
+    Yes,
+    /// The peer is known to send nothing more.
+    No,
+}
+
+/// What receiving has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It goes on.
+    More,
+    /// The peer sends no more.
+    End,
+    /// The connection broke.
+    Broken,
+}
+
+impl Net {
+    /// No connection yet. `slots` is the size of the driver's table.
+    pub fn new(
+        slots: u32,
+        clients: Clients,
+        settings: Arc<Settings>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        Self {
+            settings,
+            metrics,
+            now: Duration::ZERO,
+            slots,
+            // All of it at once: only what is used takes memory, and growing by doubling would
+            // leave as much behind.
+            sockets: Vec::with_capacity(slots as usize),
+            generations: Vec::with_capacity(slots as usize),
+            open: 0,
+            accept: Accept::Wanted,
+            clients,
+            arrivals: Bucket::default(),
+            output: Output::default(),
+            pool: Pool::default(),
+        }
+    }
+
+    pub fn set_now(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    pub fn apply_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
+    // --- which connections there are ---
+
+    /// Connections open.
+    pub fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Slots that are or were in use: every connection's index is below this.
+    pub fn len(&self) -> u32 {
+        self.sockets.len() as u32
+    }
+
+    /// Whether a connection has this slot.
+    pub fn is_open(&self, index: u32) -> bool {
+        self.sockets[index as usize].state != State::Free
+    }
+
+    /// Whether the token's connection is still there.
+    pub fn is_current(&self, token: Token) -> bool {
+        self.generations.get(token.slot as usize) == Some(&token.generation)
+            && self.is_open(token.slot)
+    }
+
+    pub fn token(&self, index: u32) -> Token {
+        Token { slot: index, generation: self.generations[index as usize] }
+    }
+
+    /// Whether the socket only waits for its peer to end.
+    pub fn is_lingering(&self, index: u32) -> bool {
+        self.sockets[index as usize].state == State::Lingering
+    }
+
+    /// Seconds since the connection was accepted.
+    pub fn age_s(&self, index: u32) -> u32 {
+        self.now_s().wrapping_sub(self.sockets[index as usize].opened_s)
+    }
+
+    fn now_s(&self) -> u32 {
+        self.now.as_secs() as u32
+    }
+
+    // --- accepting ---
+
+    /// A connection was accepted and has this slot.
+    pub fn accepted(&mut self, index: u32) {
+        let needed = index as usize + 1;
+        if self.sockets.len() < needed {
+            self.sockets.resize_with(needed, Socket::free);
+            self.generations.resize(needed, 0);
+        }
+        debug_assert!(!self.is_open(index));
+        self.open += 1;
+        self.metrics.accepts.add(1);
+        let now_s = self.now_s();
+        let socket = &mut self.sockets[index as usize];
+        *socket = Socket { state: State::Open, heard_s: now_s, opened_s: now_s, ..Socket::free() };
+        socket.flags.set(Flags::RECV_ARMED);
+        self.push(Op::RecvStart(self.token(index)));
+    }
+
+    /// Accepts with this batch, if it is time to.
+    pub fn accept_if_wanted(&mut self) {
+        if self.accept == Accept::Wanted {
+            self.accept = Accept::Armed;
+            self.push(Op::AcceptStart);
+        }
+    }
+
+    /// Whether the clock's hand has something to look at: a connection, or a table that was full.
+    pub fn is_watched(&self) -> bool {
+        self.open > 0 || self.accept == Accept::Full
+    }
+
+    /// Whether the next batch is to accept.
+    pub fn wants_to_accept(&self) -> bool {
+        self.accept == Accept::Wanted
+    }
+
+    /// Accepts again once enough of a full table is free.
+    pub fn accept_again(&mut self) {
+        let free = self.slots.saturating_sub(self.open);
+        let needed = SLOTS_FREE_TO_ACCEPT.min(self.slots);
+        if self.accept == Accept::Full && free >= needed {
+            self.accept = Accept::Wanted;
+        }
+    }
+
+    pub fn accept_ended(&mut self, errno: i32) {
+        let full = errno == rustix::io::Errno::NFILE.raw_os_error()
+            || errno == rustix::io::Errno::MFILE.raw_os_error();
+        self.accept = match self.accept {
+            Accept::Ending | Accept::Stopped => Accept::Stopped,
+            _ if full => Accept::Full,
+            _ => Accept::Wanted,
+        };
+    }
+
+    /// Accepts no more, by this operation.
+    pub fn stop_accepting(&mut self, how: Op) {
+        self.push(how);
+        self.accept = match self.accept {
+            Accept::Armed | Accept::Ending => Accept::Ending,
+            Accept::Wanted | Accept::Full | Accept::Stopped => Accept::Stopped,
+        };
+    }
+
+    /// Whether no connection will come any more.
+    pub fn has_stopped_accepting(&self) -> bool {
+        self.accept == Accept::Stopped
+    }
+
+    /// Whether the end of accepting is still to be told.
+    pub fn is_stopping_to_accept(&self) -> bool {
+        self.accept == Accept::Ending
+    }
+
+    // --- receiving ---
+
+    /// Bytes arrived.
+    pub fn heard(&mut self, index: u32) {
+        self.sockets[index as usize].heard_s = self.now_s();
+    }
+
+    /// Whether nothing was heard of the connection for as long as one may be idle.
+    pub fn is_silent(&self, index: u32) -> bool {
+        let idle_s = self.now_s().saturating_sub(self.sockets[index as usize].heard_s);
+        u64::from(idle_s) >= self.settings.idle_time.as_secs()
+    }
+
+    /// Receiving has ended; it begins again where there is more to come.
+    pub fn receive_ended(&mut self, index: u32, why: RecvEnd) -> Heard {
+        let flags = &mut self.sockets[index as usize].flags;
+        flags.clear(Flags::RECV_ARMED);
+        match why {
+            RecvEnd::Eof => {
+                flags.set(Flags::EOF);
+                Heard::End
+            }
+            RecvEnd::NoBuffers | RecvEnd::Disarmed => {
+                self.rearm(index);
+                Heard::More
+            }
+            RecvEnd::Failed(_) => Heard::Broken,
+        }
+    }
+
+    /// Whether the peer sends no more.
+    pub fn has_peer_ended(&self, index: u32) -> bool {
+        self.sockets[index as usize].flags.has(Flags::EOF)
+    }
+
+    /// Receives again, unless the socket is paused.
+    fn rearm(&mut self, index: u32) {
+        let flags = &mut self.sockets[index as usize].flags;
+        if !flags.has(Flags::PAUSED) && !flags.has(Flags::EOF) && flags.raise(Flags::RECV_ARMED) {
+            self.push(Op::RecvStart(self.token(index)));
+        }
+    }
+
+    /// Leaves the rest of what the peer sends to its socket buffer for now.
+    pub fn pause(&mut self, index: u32) {
+        let flags = &mut self.sockets[index as usize].flags;
+        if flags.raise(Flags::PAUSED) && flags.has(Flags::RECV_ARMED) {
+            self.push(Op::RecvStop(self.token(index)));
+        }
+    }
+
+    /// Takes input again.
+    pub fn resume(&mut self, index: u32) {
+        let flags = &mut self.sockets[index as usize].flags;
+        if flags.has(Flags::PAUSED) {
+            flags.clear(Flags::PAUSED);
+            self.rearm(index);
+        }
+    }
+
+    // --- sending ---
+
+    /// Whether the socket is full, and waits for `Writable`.
+    pub fn is_blocked(&self, index: u32) -> bool {
+        self.sockets[index as usize].flags.has(Flags::BLOCKED)
+    }
+
+    /// Whether what became of its last send is still to be learned, or to be waited for.
+    pub fn is_sending(&self, index: u32) -> bool {
+        let flags = self.sockets[index as usize].flags;
+        flags.has(Flags::SENT) || flags.has(Flags::BLOCKED)
+    }
+
+    /// The socket can take bytes again.
+    pub fn writable(&mut self, index: u32) {
+        self.sockets[index as usize].flags.clear(Flags::BLOCKED);
+    }
+
+    // --- ending ---
+
+    /// It is decided why the connection ends; the first reason stays.
+    pub fn note_ending(&mut self, index: u32, reason: CloseReason) {
+        self.sockets[index as usize].ending.get_or_insert(reason);
+    }
+
+    /// Why the connection is ending, if that is decided.
+    pub fn ending(&self, index: u32) -> Option<CloseReason> {
+        self.sockets[index as usize].ending
+    }
+
+    /// The connection ends once its output is sent. With a peer that may still send it lingers:
+    /// closing at once would be a reset, which may destroy that output on its way (RFC 9112
+    /// section 9.6, RFC 6455 section 7.1.1).
+    pub fn end_after_output(&mut self, index: u32, lingers: Lingers) {
+        let flags = &mut self.sockets[index as usize].flags;
+        flags.set(Flags::CLOSE_AFTER_OUT);
+        if lingers == Lingers::Yes {
+            flags.set(Flags::LINGER);
+        }
+    }
+
+    /// Whether a connection that ends after its output lingers then.
+    pub fn will_linger(&self, index: u32) -> bool {
+        let flags = self.sockets[index as usize].flags;
+        flags.has(Flags::LINGER) && !flags.has(Flags::EOF)
+    }
+
+    /// Whether the connection ends once its output is sent.
+    pub fn ends_after_output(&self, index: u32) -> bool {
+        self.sockets[index as usize].flags.has(Flags::CLOSE_AFTER_OUT)
+    }
+
+    /// Half-closes the socket, whose output is sent; what still comes is thrown away.
+    pub fn linger(&mut self, index: u32) {
+        self.drop_out(index);
+        self.sockets[index as usize].state = State::Lingering;
+        self.push(Op::Shutdown(self.token(index)));
+        self.resume(index);
+    }
+
+    /// Ends the connection: nothing more is sent, and its slot is free. Tells the first reason that
+    /// was decided.
+    pub fn close(&mut self, index: u32, reason: CloseReason) -> CloseReason {
+        debug_assert!(self.is_open(index));
+        let token = self.token(index);
+        let Self { sockets, clients, pool, .. } = self;
+        let socket = std::mem::replace(&mut sockets[index as usize], Socket::free());
+        clients.leave(index, !socket.flags.has(Flags::UNCOUNTED));
+        if let Some(own) = socket.own {
+            pool.give(own);
+        }
+        let reason = socket.ending.unwrap_or(reason);
+        let generation = &mut self.generations[index as usize];
+        *generation = generation.wrapping_add(1);
+        self.open -= 1;
+        self.metrics.closes[reason.index()].add(1);
+        self.push(Op::Close(token));
+        self.accept_again();
+        reason
+    }
+
+    fn push(&mut self, op: Op) {
+        self.output.batch.ops.push(op);
+    }
+
+    /// Whether the batch has nothing for the driver to do.
+    pub fn is_idle(&self) -> bool {
+        self.output.batch.ops.is_empty()
+    }
+
+    /// Panics if the sockets contradict themselves. `may_pause`: how much was received and is not
+    /// parsed allows it.
+    pub fn check_invariants(&self, may_pause: impl Fn(u32) -> bool) {
+        assert_eq!(self.sockets.len(), self.generations.len());
+        let open = self.sockets.iter().filter(|socket| socket.state != State::Free).count();
+        assert_eq!(self.open as usize, open, "open connections");
+        for index in 0..self.len() {
+            let socket = &self.sockets[index as usize];
+            if socket.state == State::Free {
+                let empty = socket.own.is_none() && socket.flags == Flags::default();
+                assert!(empty, "slot {index} is free: {socket:?}");
+                continue;
+            }
+            self.check_output(index);
+            let flags = socket.flags;
+            let (armed, ended) = (flags.has(Flags::RECV_ARMED), flags.has(Flags::EOF));
+            assert!(!(armed && ended), "slot {index} receives behind a FIN: {socket:?}");
+            let heard = armed || ended || flags.has(Flags::PAUSED);
+            assert!(heard, "slot {index}: nothing listens: {socket:?}");
+            let paused = flags.has(Flags::PAUSED);
+            assert!(!paused || may_pause(index), "slot {index} is paused: {socket:?}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What leaves. The only place that queues an `Op::Send`, and the only one that learns what became
+//! of one: a socket has at most one send in a batch, composed of the rest of a half-sent event,
+//! output of its own, and events.
+//!
+//! The next turn begins by looking at what the sockets did not take: everything else was taken.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::Net;
+use super::socket::Flags;
+use crate::limits::{ARENA_BYTES_KEPT, FIRST_SEND_BYTES_MAX, SEND_BYTES_MAX};
+use crate::ring::{Batch, Op, Token};
+use crate::worker::pool::{Reuse, clear_buffer};
+
+/// A socket's own output: answers, control frames, whatever is no event of a channel.
+#[derive(Debug, Default)]
+pub struct Own {
+    bytes: Vec<u8>,
+    /// Bytes the socket took of its last send, if that was not all of it.
+    taken: Option<u32>,
+    /// Place of its send among the batch's composed sends, while it has one there.
+    sent_at: u32,
+}
+
+impl Reuse for Own {
+    fn clear(&mut self) {
+        clear_buffer(&mut self.bytes);
+        self.taken = None;
+    }
+}
+
+/// The batch being decided, and who is to be sent something.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub batch: Batch,
+    sends: Vec<Sent>,
+    dirty: VecDeque<u32>,
+    behind: VecDeque<u32>,
+    /// Bytes the sockets were handed since the last turn was settled. What they did not take is
+    /// taken back before the metrics, which never go down, have it.
+    handed_bytes: u64,
+}
+
+/// Two queues with a budget each, so that neither waits for the other for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Sockets with output of their own, or with little to read.
+    First,
+    /// Sockets of subscribers that are further behind.
+    Behind,
+}
+
+impl Queue {
+    fn flag(self) -> u16 {
+        match self {
+            Self::First => Flags::DIRTY,
+            Self::Behind => Flags::BEHIND,
+        }
+    }
+}
+
+/// A composed send of the batch, as offsets into the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub token: Token,
+    from: u32,
+    rest_to: u32,
+    own_to: u32,
+    to: u32,
+}
+
+/// A send being composed: first the rest of an event, then output of its own, then events.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft {
+    from: u32,
+    rest_to: u32,
+    own_to: u32,
+    /// Where in the arena no further event is begun.
+    pub until: usize,
+}
+
+/// What a socket took of the parts of its send that belong to its subscriber, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Of the rest of a half-sent event.
+    pub rest: usize,
+    /// Of events.
+    pub events: usize,
+    /// Whether everything was taken.
+    pub whole: bool,
+}
+
+/// What a send that was not taken whole was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// A composed one.
+    Composed(Taken, Sent),
+    /// Bytes it shares with others.
+    Shared,
+}
+
+impl Net {
+    // --- own output ---
+
+    /// The socket's own output, to be appended to. It goes out once the socket is queued.
+    pub fn out(&mut self, index: u32) -> &mut Vec<u8> {
+        &mut self.own(index).bytes
+    }
+
+    fn own(&mut self, index: u32) -> &mut Own {
+        let pool = &mut self.pool;
+        self.sockets[index as usize].own.get_or_insert_with(|| pool.take())
+    }
+
+    /// Bytes of the socket's own output.
+    pub fn out_len(&self, index: u32) -> usize {
+        self.sockets[index as usize].own.as_ref().map_or(0, |own| own.bytes.len())
+    }
+
+    /// Forgets the socket's own output.
+    pub fn drop_out(&mut self, index: u32) {
+        if let Some(own) = &mut self.sockets[index as usize].own {
+            clear_buffer(&mut own.bytes);
+        }
+    }
+
+    /// Gives back what an idle socket does not need.
+    pub fn free_idle(&mut self, index: u32) {
+        let Self { sockets, pool, .. } = self;
+        if let Some(own) = sockets[index as usize].own.take_if(|own| own.bytes.is_empty()) {
+            pool.give(own);
+        }
+    }
+
+    // --- who is to be sent something ---
+
+    /// Queues the socket, unless it is in that queue already.
+    pub fn queue(&mut self, index: u32, queue: Queue) {
+        if self.sockets[index as usize].flags.raise(queue.flag()) {
+            self.queue_of(queue).push_back(index);
+        }
+    }
+
+    fn queue_of(&mut self, queue: Queue) -> &mut VecDeque<u32> {
+        match queue {
+            Queue::First => &mut self.output.dirty,
+            Queue::Behind => &mut self.output.behind,
+        }
+    }
+
+    /// There is something to read for the socket's subscriber. A blocked one, or one that is being
+    /// brought up from further behind, comes to it by itself.
+    pub fn wake(&mut self, index: u32) {
+        let flags = self.sockets[index as usize].flags;
+        if !flags.has(Flags::BLOCKED) && !flags.has(Flags::BEHIND) {
+            self.queue(index, Queue::First);
+        }
+    }
+
+    /// How many a queue holds.
+    pub fn queued(&self, queue: Queue) -> usize {
+        match queue {
+            Queue::First => self.output.dirty.len(),
+            Queue::Behind => self.output.behind.len(),
+        }
+    }
+
+    /// Takes the next socket out of a queue: `Some(None)` if it is not to be sent anything after
+    /// all. A blocked one is woken by `Writable`, and one that has its send by the next turn.
+    pub fn next_queued(&mut self, queue: Queue) -> Option<Option<u32>> {
+        let index = self.queue_of(queue).pop_front()?;
+        let flags = &mut self.sockets[index as usize].flags;
+        let is_queued = flags.has(queue.flag());
+        flags.clear(queue.flag());
+        let is_due = is_queued && !flags.has(Flags::BLOCKED) && !flags.has(Flags::SENT);
+        Some(is_due.then_some(index))
+    }
+
+    /// Whether the socket is in a queue.
+    pub fn is_queued(&self, index: u32) -> bool {
+        let flags = self.sockets[index as usize].flags;
+        flags.has(Flags::DIRTY) || flags.has(Flags::BEHIND)
+    }
+
+    /// Whether the queues are empty.
+    pub fn is_flushed(&self) -> bool {
+        self.output.dirty.is_empty() && self.output.behind.is_empty()
+    }
+
+    /// How much is composed for a socket whose subscriber is further behind. More than it takes is
+    /// composed for nothing: where its last send was short, little more than what it took then.
+    pub fn replay_bytes_max(&self, index: u32) -> usize {
+        match self.sockets[index as usize].own.as_ref().and_then(|own| own.taken) {
+            None => SEND_BYTES_MAX,
+            Some(taken) => {
+                let unsent = self.settings.unsent.map_or(SEND_BYTES_MAX, |max| max as usize);
+                (2 * taken as usize).clamp(FIRST_SEND_BYTES_MAX, unsent.max(FIRST_SEND_BYTES_MAX))
+            }
+        }
+    }
+
+    // --- composing ---
+
+    /// Begins a send of about this many bytes.
+    pub fn begin_send(&mut self, bytes_max: usize) -> Draft {
+        let from = self.output.batch.end();
+        Draft { from, rest_to: from, own_to: from, until: from as usize + bytes_max }
+    }
+
+    /// The rest of an event is in the arena; own output follows it.
+    pub fn add_own(&mut self, index: u32, draft: &mut Draft) {
+        let Self { output, sockets, .. } = self;
+        draft.rest_to = output.batch.end();
+        if let Some(own) = &sockets[index as usize].own {
+            output.batch.arena.extend_from_slice(&own.bytes);
+        }
+        draft.own_to = output.batch.end();
+    }
+
+    /// Nothing follows the rest of an event that did not fit as a whole.
+    pub fn end_with_rest(&self, draft: &mut Draft) {
+        draft.rest_to = self.output.batch.end();
+        draft.own_to = draft.rest_to;
+    }
+
+    /// Queues the send. Tells its length; one of nothing is not sent.
+    pub fn finish_send(&mut self, index: u32, draft: Draft) -> usize {
+        let (token, to) = (self.token(index), self.output.batch.end());
+        let Draft { from, rest_to, own_to, .. } = draft;
+        if from == to {
+            return 0;
+        }
+        self.own(index).sent_at = self.output.sends.len() as u32;
+        self.sockets[index as usize].flags.set(Flags::SENT);
+        self.output.sends.push(Sent { token, from, rest_to, own_to, to });
+        self.send(token, from..to);
+        self.metrics.sends_explicit.add(1);
+        (to - from) as usize
+    }
+
+    /// Where bytes are appended that sends refer to.
+    pub fn arena(&mut self) -> &mut Vec<u8> {
+        &mut self.output.batch.arena
+    }
+
+    /// Where the next byte of the arena will be.
+    pub fn arena_end(&self) -> u32 {
+        self.output.batch.end()
+    }
+
+    /// Sends bytes of the arena that others are sent, too. The socket has no composed send.
+    pub fn send_shared(&mut self, index: u32, bytes: Range<u32>) {
+        debug_assert!(!self.sockets[index as usize].flags.has(Flags::SENT));
+        self.send(self.token(index), bytes);
+    }
+
+    fn send(&mut self, token: Token, bytes: Range<u32>) {
+        self.output.handed_bytes += u64::from(bytes.end - bytes.start);
+        self.output.batch.ops.push(Op::Send { token, from: bytes.start, to: bytes.end });
+    }
+
+    // --- what became of it ---
+
+    /// The socket took only a part of its send, and is blocked until it is writable.
+    pub fn settle_short(&mut self, token: Token, taken: u32) -> Short {
+        let index = token.slot;
+        let flags = &mut self.sockets[index as usize].flags;
+        let composed = flags.has(Flags::SENT);
+        flags.clear(Flags::SENT);
+        flags.set(Flags::BLOCKED);
+        self.output.batch.ops.push(Op::PollOut(token));
+        self.metrics.sends_short.add(1);
+        let own = self.own(index);
+        own.taken = Some(taken);
+        let sent_at = own.sent_at as usize;
+        if !composed {
+            return Short::Shared;
+        }
+        let sent = self.output.sends[sent_at];
+        debug_assert_eq!(sent.token, token);
+        self.untaken(u64::from(sent.to - sent.from - taken));
+        Short::Composed(self.settle(&sent, taken), sent)
+    }
+
+    /// The send failed: nothing of it was taken.
+    pub fn settle_failed(&mut self, token: Token) {
+        let socket = &self.sockets[token.slot as usize];
+        if let Some(own) = socket.own.as_ref().filter(|_| socket.flags.has(Flags::SENT)) {
+            let sent = self.output.sends[own.sent_at as usize];
+            self.untaken(u64::from(sent.to - sent.from));
+        }
+    }
+
+    /// The composed sends of the last batch, to be settled one by one with [`Net::settle_whole`].
+    pub fn take_sends(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.output.sends)
+    }
+
+    /// A send that was not said to be short was taken whole; `None` if it was, or its socket has
+    /// ended.
+    pub fn settle_whole(&mut self, sent: &Sent) -> Option<Taken> {
+        let index = sent.token.slot as usize;
+        if !self.is_current(sent.token) || !self.sockets[index].flags.has(Flags::SENT) {
+            return None;
+        }
+        self.sockets[index].flags.clear(Flags::SENT);
+        let taken = self.settle(sent, sent.to - sent.from);
+        if let Some(own) = &mut self.sockets[index].own {
+            own.taken = None;
+        }
+        Some(taken)
+    }
+
+    fn settle(&mut self, sent: &Sent, taken: u32) -> Taken {
+        let end = sent.from + taken;
+        let part = |from: u32, to: u32| (end.clamp(from, to) - from) as usize;
+        let own_taken = part(sent.rest_to, sent.own_to);
+        if own_taken > 0 {
+            self.own(sent.token.slot).bytes.drain(..own_taken);
+        }
+        Taken {
+            rest: part(sent.from, sent.rest_to),
+            events: part(sent.own_to, sent.to),
+            whole: end == sent.to,
+        }
+    }
+
+    /// These bytes of the send's events may not change any more: they go out first, as own output.
+    pub fn keep(&mut self, sent: &Sent, events: Range<usize>) {
+        let from = sent.own_to as usize;
+        let Self { output, sockets, .. } = self;
+        let bytes = &output.batch.arena[from + events.start..from + events.end];
+        if let Some(own) = &mut sockets[sent.token.slot as usize].own {
+            own.bytes.splice(0..0, bytes.iter().copied());
+        }
+    }
+
+    /// These bytes were handed to a socket and not taken.
+    pub fn untaken(&mut self, bytes: u64) {
+        self.output.handed_bytes -= bytes;
+    }
+
+    /// Everything is settled: what was taken is counted, and the next batch is begun.
+    pub fn begin_batch(&mut self, mut settled: Vec<Sent>) {
+        settled.clear();
+        self.output.sends = settled;
+        self.metrics.bytes_out.add(std::mem::take(&mut self.output.handed_bytes));
+        let arena = &mut self.output.batch.arena;
+        arena.clear();
+        if arena.capacity() > ARENA_BYTES_KEPT {
+            *arena = Vec::new();
+        }
+    }
+
+    /// Whether no composed send waits to be settled. One that was taken whole is only known to be
+    /// by the turn that follows it.
+    pub fn is_settled(&self) -> bool {
+        self.output.sends.is_empty()
+    }
+
+    /// The batch, for the driver.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.output.batch
+    }
+
+    /// Panics if a socket's flags contradict the queues and the batch.
+    pub(super) fn check_output(&self, index: u32) {
+        let socket = &self.sockets[index as usize];
+        let flags = socket.flags;
+        for queue in [Queue::First, Queue::Behind] {
+            let queued = match queue {
+                Queue::First => self.output.dirty.contains(&index),
+                Queue::Behind => self.output.behind.contains(&index),
+            };
+            assert!(queued || !flags.has(queue.flag()), "slot {index} is in no queue: {socket:?}");
+        }
+        let sent = self.output.sends.iter().any(|sent| sent.token == self.token(index));
+        assert_eq!(sent, flags.has(Flags::SENT), "slot {index} has a send: {socket:?}");
+        assert!(!sent || !flags.has(Flags::BLOCKED), "slot {index} sends although blocked");
+    }
+}

@@ -1,0 +1,92 @@
+//! The memory of one socket.
+
+use super::output::Own;
+use crate::reason::CloseReason;
+
+/// What a socket is at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No connection has this slot.
+    Free,
+    /// Bytes go both ways.
+    Open,
+    /// Half-closed after its last output: what still comes is thrown away until the peer ends.
+    Lingering,
+}
+
+/// Facts about a socket, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// In the queue of sockets with output of their own, or with little to read.
+    pub const DIRTY: u16 = 1 << 0;
+    /// In the queue of sockets that are further behind.
+    pub const BEHIND: u16 = 1 << 1;
+    /// The batch being decided has a composed send for it.
+    pub const SENT: u16 = 1 << 2;
+    /// The socket was full: waits for `Writable`.
+    pub const BLOCKED: u16 = 1 << 3;
+    /// Receiving is armed.
+    pub const RECV_ARMED: u16 = 1 << 4;
+    /// Receiving is to stop until what was received is parsed.
+    pub const PAUSED: u16 = 1 << 5;
+    /// Ends when all its output is sent.
+    pub const CLOSE_AFTER_OUT: u16 = 1 << 6;
+    /// And then half-closes and waits for the peer, instead of closing at once.
+    pub const LINGER: u16 = 1 << 10;
+    /// The peer sent FIN.
+    pub const EOF: u16 = 1 << 7;
+    /// It was refused: the census does not count it.
+    pub const UNCOUNTED: u16 = 1 << 8;
+    /// Its peer is a trusted proxy, which has to say for whom it speaks.
+    pub const PROXIED: u16 = 1 << 9;
+
+    /// Whether the bit is set.
+    pub fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// Sets the bit.
+    pub fn set(&mut self, bit: u16) {
+        self.0 |= bit;
+    }
+
+    /// Clears the bit.
+    pub fn clear(&mut self, bit: u16) {
+        self.0 &= !bit;
+    }
+
+    /// Sets the bit; whether it was clear before.
+    pub fn raise(&mut self, bit: u16) -> bool {
+        let was_clear = !self.has(bit);
+        self.set(bit);
+        was_clear
+    }
+}
+
+/// One socket.
+#[derive(Debug)]
+pub struct Socket {
+    pub state: State,
+    pub flags: Flags,
+    /// Why it is ending, once that is decided: a closing handshake or a last answer may still be
+    /// on its way.
+    pub ending: Option<CloseReason>,
+    /// Second of the worker's clock in which bytes last arrived.
+    pub heard_s: u32,
+    /// Second of the worker's clock in which it was accepted.
+    pub opened_s: u32,
+    /// Output of its own the peer has not taken yet; an idle socket has none.
+    pub own: Option<Box<Own>>,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 24, "with session and subscriber: one cache line");
+
+impl Socket {
+    /// A slot without a connection.
+    pub const fn free() -> Self {
+        let state = State::Free;
+        Self { state, flags: Flags(0), ending: None, heard_s: 0, opened_s: 0, own: None }
+    }
+}

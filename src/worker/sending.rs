@@ -1,0 +1,259 @@
+//! What leaves a connection in a turn, and what became of it: its subscriber's events and its own
+//! output, brought together in one send.
+
+use super::budget::{Budget, CHANNEL_NS, EVENT_NS, PAGE_NS, SEND_NS, copy_ns};
+use super::effect::Ending;
+use super::hub::{Beats, Extent, Wire};
+use super::link::Pending;
+use super::net::{Net, Queue, Short};
+use super::turn::Core;
+use crate::limits::{
+    EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX, PAGE_BYTES_MAX,
+    REPLAY_TIME_PER_TURN,
+};
+use crate::log::message::RequestBody;
+use crate::proto::dialect::Heartbeat;
+use crate::proto::ws::close::CloseCode;
+use crate::reason::CloseReason;
+use crate::ring::{Completion, Token};
+
+impl Wire for Net {
+    fn arena(&mut self) -> &mut Vec<u8> {
+        Net::arena(self)
+    }
+
+    fn arena_end(&self) -> u32 {
+        Net::arena_end(self)
+    }
+
+    fn send_shared(&mut self, index: u32, bytes: std::ops::Range<u32>) {
+        Net::send_shared(self, index, bytes);
+    }
+
+    fn wake(&mut self, index: u32) {
+        Net::wake(self, index);
+    }
+}
+
+impl Core {
+    // --- who is to be sent something ---
+
+    /// The connection has something to send, or may have: a live subscriber gets a cursor of its
+    /// own for it, as it can't have a second send in a batch.
+    pub(super) fn queue(&mut self, index: u32) {
+        self.hub.make_explicit(index);
+        self.net.queue(index, Queue::First);
+    }
+
+    /// The connection can be sent more: its own output before others' replays, events behind others'
+    /// output.
+    pub(super) fn go_on(&mut self, index: u32) {
+        let has_events = self.hub.has_rest(index) || self.hub.cursor_count(index) > 0;
+        if has_events && self.net.out_len(index) == 0 {
+            self.net.queue(index, Queue::Behind);
+        } else {
+            self.queue(index);
+        }
+    }
+
+    /// Whether there is something to send that is not an event yet to be read.
+    pub(super) fn has_output(&self, index: u32) -> bool {
+        self.net.out_len(index) > 0 || self.hub.has_rest(index)
+    }
+
+    // --- sending ---
+
+    /// Composes sends: first for connections with output of their own, or little to read, then for
+    /// those that are further behind. Each has a budget, so that neither waits for ever for the
+    /// other.
+    pub(super) fn send_queued(&mut self) {
+        let arena_max = self.net.arena_end() as usize + EXPLICIT_BYTES_PER_TURN;
+        for (queue, time) in
+            [(Queue::First, EXPLICIT_TIME_PER_TURN), (Queue::Behind, REPLAY_TIME_PER_TURN)]
+        {
+            let mut budget = Budget::new(time);
+            for _ in 0..self.net.queued(queue) {
+                if budget.is_spent() || self.net.arena_end() as usize >= arena_max {
+                    break;
+                }
+                if let Some(Some(index)) = self.net.next_queued(queue) {
+                    self.send_to(index, queue, &mut budget);
+                }
+            }
+        }
+    }
+
+    fn send_to(&mut self, index: u32, queue: Queue, budget: &mut Budget) {
+        let bytes_max = match queue {
+            Queue::First => FIRST_SEND_BYTES_MAX,
+            Queue::Behind => {
+                self.ask_page_if_due(index, budget);
+                self.net.replay_bytes_max(index)
+            }
+        };
+        if self.hub.must_end_for_gap(index) {
+            self.session(index, |sessions, cx| {
+                sessions.ws_close(cx, CloseCode::GAP, "gap", CloseReason::Gap);
+            });
+        }
+        if !self.compose(index, bytes_max, budget) {
+            self.rest(index);
+        }
+    }
+
+    /// Composes the connection's send; whether there was something to send.
+    fn compose(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) -> bool {
+        let Self { net, hub, .. } = self;
+        budget.spend(hub.cursor_count(index) as u64 * CHANNEL_NS);
+        let mut draft = net.begin_send(bytes_max);
+        let mut events = 0;
+        match hub.write_rest(index, net.arena(), draft.until) {
+            Extent::Part => net.end_with_rest(&mut draft),
+            Extent::Whole => {
+                net.add_own(index, &mut draft);
+                events = hub.write_events(index, net.arena(), draft.until);
+            }
+        }
+        let length = net.finish_send(index, draft);
+        if length > 0 {
+            budget.spend(SEND_NS + copy_ns(length) + events as u64 * EVENT_NS);
+        }
+        length > 0
+    }
+
+    /// There is nothing to send: a page is due, or the connection rests.
+    fn rest(&mut self, index: u32) {
+        if self.hub.needs_page(index) {
+            self.go_on(index);
+        } else {
+            self.relax(index);
+        }
+    }
+
+    fn ask_page_if_due(&mut self, index: u32, budget: &mut Budget) {
+        if !self.hub.needs_page(index) {
+            return;
+        }
+        budget.spend(PAGE_NS + self.hub.cursor_count(index) as u64 * CHANNEL_NS);
+        let token = self.net.token(index);
+        let ticket = self.link.wait_for(Pending::Read { token });
+        let channels = self.hub.begin_reading(index, ticket);
+        self.link.ask(RequestBody::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, 0);
+    }
+
+    /// A few bytes, so that proxies and peers know that the server is there.
+    pub(super) fn beat(&mut self, index: u32, form: Heartbeat, beats: &mut Beats) {
+        // The last thing is said.
+        if self.net.ends_after_output(index) {
+            return;
+        }
+        self.metrics.heartbeats.add(1);
+        if self.hub.is_live(index) {
+            if !self.hub.beat(index, form, beats, &mut self.net) {
+                // It is sent an event, and owes no answer to a ping.
+                self.sessions.heard(index);
+            }
+        } else if !self.net.is_blocked(index) {
+            self.sessions.dialect(index).write_heartbeat(self.net.out(index), form);
+            self.queue(index);
+        }
+    }
+
+    // --- what became of it ---
+
+    /// Takes account of the last batch's sends: first those the sockets did not take whole, then
+    /// all others. Nothing else may have happened in between.
+    pub(super) fn settle_sends(&mut self, completions: &[Completion]) {
+        for completion in completions {
+            match *completion {
+                Completion::SendShort { token, taken } if self.net.is_current(token) => {
+                    self.settle_short(token, taken);
+                }
+                Completion::SendFailed { token, .. } if self.net.is_current(token) => {
+                    self.net.settle_failed(token);
+                    self.end(token.slot, Ending::Now(CloseReason::PeerGone));
+                }
+                _ => {}
+            }
+        }
+        let sends = self.net.take_sends();
+        for sent in &sends {
+            if let Some(taken) = self.net.settle_whole(sent) {
+                self.hub.settle(sent.token.slot, taken.rest, taken.events);
+                self.after_send(sent.token);
+            }
+        }
+        self.hub.begin_batch();
+        self.net.begin_batch(sends);
+    }
+
+    fn settle_short(&mut self, token: Token, taken: u32) {
+        let index = token.slot;
+        match self.net.settle_short(token, taken) {
+            Short::Composed(taken, sent) => {
+                if let Some(gap) = self.hub.settle(index, taken.rest, taken.events) {
+                    self.net.keep(&sent, gap);
+                }
+            }
+            Short::Shared => {
+                let form = self.sessions.heartbeat(index);
+                let untaken = self.hub.settle_shared(index, taken as usize, form);
+                self.net.untaken(untaken.bytes);
+                self.net.out(index).extend_from_slice(&untaken.heartbeat);
+            }
+        }
+        self.hub.end_reading(index);
+    }
+
+    /// Everything the connection had in the batch was taken: is there more, or can it rest?
+    fn after_send(&mut self, token: Token) {
+        let index = token.slot;
+        if self.say_farewell_if_due(index) {
+            return;
+        }
+        if self.sessions.carried(index) > 0 {
+            self.sessions.read_on_later(token);
+        }
+        if self.has_output(index) || self.hub.is_behind(index) {
+            self.go_on(index);
+        } else {
+            self.relax(index);
+        }
+    }
+
+    /// Nothing to send: a subscriber of one channel that has caught up becomes live, and what only
+    /// a busy connection needs goes back to the pools.
+    fn relax(&mut self, index: u32) {
+        if self.say_farewell_if_due(index) {
+            return;
+        }
+        if self.net.out_len(index) == 0 && !self.sessions.has_farewell(index) {
+            self.hub.make_live_if_caught_up(index);
+        }
+        if self.finish_if_done(index) {
+            return;
+        }
+        self.free_idle(index);
+    }
+
+    fn free_idle(&mut self, index: u32) {
+        if self.net.is_sending(index) {
+            return;
+        }
+        self.net.free_idle(index);
+        self.hub.free_idle(index);
+        // What it has published counts until it has read all of it.
+        if self.hub.cursor_count(index) == 0 {
+            self.sessions.free_idle(index);
+        }
+    }
+
+    /// Ends those that were too slow for a channel that disconnects such readers.
+    pub(super) fn disconnect_too_slow(&mut self) {
+        while let Some(index) = self.hub.next_too_slow() {
+            if self.net.is_open(index) && self.hub.cursor_count(index) > 0 {
+                self.disconnect(index, CloseReason::SlowConsumer);
+            }
+        }
+    }
+}

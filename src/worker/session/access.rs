@@ -1,0 +1,317 @@
+//! What a connection may do: the gate's answer to a request, kept with the session.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cx, Sessions};
+use crate::auth::{
+    Access, CORS_FIXED, Credentials, Denied, Gate, Grant, Page, Revoked, bearer_entry,
+};
+use crate::proto::http::head::Request;
+use crate::proto::http::query;
+use crate::reason::CloseReason;
+use crate::worker::effect::Effect;
+
+/// Connections looked at in a turn after the rules have changed: some 100 us.
+const VETTED_PER_TURN: u32 = 4096;
+
+/// What a connection may do.
+#[derive(Clone, Debug)]
+pub(super) enum Permission {
+    /// Everything: the server is open.
+    All,
+    /// What its grant says.
+    Granted(Arc<Grant>),
+    /// Nothing.
+    Nothing,
+}
+
+impl Permission {
+    pub fn may_publish(&self, channel: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Granted(grant) => grant.may_publish(channel),
+            Self::Nothing => false,
+        }
+    }
+
+    pub fn may_subscribe(&self, channel: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Granted(grant) => grant.may_subscribe(channel),
+            Self::Nothing => false,
+        }
+    }
+}
+
+impl Sessions {
+    /// Lets a request in, or answers it with the refusal.
+    pub(super) fn admit_request(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+        access: Access,
+        subprotocol_token: Option<&str>,
+    ) -> bool {
+        match self.check_request(cx, request, access, subprotocol_token) {
+            Ok(()) => true,
+            Err(denied) => {
+                self.answer_denied(cx, denied);
+                false
+            }
+        }
+    }
+
+    /// Checks what a request shows. The grant stays with the connection.
+    pub(super) fn check_request(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+        access: Access,
+        subprotocol_token: Option<&str>,
+    ) -> Result<(), Denied> {
+        // Nothing to look at: no credentials count, and there is no page.
+        if self.gate.is_open() && access == Access::Http && request.header("origin").is_none() {
+            return Ok(());
+        }
+        let admitted = admit(&self.gate, request, access, subprotocol_token, self.unix_s);
+        match admitted.and_then(|grant| self.not_revoked(grant)) {
+            Ok(grant) => {
+                self.of[cx.index() as usize].grant = Some(grant);
+                Ok(())
+            }
+            Err(denied) => {
+                if denied.follows_check() && !self.cost_of(request).is_zero() {
+                    self.note_failed_check(cx);
+                    self.close_after_answer(cx.index());
+                }
+                Err(denied)
+            }
+        }
+    }
+
+    /// Whether the server may be asked by this name; if not, the request is answered.
+    pub(super) fn admit_host(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+        let admitted = self.gate.is_meant(request.host());
+        if !admitted {
+            self.close_after_answer(cx.index());
+            self.answer_denied(cx, Denied::HostForbidden);
+        }
+        admitted
+    }
+
+    /// How long the check of a request's token takes, where it brings one and that is worth
+    /// counting.
+    pub(super) fn cost_of(&self, request: &Request<'_>) -> Duration {
+        if !self.gate.is_slow() {
+            return Duration::ZERO;
+        }
+        let Ok(query_token) = query_token(request) else { return Duration::ZERO };
+        let entry = request
+            .headers_named("sec-websocket-protocol")
+            .flat_map(|list| list.split(|byte| *byte == b','))
+            .find_map(|entry| bearer_entry(std::str::from_utf8(entry.trim_ascii()).ok()?));
+        self.gate.cost_of(&credentials(request, entry, query_token.as_deref()))
+    }
+
+    /// Cross-origin lines of the answer to a page of this origin.
+    pub(super) fn note_origin(&mut self, cx: &mut Cx<'_>, origin: Option<&[u8]>) {
+        let index = cx.index();
+        let lines = self.gate.cors_headers(origin);
+        let cors = match CORS_FIXED.into_iter().find(|fixed| *fixed == lines) {
+            Some(fixed) => Cow::Borrowed(fixed),
+            None => Cow::Owned(lines.to_vec()),
+        };
+        self.work(index).answer.cors = cors;
+    }
+
+    /// The second of unix time in which its grant runs out.
+    fn expires_at_unix_s(&self, index: u32) -> Option<u32> {
+        let at = self.grant(index)?.expires_at_unix_s()?;
+        u32::try_from(at).ok()
+    }
+
+    /// The connection is a stream: it ends when its grant does. (Requests need no such entry, they
+    /// are over by then.)
+    pub(super) fn await_expiry(&mut self, cx: &mut Cx<'_>) {
+        if let Some(at) = self.expires_at_unix_s(cx.index()) {
+            cx.push(Effect::ExpireAt(at));
+        }
+    }
+
+    /// Whether the session's grant runs out in this second, and no other.
+    pub fn expires_at(&self, index: u32, unix_s: u32) -> bool {
+        self.expires_at_unix_s(index) == Some(unix_s)
+    }
+
+    /// Whether the session is a stream whose grant has run out.
+    pub fn is_expired_stream(&self, index: u32) -> bool {
+        let at = self.expires_at_unix_s(index);
+        let due = at.is_some_and(|at| u64::from(at) <= self.unix_s);
+        due && self.is_stream(index) && !self.gate.is_open()
+    }
+
+    /// From now on these rules hold, for streams that are open too.
+    pub fn take_gate(&mut self, gate: Arc<Gate>) {
+        self.gate = gate;
+        self.vetted_to = Some(0);
+    }
+
+    /// From now on these tokens are void, those of open streams too.
+    pub fn take_revoked(&mut self, revoked: Arc<Revoked>) {
+        self.revoked = revoked;
+        self.vetted_to = Some(0);
+    }
+
+    /// Whether sessions are still to be looked at because the rules have changed.
+    pub fn has_to_vet(&self) -> bool {
+        self.vetted_to.is_some()
+    }
+
+    /// The next sessions to be looked at because the rules have changed, a slice a turn.
+    pub fn next_to_vet(&mut self) -> Range<u32> {
+        let Some(from) = self.vetted_to else { return 0..0 };
+        let end = self.of.len() as u32;
+        let to = end.min(from.saturating_add(VETTED_PER_TURN));
+        self.vetted_to = (to < end).then_some(to);
+        from..to
+    }
+
+    /// Why the present rules do not let a stream go on, if they do not.
+    pub fn disowned(&self, index: u32) -> Option<CloseReason> {
+        if !self.is_stream(index) || self.is_vouched_for(index) {
+            return None;
+        }
+        match self.grant(index).is_some_and(|grant| self.revoked.covers(grant)) {
+            true => Some(CloseReason::Operator),
+            false => Some(CloseReason::KeyRemoved),
+        }
+    }
+
+    /// Whether what let the connection in would do so now.
+    pub(super) fn is_vouched_for(&self, index: u32) -> bool {
+        self.vouches_for(self.grant(index).map(|grant| &**grant))
+    }
+
+    fn vouches_for(&self, grant: Option<&Grant>) -> bool {
+        self.gate.stands_by(grant) && !grant.is_some_and(|grant| self.revoked.covers(grant))
+    }
+
+    fn not_revoked(&self, grant: Arc<Grant>) -> Result<Arc<Grant>, Denied> {
+        if self.revoked.covers(&grant) { Err(Denied::Revoked) } else { Ok(grant) }
+    }
+
+    /// Whether there may be a channel the connection may publish to.
+    pub(super) fn may_publish_somewhere(&self, index: u32) -> bool {
+        let grant = self.grant(index);
+        self.gate.is_open() || grant.is_some_and(|grant| grant.may_publish_somewhere())
+    }
+
+    /// What the connection may do.
+    pub(super) fn permission(&self, index: u32) -> Permission {
+        match self.grant(index) {
+            _ if self.gate.is_open() => Permission::All,
+            Some(grant) if !grant.is_expired(self.unix_s) && self.vouches_for(Some(grant)) => {
+                Permission::Granted(grant.clone())
+            }
+            _ => Permission::Nothing,
+        }
+    }
+
+    pub(super) fn answer_denied(&mut self, cx: &mut Cx<'_>, denied: Denied) {
+        let challenge = denied.www_authenticate();
+        let headers: &[(&str, &[u8])] = match &challenge {
+            Some(challenge) => &[("WWW-Authenticate", challenge.as_bytes())],
+            None => &[],
+        };
+        self.reject_with(cx, denied, headers);
+    }
+
+    /// A running connection shows a new token.
+    pub(super) fn refresh_grant(&mut self, cx: &mut Cx<'_>, token: &str) -> Result<(), Denied> {
+        let checked = self.gate.authenticate_token(token, self.unix_s);
+        if checked.is_err() && !self.gate.cost_of_token(token).is_zero() {
+            self.note_failed_check(cx);
+        }
+        self.replace_grant(cx, checked?)
+    }
+
+    /// The same with a token that is already checked. It must be of the same subject, if the old one
+    /// named one, and open every channel the connection has; else all stays as it was.
+    pub(super) fn replace_grant(
+        &mut self,
+        cx: &mut Cx<'_>,
+        grant: Arc<Grant>,
+    ) -> Result<(), Denied> {
+        let index = cx.index();
+        let subject = self.grant(index).and_then(|old| old.subject());
+        if subject.is_some() && subject != grant.subject() {
+            return Err(Denied::OtherSubject);
+        }
+        // Another worker may have checked it, by rules that have changed meanwhile.
+        if !self.gate.stands_by(Some(&grant)) {
+            return Err(Denied::UnknownKey);
+        }
+        let grant = self.not_revoked(grant)?;
+        if !cx.world.all_channels(&|channel| grant.may_subscribe(channel)) {
+            return Err(Denied::SubscribeForbidden);
+        }
+        let before = self.expires_at_unix_s(index);
+        self.of[index as usize].grant = Some(grant);
+        if self.expires_at_unix_s(index) != before {
+            self.await_expiry(cx);
+        }
+        Ok(())
+    }
+}
+
+fn admit(
+    gate: &Gate,
+    request: &Request<'_>,
+    access: Access,
+    subprotocol_token: Option<&str>,
+    now_unix_s: u64,
+) -> Result<Arc<Grant>, Denied> {
+    // Two of one would leave open which one counts.
+    for name in ["authorization", "cookie", "x-api-key", "origin"] {
+        if request.headers_named(name).nth(1).is_some() {
+            return Err(Denied::MalformedCredentials);
+        }
+    }
+    let query_token = query_token(request)?;
+    let credentials = credentials(request, subprotocol_token, query_token.as_deref());
+    let page = Page {
+        origin: request.header("origin"),
+        host: request.host(),
+        fetch_site: request.header("sec-fetch-site"),
+    };
+    gate.admit(access, &credentials, &page, now_unix_s)
+}
+
+fn credentials<'a>(
+    request: &'a Request<'_>,
+    subprotocol_token: Option<&'a str>,
+    query_token: Option<&'a str>,
+) -> Credentials<'a> {
+    Credentials {
+        authorization: request.header("authorization"),
+        api_key: request.header("x-api-key"),
+        subprotocol_token,
+        query_token,
+        cookie: request.header("cookie"),
+    }
+}
+
+fn query_token(request: &Request<'_>) -> Result<Option<String>, Denied> {
+    let mut tokens = query::pairs(request.query())
+        .filter_map(Result::ok)
+        .filter(|(key, _)| key.as_ref() == b"access_token")
+        .map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+    let token = tokens.next();
+    match tokens.next() {
+        Some(_) => Err(Denied::MalformedCredentials),
+        None => Ok(token),
+    }
+}

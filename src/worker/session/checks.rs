@@ -1,0 +1,224 @@
+//! When tokens are checked. A check by a public key takes as long as sending to dozens of
+//! subscribers, so each turn has a time for such checks, and requests whose token must wait stand
+//! in one of two lines. Tokens of addresses that have shown several bad ones lately stand in a line
+//! of their own, which gets a small part of the time: behind a proxy all clients have one address, so
+//! these must be slow but may not be refused. Tokens by shared secrets cost next to nothing and
+//! never wait.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Cx, Flags, Sessions};
+use crate::bucket::Bucket;
+use crate::limits::{
+    FAILED_CHECKS_PER_SECOND, FAILURES_KEPT, SUSPECTS_PAUSE, TOKEN_CHECK_TIME_PER_TURN,
+};
+use crate::ring::Token;
+
+/// The checks of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// What the present turn's checks have cost.
+    spent: Duration,
+    waiting: VecDeque<Token>,
+    suspects: VecDeque<Token>,
+    /// Not before this time is the next suspect's token checked.
+    suspects_at: Duration,
+    /// Whose request has come to the front of its line.
+    called: Option<Token>,
+    failures: Failures,
+}
+
+/// A line of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Waiting,
+    Suspects,
+}
+
+/// Failed checks by address: a table of buckets, into which addresses fall by their hash. Two that
+/// share one are suspected together.
+#[derive(Debug, Default)]
+struct Failures(Box<[Bucket]>);
+
+impl Failures {
+    /// Where addresses are not known, all are one.
+    fn bucket(place: Option<u32>) -> usize {
+        place.map_or(0, |place| place as usize % FAILURES_KEPT)
+    }
+
+    fn note(&mut self, place: Option<u32>, now: Duration) {
+        if self.0.is_empty() {
+            self.0 = vec![Bucket::default(); FAILURES_KEPT].into();
+        }
+        self.0[Self::bucket(place)].take(FAILED_CHECKS_PER_SECOND, now);
+    }
+
+    fn are_too_many(&self, place: Option<u32>, now: Duration) -> bool {
+        let bucket = self.0.get(Self::bucket(place));
+        bucket.is_some_and(|bucket| bucket.is_empty(FAILED_CHECKS_PER_SECOND, now))
+    }
+}
+
+impl Checks {
+    /// A turn begins.
+    pub fn begin_turn(&mut self) {
+        self.spent = Duration::ZERO;
+    }
+
+    /// When the next check wants to be made.
+    pub fn next_at(&self, now: Duration) -> Option<Duration> {
+        match (self.waiting.is_empty(), self.suspects.is_empty()) {
+            (false, _) => Some(now),
+            (true, false) => Some(self.suspects_at),
+            (true, true) => None,
+        }
+    }
+
+    /// Whether the connection stands in a line.
+    pub fn has(&self, token: Token) -> bool {
+        self.waiting.contains(&token) || self.suspects.contains(&token)
+    }
+
+    /// Whether both lines are empty.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.suspects.is_empty()
+    }
+
+    /// Takes the next out of its line, if there is time for it. Suspects come first when theirs has
+    /// come, or a storm of the others would keep them waiting for ever.
+    fn call(&mut self, now: Duration) -> Option<Token> {
+        if self.spent >= TOKEN_CHECK_TIME_PER_TURN {
+            return None;
+        }
+        let suspect = if self.suspects_at <= now { self.suspects.pop_front() } else { None };
+        self.called = suspect.or_else(|| self.waiting.pop_front());
+        self.called
+    }
+
+    /// Whether a check of this cost may be made at once; then its time is spent.
+    fn may_go(&mut self, token: Token, line: Line, cost: Duration, now: Duration) -> bool {
+        let called = self.called.take_if(|called| *called == token).is_some();
+        let free = line == Line::Waiting
+            && self.waiting.is_empty()
+            && self.spent < TOKEN_CHECK_TIME_PER_TURN;
+        if called || free {
+            self.spent += cost;
+        }
+        if called && line == Line::Suspects {
+            self.suspects_at = now + cost * SUSPECTS_PAUSE;
+        }
+        called || free
+    }
+
+    fn line(&mut self, line: Line) -> &mut VecDeque<Token> {
+        match line {
+            Line::Waiting => &mut self.waiting,
+            Line::Suspects => &mut self.suspects,
+        }
+    }
+}
+
+impl Sessions {
+    /// Whether a token whose check takes this long has to wait. Then what brought it is looked at
+    /// again when it has come to the front of its line.
+    pub(super) fn check_has_to_wait(&mut self, cx: &mut Cx<'_>, cost: Duration) -> bool {
+        if cost.is_zero() {
+            return false;
+        }
+        let (token, line) = (cx.token, self.line_of(cx));
+        if self.checks.may_go(token, line, cost, self.now) {
+            return false;
+        }
+        if self.of[token.slot as usize].flags.raise(Flags::UNREAD) {
+            self.checks.line(line).push_back(token);
+        }
+        true
+    }
+
+    fn line_of(&self, cx: &Cx<'_>) -> Line {
+        match self.checks.failures.are_too_many(cx.world.client_place(), self.now) {
+            true => Line::Suspects,
+            false => Line::Waiting,
+        }
+    }
+
+    /// A check that took long has failed.
+    pub(super) fn note_failed_check(&mut self, cx: &Cx<'_>) {
+        self.checks.failures.note(cx.world.client_place(), self.now);
+    }
+
+    /// The next session whose turn it is to have its token checked, if this turn has time for it.
+    pub fn next_check(&mut self) -> Option<Token> {
+        self.checks.call(self.now)
+    }
+
+    /// No more tokens are checked for now.
+    pub fn end_checks(&mut self) {
+        self.checks.called = None;
+    }
+
+    /// When the next token wants to be checked.
+    pub fn next_check_at(&self) -> Option<Duration> {
+        self.checks.next_at(self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn token(slot: u32) -> Token {
+        Token { slot, generation: 1 }
+    }
+
+    fn called(checks: &mut Checks, now: Duration) -> Vec<u32> {
+        let mut slots = Vec::new();
+        while let Some(token) = checks.call(now) {
+            let line = if token.slot < 100 { Line::Waiting } else { Line::Suspects };
+            assert!(checks.may_go(token, line, TOKEN_CHECK_TIME_PER_TURN / 4, now));
+            slots.push(token.slot);
+        }
+        slots
+    }
+
+    #[test]
+    fn a_turn_has_time_for_so_many_and_the_others_keep_their_order() {
+        let mut checks = Checks::default();
+        checks.waiting.extend((0..10).map(token));
+        assert_eq!(called(&mut checks, MS), [0, 1, 2, 3]);
+        checks.begin_turn();
+        assert_eq!(called(&mut checks, MS), [4, 5, 6, 7]);
+        assert!(!checks.may_go(token(50), Line::Waiting, MS, MS), "others are before it");
+    }
+
+    #[test]
+    fn suspects_get_a_part_of_the_time_and_always_that() {
+        let mut checks = Checks::default();
+        checks.suspects.extend((100..110).map(token));
+        checks.waiting.extend((0..100).map(token));
+        assert_eq!(called(&mut checks, MS), [100, 0, 1, 2]);
+        checks.begin_turn();
+        assert_eq!(called(&mut checks, MS), [3, 4, 5, 6]);
+        checks.begin_turn();
+        let later = MS + TOKEN_CHECK_TIME_PER_TURN / 4 * SUSPECTS_PAUSE;
+        assert_eq!(called(&mut checks, later), [101, 7, 8, 9]);
+        assert_eq!(checks.next_at(later), Some(later));
+    }
+
+    #[test]
+    fn an_address_is_suspected_after_several_failures_and_no_longer_than_they_last() {
+        let mut failures = Failures::default();
+        let now = Duration::from_secs(100);
+        assert!(!failures.are_too_many(Some(7), now));
+        for _ in 0..100 * FAILED_CHECKS_PER_SECOND {
+            failures.note(Some(7), now);
+        }
+        assert!(failures.are_too_many(Some(7), now));
+        assert!(!failures.are_too_many(Some(8), now));
+        assert!(!failures.are_too_many(Some(7), now + Duration::from_secs(1)));
+        assert_eq!(failures.0.len(), FAILURES_KEPT);
+    }
+}

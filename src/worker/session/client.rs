@@ -1,0 +1,80 @@
+//! For whom a trusted proxy speaks: by the PROXY protocol before anything else, or by a header of
+//! each request.
+
+use super::http::Step;
+use super::{Cx, Sessions};
+use crate::config::ClientAddress;
+use crate::proto::http::head::Request;
+use crate::proto::{forwarded, proxy};
+use crate::reason::{CloseReason, Refused};
+use crate::worker::clock::Why;
+use crate::worker::effect::Ending;
+
+impl Sessions {
+    /// Whether the connection has still to begin with the PROXY protocol.
+    pub(super) fn awaits_proxy_header(&self, cx: &Cx<'_>) -> bool {
+        let by_header = self.settings.client_address == ClientAddress::ProxyProtocol;
+        by_header && cx.world.is_proxied()
+    }
+
+    /// What a trusted proxy says before its client says anything. Without it, or with anything else,
+    /// there is no client to answer.
+    pub(super) fn proxy_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        let (source, length) = match proxy::parse(bytes) {
+            Ok(proxy::Parsed::Complete { source, length }) => (source, length),
+            Ok(proxy::Parsed::Partial) => return Step::Wait(0),
+            Err(proxy::Malformed) => {
+                cx.end(Ending::Now(CloseReason::BadRequest));
+                return Step::Used(bytes.len());
+            }
+        };
+        cx.world.end_proxied();
+        if let Some(source) = source
+            && let Err(refused) = cx.world.note_client(source.to_canonical())
+        {
+            self.refuse_later(cx, refused);
+        }
+        Step::Used(length)
+    }
+
+    /// For which client a trusted proxy brings this request.
+    pub(super) fn note_forwarded(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+    ) -> Result<(), Refused> {
+        if !cx.world.is_proxied() {
+            return Ok(());
+        }
+        let by_header = self.settings.client_address == ClientAddress::Forwarded;
+        let name = if by_header { "forwarded" } else { "x-forwarded-for" };
+        let mut values: Vec<&str> =
+            request.headers_named(name).filter_map(|value| str::from_utf8(value).ok()).collect();
+        values.reverse();
+        let client = match by_header {
+            true => cx.world.nearest_client(&mut values.into_iter().flat_map(forwarded::forwarded)),
+            false => cx
+                .world
+                .nearest_client(&mut values.into_iter().flat_map(forwarded::x_forwarded_for)),
+        };
+        client.map_or(Ok(()), |client| cx.world.note_client(client))
+    }
+
+    /// There is no room for the connection: what it will ask for is refused.
+    pub fn refuse_later(&mut self, cx: &mut Cx<'_>, refused: Refused) {
+        self.work(cx.index()).refused = Some(refused);
+        cx.wait(Why::Refusal);
+    }
+
+    /// Whether the connection is to be refused.
+    pub fn is_refused(&self, index: u32) -> bool {
+        self.work_of(index).is_some_and(|work| work.refused.is_some())
+    }
+
+    /// A connection that is to be refused has not said in time what it came for.
+    pub(super) fn refuse_unheard(&mut self, cx: &mut Cx<'_>) {
+        let Some(refused) = self.work_of(cx.index()).and_then(|work| work.refused) else { return };
+        self.note_origin(cx, None);
+        self.refuse_connection(cx, refused);
+    }
+}

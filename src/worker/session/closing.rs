@@ -1,0 +1,167 @@
+//! The end of a stream: what is said, and what goes out before it.
+
+use super::{Cx, Protocol, Sessions};
+use crate::proto::ws::close::{CloseCode, write_close};
+use crate::proto::ws::message::Received;
+use crate::reason::CloseReason;
+use crate::worker::clock::Why;
+use crate::worker::effect::{Effect, Ending};
+
+/// How a WebSocket ends because of what its peer sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Farewell {
+    /// The peer's close frame goes back to it.
+    Answer(Option<CloseCode>),
+    /// A close frame of our own.
+    Refusal {
+        code: CloseCode,
+        text: &'static str,
+        /// What it is to us.
+        reason: CloseReason,
+    },
+}
+
+impl Sessions {
+    // --- because of what the peer sent ---
+
+    /// Refuses what the peer sent, with the close frame that belongs to the reason.
+    pub(super) fn ws_refuse(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        let (code, text) = reason.close_frame();
+        self.ws_refuse_with(cx, code, text, reason);
+    }
+
+    pub(super) fn ws_refuse_with(
+        &mut self,
+        cx: &mut Cx<'_>,
+        code: CloseCode,
+        text: &'static str,
+        reason: CloseReason,
+    ) {
+        self.ws_ends(cx, Farewell::Refusal { code, text, reason });
+    }
+
+    /// The peer's input ends the connection. What it published before is ordered and comes back to
+    /// it first, as if it had been answered at once.
+    pub(super) fn ws_ends(&mut self, cx: &mut Cx<'_>, farewell: Farewell) {
+        let tail = cx.world.live_tail();
+        let work = self.work(cx.index());
+        // Its own events may be among those a live subscriber was about to be sent.
+        work.published_to = tail.unwrap_or(work.published_to);
+        work.farewell = Some(farewell);
+        cx.push(Effect::Farewell);
+    }
+
+    /// Whether the session is to end: once it has been sent everything up to this event.
+    pub fn farewell(&self, index: u32) -> Option<u64> {
+        let work = self.work_of(index)?;
+        let due = self.protocol(index) == Protocol::Ws
+            && work.farewell.is_some()
+            && work.outstanding == 0;
+        due.then_some(work.published_to)
+    }
+
+    /// Whether the session is to end.
+    pub fn has_farewell(&self, index: u32) -> bool {
+        self.work_of(index).is_some_and(|work| work.farewell.is_some())
+    }
+
+    /// Ends the session if it is to end.
+    pub fn say_farewell(&mut self, cx: &mut Cx<'_>) {
+        match self.work(cx.index()).farewell.take() {
+            None => {}
+            Some(Farewell::Answer(code)) => self.ws_answer_close(cx, code),
+            Some(Farewell::Refusal { code, text, reason }) => {
+                self.ws_close(cx, code, text, reason);
+                // Nothing further of a peer that broke the protocol may be processed, not even its
+                // close frame (RFC 6455 section 7.1.7).
+                let hears_more = !cx.world.has_peer_ended();
+                if !hears_more || matches!(reason, CloseReason::Violation(_)) {
+                    cx.end(Ending::AfterOutput(None));
+                }
+            }
+        }
+    }
+
+    /// The peer began to close, and gets its close frame back (RFC 6455 section 5.5.1).
+    fn ws_answer_close(&mut self, cx: &mut Cx<'_>, code: Option<CloseCode>) {
+        write_close(cx.out(), code, "");
+        self.begin_ws_close(cx.index());
+        self.work(cx.index()).ws = None;
+        cx.wait(Why::WsClose);
+        cx.end(Ending::AfterOutput(None));
+    }
+
+    // --- because of us ---
+
+    /// Ends a session of any kind, saying why where there is a way to.
+    pub fn disconnect(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        if reason == CloseReason::SlowConsumer {
+            self.metrics.slow_disconnects.add(1);
+        }
+        let (code, text) = reason.close_frame();
+        match self.protocol(cx.index()) {
+            Protocol::Ws => self.ws_close(cx, code, text, reason),
+            // A reader that has stopped reading would not see it.
+            Protocol::Sse
+                if reason.is_told() && !cx.world.is_blocked() && !cx.world.ends_after_output() =>
+            {
+                let label = CloseReason::LABELS[reason.index()];
+                self.dialect(cx.index()).write_end(cx.out(), label, code, text);
+                cx.end(Ending::AfterOutput(Some(reason)));
+            }
+            Protocol::Http | Protocol::Sse | Protocol::WsClosing => cx.end(Ending::Now(reason)),
+        }
+    }
+
+    /// Begins the closing handshake (RFC 6455 section 7.1.2).
+    pub fn ws_close(&mut self, cx: &mut Cx<'_>, code: CloseCode, text: &str, reason: CloseReason) {
+        write_close(cx.out(), Some(code), text);
+        self.begin_ws_close(cx.index());
+        cx.end(Ending::Handshake(reason));
+    }
+
+    fn begin_ws_close(&mut self, index: u32) {
+        let work = self.work(index);
+        work.carry.clear();
+        work.farewell = None;
+        self.set_protocol(index, Protocol::WsClosing);
+    }
+
+    // --- behind our close frame ---
+
+    /// We sent a close frame and wait for the peer's; whatever comes before it is thrown away.
+    pub fn ws_closing_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
+        if cx.world.ends_after_output() {
+            return;
+        }
+        let index = cx.index();
+        let limits = self.message_limits(index);
+        let mut receiver = self.work(index).ws.take().unwrap_or_default();
+        receiver.discard();
+        let mut used = 0;
+        while used < bytes.len() {
+            match receiver.receive(&bytes[used..], &limits) {
+                Ok((_, Some(Received::Close { .. }))) => {
+                    return cx.end(Ending::HandshakeOver);
+                }
+                Ok((taken, _)) => used += taken,
+                Err(_) => return cx.end(Ending::HandshakeOver),
+            }
+        }
+        self.work(index).ws = Some(receiver);
+    }
+
+    /// The peer sends no more. Whether there still is something it has to be told.
+    pub(super) fn ws_peer_ended(&mut self, cx: &mut Cx<'_>, sends: bool) -> bool {
+        let index = cx.index();
+        match self.protocol(index) {
+            // It may have said how to end in what waits to be read.
+            Protocol::Ws => self.has_farewell(index) || self.carried(index) > 0,
+            Protocol::WsClosing if sends => {
+                cx.end(Ending::AfterOutput(None));
+                true
+            }
+            Protocol::Http | Protocol::Sse | Protocol::WsClosing => false,
+        }
+    }
+}

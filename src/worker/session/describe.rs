@@ -1,0 +1,47 @@
+//! `GET /channels/{channel}`: what the log knows of a channel.
+
+use super::answer::Content;
+use super::{Cx, Sessions};
+use crate::log::message::Description;
+use crate::proto::cursor::EventId;
+use crate::proto::http::response::Status;
+use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::worker::effect::Effect;
+
+impl Sessions {
+    /// Asks the log for a channel's state.
+    pub(super) fn describe(&mut self, cx: &mut Cx<'_>, segment: &str) {
+        let index = cx.index();
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = match channel_segment(segment, &mut buffer) {
+            Ok(channel) => channel,
+            Err(error) => return self.reject(cx, error),
+        };
+        if let Err(denied) = self.check_subscribe(index, channel) {
+            return self.reject(cx, denied);
+        }
+        self.await_log(index);
+        cx.push(Effect::Describe { channel: channel.into() });
+    }
+
+    /// The log answered.
+    pub fn described(&mut self, cx: &mut Cx<'_>, channel: &str, description: &Description) {
+        self.end_asking(cx.index());
+        let epoch = self.epoch;
+        let id = |seq: Option<u64>| match seq {
+            Some(seq) => format!("\"{}\"", EventId { epoch, seq }),
+            None => "null".into(),
+        };
+        let body = format!(
+            "{{\"channel\":\"{channel}\",\"last_id\":{},\"first_id\":{},\"events\":{},\
+             \"subscribers\":{}}}",
+            id(description.last_seq),
+            id(description.first_seq),
+            description.events,
+            description.subscribers,
+        );
+        let content = Content { content_type: "application/json", bytes: body.as_bytes() };
+        // It is old when the next event comes.
+        self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
+    }
+}

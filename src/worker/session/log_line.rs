@@ -1,0 +1,171 @@
+//! Log lines about single connections and requests. They go over a bounded lane to a thread that may
+//! wait for the reader of the log; a worker never does, and counts the lines that find the lane full.
+//! Only lines that the settings ask for are written.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::refresh::ConnectionId;
+use super::{Cx, Sessions};
+use crate::config::LogLevel;
+use crate::metrics::TRANSPORTS;
+use crate::proto::http::head::{Method, Request};
+use crate::reason::CloseReason;
+
+/// Bytes of a path that are shown: any channel's name fits.
+const PATH_BYTES_MAX: usize = 256;
+
+/// What is shown of what was not understood, or must not be shown.
+const HIDDEN: &str = "-";
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogLine {
+    /// A request has its answer. (Access log.)
+    Answered {
+        /// Of which connection.
+        id: ConnectionId,
+        /// From which client, if addresses are known.
+        client: Option<IpAddr>,
+        /// What was asked.
+        asked: Box<Asked>,
+        /// How it went.
+        status: u16,
+        /// From its head to its answer.
+        took: Duration,
+    },
+    /// A stream begins.
+    Opened {
+        /// Which.
+        id: ConnectionId,
+        /// What it is, as in `metrics::TRANSPORTS`.
+        transport: &'static str,
+    },
+    /// A connection is over.
+    Closed {
+        /// Which.
+        id: ConnectionId,
+        /// What it was.
+        transport: &'static str,
+        /// Why.
+        reason: CloseReason,
+        /// Since it was accepted.
+        age_s: u32,
+    },
+}
+
+/// A request as the access log shows it: no query and no header, which hold tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its method.
+    pub method: Box<str>,
+    /// Its path.
+    pub path: Box<str>,
+    /// When its head was there, on the worker's clock.
+    began: Duration,
+}
+
+impl Asked {
+    fn new(request: &Request<'_>, began: Duration) -> Self {
+        let method = match request.method() {
+            Method::Delete => "DELETE",
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Options => "OPTIONS",
+            Method::Other(method) => method,
+            Method::Post => "POST",
+        };
+        Self { method: method.into(), path: shown(request.path()).into(), began }
+    }
+
+    /// Of a request whose head made no sense.
+    fn unreadable(began: Duration) -> Self {
+        Self { method: HIDDEN.into(), path: HIDDEN.into(), began }
+    }
+}
+
+/// The path, but for the name a stream's token is refreshed by, which is a secret of its own.
+fn shown(path: &str) -> &str {
+    if path.starts_with("/sse/") {
+        return "/sse/-/token";
+    }
+    // A path is ASCII.
+    path.get(..PATH_BYTES_MAX).unwrap_or(path)
+}
+
+impl Sessions {
+    /// Log lines go into this lane from now on.
+    pub fn log_to(&mut self, lane: Sender<LogLine>) {
+        self.lines = Some(lane);
+    }
+
+    /// A request's head is there.
+    pub(super) fn note_asked(&mut self, cx: &mut Cx<'_>, request: Option<&Request<'_>>) {
+        let index = cx.index();
+        if self.lines.is_none() || !self.settings.log_lines.access {
+            return;
+        }
+        let now = self.now;
+        let asked =
+            request.map_or_else(|| Asked::unreadable(now), |request| Asked::new(request, now));
+        self.work(index).answer.asked = Some(Box::new(asked));
+    }
+
+    /// The request was answered.
+    pub(super) fn note_answered(&mut self, cx: &mut Cx<'_>, status: u16) {
+        let index = cx.index();
+        let work = self.of[index as usize].work.as_mut();
+        let Some(asked) = work.and_then(|work| work.answer.asked.take()) else { return };
+        let took = self.now.saturating_sub(asked.began);
+        let id = self.connection_id(cx.token);
+        let client = cx.world.client();
+        self.log(LogLine::Answered { id, client, asked, status, took });
+    }
+
+    /// A stream begins.
+    pub(super) fn note_opened(&mut self, cx: &mut Cx<'_>) {
+        if self.logs_connections() {
+            let (id, transport) = (self.connection_id(cx.token), self.transport(cx.index()));
+            self.log(LogLine::Opened { id, transport });
+        }
+    }
+
+    /// A connection is over; its session still says what it was.
+    pub fn note_closed(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
+        if self.logs_connections() {
+            let (id, transport) = (self.connection_id(cx.token), self.transport(cx.index()));
+            let age_s = cx.world.age_s();
+            self.log(LogLine::Closed { id, transport, reason, age_s });
+        }
+    }
+
+    fn logs_connections(&self) -> bool {
+        self.lines.is_some() && self.settings.log_lines.level >= LogLevel::Debug
+    }
+
+    fn transport(&self, index: u32) -> &'static str {
+        TRANSPORTS[self.protocol(index).index()]
+    }
+
+    fn log(&self, line: LogLine) {
+        let taken = self.lines.as_ref().is_some_and(|lane| lane.try_send(line).is_ok());
+        if !taken {
+            self.metrics.lines_dropped.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_shown_without_what_could_be_a_secret_and_not_without_end() {
+        assert_eq!(shown("/channels/news"), "/channels/news");
+        assert_eq!(shown("/sse"), "/sse");
+        assert_eq!(shown("/sse/0-1-2-7c8e2d24f95370c9/token"), "/sse/-/token");
+        assert_eq!(shown(&"/x".repeat(4000)).len(), PATH_BYTES_MAX);
+    }
+}

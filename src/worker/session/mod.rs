@@ -1,0 +1,521 @@
+//! Sessions: protocol machines. One takes its connection's bytes and gives [`Effects`]; it knows no
+//! slot of the ring and no replica, and asks a [`World`] for what it must know of them.
+
+mod access;
+mod answer;
+mod checks;
+mod client;
+mod closing;
+mod describe;
+mod http;
+mod log_line;
+mod ndjson;
+mod publish;
+mod publish_head;
+mod refresh;
+mod route;
+mod subscribe;
+mod unfinished;
+mod waits;
+mod websocket;
+mod work;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crossbeam_channel::Sender;
+
+use self::checks::Checks;
+use self::work::Work;
+use super::clock::Why;
+use super::effect::{Effect, Effects, Ending};
+use super::pool::Pool;
+use super::setup::Setup;
+use crate::auth::{Gate, Grant, ProofKey, Revoked};
+use crate::bucket::Bucket;
+use crate::config::Settings;
+use crate::log::ChannelName;
+use crate::metrics::WorkerMetrics;
+use crate::proto::cursor::{Epoch, EventId};
+use crate::proto::dialect::{Dialect, Heartbeat};
+use crate::proto::http::head::HeaderSpace;
+use crate::proto::http::response::Date;
+use crate::reason::{CloseReason, Refused};
+use crate::ring::Token;
+
+pub use self::http::Step;
+pub use self::log_line::{Asked, LogLine};
+pub use self::refresh::{ConnectionId, RefreshLetter, RefreshOutcome};
+pub use self::waits::Look;
+
+/// What a session speaks at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP: requests and answers.
+    Http,
+    /// An SSE stream.
+    Sse,
+    /// A WebSocket.
+    Ws,
+    /// A WebSocket that has sent its close frame and waits for the peer's.
+    WsClosing,
+}
+
+impl Protocol {
+    /// Place in counts by kind, as in `metrics::TRANSPORTS`.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Http => 0,
+            Self::Sse => 1,
+            Self::Ws | Self::WsClosing => 2,
+        }
+    }
+}
+
+/// Facts about a session, one bit each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags(u8);
+
+impl Flags {
+    /// A ping was sent and nothing was heard since.
+    const PING_OUT: u8 = 1 << 0;
+    /// Two pings were sent and nothing was heard since.
+    const PING_LATE: u8 = 1 << 1;
+    /// In the queue of those whose input is read on.
+    const UNREAD: u8 = 1 << 2;
+    /// An SSE stream whose heartbeats are events.
+    const BEAT_EVENT: u8 = 1 << 3;
+
+    fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+
+    fn set(&mut self, bit: u8) {
+        self.0 |= bit;
+    }
+
+    fn clear(&mut self, bits: u8) {
+        self.0 &= !bits;
+    }
+
+    /// Sets the bit; whether it was clear before.
+    fn raise(&mut self, bit: u8) -> bool {
+        let was_clear = !self.has(bit);
+        self.set(bit);
+        was_clear
+    }
+}
+
+/// One session. An idle one is this and nothing else.
+#[derive(Debug)]
+struct Session {
+    protocol: Protocol,
+    /// How events are written to it (meaningful for streams).
+    dialect: Dialect,
+    flags: Flags,
+    /// Requests it has begun; tells a head's deadline whether it is still that head.
+    requests: u32,
+    /// What it may do; none while it is anonymous on an open server.
+    grant: Option<Arc<Grant>>,
+    /// Everything that only a busy session has.
+    work: Option<Box<Work>>,
+}
+
+const _: () = assert!(size_of::<Session>() <= 24, "an idle connection costs one cache line");
+
+impl Session {
+    const fn new() -> Self {
+        Self {
+            protocol: Protocol::Http,
+            dialect: Dialect::SseBare,
+            flags: Flags(0),
+            requests: 0,
+            grant: None,
+            work: None,
+        }
+    }
+}
+
+/// What a session asks of the rest of its worker, about its own connection.
+pub trait World {
+    /// Bytes of output of its own that its peer has not taken yet.
+    fn out_len(&self) -> usize;
+    /// Whether its socket is full.
+    fn is_blocked(&self) -> bool;
+    /// Whether its peer sends no more.
+    fn has_peer_ended(&self) -> bool;
+    /// Whether it ends once its output is sent.
+    fn ends_after_output(&self) -> bool;
+    /// Whether nothing was heard of it for as long as one may be idle.
+    fn is_silent(&self) -> bool;
+    /// Seconds since it was accepted.
+    fn age_s(&self) -> u32;
+
+    /// Its client, if addresses are known.
+    fn client(&self) -> Option<IpAddr>;
+    /// Where its client's address is counted, if it is.
+    fn client_place(&self) -> Option<u32>;
+    /// Whether a trusted proxy brings it, and has still to say for whom.
+    fn is_proxied(&self) -> bool;
+    /// The proxy has said it once and for all.
+    fn end_proxied(&mut self);
+    /// Of a proxy's list of addresses, the nearest that is no trusted proxy itself.
+    fn nearest_client(&self, addresses: &mut dyn Iterator<Item = Option<IpAddr>>)
+    -> Option<IpAddr>;
+    /// It is this client's from now on.
+    ///
+    /// # Errors
+    /// The client has too many connections.
+    fn note_client(&mut self, client: IpAddr) -> Result<(), Refused>;
+
+    /// Channels it reads.
+    fn channel_count(&self) -> usize;
+    /// The channel it reads, if it is only one.
+    fn only_channel(&self) -> Option<Arc<ChannelName>>;
+    /// Whether it reads the channel.
+    fn has_channel(&self, name: &str) -> bool;
+    /// Whether this holds for all its channels.
+    fn all_channels(&self, holds: &dyn Fn(&str) -> bool) -> bool;
+    /// The channel it joined last, and from where it reads it.
+    fn last_joined(&self) -> Option<(Arc<ChannelName>, EventId)>;
+    /// The newest event of a channel it reads live.
+    fn live_tail(&self) -> Option<u64>;
+    /// The newest event of the log this worker knows of.
+    fn head(&self) -> EventId;
+
+    /// Requests that wait for room at the log, of all connections.
+    fn waiting_at_log(&self) -> usize;
+}
+
+/// One session's turn: which it is, what it asks, what it says.
+pub struct Cx<'a> {
+    pub token: Token,
+    pub world: &'a mut dyn World,
+    pub effects: &'a mut Effects,
+}
+
+impl Cx<'_> {
+    fn index(&self) -> u32 {
+        self.token.slot
+    }
+
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.effects.out
+    }
+
+    fn push(&mut self, effect: Effect) {
+        self.effects.list.push(effect);
+    }
+
+    fn wait(&mut self, why: Why) {
+        self.push(Effect::Wait(why));
+    }
+
+    /// Why the connection ends is decided; the first reason stays.
+    fn note(&mut self, reason: CloseReason) {
+        self.push(Effect::Note(reason));
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.push(Effect::End(ending));
+    }
+
+    /// Bytes of output that were not taken, with those of this turn.
+    fn out_len(&self) -> usize {
+        self.world.out_len() + self.effects.out.len()
+    }
+}
+
+/// A worker's sessions, by slot, and what they share.
+#[derive(Debug)]
+pub struct Sessions {
+    worker: u16,
+    epoch: Epoch,
+    proof_key: ProofKey,
+    settings: Arc<Settings>,
+    metrics: Arc<WorkerMetrics>,
+    gate: Arc<Gate>,
+    revoked: Arc<Revoked>,
+    now: Duration,
+    unix_s: u64,
+    /// The present second, as `Date` says it.
+    date: Date,
+    random: fastrand::Rng,
+    is_draining: bool,
+    of: Vec<Session>,
+    pool: Pool<Work>,
+    /// By slot, how fast each publishes; empty while there is no such limit.
+    publishes: Vec<Bucket>,
+    /// Sessions that left input unread, until their output was sent or until the next turn.
+    unread: VecDeque<Token>,
+    checks: Checks,
+    /// Up to which slot the present rules of access were applied; none: to all.
+    vetted_to: Option<u32>,
+    /// Memory of input that has begun and not ended, all sessions together.
+    unfinished_bytes: usize,
+    header_space: Option<Box<HeaderSpace>>,
+    /// Lane for access-log and debug lines; `None` when they are off.
+    lines: Option<Sender<LogLine>>,
+}
+
+impl Sessions {
+    /// No session yet.
+    pub fn new(setup: &Setup, metrics: Arc<WorkerMetrics>) -> Self {
+        Self {
+            worker: setup.worker,
+            epoch: setup.epoch,
+            proof_key: setup.proof_key.clone(),
+            settings: setup.settings.clone(),
+            metrics,
+            gate: setup.gate.clone(),
+            revoked: Arc::default(),
+            now: Duration::ZERO,
+            unix_s: 0,
+            date: date_of(0),
+            random: fastrand::Rng::with_seed(setup.seed),
+            is_draining: false,
+            // All of it at once, as the sockets have it.
+            of: Vec::with_capacity(setup.slots as usize),
+            pool: Pool::default(),
+            publishes: Vec::new(),
+            unread: VecDeque::new(),
+            checks: Checks::default(),
+            vetted_to: None,
+            unfinished_bytes: 0,
+            header_space: Some(Box::default()),
+            lines: None,
+        }
+    }
+
+    pub fn set_now(&mut self, now: Duration, unix_s: u64) {
+        self.now = now;
+        if self.unix_s != unix_s {
+            self.unix_s = unix_s;
+            self.date = date_of(unix_s);
+        }
+        self.checks.begin_turn();
+    }
+
+    pub fn apply_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
+    /// From now on requests are refused.
+    pub fn begin_drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    // --- one session's life ---
+
+    /// A connection was accepted.
+    pub fn opened(&mut self, index: u32) {
+        let needed = index as usize + 1;
+        if self.of.len() < needed {
+            self.of.resize_with(needed, Session::new);
+        }
+        self.metrics.open[Protocol::Http.index()].add(1);
+    }
+
+    /// The connection only waits for its peer to end.
+    pub fn lingers(&mut self, index: u32) {
+        self.set_protocol(index, Protocol::Http);
+        self.drop_work(index);
+    }
+
+    /// The connection is gone.
+    pub fn closed(&mut self, index: u32) {
+        let kind = self.of[index as usize].protocol;
+        self.metrics.open[kind.index()].sub(1);
+        self.drop_work(index);
+        self.of[index as usize] = Session::new();
+        if let Some(bucket) = self.publishes.get_mut(index as usize) {
+            *bucket = Bucket::default();
+        }
+    }
+
+    fn set_protocol(&mut self, index: u32, kind: Protocol) {
+        let session = &mut self.of[index as usize];
+        self.metrics.open[session.protocol.index()].sub(1);
+        session.protocol = kind;
+        self.metrics.open[kind.index()].add(1);
+    }
+
+    // --- what others may know of it ---
+
+    /// What it speaks.
+    pub fn protocol(&self, index: u32) -> Protocol {
+        self.of[index as usize].protocol
+    }
+
+    /// How events are written to it.
+    pub fn dialect(&self, index: u32) -> Dialect {
+        self.of[index as usize].dialect
+    }
+
+    /// What its heartbeats are.
+    pub fn heartbeat(&self, index: u32) -> Heartbeat {
+        match self.of[index as usize].flags.has(Flags::BEAT_EVENT) {
+            true => Heartbeat::Event,
+            false => Heartbeat::Plain,
+        }
+    }
+
+    /// What it may do, and who it is.
+    pub fn grant(&self, index: u32) -> Option<&Arc<Grant>> {
+        self.of[index as usize].grant.as_ref()
+    }
+
+    /// Whether events are delivered to it.
+    pub fn is_stream(&self, index: u32) -> bool {
+        matches!(self.protocol(index), Protocol::Sse | Protocol::Ws)
+    }
+
+    /// Whether it takes input.
+    pub fn takes_input(&self, index: u32) -> bool {
+        matches!(self.protocol(index), Protocol::Http | Protocol::Ws)
+    }
+
+    /// Whether it has begun a request.
+    pub fn has_begun(&self, index: u32) -> bool {
+        self.of[index as usize].requests > 0
+    }
+
+    /// Whether nothing of it is under way: no request, no answer.
+    pub fn is_idle(&self, index: u32) -> bool {
+        self.work_of(index).is_none_or(|work| work.is_idle())
+    }
+
+    // --- work ---
+
+    fn work_of(&self, index: u32) -> Option<&Work> {
+        self.of[index as usize].work.as_deref()
+    }
+
+    /// The session's work, from the pool if it has none.
+    fn work(&mut self, index: u32) -> &mut Work {
+        let pool = &mut self.pool;
+        self.of[index as usize].work.get_or_insert_with(|| pool.take())
+    }
+
+    /// Gives back what an idle session does not need.
+    pub fn free_idle(&mut self, index: u32) {
+        if self.work_of(index).is_some_and(Work::is_idle) {
+            self.drop_work(index);
+        }
+    }
+
+    fn drop_work(&mut self, index: u32) {
+        if let Some(mut work) = self.of[index as usize].work.take() {
+            self.unfinished_bytes -= std::mem::take(&mut work.unfinished);
+            self.pool.give(work);
+        }
+    }
+
+    // --- input not parsed yet ---
+
+    /// Keeps bytes behind those that are kept already.
+    pub fn carry(&mut self, index: u32, bytes: &[u8]) {
+        self.work(index).carry.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are kept.
+    pub fn carried(&self, index: u32) -> usize {
+        self.work_of(index).map_or(0, |work| work.carry.len())
+    }
+
+    /// Takes the kept bytes out; `None` if the session is idle.
+    pub fn take_carry(&mut self, index: u32) -> Option<Vec<u8>> {
+        let work = self.of[index as usize].work.as_mut()?;
+        Some(std::mem::take(&mut work.carry))
+    }
+
+    /// Puts back what is left of them, and the buffer with it.
+    pub fn put_carry(&mut self, index: u32, carry: Vec<u8>) {
+        if !carry.is_empty() || self.of[index as usize].work.is_some() {
+            self.work(index).carry = carry;
+        }
+    }
+
+    /// What the session has left unread is looked at again when the next turn begins.
+    pub fn read_on_later(&mut self, token: Token) {
+        if self.of[token.slot as usize].flags.raise(Flags::UNREAD) {
+            self.unread.push_back(token);
+        }
+    }
+
+    /// Sessions to be read on; see [`Sessions::read_on`].
+    pub fn take_unread(&mut self) -> VecDeque<Token> {
+        std::mem::take(&mut self.unread)
+    }
+
+    /// The session is read on now.
+    pub fn read_on(&mut self, index: u32) {
+        self.of[index as usize].flags.clear(Flags::UNREAD);
+    }
+
+    /// Whether some are to be read on.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    // --- requests at the log ---
+
+    /// One more request of the session is on its way; tells how many there were before.
+    pub fn begin_asking(&mut self, index: u32) -> u16 {
+        let work = self.work(index);
+        work.outstanding += 1;
+        work.outstanding - 1
+    }
+
+    /// One is answered.
+    pub fn end_asking(&mut self, index: u32) {
+        self.work(index).outstanding -= 1;
+    }
+
+    fn outstanding(&self, index: u32) -> u16 {
+        self.work_of(index).map_or(0, |work| work.outstanding)
+    }
+
+    // --- invariants ---
+
+    /// Whether nothing is left to read or to check.
+    pub fn is_quiet(&self) -> bool {
+        self.unread.is_empty() && self.checks.is_idle()
+    }
+
+    /// Panics if the sessions contradict themselves. `open`: which connections there are;
+    /// `asked`: how many requests each has at the log.
+    pub fn check_invariants(
+        &self,
+        open: impl Fn(u32) -> bool,
+        token: impl Fn(u32) -> Token,
+        asked: impl Fn(u32) -> usize,
+    ) {
+        let unfinished: usize =
+            self.of.iter().filter_map(|of| of.work.as_ref()).map(|work| work.unfinished).sum();
+        assert_eq!(self.unfinished_bytes, unfinished, "bytes of unfinished input");
+        let indices = || (0..self.of.len() as u32).filter(|&index| open(index));
+        for kind in 0..self.metrics.open.len() {
+            let count =
+                indices().filter(|&index| self.protocol(index).index() == kind).count() as u64;
+            assert_eq!(self.metrics.open[kind].value(), count, "open connections of kind {kind}");
+        }
+        for (index, session) in (0..).zip(&self.of) {
+            if !open(index) {
+                assert!(session.work.is_none() && session.grant.is_none(), "slot {index} is free");
+                continue;
+            }
+            let unread = self.unread.contains(&token(index)) || self.checks.has(token(index));
+            assert_eq!(unread, session.flags.has(Flags::UNREAD), "slot {index}: {session:?}");
+            let outstanding = usize::from(self.outstanding(index));
+            assert_eq!(outstanding, asked(index), "slot {index} waits: {session:?}");
+        }
+    }
+}
+
+fn date_of(unix_s: u64) -> Date {
+    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s));
+    text.as_bytes().try_into().unwrap_or(*b"Thu, 01 Jan 1970 00:00:00 GMT")
+}

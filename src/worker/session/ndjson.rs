@@ -1,0 +1,323 @@
+//! `POST /publish`: a stream of lines (NDJSON), each an event that takes effect as it comes.
+
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::answer::Content;
+use super::http::{HttpState, Step};
+use super::publish::{LENGTH_REQUIRED, too_large};
+use super::{Cx, Sessions};
+use crate::auth::Denied;
+use crate::limits::{JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX};
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{Published, Refusal, Share};
+use crate::proto::cursor::{Epoch, EventId};
+use crate::proto::envelope::{self, Payload};
+use crate::proto::http::body::BodyDecoder;
+use crate::proto::http::head::{Expectation, Framing, Request};
+use crate::proto::http::response::{self, Status};
+use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
+use crate::worker::clock::Why;
+use crate::worker::effect::AfterPublish;
+
+/// Ndjson on their way in.
+#[derive(Debug)]
+pub(super) struct Ndjson {
+    decoder: BodyDecoder,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+    /// Ndjson begun so far, counted from 1.
+    line_no: u64,
+    /// Ndjson ordered so far.
+    published: u64,
+    first_seq: u64,
+    last_seq: u64,
+    /// Parsed, not yet at the log (or refused by it for the moment).
+    batch: Vec<Publication>,
+    /// Which lines those of the batch are; kept until the log has answered.
+    batch_line_nos: Vec<u64>,
+    /// Why no further line is read.
+    failed: Option<Reject>,
+}
+
+impl Sessions {
+    /// `POST /publish`.
+    pub(super) fn publish_ndjson(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> usize {
+        let index = cx.index();
+        if !self.admit_publisher(cx, request) {
+            return 0;
+        }
+        if !self.may_publish_somewhere(index) {
+            let message = "publishing is not allowed".into();
+            self.reject_and_close(cx, Reject { message, ..Denied::PublishForbidden.into() });
+            return 0;
+        }
+        if request.framing() == Framing::None {
+            self.reject_and_close(cx, LENGTH_REQUIRED);
+            return 0;
+        }
+        let work = self.work(index);
+        if request.expectation() == Expectation::Continue {
+            response::write_continue(cx.out());
+        }
+        work.http = HttpState::Ndjson(Box::new(Ndjson::new(BodyDecoder::new(request.framing()))));
+        cx.wait(Why::Body);
+        if request.framing() == Framing::Length(0) {
+            self.answer_ndjson(cx);
+        }
+        0
+    }
+
+    /// More of the lines. One batch at a time is at the log, so that their order is theirs.
+    pub(super) fn ndjson_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        let index = cx.index();
+        let bytes_max = self.settings.event_bytes_max;
+        let permission = self.permission(index);
+        let work = self.work(index);
+        work.progress = work.progress.wrapping_add(1);
+        let HttpState::Ndjson(lines) = &mut work.http else { return Step::Wait(0) };
+        if work.outstanding > 0 || !lines.batch.is_empty() {
+            return Step::Wait(0);
+        }
+        let bytes = &bytes[..bytes.len().min(PUBLISH_BATCH_BYTES_MAX)];
+        let decoded = match lines.decoder.decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.reject_body(cx, error),
+        };
+        let allowed = |channel: &str| permission.may_publish(channel);
+        lines.take(decoded.payload, bytes_max, &allowed);
+        if lines.decoder.is_done() {
+            lines.take_last(bytes_max, &allowed);
+        }
+        self.ndjson_go_on(cx);
+        Step::Used(decoded.consumed)
+    }
+
+    /// Sends what was parsed, or answers when there is nothing more to come.
+    pub(super) fn ndjson_go_on(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        let HttpState::Ndjson(lines) = &mut self.work(index).http else { return };
+        let count = lines.batch.len();
+        // A stream that is too fast is not refused but read more slowly.
+        let at_once = count == 0 || self.admit_publish(cx, Share::Half).is_ok();
+        let HttpState::Ndjson(lines) = &mut self.work(index).http else { return };
+        if !lines.batch.is_empty() {
+            if !at_once {
+                return cx.wait(Why::Retry);
+            }
+            let mut batch = std::mem::take(&mut lines.batch);
+            for line in batch.iter_mut().filter(|line| line.key.is_some()) {
+                line.key = self.own_key(index, line.key.take());
+            }
+            self.ask_publish(cx, batch, AfterPublish::Ndjson);
+        } else if lines.failed.is_some() || lines.decoder.is_done() {
+            self.answer_ndjson(cx);
+        }
+    }
+
+    pub(super) fn ndjson_published(
+        &mut self,
+        cx: &mut Cx<'_>,
+        outcome: &Published,
+        unaccepted: Vec<Publication>,
+    ) {
+        let index = cx.index();
+        let HttpState::Ndjson(lines) = &mut self.work(index).http else { return };
+        lines.note(outcome);
+        match outcome.refusal {
+            Some(Refusal::Busy) => {
+                lines.batch = unaccepted;
+                cx.wait(Why::Retry);
+                return;
+            }
+            Some(refusal) => {
+                // The refused line is the first one that was not taken.
+                lines.line_no = lines.batch_line_nos.first().copied().unwrap_or(lines.line_no);
+                lines.failed = Some(refusal.into());
+            }
+            None => {}
+        }
+        self.ndjson_go_on(cx);
+    }
+
+    /// No further line is read. What was read is published first; its answer says how far it came.
+    pub(super) fn fail_ndjson(&mut self, cx: &mut Cx<'_>, reject: Reject) {
+        let index = cx.index();
+        let work = self.work(index);
+        let HttpState::Ndjson(lines) = &mut work.http else { return };
+        lines.line = Vec::new();
+        if lines.failed.is_some() {
+            return;
+        }
+        lines.failed = Some(reject);
+        lines.line_no += 1;
+        if work.outstanding == 0 && lines.batch.is_empty() {
+            self.answer_ndjson(cx);
+        }
+    }
+
+    fn answer_ndjson(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        let epoch = self.epoch;
+        let HttpState::Ndjson(lines) = std::mem::take(&mut self.work(index).http) else { return };
+        let mut body = Vec::with_capacity(192);
+        let status = match &lines.failed {
+            None => {
+                body.push(b'{');
+                Status::Ok
+            }
+            Some(reject) => {
+                self.close_after_answer(index);
+                self.metrics.add_request_error(reject.status.code());
+                reject.begin_lines_answer(&mut body, lines.line_no, lines.published);
+                reject.status
+            }
+        };
+        lines.write_summary(&mut body, epoch);
+        body.push(b'}');
+        let content = Content { content_type: "application/json", bytes: &body };
+        self.respond(cx, status, &content, &[]);
+    }
+}
+
+impl Ndjson {
+    fn new(decoder: BodyDecoder) -> Self {
+        Self {
+            decoder,
+            line: Vec::new(),
+            line_no: 0,
+            published: 0,
+            first_seq: 0,
+            last_seq: 0,
+            batch: Vec::new(),
+            batch_line_nos: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Memory of the line that has begun.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.line.capacity()
+    }
+
+    /// Whether its peer has had its time. Within a line that is the time for progress; between
+    /// lines it may rest longer, as between requests. While a batch waits, it is we who are late.
+    pub(super) fn is_late(&self, stalled: bool, silent: bool) -> bool {
+        self.batch.is_empty() && (silent || stalled && !self.line.is_empty())
+    }
+
+    /// Takes the lines that end in `bytes`, and keeps the beginning of the next one.
+    fn take(&mut self, mut bytes: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        while self.failed.is_none()
+            && let Some(end) = memchr(b'\n', bytes)
+        {
+            if self.line.is_empty() {
+                self.parse(&bytes[..end], bytes_max, allowed);
+            } else {
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(&bytes[..end]);
+                self.parse(&line, bytes_max, allowed);
+                line.clear();
+                self.line = line;
+            }
+            bytes = &bytes[end + 1..];
+        }
+        if self.failed.is_none() {
+            self.line.extend_from_slice(bytes);
+            if self.line.len() > line_bytes_max(bytes_max) {
+                self.line_no += 1;
+                self.failed = Some(too_large(bytes_max));
+            }
+        }
+    }
+
+    /// The body has ended; a last line need not end in a newline.
+    fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        if self.failed.is_none() && !self.line.is_empty() {
+            let line = std::mem::take(&mut self.line);
+            if !line.is_empty() {
+                self.parse(&line, bytes_max, allowed);
+            }
+        }
+    }
+
+    fn parse(&mut self, line: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        self.line_no += 1;
+        if line.trim_ascii().is_empty() {
+            return;
+        }
+        match line_publication(line, bytes_max) {
+            Ok(publication) if allowed(&publication.channel) => {
+                self.batch.push(publication);
+                self.batch_line_nos.push(self.line_no);
+            }
+            Ok(_) => self.failed = Some(Denied::PublishForbidden.into()),
+            Err(reject) => self.failed = Some(reject),
+        }
+    }
+
+    fn note(&mut self, outcome: &Published) {
+        self.batch_line_nos.drain(..outcome.accepted as usize);
+        if outcome.accepted == 0 {
+            return;
+        }
+        if self.published == 0 {
+            self.first_seq = outcome.first_seq;
+        }
+        self.published += u64::from(outcome.accepted);
+        self.last_seq = outcome.last_seq;
+    }
+
+    fn write_summary(&self, out: &mut Vec<u8>, epoch: Epoch) {
+        out.extend_from_slice(b"\"published\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.published).as_bytes());
+        for (name, seq) in [("first_id", self.first_seq), ("last_id", self.last_seq)] {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            if self.published == 0 {
+                out.extend_from_slice(b"null");
+                continue;
+            }
+            out.push(b'"');
+            EventId { epoch, seq }.write(out);
+            out.push(b'"');
+        }
+    }
+}
+
+/// Longest line, or operation of a WebSocket, that publishes an event.
+pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
+    event_bytes_max.saturating_mul(JSON_GROWTH_MAX).saturating_add(LINE_OVERHEAD_BYTES_MAX)
+}
+
+fn line_publication(line: &[u8], event_bytes_max: usize) -> Result<Publication, Reject> {
+    if line.len() > line_bytes_max(event_bytes_max) {
+        return Err(too_large(event_bytes_max));
+    }
+    to_publication(envelope::parse_publication(line)?, event_bytes_max)
+}
+
+/// A client's publication, of a line or an operation, in the form the log takes.
+pub(super) fn to_publication(
+    from: envelope::Publication<'_>,
+    event_bytes_max: usize,
+) -> Result<Publication, Reject> {
+    channel_name(from.channel.as_bytes())?;
+    let (kind, data) = match from.payload {
+        Payload::Text(text) => (Kind::Text, Bytes::from(text.into_owned())),
+        Payload::Json(json) => (Kind::Json, Bytes::copy_from_slice(json.as_bytes())),
+        Payload::Binary(bytes) => (Kind::Binary, Bytes::from(bytes)),
+    };
+    if data.len() > event_bytes_max {
+        return Err(too_large(event_bytes_max));
+    }
+    Ok(Publication {
+        channel: from.channel.into(),
+        kind,
+        data,
+        event_type: from.event_type.map(Into::into),
+        key: from.key.map(Into::into),
+    })
+}

@@ -1,0 +1,270 @@
+//! `POST /channels/{channel}`, one event a request, and what the log makes of any publish.
+
+use bytes::Bytes;
+
+use super::answer::Content;
+use super::http::{HttpState, Step};
+use super::publish_head::{PublishHead, check_coding, check_data, checked_field, kind_of, only};
+use super::{Cx, Sessions};
+use crate::auth::Access;
+use crate::bucket::Bucket;
+use crate::limits::WAITING_MAX;
+use crate::log::event::Publication;
+use crate::log::message::{Published, Refusal, Share};
+use crate::proto::cursor::EventId;
+use crate::proto::envelope;
+use crate::proto::http::body::BodyDecoder;
+use crate::proto::http::head::{Expectation, Framing, Request};
+use crate::proto::http::response::{self, Status};
+use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::proto::reject::Reject;
+use crate::worker::clock::Why;
+use crate::worker::effect::{AfterPublish, Effect};
+
+/// A single event's body on its way in.
+#[derive(Debug)]
+pub(super) struct Body {
+    decoder: BodyDecoder,
+    head: PublishHead,
+    data: Vec<u8>,
+}
+
+impl Body {
+    /// Memory of what has come.
+    pub fn held_bytes(&self) -> usize {
+        self.data.capacity()
+    }
+}
+
+impl Sessions {
+    /// `POST /channels/{channel}`. Tells how much of the body it used.
+    pub(super) fn publish(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+        segment: &str,
+        body: &[u8],
+    ) -> usize {
+        let index = cx.index();
+        if !self.admit_publisher(cx, request) {
+            return 0;
+        }
+        let head = match self.publish_head(cx, request, segment) {
+            Ok(head) => head,
+            Err(reject) => {
+                self.reject_and_close(cx, reject);
+                return 0;
+            }
+        };
+        // The common case: all of it is here already.
+        if let Framing::Length(length) = request.framing()
+            && let Some(data) = usize::try_from(length).ok().and_then(|length| body.get(..length))
+        {
+            self.publish_one(cx, head, Bytes::copy_from_slice(data));
+            return data.len();
+        }
+        let work = self.work(index);
+        if request.expectation() == Expectation::Continue {
+            response::write_continue(cx.out());
+        }
+        let decoder = BodyDecoder::new(request.framing());
+        work.http = HttpState::Body(Box::new(Body { decoder, head, data: Vec::new() }));
+        cx.wait(Why::Body);
+        0
+    }
+
+    /// A publisher that is turned away may still be sending: the answer is the last one.
+    pub(super) fn admit_publisher(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+        match self.check_request(cx, request, Access::Http, None) {
+            Ok(()) => true,
+            Err(denied) => {
+                self.close_after_answer(cx.index());
+                self.answer_denied(cx, denied);
+                false
+            }
+        }
+    }
+
+    fn publish_head(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+        segment: &str,
+    ) -> Result<PublishHead, Reject> {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = channel_segment(segment, &mut buffer)?;
+        self.check_publish(cx.index(), channel)?;
+        let kind = kind_of(only(request, "content-type")?)?;
+        check_coding(request)?;
+        let event_type = checked_field(request, "event-type", envelope::event_type)?;
+        let key = checked_field(request, "idempotency-key", envelope::key)?;
+        let bytes_max = self.settings.event_bytes_max;
+        match request.framing() {
+            Framing::None => return Err(LENGTH_REQUIRED),
+            Framing::Length(length) if length > bytes_max as u64 => {
+                return Err(too_large(bytes_max));
+            }
+            Framing::Length(_) | Framing::Chunked => {}
+        }
+        Ok(PublishHead { channel: channel.into(), kind, event_type, key })
+    }
+
+    /// More of a single event's body.
+    pub(super) fn body_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        let index = cx.index();
+        let bytes_max = self.settings.event_bytes_max;
+        let work = self.work(index);
+        work.progress = work.progress.wrapping_add(1);
+        let HttpState::Body(body) = &mut work.http else { return Step::Wait(0) };
+        let decoded = match body.decoder.decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.reject_body(cx, error),
+        };
+        let announced = usize::try_from(body.decoder.announced_bytes()).unwrap_or(usize::MAX);
+        let size = body.data.len().saturating_add(decoded.payload.len()).saturating_add(announced);
+        if size > bytes_max {
+            self.reject_and_close(cx, too_large(bytes_max));
+            return Step::Wait(0);
+        }
+        body.data.extend_from_slice(decoded.payload);
+        if body.decoder.is_done()
+            && let HttpState::Body(body) = std::mem::take(&mut work.http)
+        {
+            // The body may have outlasted the token.
+            match self.check_publish(cx.index(), &body.head.channel) {
+                Ok(()) => self.publish_one(cx, body.head, Bytes::from(body.data)),
+                Err(denied) => self.reject(cx, denied),
+            }
+        }
+        Step::Used(decoded.consumed)
+    }
+
+    /// An idempotency key as the log keeps it: it is good for one publisher only, or one could
+    /// use up another's.
+    pub(super) fn own_key(&self, index: u32, key: Option<Box<str>>) -> Option<Box<str>> {
+        let grant = self.of[index as usize].grant.as_ref();
+        match (key, grant) {
+            (Some(key), Some(grant)) => Some(format!("{} {key}", grant.publisher()).into()),
+            (key, _) => key,
+        }
+    }
+
+    fn publish_one(&mut self, cx: &mut Cx<'_>, head: PublishHead, data: Bytes) {
+        let index = cx.index();
+        if let Err(reject) = check_data(head.kind, &data) {
+            return self.reject(cx, reject);
+        }
+        if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
+            return self.reject(cx, refusal);
+        }
+        let PublishHead { channel, kind, event_type, key } = head;
+        let key = self.own_key(index, key);
+        let then = AfterPublish::Respond { channel: channel.clone() };
+        let publication = Publication { channel, kind, data, event_type, key };
+        self.await_log(cx.index());
+        self.ask_publish(cx, vec![publication], then);
+    }
+
+    /// Whether the connection may publish now: its share of what may wait has room for its request,
+    /// and its rate is not exceeded.
+    pub(super) fn admit_publish(&mut self, cx: &mut Cx<'_>, share: Share) -> Result<(), Refusal> {
+        match cx.world.waiting_at_log() < share.of(WAITING_MAX) {
+            true if self.may_publish_now(cx.index()) => Ok(()),
+            true => Err(Refusal::Rate),
+            false => Err(Refusal::Busy),
+        }
+    }
+
+    /// Whether the connection's rate allows one more publish now.
+    fn may_publish_now(&mut self, index: u32) -> bool {
+        let Some(rate) = self.settings.connection_publish_rate else { return true };
+        let needed = index as usize + 1;
+        if self.publishes.len() < needed {
+            self.publishes.resize(needed, Bucket::default());
+        }
+        self.publishes[index as usize].take(rate, self.now)
+    }
+
+    /// What a connection may fill with single events.
+    pub(super) fn share_of(&self, index: u32) -> Share {
+        match self.outstanding(index) {
+            0 => Share::Whole,
+            _ => Share::ThreeQuarters,
+        }
+    }
+
+    pub(super) fn ask_publish(
+        &mut self,
+        cx: &mut Cx<'_>,
+        publications: Vec<Publication>,
+        then: AfterPublish,
+    ) {
+        let share = match then {
+            AfterPublish::Ndjson => Share::Half,
+            _ => self.share_of(cx.index()),
+        };
+        cx.push(Effect::Publish { share, publications, then });
+    }
+
+    /// The log answered a publish.
+    pub fn published(
+        &mut self,
+        cx: &mut Cx<'_>,
+        then: AfterPublish,
+        outcome: &Published,
+        unaccepted: Vec<Publication>,
+    ) {
+        self.end_asking(cx.index());
+        let work = self.work(cx.index());
+        work.published_to = outcome.last_seq.max(work.published_to);
+        match then {
+            AfterPublish::Respond { channel } => self.answer_publish(cx, &channel, outcome),
+            AfterPublish::Ndjson => self.ndjson_published(cx, outcome, unaccepted),
+            AfterPublish::BareMessage => self.ws_published(cx, outcome),
+            AfterPublish::Acknowledge(reference) => {
+                self.ws_acknowledge(cx, reference.as_deref(), outcome);
+            }
+        }
+    }
+
+    /// Whether the answer to its publish says who is there: presence is not for everyone to see.
+    pub(super) fn is_told_subscribers(&self, index: u32) -> bool {
+        let grant = self.of[index as usize].grant.as_ref();
+        !self.settings.hide_subscribers || grant.is_some_and(|grant| grant.is_of_publish_key())
+    }
+
+    fn answer_publish(&mut self, cx: &mut Cx<'_>, channel: &str, outcome: &Published) {
+        let index = cx.index();
+        if let Some(refusal) = outcome.refusal {
+            return self.reject(cx, refusal);
+        }
+        let id = EventId { epoch: self.epoch, seq: outcome.last_seq };
+        let mut body = Vec::with_capacity(96 + channel.len());
+        body.extend_from_slice(b"{\"id\":\"");
+        id.write(&mut body);
+        body.extend_from_slice(b"\",\"channel\":\"");
+        // Names hold no byte that JSON would escape.
+        body.extend_from_slice(channel.as_bytes());
+        body.push(b'"');
+        if self.is_told_subscribers(index) {
+            body.extend_from_slice(b",\"subscribers\":");
+            body.extend_from_slice(itoa::Buffer::new().format(outcome.subscribers).as_bytes());
+        }
+        body.push(b'}');
+        let content = Content { content_type: "application/json", bytes: &body };
+        self.respond(cx, Status::Ok, &content, &[]);
+    }
+}
+
+pub(super) const LENGTH_REQUIRED: Reject = Reject::new(
+    Status::LengthRequired,
+    "length_required",
+    "a publish needs Content-Length or chunked coding",
+);
+
+/// The event, or the line it is in, exceeds `event_bytes_max`.
+pub(super) fn too_large(event_bytes_max: usize) -> Reject {
+    let message =
+        format!("the event is larger than this server takes: max_event_bytes is {event_bytes_max}");
+    Reject { status: Status::ContentTooLarge, code: "event_too_large", message: message.into() }
+}

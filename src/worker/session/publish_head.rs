@@ -1,0 +1,87 @@
+//! What the head of a publish request says of the event, and whether the body is that.
+
+use memchr::memchr;
+
+use crate::log::event::Kind;
+use crate::proto::envelope::Invalid;
+use crate::proto::http::head::Request;
+use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
+
+/// What the head of a publish request said of the event.
+#[derive(Debug)]
+pub(super) struct PublishHead {
+    pub channel: Box<str>,
+    pub kind: Kind,
+    pub event_type: Option<Box<str>>,
+    pub key: Option<Box<str>>,
+}
+
+/// How a body is to be read, by its media type; parameters don't matter.
+pub(super) fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Reject> {
+    let Some(value) = content_type else { return Ok(Kind::Text) };
+    let end = memchr(b';', value).unwrap_or(value.len());
+    let essence = value[..end].trim_ascii().to_ascii_lowercase();
+    match essence.as_slice() {
+        b"" | b"application/x-www-form-urlencoded" => Ok(Kind::Text),
+        b"application/json" => Ok(Kind::Json),
+        b"application/octet-stream" => Ok(Kind::Binary),
+        essence if essence.starts_with(b"text/") => Ok(Kind::Text),
+        _ => Err(Reject::new(
+            Status::UnsupportedMediaType,
+            "media_type",
+            "an event is text/*, application/json or application/octet-stream",
+        )),
+    }
+}
+
+/// A field that counts once; of two, another reader of the request might take the other one.
+pub(super) fn only<'r>(request: &Request<'r>, name: &str) -> Result<Option<&'r [u8]>, Reject> {
+    let mut values = request.headers_named(name);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => {
+            let message = "Content-Type, Event-Type and Idempotency-Key may stand once";
+            Err(Reject::bad_request("header_repeated", message))
+        }
+    }
+}
+
+/// Compressed bytes could not be told from the data they encode.
+pub(super) fn check_coding(request: &Request<'_>) -> Result<(), Reject> {
+    match request.header("content-encoding") {
+        Some(coding) if !coding.eq_ignore_ascii_case(b"identity") => {
+            let message = "an event is sent as it is, without Content-Encoding";
+            Err(Reject::new(Status::UnsupportedMediaType, "content_coding", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An event's type or key, checked.
+pub(super) fn checked_field(
+    request: &Request<'_>,
+    name: &str,
+    check: fn(&str) -> Result<&str, Invalid>,
+) -> Result<Option<Box<str>>, Reject> {
+    let Some(value) = only(request, name)? else { return Ok(None) };
+    let text = std::str::from_utf8(value).map_err(|_| Invalid::Utf8).and_then(check);
+    Ok(Some(text?.into()))
+}
+
+/// Whether the body is what it was said to be.
+pub(super) fn check_data(kind: Kind, data: &[u8]) -> Result<(), Reject> {
+    if kind == Kind::Binary {
+        return Ok(());
+    }
+    let text = simdutf8::basic::from_utf8(data)
+        .map_err(|_| Reject::bad_request("not_utf8", "the body is not valid UTF-8"))?;
+    if kind != Kind::Json {
+        return Ok(());
+    }
+    // The error says what was wanted and where, and nothing of the body.
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| {
+        let message = format!("the body is not one JSON value: {error}").into();
+        Reject { status: Status::BadRequest, code: "not_json", message }
+    })
+}

@@ -1,0 +1,294 @@
+//! Becoming a subscriber: what is asked for, and what a join makes of the session.
+
+use super::http::HttpState;
+use super::{Cx, Flags, Protocol, Sessions};
+use crate::auth::{Access, Denied};
+use crate::log::message::Refusal;
+use crate::proto::dialect::{CURSOR_NAMES, Dialect, Heartbeat};
+use crate::proto::http::head::{Framing, Method, Request, Version};
+use crate::proto::http::query;
+use crate::proto::http::response::{Connection, Status};
+use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
+use crate::proto::sse;
+use crate::proto::ws::handshake::{self, Facts, Mode};
+use crate::reason::CloseReason;
+use crate::worker::effect::{AfterJoin, Begins, Effect, Ending};
+
+pub(super) const TOO_MANY_CHANNELS: Reject =
+    Reject::bad_request("too_many_channels", "more channels than one connection may have");
+
+/// What a subscriber asks for in its query.
+#[derive(Debug, Default)]
+struct Wanted {
+    channels: Vec<Box<str>>,
+    envelope: Option<Mode>,
+    beat_event: bool,
+    cursor: Option<Vec<u8>>,
+}
+
+/// What an upgrade is answered.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
+impl Sessions {
+    // --- requests ---
+
+    /// `GET /sse`.
+    pub(super) fn open_sse(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
+        let index = cx.index();
+        if !self.admit_request(cx, request, Access::Http, None) {
+            return;
+        }
+        let wanted = match self.wanted(index, request) {
+            Ok(wanted) => wanted,
+            Err(reject) => return self.reject(cx, reject),
+        };
+        if wanted.channels.is_empty() {
+            let message = "name at least one: /sse?channel=news";
+            return self.reject(cx, Reject::bad_request("channel_missing", message));
+        }
+        if request.method() == Method::Head {
+            return self.answer_sse_head(cx);
+        }
+        let several = wanted.channels.len() > 1;
+        let mode = wanted.envelope.unwrap_or(if several { Mode::Envelope } else { Mode::Bare });
+        self.of[index as usize].dialect = match mode {
+            Mode::Bare => Dialect::SseBare,
+            Mode::Envelope => Dialect::SseEnvelope,
+        };
+        if wanted.beat_event {
+            self.of[index as usize].flags.set(Flags::BEAT_EVENT);
+        }
+        let cors = self.work(index).answer.cors.clone().into_owned().into();
+        let cursor = wanted.cursor.as_deref().unwrap_or_default();
+        let begins = if cursor.is_empty() { Begins::Now } else { Begins::AtCursor };
+        self.begin_join(cx, wanted, AfterJoin::OpenSse { cors, begins });
+    }
+
+    /// A stream has no end, so the answer to `HEAD` has no length either.
+    fn answer_sse_head(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        let date = self.date;
+        let work = self.work(index);
+        sse::write_head(cx.out(), &date, &work.answer.cors);
+        work.answer.connection = Connection::Close;
+        cx.end(Ending::AfterOutput(None));
+        self.note_answered(cx, Status::Ok.code());
+    }
+
+    /// `GET /ws`.
+    pub(super) fn open_ws(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
+        let index = cx.index();
+        if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
+            // What follows the head would be body and frames, in a way nobody agrees on.
+            let reject = Reject::bad_request("unexpected_body", "an upgrade has no body");
+            return self.reject_and_close(cx, reject);
+        }
+        let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
+        let (upgrade, connection) = (values("upgrade"), values("connection"));
+        let (key, version) = (values("sec-websocket-key"), values("sec-websocket-version"));
+        let protocol = values("sec-websocket-protocol");
+        let facts = Facts {
+            method: if request.method() == Method::Get { b"GET" } else { b"HEAD" },
+            http_minor: u8::from(request.version() == Version::Http11),
+            upgrade: &upgrade,
+            connection: &connection,
+            key: &key,
+            version: &version,
+            protocol: &protocol,
+        };
+        let accepted = match handshake::check(&facts) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return self.reject_with(cx, refusal, refusal.headers()),
+        };
+        // One that is no text is a malformed one, not none.
+        let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
+        if !self.admit_request(cx, request, Access::WebSocket, bearer) {
+            return;
+        }
+        let wanted = match self.wanted(index, request) {
+            Ok(wanted) => wanted,
+            Err(reject) => return self.reject(cx, reject),
+        };
+        if wanted.channels.is_empty() && accepted.mode == Mode::Bare {
+            let message = "name a channel: /ws?channel=news, or speak pushline.v1";
+            return self.reject(cx, Reject::bad_request("channel_missing", message));
+        }
+        self.of[index as usize].dialect = match accepted.mode {
+            Mode::Bare => Dialect::WsBare,
+            Mode::Envelope => Dialect::WsEnvelope,
+        };
+        let then =
+            AfterJoin::OpenWs { accept_key: accepted.accept_key, protocol: accepted.protocol };
+        if wanted.channels.is_empty() {
+            return self.open_stream(cx, &then);
+        }
+        self.begin_join(cx, wanted, then);
+    }
+
+    fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Reject> {
+        let channels_max = self.settings.connection_channels_max;
+        let mut wanted = Wanted::default();
+        let mut cursors = [const { None }; CURSOR_NAMES.len()];
+        for pair in query::pairs(request.query()) {
+            let (key, value) =
+                pair.map_err(|_| Reject::bad_request("query", "a % without two digits"))?;
+            match key.as_ref() {
+                b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
+                b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
+                b"fallback" => self.metrics.add_client_fallback(&value),
+                b"heartbeat" => wanted.beat_event = is_beat_event(&value)?,
+                name => {
+                    if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
+                        cursors[place].get_or_insert_with(|| value.into_owned());
+                    }
+                }
+            }
+        }
+        let header = request.header("last-event-id").map(<[u8]>::to_vec);
+        // An empty one is none.
+        let mut cursors = std::iter::once(header).chain(cursors).flatten();
+        wanted.cursor = cursors.find(|cursor| !cursor.is_empty());
+        Ok(wanted)
+    }
+
+    fn want_channel(
+        &self,
+        index: u32,
+        wanted: &mut Wanted,
+        name: &[u8],
+        channels_max: usize,
+    ) -> Result<(), Reject> {
+        let name = channel_name(name)?;
+        self.check_subscribe(index, name)?;
+        if wanted.channels.iter().any(|known| **known == *name) {
+            return Ok(());
+        }
+        if wanted.channels.len() == channels_max {
+            return Err(TOO_MANY_CHANNELS);
+        }
+        wanted.channels.push(name.into());
+        Ok(())
+    }
+
+    /// Whether the connection may read the channel.
+    pub(super) fn check_subscribe(&self, index: u32, channel: &str) -> Result<(), Denied> {
+        match self.permission(index).may_subscribe(channel) {
+            true => Ok(()),
+            false => Err(Denied::SubscribeForbidden),
+        }
+    }
+
+    /// Whether the connection may publish to the channel.
+    pub(super) fn check_publish(&self, index: u32, channel: &str) -> Result<(), Denied> {
+        match self.permission(index).may_publish(channel) {
+            true => Ok(()),
+            false => Err(Denied::PublishForbidden),
+        }
+    }
+
+    // --- the join ---
+
+    fn begin_join(&mut self, cx: &mut Cx<'_>, wanted: Wanted, then: AfterJoin) {
+        self.await_log(cx.index());
+        self.join(cx, wanted.channels, wanted.cursor.unwrap_or_default(), then);
+    }
+
+    /// Joins these channels; nothing more is read until that is done.
+    pub(super) fn join(
+        &mut self,
+        cx: &mut Cx<'_>,
+        channels: Vec<Box<str>>,
+        cursor: Vec<u8>,
+        then: AfterJoin,
+    ) {
+        self.work(cx.index()).joining = true;
+        cx.push(Effect::Join { channels, cursor, then });
+    }
+
+    /// The channels are joined.
+    pub fn joined(&mut self, cx: &mut Cx<'_>, then: AfterJoin) {
+        self.work(cx.index()).joining = false;
+        match then {
+            AfterJoin::Subscribed(reference) => self.ws_subscribed(cx, reference.as_deref()),
+            then => self.open_stream(cx, &then),
+        }
+    }
+
+    /// The log refused the join: nothing was joined.
+    pub fn join_refused(&mut self, cx: &mut Cx<'_>, then: AfterJoin, refusal: Refusal) {
+        self.work(cx.index()).joining = false;
+        match then {
+            AfterJoin::Subscribed(reference) => self.ws_reject(cx, reference.as_deref(), refusal),
+            AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } => {
+                self.refuse_for_now(cx, refusal.into());
+            }
+        }
+    }
+
+    /// The session is a stream from here on.
+    fn open_stream(&mut self, cx: &mut Cx<'_>, then: &AfterJoin) {
+        let index = cx.index();
+        // The rules may have changed while the log was asked.
+        if !self.is_vouched_for(index) {
+            return cx.end(Ending::Now(CloseReason::KeyRemoved));
+        }
+        let retry_ms = self.jittered_retry_ms();
+        // A stream that starts now is caught up to what this worker has seen.
+        let head = cx.world.head();
+        let (protocol, status) = match then {
+            AfterJoin::OpenSse { cors, begins } => {
+                let from = (*begins == Begins::Now).then_some(head);
+                sse::write_head(cx.out(), &self.date, cors);
+                sse::write_preamble(cx.out(), retry_ms, from);
+                if self.heartbeat(index) == Heartbeat::Event {
+                    sse::write_first_beat(cx.out(), self.settings.heartbeat.as_millis());
+                }
+                // Only a stream with a token needs a name to refresh it by.
+                if self.grant(index).is_some() {
+                    let name = self.refresh_name(cx.token);
+                    sse::write_opened(cx.out(), &name);
+                }
+                (Protocol::Sse, Status::Ok.code())
+            }
+            AfterJoin::OpenWs { accept_key, protocol } => {
+                handshake::write_accept(cx.out(), accept_key, *protocol, b"");
+                (Protocol::Ws, SWITCHING_PROTOCOLS)
+            }
+            AfterJoin::Subscribed(_) => return,
+        };
+        self.work(index).http = HttpState::default();
+        self.set_protocol(index, protocol);
+        self.note_answered(cx, status);
+        self.note_opened(cx);
+        self.await_expiry(cx);
+    }
+
+    /// Between half and one and a half of the setting, so that reconnects spread.
+    pub(super) fn jittered_retry_ms(&mut self) -> u32 {
+        let mean = self.retry_ms();
+        mean / 2 + self.random.u32(0..=mean)
+    }
+
+    /// What the operator set, or at most an hour.
+    pub(super) fn retry_ms(&self) -> u32 {
+        const HOUR_MS: u32 = 3_600_000;
+        u32::try_from(self.settings.retry.as_millis()).unwrap_or(HOUR_MS).min(HOUR_MS)
+    }
+}
+
+fn envelope_mode(value: &[u8]) -> Result<Mode, Reject> {
+    match value {
+        b"json" => Ok(Mode::Envelope),
+        b"none" => Ok(Mode::Bare),
+        _ => Err(Reject::bad_request("envelope", "envelope is json or none")),
+    }
+}
+
+fn is_beat_event(value: &[u8]) -> Result<bool, Reject> {
+    match value {
+        b"event" => Ok(true),
+        b"comment" => Ok(false),
+        _ => Err(Reject::bad_request("heartbeat", "heartbeat is comment or event")),
+    }
+}

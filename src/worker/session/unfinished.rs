@@ -1,0 +1,117 @@
+//! Input that has begun and not ended: heads, bodies, lines and messages. A connection may hold a
+//! whole event of it, needs no right to begin one, and there are many connections: so those of a
+//! worker share one bound, and those that hold most go first. Time bounds it, too: what has begun
+//! must make progress.
+
+use super::http::HttpState;
+use super::{Cx, Protocol, Sessions};
+use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
+use crate::reason::CloseReason;
+use crate::worker::clock::Why;
+
+const INPUT_FULL: Reject = Reject::new(
+    Status::ServiceUnavailable,
+    "input_full",
+    "too much has begun and not ended; try again",
+);
+
+const NO_PROGRESS: Reject =
+    Reject::new(Status::RequestTimeout, "body_timeout", "the body made no progress");
+
+/// What is left of the bound when it was exceeded, in eighths: looking for those that hold most
+/// walks all connections, and is not to be done for every few bytes.
+const EIGHTHS_LEFT: usize = 7;
+
+impl Sessions {
+    /// Counts what the session holds now.
+    pub fn count_unfinished(&mut self, index: u32) {
+        let Some(work) = &mut self.of[index as usize].work else { return };
+        let now = work.unfinished_bytes();
+        let before = std::mem::replace(&mut work.unfinished, now);
+        self.unfinished_bytes = self.unfinished_bytes + now - before;
+    }
+
+    /// Those that hold most, if all together hold more than they may. They are to be refused until
+    /// [`Sessions::has_enough_left`].
+    pub fn largest_unfinished(&mut self) -> Vec<u32> {
+        if self.unfinished_bytes <= self.settings.input_bytes_max() {
+            return Vec::new();
+        }
+        let mut holders: Vec<(usize, u32)> = Vec::new();
+        for index in 0..self.of.len() as u32 {
+            self.count_unfinished(index);
+            let held = self.work_of(index).map_or(0, |work| work.unfinished);
+            if held > 0 {
+                holders.push((held, index));
+            }
+        }
+        holders.sort_unstable_by(|one, other| other.cmp(one));
+        holders.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Whether enough was given up.
+    pub fn has_enough_left(&self) -> bool {
+        self.unfinished_bytes <= self.settings.input_bytes_max() / 8 * EIGHTHS_LEFT
+    }
+
+    /// The session ends, with 503 or 1013 where there is a way to say so.
+    pub fn refuse_unfinished(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        match self.protocol(index) {
+            Protocol::Http if !cx.world.ends_after_output() => self.refuse_request(cx),
+            Protocol::Ws if !self.has_farewell(index) && self.work_of(index).is_some() => {
+                self.ws_refuse(cx, CloseReason::Overloaded);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing of its input is held any more.
+    pub fn drop_input(&mut self, index: u32) {
+        if let Some(work) = &mut self.of[index as usize].work {
+            work.carry = Vec::new();
+            if let Some(receiver) = &mut work.ws {
+                receiver.discard();
+            }
+        }
+        self.count_unfinished(index);
+    }
+
+    fn refuse_request(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        cx.note(CloseReason::Overloaded);
+        match self.work(index).http {
+            HttpState::Ndjson(_) => self.fail_ndjson(cx, INPUT_FULL),
+            // The present request gets its answer; what is behind it is not read.
+            HttpState::Waiting { .. } => self.close_after_answer(index),
+            HttpState::Head(_) | HttpState::Body(_) | HttpState::Discard(_) => {
+                self.reject_and_close(cx, INPUT_FULL);
+            }
+        }
+    }
+
+    /// The time for progress is over. `stalled`: there was none.
+    pub(super) fn progress_due(&mut self, cx: &mut Cx<'_>, stalled: bool) {
+        let index = cx.index();
+        let silent = cx.world.is_silent();
+        let Some(work) = &self.of[index as usize].work else { return };
+        // What was received and is not looked at yet waits for us.
+        let stalled = stalled && work.carry.is_empty();
+        let waits = work.outstanding > 0;
+        match &work.http {
+            HttpState::Body(_) if stalled => {
+                cx.note(CloseReason::BodyTimeout);
+                self.reject_and_close(cx, NO_PROGRESS);
+            }
+            HttpState::Ndjson(lines) if !waits && lines.is_late(stalled, silent) => {
+                cx.note(CloseReason::BodyTimeout);
+                self.fail_ndjson(cx, NO_PROGRESS);
+            }
+            _ if work.ws.is_some() && stalled => self.ws_refuse(cx, CloseReason::BodyTimeout),
+            _ if work.is_receiving() => cx.wait(Why::Body),
+            // A later one has a deadline of its own.
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a session does when a time is over: see [`Why`] for the times.
+
+use std::time::Duration;
+
+use super::http::HttpState;
+use super::{Cx, Flags, Protocol, Sessions};
+use crate::limits::{
+    LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, REFUSAL_TIME_MAX, WS_CLOSE_TIME_MAX,
+};
+use crate::proto::dialect::Heartbeat;
+use crate::proto::http::response::Status;
+use crate::proto::reject::Reject;
+use crate::reason::CloseReason;
+use crate::worker::clock::{Mark, Why};
+use crate::worker::effect::Ending;
+
+const HEAD_TIMEOUT: Reject =
+    Reject::new(Status::RequestTimeout, "head_timeout", "the head took too long");
+
+/// What the hand that goes round all connections finds to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    Nothing,
+    /// It waits for its next request: not for ever.
+    EndIfIdle,
+    /// A few bytes, so that proxies and peers know that the server is there.
+    Beat(Heartbeat),
+    /// The peer has not answered.
+    Dead,
+}
+
+impl Sessions {
+    /// How long a session may take.
+    pub fn time_for(&self, why: Why) -> Duration {
+        match why {
+            Why::Head => self.settings.head_time,
+            Why::Body => self.settings.body_time,
+            Why::Linger => LINGER_TIME_MAX,
+            Why::WsClose => WS_CLOSE_TIME_MAX,
+            // As long as the kernel waits for a peer that takes nothing.
+            Why::WsCloseStalled => self.settings.dead_time.max(WS_CLOSE_TIME_MAX),
+            Why::Refusal => REFUSAL_TIME_MAX,
+            Why::Letter => LETTER_TIME_MAX,
+            Why::Retry => PUBLISH_RETRY_PAUSE,
+        }
+    }
+
+    /// What tells whether the session is still at the same point when the time is over.
+    pub fn mark(&self, index: u32, why: Why) -> Mark {
+        let requests = self.of[index as usize].requests;
+        match why {
+            Why::Head | Why::Refusal | Why::Letter => Mark { requests, progress: 0 },
+            Why::Body => {
+                let progress = self.work_of(index).map_or(0, |work| work.progress);
+                Mark { requests, progress }
+            }
+            Why::Linger | Why::WsClose | Why::WsCloseStalled | Why::Retry => Mark::default(),
+        }
+    }
+
+    /// Whether a deadline that was set at `before` may still do something when its time comes. Only
+    /// heads, bodies and messages are so many that it is worth a look.
+    pub fn matters(&self, index: u32, why: Why, before: Mark) -> bool {
+        let now = self.mark(index, why);
+        match why {
+            Why::Head => self.protocol(index) == Protocol::Http && now == before,
+            Why::Body => {
+                let receiving = self.work_of(index).is_some_and(|work| work.is_receiving());
+                receiving && now.requests == before.requests
+            }
+            _ => true,
+        }
+    }
+
+    /// A deadline that was set at `mark` is over.
+    pub fn due(&mut self, cx: &mut Cx<'_>, why: Why, mark: Mark) {
+        let index = cx.index();
+        let now = self.mark(index, why);
+        let same = now == mark;
+        let state = self.work_of(index).map(|work| &work.http);
+        match (why, self.protocol(index), state) {
+            (Why::Head, Protocol::Http, None) if same => {
+                cx.end(Ending::Now(CloseReason::HeadTimeout));
+            }
+            (Why::Head, Protocol::Http, Some(HttpState::Head(_))) if same => {
+                cx.note(CloseReason::HeadTimeout);
+                self.reject_and_close(cx, HEAD_TIMEOUT);
+            }
+            // A later body or message has a deadline of its own.
+            (Why::Body, Protocol::Http | Protocol::Ws, _) if now.requests == mark.requests => {
+                self.progress_due(cx, same);
+            }
+            (Why::WsClose, Protocol::Ws, _) => self.say_farewell(cx),
+            (Why::WsClose | Why::WsCloseStalled, Protocol::WsClosing, _) => {
+                cx.end(Ending::Now(CloseReason::CloseTimeout));
+            }
+            (Why::Refusal, Protocol::Http, _) if same => self.refuse_unheard(cx),
+            (Why::Letter, Protocol::Http, _) if same => self.letter_lost(cx),
+            (Why::Retry, Protocol::Http, Some(HttpState::Ndjson(_))) => self.ndjson_go_on(cx),
+            // The deadline was kept.
+            _ => {}
+        }
+    }
+
+    /// The hand has come to this session. `blocked`: its socket is full.
+    pub fn look(&mut self, index: u32, blocked: bool) -> Look {
+        let beat = Look::Beat(self.heartbeat(index));
+        let session = &mut self.of[index as usize];
+        match session.protocol {
+            Protocol::Http => Look::EndIfIdle,
+            Protocol::Sse => beat,
+            // A ping would be behind all that has not reached the peer yet, so its silence says
+            // nothing. TCP_USER_TIMEOUT cuts it if it takes no byte at all.
+            Protocol::Ws if blocked => {
+                self.heard(index);
+                Look::Nothing
+            }
+            // One late answer may be our own fault, when the machine is overloaded; cutting those
+            // would only bring them all back at once.
+            Protocol::Ws if session.flags.has(Flags::PING_LATE) => Look::Dead,
+            Protocol::Ws => {
+                if !session.flags.raise(Flags::PING_OUT) {
+                    session.flags.set(Flags::PING_LATE);
+                }
+                beat
+            }
+            Protocol::WsClosing => Look::Nothing,
+        }
+    }
+}

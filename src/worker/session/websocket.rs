@@ -1,0 +1,311 @@
+//! The WebSocket side of a connection: messages in, operations done, the closing handshake.
+
+use bytes::Bytes;
+
+use super::closing::Farewell;
+use super::http::Step;
+use super::ndjson::{line_bytes_max, to_publication};
+use super::subscribe::TOO_MANY_CHANNELS;
+use super::work::Shown;
+use super::{Cx, Protocol, Sessions};
+use crate::auth::TOKEN_BYTES_MAX;
+use crate::limits::{LINE_OVERHEAD_BYTES_MAX, OUT_BYTES_MAX, OUTSTANDING_MAX};
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{Published, Refusal};
+use crate::proto::cursor::EventId;
+use crate::proto::envelope::{self, ClientOp, OpBody, Value};
+use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
+use crate::proto::ws::close::CloseCode;
+use crate::proto::ws::frame::{self, Opcode};
+use crate::proto::ws::message::{MessageLimits, Received, Receiver};
+use crate::reason::CloseReason;
+use crate::worker::clock::Why;
+use crate::worker::effect::{AfterJoin, AfterPublish, Effect};
+
+/// Messages up to this are taken however small events are, and of those who may not publish.
+const MESSAGE_BYTES_ENOUGH: usize = 4 * 1024;
+
+/// The same in envelope mode, where a message may bring a token.
+const OPERATION_BYTES_ENOUGH: usize = TOKEN_BYTES_MAX + LINE_OVERHEAD_BYTES_MAX;
+
+impl Sessions {
+    // --- input ---
+
+    /// Bytes of an open WebSocket.
+    pub(super) fn ws_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        let index = cx.index();
+        let limits = self.message_limits(index);
+        let out_len = cx.out_len();
+        let work = self.of[index as usize].work.as_deref_mut();
+        // Input after the message that ends the connection is ignored.
+        if work.as_ref().is_some_and(|work| work.farewell.is_some()) {
+            return Step::Used(bytes.len());
+        }
+        // Operations take effect in order: what follows a `subscribe` waits for its join.
+        if work.as_ref().is_some_and(|work| {
+            work.joining
+                || work.shown.is_some()
+                || work.outstanding >= OUTSTANDING_MAX
+                || out_len > OUT_BYTES_MAX
+        }) {
+            return Step::Wait(0);
+        }
+        // An idle connection keeps no receiver: a fresh one goes on just as well.
+        let mut kept = work.and_then(|work| work.ws.take());
+        let (begins, mut fresh) = (kept.is_none(), Receiver::default());
+        let receiver = kept.as_deref_mut().unwrap_or(&mut fresh);
+        let (used, received) = match receiver.receive(bytes, &limits) {
+            Ok(taken) => taken,
+            Err(violation) => {
+                self.ws_refuse(cx, CloseReason::Violation(violation));
+                return Step::Used(bytes.len());
+            }
+        };
+        if !receiver.is_idle() {
+            let progress = receiver.progress();
+            let work = self.work(index);
+            work.ws = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+            work.progress = progress;
+            if begins {
+                self.await_message(cx);
+            }
+        }
+        if let Some(received) = received {
+            self.ws_message(cx, received);
+        }
+        Step::Used(used)
+    }
+
+    /// A message has begun.
+    fn await_message(&mut self, cx: &mut Cx<'_>) {
+        let requests = &mut self.of[cx.index() as usize].requests;
+        *requests = requests.wrapping_add(1);
+        cx.wait(Why::Body);
+    }
+
+    /// One that may publish nowhere has nothing long to say.
+    pub(super) fn message_limits(&self, index: u32) -> MessageLimits {
+        let settings = &self.settings;
+        let enough = match self.dialect(index).has_operations() {
+            true => OPERATION_BYTES_ENOUGH,
+            false => MESSAGE_BYTES_ENOUGH,
+        };
+        let message_bytes_max = match self.may_publish_somewhere(index) {
+            // In envelope mode a message carries an event and what names it.
+            true => line_bytes_max(settings.event_bytes_max).max(enough),
+            false => enough,
+        };
+        MessageLimits { message_bytes_max, fragments_max: settings.fragments_max }
+    }
+
+    fn ws_message(&mut self, cx: &mut Cx<'_>, received: Received) {
+        let envelope = self.dialect(cx.index()).has_operations();
+        match received {
+            Received::Ping(payload) => {
+                frame::write(cx.out(), Opcode::Pong, &payload);
+            }
+            Received::Pong => {}
+            Received::Close { code, .. } => self.ws_ends(cx, Farewell::Answer(code)),
+            Received::Text(text) if envelope => self.ws_op(cx, &text),
+            Received::Binary(_) if envelope => {
+                let reason = "pushline.v1 speaks text";
+                self.ws_refuse_with(cx, CloseCode::UNSUPPORTED, reason, CloseReason::BadRequest);
+            }
+            Received::Text(text) => self.ws_publish_bare(cx, Kind::Text, text),
+            Received::Binary(bytes) => self.ws_publish_bare(cx, Kind::Binary, bytes),
+        }
+    }
+
+    // --- bare mode ---
+
+    /// A message is an event for the connection's channel, if it has exactly one.
+    fn ws_publish_bare(&mut self, cx: &mut Cx<'_>, kind: Kind, data: Bytes) {
+        let Some(channel) = cx.world.only_channel() else {
+            let reason = "publishing needs exactly one channel";
+            return self.ws_refuse_with(cx, CloseCode::POLICY, reason, CloseReason::BadRequest);
+        };
+        let channel: Box<str> = channel[..].into();
+        if data.len() > self.settings.event_bytes_max {
+            let reason = "event too large";
+            return self.ws_refuse_with(cx, CloseCode::TOO_BIG, reason, CloseReason::BadRequest);
+        }
+        if self.check_publish(cx.index(), &channel).is_err() {
+            let reason = "publishing here is not allowed";
+            return self.ws_refuse_with(cx, CloseCode::POLICY, reason, CloseReason::Denied);
+        }
+        match self.admit_publish(cx, self.share_of(cx.index())) {
+            Ok(()) => {}
+            Err(Refusal::Rate) => {
+                let (code, reason) = (CloseCode::POLICY, "publish rate exceeded");
+                return self.ws_refuse_with(cx, code, reason, CloseReason::Overloaded);
+            }
+            Err(_) => return self.ws_refuse(cx, CloseReason::Overloaded),
+        }
+        let publication = Publication { channel, kind, data, event_type: None, key: None };
+        self.ask_publish(cx, vec![publication], AfterPublish::BareMessage);
+    }
+
+    /// The log answered a bare message's publish. There is no way to answer but to go.
+    pub(super) fn ws_published(&mut self, cx: &mut Cx<'_>, outcome: &Published) {
+        // Another message's refusal may have begun to close it: nothing goes behind a close frame.
+        if self.protocol(cx.index()) != Protocol::Ws {
+            return;
+        }
+        match outcome.refusal {
+            None => {}
+            Some(Refusal::Rate) => {
+                let reason = "publish rate exceeded";
+                self.ws_close(cx, CloseCode::POLICY, reason, CloseReason::Overloaded);
+            }
+            Some(_) => self.disconnect(cx, CloseReason::Overloaded),
+        }
+    }
+
+    // --- envelope mode ---
+
+    fn ws_op(&mut self, cx: &mut Cx<'_>, text: &[u8]) {
+        let ClientOp { reference, body } = match envelope::parse_op(text) {
+            Ok(op) => op,
+            Err(error) => return self.ws_reject(cx, error.reference, error.reason),
+        };
+        match body {
+            OpBody::Ping => self.ws_op_ok(cx, reference, &[]),
+            OpBody::Subscribe { channel, after } => {
+                self.ws_subscribe(cx, reference, &channel, after.as_deref());
+            }
+            OpBody::Unsubscribe { channel } => self.ws_unsubscribe(cx, reference, &channel),
+            OpBody::Publish(publication) => self.ws_publish(cx, reference, publication),
+            OpBody::Auth { token } => self.ws_auth(cx, reference, &token),
+        }
+    }
+
+    /// A new token, which may have to wait for its check; until then nothing more is read.
+    fn ws_auth(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, token: &str) {
+        if self.check_has_to_wait(cx, self.gate.cost_of_token(token)) {
+            let shown = Shown { reference: reference.map(Into::into), token: token.into() };
+            self.work(cx.index()).shown = Some(Box::new(shown));
+            return;
+        }
+        match self.refresh_grant(cx, token) {
+            Ok(()) => self.ws_op_ok(cx, reference, &[]),
+            Err(denied) => self.ws_reject(cx, reference, denied),
+        }
+    }
+
+    /// The token that was kept, if one was, has come to the front of its line.
+    pub fn show_kept_token(&mut self, cx: &mut Cx<'_>) {
+        let work = self.of[cx.index() as usize].work.as_mut();
+        if let Some(shown) = work.and_then(|work| work.shown.take()) {
+            self.ws_auth(cx, shown.reference.as_deref(), &shown.token);
+        }
+    }
+
+    fn ws_subscribe(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        channel: &str,
+        after: Option<&str>,
+    ) {
+        let name = match channel_name(channel.as_bytes()) {
+            Ok(name) => name,
+            Err(error) => return self.ws_reject(cx, reference, error),
+        };
+        if let Err(denied) = self.check_subscribe(cx.index(), name) {
+            return self.ws_reject(cx, reference, denied);
+        }
+        if cx.world.has_channel(name) {
+            let message = "the connection has this channel already";
+            let reject = Reject::bad_request("already_subscribed", message);
+            return self.ws_reject(cx, reference, reject);
+        }
+        if cx.world.channel_count() >= self.settings.connection_channels_max {
+            return self.ws_reject(cx, reference, TOO_MANY_CHANNELS);
+        }
+        let then = AfterJoin::Subscribed(reference.map(Into::into));
+        let cursor = after.unwrap_or_default().as_bytes().to_vec();
+        self.join(cx, vec![name.into()], cursor, then);
+    }
+
+    /// A channel was joined for a `subscribe`.
+    pub(super) fn ws_subscribed(&mut self, cx: &mut Cx<'_>, reference: Option<&str>) {
+        let Some((channel, id)) = cx.world.last_joined() else { return };
+        let fields = [("channel", Value::Text(&channel)), ("id", Value::Id(id))];
+        self.ws_op_ok(cx, reference, &fields);
+    }
+
+    fn ws_unsubscribe(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
+        if !cx.world.has_channel(channel) {
+            let message = "the connection does not have this channel";
+            let reject = Reject::bad_request("not_subscribed", message);
+            return self.ws_reject(cx, reference, reject);
+        }
+        self.ws_op_ok(cx, reference, &[("channel", Value::Text(channel))]);
+        cx.push(Effect::Leave { channel: channel.into() });
+    }
+
+    fn ws_publish(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        publication: envelope::Publication<'_>,
+    ) {
+        let bytes_max = self.settings.event_bytes_max;
+        let mut publication = match to_publication(publication, bytes_max) {
+            Ok(publication) => publication,
+            Err(reject) => return self.ws_reject(cx, reference, reject),
+        };
+        if let Err(denied) = self.check_publish(cx.index(), &publication.channel) {
+            return self.ws_reject(cx, reference, denied);
+        }
+        if let Err(refusal) = self.admit_publish(cx, self.share_of(cx.index())) {
+            return self.ws_reject(cx, reference, refusal);
+        }
+        publication.key = self.own_key(cx.index(), publication.key);
+        let then = AfterPublish::Acknowledge(reference.map(Into::into));
+        self.ask_publish(cx, vec![publication], then);
+    }
+
+    /// The log answered a `publish`.
+    pub(super) fn ws_acknowledge(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        outcome: &Published,
+    ) {
+        if let Some(refusal) = outcome.refusal {
+            return self.ws_reject(cx, reference, refusal);
+        }
+        if reference.is_none() {
+            return;
+        }
+        let id = EventId { epoch: self.epoch, seq: outcome.last_seq };
+        let subscribers = Value::Number(u64::from(outcome.subscribers));
+        let fields = [("id", Value::Id(id)), ("subscribers", subscribers)];
+        let told = if self.is_told_subscribers(cx.index()) { 2 } else { 1 };
+        self.ws_op_ok(cx, reference, &fields[..told]);
+    }
+
+    fn ws_op_ok(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {
+        if self.protocol(cx.index()) != Protocol::Ws {
+            return;
+        }
+        let out = cx.out();
+        frame::write_text_with(out, |out| envelope::write_ok(out, reference, fields));
+    }
+
+    /// Refuses an operation.
+    pub(super) fn ws_reject(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        reject: impl Into<Reject>,
+    ) {
+        if self.protocol(cx.index()) != Protocol::Ws {
+            return;
+        }
+        let out = cx.out();
+        frame::write_text_with(out, |out| reject.into().write_op_answer(out, reference));
+    }
+}

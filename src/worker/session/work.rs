@@ -1,0 +1,87 @@
+//! What only a busy session has: bytes not yet parsed, a request half received. It comes from a
+//! pool and goes back when the session is idle again.
+
+use super::answer::Answer;
+use super::closing::Farewell;
+use super::http::HttpState;
+use crate::proto::ws::message::Receiver;
+use crate::reason::Refused;
+use crate::worker::pool::{Reuse, clear_buffer};
+
+/// The state of a busy session.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// Received, not yet parsed.
+    pub carry: Vec<u8>,
+    /// There is no room for the connection; its first request is told so.
+    pub refused: Option<Refused>,
+    /// The request being received or answered.
+    pub http: HttpState,
+    /// A WebSocket message half received.
+    pub ws: Option<Box<Receiver>>,
+    /// What ends the WebSocket once it has back what it published.
+    pub farewell: Option<Farewell>,
+    /// A token that waits for its check.
+    pub shown: Option<Box<Shown>>,
+    /// The last event it published.
+    pub published_to: u64,
+    /// Requests at the log.
+    pub outstanding: u16,
+    /// A join is on its way.
+    pub joining: bool,
+    /// Another worker was written to, and has not answered.
+    pub awaits_letter: bool,
+    /// How the present request is to be answered.
+    pub answer: Answer,
+    /// Grows with what comes of a body, a line or a message; tells a deadline whether there was
+    /// progress.
+    pub progress: u32,
+    /// Bytes of unfinished input its worker has counted for it.
+    pub unfinished: usize,
+}
+
+/// A token a WebSocket has shown, until it is its turn to be checked.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// The client's `ref`.
+    pub reference: Option<Box<str>>,
+    pub token: Box<str>,
+}
+
+impl Work {
+    /// Whether nothing is left in it that a later turn needs.
+    pub fn is_idle(&self) -> bool {
+        self.carry.is_empty()
+            && self.outstanding == 0
+            && self.ws.is_none()
+            && self.farewell.is_none()
+            && self.shown.is_none()
+            && self.refused.is_none()
+            && self.http.is_idle()
+    }
+
+    /// Whether a body or a message is on its way in.
+    pub fn is_receiving(&self) -> bool {
+        self.ws.is_some() || matches!(self.http, HttpState::Body(_) | HttpState::Ndjson(_))
+    }
+
+    /// Memory of what has begun to come and has not ended.
+    pub fn unfinished_bytes(&self) -> usize {
+        let message = self.ws.as_ref().map_or(0, |receiver| receiver.held_bytes());
+        let request = match &self.http {
+            HttpState::Body(body) => body.held_bytes(),
+            HttpState::Ndjson(lines) => lines.held_bytes(),
+            HttpState::Head(_) | HttpState::Discard(_) | HttpState::Waiting { .. } => 0,
+        };
+        let carried = if self.carry.is_empty() { 0 } else { self.carry.capacity() };
+        carried + request + message
+    }
+}
+
+impl Reuse for Work {
+    fn clear(&mut self) {
+        let mut carry = std::mem::take(&mut self.carry);
+        clear_buffer(&mut carry);
+        *self = Self { carry, ..Self::default() };
+    }
+}

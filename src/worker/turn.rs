@@ -1,0 +1,347 @@
+//! A worker without its driver: the order of a turn. Sans-IO:
+//! it takes completions, what the log says and the time, and leaves a batch of operations. This file
+//! and its parts (`input`, `carry_out`, `sending`, `ending`, `drain`) alone know sockets, sessions and
+//! subscribers.
+//!
+//! A turn: settle what the last batch's sends became, decide over completions, ask the log, take
+//! the lanes, then deadlines, fan-out to live subscribers, sends to explicit ones, and heartbeats. A
+//! connection has at most one send in a batch; that is why the phases are in this order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::clock::{Clock, Why};
+use super::drain::Drain;
+use super::effect::{Effects, Ending};
+use super::hub::{Arrived, Beats, Hub};
+use super::link::{Link, Pending, PendingJoin};
+use super::net::Net;
+use super::net::admission::Clients;
+use super::session::{LogLine, Look, Sessions};
+use super::setup::Setup;
+use crate::config::Settings;
+use crate::limits::PUBLISH_RETRY_PAUSE;
+use crate::log::message::{Notice, Request};
+use crate::metrics::WorkerMetrics;
+use crate::reason::CloseReason;
+use crate::ring::{Batch, Completion, DriverStats, Wait};
+
+/// A worker's state.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) worker: u16,
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) now: Duration,
+    unix_s: u64,
+    pub(super) net: Net,
+    pub(super) clock: Clock,
+    pub(super) sessions: Sessions,
+    pub(super) hub: Hub,
+    pub(super) link: Link,
+    pub(super) drain: Drain,
+    /// Empty between two sessions' turns.
+    pub(super) effects: Effects,
+}
+
+impl Core {
+    /// An empty worker that sends its requests into `log`.
+    pub fn new(setup: Setup, log: Sender<Request>, metrics: Arc<WorkerMetrics>) -> Self {
+        let sessions = Sessions::new(&setup, metrics.clone());
+        let Setup { worker, epoch, hasher, settings, slots, census, .. } = setup;
+        let clients = Clients::new(census, hasher.clone());
+        Self {
+            worker,
+            now: Duration::ZERO,
+            unix_s: 0,
+            net: Net::new(slots, clients, settings.clone(), metrics.clone()),
+            clock: Clock::new(settings.heartbeat),
+            sessions,
+            hub: Hub::new((epoch, hasher), slots, settings.clone(), metrics.clone()),
+            link: Link::new(worker, log),
+            drain: Drain::No,
+            effects: Effects::default(),
+            settings,
+            metrics,
+        }
+    }
+
+    /// Log lines go into this lane from now on.
+    pub fn log_to(&mut self, lane: Sender<LogLine>) {
+        self.sessions.log_to(lane);
+    }
+
+    /// From now on these settings hold.
+    pub(super) fn apply_settings(&mut self, settings: Arc<Settings>) {
+        self.clock.set_period(settings.heartbeat);
+        self.net.apply_settings(settings.clone());
+        self.hub.apply_settings(settings.clone());
+        self.sessions.apply_settings(settings.clone());
+        self.settings = settings;
+    }
+
+    // --- the turn ---
+
+    /// Begins a turn: what became of the last batch's sends.
+    pub fn begin_turn(&mut self, now: Duration, unix_s: u64, completions: &[Completion]) {
+        self.now = now;
+        self.unix_s = unix_s;
+        self.net.set_now(now);
+        self.hub.set_now(now);
+        self.sessions.set_now(now, unix_s);
+        self.settle_sends(completions);
+        self.read_on();
+        self.call_checks();
+    }
+
+    /// Decides over one completion; `bytes` are what a `Received` brought.
+    pub fn complete(&mut self, completion: Completion, bytes: &[u8]) {
+        match completion {
+            Completion::Accepted { slot, peer } => self.accepted(slot, peer),
+            Completion::AcceptEnded { errno } => self.net.accept_ended(errno),
+            Completion::Received { token, .. } if self.net.is_current(token) => {
+                self.metrics.bytes_in.add(bytes.len() as u64);
+                self.received(token, bytes);
+                if self.net.is_current(token) {
+                    self.sessions.count_unfinished(token.slot);
+                }
+            }
+            Completion::RecvEnded { token, why } if self.net.is_current(token) => {
+                self.receive_ended(token.slot, why);
+            }
+            Completion::Writable { token } if self.net.is_current(token) => {
+                self.net.writable(token.slot);
+                self.go_on(token.slot);
+            }
+            // Sends were settled when the turn began; a doorbell says to look into the lanes,
+            // which every turn does; the others are of connections that have ended.
+            Completion::SendShort { .. }
+            | Completion::SendFailed { .. }
+            | Completion::Doorbell
+            | Completion::Received { .. }
+            | Completion::RecvEnded { .. }
+            | Completion::Writable { .. } => {}
+        }
+    }
+
+    /// Takes one thing the log says.
+    pub fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Event(event) => {
+                self.hub.event(event);
+                self.disconnect_too_slow();
+            }
+            Notice::Letter(letter) => self.letter(letter),
+            Notice::Joined { ticket, head_seq, channels } => {
+                if let Pending::Join(join) = self.link.answered(ticket) {
+                    let PendingJoin { token, replicas, after, then } = join;
+                    let current = self.net.is_current(token);
+                    let reader =
+                        current.then(|| (token.slot, self.sessions.dialect(token.slot), &*after));
+                    self.hub.joined(reader, &replicas, head_seq, channels);
+                    self.answered(token, |core| core.joined(token.slot, then));
+                }
+            }
+            Notice::JoinRefused { ticket, refusal } => {
+                if let Pending::Join(join) = self.link.answered(ticket) {
+                    self.hub.join_refused(&join.replicas);
+                    self.answered(join.token, |core| {
+                        core.join_refused(join.token.slot, join.then, refusal);
+                    });
+                }
+            }
+            Notice::Page { ticket, page } => {
+                if let Pending::Read { token } = self.link.answered(ticket)
+                    && self.net.is_current(token)
+                {
+                    match self.hub.page(token.slot, ticket, page) {
+                        Arrived::Late => {}
+                        Arrived::Read => self.go_on(token.slot),
+                        Arrived::TooSlow => self.disconnect(token.slot, CloseReason::SlowConsumer),
+                    }
+                }
+            }
+            Notice::Published { ticket, outcome, unaccepted } => {
+                if let Pending::Publish { token, then } = self.link.answered(ticket) {
+                    self.count_published(&outcome);
+                    self.answered(token, |core| {
+                        core.session(token.slot, |sessions, cx| {
+                            sessions.published(cx, then, &outcome, unaccepted);
+                        });
+                        core.say_farewell_if_due(token.slot);
+                    });
+                }
+            }
+            Notice::Described { ticket, description } => {
+                if let Pending::Describe { token, channel } = self.link.answered(ticket) {
+                    self.answered(token, |core| {
+                        core.session(token.slot, |sessions, cx| {
+                            sessions.described(cx, &channel, &description);
+                        });
+                    });
+                }
+            }
+        }
+    }
+
+    /// Puts requests into the log's lane.
+    pub fn send_requests(&mut self) {
+        self.link.send(self.now, self.hub.leaves());
+    }
+
+    /// Ends a turn: everything that goes into the batch besides what completions asked for.
+    pub fn end_turn(&mut self) {
+        self.check_deadlines();
+        self.check_expiries();
+        self.vet();
+        self.drain_on();
+        self.hub.relieve();
+        self.disconnect_too_slow();
+        self.bound_unfinished();
+        self.hub.fan_out(&mut self.net);
+        self.send_queued();
+        self.look_around();
+        self.send_requests();
+        self.net.accept_if_wanted();
+    }
+
+    /// When this turn began.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// The batch this turn made, for the driver.
+    pub fn batch(&mut self) -> &mut Batch {
+        self.net.batch()
+    }
+
+    /// How long the worker may sleep now.
+    pub fn wait(&self) -> Wait {
+        let to_send = !self.net.is_flushed() || self.hub.has_scheduled();
+        let to_do = to_send || self.sessions.has_unread() || self.sessions.has_to_vet();
+        if to_do || self.net.wants_to_accept() || !self.net.is_settled() {
+            return Wait::No;
+        }
+        if self.link.waiting() > 0 || self.hub.has_leaves() {
+            return Wait::AtMost(PUBLISH_RETRY_PAUSE);
+        }
+        let clock_at = self.clock.next(self.net.is_watched());
+        let times = [clock_at, self.sessions.next_check_at(), self.next_drain_step()];
+        match times.into_iter().flatten().min() {
+            Some(at) if at <= self.now => Wait::No,
+            Some(at) => Wait::AtMost(at - self.now),
+            None => Wait::Forever,
+        }
+    }
+
+    /// What the shell knows of a turn.
+    pub fn note_turn(&self, took: Duration, driver: DriverStats) {
+        let metrics = &self.metrics;
+        metrics.turns.add(1);
+        metrics.turn_time.observe_us(took.as_micros() as u64);
+        metrics.turned_at_ms.set(self.now.as_millis() as u64);
+        metrics.channels.set(self.hub.channel_count() as u64);
+        metrics.replica_bytes.set(self.hub.held_bytes() as u64);
+        metrics.ring_enters.set(driver.enters);
+        metrics.ring_sq_full.set(driver.sq_full);
+        metrics.ring_cq_overflows.set(driver.cq_overflows);
+        metrics.ring_no_buffers.set(driver.no_buffers);
+        metrics.ring_stale.set(driver.stale);
+    }
+
+    /// How much waited in the log's lane.
+    pub fn note_lane_depth(&self, notices: usize) {
+        self.metrics.lane_depth.set(notices as u64);
+    }
+
+    /// Connections still open.
+    pub fn open(&self) -> u32 {
+        self.net.open()
+    }
+
+    // --- time ---
+
+    fn check_deadlines(&mut self) {
+        while let Some((why, deadline)) = self.clock.pop_due(self.now) {
+            let index = deadline.token.slot;
+            if !self.net.is_current(deadline.token) {
+                continue;
+            }
+            if self.net.is_lingering(index) {
+                if why == Why::Linger {
+                    self.end(index, Ending::Now(CloseReason::Answered));
+                }
+                continue;
+            }
+            self.session(index, |sessions, cx| sessions.due(cx, why, deadline.mark));
+            if why == Why::Letter && self.net.is_current(deadline.token) {
+                self.take_carry(deadline.token);
+            }
+        }
+    }
+
+    /// Ends the streams whose grant has run out this second.
+    fn check_expiries(&mut self) {
+        while let Some(token) = self.clock.pop_expired(self.unix_s) {
+            // Gone, or renewed: a new grant has an entry of its own.
+            if self.net.is_current(token) && self.sessions.is_expired_stream(token.slot) {
+                self.disconnect(token.slot, CloseReason::TokenExpired);
+            }
+        }
+        let Self { clock, net, sessions, .. } = self;
+        if clock.is_crowded(net.open()) {
+            clock.tidy_expiries(|at, token| {
+                net.is_current(token) && sessions.expires_at(token.slot, at)
+            });
+        }
+    }
+
+    /// Ends streams that the rules, which have changed, no longer let in; a slice of them a turn.
+    fn vet(&mut self) {
+        for index in self.sessions.next_to_vet() {
+            if self.net.is_open(index)
+                && !self.net.is_lingering(index)
+                && let Some(reason) = self.sessions.disowned(index)
+            {
+                self.disconnect(index, reason);
+            }
+        }
+    }
+
+    /// Moves the clock's hand to where it should be by now.
+    fn look_around(&mut self) {
+        if !self.net.is_watched() || !self.clock.is_hand_due(self.now) {
+            return;
+        }
+        // A table that was full may have room by now for reasons of the kernel's own.
+        self.net.accept_again();
+        let slots = self.net.len();
+        let mut beats = Beats::default();
+        for _ in 0..self.clock.advance(self.now, slots) {
+            let index = self.clock.look_on(slots);
+            if self.net.is_open(index) && !self.net.is_lingering(index) {
+                self.look_at(index, &mut beats);
+            }
+        }
+    }
+
+    fn look_at(&mut self, index: u32, beats: &mut Beats) {
+        match self.sessions.look(index, self.net.is_blocked(index)) {
+            Look::Nothing => {}
+            Look::EndIfIdle => {
+                if self.is_idle(index) && self.net.is_silent(index) {
+                    self.end(index, Ending::Now(CloseReason::IdleTimeout));
+                }
+            }
+            Look::Beat(form) => self.beat(index, form, beats),
+            Look::Dead => self.end(index, Ending::Now(CloseReason::PeerDead)),
+        }
+    }
+
+    /// Whether nothing of the connection is under way: no request, no answer.
+    pub(super) fn is_idle(&self, index: u32) -> bool {
+        self.sessions.is_idle(index) && !self.has_output(index)
+    }
+}
