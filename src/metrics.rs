@@ -8,9 +8,9 @@ use crate::reason::{CloseReason, Refused};
 /// Labels of [`WorkerMetrics::open`], by what a connection speaks.
 pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
 
-/// Why a client changed its transport, as it says in `?fallback=`: nothing came through, nothing
-/// came any more, a WebSocket was refused, no answer, anything else.
-pub const FALLBACKS: [&str; 5] = ["buffered", "silent", "refused", "timeout", "other"];
+/// Why a client changed its transport, as it says in `?fallback=`: a stream brought nothing, or
+/// nothing more than its beginning, a WebSocket did not open, anything else.
+pub const FALLBACKS: [&str; 4] = ["buffered", "silent", "refused", "other"];
 
 /// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
 pub const ERROR_STATUSES: [(u16, &str); 10] = [

@@ -1,4 +1,4 @@
-// Pushline in a browser: one cursor over Server-Sent Events and WebSocket, and one connection for all
+// Pushline in a browser: one cursor over Server-Sent Events and WebSocket, one connection for all
 // tabs of an origin. A page sees each event once and in order, or is told of the gap.
 //
 // A `Pushline` is what a page holds: its channels, how far it has read each, what it has yet to
@@ -7,8 +7,8 @@
 // A new leader has only to ask the pages how far they have read.
 
 const BEAT_MS = 25_000; // the server's default, until a stream says otherwise
-const FIRST_MS = 5_000; // an answer came, but no byte of the stream: a proxy buffers
-const OPEN_MS = 10_000; // no answer at all
+const FIRST_MS = 5_000; // a stream that has brought nothing by then is buffered on its way
+const OPEN_MS = 10_000; // what a request may take
 const RETRY_MS = 1_000;
 const RETRY_MAX_MS = 30_000;
 const RENEW_MS = 30_000; // a token is renewed this long before it runs out
@@ -29,7 +29,12 @@ export class PushlineError extends Error {
 
 const randomId = () => Math.random().toString(36).slice(2);
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+/** Settled after `ms`, or once `of.hurry` is called. */
+const pause = (of, ms) =>
+  new Promise((resolve) => {
+    of.hurry = resolve;
+    setTimeout(resolve, ms);
+  });
 
 const split = (id) => /^(.*?)-?(\d*)$/.exec(id).slice(1);
 
@@ -95,7 +100,7 @@ class Door {
     const response = await fetch(url, { ...rest, headers, credentials, cache: "no-store" });
     if (response.ok) return response;
     const { error = {} } = await response.json().catch(() => ({}));
-    const { code = "refused", message } = error;
+    const { code = "failed", message } = error;
     const retryMs = 1000 * response.headers.get("Retry-After");
     throw new PushlineError(code, message, response.status, retryMs);
   }
@@ -105,8 +110,8 @@ class Door {
 
 async function sse(link, signal) {
   const query = [...link.query(), ["envelope", "json"], ["heartbeat", "event"]];
-  const { body } = await link.door.fetch("sse", { query, signal });
   link.expect(FIRST_MS, "buffered");
+  const { body } = await link.door.fetch("sse", { query, signal });
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let block = {};
@@ -129,6 +134,7 @@ async function ws(link, signal) {
   const url = link.door.url("ws", link.query());
   url.protocol = url.protocol.replace("http", "ws");
   const token = await link.door.token();
+  link.expect(FIRST_MS, "refused");
   const socket = new WebSocket(url, ["pushline.v1", ...(token ? [`bearer.${token}`] : [])]);
   const asked = new Map();
   link.ask = (op) =>
@@ -156,13 +162,11 @@ async function ws(link, signal) {
         if ("ref" in message) answer(message);
         else link.event(message);
       };
-      socket.onclose = ({ code, reason }) =>
-        reject(new PushlineError(`closed_${code}`, reason, code === 4401 ? 401 : 0));
+      socket.onclose = ({ code, reason }) => {
+        const why = link.state === "open" ? `closed_${code}` : "refused";
+        reject(new PushlineError(why, reason, code === 4401 ? 401 : 0));
+      };
     });
-  } catch (error) {
-    // A page is not told why an upgrade was refused; a request is.
-    if (link.state !== "open") await link.probe();
-    throw error;
   } finally {
     link.ask = undefined;
     for (const { reject } of asked.values()) reject(new PushlineError("cut"));
@@ -171,8 +175,6 @@ async function ws(link, signal) {
     socket.close();
   }
 }
-
-const TRANSPORTS = { sse, ws };
 
 /** The connection for all channels that the tabs want. Lives in the tab that leads. */
 class Link {
@@ -255,13 +257,14 @@ class Link {
 
   /** A timer may be late in a hidden page: what has been silent for a beat is asked first. */
   #check() {
-    this.ask?.({ op: "ping" }).then(() => this.#proven(), () => {});
+    this.ask?.({ op: "ping" }).then((answer) => this.#proven(answer), () => {});
     this.expect(this.beat / 2, "silent");
   }
 
   /** The path carries more than the first bytes. */
-  #proven() {
+  #proven({ every_ms: beat = this.beat }) {
     this.isProven = true;
+    this.beat = beat;
     recall(this.key, this.transport);
     this.tell({ op: "alive" });
   }
@@ -275,7 +278,7 @@ class Link {
       this.opened();
     }
     if (parsed.every_ms) this.beat = parsed.every_ms;
-    else if (event === "pushline.beat") this.#proven();
+    else if (event === "pushline.beat") this.#proven(parsed);
     else if (event === "pushline.open") this.connection = parsed.connection;
     else if (parsed.id) this.event(parsed);
     else if (id) this.#begin(id);
@@ -302,7 +305,7 @@ class Link {
   async #run() {
     while (!this.closed) {
       if (this.#cursors.size) await this.#recover(await this.#connect());
-      else await this.#pause(FOR_EVER);
+      else await pause(this, FOR_EVER);
     }
   }
 
@@ -316,13 +319,24 @@ class Link {
     this.expect(OPEN_MS, "timeout");
     try {
       await this.#locate(signal);
-      return await TRANSPORTS[this.transport](this, signal);
+      return await (this.transport === "ws" ? ws : sse)(this, signal);
     } catch (error) {
-      return signal.aborted ? signal.reason : error;
+      return this.#judge(signal.aborted ? signal.reason : error);
     } finally {
       clearTimeout(this.watch);
       clearTimeout(this.renewal);
     }
+  }
+
+  /** A page is not told why a stream does not open; a plain request is, or shows that it could. */
+  #judge(error) {
+    if (error.code !== "buffered" && error.code !== "refused") return error;
+    const [channel] = this.#cursors.keys();
+    return this.#describe(channel, AbortSignal.timeout(OPEN_MS)).then(() => error, (told) => told);
+  }
+
+  #describe(channel, signal) {
+    return this.door.fetch(`channels/${channel}`, { signal });
   }
 
   async #recover(error) {
@@ -333,19 +347,17 @@ class Link {
     if (status === 403 || (status === 401 && !wasOpen && this.#attempts)) {
       this.tell({ op: "error", error: { code, message, status } });
       this.#say("denied");
-      return this.#pause(RETRY_MAX_MS);
+      return pause(this, RETRY_MAX_MS);
     }
     this.#say("waiting");
-    if (!this.isProven && navigator.onLine !== false) this.#fallBack(wasOpen, code);
+    if (!this.isProven && navigator.onLine !== false) this.#fallBack(code);
     const ms = Math.random() * Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** this.#attempts++);
-    await this.#pause(retryMs || (wasOpen && this.retryMs) || ms);
+    await pause(this, retryMs || (wasOpen && this.retryMs) || ms);
   }
 
-  /** A transport that has brought nothing to speak of on this network makes room for the other. */
-  #fallBack(wasOpen, code) {
-    const reason = code === "closed_1006" && !wasOpen ? "refused" : code;
-    const isTelling = ["refused", "buffered", "silent"].includes(reason);
-    if (this.forced || !(isTelling || this.#attempts > 1)) return;
+  /** A transport that does not work on this network makes room for the other. */
+  #fallBack(reason) {
+    if (this.forced || !["buffered", "silent", "refused"].includes(reason)) return;
     this.fallback = reason;
     this.transport = this.transport === "sse" ? "ws" : "sse";
     this.tell({ op: "fallback", reason, transport: this.transport });
@@ -356,17 +368,11 @@ class Link {
     const unknown = [...this.#cursors.keys()].filter((channel) => !this.#cursors.get(channel));
     if (this.transport === "sse" && unknown.length === this.#cursors.size) return;
     const locate = async (channel) => {
-      const response = await this.door.fetch(`channels/${channel}`, { signal });
-      this.#cursors.set(channel, (await response.json()).last_id ?? "earliest");
+      const { last_id: id } = await (await this.#describe(channel, signal)).json();
+      this.#cursors.set(channel, id ?? "earliest");
     };
     await Promise.all(unknown.map(locate));
     this.report();
-  }
-
-  /** Throws what an upgrade may have been refused for. */
-  async probe() {
-    const [channel] = this.#cursors.keys();
-    await this.door.fetch(`channels/${channel}`);
   }
 
   /** Renews the token of the open connection before it runs out. */
@@ -388,17 +394,10 @@ class Link {
 
   /** The network may be back, or have changed, or this machine was asleep: looks at once. */
   nudge() {
-    this.resume?.();
+    this.hurry?.();
     if (this.state !== "open") return;
     if (Date.now() - this.heardAt > 1.5 * this.beat) this.#end("silent");
     else if (this.ask) this.#check();
-  }
-
-  #pause(ms) {
-    return new Promise((resolve) => {
-      this.resume = resolve;
-      setTimeout(resolve, ms);
-    });
   }
 
   /** For other channels. Those of one moment share the new connection. */
@@ -410,7 +409,7 @@ class Link {
   }
 
   #end(code) {
-    this.resume?.();
+    this.hurry?.();
     this.abort?.abort(new PushlineError(code));
   }
 
@@ -439,6 +438,7 @@ class Tabs {
     this.bus.onmessage = ({ data }) => (data.op === "ask" ? this.#asked(data) : this.#hear(data));
     // Held as long as this tab lives: that is how the leader learns that it does not.
     navigator.locks.request(name + this.id, () => this.#closed);
+    self.document?.addEventListener("freeze", () => this.#yield());
     this.#queue();
   }
 
@@ -446,13 +446,12 @@ class Tabs {
   #queue(options = {}) {
     const lead = () => {
       if (!this.isClosed) this.#lead();
-      return this.#closed;
+      return Promise.race([this.#closed, new Promise((resolve) => (this.release = resolve))]);
     };
     navigator.locks.request(this.name, options, lead).catch(() => {
       // No page but this one may have the lock, or another tab has stolen the lead.
-      if (!this.link) return this.#lead();
-      this.#retire();
-      this.#queue();
+      if (this.link) this.#yield();
+      else this.#lead();
     });
   }
 
@@ -464,6 +463,14 @@ class Tabs {
     clearTimeout(this.doubt);
     this.link = this.makeLink(tell);
     tell({ op: "leader" });
+  }
+
+  /** A frozen tab would neither read nor go. */
+  #yield() {
+    if (!this.link) return;
+    this.#retire();
+    this.release?.();
+    this.#queue();
   }
 
   #retire() {
@@ -534,10 +541,10 @@ export class Pushline {
 
   /** `url` is the server's; by default the one this file came from. */
   constructor(url = new URL(".", import.meta.url), options = {}) {
-    const { channels = [], after, token, transport = "auto", onGap, share = true } = options;
-    this.#door = new Door(new URL(url, self.location), token, options.credentials);
+    const { channels = [], after, token, credentials, transport = "auto", share = true } = options;
+    this.#door = new Door(new URL(url, self.location), token, credentials);
     for (const channel of channels) this.#cursors.set(channel, after);
-    if (onGap === "reload") this.on("gap", () => location.reload());
+    if (options.onGap === "reload") this.on("gap", () => location.reload());
     this.#start(share, (tell) => new Link(this.#door, transport, tell));
     this.#listen(addEventListener);
   }
@@ -632,16 +639,15 @@ export class Pushline {
     this.#tabs?.ask([...this.#cursors]);
   }
 
-  #take({ op, generation, ...message }) {
+  #take({ op, generation, tab, from, state, transport, reason, error, cursors, ...event }) {
     const isOurs = generation >= this.#from;
-    const { state, transport, reason } = message;
     if (op === "leader") this.#want();
-    else if (op === "wanted" && message.tab === this.#tabs.id) this.#from = message.from;
+    else if (op === "wanted" && tab === this.#tabs.id) this.#from = from;
     else if (op === "state") this.#say(isOurs || state !== "open" ? state : "connecting", transport);
     else if (op === "fallback") this.#emit("fallback", reason, transport);
-    else if (op === "error") this.#emit("error", Object.assign(new PushlineError(), message.error));
-    else if (isOurs && op === "at") this.#begin(message.cursors);
-    else if (isOurs && op === "event") this.#event(message);
+    else if (op === "error") this.#emit("error", Object.assign(new PushlineError(), error));
+    else if (isOurs && op === "at") this.#begin(cursors);
+    else if (isOurs && op === "event") this.#event(event);
   }
 
   #begin(cursors) {
@@ -711,8 +717,7 @@ export class Pushline {
       entry.isRenewed = true;
       this.#door.held = undefined;
     } else if (status === 0 || status === 408 || status === 429 || status >= 500) {
-      const woken = new Promise((resolve) => (this.hurry = resolve));
-      await Promise.race([woken, sleep(retryMs || RETRY_MS)]);
+      await pause(this, retryMs || RETRY_MS);
     } else {
       this.#outbox.shift();
       entry.reject(error);
@@ -725,26 +730,25 @@ Pushline.EventSource = class extends EventTarget {
   readyState = 0;
   #push;
 
-  constructor(address, { withCredentials = false } = {}) {
+  constructor(address, { withCredentials } = {}) {
     super();
     const url = new URL(address, self.location);
     const channels = url.searchParams.getAll("channel");
     const after = url.searchParams.get("last_event_id") ?? undefined;
     const credentials = withCredentials ? "include" : "same-origin";
-    Object.assign(this, { url: url.href, withCredentials });
     this.#push = new Pushline(new URL(".", url), { channels, after, credentials });
-    this.#push.on("state", (state) => this.#state({ open: 1, denied: 2, closed: 2 }[state] ?? 0));
-    this.#push.on("*", ({ id, event, ...rest }) => {
-      const of = channels.length > 1 ? { id, event, ...rest } : rest.data;
-      const data = typeof of === "string" ? of : JSON.stringify(of);
-      this.#tell(new MessageEvent(event, { data, lastEventId: id }));
+    this.#push.on("state", (state) => this.#state(state));
+    this.#push.on("*", (event) => {
+      const told = channels.length > 1 ? event : event.data;
+      const data = typeof told === "string" ? told : JSON.stringify(told);
+      this.#tell(new MessageEvent(event.event, { data, lastEventId: event.id }));
     });
   }
 
   #state(state) {
-    if (this.readyState === state) return;
-    this.readyState = state;
-    this.#tell(new Event(state === 1 ? "open" : "error"));
+    this.readyState = { open: 1, denied: 2, closed: 2 }[state] ?? 0;
+    if (state === "open") this.#tell(new Event("open"));
+    if (state === "waiting" || state === "denied") this.#tell(new Event("error"));
   }
 
   #tell(event) {

@@ -1,9 +1,14 @@
-//! Browsers' pages live through restarts: no `EventSource` dies, and each page sees what it was sent
-//! once and in order, or is told of the gap. Half of the pages are warm: they have published, so
-//! they have an idle connection over which a browser reconnects first.
+//! Real browsers. Pages with the browser's own `EventSource` live through restarts: none dies, and each
+//! sees what it was sent once and in order, or is told of the gap. Half of them are warm: they have
+//! published, so they have an idle connection over which a browser reconnects first. Pages with our
+//! own client live through more than that.
 
+mod client;
 // Each test binary uses its own part of it.
 #[path = "../common/mod.rs"]
 mod common;
 mod proxies;
 mod restarts;
+
+/// Two browsers at once would be one too many for a small machine.
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -21,6 +21,13 @@ pub struct Kind {
     cure: &'static str,
 }
 
+impl Kind {
+    /// The same with other changes to its file.
+    pub const fn with(self, changes: &'static [(&'static str, &'static str)]) -> Self {
+        Self { changes, ..self }
+    }
+}
+
 pub const NGINX: Kind = Kind {
     program: "nginx",
     file: "nginx.conf",

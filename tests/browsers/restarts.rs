@@ -1,11 +1,12 @@
 //! The same pages through one restart after another.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::ONE_AT_A_TIME;
 use crate::common::browser::{Browser, Kind};
 use crate::common::program::{Program, free_ports};
 use crate::common::publish;
@@ -20,9 +21,6 @@ const POLL: Duration = Duration::from_millis(100);
 const OPTIONS: [&str; 8] =
     ["--workers", "2", "--cpus", "none", "--history-count", "1000", "--drain", "2s"];
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// Two browsers at once would be one too many for a small machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
 fn chromium_lives_through_restarts() {
@@ -107,7 +105,7 @@ fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
     }
 }
 
-fn await_drained(old: Program) {
+pub fn await_drained(old: Program) {
     let (code, said) = old.wait(DRAIN);
     assert_eq!(code, Some(0), "{said:?}");
 }

@@ -35,8 +35,8 @@ async function pretend(page, origin, body) {
 
 const commands = {
   /**
-   * Each page in a profile of its own: with connections of its own, as on another machine. Without
-   * an origin they come from another one.
+   * Pages with this script, each in a profile of its own: with connections of its own, as on another
+   * machine. Without an origin they come from another one.
    */
   async open({ origin, script, count }) {
     const body = `<!doctype html><link rel=icon href="data:,"><script>${script}</script>`;
@@ -49,9 +49,38 @@ const commands = {
     }));
     return [];
   },
+  /** Tabs of one profile that show the server's own page, with this script. */
+  async tabs({ origin, script, count }) {
+    const profile = await running.createBrowserContext();
+    for (let opened = 0; opened < count; opened += 1) {
+      const page = await profile.newPage();
+      await page.goto(`${origin}/`);
+      await page.addScriptTag({ content: script });
+      pages.push(page);
+    }
+    return [];
+  },
   /** What the expression is in each of these pages; a promise is waited for. */
   evaluate({ from, to, expression }) {
     return Promise.all(pages.slice(from, to).map((page) => page.evaluate(expression)));
+  },
+  async close({ page }) {
+    await pages.splice(page, 1)[0].close();
+    return [];
+  },
+  /** Chromium alone: the page's process ends. */
+  async crash({ page }) {
+    const session = await pages.splice(page, 1)[0].createCDPSession();
+    // It never answers.
+    session.send('Page.crash').catch(() => {});
+    return [];
+  },
+  /** Chromium alone: what its protocol for developers can do to a page. */
+  async protocol({ page, method, parameters }) {
+    // What it does to the network lasts as long as the session.
+    pages[page].session ??= await pages[page].createCDPSession();
+    await pages[page].session.send(method, parameters);
+    return [];
   },
 };
 

@@ -85,9 +85,33 @@ impl Browser {
     /// Opens more pages, of this origin or else of another than any server's, that run this script
     /// first.
     pub fn open(&mut self, origin: Option<&str>, script: &str, count: usize) {
-        let (command, origin) = ("open", json!(origin));
-        self.ask(&json!({"command": command, "origin": origin, "script": script, "count": count}));
+        self.ask(&json!({ "command": "open", "origin": origin, "script": script, "count": count }));
         self.pages += count;
+    }
+
+    /// Opens tabs of one profile that show the server's own page, with this script.
+    pub fn open_tabs(&mut self, origin: &str, script: &str, count: usize) {
+        self.ask(&json!({ "command": "tabs", "origin": origin, "script": script, "count": count }));
+        self.pages += count;
+    }
+
+    /// Closes a page; those behind it move up.
+    pub fn close(&mut self, page: usize) {
+        self.ask(&json!({ "command": "close", "page": page }));
+        self.pages -= 1;
+    }
+
+    /// Ends a page's process, as a bug or a lack of memory would. Chromium alone.
+    pub fn crash(&mut self, page: usize) {
+        self.ask(&json!({ "command": "crash", "page": page }));
+        self.pages -= 1;
+    }
+
+    /// A call of Chromium's protocol for developers.
+    pub fn protocol(&mut self, page: usize, method: &str, parameters: &Value) {
+        self.ask(&json!({
+            "command": "protocol", "page": page, "method": method, "parameters": parameters,
+        }));
     }
 
     /// What an expression is in every page.

@@ -20,6 +20,8 @@ struct State {
     accepted: AtomicUsize,
     /// Bytes that went from the server to clients.
     passed: AtomicUsize,
+    /// Connections before this one get nothing any more.
+    silenced: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -32,6 +34,7 @@ impl Relay {
             ends: Mutex::default(),
             accepted: AtomicUsize::new(0),
             passed: AtomicUsize::new(0),
+            silenced: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
         let of_thread = state.clone();
@@ -54,6 +57,11 @@ impl Relay {
             let _ = end.shutdown(Shutdown::Both);
         }
         ends.len() / 2
+    }
+
+    /// From now on what the server says on the connections there are is lost, and no end is seen.
+    pub fn silence(&self) {
+        self.state.silenced.store(self.accepted(), Ordering::SeqCst);
     }
 
     /// Connections accepted so far.
@@ -82,27 +90,28 @@ impl State {
     fn relay(self: &Arc<Self>, client: TcpStream) {
         // A server that is gone: the client sees its connection end.
         let Ok(server) = TcpStream::connect(self.to) else { return };
-        self.accepted.fetch_add(1, Ordering::SeqCst);
+        let place = self.accepted.fetch_add(1, Ordering::SeqCst);
         let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
         let (client_out, server_out) = (clone(&client), clone(&server));
         self.ends.lock().expect("not poisoned").extend([clone(&client), clone(&server)]);
         let state = self.clone();
-        thread::spawn(move || copy(client, server_out, |_| {}));
+        thread::spawn(move || copy(client, server_out, |_| true));
         thread::spawn(move || {
             copy(server, client_out, |count| {
                 state.passed.fetch_add(count, Ordering::SeqCst);
+                place >= state.silenced.load(Ordering::SeqCst)
             });
         });
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, note: impl Fn(usize)) {
+/// `passes` is told of each piece and says whether it goes on.
+fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(usize) -> bool) {
     let mut piece = [0; 16 * 1024];
-    while let Ok(count) = from.read(&mut piece) {
-        if count == 0 || to.write_all(&piece[..count]).is_err() {
+    while let Ok(count @ 1..) = from.read(&mut piece) {
+        if passes(count) && to.write_all(&piece[..count]).is_err() {
             break;
         }
-        note(count);
     }
     let _ = to.shutdown(Shutdown::Write);
 }

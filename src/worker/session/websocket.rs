@@ -170,7 +170,7 @@ impl Sessions {
             Err(error) => return self.ws_reject(cx, error.reference, error.reason),
         };
         match body {
-            OpBody::Ping => self.ws_op_ok(cx, reference, &[]),
+            OpBody::Ping => self.ws_pong(cx, reference),
             OpBody::Subscribe { channel, after } => {
                 self.ws_subscribe(cx, reference, &channel, after.as_deref());
             }
@@ -178,6 +178,12 @@ impl Sessions {
             OpBody::Publish(publication) => self.ws_publish(cx, reference, publication),
             OpBody::Auth { token } => self.ws_auth(cx, reference, &token),
         }
+    }
+
+    /// A page sees no control frames: its watchdog asks by itself, and is told how often it may.
+    fn ws_pong(&mut self, cx: &mut Cx<'_>, reference: Option<&str>) {
+        let period_ms = self.settings.heartbeat.as_millis() as u64;
+        self.ws_op_ok(cx, reference, &[("every_ms", Value::Number(period_ms))]);
     }
 
     /// A new token, which may have to wait for its check; until then nothing more is read.

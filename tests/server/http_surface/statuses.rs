@@ -67,7 +67,8 @@ fn the_browser_client_is_everybodys_and_small() {
 fn gzipped_len(bytes: &[u8]) -> usize {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("written");
-    let packed = Command::new("gzip").args(["--best", "--stdout"]).arg(file.path()).output();
+    let packed =
+        Command::new("gzip").args(["--best", "--no-name", "--stdout"]).arg(file.path()).output();
     packed.expect("gzip runs").stdout.len()
 }
 

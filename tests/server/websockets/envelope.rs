@@ -202,9 +202,9 @@ fn every_wrong_operation_is_answered_and_the_connection_goes_on() {
         assert_eq!(answer.get("ref"), reference.as_ref(), "{text}");
     }
     ws.op(&json!({"op": "ping", "ref": "still here", "unknown": []}));
-    assert_eq!(ws.json(), json!({"ref": "still here", "ok": true}));
+    assert_eq!(ws.json(), json!({"ref": "still here", "ok": true, "every_ms": 25_000}));
     ws.op(&json!({"op": "ping"}));
-    assert_eq!(ws.json(), json!({"ok": true}));
+    assert_eq!(ws.json(), json!({"ok": true, "every_ms": 25_000}));
     assert_eq!(describe(server.addr, "c")["events"], 0);
 }
 
