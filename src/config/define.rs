@@ -1,15 +1,13 @@
 //! Every key, defined once.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::keys::{Change, Field, Group, Key};
 use super::units::{
     self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
-use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, Settings, SlowPolicy, Steer};
+use super::values::{AUTO, NONE, address, put_cpus, put_networks, show_cpus, show_networks};
+use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, SlowPolicy, Steer};
 use crate::limits::EVENT_BYTES_MAX;
 
 /// All keys, in the order of help and of the file.
@@ -63,6 +61,18 @@ pub static KEYS: &[Key] = &[
         field: Field::Server {
             put: |s, t| set(&mut s.open, units::switch(t)),
             show: |s| s.open.to_string(),
+        },
+    },
+    Key {
+        name: "demo",
+        value: "true|false|auto",
+        group: Group::Listen,
+        change: Change::Reload,
+        help: "Whether there are pages at /demo that show what can be done; auto: where the server \
+               listens on loopback.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.demo, unless(AUTO, t, units::switch)),
+            show: |s| show_or(AUTO, s.demo),
         },
     },
     Key {
@@ -489,12 +499,6 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// More than a host has memory for.
 const CONNECTIONS_MAX: u64 = 1_000_000_000;
 
-/// The value that leaves it to the server or the kernel.
-const AUTO: &str = "auto";
-
-/// The value for which there is nothing.
-const NONE: &str = "none";
-
 const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[
     ("x-forwarded-for", ClientAddress::XForwardedFor),
     ("forwarded", ClientAddress::Forwarded),
@@ -521,69 +525,10 @@ fn set<T>(field: &mut T, read: Result<T, Unfit>) -> Result<(), Unfit> {
     read.map(|value| *field = value)
 }
 
-/// An address and port, with the two shorthands other servers take. Names are not looked up: what
-/// they mean can change while the server runs.
-fn address(text: &str) -> Result<SocketAddr, Unfit> {
-    let host_and_port = text.rsplit_once(':');
-    let short = host_and_port.and_then(|(host, port)| match host {
-        "" => Some((Ipv4Addr::UNSPECIFIED, port)),
-        "localhost" => Some((Ipv4Addr::LOCALHOST, port)),
-        _ => None,
-    });
-    let address = match short {
-        Some((host, port)) => count(port, 0..=65_535).ok().map(|port: u16| (host, port).into()),
-        None => text.parse().ok(),
-    };
-    address.ok_or_else(|| {
-        Unfit::wants("an address and port, as 127.0.0.1:8080, localhost:8080, [::]:8080 or :8080")
-    })
-}
-
 fn show_or(word: &str, value: Option<impl ToString>) -> String {
     value.map_or(word.to_owned(), |value| value.to_string())
 }
 
 fn show_rate(rate: Option<u32>) -> String {
     rate.unwrap_or(0).to_string()
-}
-
-fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
-    let listed = if text == NONE { "" } else { text };
-    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let networks = parts.map(|part| {
-        let address = part.parse::<IpAddr>().map(IpNet::from);
-        address.or_else(|_| part.parse::<IpNet>()).ok()
-    });
-    let networks: Option<Vec<IpNet>> = networks.collect();
-    settings.trusted_proxies =
-        networks.ok_or_else(|| Unfit::wants("addresses or networks as 127.0.0.1,10.0.0.0/8"))?;
-    Ok(())
-}
-
-fn show_networks(settings: &Settings) -> String {
-    let networks: Vec<String> = settings.trusted_proxies.iter().map(IpNet::to_string).collect();
-    if networks.is_empty() { NONE.to_owned() } else { networks.join(",") }
-}
-
-fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
-    settings.cpus = match text {
-        AUTO => Some(Vec::new()),
-        NONE => None,
-        _ => Some(
-            units::cores(text)
-                .map_err(|_| Unfit::wants("cores below 1024 as 0,2,4-7, or auto, or none"))?,
-        ),
-    };
-    Ok(())
-}
-
-fn show_cpus(settings: &Settings) -> String {
-    match settings.cpus.as_deref() {
-        None => NONE.to_owned(),
-        Some([]) => AUTO.to_owned(),
-        Some(cores) => {
-            let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
-            cores.join(",")
-        }
-    }
 }

@@ -15,6 +15,7 @@ mod load;
 mod suggest;
 mod template;
 pub mod units;
+mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -147,6 +148,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// Where the operator's key is; none: the operator needs none.
     pub admin_key_file: Option<PathBuf>,
+    /// Whether there are demos; none: on loopback.
+    pub demo: Option<bool>,
     /// Threads that own connections; none: one per core.
     pub workers: Option<u16>,
     /// Cores the workers are pinned to, in turn; none: not pinned.
@@ -223,6 +226,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             admin_key_file: None,
+            demo: None,
             workers: None,
             cpus: Some(Vec::new()),
             driver: DriverWanted::Auto,
@@ -273,6 +277,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether there are demos.
+    pub fn shows_demos(&self) -> bool {
+        self.demo.unwrap_or(self.listen.ip().is_loopback())
+    }
+
     /// What holds for this channel.
     pub fn channel(&self, name: &str) -> &ChannelSettings {
         self.channel_at(self.channel_index(name))

@@ -1,5 +1,5 @@
-//! What browsers load from the server. The sources are written to be read and copied; they are
-//! served without their comments, which would be a third of the client.
+//! What browsers load from the server: the client, and pages that show what it does. The sources are
+//! written to be read and copied; the client is served without its comments, a third of it.
 
 use std::sync::LazyLock;
 
@@ -14,26 +14,40 @@ pub struct Asset {
     pub body: String,
     /// `ETag`, with its quotes.
     pub etag: String,
+    /// Whether it is there where demos are wanted.
+    pub is_demo: bool,
 }
 
 impl Asset {
     fn new(content_type: &'static str, body: String) -> Self {
         let digest = Sha256::digest(&body);
         let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { content_type, body, etag: format!("\"{hex}\"") }
+        Self { content_type, body, etag: format!("\"{hex}\""), is_demo: false }
+    }
+
+    fn demo(page: &str) -> Self {
+        Self { is_demo: true, ..Self::new("text/html; charset=utf-8", page.to_owned()) }
     }
 }
 
-static CLIENT: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("text/javascript; charset=utf-8", without_comments(include_str!("pushline.js")))
-});
+/// By path.
+static ASSETS: [(&str, LazyLock<Asset>); 6] = [
+    ("/pushline.js", LazyLock::new(client)),
+    ("/demo", LazyLock::new(|| Asset::demo(include_str!("demo/index.html")))),
+    ("/demo/feed", LazyLock::new(|| Asset::demo(include_str!("demo/feed.html")))),
+    ("/demo/chat", LazyLock::new(|| Asset::demo(include_str!("demo/chat.html")))),
+    ("/demo/progress", LazyLock::new(|| Asset::demo(include_str!("demo/progress.html")))),
+    ("/demo/counter", LazyLock::new(|| Asset::demo(include_str!("demo/counter.html")))),
+];
+
+fn client() -> Asset {
+    let code = without_comments(include_str!("pushline.js"));
+    Asset::new("text/javascript; charset=utf-8", code)
+}
 
 /// The file at this path.
 pub fn find(path: &str) -> Option<&'static Asset> {
-    match path {
-        "/pushline.js" => Some(&CLIENT),
-        _ => None,
-    }
+    ASSETS.iter().find(|(known, _)| *known == path).map(|(_, asset)| &**asset)
 }
 
 /// Leaves out comments and what lines are indented by. In the sources no text goes over a line end,

@@ -60,6 +60,17 @@ const commands = {
     }
     return [];
   },
+  /** Pages at this address, or with this text at another origin; each in a profile of its own. */
+  async visit({ address, body, count }) {
+    const url = address ?? await elsewhere(body);
+    for (let opened = 0; opened < count; opened += 1) {
+      const profile = await running.createBrowserContext();
+      const page = await profile.newPage();
+      await page.goto(url);
+      pages.push(page);
+    }
+    return [];
+  },
   /** What the expression is in each of these pages; a promise is waited for. */
   evaluate({ from, to, expression }) {
     return Promise.all(pages.slice(from, to).map((page) => page.evaluate(expression)));

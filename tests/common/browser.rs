@@ -95,6 +95,18 @@ impl Browser {
         self.pages += count;
     }
 
+    /// Opens pages at this address.
+    pub fn visit(&mut self, address: &str, count: usize) {
+        self.ask(&json!({ "command": "visit", "address": address, "count": count }));
+        self.pages += count;
+    }
+
+    /// Opens pages with this text, from another origin than any server's.
+    pub fn show(&mut self, body: &str, count: usize) {
+        self.ask(&json!({ "command": "visit", "body": body, "count": count }));
+        self.pages += count;
+    }
+
     /// Closes a page; those behind it move up.
     pub fn close(&mut self, page: usize) {
         self.ask(&json!({ "command": "close", "page": page }));

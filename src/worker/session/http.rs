@@ -219,6 +219,9 @@ impl Sessions {
         self.leave_body(cx, request, route);
         match route {
             Route::Greeting => self.greet(cx, request),
+            Route::Asset(asset) if asset.is_demo && !self.settings.shows_demos() => {
+                self.reject(cx, NOT_FOUND);
+            }
             Route::Asset(asset) => self.send_asset(cx, request, asset),
             Route::Describe(segment) => {
                 if self.admit_request(cx, request, Access::Http, None) {
@@ -276,11 +279,14 @@ impl Sessions {
     fn greet(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
         let host = request.host().and_then(|host| std::str::from_utf8(host).ok());
         let host = host.unwrap_or("localhost:8080");
-        let text = format!(
+        let mut text = format!(
             "Pushline: publish over HTTP, subscribe over Server-Sent Events or WebSocket.\n\n\
              curl -N http://{host}/sse?channel=news\n\
              curl -d hello http://{host}/channels/news\n"
         );
+        if self.settings.shows_demos() {
+            text += &format!("\nIn a browser: http://{host}/demo\n");
+        }
         let content = Content { content_type: "text/plain; charset=utf-8", bytes: text.as_bytes() };
         self.respond(cx, Status::Ok, &content, &[]);
     }

@@ -67,7 +67,7 @@ fn another(key: &Key) -> &'static str {
         "NETWORKS|none" => "10.0.0.0/8",
         "SIZE" | "SIZE|auto" => "2MiB",
         "TIME" => "33s",
-        "true|false" => "true",
+        "true|false" | "true|false|auto" => "true",
         "auto|io_uring|epoll" => "epoll",
         "hash|cpu" => "cpu",
         "x-forwarded-for|forwarded|proxy-protocol" => "forwarded",

@@ -1,0 +1,73 @@
+//! Values of keys that are more than a number, a time or a word.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::Settings;
+use super::units::{self, Unfit, count};
+
+/// The value that leaves it to the server or the kernel.
+pub(super) const AUTO: &str = "auto";
+
+/// The value for which there is nothing.
+pub(super) const NONE: &str = "none";
+
+/// An address and port, with the two shorthands other servers take. Names are not looked up: what
+/// they mean can change while the server runs.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Unfit> {
+    let host_and_port = text.rsplit_once(':');
+    let short = host_and_port.and_then(|(host, port)| match host {
+        "" => Some((Ipv4Addr::UNSPECIFIED, port)),
+        "localhost" => Some((Ipv4Addr::LOCALHOST, port)),
+        _ => None,
+    });
+    let address = match short {
+        Some((host, port)) => count(port, 0..=65_535).ok().map(|port: u16| (host, port).into()),
+        None => text.parse().ok(),
+    };
+    address.ok_or_else(|| {
+        Unfit::wants("an address and port, as 127.0.0.1:8080, localhost:8080, [::]:8080 or :8080")
+    })
+}
+
+pub(super) fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    let listed = if text == NONE { "" } else { text };
+    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let networks = parts.map(|part| {
+        let address = part.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| part.parse::<IpNet>()).ok()
+    });
+    let networks: Option<Vec<IpNet>> = networks.collect();
+    settings.trusted_proxies =
+        networks.ok_or_else(|| Unfit::wants("addresses or networks as 127.0.0.1,10.0.0.0/8"))?;
+    Ok(())
+}
+
+pub(super) fn show_networks(settings: &Settings) -> String {
+    let networks: Vec<String> = settings.trusted_proxies.iter().map(IpNet::to_string).collect();
+    if networks.is_empty() { NONE.to_owned() } else { networks.join(",") }
+}
+
+pub(super) fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    settings.cpus = match text {
+        AUTO => Some(Vec::new()),
+        NONE => None,
+        _ => Some(
+            units::cores(text)
+                .map_err(|_| Unfit::wants("cores below 1024 as 0,2,4-7, or auto, or none"))?,
+        ),
+    };
+    Ok(())
+}
+
+pub(super) fn show_cpus(settings: &Settings) -> String {
+    match settings.cpus.as_deref() {
+        None => NONE.to_owned(),
+        Some([]) => AUTO.to_owned(),
+        Some(cores) => {
+            let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
+            cores.join(",")
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The README's chat and the pages at `/demo`, as a newcomer opens them: in two browsers at once, with
+//! the server killed under them.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::ONE_AT_A_TIME;
+use crate::common::browser::{Browser, Kind};
+use crate::common::program::{Program, free_ports};
+use crate::common::{TestServer, fetch};
+
+/// Seconds on a machine that is not busy.
+const COME_BACK: Duration = Duration::from_secs(60);
+const OPTIONS: [&str; 6] = ["--workers", "2", "--cpus", "none", "--retry", "500ms"];
+const PAGES: usize = 2;
+
+/// Where in a page the state is told, what is typed into, and what then appears.
+struct Chat {
+    state: &'static str,
+    type_in: &'static str,
+    list: &'static str,
+    /// What is said of a restart.
+    restarted: &'static str,
+}
+
+#[test]
+fn the_readmes_chat_goes_on_after_a_crash_and_says_so() {
+    let readme = include_str!("../../README.md");
+    let page = readme.split("```html\n").nth(1).and_then(|rest| rest.split("```").next());
+    let chat = Chat {
+        state: "line.textContent === 'open'",
+        type_in: "text.value = 'TEXT'; form.requestSubmit()",
+        list: "chat",
+        restarted: "(some was lost: epoch)",
+    };
+    survive(&chat, |browser, server| {
+        let body = page.expect("a page").replace("http://localhost:8080", server);
+        browser.show(&body, PAGES);
+    });
+}
+
+#[test]
+fn the_demos_chat_goes_on_after_a_crash_and_says_so() {
+    let chat = Chat {
+        state: "document.getElementById('state').textContent === 'Live over ws'",
+        type_in: "document.getElementById('name').value = 'ann';
+                  text.value = 'TEXT'; form.requestSubmit()",
+        list: "chat",
+        restarted: "— the server was restarted —",
+    };
+    survive(&chat, |browser, server| browser.visit(&format!("{server}/demo/chat"), PAGES));
+}
+
+/// Two people talk, the server is killed, one writes meanwhile, and both go on.
+fn survive(chat: &Chat, open: impl FnOnce(&mut Browser, &str)) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
+    let port = free_ports(2);
+    let server = Program::start(port, &OPTIONS);
+    open(&mut browser, &format!("http://{}", server.addr));
+    await_all(&mut browser, chat.state);
+    browser.evaluate_in(0..1, &chat.type_in.replace("TEXT", "hello"));
+    await_all(&mut browser, &format!("{}.textContent.includes('hello')", chat.list));
+    server.kill();
+    await_all(&mut browser, &format!("!({})", chat.state));
+    browser.evaluate_in(1..2, &chat.type_in.replace("TEXT", "in between"));
+    let _server = Program::start(port, &OPTIONS);
+    let both = format!("{}.textContent.includes('{}')", chat.list, chat.restarted);
+    await_all(&mut browser, &format!("{both} && {}", chat.state));
+    await_all(&mut browser, &format!("{}.textContent.split('in between').length === 2", chat.list));
+}
+
+#[test]
+fn each_demo_works_is_short_and_its_source_is_beside_it() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = TestServer::start();
+    let demos = ["feed", "chat", "progress", "counter"];
+    for demo in demos {
+        let page = fetch(server.addr, "GET", &format!("/demo/{demo}"), &[], None);
+        assert_eq!((page.status, page.text().lines().count() <= 60), (200, true), "{demo}");
+    }
+    let Some(mut browser) = Browser::launch(Kind::Firefox) else { return };
+    browser.visit(&format!("http://{}/demo", server.addr), 1);
+    let sources = "[...document.querySelectorAll('pre')]
+        .filter(({ textContent }) => textContent.includes('import Pushline')).length === 4";
+    await_all(&mut browser, sources);
+    let inside = |name: &str, what: &str| {
+        format!(
+            "(() => {{ const page = document.querySelector('iframe[title={name}]').contentDocument;
+            const find = (id) => page.getElementById(id); {what} }})()"
+        )
+    };
+    for name in demos {
+        let live = "return find('state').textContent.startsWith('Live')";
+        await_all(&mut browser, &inside(name, live));
+    }
+    browser.evaluate(&inside("feed", "find('text').value = 'news'; find('form').requestSubmit()"));
+    browser.evaluate(&inside("counter", "find('more').click()"));
+    browser.evaluate(&inside("progress", "find('start').click()"));
+    await_all(&mut browser, &inside("feed", "return find('feed').textContent === 'news'"));
+    await_all(&mut browser, &inside("counter", "return find('count').textContent === '1'"));
+    await_all(&mut browser, &inside("progress", "return find('bar').value === 100"));
+}
+
+#[test]
+fn demos_are_there_only_where_they_are_wanted() {
+    let server = TestServer::with(|settings| settings.demo = Some(false));
+    assert_eq!(fetch(server.addr, "GET", "/demo/chat", &[], None).status, 404);
+    assert!(!fetch(server.addr, "GET", "/", &[], None).text().contains("/demo"));
+    assert_eq!(fetch(server.addr, "GET", "/pushline.js", &[], None).status, 200);
+}
+
+fn await_all(browser: &mut Browser, expression: &str) {
+    let deadline = Instant::now() + COME_BACK;
+    while browser.evaluate(expression).iter().any(|is| *is != json!(true)) {
+        let told = browser.evaluate("document.body.innerText");
+        assert!(Instant::now() < deadline, "never: {expression}: {told:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
