@@ -43,8 +43,8 @@
 //! The log ([`log`]: it assigns `seq`, keeps history, knows which worker wants to hear of what) has
 //! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
 //!
-//! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps. The
-//! other memory workers share is two counts: [`worker::census`] and [`log::channel_name`].
+//! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps.
+//! The other memory workers share is two counts: [`worker::census`] and [`log::channel_name`].
 //!
 //! # Where each idea lives
 //!
@@ -78,7 +78,7 @@
 //! | who may do what | [`auth`], `worker::session::access` |
 //! | bad tokens cost others nothing: checks have a budget and a line per address | `worker::session::checks` |
 //! | a subject is called back | `auth::revoked` |
-//! | whose connection it is behind a proxy | `worker::session::client`, [`proto::proxy`], [`proto::forwarded`] |
+//! | whose connection it is behind a proxy | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |
 //! | every key of the configuration, defined once | [`config`] |
 //! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest | `server::reload` |
@@ -90,8 +90,8 @@
 //! | slow readers of all channels share one bound | `worker::hub::bounds` |
 //! | workers stay even under `--steer cpu` | `server::balance` |
 //! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::lines` |
-//! | clients that resume by themselves: `sub`, `pub` | [`tools::client`] |
-//! | one load generator for us and for rivals | [`tools::bench`], `benches/rivals` |
+//! | clients that resume by themselves: `sub`, `pub` | `tools::client` |
+//! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
 //! | why a connection ended or was refused | [`reason`] |
 //!
@@ -104,7 +104,7 @@
 //! # Invariants worth naming
 //!
 //! - At most one send per connection between two reaps. A second one behind a short one would tear
-//!   the stream. That is why the phases of a turn stand in the order they do.
+//!   the stream. That is why the phases of a turn have their order.
 //! - Notices are sent under the log's lock alone, and nothing under it waits for a lane.
 //! - A join is exact: the lane is FIFO, so when a worker handles `Joined{head_seq}` it has seen
 //!   exactly the events up to `head_seq` of the channels it had.

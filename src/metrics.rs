@@ -12,7 +12,7 @@ pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
 /// nothing more than its beginning, a WebSocket did not open, anything else.
 pub const FALLBACKS: [&str; 4] = ["buffered", "silent", "refused", "other"];
 
-/// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
+/// Statuses of [`WorkerMetrics::request_errors`]; the last is for all others.
 pub const ERROR_STATUSES: [(u16, &str); 10] = [
     (400, "status 400"),
     (401, "status 401"),
@@ -70,7 +70,8 @@ impl Histogram {
         self.sum_us.add(us);
     }
 
-    /// Upper bounds in seconds (the last bucket has none in truth) and the count in each bucket (not cumulative).
+    /// Upper bounds in seconds (the last bucket has none in truth) and the count in each bucket
+    /// (not cumulative).
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bound = |place: usize| (1u64 << place) as f64 / 1e6;
         self.buckets.iter().enumerate().map(move |(place, n)| (bound(place), n.value()))
@@ -135,7 +136,7 @@ pub struct WorkerMetrics {
     pub replica_bytes: Counter,
     /// Heartbeats sent.
     pub heartbeats: Counter,
-    /// Lines nobody had time to write.
+    /// Log lines dropped because their lane was full.
     pub lines_dropped: Counter,
     /// Turns taken.
     pub turns: Counter,

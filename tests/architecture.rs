@@ -1,10 +1,10 @@
 //! The architecture's rules that a compiler does not hold: which layer knows which, where `unsafe`
-//! may stand and that it says why, and that files stay readable.
+//! is allowed and that it says why, and that files stay readable.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module of the crate, and the others it may name. Left out: what stands at the top and may see
+/// A module of the crate, and the others it may name. Left out: what is at the top and may see
 /// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`tools`).
 const LAYERS: [(&str, &[&str]); 14] = [
     ("bucket", &[]),
@@ -42,7 +42,7 @@ fn layers_know_only_those_below_them() {
         let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
             let (_, above) = LAYERS[LAYERS.len() - 1];
             let known = above.contains(&layer.as_str()) || matches!(&*layer, "lib" | "main");
-            assert!(known, "{}: say in LAYERS where this module stands", file.path.display());
+            assert!(known, "{}: say in LAYERS what this module may name", file.path.display());
             continue;
         };
         for named in modules_named(&file.without_tests()) {
@@ -145,7 +145,7 @@ fn benches_are_built_into_a_folder_of_their_own() {
             seen += 1;
         }
     }
-    assert!(seen > 0, "nobody builds benches any more: take this test away");
+    assert!(seen > 0, "no script builds benches any more: take this test away");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn nothing_is_left_to_do_without_a_word_of_why() {
 }
 
 /// Whether the `unsafe` in this line is explained: by a comment above it (attributes, the rest of
-/// the statement and other `unsafe` lines may stand between), or, of an `unsafe fn`, by a section
+/// the statement and other `unsafe` lines may be between), or, of an `unsafe fn`, by a section
 /// of its documentation.
 fn is_explained(lines: &[&str], at: usize) -> bool {
     const LINES_BETWEEN_MAX: usize = 8;

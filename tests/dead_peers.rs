@@ -1,6 +1,6 @@
 //! A peer that is gone without a word (no FIN, no RST: a phone that left, a NAT entry that was
-//! forgotten) is cut within a stated time: a WebSocket when it has answered neither of two pings, an
-//! SSE stream by the kernel when a heartbeat has stayed unacknowledged for `--dead-time`.
+//! forgotten) is cut within a stated time: a WebSocket when it has answered neither of two pings,
+//! an SSE stream by the kernel when a heartbeat has stayed unacknowledged for `--dead-time`.
 //!
 //! The peer lives in a network namespace of its own, behind a cable of two virtual interfaces, and
 //! then loses its way back. That needs `unshare`, `nsenter` and `ip`, and either root or user
@@ -84,7 +84,7 @@ fn vanish(request: &str, dead_time: Duration, reason: &str) -> Duration {
     let metrics = fetch(server.admin, "GET", "/metrics", &[], None).text();
     let line = format!("pushline_closes_total{{reason=\"{reason}\"}} 1");
     assert!(metrics.contains(&line), "{metrics}");
-    let id = common::publish(server.addr, "c", "for who is still there");
+    let id = common::publish(server.addr, "c", "for the living");
     assert_eq!(other.event().id, id);
     took
 }

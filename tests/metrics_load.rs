@@ -56,7 +56,7 @@ fn count_alike(transport: &str, driver: DriverWanted) {
     let report = NamedTempFile::new().expect("a file");
     let mut load = bench(server.listen(), transport, &report);
     let connected = format!("\"{transport}\"");
-    // Who has just been answered is live a turn later.
+    // A subscriber that was just answered is live a turn later.
     await_that("all are connected and at rest", || {
         let scrape = scrape(admin);
         sum(&scrape, "pushline_connections", &connected) == CONNECTIONS

@@ -104,7 +104,7 @@ struct Rights<'a> {
 }
 
 impl TokenArgs {
-    /// What is likely not meant: a token that lets nobody do anything.
+    /// What is likely not meant: a token without any rights.
     pub fn warning(&self) -> Option<&'static str> {
         (self.subscribe.is_empty() && self.publish.is_empty()).then_some(
             "this token allows nothing that anonymous clients may not do; add --subscribe PATTERN \

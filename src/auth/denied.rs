@@ -71,7 +71,7 @@ denials! {
     /// There is no `exp`, and one is required.
     MissingExpiry: Unauthorized, "token_without_expiry",
         "the token has no exp claim and one is required";
-    /// `aud` is missing or names somebody else.
+    /// `aud` is missing or names another audience.
     WrongAudience: Unauthorized, "token_audience",
         "the token is for another audience";
     /// `iss` is missing or not a trusted issuer.

@@ -1,10 +1,10 @@
-//! Whom a request was meant for. A web page can have its own name lead to 127.0.0.1 (DNS rebinding):
-//! a browser then takes what listens there for a part of that page's site, and lets it read and do
-//! everything. `Host` still says the page's name, and who asks on loopback needs none.
+//! Which host a request was meant for. A web page can have its own name lead to 127.0.0.1 (DNS
+//! rebinding): a browser then takes what listens there for a part of that page's site, and lets it
+//! read and do everything. `Host` still says the page's name, and on loopback no name is needed.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Whether a request with this `Host` can only come from this machine, on a listener that stands on
+/// Whether a request with this `Host` can only come from this machine, on a listener bound to
 /// loopback: it says an address, `localhost`, or nothing (HTTP/1.0, which no browser speaks).
 pub fn is_meant_for_loopback(host: Option<&[u8]>) -> bool {
     let Some(host) = host else { return true };

@@ -155,7 +155,7 @@ impl Gate {
         self.is_open() || grant.is_some_and(|grant| self.fingerprints.cover(grant))
     }
 
-    /// Whether checking a token can take long enough for somebody else to notice.
+    /// Whether checking a token can take long enough to delay other connections.
     pub fn is_slow(&self) -> bool {
         self.keys.is_slow()
     }
@@ -205,14 +205,14 @@ impl Gate {
     /// preflight's answer adds [`CORS_PREFLIGHT`].
     ///
     /// A listed origin is named exactly, with credentials and `Vary`; any other gets none. Only an
-    /// open gate without a list answers `*`, and then without credentials; one for this machine does
-    /// so to its pages alone. The text comes from the settings, never from the request.
+    /// open gate without a list answers `*`, and then without credentials; one for this machine
+    /// does so to its pages alone. The text comes from the settings, never from the request.
     pub fn cors_headers(&self, origin: Option<&[u8]>) -> &[u8] {
         self.origins.cors_headers(origin)
     }
 
-    /// The credential that counts. An open gate looks at none: old cookies must not shut out
-    /// anyone whom nothing at all would let in.
+    /// The credential that counts. An open gate looks at none: an old cookie must not shut out
+    /// a client that would be let in without it.
     fn presented<'a>(&self, credentials: &Credentials<'a>) -> Result<Presented<'a>, Denied> {
         if self.is_open() {
             return Ok(Presented::Nothing);

@@ -57,7 +57,7 @@ struct ListedOrigin {
     cors: Box<[u8]>,
 }
 
-/// The lines that are the same for everybody they are for.
+/// The lines that are the same for every page.
 pub const CORS_FIXED: [&[u8]; 4] = [CORS_ANYBODY, CORS_LOCAL, CORS_NOBODY, b""];
 
 /// For a page of this machine: a cache must not give another page the answer.
@@ -150,8 +150,8 @@ impl Page<'_> {
     }
 }
 
-/// Other sites' pages can make a browser ask with the user's cookies and without `Origin`, as for an
-/// image; they cannot read the answer, but a stream would be held open for them.
+/// Other sites' pages can make a browser ask with the user's cookies and without `Origin`, as for
+/// an image; they cannot read the answer, but a stream would be held open for them.
 fn allows_no_origin(kind: RequestKind, page: &Page<'_>) -> bool {
     kind != RequestKind::Credentialed || page.fetch_site != Some(b"cross-site")
 }

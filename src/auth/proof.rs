@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 const PROOF_BYTES: usize = 16;
 
 /// Makes and checks proofs: HMAC-SHA-256 (RFC 2104), cut to 128 bits. Its key serves nothing else,
-/// so that whoever collects proofs learns nothing of how the tables hash.
+/// so that collected proofs tell nothing about how the tables hash.
 #[derive(Clone)]
 pub struct ProofKey(Hmac<Sha256>);
 

@@ -48,7 +48,7 @@ impl ConstantTimeEq for KeyDigest {
 }
 
 impl PublishKeys {
-    /// Reads all keys that the settings name. Every grant stands on top of `everybody`'s.
+    /// Reads all keys that the settings name. Every grant adds to `everybody`'s.
     pub fn load(
         settings: &[PublishKeySettings],
         everybody: &Arc<Grant>,
@@ -89,7 +89,7 @@ impl PublishKeys {
         Ok(Self(keys.into()))
     }
 
-    /// What vouches for those who publish with one.
+    /// What their grants rest on.
     pub fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
         self.0.iter().flat_map(|key| key.grant.fingerprints())
     }

@@ -7,8 +7,8 @@ use super::grant::Grant;
 /// Subjects at most. Beyond that the key is the thing to change.
 pub const REVOKED_MAX: usize = 4096;
 
-/// Who was called back, and from which second on tokens count again. It is held in memory only: a
-/// restart forgets it, so it is for tokens that run out soon.
+/// Revoked subjects, and the second from which their tokens count again. It is held in memory only:
+/// a restart forgets it, so it is for tokens that run out soon.
 #[derive(Clone, Debug, Default)]
 pub struct Revoked(BTreeMap<Box<str>, u32>);
 
@@ -32,7 +32,7 @@ impl Revoked {
     }
 
     /// Whether the grant was called back. One that does not say when it was issued is taken for an
-    /// old one; a publish key is nobody's token.
+    /// old one; a publish key is no token.
     pub fn covers(&self, grant: &Grant) -> bool {
         if self.0.is_empty() || grant.is_of_publish_key() {
             return false;

@@ -39,7 +39,7 @@ pub struct AuthSettings {
     /// Narrows the algorithms accepted: each must be one that a key has. Empty: all that keys have.
     pub algorithms: Vec<Algorithm>,
     /// A token must name one of these in `aud`. Empty: a token must have no `aud` (RFC 7519
-    /// section 4.1.3: one who does not identify with it must refuse it).
+    /// section 4.1.3: a server that is not named in it must refuse it).
     pub audience: Vec<String>,
     /// A token must come from one of these, by `iss`. Empty: any.
     pub issuer: Vec<String>,
@@ -57,7 +57,7 @@ pub struct AuthSettings {
     /// What clients without credentials may do. None: nothing, or all if there is no key either.
     pub anonymous: Option<AnonymousSettings>,
     /// Web origins whose pages may connect, exactly as browsers send them:
-    /// `https://app.example.com`, without a path, and without the scheme's own port. `null` stands
+    /// `https://app.example.com`, without a path, and without the scheme's own port. `null` is
     /// for files and sandboxed frames, which anybody can make: list it only to try things out.
     pub origins: Vec<String>,
 }
@@ -135,7 +135,7 @@ pub enum Algorithm {
 pub struct Leeway(pub u64);
 
 impl Default for Leeway {
-    /// Enough for machines that keep time at all, short enough that nobody plans with it.
+    /// Enough for machines that keep time at all, short enough not to be relied on.
     fn default() -> Self {
         Self(5)
     }
@@ -169,8 +169,8 @@ pub enum QueryToken {
 pub struct SecretText(String);
 
 impl SecretText {
-    /// Wraps the text.
-    pub fn new(text: impl Into<String>) -> Self {
+    #[cfg(test)]
+    pub(super) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
@@ -222,7 +222,7 @@ pub enum AuthFault {
     EnvMissing,
     /// A shared secret shorter than its hash.
     SecretTooShort,
-    /// A shared secret that is a public key in disguise: everybody could sign with it.
+    /// A shared secret that is a public key in disguise: anyone could sign with it.
     SecretIsPublicKey,
     /// A private key where only the public half belongs.
     PrivateKey,

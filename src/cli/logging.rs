@@ -29,7 +29,7 @@ impl Logging {
 
     /// From now on this much is written.
     pub fn set_level(&self, level: LogLevel) {
-        // Fails only when nobody takes the lines any more.
+        // Fails only when standard error is closed.
         let _ = self.0.modify(|current| *current = filter(level));
     }
 }

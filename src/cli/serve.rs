@@ -52,7 +52,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     run(server, &sources, &logging, &signals)
 }
 
-/// Reads everything, and decides what nobody chose.
+/// Reads all settings, and decides those that were not chosen.
 fn load(sources: &Sources) -> Result<(Config, Sizing), String> {
     let mut config = config::load(sources, &environment).map_err(|errors| errors.to_string())?;
     let sizing = Sizing::decide(&mut config, &Host::live()).map_err(|error| error.to_string())?;
@@ -172,7 +172,7 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
     info!(address = %server.listen(), "listening for clients");
     info!(address = %server.admin(), "listening for the operator");
     if !server.admin().ip().is_loopback() && server.settings().admin_key_file.is_none() {
-        warn!("whoever reaches the operator's listener can see and cut every connection");
+        warn!("anyone who reaches the operator's listener can see and cut every connection");
     }
     info!(workers = server.workers(), on = %server.cores(), because = %sizing.workers, "workers");
     info!(name = %server.driver(), "driver");

@@ -17,7 +17,7 @@ use crate::auth::{AuthSettings, Env};
 pub(super) struct AuthKey {
     pub name: &'static str,
     pub kind: Kind,
-    /// The default as TOML; none: an example stands in its place, as a comment.
+    /// The default as TOML; none: an example takes its place, as a comment.
     pub default: Option<&'static str>,
     /// As TOML.
     pub example: &'static str,

@@ -148,7 +148,7 @@ pub static KEYS: &[Key] = &[
         value: "NETWORKS|none",
         group: Group::Connections,
         change: Change::Restart,
-        help: "Addresses or networks of proxies that say whom they speak for, as 127.0.0.1,10.0.0.0/8.",
+        help: "Addresses or networks of proxies whose client addresses are believed, as 127.0.0.1,10.0.0.0/8.",
         field: Field::Server { put: put_networks, show: show_networks },
     },
     Key {
@@ -443,7 +443,7 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Limits,
         change: Change::Restart,
-        help: "Events that may wait for a worker; when so many do, publishes to its subscribers' \
+        help: "Events that may wait for a worker; when that many do, publishes to its subscribers' \
                channels are refused (503).",
         field: Field::Server {
             put: |s, t| set(&mut s.lane_events, count(t, 1..=1_000_000)),

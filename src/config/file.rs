@@ -19,7 +19,7 @@ pub(super) const AUTH: &str = "auth";
 /// The key of a `[[channel]]` that says which channels it holds for.
 pub(super) const PATTERN: &str = "pattern";
 
-/// A value as text, and where it stands.
+/// A value as text, and its place.
 #[derive(Debug)]
 pub(super) struct Written {
     pub key: &'static Key,
@@ -60,7 +60,7 @@ pub(super) struct Document<'a> {
     pub auth: Vec<AuthValue<'a>>,
 }
 
-/// What a text is and where it comes from, to say where in it something stands.
+/// What a text is and where it comes from, to name places in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin<'a> {
     /// A file: path and text.

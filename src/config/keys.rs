@@ -9,9 +9,9 @@ use super::{ChannelSettings, Settings};
 pub struct Key {
     /// As in the file.
     pub name: &'static str,
-    /// What stands for its value in help.
+    /// Placeholder of its value in help.
     pub value: &'static str,
-    /// Where it stands in help and in the file.
+    /// Its section in help and in the file.
     pub group: Group,
     /// Whether it can change while the server runs.
     pub change: Change,
@@ -68,7 +68,7 @@ impl Group {
 pub(super) enum Field {
     /// Of the server as a whole.
     Server { put: fn(&mut Settings, &str) -> Result<(), Unfit>, show: fn(&Settings) -> String },
-    /// May also stand in `[[channel]]`.
+    /// May also be set in `[[channel]]`.
     Channel {
         put: fn(&mut ChannelSettings, &str) -> Result<(), Unfit>,
         show: fn(&ChannelSettings) -> String,
@@ -87,7 +87,7 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The keys that may stand in `[[channel]]`.
+    /// The keys that may be set in `[[channel]]`.
     pub fn of_channels() -> impl Iterator<Item = &'static Self> {
         KEYS.iter().filter(|key| !matches!(key.field, Field::Server { .. }))
     }
@@ -119,7 +119,7 @@ impl Key {
         }
     }
 
-    /// Its value when nobody says otherwise.
+    /// Its default.
     pub fn default_text(&self) -> String {
         self.show(&Settings::default())
     }
@@ -134,7 +134,7 @@ impl Key {
         variable(self.name)
     }
 
-    /// Whether it is true or false, so that the option may stand alone.
+    /// Whether it is true or false, so that the option needs no value.
     pub fn is_switch(&self) -> bool {
         self.value == "true|false"
     }

@@ -51,12 +51,12 @@ pub struct Config {
     pub settings: Settings,
     /// Who may do what.
     pub auth: AuthSettings,
-    /// Names of the keys that somebody chose a value for.
+    /// Names of the keys whose value was chosen.
     pub(super) chosen: Vec<&'static str>,
 }
 
 impl Config {
-    /// Whether somebody chose a value for this key, so that it is not for us to change.
+    /// Whether this key's value was chosen, so that we must not change it.
     pub fn is_chosen(&self, name: &str) -> bool {
         self.chosen.contains(&name)
     }
@@ -101,7 +101,7 @@ pub fn check_text(name: &str, text: &str) -> Result<Config, ConfigErrors> {
 }
 
 /// Variables that are no settings but nearly called like one, with its name. Others that begin
-/// with `PUSHLINE_` may well belong to somebody else, and those that `auth` names hold a key.
+/// with `PUSHLINE_` may well belong to another program, and those that `auth` names hold a key.
 pub fn misspelt_variables(
     names: impl Iterator<Item = String>,
     auth: &AuthSettings,

@@ -1,6 +1,6 @@
 //! The operator's choices.
 //!
-//! [`Settings`] is what the server runs by. [`keys`] defines every key once: its name, its bounds,
+//! [`Settings`] is what the server runs by. `keys` defines every key once: its name, its bounds,
 //! its help, and whether it can change while the server runs. The file's schema, the environment
 //! variables, the options of the command line and `pushline config default` are all made from it.
 //! An option wins over the environment, that over the file, and that over the default. The file is
@@ -10,11 +10,11 @@ mod access;
 mod define;
 mod error;
 mod file;
-pub mod keys;
+mod keys;
 mod load;
 mod suggest;
 mod template;
-pub mod units;
+mod units;
 mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -103,7 +103,7 @@ pub enum LogFormat {
 /// The least serious lines that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// What needs somebody to act.
+    /// What the operator should act on.
     Error,
     /// And what may.
     Warn,
@@ -280,11 +280,6 @@ impl Settings {
     /// Whether there are demos.
     pub fn shows_demos(&self) -> bool {
         self.demo.unwrap_or(self.listen.ip().is_loopback())
-    }
-
-    /// What holds for this channel.
-    pub fn channel(&self, name: &str) -> &ChannelSettings {
-        self.channel_at(self.channel_index(name))
     }
 
     /// Which of `channels` holds for this channel; past the end: the default.

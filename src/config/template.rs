@@ -7,7 +7,7 @@ use super::file::{AUTH, CHANNEL, PATTERN};
 use super::keys::{Change, KEYS, Key, variable};
 
 /// Every key with its help and its default. Keys without a default, and what may come several
-/// times, stand there as commented examples.
+/// times, are there as commented examples.
 pub fn template() -> String {
     let mut out = String::from(
         "# Pushline. Every key with its default; leave out what you do not change.\n\

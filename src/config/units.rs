@@ -1,4 +1,4 @@
-//! How values are written: counts, sizes, durations and the words that stand for something else.
+//! How values are written: counts, sizes, durations and words with a meaning.
 //! Everything that is shown here can be read here.
 
 use std::fmt;
@@ -92,7 +92,7 @@ pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Unfit> {
     })
 }
 
-/// Which of these words stands for the value.
+/// Which of these words means the value.
 pub fn show_word<T: Copy + PartialEq>(value: T, words: &[(&str, T)]) -> String {
     words.iter().find(|(_, of)| *of == value).map_or("", |(word, _)| word).to_owned()
 }

@@ -1,8 +1,9 @@
-//! Lanes between threads, and the flags that say who sleeps.
+//! Lanes between threads, and the flags that say which threads sleep.
 //!
-//! Lanes are bounded and FIFO per pair of threads. Whoever puts something into a lane of a worker
-//! rings its doorbell, but only if it sleeps. The sleep protocol: the worker sets `asleep`, fences,
-//! looks into its lanes once more, and only then blocks; the sender puts, fences, and then looks at
+//! Lanes are bounded and FIFO per pair of threads. A thread that puts something into a lane of a
+//! worker rings its doorbell, but only if it sleeps. The sleep protocol: the worker sets `asleep`,
+//! fences, looks into its lanes once more, and only then blocks; the sender puts, fences, and then
+//! looks at
 //! `asleep`. Whichever fence comes second sees the other side's write, so either the worker sees
 //! the message or the sender sees the sleeper: no wake-up is lost.
 //!
@@ -81,7 +82,7 @@ pub struct LogEnds {
     pub notices: Vec<Sender<Notice>>,
     /// Events that may wait in each of those.
     pub events_max: usize,
-    /// Who sleeps.
+    /// Which threads sleep.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
@@ -90,7 +91,7 @@ pub struct LogEnds {
 pub struct MainEnds<O> {
     /// To each worker.
     pub orders: Vec<Sender<O>>,
-    /// Who sleeps.
+    /// Which threads sleep.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
@@ -152,7 +153,7 @@ impl Outlet for LogOutlet {
         let index = usize::from(worker);
         self.touched[index] = true;
         // Full cannot be: events leave room for answers, and a worker never waits for more answers
-        // than that. Disconnected means the worker is gone and nobody reads this any more.
+        // than that. Disconnected means the worker is gone and its lane is not read any more.
         let sent = self.notices[index].try_send(notice);
         debug_assert!(!matches!(sent, Err(crossbeam_channel::TrySendError::Full(_))));
     }

@@ -1,6 +1,7 @@
 //! Event ids and cursors: one number in the log's order, with the epoch it belongs to.
 //!
-//! On the wire an id is `<epoch>-<seq>`. A client hands back the last id it saw; that is its cursor.
+//! On the wire an id is `<epoch>-<seq>`. A client hands back the last id it saw; that is its
+//! cursor.
 
 use std::fmt;
 
@@ -80,7 +81,7 @@ pub enum Cursor {
 }
 
 impl Cursor {
-    /// Reads what a client sent. Never fails: what is not an id of ours is [`Cursor::Foreign`],
+    /// Reads what a client sent. Never fails: what is not one of our ids is [`Cursor::Foreign`],
     /// because a 400 would stop a browser's EventSource for good. Empty text is no cursor
     /// (WHATWG HTML: an empty last event id means none).
     pub fn parse(text: &[u8], epoch: Epoch) -> Self {

@@ -1,9 +1,9 @@
-//! Whom a proxy speaks for, as headers say it: `X-Forwarded-For` and `Forwarded` (RFC 7239). Each
-//! proxy adds the address it sees at the end, so the list is read from there.
+//! The client a proxy speaks for, as headers name it: `X-Forwarded-For` and `Forwarded` (RFC 7239).
+//! Each proxy adds the address it sees at the end, so the list is read from there.
 
 use std::net::IpAddr;
 
-/// The addresses of an `X-Forwarded-For`, the nearest first; none where something else stands.
+/// The addresses of an `X-Forwarded-For`, the nearest first; none if it is malformed.
 pub fn x_forwarded_for(value: &str) -> impl Iterator<Item = Option<IpAddr>> {
     value.rsplit(',').map(node)
 }

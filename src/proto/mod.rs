@@ -4,7 +4,7 @@ pub mod cursor;
 pub mod data;
 pub mod dialect;
 pub mod envelope;
-pub mod forwarded;
+pub(crate) mod forwarded;
 pub mod http;
 pub mod name;
 pub mod proxy;

@@ -105,9 +105,7 @@ impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(error) => f.write_str(&Reject::from(*error).message),
-            Self::Star => {
-                f.write_str("a * must be the whole pattern or stand at its end behind a :")
-            }
+            Self::Star => f.write_str("a * must be the whole pattern or its end, after a :"),
         }
     }
 }
@@ -271,6 +269,6 @@ mod tests {
     fn a_pattern_is_read_from_json_text() {
         assert!(serde_json::from_str::<Pattern>("\"a:*\"").is_ok_and(|it| it.matches("a:b")));
         let error = serde_json::from_str::<Pattern>("\"a*\"").expect_err("a stray star");
-        assert!(error.to_string().contains("behind a :"), "{error}");
+        assert!(error.to_string().contains("after a :"), "{error}");
     }
 }

@@ -21,7 +21,7 @@ pub enum Parsed {
     Partial,
     /// A whole header.
     Complete {
-        /// Whom the proxy speaks for; none: for itself, or it does not know.
+        /// The client the proxy speaks for; none: itself, or unknown.
         source: Option<IpAddr>,
         /// Bytes of the header.
         length: usize,
@@ -35,7 +35,7 @@ pub struct Malformed;
 /// Reads the header that a connection begins with.
 ///
 /// # Errors
-/// The bytes begin with something else, so whoever sent them is not to be believed.
+/// The bytes begin with something else, so their sender is not to be believed.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
     match bytes.first() {
         None => Ok(Parsed::Partial),

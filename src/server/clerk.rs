@@ -92,7 +92,7 @@ impl Clerk {
 
     fn obey(&mut self, order: LogOrder) -> ControlFlow<()> {
         match order {
-            // Who asked may have given up waiting.
+            // The asker may have given up waiting.
             LogOrder::Stats(reply) => {
                 let waiting = self.log.waiting() as u64;
                 let stats = self.with(|log| log.stats());

@@ -24,7 +24,7 @@ pub struct Inherited {
 /// Whose sockets they are.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// The service manager's, who keeps them open when this server has ended.
+    /// The service manager's, which keeps them open when this server has ended.
     Manager,
     /// A server's, which waits to be relieved.
     Predecessor(Predecessor),

@@ -1,6 +1,6 @@
 //! The operator's lines about what happens in the workers: their remarks, as they come; and what
 //! was refused or went wrong, as counters have it, so that a flood of refusals is a line now and
-//! then. A thread of its own, because whoever reads the lines may be slow.
+//! then. A thread of its own, because the reader of the lines may be slow.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fn write(remark: &LogLine) {
 
 type Of = fn(&WorkerMetrics) -> &Counter;
 
-/// What is watched: what a line says, why it happened, and whether somebody may have to act.
+/// What is watched: what a line says, why it happened, and whether the operator may have to act.
 const WATCHED: [(&str, &str, Seriousness, Of); 20] = [
     ("connections refused", Refused::LABELS[0], Seriousness::Warn, |of| &of.refused[0]),
     ("connections refused", Refused::LABELS[1], Seriousness::Warn, |of| &of.refused[1]),

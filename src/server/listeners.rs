@@ -87,7 +87,7 @@ impl Listeners {
     }
 
     /// What each worker accepts from. Every listener has a worker, so that no connection waits in
-    /// a queue that nobody looks at, and every worker has a listener.
+    /// a queue that is never read, and every worker has a listener.
     pub fn shares(self, workers: u16) -> Result<Vec<Vec<OwnedFd>>, ServerError> {
         let mut sockets = self.sockets;
         let (count, workers) = (sockets.len(), usize::from(workers));
@@ -110,7 +110,7 @@ impl Listeners {
         Ok(listener.map(|listener| Balance::new(listener, self.count())))
     }
 
-    /// The same sockets again, for whoever takes the port over one day.
+    /// The same sockets again, for a process that may take over.
     pub fn copies(&self) -> Result<Vec<OwnedFd>, ServerError> {
         let copies: io::Result<Vec<OwnedFd>> =
             self.sockets.iter().map(|socket| Ok(socket.try_clone()?.into())).collect();
@@ -133,7 +133,8 @@ fn options(settings: &Settings) -> ListenOptions {
 }
 
 /// The kernel takes a ring apart after its process is gone, and with it the listener of a server
-/// that was killed under many connections: who is started again at once finds the port in use.
+/// that was killed under many connections: a server that is restarted at once finds the port in
+/// use.
 fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
     let deadline = Instant::now() + BIND_TIME_MAX;
     loop {

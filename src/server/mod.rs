@@ -258,7 +258,7 @@ impl Server {
         self.driver.kind.name().to_owned()
     }
 
-    /// Why they run on epoll, what to allow and what it costs, if nobody asked for that.
+    /// Why they run on epoll although it was not asked for, what to allow and what it costs.
     pub fn driver_remark(&self) -> Option<String> {
         self.driver.remark()
     }
@@ -308,7 +308,7 @@ impl Server {
         self.let_go(cut)
     }
 
-    /// The listeners are others' from now on; those who were accepted are heard.
+    /// The listeners belong to another process from now on; accepted connections are served.
     fn retire(&mut self) {
         let (tell, heard) = bounded(self.workers.len());
         self.order_all(|| Order::Retire(tell.clone()));
@@ -326,7 +326,7 @@ impl Server {
             match cut.recv_timeout(DRAIN_PAUSE) {
                 Ok(()) => break,
                 Err(RecvTimeoutError::Timeout) => {}
-                // Nobody is left who could cut the waiting short.
+                // The sender is gone: the wait cannot be cut short any more.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(DRAIN_PAUSE),
             }
         }

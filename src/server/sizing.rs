@@ -1,4 +1,4 @@
-//! What nobody chose, decided by what this process may use of the machine: workers by cores and
+//! Defaults that depend on what this process may use of the machine: workers by cores and
 //! CPU quota, memory for events by the memory limit.
 
 use crate::config::{Config, Settings};

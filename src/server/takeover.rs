@@ -1,7 +1,8 @@
 //! A restart without a refused connection. The new process asks the running one for its listening
 //! sockets, so that the queues of connections that wait to be accepted live on, and is ready before
-//! the old one lets go. They meet on a Unix socket whose abstract name is the address of the server:
-//! it is no file, and is gone with its process. Each end makes sure that the other is of its user.
+//! the old one lets go. They meet on a Unix socket whose abstract name is the address of the
+//! server: it is no file, and is gone with its process. Each end makes sure that the other is of
+//! its user.
 //!
 //! | successor | predecessor |
 //! |---|---|
@@ -60,7 +61,7 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Why a running server could not be taken over.
 #[derive(Debug)]
 pub enum TakeOverError {
-    /// It is somebody else's.
+    /// It is another user's.
     Foreign {
         /// The user it runs as.
         uid: u32,
@@ -167,7 +168,7 @@ impl Estate {
 pub(super) struct Succession {
     waiting: Option<Waiting>,
     successors: Receiver<Successor>,
-    /// Whoever waits for a successor must not take the end of the thread for one.
+    /// A caller that waits for a successor must not take the end of the thread for one.
     _tell: Sender<Successor>,
 }
 
@@ -189,12 +190,12 @@ impl Succession {
         Self { waiting: waiting.ok(), successors, _tell: tell }
     }
 
-    /// Tells of the one who takes over.
+    /// Tells of the successor.
     pub fn successors(&self) -> &Receiver<Successor> {
         &self.successors
     }
 
-    /// Nobody can take over from here on, and the name is free.
+    /// No process can take over from here on, and the name is free.
     pub fn end(&mut self) {
         if let Some(Waiting { end, thread }) = self.waiting.take() {
             drop(end);
@@ -214,15 +215,15 @@ impl Waiting {
     }
 }
 
-/// Gives the sockets to whoever asks, until one says that it is ready. The name is free before
-/// that one hears that it may begin.
+/// Gives the sockets to each process that asks, until one says that it is ready. The name is free
+/// before that one hears that it may begin.
 fn serve(socket: OwnedFd, ended: &PipeReader, estate: &Estate, tell: &Sender<Successor>) {
     while door::wait(&socket, ended) == Knock::Somebody {
         let Ok(peer) = accept_with(&socket, SocketFlags::CLOEXEC) else { continue };
         match hand_over(&peer, estate) {
             Ok(()) => {
                 drop(socket);
-                // Nobody hears it: the server ends anyway.
+                // The receiver is gone: the server ends anyway.
                 let _ = tell.try_send(Successor(peer));
                 return;
             }
@@ -270,7 +271,7 @@ fn wait_at(address: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Abstract names have no owner, so each end looks at who is at the other one.
+/// Abstract names have no owner, so each end checks the user of the other.
 fn check_peer(peer: &OwnedFd) -> Result<(), TakeOverError> {
     for time in [Timeout::Recv, Timeout::Send] {
         set_socket_timeout(peer, time, Some(STEP_TIME_MAX))?;
@@ -333,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_successor_gets_every_listener_and_begins_when_the_predecessor_has_let_go() {
-        // Ports nobody can have: only their names count here.
+        // Ports that cannot be bound: only their names count here.
         let address = SocketAddr::from(([192, 0, 2, 1], 1));
         let estate = estate(300);
         let admin = estate.admin.try_clone().map(TcpListener::from).expect("a copy");

@@ -194,8 +194,8 @@ impl WorkerPlan<'_> {
         }
     }
 
-    /// Addresses cost io_uring an accept of their own each: only who counts connections or failed
-    /// checks by them, shows them, or takes some peers' word asks for them.
+    /// Addresses cost io_uring an accept of their own each: only a server that counts connections
+    /// or failed checks by them, shows them, or takes some peers' word asks for them.
     fn peers(&self, listeners: &Listeners, workers: u16) -> PeerAddresses {
         let settings = &self.shared.settings;
         let counts = settings.address_connections_max.is_some() || self.gate.is_slow();

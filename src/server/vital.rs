@@ -1,12 +1,12 @@
-//! The threads a server can't do without: its workers and the log's clerk. If one ends of itself, the others
-//! would go on with its connections and events unanswered, and nobody would know. So main is told,
-//! and ends the process: whoever runs it starts it again.
+//! The threads a server can't do without: its workers and the log's clerk. If one ends of itself,
+//! the others would go on with its connections and events unanswered, unnoticed. So main is told,
+//! and ends the process; its supervisor starts it again.
 
 use std::{fmt, io, thread};
 
 use crossbeam_channel::Sender;
 
-/// A thread that ended though nobody had told it to.
+/// A thread that ended although it was not told to.
 #[derive(Debug)]
 pub struct Lost {
     thread: String,
@@ -38,7 +38,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let Some(why) = self.why.take() else { return };
         let thread = thread::current().name().unwrap_or("without a name").to_owned();
-        // Nobody to tell: the server itself is gone.
+        // The server itself is gone.
         let _ = self.tell.try_send(Lost { thread, why });
     }
 }

@@ -1,7 +1,7 @@
 //! What comes with the server and is no part of it: clients, a load generator, and the doctor.
 
-pub mod bench;
-pub mod client;
+pub(crate) mod bench;
+pub(crate) mod client;
 pub mod doctor;
 pub mod numbers;
 pub mod wire;

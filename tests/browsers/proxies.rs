@@ -14,7 +14,7 @@ use crate::common::{await_that, installed, skip};
 pub struct Kind {
     program: &'static str,
     file: &'static str,
-    /// What stands in the file, and what it becomes: `PORT` and `DIR` are replaced in it.
+    /// What is in the file, and what it becomes: `PORT` and `DIR` are replaced in it.
     changes: &'static [(&'static str, &'static str)],
     arguments: &'static [&'static str],
     /// Where to get it.

@@ -57,7 +57,7 @@ impl Browser {
     }
 
     fn start(name: &str, program: &Path) -> Self {
-        // Packages are looked for where the script stands.
+        // Packages are looked for where the script is.
         let script = tempfile::Builder::new().suffix(".mjs").tempfile_in(clients_dir());
         let script = script.expect("a file");
         std::fs::write(script.path(), include_str!("browser.mjs")).expect("it is written");
@@ -73,7 +73,7 @@ impl Browser {
         let (tell, answers) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // Nobody asks any more: the browser is about to end.
+                // The receiver is gone: the browser is about to end.
                 let _ = tell.send(line);
             }
         });

@@ -57,8 +57,8 @@ impl TestServer {
         Self::with_gate(Gate::open, change)
     }
 
-    /// With the `[auth]` section `auth`, whose secrets are in [`auth_env`], and these changes to the
-    /// settings.
+    /// With the `[auth]` section `auth`, whose secrets are in [`auth_env`], and these changes to
+    /// the settings.
     pub fn guarded(auth: &str, change: impl Fn(&mut Settings)) -> Self {
         Self::with_gate(|| gate_of(auth), change)
     }
@@ -75,8 +75,8 @@ impl TestServer {
             let mut chosen = settings();
             change(&mut chosen);
             let gate = gate();
-            // On a thread of its own: what io_uring leaves behind on a thread that used a ring would
-            // interrupt the test's blocking reads.
+            // On a thread of its own: what io_uring leaves behind on a thread that used a ring
+            // would interrupt the test's blocking reads.
             let starting = std::thread::spawn(move || Server::start(chosen, gate));
             match starting.join().expect("starting does not panic") {
                 Ok(server) => {
@@ -112,7 +112,7 @@ impl TestServer {
         self.server.take().expect("it runs")
     }
 
-    /// As SIGTERM does; nobody cuts it short.
+    /// As SIGTERM does, to the end.
     pub fn drain(self) -> Ended {
         let (_keep, cut) = bounded(1);
         self.into_server().drain(&cut)

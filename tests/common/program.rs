@@ -41,7 +41,7 @@ impl Program {
         let (tell, log) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // Nobody listens any more: still read, so that the program never waits for us.
+                // The receiver is gone: still read, so that the program never waits for us.
                 let _ = tell.send(line);
             }
         });
@@ -106,7 +106,7 @@ impl Drop for Program {
     }
 }
 
-/// The first of `count` ports that nobody has, below those the kernel gives to clients: one that is
+/// The first of `count` free ports, below those the kernel gives to clients: one that is
 /// left for a moment is still there when its server comes back.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -1,4 +1,4 @@
-//! Two WebSocket clients: `tungstenite`, which nobody here wrote, for well-behaved ones, and a raw
+//! Two WebSocket clients: `tungstenite`, an independent one, for well-behaved ones, and a raw
 //! one that can break every rule.
 
 use std::io::Write;
@@ -154,7 +154,8 @@ impl RawWs {
         self.conn.send(frame);
     }
 
-    /// The next frame; the server never masks, never sets reserved bits, and uses the shortest length.
+    /// The next frame; the server never masks, never sets reserved bits, and uses the shortest
+    /// length.
     pub fn frame(&mut self) -> RawFrame {
         loop {
             if let Some((found, length)) = frames::first(&self.conn.buffer).expect("a frame") {

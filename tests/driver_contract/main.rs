@@ -1,6 +1,6 @@
-//! One contract, three drivers: each behaviour is stated once and holds on the in-memory network and
-//! on real sockets, over io_uring and over epoll. What a simulation shows about a worker is worth as
-//! much as this.
+//! One contract, three drivers: each behaviour is stated once and holds on the in-memory network
+//! and on real sockets, over io_uring and over epoll. What a simulation shows about a worker is
+//! worth as much as this.
 
 mod worlds;
 
@@ -490,7 +490,7 @@ fn each_accept_into_a_full_table_turns_one_away_and_the_rest_waits<W: World>() {
         rig.submit(&[Op::Close(token), Op::AcceptStart]);
         assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None });
         token.generation += 1;
-        // Who comes next may be turned away in this turn already.
+        // The next one may be turned away in this turn already.
         let heard = rig.send(token, b"welcome");
         rig.heard.extend(heard);
         assert_eq!(next.read_exactly(7), b"welcome");

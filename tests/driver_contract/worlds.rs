@@ -1,4 +1,4 @@
-//! The worlds the contract holds in: who connects and how, and what the far end sees.
+//! The worlds the contract holds in: how peers connect, and what the far end sees.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};

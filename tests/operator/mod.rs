@@ -19,7 +19,7 @@ use serde_json::Value;
 /// How long anything may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A server with two workers on free ports. Nobody gets a heartbeat during a test, so that bytes
+/// A server with two workers on free ports. There are no heartbeats during a test, so that bytes
 /// can be counted.
 pub fn start(change: impl Fn(&mut Settings)) -> Server {
     let mut settings = Settings {

@@ -1,6 +1,6 @@
-//! Draining under load: SIGTERM with 20,000 clients of all kinds while events are published. Streams
-//! end spread over the drain time, nobody is cut, what was accepted is answered and delivered, and
-//! the exit code is 0. A second SIGTERM cuts, and says how many.
+//! Draining under load: SIGTERM with 20,000 clients of all kinds while events are published.
+//! Streams end spread over the drain time, no stream is cut, what was accepted is answered and
+//! delivered, and the exit code is 0. A second SIGTERM cuts, and says how many.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn drain() {
     server.signal(Signal::TERM);
     let is_out = |member: &Member| matches!(member.stage, Stage::Out);
     let all_out = herd.live(DRAIN + PATIENCE, |herd| herd.members.iter().all(is_out));
-    assert!(all_out, "somebody is still there");
+    assert!(all_out, "a stream is still there");
     let accepted = publisher.join().expect("it publishes");
     let (code, log) = server.wait(DRAIN);
     let ends_ms: Vec<u64> = herd.ended_us.iter().map(|at| (at - began_us) / 1000).collect();
@@ -69,7 +69,8 @@ fn drain() {
     assert_eq!((restarts as usize, ended), (clients - of_sse, of_sse));
     assert!(slices.iter().all(|n| *n > 0), "not spread: {slices:?}");
     assert!(last_ms <= DRAIN.as_millis() as u64, "later than the deadline: {last_ms} ms");
-    // What was accepted reached whoever was still there, in order (a member checks that itself).
+    // What was accepted reached every member that was still there, in order (a member checks that
+    // itself).
     assert!(herd.members.iter().map(|member| member.received).sum::<u64>() > 0);
 }
 

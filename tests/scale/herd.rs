@@ -17,8 +17,8 @@ use crate::publisher::{Truth, now_us};
 const EVENTS_MAX: usize = 1024;
 /// Ports of clients: outside of the kernel's own choice, which avoids what is bound by others.
 const PORTS: Range<u16> = 10_000..32_000;
-/// Receive buffer of a client. The kernel's own choice would be a megabyte for each that stalls, and
-/// with both ends on one machine, that is what would exhaust its memory for TCP.
+/// Receive buffer of a client. The kernel's own choice would be a megabyte for each that stalls,
+/// and with both ends on one machine, that is what would exhaust its memory for TCP.
 const RECV_BUFFER_BYTES: usize = 16 * 1024;
 /// Bytes read from one member before the next has its turn.
 const READ_BYTES_MAX: usize = 256 * 1024;
@@ -41,16 +41,16 @@ pub struct Herd {
     /// The port bound last.
     port: u16,
     poll: OwnedFd,
-    /// Who comes back when.
+    /// When each member comes back.
     due: Vec<(Instant, usize)>,
     buffer: Vec<u8>,
     reply: Vec<u8>,
-    /// Ages of the events received since somebody last looked, in microseconds.
+    /// Ages of the events received since the last look, in microseconds.
     pub ages_us: Vec<u64>,
     old_ages_us: Vec<u64>,
     /// When each member's present connection was begun and opened.
     begun_us: Vec<u64>,
-    /// How long opening took, of each connection opened since somebody last looked.
+    /// How long opening took, of each connection opened since the last look.
     pub openings_us: Vec<u64>,
     /// Connects that were refused or broke before the stream began.
     pub failed_connects: u64,
@@ -86,7 +86,7 @@ impl Herd {
         self.members.iter().filter(|member| member.is_open()).count()
     }
 
-    /// Opens everybody's connection, at most so many at a time.
+    /// Opens every member's connection, at most this many at a time.
     pub fn gather(&mut self, at_a_time: usize, time_max: Duration) {
         let deadline = Instant::now() + time_max;
         let mut begun = 0;
@@ -209,7 +209,7 @@ impl Herd {
                 Err(_) => return self.gone(index),
             }
         }
-        // Whoever is being served is not stalled yet.
+        // A member that is being served is not stalled yet.
         let member = &self.members[index];
         if member.reading == Reading::On || !member.is_open() {
             self.read(index);
@@ -227,7 +227,7 @@ impl Herd {
                     let was_open = member.is_open();
                     self.reply.clear();
                     let bytes = &self.buffer[..count];
-                    // Who has slept reads what is old.
+                    // A member that has slept reads what is old.
                     let ages = match member.has_slept {
                         true => &mut self.old_ages_us,
                         false => &mut self.ages_us,
@@ -259,7 +259,7 @@ impl Herd {
         }
     }
 
-    /// Edge-triggered: what was left unread is told again only if asked for anew.
+    /// Edge-triggered: what was left unread is told again only after a new request for it.
     fn arm_again(&self, socket: &TcpStream, index: usize) {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(index as u64);

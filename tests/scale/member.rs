@@ -27,7 +27,7 @@ pub enum Reading {
     Stalled,
 }
 
-/// Where its connection stands.
+/// The state of its connection.
 #[derive(Debug)]
 pub enum Stage {
     /// Not connected, and not about to be.
@@ -54,7 +54,7 @@ pub struct Told {
     pub cuts: u32,
 }
 
-/// What bytes mean for who holds the connection.
+/// What bytes mean for the holder of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     GoOn,
@@ -228,7 +228,7 @@ impl Member {
                     }
                     return After::Close;
                 }
-                other => panic!("nobody asked for {other:?}"),
+                other => panic!("unasked for: {other:?}"),
             }
         }
         After::GoOn

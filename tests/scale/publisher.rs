@@ -48,7 +48,7 @@ impl Truth {
     }
 }
 
-/// Events so many a second.
+/// Events at this rate per second.
 #[derive(Clone, Copy)]
 pub struct Pace {
     pub events: usize,

@@ -1,6 +1,6 @@
 //! Slow consumers at scale: 1,000 and 10,000 of 15,000 readers stop reading while 1 MB/s is
 //! published. The server's memory stays under the bound that its settings state, the others get
-//! everything in time, and who wakes learns what it lost and goes on exactly there.
+//! everything in time, and a reader that wakes learns what it lost and goes on exactly there.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ const BUSY: usize = 0;
 const BUSY_READERS: usize = 150;
 const EVENT_BYTES: usize = 10_000;
 const BYTES_PER_S: f64 = 1e6;
-/// One event in so many goes to the other channels.
+/// One event in this many goes to the other channels.
 const BUSY_SHARE: usize = 10;
-/// When the first of the stalled wake: the busy channel has left them behind, and the kernel has not
-/// yet taken them for dead (`--dead-time`).
+/// When the first of the stalled wake: the busy channel has left them behind, and the kernel has
+/// not yet taken them for dead (`--dead-time`).
 const EARLY: Duration = Duration::from_secs(22);
 /// How many those are: from then on each reads most of the megabyte a second, too.
 const EARLY_MEMBERS: usize = 60;
@@ -89,8 +89,8 @@ fn channel_of(n: usize) -> usize {
 /// Has everything that was published; a bare WebSocket that was closed has no cursor and goes on
 /// from now.
 fn has_all(member: &Member, truth: &Truth) -> bool {
-    let anew = member.kind == Kind::WsBare && member.next.is_none();
-    member.is_open() && (anew || member.next == Some(truth.count(member.channel)))
+    let is_new = member.kind == Kind::WsBare && member.next.is_none();
+    member.is_open() && (is_new || member.next == Some(truth.count(member.channel)))
 }
 
 fn run(policy: &str, subscribers: usize, stalled: usize, time: Duration) -> String {
@@ -154,7 +154,7 @@ fn run(policy: &str, subscribers: usize, stalled: usize, time: Duration) -> Stri
     )
 }
 
-/// One more event in each channel, and everybody has it: nobody was left behind.
+/// One more event in each channel, and every member has it: none was left behind.
 fn greet(herd: &mut Herd, server: &Program) {
     let truth = herd.truth.clone();
     let pace = Pace { events: CHANNELS, per_s: 200.0, bytes: EVENT_BYTES };
@@ -163,5 +163,5 @@ fn greet(herd: &mut Herd, server: &Program) {
     let all =
         herd.live(PATIENCE, |herd| greeting.is_finished() && herd.members.iter().all(greeted));
     greeting.join().expect("it publishes");
-    assert!(all, "somebody did not get the greeting");
+    assert!(all, "a member did not get the greeting");
 }

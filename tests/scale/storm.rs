@@ -186,7 +186,7 @@ fn orders() -> std::sync::mpsc::Receiver<String> {
                 return;
             }
         }
-        // Whoever asked is gone.
+        // The asker is gone.
         std::process::exit(0);
     });
     orders

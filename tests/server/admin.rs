@@ -1,5 +1,5 @@
-//! The operator's listener: health, readiness, who is connected, cutting one, and that a client
-//! that drips keeps nobody waiting.
+//! The operator's listener: health, readiness, the list of connections, cutting one, and that a
+//! client that drips delays no other.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -84,7 +84,7 @@ fn what_is_not_there_is_said_in_json() {
     let answer = exchange(admin, b"NOT HTTP\r\n\r\n");
     assert_eq!(answer.status, 400);
     answer.code();
-    // A body nobody wants does not cost its sender the answer.
+    // An unwanted body does not cost its sender the answer.
     let mut post =
         b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n".to_vec();
     post.extend_from_slice(&[b'x'; 60_000]);
@@ -175,7 +175,7 @@ fn a_connection_is_cut_by_its_id_and_only_that_one() {
     let id_on = |channel: &str| {
         let (all, _) = all_connections(admin, 100);
         let on_it = all.iter().find(|entry| entry["channels"][0] == channel);
-        id_of(on_it.unwrap_or_else(|| panic!("nobody on {channel}")))
+        id_of(on_it.unwrap_or_else(|| panic!("none on {channel}")))
     };
     let delete = |id: &str| request(admin, "DELETE", &format!("/v1/connections/{id}"));
 

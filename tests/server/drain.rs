@@ -1,5 +1,5 @@
 //! Going away, as SIGTERM makes it: streams end in a way that clients come back from, publishes in
-//! progress are answered, new requests are refused, and the server says whom it had to cut.
+//! progress are answered, new requests are refused, and the server says what it had to cut.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,7 @@ fn streams_end_and_websockets_are_told_to_come_back() {
     }
     idle.expect_end();
     assert_eq!(draining.join().expect("it ends").cut, 0);
-    assert!(std::net::TcpStream::connect(addr).is_err(), "nobody listens any more");
+    assert!(std::net::TcpStream::connect(addr).is_err(), "nothing listens any more");
 }
 
 /// Waits until the workers have the order to drain: they have it after the admin listener.
@@ -89,7 +89,7 @@ fn a_draining_server_leaves_its_port_and_closes_idle_connections_at_once() {
     drop(busy);
     let began = Instant::now();
     assert_eq!(draining.join().expect("it ends").cut, 0);
-    assert!(began.elapsed() < Duration::from_secs(30), "nobody is left, so nobody is waited for");
+    assert!(began.elapsed() < Duration::from_secs(30), "none is left, so none is waited for");
 }
 
 /// Any status but 200 would be final to it (WHATWG HTML 9.2.3).

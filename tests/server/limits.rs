@@ -56,8 +56,8 @@ fn connections_of_one_address() {
     served(connect_from(crowded, server.addr));
 }
 
-/// A page that comes while the server is full must come back by itself: to an EventSource any status
-/// but 200 is final (WHATWG HTML 9.2.3).
+/// A page that comes while the server is full must come back by itself: to an EventSource any
+/// status but 200 is final (WHATWG HTML 9.2.3).
 #[test]
 fn an_event_source_there_is_no_room_for_is_told_when_to_come_back() {
     let server = TestServer::with(|settings| settings.connections_max = Some(1));
@@ -130,7 +130,7 @@ fn a_connection_counts_for_whom_the_proxy_protocol_names() {
         assert_eq!(status, 200);
         kept
     });
-    // Whom nobody trusts is a client, and its header a bad request.
+    // An untrusted peer is a client, and its header a bad request.
     assert_eq!(said_by(&server, STRANGER, &v1("TCP4 192.0.2.7 192.0.2.9")).1, 400);
     // A trusted proxy that says nothing of a client is cut.
     let mut silent = Conn { stream: connect_from(PROXY, server.addr), buffer: Vec::new() };
@@ -420,7 +420,7 @@ fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
     assert_eq!((&response.json()["published"], &response.json()["line"]), (&1.into(), &2.into()));
 }
 
-/// Nobody can keep others out by opening connections and saying nothing.
+/// No client can keep others out by opening connections and saying nothing.
 #[test]
 fn a_full_table_makes_room_at_the_cost_of_who_has_asked_nothing_for_longest() {
     let server = TestServer::with(|settings| {

@@ -64,7 +64,7 @@ impl Running {
         }
     }
 
-    /// Ends it; all lines that nobody has looked at.
+    /// Ends it; all lines not looked at yet.
     fn end(mut self) -> Vec<Value> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is there");
         assert!(self.child.wait().expect("it ends").success());

@@ -370,7 +370,7 @@ fn short_sends_are_counted_by_what_was_taken() {
         assert!(now.0 >= highest.0 && now.1 >= highest.1, "{now:?} after {highest:?}");
         highest = now;
     }
-    assert!(Scrape::of(admin).at("pushline_short_sends_total") > 0.0, "nobody was slow");
+    assert!(Scrape::of(admin).at("pushline_short_sends_total") > 0.0, "no reader was slow");
     let counted: u64 = subscribers.iter_mut().map(|client| client.read_sse_events(EVENTS)).sum();
     assert_eq!(counted, 4 * EVENTS as u64);
     let received: u64 =

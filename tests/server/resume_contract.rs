@@ -1,6 +1,6 @@
-//! One contract for both transports: whoever is cut at any byte and comes back with the last id it
-//! saw is given every event once, in order. Random schedules by seed, and the two demonstrations of
-//! a publisher that streams while its subscriber keeps losing its connection.
+//! One contract for both transports: a client that is cut at any byte and comes back with the last
+//! id it saw is given every event once, in order. Random schedules by seed, and the two
+//! demonstrations of a publisher that streams while its subscriber keeps losing its connection.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

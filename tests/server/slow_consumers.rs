@@ -1,4 +1,4 @@
-//! Slow consumers: whoever does not read holds up nobody, and is later either given exactly what
+//! Slow consumers: a reader that stops holds up no other, and is later either given exactly what
 //! it missed, told in an `overrun` gap exactly what it lost, or disconnected, as the channel's
 //! policy says.
 
@@ -101,7 +101,7 @@ fn check_overruns(
                 // beyond what the stream has reached, or a resume there would lose the others'.
                 assert!(
                     if channels == 1 { seq + 1 == first } else { seq == after },
-                    "whoever resumes at the gap's id loses nothing more: {gap}"
+                    "a client that resumes at the gap's id loses nothing more: {gap}"
                 );
                 at = first - 1;
                 gaps += 1;
@@ -111,8 +111,8 @@ fn check_overruns(
     gaps
 }
 
-/// What a worker holds for slow readers is a fourth of what they are behind: the rest they read from
-/// history, which has all of it.
+/// What a worker holds for slow readers is a fourth of what they are behind: the rest they read
+/// from history, which has all of it.
 #[test]
 fn a_slow_reader_loses_nothing_that_history_still_has() {
     const COUNT: usize = 400;
@@ -270,7 +270,7 @@ fn disconnecting_the_only_subscriber_harms_nobody() {
     publish(server.addr, "c", "still here");
 }
 
-/// History is larger than what a worker holds for slow readers: whoever replays it must get it
+/// History is larger than what a worker holds for slow readers: a replay of it must be whole
 /// all, also when events come meanwhile.
 #[test]
 fn a_long_replay_is_not_overrun_by_what_comes_meanwhile() {
@@ -291,7 +291,7 @@ fn a_long_replay_is_not_overrun_by_what_comes_meanwhile() {
 }
 
 /// Each channel alone stays within its bound; together they would hold eight times as much as they
-/// may. Whoever keeps up with a channel loses nothing by that.
+/// may. A reader that keeps up with a channel loses nothing by that.
 #[test]
 fn slow_readers_of_many_channels_share_one_bound() {
     const CHANNELS: usize = 8;
@@ -322,11 +322,11 @@ fn slow_readers_of_many_channels_share_one_bound() {
         let events = std::iter::repeat_with(|| reader.event()).take(COUNT);
         events.into_iter().find(|event| event.event == "pushline.gap")
     });
-    assert!(overrun.count() > 0, "somebody has paid for it");
+    assert!(overrun.count() > 0, "a reader has paid for it");
 }
 
-/// Events without data are not without cost: what readers hold by stalling is told as what it takes,
-/// and bounded.
+/// Events without data are not without cost: what readers hold by stalling is told as what it
+/// takes, and bounded.
 #[test]
 fn empty_events_count_what_they_cost() {
     const EVENTS: usize = 400;

@@ -193,8 +193,8 @@ fn a_connection_has_one_bad_token() {
     assert!(closed.iter().any(|op| matches!(op, Op::Close(_))), "{closed:?}");
 }
 
-/// A WebSocket that shows bad ones stays, as its own token may be good; all are answered, but events
-/// and others are served in between.
+/// A WebSocket that shows bad ones stays, as its own token may be good; all are answered, but
+/// events and others are served in between.
 #[test]
 fn bad_new_tokens_of_a_websocket_are_answered_one_after_the_other() {
     let rules = format!("anonymous = {{ subscribe = ['a'] }}\n{}", es256_rules());
@@ -211,8 +211,8 @@ fn bad_new_tokens_of_a_websocket_are_answered_one_after_the_other() {
     assert!(turns > 4, "{turns} turns");
 }
 
-/// The same for many connections: who brings no token, or one that costs nothing to check, waits
-/// for none of them.
+/// The same for many connections: one that brings no token, or one that costs nothing to check,
+/// waits for none of them.
 #[test]
 fn bad_tokens_of_many_wait_for_their_turn_and_others_do_not() {
     const CONNECTIONS: u32 = 300;
@@ -283,7 +283,7 @@ fn good_es256_request(channel: &str) -> Vec<u8> {
     request("GET", &path, &[("Authorization", &format!("Bearer {token}"))], None)
 }
 
-/// To whom something is sent.
+/// The connections something is sent to.
 fn slots_of(ops: &[Op]) -> Vec<u32> {
     let sent_to = |op: &Op| match op {
         Op::Send { token, .. } => Some(token.slot),

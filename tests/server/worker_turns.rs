@@ -81,7 +81,7 @@ impl Desk {
             share: Share::Whole,
         };
         self.log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut self.lane);
-        // Nobody waits for this answer.
+        // This answer is not waited for.
         assert!(matches!(self.lane.0.pop_back(), Some(Notice::Published { .. })));
     }
 
@@ -128,7 +128,7 @@ impl Desk {
         self.turn(&[received], &request("GET", target, &[], None))
     }
 
-    /// So many events in each of these channels, and a stream's query for all of them.
+    /// This many events in each of these channels, and a stream's query for all of them.
     fn fill(&mut self, channels: usize, events_each: usize, data: &[u8]) -> String {
         let names: Vec<String> = (0..channels).map(|n| format!("c{n}")).collect();
         for _ in 0..events_each {

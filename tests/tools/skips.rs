@@ -13,5 +13,5 @@ fn skips_are_told_once_each_and_to_their_own_run() {
     note(RUN + 1, "c::three needs a tool");
     assert_eq!(take(RUN), ["a::one needs a tool", "b::two needs a tool"]);
     assert!(take(RUN).is_empty(), "they were told");
-    assert!(take(RUN + 1).is_empty(), "nobody will ask for it: it went with the first");
+    assert!(take(RUN + 1).is_empty(), "it will not be asked for: it went with the first");
 }

@@ -146,7 +146,7 @@ fn check_says_what_is_low_and_changes_nothing() {
     assert!(!host.state().exists());
 }
 
-/// Values as kernels start with them: whoever asks for little is not sent to tune anything.
+/// Values as kernels start with them: for few connections there is nothing to tune.
 #[test]
 fn a_host_as_it_was_installed_is_good_for_a_thousand() {
     let host = Fixture::new();

@@ -39,7 +39,7 @@ fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
     for peer in &mut peers {
         assert_eq!(read_one(peer).expect("a FIN in time"), 0);
     }
-    // From there on nobody shuts down: only a socket that was let go of says FIN.
+    // From there on there is no shutdown: only a socket that was let go of says FIN.
     if closes_in_two_steps() {
         let end = Instant::now() + PATIENCE;
         while sockets_held(rig.address.port()) > 1 + LINGERING_MAX {

@@ -14,7 +14,7 @@ ANYBODY = "anonymous = { subscribe = ['*'], publish = ['*'] }"
 
 
 def guarded_by_es256(program):
-    """A server that anybody may use, and that checks the tokens of those who bring one."""
+    """A server that anyone may use, and that checks tokens where they are sent."""
     return configured(program, f"[auth]\npublic_keys = [{{ file = '{KEY}' }}]\n{ANYBODY}\n")
 
 
@@ -24,7 +24,7 @@ def forged_es256():
 
 
 def show_bad_tokens(server, connections):
-    """Keeps so many connections busy with bad tokens; one that is closed is opened again."""
+    """Keeps this many connections busy with bad tokens; one that is closed is opened again."""
     bad = request("GET", "/channels/a", f"Authorization: Bearer {forged_es256()}") * 4
     open_now = selectors.DefaultSelector()
 
@@ -57,7 +57,7 @@ def bad_tokens(program):
 
 
 def flood_websockets(server, connections):
-    """So many WebSockets, each of which publishes to its channel without waiting for anything; one
+    """This many WebSockets, each of which publishes to its channel without waiting for anything; one
     that is closed for it comes back."""
     frames = (b"\x81\x81" + bytes(4) + b"x") * 512
     upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
@@ -107,7 +107,7 @@ def flood_lines(server):
 
 
 def refused_share(server, publishes=100):
-    """How many of so many publishes, each on its turn, to a channel with readers are refused."""
+    """How many of these publishes, one after the other, to a channel with readers are refused."""
     refused = 0
     with ExitStack() as held:
         # On every worker, whichever they come to.

@@ -48,7 +48,7 @@ def row(name, target):
 
 
 def free_ports():
-    """Two ports that nobody listens on now, held together so that they differ."""
+    """Two free ports, held together so that they differ."""
     with socket.socket() as one, socket.socket() as other:
         for taken in one, other:
             taken.bind(("127.0.0.1", 0))
@@ -111,7 +111,7 @@ class Server:
         return sum(float(line.rsplit(" ", 1)[1]) for line in of_name)
 
     def connect(self, receive_buffer=None):
-        """A connection; with a small receive buffer the peer feels at once that nobody reads."""
+        """A connection; with a small receive buffer the peer feels at once that nothing is read."""
         client = socket.socket()
         client.settimeout(PATIENCE_S)
         if receive_buffer:

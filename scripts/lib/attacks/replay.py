@@ -17,7 +17,7 @@ def fill(server, events_each=EVENTS_EACH, data="x"):
 
 
 def read_events(client, count):
-    """Reads until so many events have come."""
+    """Reads until this many events have come."""
     mark, seen, tail = b"\ndata:", 0, b""
     while seen < count:
         piece = client.recv(1 << 18)

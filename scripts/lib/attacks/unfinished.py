@@ -28,7 +28,7 @@ def hold(server, beginning):
         clients.append(client)
         ready.register(client, selectors.EVENT_WRITE, memoryview(beginning))
     while ready.get_map():
-        # Who is paused by the server holds what it has sent.
+        # A connection paused by the server holds what it has sent.
         writable = ready.select(timeout=2)
         if not writable:
             break
@@ -82,7 +82,7 @@ def lines(program):
 
 
 def drip(port, connections):
-    """Keeps so many connections that send a byte of their head now and then."""
+    """Keeps this many connections that send a byte of their head now and then."""
     open_now = []
     while True:
         while len(open_now) < connections:

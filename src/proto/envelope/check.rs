@@ -10,7 +10,7 @@ pub const KEY_BYTES_MAX: usize = 128;
 pub const RESERVED_PREFIX: &str = "pushline.";
 
 /// Checks an event type, of the `Event-Type` header or an `event` field: 1 to 128 bytes, no control
-/// characters (a line end would forge SSE fields), not one of ours.
+/// characters (a line end would forge SSE fields), not a reserved one.
 pub fn event_type(text: &str) -> Result<&str, Invalid> {
     if text.starts_with(RESERVED_PREFIX) {
         return Err(Invalid::ReservedEventType);

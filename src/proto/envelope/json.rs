@@ -22,7 +22,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends a JSON value as it is, but in one line: outside of tokens CR and LF mean as much as a
-/// space, and inside of them they cannot stand.
+/// space, and inside of them they are not allowed.
 pub fn write_one_line(out: &mut Vec<u8>, value: &str) {
     let mut rest = value.as_bytes();
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
@@ -45,7 +45,7 @@ fn is_special(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
-/// The first byte that cannot stand in a JSON string, and where (RFC 8259 section 7).
+/// The first byte that is not allowed in a JSON string, and where (RFC 8259 section 7).
 fn find_special(bytes: &[u8]) -> Option<(usize, u8)> {
     let mut start = 0;
     for block in bytes.chunks_exact(BLOCK_BYTES) {

@@ -19,7 +19,7 @@ pub use op::{
 /// The event type of a gap.
 pub const GAP_TYPE: &str = "pushline.gap";
 /// As much of a foreign cursor as a gap says back: a client may send one as long as a head, and a
-/// longer one is nobody's id.
+/// longer one is not an id.
 pub const AFTER_BYTES_MAX: usize = 64;
 
 /// Events that a subscriber will not see.

@@ -109,7 +109,7 @@ pub enum Invalid {
     Op,
     /// `ref` is neither string nor number, or too long.
     Ref,
-    /// The event type begins like one of ours.
+    /// The event type begins like a reserved one.
     ReservedEventType,
     /// No `token`.
     Token,
@@ -185,7 +185,7 @@ pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
     }
 }
 
-/// All that can stand in a line.
+/// All fields a line can have.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -221,7 +221,7 @@ struct PublishKeys {
     key: Option<IgnoredAny>,
 }
 
-/// All that can stand in an operation or a publication.
+/// All fields an operation or a publication can have.
 #[derive(Default, Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]

@@ -6,8 +6,8 @@ use super::response::Status;
 use super::scan;
 use crate::proto::reject::Reject;
 
-/// Longest line with a chunk's size, extensions included. Nobody's extensions mean anything to
-/// us, and without a cap they would be a way to send without end and say nothing.
+/// Longest line with a chunk's size, extensions included. We use no extensions,
+/// and without a cap they would be a way to send without end and say nothing.
 pub const CHUNK_LINE_BYTES_MAX: u16 = 256;
 /// Most bytes of trailer fields in total, line ends included. We read none of them.
 pub const TRAILERS_BYTES_MAX: u16 = 8 * 1024;
@@ -111,8 +111,8 @@ enum State {
     Done,
 }
 
-/// A place within chunk extensions (RFC 9112 section 7.1.1), which have a grammar although nobody
-/// reads them: what is not of it may be the end of the line to another parser. Whitespace around
+/// A place within chunk extensions (RFC 9112 section 7.1.1), which have a grammar although they are
+/// ignored: what is not of it may be the end of the line to another parser. Whitespace around
 /// `;` and `=` is bad, but part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
@@ -137,7 +137,7 @@ enum Extension {
 }
 
 impl Extension {
-    /// The place behind `byte`, if it may stand here; the line's end is looked for before.
+    /// The place behind `byte`, if it may be here; the line's end is looked for before.
     fn step(self, byte: u8) -> Option<Self> {
         let blank = matches!(byte, b' ' | b'\t');
         Some(match (self, byte) {

@@ -4,8 +4,8 @@ pub mod body;
 mod error;
 pub mod head;
 mod interpret;
-pub mod query;
-pub mod response;
+pub(crate) mod query;
+pub(crate) mod response;
 mod scan;
 mod syntax;
 #[cfg(test)]

@@ -11,8 +11,6 @@ pub enum Status {
     SwitchingProtocols,
     /// 200
     Ok,
-    /// 201
-    Created,
     /// 204
     NoContent,
     /// 304
@@ -68,7 +66,6 @@ impl Status {
             Self::Continue => "HTTP/1.1 100 Continue\r\n",
             Self::SwitchingProtocols => "HTTP/1.1 101 Switching Protocols\r\n",
             Self::Ok => "HTTP/1.1 200 OK\r\n",
-            Self::Created => "HTTP/1.1 201 Created\r\n",
             Self::NoContent => "HTTP/1.1 204 No Content\r\n",
             Self::NotModified => "HTTP/1.1 304 Not Modified\r\n",
             Self::BadRequest => "HTTP/1.1 400 Bad Request\r\n",

@@ -191,7 +191,7 @@ mod tests {
     type Scan = fn(&[u8], usize) -> usize;
     type Predicate = fn(u8) -> bool;
 
-    /// Each scan and the plain predicate it stands for.
+    /// Each scan and its plain predicate.
     const CLASSES: [(Scan, Predicate); 5] = [
         (host_end, is_host),
         (token_end, is_token),

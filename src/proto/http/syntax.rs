@@ -54,7 +54,7 @@ pub(super) struct FieldLine {
     pub(super) next: usize,
 }
 
-/// What stands where a field line or the end of the head is due.
+/// What is found where a field line or the end of the head is due.
 pub(super) enum Line {
     /// A field.
     Field(FieldLine),

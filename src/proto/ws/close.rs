@@ -33,8 +33,8 @@ impl CloseCode {
     /// The token ran out.
     pub const TOKEN_EXPIRED: Self = Self(4401);
 
-    /// Whether a peer may send it: codes that mark the lack of a code and codes nobody has
-    /// registered may not stand in a frame (RFC 6455 sections 7.4.1 and 7.4.2).
+    /// Whether a peer may send it: codes that mark the lack of a code and unregistered
+    /// codes are not allowed in a frame (RFC 6455 sections 7.4.1 and 7.4.2).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -68,7 +68,7 @@ pub(in crate::proto) fn cut(text: &str, bytes_max: usize) -> &str {
 pub enum Violation {
     /// A reserved bit set without an extension (section 5.2).
     ReservedBits,
-    /// An opcode nobody defined (section 5.2).
+    /// An undefined opcode (section 5.2).
     ReservedOpcode,
     /// A control frame longer than 125 bytes (section 5.5).
     LongControl,

@@ -60,7 +60,7 @@ pub enum Fin {
     Last,
 }
 
-/// Who sent the bytes: a client masks, a server does not (RFC 6455 section 5.1).
+/// The sender of the bytes: a client masks, a server does not (RFC 6455 section 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sender {
     /// The bytes come from a client.

@@ -1,4 +1,4 @@
-//! `/v1/connections`: who is connected, in pages, and cutting one.
+//! `/v1/connections`: the list of connections, in pages, and cutting one.
 
 use std::net::IpAddr;
 use std::sync::Arc;

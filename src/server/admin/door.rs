@@ -1,5 +1,5 @@
 //! Waits for requests. One thread watches every connection whose head has not come yet, so that
-//! hundreds that drip keep nobody waiting; what is whole goes to the threads that answer.
+//! hundreds that drip delay no other; what is whole goes to the threads that answer.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::net::{TcpListener, TcpStream};
@@ -46,7 +46,7 @@ enum Head {
     Gone,
 }
 
-/// The listener, and those who came and have not said yet what they want; the oldest first.
+/// The listener, and accepted connections without a whole request yet; the oldest first.
 pub(super) struct Door {
     listener: TcpListener,
     /// Closed at its other end when the server stops. A shutdown of the listener would end it for
@@ -85,8 +85,8 @@ impl Door {
         }
     }
 
-    /// Sleeps until something comes or somebody's time is over: whether a connection came, and the
-    /// places of those who sent something. Nothing when the server stops.
+    /// Sleeps until something comes or a connection's time is over: whether a connection came, and
+    /// the places of those that sent something. Nothing when the server stops.
     fn wait(&self) -> Option<(bool, Vec<usize>)> {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let timeout = self.headless.first().map(|oldest| left(oldest.until));
@@ -134,7 +134,7 @@ impl Door {
         self.hear(self.headless.len() - 1);
     }
 
-    /// Reads what one of them has sent; who is done goes to those who answer.
+    /// Reads what one of them has sent; a whole request goes to the threads that answer.
     fn hear(&mut self, place: usize) {
         let lane = match self.headless[place].arrived.read(&mut self.space) {
             Head::Partial => return,
@@ -143,7 +143,7 @@ impl Door {
             Head::Other => Some(&self.others),
         };
         let Headless { arrived, .. } = self.headless.remove(place);
-        // Full: all who answer are busy, and so many wait that this one would wait in vain.
+        // Full: all answering threads are busy, and too many requests wait already.
         let _ = lane.map(|lane| lane.try_send(arrived));
     }
 }

@@ -89,7 +89,7 @@ mod tests {
             shared: Arc::new(shared),
             log_orders,
             ends,
-            // Nobody here sleeps on a ring.
+            // No thread here sleeps on a ring.
             bell: Mutex::new(Ringer::new(Vec::new()).expect("no ring is needed")),
             revoked: Mutex::default(),
             started_unix_s: 0.0,

@@ -1,6 +1,6 @@
 //! The operator's listener: threads of its own with plain sockets, never in the way of the workers.
 //! One request a connection, and a time limit over all of it. [`door`] waits for requests, so that
-//! slow clients are in nobody's way either; a few threads answer, and some of them only probes.
+//! slow clients delay no other; a few threads answer, and some of them only probes.
 
 mod ask;
 mod channels;
@@ -65,7 +65,7 @@ impl Bound {
     pub fn new(settings: &Settings, inherited: Option<TcpListener>) -> Result<Self, ServerError> {
         let address = settings.admin;
         let key = settings.admin_key_file.as_deref().map(Key::read).transpose()?;
-        // Whoever reaches it sees and cuts everybody.
+        // Anyone who reaches it can see and cut every connection.
         if key.is_none() && !settings.open && !address.ip().is_loopback() {
             return Err(ServerError::AdminOpenToTheWorld { admin: address });
         }
@@ -162,7 +162,7 @@ impl AdminServer {
         self.end = None;
     }
 
-    /// Ends the threads; who is being served may finish.
+    /// Ends the threads; requests being served may finish.
     pub fn stop(&mut self) {
         self.leave();
         for thread in self.threads.drain(..) {
@@ -215,12 +215,13 @@ impl State {
     }
 }
 
-/// Whether it is for supervisors, who need no key: it says no more than whether the server is well.
+/// Whether it is a supervisor's probe, which needs no key: it tells only whether the server is
+/// well.
 fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// What a web page is told, and an operator who made up a name.
+/// What a web page is told, and an operator with a made-up host name.
 const HOSTS: &str = "this listener is on loopback: ask for it by its address or as localhost";
 
 /// What a lost operator is told.

@@ -25,7 +25,7 @@ pub(super) struct PageQuery {
 
 impl PageQuery {
     /// Reads a query whose place is called `place_name`, and its filter, if the list has one,
-    /// `filter_name`. A name nobody knows is refused: it is a misspelt one.
+    /// `filter_name`. An unknown name is refused: it is probably misspelt.
     pub fn parse(text: &str, place_name: &str, filter_name: Option<&str>) -> Result<Self, Reply> {
         let mut parsed = Self { place: None, limit: PAGE_DEFAULT, filter: None };
         for pair in query::pairs(text) {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::proto::ws::frame::{self, Fin, Opcode};
 
-/// Where a subscription stands.
+/// The state of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// The request is not sent yet.
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     pub sequence: u32,
     /// The reader of its bytes.
     pub stream: Stream,
-    /// Where it stands.
+    /// Of its subscription.
     pub state: State,
     /// Whether a heartbeat came since the parent began to watch.
     pub is_beating: bool,

@@ -77,7 +77,7 @@ impl Fleet {
         self.clients.len()
     }
 
-    /// Where all of them stand together.
+    /// The progress of all of them together.
     pub fn progress(&self) -> Progress {
         let mut sum = Progress::default();
         self.clients.iter().for_each(|client| sum += client.progress);
@@ -126,7 +126,7 @@ impl Fleet {
         Ok(self.clients.iter_mut().filter_map(|client| client.result.take()).collect())
     }
 
-    /// Stops all of them where they are, and waits until they stand.
+    /// Stops all of them (SIGSTOP), and waits until they have stopped.
     pub fn stop(&self) -> Result<(), BenchError> {
         self.signal(Signal::STOP)?;
         let until = Instant::now() + SIGNAL_PATIENCE;
@@ -177,7 +177,7 @@ fn pass_on(index: usize, output: ChildStdout, lines: &Sender<(usize, Option<Line
         .lines()
         .map_while(Result::ok)
         .map_while(|line| serde_json::from_str(&line).ok());
-    // The parent may have lost interest; then there is nobody to tell.
+    // The parent may have ended.
     for line in parsed {
         if lines.send((index, Some(line))).is_err() {
             return;

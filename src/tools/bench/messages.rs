@@ -56,13 +56,13 @@ pub(super) enum Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub(super) enum Line {
-    /// Where it stands; several times a second while something happens.
+    /// Its progress; several times a second while something happens.
     Progress(Progress),
     /// Its last line.
     Result(Box<ClientResult>),
 }
 
-/// Where a client process stands.
+/// The progress of a client process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// Subscriptions that the server has taken.
@@ -127,7 +127,7 @@ pub(super) struct DeliveryCounts {
     pub misrouted: u64,
     /// Events of another run.
     pub foreign: u64,
-    /// Messages without an event: greetings, confirmations, or somebody else's data.
+    /// Messages without an event: greetings, confirmations, or another publisher's data.
     pub unstamped: u64,
 }
 

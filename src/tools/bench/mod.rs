@@ -1,9 +1,9 @@
 //! The load generator behind `pushline bench`.
 //!
 //! One parent process plans the run, publishes, watches the server and writes the report; client
-//! processes, each with its own epoll loop, hold the connections (a process can only hold so many
-//! descriptors). They are this same program started again with [`CLIENT_COMMAND`], and talk to
-//! the parent in JSON lines over their standard input and output.
+//! processes, each with its own epoll loop, hold the connections (a process can only hold a limited
+//! number of descriptors). They are this same program started again with [`CLIENT_COMMAND`], and
+//! talk to the parent in JSON lines over their standard input and output.
 //!
 //! Every event carries the run, its channel, a sequence number and the time it was published, so
 //! that each client can tell lost, repeated and reordered events apart without any bookkeeping
@@ -28,14 +28,9 @@ mod stream;
 mod table;
 mod tally;
 
-pub use args::{BenchArgs, BenchOptions, Channels, Transport};
+pub use args::{BenchArgs, Transport};
 pub use client::run as run_client;
-pub use error::BenchError;
 pub use phases::run;
-pub use rates::Window;
-pub use report::{
-    ConnectFacts, HoldFacts, LatencyFacts, MemoryFacts, PublishFacts, Report, RunFacts, ServerCpu,
-};
 
 /// The hidden subcommand that turns this program into one client process; it takes no arguments.
 pub const CLIENT_COMMAND: &str = "bench-client";

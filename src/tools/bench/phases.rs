@@ -290,7 +290,7 @@ impl Live {
             return;
         }
         self.shown_at = Some(Instant::now());
-        // Nobody to read it is no reason to end a run.
+        // A closed output is no reason to end a run.
         let _ = match self.is_terminal {
             true => write!(std::io::stderr(), "\r\x1b[K{}", line()),
             false => writeln!(std::io::stderr(), "{}", line()),

@@ -1,4 +1,4 @@
-//! Who connects from where: connections shared out over processes, addresses and ports.
+//! Where connections come from: shared out over processes, addresses and ports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
@@ -19,7 +19,7 @@ pub(super) const PORTS: std::ops::Range<u32> = 10_000..60_000;
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
-    /// `host[:port]` as it stands in the URL, for the `Host` header.
+    /// `host[:port]` as in the URL, for the `Host` header.
     pub authority: String,
     /// The first address it resolves to.
     pub address: SocketAddr,

@@ -9,7 +9,7 @@ use crate::tools::numbers::grouped as thousands;
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 720;
-/// What was measured stands above both charts.
+/// The headline above both charts says what was measured.
 const TITLE_HEIGHT: u32 = 52;
 
 const TITLE: (&str, u32) = ("sans-serif", 20);

@@ -193,16 +193,6 @@ pub(super) struct Findings {
 }
 
 impl Report {
-    /// Whether every connection was made and held, and every event came exactly once, in order.
-    pub fn is_flawless(&self) -> bool {
-        let connect = &self.connect;
-        connect.connect_failures.is_empty()
-            && connect.endings.is_empty()
-            && self.publish.as_ref().is_none_or(|publish| {
-                publish.lost + publish.duplicated + publish.out_of_order + publish.misrouted == 0
-            })
-    }
-
     /// Whether events were published to subscribers, and not one of them came.
     pub fn delivered_nothing(&self) -> bool {
         let publish = self.publish.as_ref();

@@ -239,16 +239,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_is_flawless_only_without_failures_and_losses() {
-        let mut report = full();
-        assert!(!report.is_flawless());
-        report.connect.connect_failures.clear();
-        assert!(!report.is_flawless());
-        report.publish.as_mut().unwrap().lost = 0;
-        assert!(report.is_flawless());
-    }
-
-    #[test]
     fn stopped_readers_give_no_latency() {
         let mut report = full();
         report.publish.as_mut().unwrap().readers_stopped = true;

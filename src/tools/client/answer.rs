@@ -50,7 +50,7 @@ impl Answer {
     /// What the body of a success says; any web server answers 200, but only ours says this.
     ///
     /// # Errors
-    /// The answer is a refusal, or not one of ours.
+    /// The answer is a refusal, or not a Pushline server's.
     pub fn success(&self) -> Result<Facts, ClientError> {
         if !self.is_success() {
             return Err(ClientError::Refused(self.refused()));

@@ -17,7 +17,7 @@ const TOKEN_VARIABLE: &str = "PUSHLINE_TOKEN";
 /// Longest key: the server takes 128 bytes, and a line's number and a dash have up to 21.
 const KEY_BYTES_MAX: usize = 100;
 
-/// Which server, and who asks.
+/// The server, and the credentials.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
     /// The server, as http://HOST:PORT
@@ -35,7 +35,6 @@ pub struct SubArgs {
     #[arg(required = true, value_name = "CHANNEL", value_parser = parse_channel)]
     pub channels: Vec<String>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would show it")]
     pub server: ServerArgs,
     /// How to listen
     #[arg(long, value_enum, default_value_t = Transport::Sse)]
@@ -58,7 +57,6 @@ pub struct PubArgs {
     /// The event's data; without it, lines are read from standard input
     pub data: Option<String>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would show it")]
     pub server: ServerArgs,
     /// Type of the event (SSE `event:`)
     #[arg(long, value_name = "TYPE", value_parser = parse_event_type)]

@@ -37,11 +37,11 @@ pub enum ClientError {
     Refused(Refused),
     /// Standard input failed.
     Input(io::Error),
-    /// Standard output failed. A closed pipe is none of ours.
+    /// Standard output failed, other than by a closed pipe.
     Output(io::Error),
-    /// So many lines were refused; each was reported.
+    /// How many lines were refused; each was reported.
     LinesRefused(u64),
-    /// So many lines were not confirmed when time was up.
+    /// How many lines were not confirmed when time was up.
     LinesUnconfirmed(usize),
     /// The signal handlers could not be set up.
     Signals(io::Error),

@@ -87,7 +87,7 @@ impl Follower {
             // What came before the end is printed before we wait for more.
             let error = self.out.flush().map_or_else(ClientError::Output, |()| error);
             match error {
-                // Whoever read us has seen enough.
+                // The reader of our output has seen enough.
                 ClientError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Ok(());
                 }
@@ -243,7 +243,7 @@ impl Follower {
         if let Some(gap) = &gap {
             tell(format_args!("{gap}"));
         }
-        // Who reads JSON can tell a loss from an event, and wants to know of it in its place.
+        // A reader of JSON can tell a loss from an event, and needs it in its place.
         if gap.is_none() || self.format == Format::Json {
             envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?;
         }

@@ -42,7 +42,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long the last lines are tried for when the input has ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same after a signal: somebody waits.
+/// The same after a signal: the user waits.
 const PATIENCE_AFTER_SIGNAL: Duration = Duration::from_secs(5);
 
 /// Lines read ahead.

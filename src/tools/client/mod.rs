@@ -19,8 +19,7 @@ mod server;
 mod tell;
 mod websocket;
 
-pub use args::{PubArgs, ServerArgs, SubArgs};
-pub use error::ClientError;
+pub use args::{PubArgs, SubArgs};
 pub use follow::subscribe;
 pub use publish::publish;
 pub use tell::{tell, tell_plainly};

@@ -87,7 +87,7 @@ impl Outbox {
         self.forget(count);
     }
 
-    /// The oldest request was refused behind so many lines. The connection is over, and
+    /// The oldest request was refused after this many lines. The connection is over, and
     /// everything else is to be sent again.
     pub fn refuse(&mut self, published: usize) {
         let lines = self.ended.front().copied().unwrap_or(self.open);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_lines_and_bytes() {
+    fn room_is_bounded_in_lines_and_bytes() {
         assert!(outbox(LINES_MAX as u64 - 1).has_room());
         assert!(!outbox(LINES_MAX as u64).has_room());
         let mut outbox = Outbox::default();

@@ -44,7 +44,7 @@ fn publish_one(args: &PubArgs, data: &str) -> Result<(), ClientError> {
     let mut out = io::stdout().lock();
     let printed = out.write_all(&answer.body).and_then(|()| out.write_all(b"\n"));
     match printed {
-        // It is published, and nobody wants to know.
+        // It is published; our output was not wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.map_err(ClientError::Output),
     }

@@ -8,8 +8,7 @@ pub fn tell_plainly(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// A line on standard error. Nobody may be there to read it (`2>&1 | head`), which is no reason to
-/// end: `eprintln!` would.
+/// A line on standard error. `eprintln!` would end the program where it is closed (`2>&1 | head`).
 pub fn tell(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "pushline: {what}");
 }

@@ -78,7 +78,7 @@ pub fn findings(
     findings
 }
 
-/// What a host without io_uring is to who wants this driver.
+/// How bad a host without io_uring is where this driver is wanted.
 fn without_io_uring(wanted: DriverWanted) -> Verdict {
     match wanted {
         DriverWanted::IoUring => Verdict::Fail,
@@ -318,7 +318,7 @@ mod tests {
         let cures: Vec<&str> = all.iter().map(|of| of.cure.as_str()).collect();
         assert!(cures.iter().any(|cure| cure.contains("LimitNOFILE=1000202")), "{cures:?}");
         assert!(cures.iter().any(|cure| cure.contains("max_user_watches=1000004")), "{cures:?}");
-        assert!(all.iter().all(|of| !of.check.contains("io_uring")), "nobody wants it: {all:?}");
+        assert!(all.iter().all(|of| !of.check.contains("io_uring")), "it is not wanted: {all:?}");
     }
 
     #[test]

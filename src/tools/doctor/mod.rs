@@ -2,13 +2,13 @@
 //!
 //! [`settings`] owns the wanted kernel values, [`checks`] compares them and everything else with
 //! what [`crate::host`] says; what the server will run on has a file of its own. Of all this only
-//! [`tune`] changes anything.
+//! `tune` changes anything.
 
 pub mod checks;
 mod driver;
 mod nic;
 pub mod settings;
-pub mod tune;
+pub(crate) mod tune;
 
 use std::fmt;
 use std::thread::available_parallelism;
@@ -22,7 +22,7 @@ use crate::tools::numbers::grouped;
 /// The size `tuning/99-pushline.conf` shows in brackets.
 pub const LARGER_CONNECTIONS: u64 = 1_000_000;
 
-/// Connections asked about when nobody says how many.
+/// Connections asked about by default.
 pub const CONNECTIONS_DEFAULT: u64 = 100_000;
 
 /// Most connections one may ask for: beyond it the arithmetic says nothing about a real host.

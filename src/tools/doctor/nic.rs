@@ -1,5 +1,5 @@
 //! What a program must not change blindly, and says instead: where a network card's interrupts go,
-//! and who spreads its packets.
+//! and how its packets are spread.
 
 use std::fmt::Write;
 use std::fs;

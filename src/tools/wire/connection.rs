@@ -33,7 +33,7 @@ pub enum WireError {
     Head(HeadError),
     /// Its body breaks the chunked coding.
     Body(BodyError),
-    /// Its body is longer than any of ours.
+    /// Its body is longer than [`BODY_BYTES_MAX`].
     BodyTooLong,
 }
 

@@ -1,11 +1,11 @@
 //! How a server's bytes are read: by the client, by the load generator and by tests.
 
-pub(in crate::tools) mod carry;
-pub mod connection;
+pub(crate) mod carry;
+pub(crate) mod connection;
 pub mod frames;
 pub mod head;
 pub mod sse;
-pub mod url;
+pub(crate) mod url;
 
 /// The longest line, event or frame of a server that is waited for: the largest event Pushline can
 /// be set to take (16 MiB), base64 and framing included.

@@ -114,7 +114,7 @@ pub enum Item<'a> {
     Event(Event<'a>),
     /// How long to wait before a reconnect.
     Retry(Duration),
-    /// A line for nobody; heartbeats are such.
+    /// A comment line, such as a heartbeat.
     Comment(&'a str),
 }
 

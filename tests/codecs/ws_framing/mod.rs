@@ -18,7 +18,7 @@ struct Outcome {
     violation: Option<Violation>,
 }
 
-/// Feeds `pieces`, as a worker does: what is idle is dropped and made anew.
+/// Feeds `pieces`, as a worker does: what is idle is dropped and made again.
 fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, sender: Sender) -> Outcome {
     let mut receiver = Receiver::new(sender);
     let mut said = Vec::new();

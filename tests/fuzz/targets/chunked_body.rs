@@ -19,7 +19,7 @@ enum End {
     /// More is to come.
     #[default]
     Open,
-    /// So many bytes behind it belong to the next request.
+    /// How many bytes behind it belong to the next request.
     Done(usize),
     Broken,
 }

@@ -1,5 +1,5 @@
 //! A whole server for one connection, without sockets or threads: a worker's core, the log, and a
-//! driver that takes every send. Time stands still.
+//! driver that takes every send. Time does not pass.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What a browser's page, and a backend, do; byte by byte what `readme` runs as it stands in the README.
+//! What a browser's page, and a backend, do; byte by byte what `readme` runs as it is in the
+//! README.
 
 use super::*;
 use crate::common::ws::{RawWs, TEXT, frame, upgrade};
@@ -69,7 +70,7 @@ fn a_publish_key_publishes_and_does_nothing_else() {
     let key = [("X-API-Key", almost.as_str())];
     let answer = publish_with(server.addr, "/channels/a", &key);
     assert_eq!(answer, refused(401, "publish_key_unknown"));
-    // It may as well be a token that was cut: who sent one would look for a key in vain.
+    // It may as well be a token that was cut: its sender would look for a key in vain.
     let garbage = bearer("not-a-token-and-no-key");
     let read = fetch(server.addr, "GET", "/sse?channel=a", &[("Authorization", &garbage)], None);
     assert_eq!(outcome(&read), refused(401, "credentials_malformed"));
@@ -129,7 +130,7 @@ fn try_upgrade(server: &TestServer, headers: &[(&str, &str)]) -> Response {
 }
 
 /// CORS: the preflight of a foreign page is not answered in a way that lets it go on, the one of a
-/// listed page is; and nobody is ever told `*` together with credentials.
+/// listed page is; and `*` is never told together with credentials.
 #[test]
 fn preflights_name_the_listed_page_and_nobody_else() {
     let server = server();
@@ -147,7 +148,7 @@ fn preflights_name_the_listed_page_and_nobody_else() {
     assert_eq!(foreign.header("vary"), Some("Origin"));
 }
 
-/// A guarded server says `*` to nobody, not even in answer to what is no request.
+/// A guarded server never says `*`, not even in answer to what is no request.
 #[test]
 fn a_guarded_server_never_allows_every_origin() {
     let server = server();

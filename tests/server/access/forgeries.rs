@@ -1,4 +1,4 @@
-//! Tokens that nobody with the key made, or that are not good now.
+//! Tokens made without the key, or that are not good now.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -55,7 +55,7 @@ fn a_token_without_a_signature_is_none() {
     assert_refused(&shared, &bare, "token_signature");
 }
 
-/// RFC 8725 section 2.1: HMAC with what everybody knows, in every form it is known in.
+/// RFC 8725 section 2.1: HMAC with a public key, in every form it is known in.
 #[test]
 fn the_public_key_is_no_shared_secret() {
     let server = rsa_server();

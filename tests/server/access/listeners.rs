@@ -8,14 +8,14 @@ use crate::common::settings;
 use pushline::auth::Gate;
 use pushline::server::{Server, ServerError};
 
-/// Without keys nobody but this machine: the message names the cures.
+/// Without keys for this machine only: the message names the cures.
 #[test]
 fn an_open_server_refuses_to_listen_beyond_loopback() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let mut chosen = settings();
         (chosen.listen, chosen.open) = (listen.parse().expect("an address"), false);
         let Err(error) = Server::start(chosen, Gate::open()) else {
-            panic!("it listens on {listen} for everybody");
+            panic!("it listens on {listen} for everyone");
         };
         assert!(matches!(error, ServerError::OpenToTheWorld { .. }), "{error}");
         let message = error.to_string();
@@ -38,7 +38,7 @@ fn with_keys_or_when_told_so_it_listens_anywhere() {
     }
 }
 
-/// Without a key the operator's listener asks nobody who they are.
+/// Without a key the operator's listener asks for no credentials.
 #[test]
 fn the_operators_listener_refuses_to_leave_loopback_without_a_key() {
     let mut chosen = settings();
@@ -85,7 +85,7 @@ fn with_a_key_the_operator_shows_it_and_a_supervisor_need_not() {
     assert_eq!(crate::common::fetch(admin, "GET", "/metrics", &headers, None).status, 200);
 }
 
-/// The operator's listener asks nobody who they are: on loopback unless told otherwise, and then
+/// The operator's listener asks for no credentials: on loopback unless told otherwise, and then
 /// the log says what that means.
 #[test]
 fn the_operators_listener_is_loopback_and_says_so_when_it_is_not() {
@@ -109,7 +109,7 @@ fn the_operators_listener_is_loopback_and_says_so_when_it_is_not() {
         child.wait().expect("it ends");
         said()
     };
-    let warning = "whoever reaches the operator's listener";
+    let warning = "anyone who reaches the operator's listener";
     let (outside, inside) = (said_with("0.0.0.0:0"), said_with("127.0.0.1:0"));
     assert!(outside.contains(warning), "{outside}");
     assert!(inside.contains("listening for the operator") && !inside.contains(warning), "{inside}");

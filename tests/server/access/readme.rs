@@ -1,4 +1,4 @@
-//! The README's answers, each run as it stands there: JavaScript on a page of node's, commands in a
+//! The README's answers, each run as it is there: JavaScript on a page of node's, commands in a
 //! shell. Only the address is the test server's.
 
 use std::io::{BufRead, BufReader, Write};

@@ -129,7 +129,7 @@ fn a_new_token_must_open_every_channel() {
     }
     publish_as_backend(server.addr, "more", "as before");
     assert_eq!(sse.event().json()["data"], "as before");
-    // Who lets go of a channel may show a token without it.
+    // After an unsubscribe the token may lack the channel.
     let event: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
     assert_eq!(event["data"], "as before");
     let less = json!({"op": "unsubscribe", "channel": "more", "ref": 3});
@@ -140,7 +140,8 @@ fn a_new_token_must_open_every_channel() {
     assert_eq!(again["error"]["code"], "subscribe_forbidden", "{again}");
 }
 
-/// A connection is somebody's: with another person's token it neither lives on nor changes hands.
+/// A connection has one subject: with another subject's token it neither lives on nor changes
+/// hands.
 #[test]
 fn a_connection_is_not_handed_to_another_subject() {
     let server = strict_server(2);
@@ -161,7 +162,7 @@ fn a_connection_is_not_handed_to_another_subject() {
             assert_eq!(answer["error"]["code"], "token_subject", "{answer}");
         }
     }
-    // Whom no token names may become somebody.
+    // A connection without a subject may get one.
     let mut unnamed = websocket(&server, &of(None));
     let answer = op(&mut unnamed, &json!({"op": "auth", "token": of(Some("bob")), "ref": 1}));
     assert_eq!(answer["ok"], true, "{answer}");
@@ -252,7 +253,7 @@ fn a_stream_is_found_by_its_whole_name_only() {
     assert_eq!(refresh(&server, &name, &good).status, 204);
 }
 
-/// An ended stream's name is nobody's, even when its place is taken again.
+/// An ended stream's name is void, even when its place is taken again.
 #[test]
 fn a_name_dies_with_its_stream() {
     let server = strict_server(1);

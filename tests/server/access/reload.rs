@@ -1,4 +1,5 @@
-//! Rules that change while connections are open: what a connection was let in by must still be there.
+//! Rules that change while connections are open: what a connection was let in by must still be
+//! there.
 
 use std::time::Duration;
 
@@ -46,12 +47,12 @@ fn a_secret_that_is_gone_takes_its_connections_along() {
     assert_eq!(ws.answer().close(), (4401, "key removed".to_owned()));
     let again = get_with(server.addr, "/sse?channel=news", &old);
     assert_eq!(outcome(&again), refused(401, "token_signature"));
-    // Whom another key let in stays.
+    // What another key let in stays.
     let answer = op(&mut backend, &json!({"op": "publish", "channel": "a", "data": 1, "ref": 1}));
     assert_eq!(answer["ok"], true, "{answer}");
 }
 
-/// The old secret stays beside the new one until its tokens have run out: nobody notices.
+/// The old secret stays beside the new one until its tokens have run out: no client notices.
 #[test]
 fn a_secret_is_changed_without_a_reconnect() {
     let mut server = server();
@@ -108,6 +109,6 @@ fn keys_are_not_lost_by_a_reload_that_would_open_the_server() {
     });
     assert!(server.reload("").is_err());
     let local = SocketAddr::from(([127, 0, 0, 1], server.addr.port()));
-    let nobody = fetch(local, "GET", "/channels/a", &[], None);
-    assert_eq!(outcome(&nobody), refused(401, "credentials_missing"));
+    let without = fetch(local, "GET", "/channels/a", &[], None);
+    assert_eq!(outcome(&without), refused(401, "credentials_missing"));
 }

@@ -1,4 +1,4 @@
-//! Who may do one thing may not do another: reading, publishing, and how much of it.
+//! A right to one thing is none to another: reading, publishing, and how much of it.
 
 use super::*;
 use crate::common::ws::{RawWs, TEXT, frame, header};
@@ -38,7 +38,7 @@ fn a_token_that_may_only_read_publishes_nothing() {
     assert_eq!(sse.event().data, "last");
 }
 
-/// Who may publish nowhere is told so before a body takes memory, and has no long messages.
+/// A client without publish rights is told so before a body takes memory, and has no long messages.
 #[test]
 fn who_may_publish_nowhere_cannot_fill_memory_with_what_is_never_published() {
     let server = server();
@@ -191,8 +191,8 @@ fn a_token_in_the_url_is_refused_unless_enabled() {
     assert_eq!(fetch(enabled.addr, "GET", &target, &[], None).status, 200);
 }
 
-/// Somebody else's idempotency key is another one, on every way to publish; a new token of the same
-/// subject is the same publisher.
+/// Another publisher's idempotency key is another one, on every way to publish; a new token of the
+/// same subject is the same publisher.
 #[test]
 fn an_idempotency_key_is_its_publishers_own() {
     let server = server();
@@ -233,7 +233,7 @@ fn an_idempotency_key_is_its_publishers_own() {
     );
 }
 
-/// Who may publish but not subscribe need not learn who is there.
+/// A client that may publish but not subscribe need not learn how many do.
 #[test]
 fn a_client_is_not_told_of_subscribers_where_the_operator_says_so() {
     let server = TestServer::guarded(&readme_auth(), |settings| settings.hide_subscribers = true);

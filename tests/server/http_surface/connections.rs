@@ -1,4 +1,4 @@
-//! Connections: persistence, pipelining, half-closing clients, bodies nobody wants, and answers
+//! Connections: persistence, pipelining, half-closing clients, unwanted bodies, and answers
 //! that reach a client that is still sending.
 
 use std::time::Duration;
@@ -220,12 +220,12 @@ fn a_body_nobody_wants_is_not_the_next_request() {
             }
         }
     }
-    // Whoever smuggled would have been at it by now: all connections above were answered.
+    // A smuggled request would have been served by now: all connections above were answered.
     assert_eq!(describe(server.addr, "smuggled")["events"], 0);
 }
 
-/// Whoever waits for `100 Continue` and gets an answer instead may send the body or not: the next
-/// request could not be found.
+/// A client that waits for `100 Continue` and gets an answer instead may send the body or not: the
+/// next request could not be found.
 #[test]
 fn a_body_that_may_never_come_ends_the_connection() {
     let server = TestServer::start();
@@ -252,7 +252,7 @@ fn a_chunked_body_nobody_wants_ends_the_connection() {
     conn.expect_end();
 }
 
-/// Whoever does not read its answers is not read from either, and harms nobody.
+/// A client that does not read its answers is not read from either, and harms no other.
 #[test]
 fn a_peer_that_never_reads_is_left_alone() {
     use std::io::Write;
@@ -267,6 +267,6 @@ fn a_peer_that_never_reads_is_left_alone() {
             Err(_) => break,
         }
     }
-    assert!(sent < 100 << 20, "the server read {sent} bytes of requests nobody waits for");
+    assert!(sent < 100 << 20, "the server read {sent} bytes of requests without a reader");
     assert_eq!(crate::common::fetch(server.addr, "GET", "/", &[], None).status, 200);
 }

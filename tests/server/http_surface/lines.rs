@@ -162,7 +162,7 @@ fn expectations_are_met_before_the_first_line() {
         publisher.chunk(line("c", "1"));
         assert_eq!(publisher.finish().status, 200, "{target}");
     }
-    // Who is refused is told so before it sends anything.
+    // A refusal comes before the body is sent.
     let headers = [("Expect", "100-continue"), ("Content-Type", "image/png")];
     let mut refused = Chunked::open(server.addr, "/channels/c", &headers);
     assert_eq!(refused.conn.response().status, 415);

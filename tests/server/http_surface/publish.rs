@@ -285,9 +285,9 @@ fn a_repeated_idempotency_key_answers_the_first_id_and_publishes_nothing() {
     publish(server.addr, "c", "third");
     publish(server.addr, "c", "fourth");
     // The first has left history, and its key with it.
-    assert_eq!(send("c", "k1", "anew"), 6);
+    assert_eq!(send("c", "k1", "fifth"), 6);
     let data: Vec<String> = sse.events(5).into_iter().map(|event| event.data).collect();
-    assert_eq!(data, ["first", "second", "third", "fourth", "anew"]);
+    assert_eq!(data, ["first", "second", "third", "fourth", "fifth"]);
     for key in ["", &"k".repeat(129)] {
         let headers = [("Idempotency-Key", key)];
         let response = fetch(server.addr, "POST", "/channels/c", &headers, Some(b"x"));
@@ -339,10 +339,10 @@ fn every_other_name_is_400_wherever_it_stands() {
 fn a_channel_is_described() {
     let server = TestServer::with(|settings| settings.channel_default.history_count = 2);
     let empty = describe(server.addr, "c");
-    let nobody = serde_json::json!({
+    let unknown = serde_json::json!({
         "channel": "c", "last_id": null, "first_id": null, "events": 0, "subscribers": 0
     });
-    assert_eq!(empty, nobody);
+    assert_eq!(empty, unknown);
     for data in ["1", "2", "3"] {
         publish(server.addr, "c", data);
     }

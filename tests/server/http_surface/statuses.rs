@@ -246,7 +246,7 @@ fn upgrades_that_are_none_are_426_with_what_is_needed() {
         assert_eq!(response.status, 426);
         assert_eq!(response.header("upgrade"), Some("websocket"));
         assert_eq!(response.header("sec-websocket-version"), Some("13"));
-        // RFC 9110 section 7.8: whoever sends Upgrade lists it in Connection.
+        // RFC 9110 section 7.8: a sender of Upgrade lists it in Connection.
         let connection = response.header("connection").unwrap_or_default().to_ascii_lowercase();
         assert!(connection.contains("upgrade"), "{:?}", response.headers);
     }

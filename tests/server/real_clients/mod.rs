@@ -1,4 +1,4 @@
-//! Clients nobody here wrote: curl, an EventSource, and two WebSocket libraries. Each reads through
+//! Third-party clients: curl, an EventSource, and two WebSocket libraries. Each reads through
 //! a relay that is cut under it again and again, resumes in its own way, and must have seen every
 //! event once and in order.
 //!
@@ -212,7 +212,7 @@ fn eventsource_reconnects_by_itself_and_resumes() {
     }
     let server = server();
     let relay = Relay::start(server.addr);
-    // Packages are looked for where the script stands.
+    // Packages are looked for where the script is.
     let script = clients_dir().join("eventsource.mjs");
     std::fs::write(&script, include_str!("eventsource.mjs")).expect("it is written");
     let url = format!("http://{}/sse?channel=c", relay.addr);

@@ -50,7 +50,7 @@ fn a_cursor_may_come_by_header_and_by_each_query_name() {
     assert_eq!(sse.event().data, "4", "at the head nothing is replayed");
 }
 
-/// Wherever they stand in the query; an empty one is none.
+/// Wherever they are in the query; an empty one is none.
 #[test]
 fn of_several_cursors_the_first_by_name_counts() {
     let server = TestServer::start();
@@ -133,7 +133,7 @@ fn an_evicted_cursor_is_a_gap_and_then_the_oldest_kept() {
         "channel": "c", "reason": "evicted", "after": server.id(1), "first": server.id(4)
     });
     assert_eq!(gap.json(), expected);
-    assert_eq!(gap.id, server.id(3), "whoever reconnects now has been told");
+    assert_eq!(gap.id, server.id(3), "a reconnect from here was told");
     assert_eq!(data(&sse.events(2)), ["4", "5"]);
     let mut again = Sse::resume(server.addr, "channel=c", &gap.id);
     assert_eq!(data(&again.events(2)), ["4", "5"], "and is not told twice");
@@ -251,7 +251,7 @@ fn history_ends_by_age() {
     assert_eq!(sse.event().json(), expected);
     let mut at_head = Sse::resume(server.addr, "channel=c", &server.id(2));
     publish(server.addr, "c", "3");
-    assert_eq!(at_head.event().data, "3", "who has seen all of it has lost nothing");
+    assert_eq!(at_head.event().data, "3", "a client that has seen all of it has lost nothing");
     assert_eq!(sse.event().data, "3");
 }
 

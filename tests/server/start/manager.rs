@@ -100,7 +100,7 @@ fn sockets_of_the_service_manager_outlive_a_server() {
     }
 }
 
-/// The manager's word counts, and not the settings': who is let in without keys depends on it.
+/// The manager's word counts, and not the settings': what is let in without keys depends on it.
 #[test]
 fn a_socket_of_the_service_manager_that_is_open_to_the_world_needs_keys() {
     let bind = |address| TcpListener::bind(address).expect("a port");

@@ -46,7 +46,7 @@ impl Program {
         let (tell, log) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // Nobody listens any more: still read, so that the program never waits for us.
+                // The receiver is gone: still read, so that the program never waits for us.
                 let _ = tell.send(line);
             }
         });

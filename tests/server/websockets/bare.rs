@@ -86,7 +86,7 @@ fn a_gap_closes_with_4000() {
         }
     }
     let mut ws = Ws::bare(server.addr, "channel=c&last_event_id=earliest");
-    assert_eq!(ws.text(), "5", "who asks for what there is gets it");
+    assert_eq!(ws.text(), "5", "what is asked for and there is sent");
 }
 
 #[test]

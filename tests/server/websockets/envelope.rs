@@ -153,7 +153,7 @@ fn publishing_is_acknowledged_and_comes_back() {
     let (first, _) = both(publish(json!({"data": "keyed", "key": "k"}), 4));
     ws.op(&publish(json!({"data": "again", "key": "k"}), 5));
     assert_eq!(ws.json()["id"], first["id"], "a repeat is acknowledged with the first id");
-    // Without `ref` nobody waits for an answer.
+    // Without `ref` there is no answer.
     ws.op(&json!({"op": "publish", "channel": "c", "data": "quiet"}));
     assert_eq!(ws.json()["data"], "quiet");
     ws.op(&json!({"op": "publish", "channel": "elsewhere", "data": 1, "ref": 6}));

@@ -95,7 +95,7 @@ fn violations_are_closed_with_their_code() {
         for per_byte in [false, true] {
             let mut ws = RawWs::bare(server.addr, "channel=c");
             if per_byte {
-                // Once the server has closed, the rest may find nobody.
+                // Once the server has closed, the rest may find no peer.
                 for byte in &bytes {
                     if std::io::Write::write_all(&mut ws.conn.stream, &[*byte]).is_err() {
                         break;

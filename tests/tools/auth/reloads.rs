@@ -14,12 +14,12 @@ fn grants() -> [Arc<Grant>; 3] {
     let gate = gate(RULES);
     let token = bearer(&gate, &hs256(&claims(json!({})))).expect("a good token");
     let backend = bearer(&gate, KEY).expect("a good key");
-    let nobody = admit(&gate, &Credentials::default()).expect("anonymous is let in");
-    [token, backend, nobody]
+    let anonymous = admit(&gate, &Credentials::default()).expect("anonymous is let in");
+    [token, backend, anonymous]
 }
 
-/// Which of them still stand under the rules with this change.
-fn standing(from: &str, to: &str) -> [bool; 3] {
+/// Which of them still hold under the rules with this change.
+fn holding(from: &str, to: &str) -> [bool; 3] {
     assert!(RULES.contains(from), "{from}");
     let gate = gate(&RULES.replace(from, to));
     grants().map(|grant| gate.stands_by(Some(&grant)))
@@ -27,26 +27,26 @@ fn standing(from: &str, to: &str) -> [bool; 3] {
 
 #[test]
 fn rules_read_again_unchanged_end_nothing() {
-    assert_eq!(standing("", ""), [true; 3]);
+    assert_eq!(holding("", ""), [true; 3]);
     let more = "hmac_secrets = [{ value = 'a-second-secret-of-32-bytes-or-more' }, ";
-    assert_eq!(standing("hmac_secrets = [", more), [true; 3]);
-    assert_eq!(standing("kid = 'a'", "kid = 'b'"), [true; 3]);
+    assert_eq!(holding("hmac_secrets = [", more), [true; 3]);
+    assert_eq!(holding("kid = 'a'", "kid = 'b'"), [true; 3]);
 }
 
 #[test]
 fn a_key_takes_along_what_it_let_in_and_nothing_else() {
     let other_secret = "value = 'a-second-secret-of-32-bytes-or-more'";
-    assert_eq!(standing("env = 'SECRET'", other_secret), [false, true, true]);
-    assert_eq!(standing(KEY, "another-key-of-a-backend"), [true, false, true]);
+    assert_eq!(holding("env = 'SECRET'", other_secret), [false, true, true]);
+    assert_eq!(holding(KEY, "another-key-of-a-backend"), [true, false, true]);
 }
 
 #[test]
 fn a_grant_ends_with_the_rights_it_came_with() {
-    assert_eq!(standing("['a:*']", "['b:*']"), [true, false, true]);
-    assert_eq!(standing("publish = ['a:*']", ""), [true, false, true]);
-    assert_eq!(standing("['public:*']", "['news']"), [false; 3]);
+    assert_eq!(holding("['a:*']", "['b:*']"), [true, false, true]);
+    assert_eq!(holding("publish = ['a:*']", ""), [true, false, true]);
+    assert_eq!(holding("['public:*']", "['news']"), [false; 3]);
     // Moved to the other list.
-    assert_eq!(standing("subscribe = ['public:*']", "publish = ['public:*']"), [false; 3]);
+    assert_eq!(holding("subscribe = ['public:*']", "publish = ['public:*']"), [false; 3]);
 }
 
 #[test]

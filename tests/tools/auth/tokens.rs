@@ -74,7 +74,7 @@ fn none_is_no_algorithm() {
     assert_eq!(denial(bearer(&hmac_gate(""), &no_alg)), Some(Denied::MalformedCredentials));
 }
 
-/// RFC 8725 section 2.1, second kind: HMAC with what everybody knows, the public key.
+/// RFC 8725 section 2.1, second kind: HMAC with what anyone knows, the public key.
 #[test]
 fn a_public_key_is_never_an_hmac_secret() {
     let der = pem_body(RSA_PUBLIC);
@@ -194,7 +194,7 @@ fn a_named_key_is_not_replaced_by_another_that_fits() {
 
 #[test]
 fn a_key_inside_the_token_is_not_believed() {
-    let stranger = EncodingKey::from_secret(b"the-secret-of-somebody-else-entirely");
+    let stranger = EncodingKey::from_secret(b"the-secret-of-another-service-entirely");
     let header = json!({"alg": "HS256", "jwk": {"kty": "oct", "k": "dGhlLXNlY3JldA"},
         "jku": "https://evil.example/jwks.json", "x5u": "https://evil.example/x"});
     let token = signed(header, &claims(json!({})), &stranger, Algorithm::HS256);

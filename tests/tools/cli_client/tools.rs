@@ -48,7 +48,7 @@ impl Server {
             rest.split_whitespace().next()?.parse().ok()
         })
         .expect("the server says where it listens");
-        // Nobody reads on, and the server must not be stopped by that.
+        // The reader is gone, and the server must not be stopped by that.
         thread::spawn(move || std::io::copy(&mut banner, &mut std::io::sink()));
         Self { child, address }
     }
@@ -100,7 +100,7 @@ impl Client {
         Self { child, stdin, out: Some(out), errors }
     }
 
-    /// One whose standard error is a pipe that nobody reads any more.
+    /// One whose standard error is a pipe without a reader.
     pub fn start_without_errors(arguments: &[&str]) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
@@ -206,7 +206,7 @@ pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
     (output.status, text(output.stdout), text(output.stderr))
 }
 
-/// Runs a client whose standard output nobody reads after the first line.
+/// Runs a client whose standard output is not read after the first line.
 pub fn run_into_closed_pipe(arguments: &[&str], more: impl FnOnce()) -> ExitStatus {
     let mut child =
         program().args(arguments).stdout(Stdio::piped()).spawn().expect("the client starts");
@@ -230,7 +230,7 @@ impl Relay {
         Self::start_with(server, || usize::MAX)
     }
 
-    /// Each connection is cut when so many bytes have gone to the server.
+    /// Each connection is cut when this many bytes have gone to the server.
     pub fn start_cutting(server: SocketAddr, bytes: std::ops::Range<usize>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         Self::start_with(server, move || random.usize(bytes.clone()))

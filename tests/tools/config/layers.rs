@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use pushline::config::{Settings, SlowPolicy};
+use pushline::config::{ChannelSettings, Settings, SlowPolicy};
 
 use super::*;
+
+fn bounds<'s>(settings: &'s Settings, channel: &str) -> &'s ChannelSettings {
+    settings.channel_at(settings.channel_index(channel))
+}
 
 #[test]
 fn every_key_can_be_set_in_the_file_as_text_and_bare() {
@@ -67,14 +71,14 @@ fn channel_rules_stand_on_the_general_ones() {
     let config = assemble(text, &[("PUSHLINE_PUBLISH_RATE", "99")], &[]).expect("good");
     let Settings { channels, .. } = &config.settings;
     assert_eq!(channels.len(), 2);
-    let vip = config.settings.channel("chat:vip");
+    let vip = bounds(&config.settings, "chat:vip");
     assert_eq!((vip.history_count, vip.slow), (7, SlowPolicy::Disconnect));
     assert_eq!(vip.publish_rate, Some(99));
-    let chat = config.settings.channel("chat:room");
+    let chat = bounds(&config.settings, "chat:room");
     assert_eq!((chat.history_count, chat.slow), (0, SlowPolicy::Skip));
     assert_eq!(chat.history_age, Duration::from_secs(3600));
     assert_eq!(chat.publish_rate, Some(10));
-    assert_eq!(config.settings.channel("news").history_count, 7);
+    assert_eq!(bounds(&config.settings, "news").history_count, 7);
 }
 
 #[test]
@@ -82,8 +86,8 @@ fn channel_rules_of_the_environment_replace_those_of_the_file() {
     let text = "[[channel]]\npattern = 'a'\nhistory_count = 1";
     let rules = "[{ pattern = \"b:*\", history_count = 2 }]";
     let config = assemble(text, &[("PUSHLINE_CHANNEL", rules)], &[]).expect("good");
-    assert_eq!(config.settings.channel("a").history_count, 1000);
-    assert_eq!(config.settings.channel("b:c").history_count, 2);
+    assert_eq!(bounds(&config.settings, "a").history_count, 1000);
+    assert_eq!(bounds(&config.settings, "b:c").history_count, 2);
 }
 
 #[test]

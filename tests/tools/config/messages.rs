@@ -82,8 +82,8 @@ fn bad_values_are_told_with_what_is_wanted() {
         ("[channel]", "wanted: an array of tables: [[channel]] with a pattern"),
         (
             "[[channel]]\npattern = 'a*'",
-            "pattern \"a*\": a * must be the whole pattern or stand at \
-          its end behind a :",
+            "pattern \"a*\": a * must be the whole pattern or its \
+             end, after a :",
         ),
         (
             "[[channel]]\npattern = 'a'\nhistory_age = 1",

@@ -167,7 +167,7 @@ fn keys_change_on_reload_and_a_bad_file_changes_nothing() {
     }
 }
 
-/// Taking the last key away would open the server to whoever can reach it.
+/// Taking the last key away would open the server to anyone who can reach it.
 #[test]
 fn a_reload_does_not_open_a_server_that_others_can_reach() {
     let mut server = Running::start_on("0.0.0.0:0", &with_key(ALICE));

@@ -5,7 +5,7 @@ use std::path::Path;
 /// A fenced block.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The heading it stands under.
+    /// The heading it is under.
     pub section: String,
     pub language: String,
     pub text: String,
@@ -83,7 +83,7 @@ impl Page {
     }
 }
 
-/// What stands between backticks.
+/// What is between backticks.
 pub fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

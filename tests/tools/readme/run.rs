@@ -217,7 +217,7 @@ impl Host {
                     command
                 })
             }
-            other => panic!("nobody runs {other}"),
+            other => panic!("no command runs {other}"),
         }?;
         let path = std::env::var("PATH").unwrap_or_default();
         let own = Path::new(PROGRAM).parent().expect("it has a folder").display();
