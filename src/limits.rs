@@ -68,6 +68,13 @@ pub const LEAVE_PIECES: usize = 128;
 /// the sake of others.
 pub const WORK_PER_HAND: usize = 256;
 
+/// Events the store commits at once, at most: more would make those before them wait.
+pub const COMMIT_EVENTS_MAX: usize = 16_384;
+
+/// Bytes of a segment of the journal: what is read at once at a start, and what of history that has
+/// aged stays on the disk at most.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
 /// Shortest pause between two looks at what has aged: events that are published evenly age evenly,
 /// and each look wakes a thread.
 pub const AGE_PAUSE_MIN: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A module of the crate, and the others it may name. Left out: what is at the top and may see
 /// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`tools`).
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("bucket", &[]),
     ("host", &[]),
     ("limits", &[]),
@@ -17,8 +17,9 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("metrics", &["reason"]),
     ("log", &["bucket", "proto"]),
     ("auth", &["proto", "limits"]),
-    ("config", &["auth", "limits", "log", "proto"]),
+    ("config", &["auth", "journal", "limits", "log", "proto"]),
     ("mesh", &["limits", "log"]),
+    ("journal", &["log", "metrics"]),
     (
         "worker",
         &[

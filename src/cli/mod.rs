@@ -112,6 +112,7 @@ mod tests {
             let text = match key.value {
                 "ADDRESS" => "127.0.0.1:9",
                 "FILE|none" => "/run/admin.key",
+                "FOLDER|none" => "/var/lib/pushline",
                 "LEVEL" => "debug",
                 "NETWORKS|none" => "10.0.0.0/8",
                 "N" | "N|auto" | "LIST|auto|none" => "7",

@@ -10,6 +10,7 @@ use crate::config::{self, KEYS, Key, Settings, Sources};
 
 /// The option of a restart.
 const TAKE_OVER: &str = "take-over";
+const ACCEPT_LOSS: &str = "accept-loss";
 
 /// The option that names the file, and the variable that may.
 const CONFIG: &str = "config";
@@ -20,6 +21,8 @@ const CONFIG_VARIABLE: &str = "PUSHLINE_CONFIG";
 pub(super) struct ServeArgs {
     /// To go on in place of the server that is running.
     pub take_over: bool,
+    /// Whether a damaged journal is used all the same.
+    pub accept_loss: bool,
     file: Option<PathBuf>,
     options: Vec<(&'static Key, String)>,
 }
@@ -51,7 +54,11 @@ impl Args for ServeArgs {
             "Take the port over from the server that listens there, which then drains: a restart \
              without a refused connection",
         );
-        command.arg(config).arg(take_over).args(KEYS.iter().map(option))
+        let accept_loss = Arg::new(ACCEPT_LOSS).long(ACCEPT_LOSS).action(ArgAction::SetTrue).help(
+            "Go on without what can't be read of a damaged journal; every client that returns is \
+             told that events may be missing",
+        );
+        command.arg(config).arg(take_over).arg(accept_loss).args(KEYS.iter().map(option))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -67,6 +74,7 @@ impl FromArgMatches for ServeArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.accept_loss = matches.get_flag(ACCEPT_LOSS);
         self.take_over = matches.get_flag(TAKE_OVER);
         self.file = matches.get_one::<PathBuf>(CONFIG).cloned();
         let given = |key: &&Key| matches.value_source(key.name) == Some(ValueSource::CommandLine);

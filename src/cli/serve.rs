@@ -28,9 +28,10 @@ const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     // It changes the environment: before any thread starts that might read it.
     let managed = Inherited::from_manager().map_err(|error| error.to_string())?;
-    let take_over = args.take_over;
+    let (take_over, accept_loss) = (args.take_over, args.accept_loss);
     let sources = args.into_sources(&environment);
-    let (config, sizing) = load(&sources)?;
+    let (mut config, sizing) = load(&sources)?;
+    config.settings.accept_loss = accept_loss;
     let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
     let logging = Logging::start(&config.settings.log_lines);
     let signals = listen_to_signals()?;

@@ -8,6 +8,7 @@ use super::units::{
 };
 use super::values::{AUTO, NONE, address, put_cpus, put_networks, show_cpus, show_networks};
 use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, SlowPolicy, Steer};
+use crate::journal::writer::Durability;
 use crate::limits::EVENT_BYTES_MAX;
 
 /// All keys, in the order of help and of the file.
@@ -451,6 +452,33 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "data_dir",
+        value: "FOLDER|none",
+        group: Group::Journal,
+        change: Change::Restart,
+        help: "Where the log is kept, so that a restart loses nothing; none: in memory.",
+        field: Field::Server {
+            put: |s, t| {
+                s.data_dir = (t != NONE).then(|| t.into());
+                Ok(())
+            },
+            show: |s| s.data_dir.as_ref().map_or(NONE.into(), |path| path.display().to_string()),
+        },
+    },
+    Key {
+        name: "durability",
+        value: "sync|os",
+        group: Group::Journal,
+        change: Change::Restart,
+        help: "When an event in data_dir is seen and its publish answered: once it is on the disk \
+               (sync: it outlives a loss of power) or once the kernel has it (os: it outlives the \
+               process).",
+        field: Field::Server {
+            put: |s, t| set(&mut s.durability, word(t, DURABILITIES)),
+            show: |s| show_word(s.durability, DURABILITIES),
+        },
+    },
+    Key {
         name: "log_level",
         value: "LEVEL",
         group: Group::Logs,
@@ -504,6 +532,8 @@ const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[
     ("forwarded", ClientAddress::Forwarded),
     ("proxy-protocol", ClientAddress::ProxyProtocol),
 ];
+const DURABILITIES: &[(&str, Durability)] = &[("sync", Durability::Sync), ("os", Durability::Os)];
+
 const DRIVERS: &[(&str, DriverWanted)] = &[
     ("auto", DriverWanted::Auto),
     ("io_uring", DriverWanted::IoUring),

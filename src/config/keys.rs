@@ -44,6 +44,8 @@ pub enum Group {
     Channels,
     /// Memory.
     Limits,
+    /// What outlives the process.
+    Journal,
     /// What is written.
     Logs,
 }
@@ -58,6 +60,7 @@ impl Group {
             Self::Times => "Times",
             Self::Channels => "Channels (what no [[channel]] says otherwise)",
             Self::Limits => "Limits",
+            Self::Journal => "Journal",
             Self::Logs => "Logs",
         }
     }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::journal::writer::Durability;
 use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
 use crate::log::policy::{LogSettings, Policies, Policy};
 use crate::proto::name::{Pattern, first_match};
@@ -162,6 +163,12 @@ pub struct Settings {
     pub channels: Vec<(Pattern, ChannelSettings)>,
     /// Bytes of all history.
     pub history_bytes: u64,
+    /// Where the journal is; none: the log is in memory.
+    pub data_dir: Option<PathBuf>,
+    /// How safe an event is before it is seen, with a journal.
+    pub durability: Durability,
+    /// A journal that is damaged is used without what can't be read. Not a key: it is for one start.
+    pub accept_loss: bool,
     /// Bytes a worker holds for the slow readers of one channel.
     pub replica_bytes: usize,
     /// The same of all its channels together.
@@ -240,6 +247,9 @@ impl Default for Settings {
             },
             channels: Vec::new(),
             history_bytes: 256 << 20,
+            data_dir: None,
+            durability: Durability::Sync,
+            accept_loss: false,
             replica_bytes: 8 << 20,
             worker_replica_bytes: 256 << 20,
             // Five hundred bodies of the largest event at once, which seldom take a second.

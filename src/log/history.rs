@@ -172,6 +172,12 @@ impl History {
         Some((&entry.event, entry.channel))
     }
 
+    /// The oldest event of all.
+    pub fn oldest_seq(&self) -> Option<u64> {
+        let ends = self.lines.iter().filter_map(|line| line.list.first());
+        ends.map(|key| self.entries[key].event.seq).min()
+    }
+
     /// A channel's oldest kept event.
     pub fn first_seq(&self, chain: &Chain) -> Option<u64> {
         Some(self.entries[chain.list.first()?].event.seq)

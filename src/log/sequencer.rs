@@ -76,17 +76,6 @@ impl Sequencer {
     /// An empty log that lives in memory. All threads that look at `Event::channel_hash` hold a
     /// clone of `hasher`.
     pub fn new(settings: LogSettings, epoch: Epoch, workers: u16, hasher: SharedHasher) -> Self {
-        Self::over(Box::new(Memory), settings, epoch, workers, hasher)
-    }
-
-    /// An empty log over a store.
-    pub fn over(
-        store: Box<dyn Store>,
-        settings: LogSettings,
-        epoch: Epoch,
-        workers: u16,
-        hasher: SharedHasher,
-    ) -> Self {
         let history = History::new(hasher.clone(), settings.policies.shares());
         Self {
             settings,
@@ -99,11 +88,34 @@ impl Sequencer {
             history,
             hasher,
             tombstones: Tombstones::new(TOMBSTONES_MAX),
-            store,
+            store: Box::new(Memory),
             store_is_up: true,
             pending: Pending::new(),
             counters: LogCounters::default(),
         }
+    }
+
+    /// From here on the log lives in this store. Everything that is in the store was fed; what comes
+    /// next gets a place behind `resume_at`, and of channels it does not know it may have lost events
+    /// up to `removed_to`.
+    pub fn move_to(
+        &mut self,
+        store: Box<dyn Store>,
+        epoch: Epoch,
+        resume_at: u64,
+        removed_to: u64,
+    ) {
+        debug_assert!(self.pending.is_empty() && self.head_seq <= resume_at);
+        self.store = store;
+        self.epoch = epoch;
+        (self.ordered_to, self.head_seq) = (resume_at, resume_at);
+        self.tombstones.forget_to(removed_to);
+    }
+
+    /// Takes no more events; those it has are committed, and the store ends.
+    pub fn close(&mut self) {
+        self.store_is_up = false;
+        self.store.close();
     }
 
     /// Which life of the log this is.
@@ -159,7 +171,12 @@ impl Sequencer {
     /// history as [`Sequencer::expire`] does.
     pub fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
         self.release(outlet);
-        if self.is_held_up() { Some(now) } else { self.expire(now) }
+        if self.is_held_up() {
+            return Some(now);
+        }
+        let wake_at = self.expire(now);
+        self.store.keeps_from(self.history.oldest_seq().unwrap_or(self.head_seq + 1));
+        wake_at
     }
 
     /// Ages history out, at most [`EXPIRED_PER_CALL`] events. Returns when it wants to be called
@@ -215,6 +232,7 @@ impl Sequencer {
             bytes_max: self.settings.history_bytes_max,
             channels: self.channels.len() as u64,
             tombstones: self.tombstones.len() as u64,
+            store_is_down: !self.store_is_up,
             forgotten_to: self.tombstones.forgotten_to(),
             counters: self.counters,
         }

@@ -20,6 +20,8 @@ pub struct LogStats {
     pub channels: u64,
     /// Freed channels remembered one by one.
     pub tombstones: u64,
+    /// Whether the store refuses events.
+    pub store_is_down: bool,
     /// Events up to here may be unknown of channels that are not remembered.
     pub forgotten_to: u64,
     /// What was counted.

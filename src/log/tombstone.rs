@@ -53,6 +53,11 @@ impl Tombstones {
         self.forgotten_to
     }
 
+    /// Nothing more is known of events up to here.
+    pub fn forget_to(&mut self, seq: u64) {
+        self.forgotten_to = self.forgotten_to.max(seq);
+    }
+
     pub fn find(&self, hash: u64) -> Option<&Tombstone> {
         let key = self.by_hash.find(hash, |&key| self.slab[key].hash == hash)?;
         Some(&self.slab[*key])

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-/// The kernel's monotonic clock itself, and not the time since some start of ours: so the times of
-/// all threads compare.
+/// What our clock is ahead of the kernel's: events that are read back were ordered before this
+/// machine was started, and their times are not negative.
+const AHEAD: Duration = Duration::from_secs(1 << 28);
+
+/// The kernel's monotonic clock, moved by a constant, and not the time since some start of ours: so
+/// the times of all threads compare.
 pub fn monotonic_now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    AHEAD + Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::ServerError;
 use super::vital::{Lost, vital};
-use super::{ServerError, Shared};
 use crate::log::{ChannelPage, LogSettings, LogStats, Sequencer};
 use crate::mesh::LogEnds;
 use crate::mesh::hand::{LogHand, SharedLog};
@@ -25,6 +25,8 @@ pub(super) enum LogOrder {
     Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
     /// New settings.
     Apply(Box<LogSettings>),
+    /// Take no more events, and end the store.
+    Close,
     /// End.
     Stop,
 }
@@ -35,14 +37,6 @@ pub(super) struct LogReport {
     pub stats: LogStats,
     /// Requests waiting in its lane.
     pub waiting: u64,
-}
-
-/// An empty log for all threads.
-pub(super) fn shared_log(shared: &Shared, ends: &LogEnds) -> Arc<SharedLog> {
-    let workers = ends.notices.len() as u16;
-    let settings = shared.settings.log_settings();
-    let sequencer = Sequencer::new(settings, shared.epoch, workers, shared.hasher.clone());
-    SharedLog::new(sequencer, ends)
 }
 
 pub(super) struct Clerk {
@@ -102,6 +96,7 @@ impl Clerk {
                 drop(reply.try_send(self.with(|log| log.channels(from, limit))));
             }
             LogOrder::Apply(settings) => self.with(|log| log.apply(*settings)),
+            LogOrder::Close => self.with(Sequencer::close),
             LogOrder::Stop => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::takeover::TakeOverError;
+use crate::journal::recover::JournalError;
 use crate::limits::SLOTS_RESERVED;
 use crate::ring::StartError;
 
@@ -61,6 +62,8 @@ pub enum ServerError {
         /// Among how many workers, where they share them.
         workers: u16,
     },
+    /// The journal can't be used.
+    Journal(JournalError),
     /// Anything else the kernel refused.
     Io {
         /// What was to be done.
@@ -79,6 +82,12 @@ impl ServerError {
 impl From<StartError> for ServerError {
     fn from(error: StartError) -> Self {
         Self::Kernel(error)
+    }
+}
+
+impl From<JournalError> for ServerError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error)
     }
 }
 
@@ -135,6 +144,7 @@ impl fmt::Display for ServerError {
                  {workers} workers keeps {SLOTS_RESERVED} of them for refusals; {MORE_FILES}, or \
                  use fewer workers"
             ),
+            Self::Journal(error) => write!(f, "{error}"),
             Self::Io { what, error } => {
                 write!(f, "{what}: {error}")?;
                 match error.raw_os_error().map(Errno::from_raw_os_error) {

@@ -11,6 +11,7 @@ mod lines;
 mod listeners;
 mod reload;
 mod sizing;
+mod store;
 mod takeover;
 mod threads;
 mod vital;
@@ -31,13 +32,16 @@ use self::inherited::Source;
 use self::listeners::Listeners;
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
+use self::store::{Home, StoreThread};
 use self::takeover::{Estate, Succession};
 pub use self::takeover::{Successor, TakeOverError};
 use self::threads::{Placement, WorkerPlan};
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
-use crate::log::SharedHasher;
+use crate::journal::metrics::JournalMetrics;
+use crate::log::{Sequencer, SharedHasher};
+use crate::mesh::hand::SharedLog;
 use crate::mesh::{MainEnds, mesh};
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
@@ -60,6 +64,8 @@ pub struct Shared {
     pub census: Arc<Census>,
     /// One per worker.
     pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// Of the journal's thread; zeros where there is none.
+    pub journal: Arc<JournalMetrics>,
     /// What they run on.
     pub(crate) driver: DriverKind,
 }
@@ -91,6 +97,8 @@ pub struct Server {
     lost: Receiver<Lost>,
     lines: JoinHandle<()>,
     clerk: JoinHandle<()>,
+    /// None: the log is in memory, or its journal is closed.
+    store: Option<JoinHandle<()>>,
     log_orders: crossbeam_channel::Sender<LogOrder>,
     admin_server: admin::AdminServer,
 }
@@ -141,23 +149,32 @@ impl Server {
             Some(_) => ByAddress::Counted,
             None => ByAddress::Ignored,
         };
+        let has_predecessor = matches!(source, Some(Source::Predecessor(_)));
+        let journal = Arc::new(JournalMetrics::default());
+        let home = Home::of(&settings, has_predecessor)?;
+        let hasher = SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?));
+        let epoch = Epoch::from_random(random()?);
+        let mut log = Sequencer::new(settings.log_settings(), epoch, workers, hasher.clone());
+        let (epoch, opening) = home.open(&settings, &journal, &mut log)?;
         let census = Census::new(room.within(settings.connections_max), by_address);
         room.prepare(census.max());
         let shared = Arc::new(Shared {
-            epoch: Epoch::from_random(random()?),
-            hasher: SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?)),
+            epoch,
+            hasher,
             proof_key: ProofKey::new(&random_bytes()?),
             census: Arc::new(census),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
+            journal,
             driver: driver.kind,
             settings: Arc::new(settings),
         });
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
         let (remarks, lines) = lines::start(&shared)?;
-        // Each worker and the clerk have one end to tell of.
-        let (tell_lost, lost) = bounded(usize::from(workers) + 1);
-        let log = clerk::shared_log(&shared, &log_ends);
+        // Each worker, the clerk and the store have one end to tell of.
+        let (tell_lost, lost) = bounded(usize::from(workers) + 2);
+        let log = SharedLog::new(log, &log_ends);
+        let requests = worker_ends[0].requests.clone();
         let plan = WorkerPlan {
             shared: &shared,
             gate,
@@ -172,8 +189,8 @@ impl Server {
         // The lines end with the last worker.
         drop(plan);
         let (log_orders, log_inbox) = bounded(16);
-        let clerk =
-            Clerk::new(log, &log_ends, bell(&started.bells)?).start(log_inbox, tell_lost)?;
+        let clerk = Clerk::new(log.clone(), &log_ends, bell(&started.bells)?)
+            .start(log_inbox, tell_lost.clone())?;
         let admin_server = admin::AdminServer::start(
             admin_bound,
             shared.clone(),
@@ -181,13 +198,21 @@ impl Server {
             bell(&started.bells)?,
             log_orders.clone(),
         )?;
-        let bell = bell(&started.bells)?;
         let managed = matches!(source, Some(Source::Manager));
         if let Some(Source::Predecessor(predecessor)) = source {
             let relieved = predecessor.relieve();
             relieved.map_err(|error| ServerError::TakeOver { address: listen, error })?;
-            // A journal is opened here, once there is one: its last owner has closed it.
         }
+        // The predecessor has closed it by now.
+        let store = match opening.finish(&shared, &log)? {
+            Some(opened) => {
+                let bell = bell(&started.bells)?;
+                let thread = StoreThread::new(opened, requests, &log, &log_ends, bell);
+                Some(thread.start(tell_lost)?)
+            }
+            None => None,
+        };
+        let bell = bell(&started.bells)?;
         started.begin();
         Ok(Self {
             listen,
@@ -206,6 +231,7 @@ impl Server {
             lost,
             lines,
             clerk,
+            store,
             log_orders,
             admin_server,
         })
@@ -293,7 +319,7 @@ impl Server {
     pub fn hand_over(mut self, successor: &Successor, cut: &Receiver<()>) -> Ended {
         self.admin_server.leave();
         self.retire();
-        // A journal is closed here, once there is one: the successor opens it.
+        self.close_store();
         successor.release();
         self.let_go(cut)
     }
@@ -306,6 +332,15 @@ impl Server {
             self.retire();
         }
         self.let_go(cut)
+    }
+
+    /// The log takes no more events; those it has are safe when this returns.
+    fn close_store(&mut self) {
+        if let Some(store) = self.store.take() {
+            let _ = self.log_orders.send(LogOrder::Close);
+            // `lost` tells of one that panicked.
+            let _ = store.join();
+        }
     }
 
     /// The listeners belong to another process from now on; accepted connections are served.
@@ -346,6 +381,7 @@ impl Server {
             // `lost` tells of one that panicked.
             let _ = worker.join();
         }
+        self.close_store();
         let _ = self.lines.join();
         let _ = self.log_orders.send(LogOrder::Stop);
         let _ = self.clerk.join();

@@ -8,8 +8,8 @@
 //! |---|---|
 //! | asks to take over | sends each listener, the operator's too |
 //! | starts all but the accepting, says `ready` | accepts no more, serves those it has accepted |
-//! | | (a journal is closed here, once there is one) says `released` |
-//! | (and opened here) accepts | drains |
+//! | | closes its journal, if it has one, and says `released` |
+//! | opens it, and accepts | drains |
 //!
 //! Until it is told `ready` the predecessor serves as ever: a successor that fails changes nothing.
 

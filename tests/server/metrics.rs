@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 55] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 59] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -46,6 +46,10 @@ const DOCUMENTED: [(&str, &str, &[&str]); 55] = [
     ("pushline_history_events", "gauge", &[]),
     ("pushline_http_errors_total", "counter", &[]),
     ("pushline_http_requests_total", "counter", &[]),
+    ("pushline_journal_bytes", "gauge", &[]),
+    ("pushline_journal_commit_duration_seconds", "histogram", &[]),
+    ("pushline_journal_recovery_seconds", "gauge", &[]),
+    ("pushline_journal_segments", "gauge", &[]),
     ("pushline_lane_depth", "gauge", &["worker"]),
     ("pushline_lines_dropped_total", "counter", &[]),
     ("pushline_log_lane_depth", "gauge", &[]),

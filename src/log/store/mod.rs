@@ -4,7 +4,7 @@
 //! | store | order given by | an event is seen and its publish answered | told to the sequencer by |
 //! |---|---|---|---|
 //! | [`memory`] | the sequencer | at once | [`Taken::Seen`] |
-//! | journal | the sequencer | after the group commit it is part of | [`Taken::Later`], then [`Stored::Committed`] |
+//! | [`journal`](crate::journal) | the sequencer | after the group commit it is part of | [`Taken::Later`], then [`Stored::Committed`] |
 //! | a broker's stream | the broker | when it comes back on the stream / when the broker says so | [`Request::Feed`], and its answers by `Stored` |
 //!
 //! [`Request::Feed`]: super::message::Request::Feed
@@ -28,6 +28,12 @@ pub trait Store: Debug + Send {
     /// The sequencer has given up all that was appended and not committed: none of it may be
     /// written any more.
     fn give_up(&mut self);
+
+    /// Nothing is appended any more: ends in order once all that was is committed.
+    fn close(&mut self) {}
+
+    /// History holds nothing before this.
+    fn keeps_from(&mut self, _seq: u64) {}
 }
 
 /// When an event that was appended may be seen.

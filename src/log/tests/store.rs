@@ -22,7 +22,8 @@ impl Store for Slow {
 fn slow_bench() -> Bench {
     let settings = settings(1 << 20, Policies::uniform(PLENTY));
     let hasher = SharedHasher::from_seed(1);
-    let log = Sequencer::over(Box::new(Slow), settings, Epoch::from_random(1), 3, hasher);
+    let mut log = Sequencer::new(settings, Epoch::from_random(1), 3, hasher);
+    log.move_to(Box::new(Slow), Epoch::from_random(1), 0, 0);
     Bench { log, lanes: Lanes::new(3), now: Duration::ZERO }
 }
 

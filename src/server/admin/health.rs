@@ -81,6 +81,7 @@ mod tests {
             proof_key: ProofKey::new(&[1; 32]),
             census: Arc::new(Census::new(1, crate::worker::census::ByAddress::Ignored)),
             metrics: vec![Arc::default(), Arc::default()],
+            journal: Arc::default(),
             driver: DriverKind::Epoll,
         };
         let state = State {

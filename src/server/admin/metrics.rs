@@ -14,6 +14,7 @@ use super::{STALL_TIME, State};
 use crate::log::LogStats;
 use crate::metrics::{Counter, ERROR_STATUSES, FALLBACKS, Histogram, TRANSPORTS, WorkerMetrics};
 use crate::reason::{CloseReason, Refused};
+use crate::server::Shared;
 use crate::server::clerk::{LogOrder, LogReport};
 
 /// A name, a line of help, and where the number comes from. A name that ends in `_total` is of a
@@ -38,8 +39,10 @@ enum Reading {
     EachBy(&'static str, fn(&WorkerMetrics) -> ByLabel),
     /// Durations of all workers together.
     Durations(fn(&WorkerMetrics) -> &Histogram),
+    /// Durations of the server.
+    ServerDurations(fn(&Shared) -> &Histogram),
 }
-use Reading::{Durations, Each, EachBy, Server, ServerBy, Sum, SumBy};
+use Reading::{Durations, Each, EachBy, Server, ServerBy, ServerDurations, Sum, SumBy};
 
 /// What one scrape reads.
 struct Scrape<'s> {
@@ -243,8 +246,31 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_log_up",
-        "1 while the log answers, 0 while it is stalled.",
-        Server(|of| Some(f64::from(u8::from(of.log.is_some())))),
+        "1 while the log takes events, 0 while it is stalled or its journal can't be written.",
+        Server(|of| {
+            let is_up = of.log.as_ref().is_some_and(|log| !log.stats.store_is_down);
+            Some(f64::from(u8::from(is_up)))
+        }),
+    ),
+    (
+        "pushline_journal_bytes",
+        "Bytes of the journal's segments.",
+        Server(|of| Some(of.state.shared.journal.bytes.value() as f64)),
+    ),
+    (
+        "pushline_journal_segments",
+        "Segments of the journal.",
+        Server(|of| Some(of.state.shared.journal.segments.value() as f64)),
+    ),
+    (
+        "pushline_journal_recovery_seconds",
+        "How long reading the journal took at start.",
+        Server(|of| Some(of.state.shared.journal.recovery_us.value() as f64 / 1e6)),
+    ),
+    (
+        "pushline_journal_commit_duration_seconds",
+        "How long group commits to the disk took.",
+        ServerDurations(|of| &of.journal.sync_time),
     ),
     (
         "pushline_events_published_total",
@@ -267,6 +293,7 @@ const METRICS: &[Metric] = &[
                     ("memory", refused.memory),
                     ("channels", refused.channels),
                     ("rate", refused.rate),
+                    ("store", refused.store),
                 ]
             })
         }),
@@ -345,6 +372,10 @@ impl Scrape<'_> {
         let mut samples = Vec::new();
         match reading {
             Durations(of) => return out.histogram(name, help, self.workers().map(of)),
+            ServerDurations(of) => {
+                let durations = of(&self.state.shared);
+                return out.histogram(name, help, std::iter::once(durations));
+            }
             Server(of) => samples.extend(of(self).map(|value| (vec![], value))),
             ServerBy(label, of) => samples.extend(by(label, of(self), None)),
             Sum(of) => samples.push((vec![], self.sum(of) as f64)),

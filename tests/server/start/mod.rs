@@ -3,6 +3,7 @@
 //! and one that runs by one that takes it over.
 
 pub mod driver;
+mod journal;
 mod manager;
 mod program;
 mod takeover;

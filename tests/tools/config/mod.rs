@@ -61,6 +61,8 @@ fn assemble(
 fn another(key: &Key) -> &'static str {
     match key.value {
         "ADDRESS" => "127.0.0.1:9",
+        "FOLDER|none" => "/var/lib/pushline",
+        "sync|os" => "os",
         "FILE|none" => "/run/admin.key",
         "LEVEL" => "debug",
         "N" | "N|auto" | "LIST|auto|none" => "7",

@@ -1,0 +1,159 @@
+//! What the journal needs of a disk: a flat folder of files. A simulated one tears writes, forgets
+//! what was not synced, and fails.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// A folder.
+pub trait Disk: Debug + Send {
+    /// A file of it that is open.
+    type File: DiskFile;
+
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Opens a file that is there, to be read and written.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// A new empty file; an older one of this name is gone.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name, in place of the file that had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Takes a file away.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Returns when the names of all files are safe.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// A file.
+pub trait DiskFile: Debug + Send {
+    /// Its bytes from `at` on; fewer than asked for at its end.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
+
+    /// Writes some of these bytes, and says how many.
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<usize>;
+
+    /// How long it is.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Cuts it or fills it up with zeros.
+    fn set_length(&mut self, length: u64) -> io::Result<()>;
+
+    /// Makes room for this many bytes, zeros where nothing is yet. What is there stays.
+    fn make_room(&mut self, length: u64) -> io::Result<()>;
+
+    /// Returns when its bytes and its length are safe.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A folder of the machine.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// One that is there.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Disk for Folder {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.0.join(name))
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).open(self.0.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        FileExt::read_at(self, bytes, at)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, at)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn make_room(&mut self, length: u64) -> io::Result<()> {
+        match fallocate(&*self, FallocateFlags::empty(), 0, length) {
+            // Not every file system can; then it is found out later whether there is room.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.set_len(length),
+            made => Ok(made?),
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        // The length counts as data where it is needed to read the file.
+        self.sync_data()
+    }
+}
+
+/// Reads a whole file.
+pub(super) fn read_all(file: &impl DiskFile) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.length()?).map_err(io::Error::other)?;
+    let (mut bytes, mut at) = (vec![0; length], 0);
+    while at < length {
+        match file.read_at(&mut bytes[at..], at as u64) {
+            Ok(0) => break,
+            Ok(count) => at += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes)
+}
+
+/// Writes all of it.
+pub(super) fn write_all(file: &mut impl DiskFile, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

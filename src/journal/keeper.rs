@@ -1,0 +1,193 @@
+//! The far end of the journal: takes what gathered in its lane, commits all of it at once, and
+//! reports to the log. While one group is synced the next one gathers, so no timer is needed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::disk::Disk;
+use super::metrics::JournalMetrics;
+use super::writer::{WriteError, Writer};
+use crate::log::event::Event;
+use crate::log::store::Stored;
+
+/// What the near end sends.
+#[derive(Debug)]
+pub enum ToKeeper {
+    /// The next event of the log.
+    Event(Arc<Event>),
+    /// The log has heard that what it sent is lost.
+    GivenUp,
+    /// End in order.
+    Close,
+}
+
+/// Whether events are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    /// The log was told that they are not; what comes meanwhile is lost, too.
+    Losing(Cause),
+    /// The log knows.
+    Down(Cause),
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Full,
+    /// For as long as this process lives.
+    Broken,
+}
+
+/// Keeps the journal.
+#[derive(Debug)]
+pub struct Keeper<D: Disk> {
+    /// None once it is closed.
+    writer: Option<Writer<D>>,
+    state: State,
+    /// What is committed next.
+    group: Vec<Arc<Event>>,
+    /// The newest event that was sent.
+    ordered_to: u64,
+    reported_to: u64,
+    /// The oldest event that history holds.
+    kept_from: Arc<AtomicU64>,
+    metrics: Arc<JournalMetrics>,
+}
+
+impl<D: Disk> Keeper<D> {
+    /// Goes on behind what was read back.
+    pub fn new(
+        writer: Writer<D>,
+        resume_at: u64,
+        kept_from: Arc<AtomicU64>,
+        metrics: Arc<JournalMetrics>,
+    ) -> Self {
+        let reported_to = writer.committed_to();
+        let keeper = Self {
+            writer: Some(writer),
+            state: State::Up,
+            group: Vec::new(),
+            ordered_to: resume_at,
+            reported_to,
+            kept_from,
+            metrics,
+        };
+        keeper.note_size();
+        keeper
+    }
+
+    /// Whether it was closed, so that nothing is to be done any more.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// What was taken and not committed.
+    pub fn waiting(&self) -> usize {
+        self.group.len()
+    }
+
+    /// Takes a message; [`Keeper::work`] does what it asks for.
+    pub fn take(&mut self, message: ToKeeper, report: &mut impl FnMut(Stored)) {
+        match (message, self.state) {
+            (ToKeeper::Event(event), State::Up) => {
+                self.ordered_to = event.seq;
+                self.group.push(event);
+            }
+            (ToKeeper::Event(event), _) => self.ordered_to = event.seq,
+            (ToKeeper::GivenUp, State::Losing(cause)) => self.state = State::Down(cause),
+            (ToKeeper::GivenUp, _) => {}
+            (ToKeeper::Close, _) => {
+                self.work(report);
+                self.close();
+            }
+        }
+    }
+
+    /// Commits what was taken, and looks after the rest.
+    pub fn work(&mut self, report: &mut impl FnMut(Stored)) {
+        if !self.group.is_empty() {
+            self.commit(report);
+        }
+        if self.state == State::Down(Cause::Full) {
+            self.find_room(report);
+        }
+        if self.state == State::Up {
+            self.remove_old();
+        }
+    }
+
+    fn commit(&mut self, report: &mut impl FnMut(Stored)) {
+        let Some(writer) = &mut self.writer else { return };
+        let began = std::time::Instant::now();
+        let done = writer.commit(&self.group);
+        if writer.syncs > 0 {
+            self.metrics.sync_time.observe_us(began.elapsed().as_micros() as u64);
+        }
+        let through = writer.committed_to();
+        if through > self.reported_to {
+            self.reported_to = through;
+            let count = self.group.iter().filter(|event| event.seq <= through).count() as u32;
+            report(Stored::Committed { through, count });
+        }
+        self.group.clear();
+        if let Err(error) = done {
+            self.fail(&error);
+            report(Stored::Down);
+        }
+        self.note_size();
+    }
+
+    fn fail(&mut self, error: &WriteError) {
+        let (cause, until) = match error {
+            WriteError::Full => (Cause::Full, "there is room again"),
+            WriteError::Broken(_) => (Cause::Broken, "the server is started again"),
+        };
+        tracing::error!(
+            "the journal can't be written: {error}; publishes are refused until {until}"
+        );
+        self.state = State::Losing(cause);
+    }
+
+    fn find_room(&mut self, report: &mut impl FnMut(Stored)) {
+        let Some(writer) = &mut self.writer else { return };
+        match writer.find_room(self.ordered_to + 1) {
+            Ok(()) => {
+                tracing::info!("the journal has room again: publishes are taken");
+                self.state = State::Up;
+                report(Stored::Up);
+            }
+            Err(WriteError::Full) => {}
+            Err(error) => {
+                self.fail(&error);
+                // Nothing was taken meanwhile.
+                self.state = State::Down(Cause::Broken);
+            }
+        }
+    }
+
+    fn remove_old(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        if let Err(error) = writer.remove_before(self.kept_from.load(Ordering::Relaxed)) {
+            tracing::warn!("removing what history no longer holds from the journal: {error}");
+        }
+        self.note_size();
+    }
+
+    fn close(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        if matches!(self.state, State::Up | State::Down(Cause::Full) | State::Losing(Cause::Full))
+            && let Err(error) = writer.close(self.ordered_to)
+        {
+            tracing::warn!("closing the journal: {error}; the next start reads it all the same");
+        }
+        self.state = State::Closed;
+    }
+
+    fn note_size(&self) {
+        let Some(writer) = &self.writer else { return };
+        let (bytes, segments) = writer.size();
+        self.metrics.bytes.set(bytes);
+        self.metrics.segments.set(segments);
+    }
+}

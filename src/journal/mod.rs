@@ -1,0 +1,139 @@
+//! The log on disk: an append-only journal, so that a restart is a reconnect like any other.
+//!
+//! The sequencer orders events and hands them to the near end, [`Journal`]; the store's thread
+//! writes what has gathered ([`writer`]), syncs it once, and reports that it is committed
+//! ([`keeper`]). Only then is it seen and answered. A start reads everything back ([`mod@recover`]).
+//!
+//! | file | what | when it is safe |
+//! |---|---|---|
+//! | `lock` | held by the process that has the journal | |
+//! | `head` | the epoch, and up to which seq events may have been shown ([`record::Head`]) | before an event above that is written |
+//! | `<first seq>.log` | a segment ([`record`]) | each group commit; its length and name when the next one begins |
+//! | `*.new` | a file that was being made | never: the next start removes it |
+
+pub mod disk;
+pub mod keeper;
+pub mod metrics;
+pub mod record;
+pub mod recover;
+#[cfg(feature = "sim")]
+pub mod sim;
+#[cfg(test)]
+mod tests;
+pub mod writer;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::fs::{FlockOperation, flock};
+
+use self::disk::{Disk, Folder};
+use self::keeper::ToKeeper;
+use self::record::{Head, Record};
+use self::recover::{JournalError, Recovered, recover};
+use self::writer::{HEAD_NAME, JournalSettings};
+use crate::log::event::Event;
+use crate::log::store::{Store, Taken};
+
+const LOCK_NAME: &str = "lock";
+
+/// The near end of the journal: what the sequencer sees.
+#[derive(Debug)]
+pub struct Journal {
+    /// Bounded by what the log lets wait for a commit.
+    to_keeper: Sender<ToKeeper>,
+    kept_from: Arc<AtomicU64>,
+}
+
+/// Both ends of the lane to the store's thread, and where it finds the oldest event that is kept.
+pub fn lane() -> (Journal, Receiver<ToKeeper>, Arc<AtomicU64>) {
+    let (to_keeper, inbox) = unbounded();
+    let kept_from = Arc::new(AtomicU64::new(0));
+    (Journal { to_keeper, kept_from: kept_from.clone() }, inbox, kept_from)
+}
+
+impl Store for Journal {
+    fn append(&mut self, event: &Arc<Event>) -> Taken {
+        // A thread that is gone has told its server to end.
+        let _ = self.to_keeper.send(ToKeeper::Event(Arc::clone(event)));
+        Taken::Later
+    }
+
+    fn give_up(&mut self) {
+        let _ = self.to_keeper.send(ToKeeper::GivenUp);
+    }
+
+    fn close(&mut self) {
+        let _ = self.to_keeper.send(ToKeeper::Close);
+    }
+
+    fn keeps_from(&mut self, seq: u64) {
+        self.kept_from.store(seq, Ordering::Relaxed);
+    }
+}
+
+/// Keeps other processes from the journal for as long as it lives.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Takes it, and makes the folder if there is none.
+    ///
+    /// # Errors
+    /// Another process has it, or the folder can't be written.
+    pub fn take(dir: &Path) -> Result<Self, JournalError> {
+        let doing = |what: &str| JournalError::io(format!("{what} {}", dir.display()));
+        fs::create_dir_all(dir).map_err(doing("making the journal's folder"))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(dir.join(LOCK_NAME)).map_err(doing("opening the lock in"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let mut lock = Self(file);
+                // Only so that another process can say who has it.
+                let _ = lock.0.set_len(0);
+                let _ = writeln!(lock.0, "{}", std::process::id());
+                Ok(lock)
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(JournalError::InUse { dir: dir.to_owned(), pid: pid_in(file) })
+            }
+            Err(error) => Err(doing("locking")(error.into())),
+        }
+    }
+}
+
+fn pid_in(mut file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Reads the journal in a folder whose lock is taken.
+///
+/// # Errors
+/// See [`JournalError`].
+pub fn open(
+    dir: &Path,
+    settings: JournalSettings,
+    feed: impl FnMut(Record),
+) -> Result<Recovered<Folder>, JournalError> {
+    recover(Folder::new(dir), settings, feed)
+}
+
+/// The epoch of a journal that another process has, as bits.
+///
+/// # Errors
+/// There is no journal, or its head can't be read.
+pub fn epoch_bits(dir: &Path) -> Result<u64, JournalError> {
+    let doing =
+        || JournalError::io(format!("reading the head of the journal in {}", dir.display()));
+    let file = Folder::new(dir).open(HEAD_NAME).map_err(doing())?;
+    let bytes = disk::read_all(&file).map_err(doing())?;
+    let head = Head::decode(&bytes).ok_or(io::ErrorKind::InvalidData.into()).map_err(doing())?;
+    Ok(head.epoch_bits)
+}

@@ -1,0 +1,339 @@
+//! Reading a journal back, and what to make of one that did not end in order.
+//!
+//! Only the end of the last segment may be torn: what was not synced when the machine stopped. It
+//! is cut off. Anything else that is broken or missing had been safe, so it is corruption: the
+//! server does not start, unless the operator accepts the loss. Then a new epoch begins, so that
+//! every client is told.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::disk::{Disk, DiskFile, read_all};
+use super::record::{Head, Read, Record, SEGMENT_HEAD_BYTES, SegmentHead, read_record};
+use super::writer::{
+    HEAD_NAME, JournalSettings, NEW_SUFFIX, SEGMENT_SUFFIX, Sealed, WriteError, Writer, make_file,
+};
+
+/// What the name of a segment that can't be read at all ends with, once that loss was accepted.
+const DAMAGED_SUFFIX: &str = ".damaged";
+
+/// Why a journal can't be used.
+#[derive(Debug)]
+pub enum JournalError {
+    /// Something was not permitted, or the disk failed.
+    Io {
+        /// While doing what.
+        doing: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Another process has it.
+    InUse {
+        /// Where it is.
+        dir: PathBuf,
+        /// The process, if it left its number.
+        pid: Option<u32>,
+    },
+    /// Something that was safe is broken or missing.
+    Corrupt {
+        /// In which file.
+        file: String,
+        /// From which byte on.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl JournalError {
+    pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |error| Self::Io { doing, error }
+    }
+}
+
+impl From<WriteError> for JournalError {
+    fn from(error: WriteError) -> Self {
+        let error = match error {
+            WriteError::Full => io::ErrorKind::StorageFull.into(),
+            WriteError::Broken(error) => error,
+        };
+        Self::Io { doing: "writing the journal's head".into(), error }
+    }
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { doing, error } => write!(f, "{doing}: {error}"),
+            Self::InUse { dir, pid } => {
+                let dir = dir.display();
+                write!(f, "the journal in {dir} is in use")?;
+                if let Some(pid) = pid {
+                    write!(f, " by process {pid}")?;
+                }
+                write!(
+                    f,
+                    "; end that one, take over from it (--take-over), or choose another data_dir"
+                )
+            }
+            Self::Corrupt { file, offset, what } => write!(
+                f,
+                "the journal is damaged: {file}, byte {offset}: {what}; restore it from a copy, or \
+                 start with --accept-loss to go on without what can't be read (every client is told \
+                 that events may be missing)"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// A journal that was read back.
+#[derive(Debug)]
+pub struct Recovered<D: Disk> {
+    /// Where what comes next is written.
+    pub writer: Writer<D>,
+    /// From which the epoch is made.
+    pub epoch_bits: u64,
+    /// The next event comes behind this place.
+    pub resume_at: u64,
+    /// Channels may have lost events up to here that nothing is known of.
+    pub removed_to: u64,
+    /// Bytes that were cut off behind the last whole event.
+    pub cut_bytes: u64,
+    /// Whether something that was safe is lost, or may be.
+    pub lossy: bool,
+    /// Events that were read.
+    pub events: u64,
+}
+
+/// Reads everything, in order, and prepares to go on. `feed` is given each event.
+///
+/// # Errors
+/// See [`JournalError`].
+pub fn recover<D: Disk>(
+    disk: D,
+    settings: JournalSettings,
+    feed: impl FnMut(Record),
+) -> Result<Recovered<D>, JournalError> {
+    let names = disk.list().map_err(JournalError::io("listing the journal's files"))?;
+    for unfinished in names.iter().filter(|name| name.ends_with(NEW_SUFFIX)) {
+        disk.remove(unfinished).map_err(JournalError::io(format!("removing {unfinished}")))?;
+    }
+    let mut segments: Vec<String> =
+        names.iter().filter(|name| name.ends_with(SEGMENT_SUFFIX)).cloned().collect();
+    segments.sort_unstable();
+    let mut reader = Reader {
+        disk,
+        settings,
+        feed,
+        head: None,
+        journal: None,
+        sealed: VecDeque::new(),
+        last_seq: 0,
+        skipped: Vec::new(),
+        removed_to: 0,
+        cut_bytes: 0,
+        lossy: false,
+        events: 0,
+    };
+    reader.read_head(names.iter().any(|name| name == HEAD_NAME), !segments.is_empty())?;
+    for (place, name) in segments.iter().enumerate() {
+        reader.read_segment(name, place + 1 == segments.len())?;
+    }
+    reader.finish()
+}
+
+struct Reader<D: Disk, F> {
+    disk: D,
+    settings: JournalSettings,
+    feed: F,
+    /// None: the journal is new, or its head is lost.
+    head: Option<Head>,
+    /// By the head, or else by the first segment.
+    journal: Option<u64>,
+    sealed: VecDeque<Sealed>,
+    last_seq: u64,
+    /// What is no event in the segment that is read.
+    skipped: Vec<Range<usize>>,
+    /// Segments up to here are missing, and that was accepted.
+    removed_to: u64,
+    cut_bytes: u64,
+    lossy: bool,
+    events: u64,
+}
+
+impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
+    fn read_head(&mut self, is_there: bool, has_segments: bool) -> Result<(), JournalError> {
+        if is_there {
+            let bytes = self.read_file(HEAD_NAME)?.0;
+            self.head = Head::decode(&bytes);
+            self.journal = self.head.map(|head| head.journal);
+        }
+        match self.head.is_none() && (is_there || has_segments) {
+            true => self.corrupt(HEAD_NAME, 0, "it is missing or no head"),
+            false => Ok(()),
+        }
+    }
+
+    fn read_file(&self, name: &str) -> Result<(Vec<u8>, D::File), JournalError> {
+        let doing = || JournalError::io(format!("reading {name}"));
+        let file = self.disk.open(name).map_err(doing())?;
+        Ok((read_all(&file).map_err(doing())?, file))
+    }
+
+    /// Something that was safe is not there. Whoever accepts that goes on.
+    fn corrupt(
+        &mut self,
+        file: &str,
+        offset: usize,
+        what: &'static str,
+    ) -> Result<(), JournalError> {
+        if self.settings.accept_loss {
+            tracing::warn!(file, offset, "{what}: this loss was accepted");
+            self.lossy = true;
+            return Ok(());
+        }
+        Err(JournalError::Corrupt { file: file.to_owned(), offset: offset as u64, what })
+    }
+
+    fn read_segment(&mut self, name: &str, is_last: bool) -> Result<(), JournalError> {
+        let (bytes, mut file) = self.read_file(name)?;
+        let Some(head) = SegmentHead::decode(&bytes)
+            .filter(|head| self.journal.is_none_or(|journal| journal == head.journal))
+        else {
+            self.corrupt(name, 0, "this is no segment of this journal")?;
+            let aside = self.disk.rename(name, &format!("{name}{DAMAGED_SUFFIX}"));
+            return aside.map_err(JournalError::io(format!("setting {name} aside")));
+        };
+        self.journal = Some(head.journal);
+        let removed_to = self.removed_to.max(self.head.map_or(0, |head| head.removed_to));
+        if head.before > self.last_seq.max(removed_to) {
+            self.corrupt(name, 0, "events before this segment are missing")?;
+            self.removed_to = head.before;
+        }
+        self.skipped.clear();
+        let end = self.read_records(name, &bytes, head.seed(), is_last)?;
+        if !self.skipped.is_empty() {
+            let whole = self.without_skipped(&bytes[..end]);
+            make_file(&self.disk, name, &whole, 0)?;
+        } else if is_last {
+            let torn = bytes[end..].iter().rposition(|byte| *byte != 0);
+            self.cut_bytes = torn.map_or(0, |last| last as u64 + 1);
+            self.cut(name, &mut file, end)?;
+        }
+        let bytes = end as u64;
+        self.sealed.push_back(Sealed { name: name.into(), last_seq: self.last_seq, bytes });
+        Ok(())
+    }
+
+    /// Where the records end.
+    fn read_records(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        seed: u32,
+        is_last: bool,
+    ) -> Result<usize, JournalError> {
+        let mut at = SEGMENT_HEAD_BYTES;
+        while at < bytes.len() {
+            if let Some((record, length)) = self.record_at(&bytes[at..], seed) {
+                self.last_seq = record.seq;
+                self.events += 1;
+                (self.feed)(record);
+                at += length;
+                continue;
+            }
+            let next = self.next_record(bytes, at, seed, is_last);
+            if next.is_none() && is_last {
+                return Ok(at);
+            }
+            self.corrupt(name, at, "this is no event, and it was one")?;
+            let next = next.unwrap_or(bytes.len());
+            self.skipped.push(at..next);
+            at = next;
+        }
+        Ok(at)
+    }
+
+    /// The segment as it is to be from now on.
+    fn without_skipped(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut whole, mut from) = (Vec::with_capacity(bytes.len()), 0);
+        for skipped in &self.skipped {
+            whole.extend_from_slice(&bytes[from..skipped.start]);
+            from = skipped.end;
+        }
+        whole.extend_from_slice(&bytes[from..]);
+        whole
+    }
+
+    /// The whole record at the front, if it comes behind those before it.
+    fn record_at(&self, bytes: &[u8], seed: u32) -> Option<(Record, usize)> {
+        match read_record(bytes, seed) {
+            Read::Record(record, length) if record.seq > self.last_seq => Some((record, length)),
+            Read::Record(..) | Read::End | Read::Broken => None,
+        }
+    }
+
+    /// The next record behind something that is none, if that had been safe: in the last segment a
+    /// record says so that was written when what is missing was synced.
+    fn next_record(&self, bytes: &[u8], from: usize, seed: u32, is_last: bool) -> Option<usize> {
+        (from + 8..bytes.len()).step_by(8).find(|&at| match self.record_at(&bytes[at..], seed) {
+            Some((record, _)) => !is_last || record.synced_to > self.last_seq,
+            None => false,
+        })
+    }
+
+    /// What was read is about to be seen: it has to be safe first, whether the process that wrote it
+    /// came to that or not.
+    fn cut(&self, name: &str, file: &mut D::File, end: usize) -> Result<(), JournalError> {
+        let cut = file.set_length(end as u64).and_then(|()| file.sync());
+        cut.map_err(JournalError::io(format!("cutting off the torn end of {name}")))
+    }
+
+    fn finish(mut self) -> Result<Recovered<D>, JournalError> {
+        let head = self.head;
+        if let Some(head) = head
+            && self.last_seq.max(head.removed_to) < head.synced_to
+        {
+            let file = self.sealed.back().map_or(HEAD_NAME.into(), |last| last.name.clone());
+            let end = self.sealed.back().map_or(0, |last| last.bytes as usize);
+            self.corrupt(&file, end, "events that were safe are missing behind this")?;
+        }
+        // The kernel had events that were shown, and it is gone.
+        let forgot =
+            head.is_some_and(|head| head.lax && !head.closed && head.boot != self.settings.boot);
+        let lossy = self.lossy || forgot;
+        let [journal, epoch_bits] = self.settings.fresh;
+        let journal = self.journal.unwrap_or(journal);
+        let fresh = Head {
+            journal,
+            epoch_bits,
+            reserved_to: 0,
+            synced_to: 0,
+            removed_to: 0,
+            boot: 0,
+            closed: false,
+            lax: false,
+        };
+        let mut head = head.unwrap_or(fresh);
+        head.removed_to = head.removed_to.max(self.removed_to);
+        head.epoch_bits = if lossy { epoch_bits } else { head.epoch_bits };
+        let resume_at = head.reserved_to.max(self.last_seq);
+        let mut writer = Writer::new(self.disk, self.settings, head, self.sealed, self.last_seq);
+        writer.write_head(resume_at, false)?;
+        Ok(Recovered {
+            writer,
+            epoch_bits: head.epoch_bits,
+            resume_at,
+            removed_to: head.removed_to,
+            cut_bytes: self.cut_bytes,
+            lossy,
+            events: self.events,
+        })
+    }
+}

@@ -1,0 +1,292 @@
+//! A disk in memory that does what disks do: without a sync any sector may be lost or half written,
+//! names too, and now and then it fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use fastrand::Rng;
+
+use super::disk::{Disk, DiskFile};
+
+const SECTOR_BYTES: usize = 64;
+
+/// A rule broken on purpose: if a test does not see that, it sees nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskTamper {
+    /// What is written is taken for safe at once.
+    AcknowledgeBeforeSync,
+    /// Names are never made safe.
+    ForgetNames,
+}
+
+/// The disk of a machine. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    rng: Rng,
+    files: Vec<Content>,
+    /// Names as processes see them, and as they are safe.
+    names: BTreeMap<String, usize>,
+    safe_names: BTreeMap<String, usize>,
+    /// What was done to names since they were made safe.
+    renames: Vec<(String, Option<usize>)>,
+    room: u64,
+    /// Syncs until one fails.
+    fails_in: Option<u32>,
+    tamper: Option<DiskTamper>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    safe: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+impl SimDisk {
+    /// An empty one.
+    pub fn new(seed: u64, tamper: Option<DiskTamper>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            rng: Rng::with_seed(seed),
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            safe_names: BTreeMap::new(),
+            renames: Vec::new(),
+            room: u64::MAX,
+            fails_in: None,
+            tamper,
+        })))
+    }
+
+    /// The machine loses its power: of what was not synced any part may be there, in any order.
+    pub fn lose_power(&self) {
+        self.state().lose_power();
+    }
+
+    /// Bytes of all files at most.
+    pub fn limit(&self, room: u64) {
+        self.state().room = room;
+    }
+
+    /// Bytes of all files.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// The sync after this many fails, and with it what it was to make safe is forgotten.
+    pub fn fail_in(&self, syncs: Option<u32>) {
+        self.state().fails_in = syncs;
+    }
+
+    /// A bit of a file is no longer what it was. Returns whether there was one.
+    pub fn flip_bit(&self) -> bool {
+        self.state().flip_bit()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("one thread")
+    }
+}
+
+impl State {
+    fn lose_power(&mut self) {
+        self.fails_in = None;
+        self.room = u64::MAX;
+        let kept = self.rng.usize(0..=self.renames.len());
+        let kept: Vec<_> = self.renames.drain(..).take(kept).collect();
+        for (name, file) in kept {
+            set_name(&mut self.safe_names, name, file);
+        }
+        self.names = self.safe_names.clone();
+        for content in &mut self.files {
+            content.lose_power(&mut self.rng);
+        }
+    }
+
+    fn flip_bit(&mut self) -> bool {
+        let files: Vec<usize> = self
+            .names
+            .values()
+            .copied()
+            .filter(|file| !self.files[*file].bytes.is_empty())
+            .collect();
+        if files.is_empty() {
+            return false;
+        }
+        let content = &mut self.files[files[self.rng.usize(..files.len())]];
+        let at = self.rng.usize(..content.bytes.len());
+        let bit = 1 << self.rng.u8(..8);
+        content.bytes[at] ^= bit;
+        if let Some(byte) = content.safe.get_mut(at) {
+            *byte ^= bit;
+        }
+        true
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|file| self.files[*file].bytes.len() as u64).sum()
+    }
+
+    fn grow(&self, file: usize, length: usize) -> io::Result<()> {
+        let more = length.saturating_sub(self.files[file].bytes.len()) as u64;
+        match more > 0 && self.used() + more > self.room {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn rename(&mut self, name: &str, file: Option<usize>) {
+        set_name(&mut self.names, name.into(), file);
+        self.renames.push((name.into(), file));
+    }
+
+    fn find(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync(&mut self, file: usize) -> io::Result<()> {
+        if let Some(left) = &mut self.fails_in {
+            if *left == 0 {
+                // The kernel takes the pages for clean from here on.
+                self.files[file].dirty.clear();
+                return Err(io::Error::other("simulated EIO"));
+            }
+            *left -= 1;
+        }
+        if self.tamper != Some(DiskTamper::AcknowledgeBeforeSync) {
+            let content = &mut self.files[file];
+            content.safe.clone_from(&content.bytes);
+            content.dirty.clear();
+        }
+        Ok(())
+    }
+}
+
+fn set_name(names: &mut BTreeMap<String, usize>, name: String, file: Option<usize>) {
+    match file {
+        Some(file) => drop(names.insert(name, file)),
+        None => drop(names.remove(&name)),
+    }
+}
+
+impl Content {
+    fn lose_power(&mut self, rng: &mut Rng) {
+        if rng.bool() {
+            self.safe.resize(self.bytes.len(), 0);
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            let from = sector * SECTOR_BYTES;
+            let mut to = (from + SECTOR_BYTES).min(self.bytes.len()).min(self.safe.len());
+            match rng.u8(..4) {
+                0 | 1 => continue,
+                2 if to > from => to = rng.usize(from..to),
+                _ => {}
+            }
+            if from < to {
+                self.safe[from..to].copy_from_slice(&self.bytes[from..to]);
+            }
+        }
+        self.bytes.clone_from(&self.safe);
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<SimFile> {
+        let file = self.state().find(name)?;
+        Ok(SimFile { disk: self.clone(), file })
+    }
+
+    fn create(&self, name: &str) -> io::Result<SimFile> {
+        let mut state = self.state();
+        let file = state.files.len();
+        state.files.push(Content::default());
+        state.rename(name, Some(file));
+        Ok(SimFile { disk: self.clone(), file })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let file = state.find(from)?;
+        // After a crash it may have either name, or both.
+        state.rename(to, Some(file));
+        state.rename(from, None);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(name)?;
+        state.rename(name, None);
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if state.tamper != Some(DiskTamper::ForgetNames) {
+            state.safe_names = state.names.clone();
+            state.renames.clear();
+        }
+        Ok(())
+    }
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct SimFile {
+    disk: SimDisk,
+    file: usize,
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let state = self.disk.state();
+        let there = state.files[self.file].bytes.get(at as usize..).unwrap_or_default();
+        let count = there.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&there[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        let mut state = self.disk.state();
+        let is_short = state.rng.u8(..8) == 0;
+        let count = if is_short { state.rng.usize(1..=bytes.len()) } else { bytes.len() };
+        let (from, to) = (at as usize, at as usize + count);
+        state.grow(self.file, to)?;
+        let content = &mut state.files[self.file];
+        if content.bytes.len() < to {
+            content.bytes.resize(to, 0);
+        }
+        content.bytes[from..to].copy_from_slice(&bytes[..count]);
+        content.dirty.extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
+        Ok(count)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.disk.state().files[self.file].bytes.len() as u64)
+    }
+
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.grow(self.file, length as usize)?;
+        state.files[self.file].bytes.resize(length as usize, 0);
+        Ok(())
+    }
+
+    fn make_room(&mut self, length: u64) -> io::Result<()> {
+        let longer = length.max(self.length()?);
+        self.set_length(longer)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.state().sync(self.file)
+    }
+}

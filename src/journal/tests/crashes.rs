@@ -1,0 +1,377 @@
+//! The log over a journal on a simulated disk: published to, killed, left without power, started
+//! again. What was answered or seen has to be there, with the same content, whatever happened.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use fastrand::Rng;
+
+use crate::journal::keeper::{Keeper, ToKeeper};
+use crate::journal::record::Record;
+use crate::journal::recover::{JournalError, Recovered, recover};
+use crate::journal::sim::{DiskTamper, SimDisk};
+use crate::journal::writer::{Durability, JournalSettings};
+use crate::journal::{self};
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{Fed, Notice, Request, RequestBody, Share, Ticket};
+use crate::log::store::Stored;
+use crate::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use crate::proto::cursor::{Cursor, Epoch};
+
+const SEEDS: u64 = 400;
+const LIVES: u64 = 6;
+const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// What one machine went through.
+struct World {
+    rng: Rng,
+    disk: SimDisk,
+    durability: Durability,
+    now: Duration,
+    boot: u64,
+    /// What has to be there: was answered, was seen by a subscriber, or was read back.
+    truth: BTreeMap<u64, Vec<u8>>,
+    /// Keys and the seq that was answered.
+    keys: BTreeMap<String, u64>,
+    /// Events up to here may be gone: history lost them.
+    removed_to: u64,
+    epoch_bits: Option<u64>,
+    published: u64,
+    /// Whether the disk fails now and then.
+    is_troubled: bool,
+}
+
+/// One process.
+struct Life {
+    log: Sequencer,
+    keeper: Keeper<SimDisk>,
+    inbox: Receiver<ToKeeper>,
+    /// By ticket, what was published under it.
+    asked: BTreeMap<u32, Publication>,
+    outlet: Seen,
+}
+
+#[derive(Default)]
+struct Seen(Vec<Notice>);
+
+impl Outlet for Seen {
+    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
+        true
+    }
+
+    fn send(&mut self, _worker: u16, notice: Notice) {
+        self.0.push(notice);
+    }
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Close,
+    Kill,
+    PowerLoss,
+}
+
+impl World {
+    fn new(seed: u64, tamper: Option<DiskTamper>) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let lax = tamper.is_none() && rng.u8(..4) == 0;
+        Self {
+            disk: SimDisk::new(rng.u64(..), tamper),
+            durability: if lax { Durability::Os } else { Durability::Sync },
+            rng,
+            now: Duration::from_secs(1000),
+            boot: 1,
+            truth: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            removed_to: 0,
+            epoch_bits: None,
+            published: 0,
+            is_troubled: true,
+        }
+    }
+
+    fn settings(&mut self) -> JournalSettings {
+        JournalSettings {
+            durability: self.durability,
+            segment_bytes: self.rng.u64(200..3000),
+            clock_began: Duration::from_secs(1_700_000_000),
+            boot: self.boot,
+            fresh: [self.rng.u64(..), self.rng.u64(..)],
+            accept_loss: false,
+        }
+    }
+
+    fn recover(
+        &mut self,
+        accept_loss: bool,
+    ) -> Result<(Recovered<SimDisk>, Vec<Record>), JournalError> {
+        let settings = JournalSettings { accept_loss, ..self.settings() };
+        let mut records = Vec::new();
+        let recovered = recover(self.disk.clone(), settings, |record| records.push(record))?;
+        Ok((recovered, records))
+    }
+
+    /// Starts a process, and looks whether everything is there.
+    fn start(&mut self) -> Life {
+        let (recovered, records) = self.recover(false).expect("nothing is corrupt");
+        self.check(&recovered, &records);
+        let policy = Policy {
+            history_count: 30,
+            history_age: Duration::from_secs(100_000),
+            publish_rate: None,
+            history_share: 0,
+        };
+        let settings = LogSettings {
+            history_bytes_max: 20_000,
+            channels_max: 100,
+            policies: Policies::uniform(policy),
+        };
+        let hasher = SharedHasher::from_seed(1);
+        let epoch = Epoch::from_random(recovered.epoch_bits);
+        let mut log = Sequencer::new(settings, epoch, 1, hasher);
+        let mut outlet = Seen::default();
+        let fed = records.into_iter().map(|record| Fed {
+            seq: record.seq,
+            publication: record.publication.into(),
+            ordered_at: self.now,
+        });
+        log.handle(Request::Feed(fed.collect()), self.now, &mut outlet);
+        let (near, inbox, kept_from) = journal::lane();
+        log.move_to(Box::new(near), epoch, recovered.resume_at, recovered.removed_to);
+        let keeper = Keeper::new(recovered.writer, recovered.resume_at, kept_from, Arc::default());
+        let channels = CHANNELS.map(Into::into).to_vec();
+        let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
+        log.handle(Request::Worker { worker: 0, body }, self.now, &mut outlet);
+        log.check_invariants();
+        Life { log, keeper, inbox, asked: BTreeMap::new(), outlet: Seen::default() }
+    }
+
+    fn check(&mut self, recovered: &Recovered<SimDisk>, records: &[Record]) {
+        let found: BTreeMap<u64, &[u8]> =
+            records.iter().map(|record| (record.seq, &record.publication.data[..])).collect();
+        assert_eq!(found.len(), records.len(), "nothing twice");
+        self.removed_to = self.removed_to.max(recovered.removed_to);
+        if recovered.lossy {
+            assert_ne!(Some(recovered.epoch_bits), self.epoch_bits, "clients are told");
+        } else if let Some(epoch_bits) = self.epoch_bits {
+            assert_eq!(recovered.epoch_bits, epoch_bits);
+        }
+        for (seq, data) in &self.truth {
+            assert!(*seq <= recovered.resume_at, "{seq} would be given again");
+            if *seq > self.removed_to && !recovered.lossy {
+                assert_eq!(found.get(seq), Some(&&data[..]), "event {seq}");
+            }
+        }
+        if recovered.lossy {
+            self.truth.clear();
+            self.keys.clear();
+        }
+        self.epoch_bits = Some(recovered.epoch_bits);
+        // Clients can read them from here on.
+        self.truth.extend(found.into_iter().map(|(seq, data)| (seq, data.to_vec())));
+    }
+
+    fn live(&mut self, life: &mut Life) {
+        for _ in 0..self.rng.usize(0..60) {
+            match self.rng.u8(..12) {
+                0..6 => self.publish(life),
+                6..10 => self.store_works(life),
+                10 => {
+                    self.now += Duration::from_secs(1);
+                    life.log.tend(self.now, &mut life.outlet);
+                }
+                _ if self.is_troubled => self.trouble(),
+                _ => {}
+            }
+            self.listen(life);
+            life.log.check_invariants();
+        }
+    }
+
+    fn trouble(&mut self) {
+        match self.rng.u8(..6) {
+            0 => self.disk.limit(self.disk.used() + self.rng.u64(0..2000)),
+            1 => self.disk.fail_in(Some(self.rng.u32(0..3))),
+            _ => self.disk.limit(u64::MAX),
+        }
+    }
+
+    fn publish(&mut self, life: &mut Life) {
+        self.published += 1;
+        let key = (self.rng.u8(..3) == 0).then(|| format!("k{}", self.rng.u8(..20)));
+        let size = self.rng.usize(0..300);
+        let publication = Publication {
+            channel: CHANNELS[self.rng.usize(..CHANNELS.len())].into(),
+            kind: Kind::Text,
+            data: Bytes::from(format!("{}{}", self.published, "x".repeat(size))),
+            event_type: None,
+            key: key.map(Into::into),
+        };
+        let ticket = Ticket(self.published as u32);
+        life.asked.insert(ticket.0, publication.clone());
+        let publications = vec![publication];
+        let body = RequestBody::Publish { ticket, share: Share::Whole, publications };
+        life.log.handle(Request::Worker { worker: 0, body }, self.now, &mut life.outlet);
+    }
+
+    fn store_works(&mut self, life: &mut Life) {
+        let mut reports = Vec::new();
+        let count = self.rng.usize(0..20);
+        for message in life.inbox.try_iter().take(count) {
+            life.keeper.take(message, &mut |stored| reports.push(stored));
+        }
+        life.keeper.work(&mut |stored| reports.push(stored));
+        self.report(life, reports);
+    }
+
+    fn report(&mut self, life: &mut Life, reports: Vec<Stored>) {
+        for stored in reports {
+            life.log.handle(Request::Store(stored), self.now, &mut life.outlet);
+        }
+    }
+
+    /// What clients get to know.
+    fn listen(&mut self, life: &mut Life) {
+        for notice in life.outlet.0.drain(..) {
+            match notice {
+                Notice::Event(event) => self.note(event.seq, &event.data),
+                Notice::Published { ticket, outcome, .. } if outcome.accepted == 1 => {
+                    let asked = &life.asked[&ticket.0];
+                    match &asked.key {
+                        // A repeat has the content of the first time.
+                        Some(key) => {
+                            let key = format!("{}/{key}", asked.channel);
+                            self.keys.insert(key, outcome.last_seq);
+                        }
+                        None => self.note(outcome.last_seq, &asked.data),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&mut self, seq: u64, data: &[u8]) {
+        let known = self.truth.entry(seq).or_insert_with(|| data.to_vec());
+        assert_eq!(known, data, "{seq} was given twice");
+    }
+
+    /// A key that was answered is answered again, while history has its event.
+    fn check_keys(&mut self, life: &mut Life) {
+        for (name, seq) in self.keys.clone() {
+            let (channel, key) = name.split_once('/').expect("as it was made");
+            let first = life.log.channels(0, 100).channels.into_iter();
+            let kept = first.filter(|(name, _)| name[..] == *channel);
+            if !kept.filter_map(|(_, of)| of.first_seq).any(|first| first <= seq) {
+                continue;
+            }
+            let before = life.log.stats().counters.repeated;
+            let publication = Publication {
+                channel: channel.into(),
+                kind: Kind::Text,
+                data: Bytes::from_static(b"again"),
+                event_type: None,
+                key: Some(key.into()),
+            };
+            let publications = vec![publication];
+            let body =
+                RequestBody::Publish { ticket: Ticket(0), share: Share::Whole, publications };
+            life.log.handle(Request::Worker { worker: 0, body }, self.now, &mut life.outlet);
+            assert_eq!(life.log.stats().counters.repeated, before + 1, "{name} at {seq}");
+        }
+        life.outlet.0.clear();
+    }
+
+    fn end(&mut self, mut life: Life) {
+        let end = match self.rng.u8(..4) {
+            0 => End::Close,
+            1 => End::Kill,
+            _ => End::PowerLoss,
+        };
+        match end {
+            End::Close => self.close(&mut life),
+            End::Kill => {}
+            End::PowerLoss => {
+                self.disk.lose_power();
+                self.boot += 1;
+            }
+        }
+        self.disk.limit(u64::MAX);
+        self.disk.fail_in(None);
+    }
+
+    fn close(&mut self, life: &mut Life) {
+        life.log.close();
+        let mut reports = Vec::new();
+        for message in life.inbox.try_iter() {
+            life.keeper.take(message, &mut |stored| reports.push(stored));
+        }
+        assert!(life.keeper.is_closed());
+        self.report(life, reports);
+        self.listen(life);
+    }
+}
+
+/// A machine's lives; panics if one of them finds less than the one before has told.
+fn run(seed: u64, tamper: Option<DiskTamper>) {
+    let mut world = World::new(seed, tamper);
+    for _ in 0..LIVES {
+        let mut life = world.start();
+        world.check_keys(&mut life);
+        world.live(&mut life);
+        world.end(life);
+    }
+    world.start();
+}
+
+#[test]
+fn what_was_answered_or_seen_is_there_whatever_happens_to_process_and_machine() {
+    let seed = std::env::var("PUSHLINE_SIM_SEED").ok().and_then(|text| text.parse().ok());
+    let seeds = std::env::var("PUSHLINE_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+    let from = seed.unwrap_or(0);
+    let count = seeds.unwrap_or(if seed.is_some() { 1 } else { SEEDS });
+    for seed in from..from + count {
+        let failed = std::panic::catch_unwind(|| run(seed, None));
+        assert!(failed.is_ok(), "PUSHLINE_SIM_SEED={seed} finds it again");
+    }
+}
+
+#[test]
+fn rules_broken_on_purpose_are_found_out() {
+    for tamper in [DiskTamper::AcknowledgeBeforeSync, DiskTamper::ForgetNames] {
+        let is_found = |seed| std::panic::catch_unwind(|| run(seed, Some(tamper))).is_err();
+        assert!((0..50).any(is_found), "{tamper:?}");
+    }
+}
+
+/// Whatever bit changes in a journal that was closed: either all is there, or the start is refused and
+/// names the place; and with the loss accepted, every client is told.
+#[test]
+fn a_flipped_bit_is_never_a_silent_loss() {
+    let mut refused = 0;
+    for seed in 0..300 {
+        let mut world = World::new(seed, None);
+        (world.durability, world.is_troubled) = (Durability::Sync, false);
+        let mut life = world.start();
+        world.live(&mut life);
+        world.close(&mut life);
+        drop(life);
+        assert!(world.disk.flip_bit());
+        match world.recover(false) {
+            Ok((recovered, records)) => world.check(&recovered, &records),
+            Err(JournalError::Corrupt { .. }) => {
+                refused += 1;
+                let (recovered, records) = world.recover(true).expect("the loss is accepted");
+                assert!(recovered.lossy);
+                world.check(&recovered, &records);
+                assert!(!world.recover(false).expect("it is whole again").0.lossy);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 50, "{refused}");
+}

@@ -1,0 +1,306 @@
+//! The home of the log's order: memory, or a journal with a thread of its own.
+
+use std::fs;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+
+use super::vital::{Lost, vital};
+use super::{ServerError, Shared, random};
+use crate::config::Settings;
+use crate::journal::disk::Folder;
+use crate::journal::keeper::{Keeper, ToKeeper};
+use crate::journal::metrics::JournalMetrics;
+use crate::journal::record::Record;
+use crate::journal::recover::{JournalError, Recovered};
+use crate::journal::writer::JournalSettings;
+use crate::journal::{self, Lock};
+use crate::limits::{COMMIT_EVENTS_MAX, SEGMENT_BYTES};
+use crate::log::message::{Fed, Notice, Request, Share};
+use crate::log::store::Stored;
+use crate::log::{Outlet, Sequencer};
+use crate::mesh::LogEnds;
+use crate::mesh::combine::Left;
+use crate::mesh::hand::{Hand, LogHand, SharedLog};
+use crate::proto::cursor::Epoch;
+use crate::ring::{Bell, Ringer, monotonic_now};
+
+/// Events that are fed to the log at once while a journal is read.
+const FED_AT_ONCE: usize = 1024;
+
+/// How often the thread looks after the disk when nothing is published.
+const KEEPING_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the order lives, before the log is there.
+#[derive(Debug)]
+pub(super) enum Home {
+    /// In memory.
+    Memory,
+    /// In a journal that this process has.
+    Journal(Box<Taken>),
+    /// In a journal that the predecessor has until it lets go.
+    Inherited(Box<JournalSettings>, Epoch),
+}
+
+/// A journal whose lock was taken.
+#[derive(Debug)]
+pub(super) struct Taken {
+    lock: Lock,
+    settings: JournalSettings,
+}
+
+impl Home {
+    /// As the operator chose. `has_predecessor`: another process may have the journal for now.
+    pub fn of(settings: &Settings, has_predecessor: bool) -> Result<Self, ServerError> {
+        let Some(dir) = &settings.data_dir else { return Ok(Self::Memory) };
+        let journal = journal_settings(settings)?;
+        match Lock::take(dir) {
+            Ok(lock) => Ok(Self::Journal(Box::new(Taken { lock, settings: journal }))),
+            Err(JournalError::InUse { .. }) if has_predecessor => {
+                let epoch = Epoch::from_random(journal::epoch_bits(dir)?);
+                Ok(Self::Inherited(Box::new(journal), epoch))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the journal into an empty log, unless another process has it, and says which epoch the
+    /// log has.
+    pub fn open(
+        self,
+        settings: &Settings,
+        metrics: &Arc<JournalMetrics>,
+        log: &mut Sequencer,
+    ) -> Result<(Epoch, Opening), ServerError> {
+        match self {
+            Self::Memory => Ok((log.epoch(), Opening::Memory)),
+            Self::Journal(taken) => {
+                let opened = taken.read(settings, metrics.clone(), log)?;
+                Ok((log.epoch(), Opening::Done(Box::new(opened))))
+            }
+            Self::Inherited(journal, epoch) => Ok((epoch, Opening::Later(journal))),
+        }
+    }
+}
+
+/// How far a home was opened.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// There is nothing to open.
+    Memory,
+    /// All of it.
+    Done(Box<Opened>),
+    /// Another process has it.
+    Later(Box<JournalSettings>),
+}
+
+impl Opening {
+    /// What the store's thread needs, once another process has let go of it; none: there is no such
+    /// thread.
+    pub fn finish(self, shared: &Shared, log: &SharedLog) -> Result<Option<Opened>, ServerError> {
+        match self {
+            Self::Memory => Ok(None),
+            Self::Done(opened) => Ok(Some(*opened)),
+            Self::Later(journal) => inherit(*journal, shared, &mut log.lock()).map(Some),
+        }
+    }
+}
+
+/// The predecessor has let go: takes its journal and reads it.
+fn inherit(
+    journal: JournalSettings,
+    shared: &Shared,
+    log: &mut Sequencer,
+) -> Result<Opened, ServerError> {
+    let (settings, metrics) = (&shared.settings, shared.journal.clone());
+    let dir = settings.data_dir.as_deref().unwrap_or_else(|| ".".as_ref());
+    let lock = Lock::take(dir)?;
+    let opened = Taken { lock, settings: journal }.read(settings, metrics, log)?;
+    match log.epoch() == shared.epoch {
+        true => Ok(opened),
+        // The workers know the other one. It cannot be, after an end in order.
+        false => Err(ServerError::io(
+            "taking the journal over",
+            std::io::Error::other("its epoch has changed; start without --take-over"),
+        )),
+    }
+}
+
+/// A journal that was read, and what its thread needs.
+#[derive(Debug)]
+pub(super) struct Opened {
+    lock: Lock,
+    keeper: Keeper<Folder>,
+    inbox: Receiver<ToKeeper>,
+}
+
+impl Taken {
+    fn read(
+        self,
+        settings: &Settings,
+        metrics: Arc<JournalMetrics>,
+        log: &mut Sequencer,
+    ) -> Result<Opened, ServerError> {
+        let began = Instant::now();
+        let dir = settings.data_dir.as_deref().unwrap_or_else(|| ".".as_ref());
+        let mut feeder = Feeder { log, began: self.settings.clock_began, gathered: Vec::new() };
+        let recovered = journal::open(dir, self.settings, |record| feeder.take(record))?;
+        feeder.feed();
+        metrics.recovery_us.set(began.elapsed().as_micros() as u64);
+        tell(&recovered, began.elapsed());
+        let (near, inbox, kept_from) = journal::lane();
+        let Recovered { writer, epoch_bits, resume_at, removed_to, .. } = recovered;
+        log.move_to(Box::new(near), Epoch::from_random(epoch_bits), resume_at, removed_to);
+        let keeper = Keeper::new(writer, resume_at, kept_from, metrics);
+        Ok(Opened { lock: self.lock, keeper, inbox })
+    }
+}
+
+fn tell(recovered: &Recovered<Folder>, took: Duration) {
+    let Recovered { events, cut_bytes, lossy, .. } = recovered;
+    let took = format!("{:.3} s", took.as_secs_f64());
+    tracing::info!(events, cut_bytes, took, "the journal was read");
+    if *lossy {
+        tracing::warn!(
+            "events that were shown may be missing from the journal: a new epoch begins, and every \
+             client that returns is told of a gap"
+        );
+    }
+}
+
+fn journal_settings(settings: &Settings) -> Result<JournalSettings, ServerError> {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(JournalSettings {
+        durability: settings.durability,
+        segment_bytes: SEGMENT_BYTES,
+        clock_began: unix.saturating_sub(monotonic_now()),
+        boot: boot().map_or_else(random, Ok)?,
+        fresh: [random()?, random()?],
+        accept_loss: settings.accept_loss,
+    })
+}
+
+/// Which boot of the machine this is, if the kernel says so; else it is taken for a new one.
+fn boot() -> Option<u64> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).ok()
+}
+
+/// Feeds what is read to the log.
+struct Feeder<'a> {
+    log: &'a mut Sequencer,
+    /// Unix time minus the log's clock.
+    began: Duration,
+    gathered: Vec<Fed>,
+}
+
+impl Feeder<'_> {
+    fn take(&mut self, record: Record) {
+        let ordered_at = Duration::from_millis(record.unix_ms).saturating_sub(self.began);
+        let publication = record.publication.into();
+        self.gathered.push(Fed { seq: record.seq, publication, ordered_at });
+        if self.gathered.len() >= FED_AT_ONCE {
+            self.feed();
+        }
+    }
+
+    fn feed(&mut self) {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.log.handle(Request::Feed(gathered), monotonic_now(), &mut Nowhere);
+    }
+}
+
+/// Before the first subscriber there is no one to tell.
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
+        true
+    }
+
+    fn send(&mut self, _worker: u16, _notice: Notice) {}
+}
+
+/// The store's thread.
+pub(super) struct StoreThread {
+    opened: Opened,
+    reports: Reports,
+}
+
+/// The way of its reports to the log.
+struct Reports {
+    requests: Sender<Request>,
+    hand: LogHand,
+    bell: Ringer,
+    rings: Vec<u16>,
+}
+
+impl StoreThread {
+    pub fn new(
+        opened: Opened,
+        requests: Sender<Request>,
+        log: &Arc<SharedLog>,
+        ends: &LogEnds,
+        bell: Ringer,
+    ) -> Self {
+        let hand = LogHand::new(log.clone(), ends);
+        Self { opened, reports: Reports { requests, hand, bell, rings: Vec::new() } }
+    }
+
+    pub fn start(self, tell_lost: Sender<Lost>) -> Result<JoinHandle<()>, ServerError> {
+        let body = move || {
+            self.run();
+            Ok(())
+        };
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || vital(tell_lost, body))
+            .map_err(|error| ServerError::io("starting the store's thread", error))
+    }
+
+    fn run(mut self) {
+        let Opened { lock, mut keeper, inbox, .. } = self.opened;
+        let mut reports = Vec::new();
+        while !keeper.is_closed() {
+            let mut report = |stored| reports.push(stored);
+            match inbox.recv_timeout(KEEPING_PAUSE) {
+                Ok(message) => keeper.take(message, &mut report),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for message in inbox.try_iter().take(COMMIT_EVENTS_MAX) {
+                keeper.take(message, &mut report);
+            }
+            keeper.work(&mut report);
+            for stored in reports.drain(..) {
+                self.reports.tell(stored);
+            }
+        }
+        // Another process may have the journal from here on.
+        drop(lock);
+    }
+}
+
+impl Reports {
+    /// Tells the log, and does what it then has to do, unless another thread is at it.
+    fn tell(&mut self, stored: Stored) {
+        let mut request = Request::Store(stored);
+        while let Err(TrySendError::Full(unsent)) = self.requests.try_send(request) {
+            request = unsent;
+            self.run_hand();
+            thread::yield_now();
+        }
+        self.run_hand();
+    }
+
+    fn run_hand(&mut self) {
+        while self.hand.run(monotonic_now(), &mut self.rings) == Left::Work {}
+        for worker in self.rings.drain(..) {
+            self.bell.ring(worker);
+        }
+        self.bell.flush();
+    }
+}

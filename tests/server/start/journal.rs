@@ -1,0 +1,305 @@
+//! A start behind a journal: after an end in order, after `kill -9`, after another process. To clients
+//! it is a reconnect like any other. `scripts/crash` kills it more often.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::program::Program;
+use super::pushline;
+use crate::common::{PATIENCE, Sse, await_that, fetch, metric, publish, seq_of};
+
+/// Publishers, each with a channel and a subscriber of its own.
+const CHANNELS: usize = 4;
+/// Lines of one request.
+const LINES: u64 = 50;
+/// More than a subscriber misses while it reconnects.
+const HISTORY: [&str; 4] = ["--history-count", "1000000", "--history-bytes", "64MiB"];
+
+fn number(variable: &str, default: u64) -> u64 {
+    let value = std::env::var(variable).ok();
+    value.map_or(default, |value| value.parse().expect("a number"))
+}
+
+fn start(dir: &Path, options: &[&str]) -> Program {
+    let dir = dir.to_str().expect("text");
+    Program::start(&[&["--data-dir", dir], &HISTORY[..], options].concat())
+}
+
+fn publish_keyed(addr: SocketAddr, channel: &str, key: &str) -> String {
+    let target = format!("/channels/{channel}");
+    let answer = fetch(addr, "POST", &target, &[("Idempotency-Key", key)], Some(b"keyed"));
+    answer.json()["id"].as_str().expect("an id").to_owned()
+}
+
+#[test]
+fn a_restart_keeps_the_epoch_the_events_and_the_keys() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for ends in [Signal::TERM, Signal::KILL] {
+        let mut server = start(dir.path(), &[]);
+        let first = publish(server.addr, "news", "one");
+        let keyed = publish_keyed(server.addr, "news", &format!("key {ends:?}"));
+        let quiet = publish(server.addr, "quiet", "seen");
+        server.signal(ends);
+        server.ended();
+        let server = start(dir.path(), &[]);
+        let mut resumed = Sse::resume(server.addr, "channel=news&envelope=json", &first);
+        let event = resumed.event().json();
+        assert_eq!((&event["id"], &event["data"]), (&keyed.clone().into(), &"keyed".into()));
+        assert_eq!(publish_keyed(server.addr, "news", &format!("key {ends:?}")), keyed);
+        let next = publish(server.addr, "quiet", "next");
+        assert_eq!(next.split('-').next(), first.split('-').next(), "the epoch stays");
+        assert!(seq_of(&next) > seq_of(&quiet));
+        let mut resumed = Sse::resume(server.addr, "channel=quiet&envelope=json", &quiet);
+        assert_eq!(resumed.event().json()["id"], next.as_str(), "no gap, and nothing twice");
+        assert_eq!(metric(server.admin, "pushline_log_up"), 1);
+        assert!(metric(server.admin, "pushline_journal_bytes") > 0);
+    }
+}
+
+#[test]
+fn a_journal_has_one_process_and_another_is_told_which() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = start(dir.path(), &[]);
+    let told = super::refusal_among(pushline().arg("--data-dir").arg(dir.path()));
+    assert!(told.contains("in use by process") && told.contains("--take-over"), "{told}");
+    publish(server.addr, "news", "as before");
+}
+
+#[test]
+fn a_damaged_journal_is_refused_by_place_until_the_loss_is_accepted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = start(dir.path(), &[]);
+    let before = publish(server.addr, "news", "to be damaged");
+    publish(server.addr, "news", "behind it");
+    server.signal(Signal::TERM);
+    assert!(server.ended().success());
+    let segment = segment_in(dir.path());
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let at = bytes.windows(5).position(|text| text == b"to be").expect("the first event");
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).expect("it can be written");
+    let told = super::refusal_among(pushline().arg("--data-dir").arg(dir.path()));
+    let name = segment.file_name().and_then(|name| name.to_str()).expect("a name");
+    assert!(
+        told.contains(name) && told.contains("byte 48") && told.contains("--accept-loss"),
+        "{told}"
+    );
+    let server = start(dir.path(), &["--accept-loss"]);
+    let mut resumed = Sse::resume(server.addr, "channel=news", &before);
+    assert_eq!(resumed.event().json()["reason"], "epoch", "every client is told");
+    assert_eq!(resumed.event().data, "behind it");
+}
+
+fn segment_in(dir: &Path) -> std::path::PathBuf {
+    let paths =
+        std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("a file").path());
+    paths
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|end| end == "log"))
+        .expect("a segment")
+}
+
+/// Publishers that repeat what was not answered, under its keys, and subscribers that come back with
+/// the last id they saw.
+struct Load {
+    over: Arc<AtomicBool>,
+    /// Subscribers have all there is.
+    done: Arc<AtomicBool>,
+    published: Vec<Arc<AtomicU64>>,
+    publishers: Vec<JoinHandle<()>>,
+    subscribers: Vec<JoinHandle<Vec<String>>>,
+    received: Vec<Arc<AtomicU64>>,
+}
+
+impl Load {
+    fn start(addr: SocketAddr) -> Self {
+        let counts = || (0..CHANNELS).map(|_| Arc::<AtomicU64>::default()).collect::<Vec<_>>();
+        let (over, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (published, received) = (counts(), counts());
+        let publishers = published.iter().enumerate().map(|(channel, count)| {
+            let (over, count) = (over.clone(), count.clone());
+            std::thread::spawn(move || publish_on(addr, channel, &over, &count))
+        });
+        let subscribers = received.iter().enumerate().map(|(channel, count)| {
+            let (done, count) = (done.clone(), count.clone());
+            std::thread::spawn(move || subscribe_on(addr, channel, &done, &count))
+        });
+        let (publishers, subscribers) = (publishers.collect(), subscribers.collect());
+        Self { over, done, published, publishers, subscribers, received }
+    }
+
+    fn published(&self) -> u64 {
+        self.published.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    fn await_more(&self, count: u64) {
+        let wanted = self.published() + count;
+        await_that("events are published", || self.published() >= wanted);
+    }
+
+    /// Every subscriber gets to the last event; the epochs they saw.
+    fn end(self) -> Vec<String> {
+        self.over.store(true, Ordering::Relaxed);
+        self.publishers.into_iter().for_each(|publisher| publisher.join().expect("it ends"));
+        let behind = || {
+            let both = self.published.iter().zip(&self.received);
+            both.filter(|(all, got)| got.load(Ordering::Relaxed) < all.load(Ordering::Relaxed))
+                .count()
+        };
+        await_that("all is received", || {
+            behind() == 0 || self.subscribers.iter().any(JoinHandle::is_finished)
+        });
+        self.done.store(true, Ordering::Relaxed);
+        let ended = self.subscribers.into_iter().map(|one| one.join().expect("nothing is wrong"));
+        let mut epochs: Vec<String> = ended.flatten().collect();
+        epochs.dedup();
+        epochs
+    }
+}
+
+fn publish_on(addr: SocketAddr, channel: usize, over: &AtomicBool, count: &AtomicU64) {
+    let mut next = 0;
+    while !over.load(Ordering::Relaxed) {
+        let lines: String = (next..next + LINES)
+            .map(|n| format!("{{\"channel\":\"c{channel}\",\"key\":\"{n}\",\"data\":\"{n}\"}}\n"))
+            .collect();
+        match ask(addr, &lines) {
+            Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
+                next += LINES;
+                count.store(next, Ordering::Relaxed);
+            }
+            // It is started again; what was not answered is sent again.
+            Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn ask(addr: SocketAddr, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Content-Type: application/x-ndjson\r\n";
+    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Reads until all is over and nothing is missing; every event comes once and in order.
+fn subscribe_on(
+    addr: SocketAddr,
+    channel: usize,
+    done: &AtomicBool,
+    count: &AtomicU64,
+) -> Vec<String> {
+    let mut reader = Reader { channel, next: 0, last_id: String::new(), epochs: Vec::new() };
+    while !done.load(Ordering::Relaxed) {
+        // However it ends, the next one goes on.
+        let _ = reader.read(addr, done, count);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    reader.epochs
+}
+
+struct Reader {
+    channel: usize,
+    next: u64,
+    last_id: String,
+    epochs: Vec<String>,
+}
+
+impl Reader {
+    fn read(
+        &mut self,
+        addr: SocketAddr,
+        done: &AtomicBool,
+        count: &AtomicU64,
+    ) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let cursor = if self.last_id.is_empty() { "earliest" } else { &self.last_id };
+        let target = format!("/sse?channel=c{}&last_event_id={cursor}", self.channel);
+        stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let mut lines = BufReader::new(stream);
+        let (mut line, mut id) = (String::new(), String::new());
+        loop {
+            match lines.read_line(&mut line) {
+                Ok(0) => return Ok(()),
+                Ok(_) if line.ends_with('\n') => {}
+                Err(error) if crate::common::http::is_timeout(&error) => {
+                    if done.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            let text = line.trim_end();
+            assert!(!text.contains("pushline.gap"), "a gap behind {}", self.last_id);
+            if let Some(new) = text.strip_prefix("id: ") {
+                id = new.to_owned();
+            } else if let Some(data) = text.strip_prefix("data: ").filter(|_| !id.is_empty()) {
+                assert_eq!(data, self.next.to_string(), "{} after {}", id, self.last_id);
+                self.next += 1;
+                self.note(std::mem::take(&mut id));
+                count.store(self.next, Ordering::Relaxed);
+            }
+            line.clear();
+        }
+    }
+
+    fn note(&mut self, id: String) {
+        let epoch = id.split('-').next().unwrap_or_default().to_owned();
+        if self.epochs.last() != Some(&epoch) {
+            self.epochs.push(epoch);
+        }
+        self.last_id = id;
+    }
+}
+
+#[test]
+fn killed_at_any_moment_under_load_it_loses_nothing_and_says_nothing_twice() {
+    let crashes = number("PUSHLINE_CRASHES", 4);
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = start(dir.path(), &[]);
+    let [listen, admin] = [server.addr, server.admin].map(|address| address.to_string());
+    let load = Load::start(server.addr);
+    let mut random = fastrand::Rng::with_seed(number("PUSHLINE_CRASH_SEED", 1));
+    for _ in 0..crashes {
+        load.await_more(random.u64(1..5000));
+        server.kill();
+        server = start(dir.path(), &["--listen", &listen, "--admin", &admin]);
+    }
+    load.await_more(1000);
+    let published = load.published();
+    let epochs = load.end();
+    println!("{crashes} kills, {published} events answered, epochs {epochs:?}");
+    assert_eq!(epochs.len(), 1, "{epochs:?}");
+}
+
+#[test]
+fn a_successor_goes_on_with_the_journal_where_its_predecessor_stopped() {
+    let restarts = number("PUSHLINE_RESTARTS", 3);
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = start(dir.path(), &["--drain", "1s"]);
+    let load = Load::start(server.addr);
+    for _ in 0..restarts {
+        load.await_more(2000);
+        let dir = dir.path().to_str().expect("text");
+        let options = [&["--data-dir", dir, "--drain", "1s"], &HISTORY[..]].concat();
+        let next = server.followed_by(&options);
+        assert!(server.ended().success());
+        server = next;
+    }
+    load.await_more(1000);
+    let epochs = load.end();
+    assert_eq!(epochs.len(), 1, "{epochs:?}");
+}
