@@ -61,7 +61,9 @@ impl InFlight {
 
 /// One entry per direct descriptor.
 pub(super) struct Slots {
+    /// As many as were ever in use: the others' memory is not touched.
     slots: Vec<Slot>,
+    count: u32,
     /// Slots with a connection, closes held back included.
     occupied: u32,
     /// Closes held back.
@@ -70,11 +72,11 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(count: u32) -> Self {
-        Slots { slots: vec![Slot::default(); count as usize], occupied: 0, held_back: 0 }
+        Slots { slots: Vec::with_capacity(count as usize), count, occupied: 0, held_back: 0 }
     }
 
     pub(super) fn count(&self) -> u32 {
-        self.slots.len() as u32
+        self.count
     }
 
     /// Slots that are not free.
@@ -89,11 +91,15 @@ impl Slots {
 
     /// Whether a connection is here, closed or not, named or not.
     pub(super) fn is_occupied(&self, slot: u32) -> bool {
-        self.slots[slot as usize].flags != 0
+        self.slots.get(slot as usize).is_some_and(|slot| slot.flags != 0)
     }
 
     /// The kernel put a new connection here. That implies that the earlier one's close has run.
     pub(super) fn accepted(&mut self, slot: u32) {
+        assert!(slot < self.count, "the kernel handed out slot {slot} of {}", self.count);
+        if self.slots.len() <= slot as usize {
+            self.slots.resize(slot as usize + 1, Slot::default());
+        }
         let entry = &mut self.slots[slot as usize];
         assert_eq!(entry.flags, 0, "the kernel handed out slot {slot}, which is in use");
         entry.flags = FRESH;
@@ -180,7 +186,7 @@ impl Slots {
     /// If a receive or a poll for bytes is armed here and not yet being refreshed, begins to; whose
     /// and which it is.
     pub(super) fn begin_refresh(&mut self, slot: u32) -> Option<(Token, InFlight)> {
-        let entry = &mut self.slots[slot as usize];
+        let entry = self.slots.get_mut(slot as usize)?;
         let what = match entry.flags & (RECV_ARMED | POLL_IN_ARMED | REFRESHING) {
             RECV_ARMED => InFlight::Recv,
             POLL_IN_ARMED => InFlight::PollIn,
@@ -200,7 +206,7 @@ impl Slots {
 
     /// Whose poll is armed here.
     pub(super) fn polled(&self, slot: u32) -> Option<Token> {
-        let Slot { generation, flags, .. } = self.slots[slot as usize];
+        let Slot { generation, flags, .. } = *self.slots.get(slot as usize)?;
         (flags & POLL_OUT_ARMED != 0).then_some(Token { slot, generation })
     }
 }
