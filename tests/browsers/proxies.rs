@@ -71,8 +71,14 @@ pub const ENVOY: Kind = Kind {
     cure: "scripts/test-clients",
 };
 
-/// The address of the server, as each file has it.
-const UPSTREAM: [(&str, &str); 2] = [
+/// What is another in all files: the address of the server, and where nginx writes, which as it is
+/// built only root may.
+const ALWAYS: [(&str, &str); 3] = [
+    (
+        "\nhttp {",
+        "\nhttp { access_log DIR/log; client_body_temp_path DIR; proxy_temp_path DIR; \
+         fastcgi_temp_path DIR; uwsgi_temp_path DIR; scgi_temp_path DIR;",
+    ),
     ("127.0.0.1:8080", "127.0.0.1:SERVER"),
     ("127.0.0.1, port_value: 8080", "127.0.0.1, port_value: SERVER"),
 ];
@@ -138,10 +144,12 @@ fn configuration(kind: &Kind, dir: &Path, port: u16, server: SocketAddr) -> Stri
         assert!(text.contains(from), "{}: no {from:?} to replace", kind.file);
         text = text.replace(from, &to.replace("PORT", &port.to_string()));
     }
-    for (from, to) in UPSTREAM {
-        text = text.replace(from, &to.replace("SERVER", &server.port().to_string()));
+    let dir = dir.display().to_string();
+    for (from, to) in ALWAYS {
+        let to = to.replace("SERVER", &server.port().to_string()).replace("DIR", &dir);
+        text = text.replace(from, &to);
     }
-    text.replace("/etc/pushline/tls", &dir.display().to_string())
+    text.replace("/etc/pushline/tls", &dir)
 }
 
 /// A certificate for `localhost`: `cert.pem`, `key.pem`, and both in one file.

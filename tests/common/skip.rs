@@ -4,19 +4,27 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 
+/// What the name of a list begins with; its end is the process id of cargo.
+const LIST: &str = "pushline-skipped-";
+
 /// Notes that the test of this thread needs something that is not here.
 pub fn skip(what: &str, cure: &str) {
     let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
+    skip_named(thread.name().unwrap_or("a test"), what, cure);
+}
+
+/// The same of tests with names like this.
+pub fn skip_named(test: &str, what: &str, cure: &str) {
     let line = format!("{}::{test} needs {what} ({cure})", env!("CARGO_CRATE_NAME"));
     // Not captured by the test harness: a skip is to be seen.
     let _ = std::io::stderr().write_all(format!("SKIPPED: {line}\n").as_bytes());
-    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
+    assert!(env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
     note(parent_id(), &line);
 }
 
@@ -31,7 +39,7 @@ pub fn note(cargo: u32, line: &str) {
 /// Takes out the skips of the run, in order; and lists whose cargo ended without asking for them.
 pub fn take(cargo: u32) -> Vec<String> {
     let text = fs::read_to_string(list_of(cargo)).unwrap_or_default();
-    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
         if entry.path() == list_of(cargo) || is_left_over(&entry.path()) {
             let _ = fs::remove_file(entry.path());
         }
@@ -43,13 +51,13 @@ pub fn take(cargo: u32) -> Vec<String> {
 }
 
 /// A list of each run, so that those of other runs, earlier or at the same time, are not taken for
-/// ours.
+/// ours. Where a user without rights may write, too: `scripts/sandboxed` runs tests as one.
 fn list_of(cargo: u32) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("skipped-{cargo}"))
+    env::temp_dir().join(format!("{LIST}{cargo}"))
 }
 
 fn is_left_over(list: &Path) -> bool {
     let name = list.file_name().and_then(|name| name.to_str());
-    let cargo = name.and_then(|name| name.strip_prefix("skipped-"));
+    let cargo = name.and_then(|name| name.strip_prefix(LIST));
     cargo.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }

@@ -2,6 +2,8 @@
 //! and on real sockets, over io_uring and over epoll. What a simulation shows about a worker is
 //! worth as much as this.
 
+#[path = "../common/skip.rs"]
+mod skip;
 mod worlds;
 
 use std::collections::VecDeque;
@@ -571,7 +573,7 @@ macro_rules! on_uring {
     ($name:ident, $multishots:literal, $($behaviour:ident)*) => {
         mod $name {
             $(#[test] fn $behaviour() {
-                if crate::worlds::has_io_uring(stringify!($behaviour)) {
+                if crate::worlds::has_io_uring() {
                     super::$behaviour::<crate::worlds::UringWorld<$multishots>>();
                 }
             })*

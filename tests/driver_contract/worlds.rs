@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pushline::ring::epoll::EpollDriver;
@@ -13,6 +14,7 @@ use pushline::ring::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::skip::skip_named;
 use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
 
 /// How a client's stream ended.
@@ -140,14 +142,16 @@ impl Client for SimClient {
     }
 }
 
-/// Whether io_uring may be used here; if not, says which test is skipped.
-pub fn has_io_uring(test: &str) -> bool {
-    let Err(error) = probe() else { return true };
-    // Not captured by the test harness: a skip is to be seen.
-    let line = format!("SKIPPED: uring::{test}: {error}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    assert!(std::env::var_os("PUSHLINE_NO_SKIP").is_none_or(|value| value != "1"), "{line}");
-    false
+/// Whether io_uring may be used here; if not, the behaviours on it are skipped, which is said once.
+pub fn has_io_uring() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let refusal = probe().err();
+        if let Some(refusal) = &refusal {
+            skip_named("uring*", "io_uring", &refusal.to_string());
+        }
+        refusal.is_none()
+    })
 }
 
 /// With this many multishot receives to share.
