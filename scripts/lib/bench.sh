@@ -98,6 +98,12 @@ figure() {
 # median: of the numbers on standard input.
 median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
+# middle FILE: the median of its numbers, `-` if there are none.
+middle() { if [ -s "$1" ]; then median <"$1"; else echo -; fi; }
+
+# Microseconds of CPU that the server's threads have used.
+cpu_us() { cat /proc/"$server_pid"/task/*/schedstat | awk '{ sum += $1 } END { print sum / 1000 }'; }
+
 # The machine, for the head of a report.
 machine() {
     echo "$(nproc) cores, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)," \
