@@ -186,6 +186,24 @@ fn every_documented_metric_is_there_and_no_other() {
     server.stop();
 }
 
+/// `scripts/check-prometheus` has their expressions read by promtool.
+#[test]
+fn alerts_and_the_grafana_dashboard_ask_for_metrics_that_are_there() {
+    let files = [
+        include_str!("../../tuning/prometheus/alerts.yml"),
+        include_str!("../../tuning/prometheus/grafana.json"),
+    ];
+    for file in files {
+        let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: BTreeSet<&str> = words.filter(|word| word.starts_with("pushline_")).collect();
+        assert!(named.len() > 5, "{named:?}");
+        for name in named {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(DOCUMENTED.iter().any(|(known, ..)| *known == name), "{name}");
+        }
+    }
+}
+
 #[test]
 fn prometheus_own_parser_reads_a_scrape() {
     let Some(python) = python_with_prometheus_client() else {
