@@ -2,6 +2,7 @@
 //! standard error says why; 2: the arguments were wrong.
 
 mod banner;
+mod journal;
 mod logging;
 mod manager;
 mod options;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::journal::JournalCommand;
 use self::options::ServeArgs;
 use self::tools::{CompletionsArgs, ConfigCommand, ManArgs};
 use crate::auth::cli::TokenArgs;
@@ -44,6 +46,9 @@ enum Command {
     /// Check, raise or give back the kernel settings for a number of connections.
     #[command(subcommand)]
     Tune(TuneCommand),
+    /// Look at a journal.
+    #[command(subcommand)]
+    Journal(JournalCommand),
     Token(TokenArgs),
     Sub(client::SubArgs),
     Pub(client::PubArgs),
@@ -70,6 +75,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(command) => tools::config(command),
         Command::Doctor(args) => tools::doctor(&args),
         Command::Tune(command) => tools::tune(&command),
+        Command::Journal(command) => journal::journal(command),
         Command::Token(args) => tools::token(&args),
         Command::Sub(args) => tools::subscribe(&args),
         Command::Pub(args) => tools::publish(&args),

@@ -63,6 +63,11 @@ impl Folder {
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
+
+    /// Opens a file that is there, to be read alone.
+    pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
+        File::open(self.0.join(name))
+    }
 }
 
 impl Disk for Folder {

@@ -2,8 +2,9 @@
 //! reports to the log. While one group is synced the next one gathers, so no timer is needed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use super::Bounds;
 use super::disk::Disk;
 use super::metrics::JournalMetrics;
 use super::writer::{WriteError, Writer};
@@ -50,8 +51,7 @@ pub struct Keeper<D: Disk> {
     /// The newest event that was sent.
     ordered_to: u64,
     reported_to: u64,
-    /// The oldest event that history holds.
-    kept_from: Arc<AtomicU64>,
+    bounds: Arc<Bounds>,
     metrics: Arc<JournalMetrics>,
 }
 
@@ -60,7 +60,7 @@ impl<D: Disk> Keeper<D> {
     pub fn new(
         writer: Writer<D>,
         resume_at: u64,
-        kept_from: Arc<AtomicU64>,
+        bounds: Arc<Bounds>,
         metrics: Arc<JournalMetrics>,
     ) -> Self {
         let reported_to = writer.committed_to();
@@ -70,7 +70,7 @@ impl<D: Disk> Keeper<D> {
             group: Vec::new(),
             ordered_to: resume_at,
             reported_to,
-            kept_from,
+            bounds,
             metrics,
         };
         keeper.note_size();
@@ -168,7 +168,7 @@ impl<D: Disk> Keeper<D> {
 
     fn remove_old(&mut self) {
         let Some(writer) = &mut self.writer else { return };
-        if let Err(error) = writer.remove_before(self.kept_from.load(Ordering::Relaxed)) {
+        if let Err(error) = writer.remove_before(self.bounds.kept_from.load(Ordering::Relaxed)) {
             tracing::warn!("removing what history no longer holds from the journal: {error}");
         }
         self.note_size();
@@ -189,5 +189,6 @@ impl<D: Disk> Keeper<D> {
         let (bytes, segments) = writer.size();
         self.metrics.bytes.set(bytes);
         self.metrics.segments.set(segments);
+        self.bounds.room_from.store(writer.room_from(), Ordering::Relaxed);
     }
 }

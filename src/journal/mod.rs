@@ -20,6 +20,7 @@ pub mod recover;
 pub mod sim;
 #[cfg(test)]
 mod tests;
+pub mod view;
 pub mod writer;
 
 use std::fs::{self, File, OpenOptions};
@@ -46,14 +47,23 @@ const LOCK_NAME: &str = "lock";
 pub struct Journal {
     /// Bounded by what the log lets wait for a commit.
     to_keeper: Sender<ToKeeper>,
-    kept_from: Arc<AtomicU64>,
+    bounds: Arc<Bounds>,
 }
 
-/// Both ends of the lane to the store's thread, and where it finds the oldest event that is kept.
-pub fn lane() -> (Journal, Receiver<ToKeeper>, Arc<AtomicU64>) {
+/// Both ends of the lane to the store's thread, and what they know of each other.
+pub fn lane() -> (Journal, Receiver<ToKeeper>, Arc<Bounds>) {
     let (to_keeper, inbox) = unbounded();
-    let kept_from = Arc::new(AtomicU64::new(0));
-    (Journal { to_keeper, kept_from: kept_from.clone() }, inbox, kept_from)
+    let bounds = Arc::<Bounds>::default();
+    (Journal { to_keeper, bounds: bounds.clone() }, inbox, bounds)
+}
+
+/// What each end lets the other know of history.
+#[derive(Debug, Default)]
+pub struct Bounds {
+    /// The log: nothing before this is kept.
+    kept_from: AtomicU64,
+    /// The store's thread: there is no room for what is before this.
+    room_from: AtomicU64,
 }
 
 impl Store for Journal {
@@ -71,8 +81,9 @@ impl Store for Journal {
         let _ = self.to_keeper.send(ToKeeper::Close);
     }
 
-    fn keeps_from(&mut self, seq: u64) {
-        self.kept_from.store(seq, Ordering::Relaxed);
+    fn keeps_from(&mut self, seq: u64) -> u64 {
+        self.bounds.kept_from.store(seq, Ordering::Relaxed);
+        self.bounds.room_from.load(Ordering::Relaxed)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct JournalSettings {
     pub durability: Durability,
     /// Bytes of a segment; an event that does not fit gets one of its own.
     pub segment_bytes: u64,
+    /// Bytes of all segments beyond which history loses its oldest events.
+    pub bytes_max: u64,
     /// Unix time minus the log's clock.
     pub clock_began: Duration,
     /// Hash of the machine's boot.
@@ -150,6 +152,13 @@ impl<D: Disk> Writer<D> {
         let open = self.open.as_ref().map_or(0, |open| open.at);
         let bytes = self.sealed.iter().map(|sealed| sealed.bytes).sum::<u64>() + open;
         (bytes, self.sealed.len() as u64 + u64::from(self.open.is_some()))
+    }
+
+    /// Before which event there is no room: old events that are kept can hold on to segments full of
+    /// what is not.
+    pub fn room_from(&self) -> u64 {
+        let oldest = self.sealed.front().filter(|_| self.size().0 > self.settings.bytes_max);
+        oldest.map_or(0, |oldest| oldest.last_seq + 1)
     }
 
     /// Writes a group of events, in order, and commits it.

@@ -174,8 +174,17 @@ impl History {
 
     /// The oldest event of all.
     pub fn oldest_seq(&self) -> Option<u64> {
+        self.oldest().map(|entry| entry.event.seq)
+    }
+
+    /// The channel of the oldest event of all, if it is before this.
+    pub fn channel_of_oldest_before(&self, seq: u64) -> Option<u32> {
+        self.oldest().filter(|entry| entry.event.seq < seq).map(|entry| entry.channel)
+    }
+
+    fn oldest(&self) -> Option<&Entry> {
         let ends = self.lines.iter().filter_map(|line| line.list.first());
-        ends.map(|key| self.entries[key].event.seq).min()
+        ends.map(|key| &self.entries[key]).min_by_key(|entry| entry.event.seq)
     }
 
     /// A channel's oldest kept event.

@@ -175,8 +175,9 @@ impl Sequencer {
             return Some(now);
         }
         let wake_at = self.expire(now);
-        self.store.keeps_from(self.history.oldest_seq().unwrap_or(self.head_seq + 1));
-        wake_at
+        let oldest = self.history.oldest_seq().unwrap_or(self.head_seq + 1);
+        let room_from = self.store.keeps_from(oldest);
+        if self.lose_before(room_from) { Some(now) } else { wake_at }
     }
 
     /// Ages history out, at most [`EXPIRED_PER_CALL`] events. Returns when it wants to be called
@@ -221,6 +222,17 @@ impl Sequencer {
             self.free_if_idle(index);
         }
         self.trim_to_bytes();
+    }
+
+    /// The store has no room for what is before this: lets it go, at most [`EXPIRED_PER_CALL`]
+    /// events. Whether there is more.
+    fn lose_before(&mut self, seq: u64) -> bool {
+        for _ in 0..EXPIRED_PER_CALL {
+            let Some(index) = self.history.channel_of_oldest_before(seq) else { return false };
+            self.lose_oldest(index, Loss::Bytes);
+            self.free_if_idle(index);
+        }
+        true
     }
 
     /// The log as it is.

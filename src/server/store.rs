@@ -150,10 +150,10 @@ impl Taken {
         feeder.feed();
         metrics.recovery_us.set(began.elapsed().as_micros() as u64);
         tell(&recovered, began.elapsed());
-        let (near, inbox, kept_from) = journal::lane();
+        let (near, inbox, bounds) = journal::lane();
         let Recovered { writer, epoch_bits, resume_at, removed_to, .. } = recovered;
         log.move_to(Box::new(near), Epoch::from_random(epoch_bits), resume_at, removed_to);
-        let keeper = Keeper::new(writer, resume_at, kept_from, metrics);
+        let keeper = Keeper::new(writer, resume_at, bounds, metrics);
         Ok(Opened { lock: self.lock, keeper, inbox })
     }
 }
@@ -175,6 +175,7 @@ fn journal_settings(settings: &Settings) -> Result<JournalSettings, ServerError>
     Ok(JournalSettings {
         durability: settings.durability,
         segment_bytes: SEGMENT_BYTES,
+        bytes_max: settings.history_bytes.saturating_mul(2).saturating_add(2 * SEGMENT_BYTES),
         clock_began: unix.saturating_sub(monotonic_now()),
         boot: boot().map_or_else(random, Ok)?,
         fresh: [random()?, random()?],

@@ -98,6 +98,7 @@ impl World {
         JournalSettings {
             durability: self.durability,
             segment_bytes: self.rng.u64(200..3000),
+            bytes_max: self.rng.u64(3_000..50_000),
             clock_began: Duration::from_secs(1_700_000_000),
             boot: self.boot,
             fresh: [self.rng.u64(..), self.rng.u64(..)],
@@ -140,9 +141,9 @@ impl World {
             ordered_at: self.now,
         });
         log.handle(Request::Feed(fed.collect()), self.now, &mut outlet);
-        let (near, inbox, kept_from) = journal::lane();
+        let (near, inbox, bounds) = journal::lane();
         log.move_to(Box::new(near), epoch, recovered.resume_at, recovered.removed_to);
-        let keeper = Keeper::new(recovered.writer, recovered.resume_at, kept_from, Arc::default());
+        let keeper = Keeper::new(recovered.writer, recovered.resume_at, bounds, Arc::default());
         let channels = CHANNELS.map(Into::into).to_vec();
         let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
         log.handle(Request::Worker { worker: 0, body }, self.now, &mut outlet);

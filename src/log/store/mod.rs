@@ -32,8 +32,10 @@ pub trait Store: Debug + Send {
     /// Nothing is appended any more: ends in order once all that was is committed.
     fn close(&mut self) {}
 
-    /// History holds nothing before this.
-    fn keeps_from(&mut self, _seq: u64) {}
+    /// History holds nothing before this. Returns before which event there is no room for history.
+    fn keeps_from(&mut self, _seq: u64) -> u64 {
+        0
+    }
 }
 
 /// When an event that was appended may be seen.

@@ -303,3 +303,27 @@ fn a_successor_goes_on_with_the_journal_where_its_predecessor_stopped() {
     let epochs = load.end();
     assert_eq!(epochs.len(), 1, "{epochs:?}");
 }
+
+#[test]
+fn a_journal_can_be_looked_at_and_its_events_published_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = start(dir.path(), &[]);
+    let id = publish(server.addr, "news", "one \"line\"");
+    let last = publish(server.addr, "news", "another");
+    let journal = |command: &str| {
+        let out = pushline().args(["journal", command]).arg(dir.path()).output().expect("it runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).expect("text")
+    };
+    let said = journal("check");
+    assert!(said.starts_with("2 events in 1 segments"), "{said}");
+    assert!(said.contains(&format!("first {id}, last {last}")), "{said}");
+    let lines = journal("export");
+    let copy = Program::start(&[]);
+    let answer = fetch(copy.addr, "POST", "/publish", &[], Some(lines.as_bytes()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut copied = Sse::open(copy.addr, "channel=news&last_event_id=earliest");
+    assert_eq!(copied.event().data, "one \"line\"");
+    assert_eq!(copied.event().data, "another");
+    publish(server.addr, "news", "and it goes on");
+}

@@ -1,0 +1,101 @@
+//! `pushline journal`: a look at a journal, while a server has it or not.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::say;
+use crate::journal::record::{Record, RecordPublication};
+use crate::journal::view::view;
+use crate::log::event::Kind;
+use crate::proto::cursor::{Epoch, EventId};
+use crate::proto::data::{Data, EventView};
+use crate::proto::envelope::write_event;
+
+/// Lines are written when there are this many bytes of them.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JournalCommand {
+    /// Read a journal as a start would, change nothing, and say what is in it; 1 if it is damaged.
+    Check(JournalArgs),
+    /// Print its events, a JSON object a line, as `POST /publish` takes them.
+    Export(JournalArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct JournalArgs {
+    /// The `data_dir` of the server.
+    #[arg(value_name = "FOLDER")]
+    dir: PathBuf,
+}
+
+pub(super) fn journal(command: JournalCommand) -> Result<ExitCode, String> {
+    match command {
+        JournalCommand::Check(args) => check(&args.dir)?,
+        JournalCommand::Export(args) => export(&args.dir)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(dir: &Path) -> Result<(), String> {
+    let epoch = epoch_of(dir)?;
+    let (mut first, mut last) = (None, None);
+    let found = view(dir, |record| {
+        first.get_or_insert(record.seq);
+        last = Some(record.seq);
+    });
+    let found = found.map_err(|error| error.to_string())?;
+    let (bytes, segments) = found.writer.size();
+    let id = |seq: Option<u64>| {
+        seq.map_or_else(|| "none".to_owned(), |seq| EventId { epoch, seq }.to_string())
+    };
+    say(&format!(
+        "{} events in {segments} segments of {bytes} bytes\nfirst {}, last {}\n\
+         {} bytes of an unfinished write at the end\n",
+        found.events,
+        id(first),
+        id(last),
+        found.cut_bytes,
+    ))
+}
+
+fn export(dir: &Path) -> Result<(), String> {
+    let epoch = epoch_of(dir)?;
+    let (mut lines, mut said) = (Vec::new(), Ok(()));
+    let found = view(dir, |record| {
+        write_line(&mut lines, epoch, &record);
+        if lines.len() >= WRITTEN_AT_ONCE && said.is_ok() {
+            said = say_bytes(&mut lines);
+        }
+    });
+    found.map_err(|error| error.to_string())?;
+    said.and_then(|()| say_bytes(&mut lines))
+}
+
+fn epoch_of(dir: &Path) -> Result<Epoch, String> {
+    let bits = crate::journal::epoch_bits(dir).map_err(|error| error.to_string())?;
+    Ok(Epoch::from_random(bits))
+}
+
+fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
+    let RecordPublication { channel, kind, data, event_type, .. } = &record.publication;
+    // What was read back is UTF-8 where it has to be.
+    let text = std::str::from_utf8(data).unwrap_or_default();
+    let data = match kind {
+        Kind::Text => Data::Text(text),
+        Kind::Json => Data::Json(text),
+        Kind::Binary => Data::Binary(data),
+    };
+    let id = EventId { epoch, seq: record.seq };
+    write_event(lines, &EventView { id, channel, event_type: event_type.as_deref(), data });
+    lines.push(b'\n');
+}
+
+fn say_bytes(lines: &mut Vec<u8>) -> Result<(), String> {
+    let text = String::from_utf8_lossy(lines);
+    say(&text)?;
+    lines.clear();
+    Ok(())
+}
