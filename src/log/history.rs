@@ -27,7 +27,7 @@ pub const EVENT_OVERHEAD_BYTES: u64 = (size_of::<Event>() + 16 + size_of::<Entry
 pub const KEY_OVERHEAD_BYTES: u64 = 16;
 
 /// What an event is charged against the byte budget. Its channel's name is charged each time
-/// although it is shared: that is history's part in the cost of a channel nobody listens to.
+/// although it is shared: that is history's part in the cost of a channel without subscribers.
 pub fn event_bytes(channel: &str, data: &[u8], event_type: Option<&str>, key: Option<&str>) -> u64 {
     let text = channel.len() + event_type.map_or(0, str::len);
     let key = key.map_or(0, |key| key.len() as u64 + KEY_OVERHEAD_BYTES);
@@ -232,7 +232,7 @@ impl History {
         Some(self.entries[*found].event.seq)
     }
 
-    /// Lines up all events anew, after the policies changed. In log order, which costs a sort.
+    /// Lines up all events again, after the policies changed. In log order, which costs a sort.
     pub fn line_up(&mut self, shares: impl Iterator<Item = u64>, policy_of: impl Fn(u32) -> u16) {
         let mut keys: Vec<(u64, u32)> =
             self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();

@@ -242,7 +242,7 @@ pub enum Notice {
     Described {
         /// As in the request.
         ticket: Ticket,
-        /// The channel as it is; a channel nobody knows is described as an empty one.
+        /// The channel as it is; an unknown channel is described as an empty one.
         description: Description,
     },
 }

@@ -1,4 +1,4 @@
-//! What is ordered and not yet committed: events that nobody may see, and the answers that wait for
+//! What is ordered and not yet committed: events that may not be seen, and the answers that wait for
 //! them. Empty at all times over a store that commits at once.
 
 use std::collections::VecDeque;

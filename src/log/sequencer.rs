@@ -389,7 +389,7 @@ impl Sequencer {
         }
     }
 
-    /// Adds a channel nobody knows, or knows by its tombstone only.
+    /// Adds a channel that is unknown, or known by its tombstone only.
     pub(super) fn create(&mut self, hash: u64, name: &str) -> u32 {
         let stone = self.tombstones.unearth(hash);
         let (last_seq, rate) =

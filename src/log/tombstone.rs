@@ -18,7 +18,7 @@ pub(super) struct Tombstone {
     hash: u64,
     /// Its newest event. All its events are gone, so this is its `evicted_to` as well.
     pub last_seq: u64,
-    /// State of its publish rate, so that a channel nobody listens to has one, too.
+    /// State of its publish rate, so that a channel without subscribers has one, too.
     pub rate: Bucket,
     links: Links,
 }

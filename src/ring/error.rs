@@ -10,7 +10,7 @@ use super::kernel::{self, KernelVersion, URING_SINCE};
 pub enum Forbidder {
     /// `kernel.io_uring_disabled` is 1: only root and one group may.
     SysctlForUnprivileged,
-    /// `kernel.io_uring_disabled` is 2: nobody may.
+    /// `kernel.io_uring_disabled` is 2: no process may.
     SysctlForAll,
     /// A seccomp filter, usually a container runtime's, or a security module.
     SandboxOrSecurityModule,

@@ -89,7 +89,7 @@ impl Batch {
     /// Where the next byte of the arena will stand.
     ///
     /// # Panics
-    /// Beyond 4 GiB: better an end than bytes for somebody else. Whoever fills an arena has budgets
+    /// Beyond 4 GiB: better an end than another connection's bytes. The filler of an arena has budgets
     /// that keep it far below.
     pub fn end(&self) -> u32 {
         u32::try_from(self.arena.len()).expect("turns have budgets of bytes")
@@ -201,7 +201,7 @@ pub struct DriverStats {
     pub no_buffers: u64,
     /// Sends asked for.
     pub sends: u64,
-    /// Completions of tokens or operations nobody waits for any more.
+    /// Completions of tokens or operations that nothing waits for any more.
     pub stale: u64,
 }
 

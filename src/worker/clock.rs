@@ -3,8 +3,8 @@
 //! An idle connection has no timer.
 //!
 //! Each kind of wait has one length, so a queue per kind is in order by itself. An entry that has
-//! lost its meaning is dropped when its time comes, or when there are so many that it is worth
-//! looking for such.
+//! lost its meaning is dropped when its time comes, or when there are enough of them to be
+//! worth looking for.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -191,7 +191,7 @@ impl Clock {
         self.hand.next() <= now
     }
 
-    /// Moves the hand: how many slots to look at now, of so many.
+    /// Moves the hand: how many slots to look at now, of this many.
     pub fn advance(&mut self, now: Duration, slots: u32) -> u32 {
         let Hand { period, moved_at, owed_ns, .. } = &mut self.hand;
         let period_ns = period.as_nanos().max(1);

@@ -60,7 +60,7 @@ impl Core {
         {
             return false;
         }
-        // Both close frames are sent, and it was not we who began.
+        // Both close frames are sent, and the peer began.
         let closed = self.sessions.protocol(index) == Protocol::WsClosing;
         let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
         if self.net.will_linger(index) {

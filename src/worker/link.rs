@@ -96,8 +96,8 @@ impl Link {
         self.waiting.len()
     }
 
-    /// Puts into the log's lane what there is room for; `leaves` last, as who leaves may be about
-    /// to join again.
+    /// Puts into the log's lane what there is room for; `leaves` last, as a client that leaves may be
+    /// about to join again.
     pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let Self { waiting, log, at_log, .. } = self;
         let send = |request: Request, at_log: &mut usize| {
@@ -113,7 +113,7 @@ impl Link {
         }
     }
 
-    /// Tells the log who has left. Of very many, as when thousands of connections with a hundred
+    /// Tells the log of subscribers that have left. Of very many, as when thousands of connections with a hundred
     /// channels each are cut, a piece at a time: others have requests for the log, too.
     fn send_leaves(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let count = leaves.len();

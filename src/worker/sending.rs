@@ -36,7 +36,7 @@ impl Wire for Net {
 }
 
 impl Core {
-    // --- who is to be sent something ---
+    // --- connections that are to be sent something ---
 
     /// The connection has something to send, or may have: a live subscriber gets a cursor of its
     /// own for it, as it can't have a second send in a batch.

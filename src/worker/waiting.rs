@@ -35,7 +35,7 @@ impl Waiting {
         self.waiting.is_empty()
     }
 
-    /// Adds a request of a connection that has so many on their way already.
+    /// Adds a request of a connection that has `outstanding` on their way already.
     pub fn push(&mut self, request: Request, outstanding: u16) {
         self.arrived += 1;
         let place = (self.round + 1 + u64::from(outstanding), self.arrived);

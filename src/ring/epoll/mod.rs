@@ -192,7 +192,7 @@ impl EpollDriver {
         self.stats.enters += 1;
         self.events.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
-            // A signal: whoever slept looks around and sleeps again.
+            // A signal: the worker looks around and sleeps again.
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }

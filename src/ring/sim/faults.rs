@@ -20,7 +20,7 @@ pub enum Fault {
     /// A multishot receive ends for no visible reason.
     RecvDisarmed,
     /// Accepting ends: `ECONNABORTED`, or `EMFILE`/`ENFILE` while some slot is in use (with none in
-    /// use no slot could come free, and nobody would ever re-arm).
+    /// use no slot could come free, and nothing would ever re-arm).
     AcceptFailed,
     /// The connection is reset on both sides.
     Reset,

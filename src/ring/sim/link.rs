@@ -86,7 +86,7 @@ pub(super) enum ClientEnd {
     Stalled,
     /// The socket is closed: what still arrives is answered with a reset.
     Closed,
-    /// The machine is gone: nothing arrives, in either direction, and nobody says so.
+    /// The machine is gone: nothing arrives, in either direction, and no error tells.
     Dead,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Link {
     pub(super) client: ClientEnd,
     /// The client was told that the connection is broken.
     pub(super) client_reset: bool,
-    /// The server's socket is broken; the errno until somebody was told.
+    /// The server's socket is broken; the errno until it was told.
     broken: Option<Option<i32>>,
     /// The client's handle still exists.
     pub(super) held: bool,

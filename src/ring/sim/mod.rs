@@ -67,7 +67,7 @@ pub struct SimNet {
 }
 
 impl SimNet {
-    /// A world at time zero, nobody connected.
+    /// A world at time zero, without connections.
     #[must_use]
     pub fn new(settings: SimSettings, faults: Faults, seed: u64) -> Self {
         assert!(settings.workers > 0 && settings.recv_buffer_bytes > 0);

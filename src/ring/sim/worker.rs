@@ -247,8 +247,8 @@ impl Worker {
     pub(super) fn check_agenda(&self, slot: u32, readable: bool, writable: bool) {
         let life = self.slots[slot as usize].life.as_ref().expect("an open slot");
         let receiving = life.recv != Armed::No && readable;
-        assert!(!receiving || life.recv_on_agenda, "bytes in slot {slot} nobody will look at");
+        assert!(!receiving || life.recv_on_agenda, "bytes in slot {slot} will not be looked at");
         let polling = life.poll_armed && writable;
-        assert!(!polling || life.poll_on_agenda, "room in slot {slot} nobody will look at");
+        assert!(!polling || life.poll_on_agenda, "room in slot {slot} will not be looked at");
     }
 }

@@ -382,7 +382,7 @@ impl World {
                 w.check_agenda(slot, link.readable(), link.writable());
             }
             let accepting = w.accept != Armed::No && !w.backlog.is_empty();
-            assert!(!accepting || w.accept_on_agenda, "an accept nobody will look at");
+            assert!(!accepting || w.accept_on_agenda, "an accept that will not be looked at");
             for &key in &w.backlog {
                 assert_eq!(self.links[key].server, ServerEnd::Waiting { worker });
             }

@@ -85,7 +85,7 @@ impl Buffers {
         self.offer(buffer.0);
     }
 
-    /// A completion nobody waits for brought `buffer`: straight back to the kernel.
+    /// A completion that nothing waits for brought `buffer`: straight back to the kernel.
     pub(super) fn put_back(&mut self, buffer: BufferId) {
         assert_eq!(self.lent_bytes[usize::from(buffer.0)], 0, "{buffer:?} is lent");
         self.offer(buffer.0);

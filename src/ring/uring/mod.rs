@@ -232,7 +232,7 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Leaves the port when nobody waits to be accepted, now or after one of the next turns.
+    /// Leaves the port when no connection waits to be accepted, now or after one of the next turns.
     fn begin_to_leave(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         if std::mem::take(&mut self.accept_deferred) {
             out.push(Completion::AcceptEnded { errno: 0 });

@@ -5,7 +5,7 @@
 //! ended (Linux 6.1 adds a second). One idle connection with its poll armed keeps every later
 //! socket from its end, and its peer from hearing of it. So on these kernels a close shuts the
 //! socket down first, which the peer hears of at once, and now and then all that is armed is
-//! armed anew, which lets the shut sockets go.
+//! armed again, which lets the shut sockets go.
 
 use std::io;
 
@@ -19,7 +19,7 @@ use crate::ring::{Completion, KernelVersion, Token};
 /// The first kernel in which each descriptor is released by itself.
 const RELEASES_AT_ONCE_SINCE: KernelVersion = KernelVersion { major: 6, minor: 13 };
 
-/// Closed sockets that may linger before what is armed is armed anew, at least: a walk over the
+/// Closed sockets that may linger before what is armed is armed again, at least: a walk over the
 /// table should release more than a handful.
 const LINGERING_MIN: u32 = 256;
 
@@ -37,7 +37,7 @@ pub(super) enum Release {
     InOrder(Walk),
 }
 
-/// A walk over the table that arms anew what is armed.
+/// A walk over the table that arms again what is armed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Walk {
     /// Closes since the last walk began: sockets that may linger.

@@ -31,7 +31,7 @@ impl Hub {
         self.needed_from(slot, replica).filter(|_| follows)
     }
 
-    /// Keeps a replica within its bounds; who falls out of it is a slow consumer.
+    /// Keeps a replica within its bounds; a reader that falls out of it is a slow consumer.
     pub(super) fn shed(&mut self, index: u32) {
         let bounds = self.bounds(self.channels[index].bounds);
         self.shed_to(index, bounds);
@@ -71,7 +71,7 @@ impl Hub {
         let followers = self.channels[index].followers().iter();
         let cursors = followers.filter_map(|&slot| Some((slot, self.followed_from(slot, index)?)));
         let cursors: Vec<(u32, u64)> = cursors.collect();
-        // So that looking for who fell behind is not paid per event.
+        // So that slow readers are not looked for at every event.
         self.channels.change(index, |replica| replica.shed(&bounds.reduced()));
         let base = self.channels[index].base;
         let behind = cursors.into_iter().filter(|(_, cursor)| *cursor < base);

@@ -37,7 +37,7 @@ impl Channels {
         self.replicas.get_mut(index as usize)
     }
 
-    /// Forgets a replica nobody uses.
+    /// Forgets a replica without subscribers.
     pub fn remove(&mut self, index: u32) {
         let replica = self.replicas.remove(index as usize);
         debug_assert!(replica.is_unused());

@@ -180,7 +180,7 @@ impl Hub {
 
     // --- what became of it ---
 
-    /// The socket took so many bytes of the rest, and so many of the events. Of a gap that was cut
+    /// The socket took this many bytes of the rest, and of the events. Of a gap that was cut
     /// it tells which bytes, counted from the first event, are left: they may not change any more,
     /// and go out before anything else.
     pub fn settle(&mut self, index: u32, rest: usize, events: usize) -> Option<Range<usize>> {
@@ -308,8 +308,8 @@ impl Composer<'_> {
         let Some(gap) = &channel.gap else { return };
         let epoch = self.epoch;
         let replica = &channels[channel.replica];
-        // Other channels may have events before the end of the loss: who comes back with this id
-        // must still get them.
+        // Other channels may have events before the end of the loss: a client that comes back with
+        // this id must still get them.
         let seq = match reader.subs.len() {
             1 => channel.cursor,
             _ => channel.cursor.min(reader.position),

@@ -293,8 +293,8 @@ impl Hub {
         self.left(sub.replica);
     }
 
-    /// One subscriber of ours left. Those who joined here go first, so that while there is anyone
-    /// the log counts one; it hears of the others at the end of the turn.
+    /// A subscriber of this worker left. Those that joined here go first, so that while there is
+    /// any the log counts one; it hears of the others at the end of the turn.
     fn left(&mut self, replica: u32) {
         let of = &mut self.channels[replica];
         if of.locally_joined > 0 {
@@ -319,12 +319,12 @@ impl Hub {
         }
     }
 
-    /// Whether the log is still to hear of some who have left.
+    /// Whether the log is still to hear of some that have left.
     pub fn has_leaves(&self) -> bool {
         !self.leaves.is_empty()
     }
 
-    /// Those who have left, for the log.
+    /// Subscribers that have left, for the log.
     pub fn leaves(&mut self) -> &mut Vec<LeaveChannel> {
         &mut self.leaves
     }

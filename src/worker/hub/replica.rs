@@ -1,4 +1,4 @@
-//! A worker's copy of the near end of one channel, and who reads it here.
+//! A worker's copy of the newest part of one channel, and its readers here.
 //!
 //! The ring holds every event of the channel with `base < seq <= tail`. `live` subscribers have no
 //! cursor of their own: all that was fanned out (`fanned_to`) is behind them. While a slice is
@@ -67,7 +67,7 @@ impl Bounds {
     }
 }
 
-/// What a replica has only while something is under way: events, and those who read them with a
+/// What a replica has only while something is under way: events, and the readers that have a
 /// cursor of their own. A channel at rest has neither.
 #[derive(Debug, Default)]
 struct Window {
@@ -91,7 +91,7 @@ pub struct Replica {
     pub bounds: u16,
     /// Whether the log has said `Joined` at least once: before that, events are not ours.
     pub joined: bool,
-    /// Whether it stands in the worker's fan-out queue.
+    /// Whether it is in the worker's fan-out queue.
     pub scheduled: bool,
     /// Subscribers that were joined at the log. While there is one, the log sends us the channel's
     /// events, and further subscribers need not ask.
@@ -119,7 +119,7 @@ pub struct Replica {
 // A private channel is mostly this, on the worker's side.
 const _: () = assert!(size_of::<Replica>() <= 128);
 
-/// What a slot must be told after another one was removed from a list: it stands elsewhere now.
+/// What a slot must be told after another one was removed from a list: its new place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Which slot.
@@ -129,7 +129,7 @@ pub struct Moved {
 }
 
 impl Replica {
-    /// A channel nobody has joined yet.
+    /// A channel that is not joined yet.
     pub fn new(name: Arc<ChannelName>, hash: u64, bounds: u16) -> Self {
         Self {
             name,
@@ -151,12 +151,12 @@ impl Replica {
         }
     }
 
-    /// Whether nobody reads it and nobody is about to.
+    /// Whether it has no reader and none is about to join.
     pub fn is_unused(&self) -> bool {
         self.live.is_empty() && self.followers().is_empty() && self.pending_joins == 0
     }
 
-    /// The log has joined one more subscriber of ours, when `head` was its newest event. The first
+    /// The log has joined one more subscriber of this worker, when `head` was its newest event. The first
     /// one makes the ring begin there; what is older is read from the log.
     pub fn joined(&mut self, head: u64) {
         debug_assert!(self.pending_joins > 0);
@@ -170,7 +170,7 @@ impl Replica {
         }
     }
 
-    /// Where a subscriber with this cursor stands, if the ring holds all it has missed: then it
+    /// The place of a subscriber with this cursor, if the ring holds all it has missed: then it
     /// joins here and now.
     pub fn stand(&self, cursor: Cursor, head_seen: u64) -> Option<u64> {
         if self.log_joined == 0 {
@@ -184,8 +184,8 @@ impl Replica {
     }
 
     /// A join came to nothing. If the last subscriber left while it was on its way, the log has
-    /// sent us nothing since, and the ring that was kept for the join may have a hole: whoever
-    /// joins next begins anew.
+    /// sent us nothing since, and the ring that was kept for the join may have a hole: the
+    /// next join starts over.
     pub fn join_refused(&mut self) {
         debug_assert!(self.pending_joins > 0);
         self.pending_joins -= 1;
@@ -277,7 +277,8 @@ impl Replica {
         self.live.get(index as usize).map(|live| (live.slot(), live.dialect_index()))
     }
 
-    /// Adds a subscriber that stands at `fanned_to`; tells its index, and who made room.
+    /// Adds a subscriber that has everything up to `fanned_to`; tells its index, and which one made
+    /// room.
     pub fn add_live(&mut self, subscriber: Live) -> (u32, Option<Moved>) {
         let end = self.live.len();
         let place = self.handed as usize;
@@ -353,7 +354,7 @@ impl Replica {
         self.ring().back().map_or(self.base, |event| event.seq)
     }
 
-    /// Where the present slice begins: live subscribers who don't have it stand here.
+    /// Where the present slice begins: live subscribers that don't have it are here.
     pub fn slice_start(&self) -> u64 {
         self.slice_from
     }
@@ -368,7 +369,7 @@ impl Replica {
         self.after(self.slice_from, self.fanned_to)
     }
 
-    /// Hands the present slice to at most `budget` live subscribers: who they are.
+    /// Hands the present slice to at most `budget` live subscribers: which.
     pub fn hand_out(&mut self, budget: usize) -> &[Live] {
         let from = self.handed as usize;
         let to = (from + budget).min(self.live.len());
@@ -411,7 +412,7 @@ impl Replica {
         })
     }
 
-    /// Lets go of what every live subscriber and every follower (the furthest behind stands at
+    /// Lets go of what every live subscriber and every follower (the furthest behind is at
     /// `slowest`) has. The present slice stays: its sends may yet turn out short.
     pub fn trim(&mut self, slowest: u64) {
         self.drop_to(slowest.min(self.slice_from));
@@ -420,7 +421,7 @@ impl Replica {
         }
     }
 
-    /// Once the last slice's sends are known to be taken, live subscribers stand at its end.
+    /// Once the last slice's sends are known to be taken, live subscribers are at its end.
     pub fn settle_slice(&mut self) {
         if !self.slice_unfinished() {
             self.slice_from = self.fanned_to;
@@ -473,7 +474,7 @@ impl Replica {
     }
 }
 
-/// What an event in a ring counts: all it costs, as if nobody else held it.
+/// What an event in a ring counts: all it costs, as if it were held nowhere else.
 fn charge(event: &Event) -> usize {
     usize::try_from(bytes_of(event)).unwrap_or(usize::MAX)
 }

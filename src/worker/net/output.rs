@@ -30,7 +30,7 @@ impl Reuse for Own {
     }
 }
 
-/// The batch being decided, and who is to be sent something.
+/// The batch being decided, and the sockets that are to be sent something.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub batch: Batch,
@@ -133,7 +133,7 @@ impl Net {
         }
     }
 
-    // --- who is to be sent something ---
+    // --- sockets that are to be sent something ---
 
     /// Queues the socket, unless it is in that queue already.
     pub fn queue(&mut self, index: u32, queue: Queue) {

@@ -1,6 +1,6 @@
 //! When tokens are checked. A check by a public key takes as long as sending to dozens of
-//! subscribers, so each turn has a time for such checks, and requests whose token must wait stand
-//! in one of two lines. Tokens of addresses that have shown several bad ones lately stand in a line
+//! subscribers, so each turn has a time for such checks, and requests whose token must wait are
+//! in one of two lines. Tokens of addresses that have shown several bad ones lately are in a line
 //! of their own, which gets a small part of the time: behind a proxy all clients have one address, so
 //! these must be slow but may not be refused. Tokens by shared secrets cost next to nothing and
 //! never wait.
@@ -75,7 +75,7 @@ impl Checks {
         }
     }
 
-    /// Whether the connection stands in a line.
+    /// Whether the connection is in a line.
     pub fn has(&self, token: Token) -> bool {
         self.waiting.contains(&token) || self.suspects.contains(&token)
     }

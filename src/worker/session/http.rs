@@ -34,7 +34,7 @@ const NOT_FOUND: Reject = Reject::new(Status::NotFound, "not_found", "no such pa
 /// can be used again; before a longer one it is closed.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where a connection stands between and within requests.
+/// Where a connection is between and within requests.
 #[derive(Debug)]
 pub(super) enum HttpState {
     /// Between requests, or in the middle of a head.

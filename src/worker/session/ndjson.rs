@@ -202,7 +202,7 @@ impl Ndjson {
     }
 
     /// Whether its peer has had its time. Within a line that is the time for progress; between
-    /// lines it may rest longer, as between requests. While a batch waits, it is we who are late.
+    /// lines it may rest longer, as between requests. While a batch waits, the server is late.
     pub(super) fn is_late(&self, stalled: bool, silent: bool) -> bool {
         self.batch.is_empty() && (silent || stalled && !self.line.is_empty())
     }

@@ -227,7 +227,8 @@ impl Sessions {
         }
     }
 
-    /// Whether the answer to its publish says who is there: presence is not for everyone to see.
+    /// Whether the answer to its publish says how many subscribers there are, which is not for everyone to
+    /// know.
     pub(super) fn is_told_subscribers(&self, index: u32) -> bool {
         let grant = self.of[index as usize].grant.as_ref();
         !self.settings.hide_subscribers || grant.is_some_and(|grant| grant.is_of_publish_key())

@@ -30,7 +30,7 @@ pub enum Route<'r> {
     NotFound,
     /// It is there, but not for this method: the methods it is there for.
     MethodNotAllowed(&'static str),
-    /// A method nobody has heard of, or `CONNECT`: this is no proxy.
+    /// An unknown method, or `CONNECT`: this is no proxy.
     NotImplemented,
 }
 
@@ -59,7 +59,7 @@ pub fn route<'r>(request: &Request<'r>) -> Route<'r> {
 }
 
 /// Whether a path has only bytes of RFC 3986 section 3.3. The parser takes some more, as browsers
-/// leave them bare in a query; a path with one of them is none of ours.
+/// leave them bare in a query; no path of ours has one of them.
 fn is_legal(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&byte))
 }

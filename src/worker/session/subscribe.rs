@@ -80,7 +80,7 @@ impl Sessions {
     pub(super) fn open_ws(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
         let index = cx.index();
         if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
-            // What follows the head would be body and frames, in a way nobody agrees on.
+            // What follows the head would be body and frames, in a way on which there is no agreement.
             let reject = Reject::bad_request("unexpected_body", "an upgrade has no body");
             return self.reject_and_close(cx, reject);
         }

@@ -59,7 +59,7 @@ impl Sessions {
     }
 
     /// Whether a deadline that was set at `before` may still do something when its time comes. Only
-    /// heads, bodies and messages are so many that it is worth a look.
+    /// heads, bodies and messages are numerous enough to be worth a look.
     pub fn matters(&self, index: u32, why: Why, before: Mark) -> bool {
         let now = self.mark(index, why);
         match why {

@@ -23,7 +23,7 @@ use crate::reason::CloseReason;
 use crate::worker::clock::Why;
 use crate::worker::effect::{AfterJoin, AfterPublish, Effect};
 
-/// Messages up to this are taken however small events are, and of those who may not publish.
+/// Messages up to this are taken however small events are, and of clients that may not publish.
 const MESSAGE_BYTES_ENOUGH: usize = 4 * 1024;
 
 /// The same in envelope mode, where a message may bring a token.

@@ -33,7 +33,7 @@ struct Echo {
     sending: bool,
     /// A `Writable` has to come first.
     full: bool,
-    /// The client sends no more, or there is nobody to send to.
+    /// The client sends no more, or there is no peer to send to.
     finished: bool,
 }
 
