@@ -36,7 +36,7 @@
 //! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | block, wait for a lock, touch another worker's state |
 //! | clerk ([`server`]) | one | nothing: it ages the log's history and asks the log for the operator | touch a socket |
 //! | store ([`journal`], `server::store`) | one with `data_dir` | the journal's files | touch a client's socket |
-//! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by orders |
+//! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by commands |
 //! | lines ([`server`]) | one | the operator's log lines: of connections and requests, and of counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
@@ -45,7 +45,7 @@
 //! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
 //!
 //! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps.
-//! The other memory workers share is two counts: [`worker::census`] and [`log::channel_name`].
+//! The other memory workers share is two counts: [`worker::connection_count`] and [`log::channel_name`].
 //!
 //! # Where each idea lives
 //!

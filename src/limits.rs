@@ -82,8 +82,8 @@ pub const AGE_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between two looks at what has aged.
 pub const AGE_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Orders from main that may wait at a worker.
-pub const LANE_ORDERS_MAX: usize = 64;
+/// Commands from main that may wait at a worker.
+pub const LANE_COMMANDS_MAX: usize = 64;
 
 /// Time for checks by public keys in one turn (the last one may go beyond it): what an event waits
 /// for them at most, and a third of what its delivery takes on an idle server.

@@ -15,7 +15,7 @@ pub(super) fn banner(server: &Server, auth: &AuthSettings, is_open: bool) -> Str
         count => format!("{count} workers"),
     };
     let (cores, driver) = (server.cores(), server.driver());
-    let (room, bound) = (server.shared().census.max(), server.bound());
+    let (room, bound) = (server.shared().connection_count.max(), server.bound());
     let (version, listen, admin) = (env!("CARGO_PKG_VERSION"), server.listen(), server.admin());
     let example = example(listen, auth, is_open);
     format!(

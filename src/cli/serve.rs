@@ -148,7 +148,7 @@ fn reload(server: &mut Server, sources: &Sources) -> Result<Reloaded, String> {
 
 fn tell_of_wanting_room(server: &Server) {
     if server.wanting() > 0 {
-        let connections = server.shared().census.max();
+        let connections = server.shared().connection_count.max();
         warn!(
             connections,
             "max_connections asks for more than there are descriptors for; `pushline doctor \
@@ -185,7 +185,7 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
     if let Some(warning) = &sizing.warning {
         warn!("{warning}");
     }
-    let connections = server.shared().census.max();
+    let connections = server.shared().connection_count.max();
     info!(connections, bounded_by = %server.bound(), "capacity");
     tell_of_wanting_room(server);
     info!(heartbeat = ?heartbeat, "streams");

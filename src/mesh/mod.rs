@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::limits::{LANE_ANSWERS_MAX, LANE_ORDERS_MAX, LANE_REQUESTS_MAX};
+use crate::limits::{LANE_ANSWERS_MAX, LANE_COMMANDS_MAX, LANE_REQUESTS_MAX};
 use crate::log::Outlet;
 use crate::log::message::{Notice, Request, Share};
 
@@ -61,7 +61,7 @@ pub struct WorkerEnds<O> {
     /// From the log.
     pub notices: Receiver<Notice>,
     /// From main.
-    pub orders: Receiver<O>,
+    pub commands: Receiver<O>,
     /// Set while it sleeps.
     pub asleep: Arc<SleepFlag>,
 }
@@ -69,7 +69,7 @@ pub struct WorkerEnds<O> {
 impl<O> WorkerEnds<O> {
     /// Whether a lane holds something.
     pub fn has_mail(&self) -> bool {
-        !self.notices.is_empty() || !self.orders.is_empty()
+        !self.notices.is_empty() || !self.commands.is_empty()
     }
 }
 
@@ -90,27 +90,27 @@ pub struct LogEnds {
 #[derive(Clone, Debug)]
 pub struct MainEnds<O> {
     /// To each worker.
-    pub orders: Vec<Sender<O>>,
+    pub commands: Vec<Sender<O>>,
     /// Which threads sleep.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
 /// Makes all lanes of a server with this many workers, in each of whose lanes `events_max` events
-/// may wait. `O` is what main orders workers to do.
+/// may wait. `O` is what main commands workers to do.
 pub fn mesh<O>(workers: u16, events_max: usize) -> (MainEnds<O>, LogEnds, Vec<WorkerEnds<O>>) {
     let (to_log, requests) = bounded(LANE_REQUESTS_MAX);
-    let mut main = MainEnds { orders: Vec::new(), asleep: Vec::new() };
+    let mut main = MainEnds { commands: Vec::new(), asleep: Vec::new() };
     let mut log = LogEnds { requests, notices: Vec::new(), events_max, asleep: Vec::new() };
     let mut ends = Vec::new();
     for _ in 0..workers {
         let (to_worker, notices) = bounded(events_max + LANE_ANSWERS_MAX);
-        let (order, orders) = bounded(LANE_ORDERS_MAX);
+        let (command, commands) = bounded(LANE_COMMANDS_MAX);
         let asleep = Arc::new(SleepFlag::default());
-        main.orders.push(order);
+        main.commands.push(command);
         main.asleep.push(asleep.clone());
         log.notices.push(to_worker);
         log.asleep.push(asleep.clone());
-        ends.push(WorkerEnds { requests: to_log.clone(), notices, orders, asleep });
+        ends.push(WorkerEnds { requests: to_log.clone(), notices, commands, asleep });
     }
     (main, log, ends)
 }

@@ -18,7 +18,7 @@ use crate::ring::{Bell, Ringer, monotonic_now};
 
 /// What main and the admin listener ask of the log.
 #[derive(Debug)]
-pub(super) enum LogOrder {
+pub(super) enum LogCommand {
     /// How it is.
     Stats(Sender<LogReport>),
     /// A page of its channels, from this index on.
@@ -53,11 +53,11 @@ impl Clerk {
 
     pub fn start(
         mut self,
-        orders: Receiver<LogOrder>,
+        commands: Receiver<LogCommand>,
         tell_lost: Sender<Lost>,
     ) -> Result<JoinHandle<()>, ServerError> {
         let body = move || {
-            self.run(&orders);
+            self.run(&commands);
             Ok(())
         };
         thread::Builder::new()
@@ -66,12 +66,12 @@ impl Clerk {
             .map_err(|error| ServerError::io("starting the log's clerk", error))
     }
 
-    fn run(&mut self, orders: &Receiver<LogOrder>) {
+    fn run(&mut self, commands: &Receiver<LogCommand>) {
         let mut flow = ControlFlow::Continue(());
         while flow.is_continue() {
             let wake_at = self.age();
-            flow = match orders.recv_timeout(wake_at.saturating_sub(monotonic_now())) {
-                Ok(order) => self.obey(order),
+            flow = match commands.recv_timeout(wake_at.saturating_sub(monotonic_now())) {
+                Ok(command) => self.obey(command),
                 Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
                 Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
             };
@@ -84,20 +84,20 @@ impl Clerk {
         wake_at
     }
 
-    fn obey(&mut self, order: LogOrder) -> ControlFlow<()> {
-        match order {
+    fn obey(&mut self, command: LogCommand) -> ControlFlow<()> {
+        match command {
             // The asker may have given up waiting.
-            LogOrder::Stats(reply) => {
+            LogCommand::Stats(reply) => {
                 let waiting = self.log.waiting() as u64;
                 let stats = self.with(|log| log.stats());
                 let _ = reply.try_send(LogReport { stats, waiting });
             }
-            LogOrder::Channels { from, limit, reply } => {
+            LogCommand::Channels { from, limit, reply } => {
                 drop(reply.try_send(self.with(|log| log.channels(from, limit))));
             }
-            LogOrder::Apply(settings) => self.with(|log| log.apply(*settings)),
-            LogOrder::Close => self.with(Sequencer::close),
-            LogOrder::Stop => return ControlFlow::Break(()),
+            LogCommand::Apply(settings) => self.with(|log| log.apply(*settings)),
+            LogCommand::Close => self.with(Sequencer::close),
+            LogCommand::Stop => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
     }

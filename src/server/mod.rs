@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use self::balance::Balance;
-use self::clerk::{Clerk, LogOrder};
+use self::clerk::{Clerk, LogCommand};
 use self::driver::{Choice, DriverKind, Room};
 pub use self::error::ServerError;
 pub use self::inherited::Inherited;
@@ -46,8 +46,8 @@ use crate::mesh::{MainEnds, mesh};
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
 use crate::ring::{Bell, BellTarget, Ringer};
-use crate::worker::census::{ByAddress, Census};
-use crate::worker::order::Order;
+use crate::worker::command::Command;
+use crate::worker::connection_count::{ByAddress, ConnectionCount};
 
 /// What all threads know.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct Shared {
     /// Proves the names of connections.
     pub proof_key: ProofKey,
     /// Counts connections.
-    pub census: Arc<Census>,
+    pub connection_count: Arc<ConnectionCount>,
     /// One per worker.
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// Of the journal's thread; zeros where there is none.
@@ -83,7 +83,7 @@ pub struct Server {
     placement: Placement,
     driver: Choice,
     room: Room,
-    ends: MainEnds<Order>,
+    ends: MainEnds<Command>,
     bell: Ringer,
     shared: Arc<Shared>,
     /// The operator's choices as of the last reload.
@@ -99,7 +99,7 @@ pub struct Server {
     clerk: JoinHandle<()>,
     /// None: the log is in memory, or its journal is closed.
     store: Option<JoinHandle<()>>,
-    log_orders: crossbeam_channel::Sender<LogOrder>,
+    log_commands: crossbeam_channel::Sender<LogCommand>,
     admin_server: admin::AdminServer,
 }
 
@@ -156,13 +156,14 @@ impl Server {
         let epoch = Epoch::from_random(random()?);
         let mut log = Sequencer::new(settings.log_settings(), epoch, workers, hasher.clone());
         let (epoch, opening) = home.open(&settings, &journal, &mut log)?;
-        let census = Census::new(room.within(settings.connections_max), by_address);
-        room.prepare(census.max());
+        let connection_count =
+            ConnectionCount::new(room.within(settings.connections_max), by_address);
+        room.prepare(connection_count.max());
         let shared = Arc::new(Shared {
             epoch,
             hasher,
             proof_key: ProofKey::new(&random_bytes()?),
-            census: Arc::new(census),
+            connection_count: Arc::new(connection_count),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             journal,
             driver: driver.kind,
@@ -188,7 +189,7 @@ impl Server {
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
         // The lines end with the last worker.
         drop(plan);
-        let (log_orders, log_inbox) = bounded(16);
+        let (log_commands, log_inbox) = bounded(16);
         let clerk = Clerk::new(log.clone(), &log_ends, bell(&started.bells)?)
             .start(log_inbox, tell_lost.clone())?;
         let admin_server = admin::AdminServer::start(
@@ -196,7 +197,7 @@ impl Server {
             shared.clone(),
             main_ends.clone(),
             bell(&started.bells)?,
-            log_orders.clone(),
+            log_commands.clone(),
         )?;
         let managed = matches!(source, Some(Source::Manager));
         if let Some(Source::Predecessor(predecessor)) = source {
@@ -232,7 +233,7 @@ impl Server {
             lines,
             clerk,
             store,
-            log_orders,
+            log_commands,
             admin_server,
         })
     }
@@ -291,7 +292,7 @@ impl Server {
 
     /// What bounds the number of connections.
     pub fn bound(&self) -> String {
-        match self.shared.census.max() < self.room.connections() {
+        match self.shared.connection_count.max() < self.room.connections() {
             true => "--max-connections".to_owned(),
             false => self.room.to_string(),
         }
@@ -337,7 +338,7 @@ impl Server {
     /// The log takes no more events; those it has are safe when this returns.
     fn close_store(&mut self) {
         if let Some(store) = self.store.take() {
-            let _ = self.log_orders.send(LogOrder::Close);
+            let _ = self.log_commands.send(LogCommand::Close);
             // `lost` tells of one that panicked.
             let _ = store.join();
         }
@@ -346,7 +347,7 @@ impl Server {
     /// The listeners belong to another process from now on; accepted connections are served.
     fn retire(&mut self) {
         let (tell, heard) = bounded(self.workers.len());
-        self.order_all(|| Order::Retire(tell.clone()));
+        self.command_all(|| Command::Retire(tell.clone()));
         let deadline = Instant::now() + RETIRE_TIME_MAX;
         // A worker that does not answer in time is drained all the same.
         let answers = self.workers.iter().map_while(|_| heard.recv_deadline(deadline).ok());
@@ -356,7 +357,7 @@ impl Server {
     fn let_go(mut self, cut: &Receiver<()>) -> Ended {
         let deadline = Instant::now() + self.settings.drain_time;
         self.admin_server.note_draining();
-        self.order_all(|| Order::Drain);
+        self.command_all(|| Command::Drain);
         while Instant::now() < deadline && self.workers.iter().any(|worker| !worker.is_finished()) {
             match cut.recv_timeout(DRAIN_PAUSE) {
                 Ok(()) => break,
@@ -375,24 +376,24 @@ impl Server {
 
     fn end(mut self) -> Ended {
         self.succession.end();
-        let cut = self.shared.census.open();
-        self.order_all(|| Order::Stop);
+        let cut = self.shared.connection_count.open();
+        self.command_all(|| Command::Stop);
         for worker in self.workers.drain(..) {
             // `lost` tells of one that panicked.
             let _ = worker.join();
         }
         self.close_store();
         let _ = self.lines.join();
-        let _ = self.log_orders.send(LogOrder::Stop);
+        let _ = self.log_commands.send(LogCommand::Stop);
         let _ = self.clerk.join();
         self.admin_server.stop();
         Ended { cut }
     }
 
-    fn order_all(&mut self, order: impl Fn() -> Order) {
-        for (worker, lane) in self.ends.orders.iter().enumerate() {
+    fn command_all(&mut self, command: impl Fn() -> Command) {
+        for (worker, lane) in self.ends.commands.iter().enumerate() {
             // Disconnected: that worker is gone already.
-            let _ = lane.send(order());
+            let _ = lane.send(command());
             if self.ends.asleep[worker].needs_ring() {
                 self.bell.ring(worker as u16);
             }

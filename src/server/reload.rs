@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::clerk::LogOrder;
+use super::clerk::LogCommand;
 use super::{Server, ServerError, keep_to_this_machine};
 use crate::auth::Gate;
 use crate::config::{Change, KEYS, Settings};
-use crate::worker::order::Order;
+use crate::worker::command::Command;
 
 /// What became of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,13 +39,13 @@ impl Server {
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted);
         let gate = keep_to_this_machine(&settings, gate)?;
-        self.shared.census.limit(self.room.within(settings.connections_max));
+        self.shared.connection_count.limit(self.room.within(settings.connections_max));
         // Disconnected: the log has ended, and the server with it.
-        let _ = self.log_orders.send(LogOrder::Apply(Box::new(settings.log_settings())));
+        let _ = self.log_commands.send(LogCommand::Apply(Box::new(settings.log_settings())));
         self.settings = Arc::new(settings);
         let (settings, gate) = (self.settings.clone(), Arc::new(gate));
-        self.order_all(|| Order::Settings(settings.clone()));
-        self.order_all(|| Order::Gate(gate.clone()));
+        self.command_all(|| Command::Settings(settings.clone()));
+        self.command_all(|| Command::Gate(gate.clone()));
         Ok(reloaded)
     }
 

@@ -19,7 +19,7 @@ use crate::mesh::{LogEnds, WorkerEnds};
 use crate::ring::epoll::EpollDriver;
 use crate::ring::uring::{UringDriver, UringSettings};
 use crate::ring::{BellTarget, DriverSettings, PeerAddresses, StartError};
-use crate::worker::order::Order;
+use crate::worker::command::Command;
 use crate::worker::{Core, LogLine, Setup, Worker};
 
 /// Receive buffers of a worker, and bytes of each: most requests fit one. They are touched in turn,
@@ -112,7 +112,7 @@ pub(super) fn start_workers(
     plan: &WorkerPlan<'_>,
     placement: &Placement,
     listeners: Listeners,
-    ends: Vec<WorkerEnds<Order>>,
+    ends: Vec<WorkerEnds<Command>>,
 ) -> Result<Started, ServerError> {
     let (begin, may_begin) = bounded::<Arc<[BellTarget]>>(ends.len());
     let (mut handles, mut bells) = (Vec::new(), Vec::new());
@@ -213,7 +213,7 @@ impl WorkerPlan<'_> {
             hasher: self.shared.hasher.clone(),
             proof_key: self.shared.proof_key.clone(),
             settings: self.shared.settings.clone(),
-            census: self.shared.census.clone(),
+            connection_count: self.shared.connection_count.clone(),
             slots: self.slots,
             gate: self.gate.clone(),
             seed: super::random()?,

@@ -9,6 +9,7 @@ mod around;
 mod budget;
 mod carry_out;
 mod clock;
+pub mod command;
 mod drain;
 mod effect;
 mod ending;
@@ -18,7 +19,6 @@ pub mod inspect;
 mod invariants;
 mod link;
 mod net;
-pub mod order;
 mod pool;
 mod sending;
 mod session;
@@ -26,7 +26,7 @@ mod setup;
 mod turn;
 mod waiting;
 
-pub use self::net::census;
+pub use self::net::connection_count;
 pub use self::session::{Asked, ConnectionId, LogLine, RefreshLetter, RefreshOutcome};
 pub use self::setup::Setup;
 pub use self::turn::Core;
@@ -34,7 +34,7 @@ pub use self::turn::Core;
 use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use self::order::Order;
+use self::command::Command;
 use crate::limits::NOTICES_PER_TURN;
 use crate::mesh::WorkerEnds;
 use crate::mesh::combine::Left;
@@ -55,7 +55,7 @@ pub enum Turned {
 pub struct Worker<D, H> {
     driver: D,
     core: Core,
-    ends: WorkerEnds<Order>,
+    ends: WorkerEnds<Command>,
     hand: H,
     /// What the hand left in the log's lane.
     left: Left,
@@ -64,7 +64,7 @@ pub struct Worker<D, H> {
 
 impl<D: Driver, H: Hand> Worker<D, H> {
     /// Puts them together.
-    pub fn new(driver: D, core: Core, ends: WorkerEnds<Order>, hand: H) -> Self {
+    pub fn new(driver: D, core: Core, ends: WorkerEnds<Command>, hand: H) -> Self {
         Self { driver, core, ends, hand, left: Left::Nothing, completions: Vec::new() }
     }
 
@@ -149,8 +149,8 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         for notice in self.ends.notices.try_iter().take(NOTICES_PER_TURN) {
             self.core.notice(notice);
         }
-        while let Ok(order) = self.ends.orders.try_recv() {
-            self.core.order(order);
+        while let Ok(command) = self.ends.commands.try_recv() {
+            self.core.command(command);
         }
         self.completions.clear();
         self.core.end_turn();
@@ -171,20 +171,20 @@ fn unix_now_s() -> u64 {
 
 impl Core {
     /// Does what main or the operator says.
-    pub fn order(&mut self, order: Order) {
-        match order {
-            Order::Retire(heard) => self.retire(heard),
-            Order::Drain => self.begin_drain(),
-            Order::Stop => self.stop(),
-            Order::Gate(gate) => self.sessions.take_gate(gate),
-            Order::Revoke(revoked) => self.sessions.take_revoked(revoked),
-            Order::Settings(settings) => self.apply_settings(settings),
+    pub fn command(&mut self, command: Command) {
+        match command {
+            Command::Retire(heard) => self.retire(heard),
+            Command::Drain => self.begin_drain(),
+            Command::Stop => self.stop(),
+            Command::Gate(gate) => self.sessions.take_gate(gate),
+            Command::Revoke(revoked) => self.sessions.take_revoked(revoked),
+            Command::Settings(settings) => self.apply_settings(settings),
             // The asker may have given up waiting.
-            Order::Ping(reply) => drop(reply.try_send(self.worker)),
-            Order::List { from, limit, subject, reply } => {
+            Command::Ping(reply) => drop(reply.try_send(self.worker)),
+            Command::List { from, limit, subject, reply } => {
                 drop(reply.try_send(self.look(from, limit, subject.as_deref())));
             }
-            Order::Cut { token, reply } => drop(reply.try_send(self.cut(token))),
+            Command::Cut { token, reply } => drop(reply.try_send(self.cut(token))),
         }
     }
 }

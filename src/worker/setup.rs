@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::net::census::Census;
+use super::net::connection_count::ConnectionCount;
 use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
 use crate::log::SharedHasher;
@@ -24,7 +24,7 @@ pub struct Setup {
     /// Slots of the ring's descriptor table.
     pub slots: u32,
     /// Counts the connections of all workers.
-    pub census: Arc<Census>,
+    pub connection_count: Arc<ConnectionCount>,
     /// Who may do what.
     pub gate: Arc<Gate>,
     /// Seed for `retry:` jitter.

@@ -50,8 +50,8 @@ impl Core {
     /// An empty worker that sends its requests into `log`.
     pub fn new(setup: Setup, log: Sender<Request>, metrics: Arc<WorkerMetrics>) -> Self {
         let sessions = Sessions::new(&setup, metrics.clone());
-        let Setup { worker, epoch, hasher, settings, slots, census, .. } = setup;
-        let clients = Clients::new(census, hasher.clone());
+        let Setup { worker, epoch, hasher, settings, slots, connection_count, .. } = setup;
+        let clients = Clients::new(connection_count, hasher.clone());
         Self {
             worker,
             now: Duration::ZERO,

@@ -9,7 +9,7 @@ use pushline::log::SharedHasher;
 use pushline::log::message::Request;
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
-use pushline::worker::census::{ByAddress, Census};
+use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 
 /// With room for this many connections; and what it asks of the log.
@@ -21,7 +21,7 @@ pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<Request>) {
         proof_key: ProofKey::new(&[1; 32]),
         settings: Arc::new(Settings::default()),
         slots,
-        census: Arc::new(Census::new(u64::from(slots), ByAddress::Ignored)),
+        connection_count: Arc::new(ConnectionCount::new(u64::from(slots), ByAddress::Ignored)),
         gate: Arc::new(gate),
         seed: 1,
     };

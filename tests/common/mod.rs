@@ -104,7 +104,7 @@ impl TestServer {
 
     /// Connections open now.
     pub fn open(&self) -> u64 {
-        self.server.as_ref().expect("it runs").shared().census.open()
+        self.server.as_ref().expect("it runs").shared().connection_count.open()
     }
 
     /// Takes the server out, to end it in a way of the test's own.

@@ -15,8 +15,8 @@ use pushline::log::message::{JoinedChannel, Notice, Request, RequestBody};
 use pushline::log::{ChannelName, SharedHasher};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
 use pushline::worker::Core;
+use pushline::worker::command::Command;
 use pushline::worker::inspect::Phase;
-use pushline::worker::order::Order;
 use pushline::worker::{RefreshLetter, RefreshOutcome};
 use serde_json::json;
 
@@ -111,12 +111,12 @@ impl Worker {
 
     fn phase(&mut self, slot: u32) -> Phase {
         let (reply, glance) = bounded(1);
-        self.core.order(Order::List { from: slot, limit: 1, subject: None, reply });
+        self.core.command(Command::List { from: slot, limit: 1, subject: None, reply });
         glance.try_recv().expect("an answer").connections[0].phase
     }
 
     fn take_other_rules(&mut self) {
-        self.turn(|core| core.order(Order::Gate(Arc::new(gate_of(OTHER_RULES)))));
+        self.turn(|core| core.command(Command::Gate(Arc::new(gate_of(OTHER_RULES)))));
     }
 }
 

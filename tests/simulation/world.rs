@@ -11,8 +11,8 @@ use pushline::log::{Sequencer, SharedHasher};
 use pushline::mesh::{MainEnds, mesh};
 use pushline::proto::cursor::Epoch;
 use pushline::ring::sim::{Fault, Faults, SimNet};
-use pushline::worker::census::{ByAddress, Census};
-use pushline::worker::order::Order;
+use pushline::worker::command::Command;
+use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 use pushline::worker::{Turned, Worker};
 
@@ -43,8 +43,8 @@ pub struct World {
     net: SimNet,
     workers: Vec<Seat>,
     log: Log,
-    main: MainEnds<Order>,
-    census: Arc<Census>,
+    main: MainEnds<Command>,
+    connection_count: Arc<ConnectionCount>,
     clients: Vec<Box<dyn Actor>>,
     truth: Rc<RefCell<Truth>>,
     season: Season,
@@ -101,7 +101,7 @@ impl World {
         let (main, log_ends, ends) = mesh(workers, plan.settings.lane_events);
         let hasher = SharedHasher::from_seed(u128::from(seed));
         let epoch = Epoch::from_random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let census = Arc::new(Census::new(u64::MAX, ByAddress::Ignored));
+        let connection_count = Arc::new(ConnectionCount::new(u64::MAX, ByAddress::Ignored));
         let gate = Arc::new(Gate::open());
         let sequencer =
             Sequencer::new(plan.settings.log_settings(), epoch, workers, hasher.clone());
@@ -116,7 +116,7 @@ impl World {
                 proof_key: ProofKey::new(&[1; 32]),
                 settings: plan.settings.clone(),
                 slots: plan.sim.slots_per_worker,
-                census: census.clone(),
+                connection_count: connection_count.clone(),
                 gate: gate.clone(),
                 seed,
             };
@@ -133,7 +133,7 @@ impl World {
             workers: seats,
             log,
             main,
-            census,
+            connection_count,
             clients: plan.roles.iter().map(|role| actor(*role, &mut client_rng)).collect(),
             truth,
             season: Season::Active,
@@ -208,8 +208,8 @@ impl World {
     /// The server drains: everyone is let go in time, and the workers end.
     fn drain(&mut self) {
         self.season = Season::Leaving;
-        for (worker, orders) in self.main.orders.iter().enumerate() {
-            orders.try_send(Order::Drain).expect("the lane has room");
+        for (worker, commands) in self.main.commands.iter().enumerate() {
+            commands.try_send(Command::Drain).expect("the lane has room");
             if self.main.asleep[worker].needs_ring() {
                 let mut bell = self.net.bell();
                 pushline::ring::Bell::ring(&mut bell, worker as u16);
@@ -245,7 +245,7 @@ impl World {
             assert_eq!(self.net.slots_used(worker), 0, "slots of worker {worker}");
             assert_eq!(self.net.buffers_lent(worker), 0, "buffers of worker {worker}");
         }
-        assert_eq!(self.census.open(), 0);
+        assert_eq!(self.connection_count.open(), 0);
     }
 
     // --- a step ---
@@ -323,7 +323,7 @@ impl World {
         for seat in &self.workers {
             seat.worker.core().check_invariants();
         }
-        assert_eq!(self.census.open(), u64::from(self.open()));
+        assert_eq!(self.connection_count.open(), u64::from(self.open()));
     }
 }
 

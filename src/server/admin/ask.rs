@@ -1,4 +1,4 @@
-//! Questions to the log and to workers: an order, a doorbell if they sleep, and an answer in time
+//! Questions to the log and to workers: a command, a doorbell if they sleep, and an answer in time
 //! or none.
 
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::State;
 use crate::ring::Bell;
-use crate::server::clerk::LogOrder;
-use crate::worker::order::Order;
+use crate::server::clerk::LogCommand;
+use crate::worker::command::Command;
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +23,10 @@ impl State {
     /// Puts a question to the log.
     pub fn ask_log<T>(
         &self,
-        order: impl FnOnce(Sender<T>) -> LogOrder,
+        command: impl FnOnce(Sender<T>) -> LogCommand,
     ) -> Result<Receiver<T>, NoAnswer> {
         let (reply, answer) = bounded(1);
-        self.log_orders.try_send(order(reply)).map_err(no_answer)?;
+        self.log_commands.try_send(command(reply)).map_err(no_answer)?;
         Ok(answer)
     }
 
@@ -35,10 +35,10 @@ impl State {
         &self,
         worker: u16,
         deadline: Instant,
-        order: impl FnOnce(Sender<T>) -> Order,
+        command: impl FnOnce(Sender<T>) -> Command,
     ) -> Result<T, NoAnswer> {
         let (reply, answer) = bounded(1);
-        self.order(worker, order(reply))?;
+        self.command(worker, command(reply))?;
         answer.recv_deadline(deadline).map_err(|error| match error.is_timeout() {
             true => NoAnswer::Stalled,
             false => NoAnswer::Gone,
@@ -50,7 +50,7 @@ impl State {
     pub fn ping(&self, workers: &[u16], deadline: Instant) -> Result<(), u16> {
         let (reply, answers) = bounded(workers.len());
         for &worker in workers {
-            self.order(worker, Order::Ping(reply.clone())).map_err(|_| worker)?;
+            self.command(worker, Command::Ping(reply.clone())).map_err(|_| worker)?;
         }
         drop(reply);
         let mut silent = workers.to_vec();
@@ -65,12 +65,12 @@ impl State {
 
     /// Workers there are.
     pub fn workers(&self) -> u16 {
-        self.ends.orders.len() as u16
+        self.ends.commands.len() as u16
     }
 
-    pub fn order(&self, worker: u16, order: Order) -> Result<(), NoAnswer> {
+    pub fn command(&self, worker: u16, command: Command) -> Result<(), NoAnswer> {
         let place = usize::from(worker);
-        self.ends.orders[place].try_send(order).map_err(no_answer)?;
+        self.ends.commands[place].try_send(command).map_err(no_answer)?;
         if self.ends.asleep[place].needs_ring() {
             // A thread that panicked while ringing left nothing half done.
             let mut bell = self.bell.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -11,7 +11,7 @@ use super::{STALL_TIME, State};
 use crate::log::message::Description;
 use crate::proto::cursor::EventId;
 use crate::proto::http::response::Status;
-use crate::server::clerk::LogOrder;
+use crate::server::clerk::LogCommand;
 
 /// One channel as the operator sees it.
 #[derive(Debug, Serialize)]
@@ -44,7 +44,7 @@ impl State {
         let mut page = Page::default();
         loop {
             let wanted = limit - page.channels.len();
-            let asked = self.ask_log(|reply| LogOrder::Channels { from, limit: wanted, reply });
+            let asked = self.ask_log(|reply| LogCommand::Channels { from, limit: wanted, reply });
             let answer_by = within(STALL_TIME, deadline);
             let Some(part) = asked.ok().and_then(|answer| answer.recv_deadline(answer_by).ok())
             else {

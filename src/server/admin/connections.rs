@@ -16,8 +16,8 @@ use crate::proto::http::query;
 use crate::proto::http::response::Status;
 use crate::ring::Token;
 use crate::worker::ConnectionId;
+use crate::worker::command::Command;
 use crate::worker::inspect::ConnectionInfo;
-use crate::worker::order::Order;
 
 /// One connection as the operator sees it.
 #[derive(Debug, Serialize)]
@@ -62,7 +62,7 @@ impl State {
         while place.worker < self.workers() {
             let wanted = limit - page.connections.len();
             let answer_by = within(STALL_TIME, deadline);
-            let glance = self.ask_worker(place.worker, answer_by, |reply| Order::List {
+            let glance = self.ask_worker(place.worker, answer_by, |reply| Command::List {
                 from: place.slot,
                 limit: wanted,
                 subject: subject.as_deref().map(Box::from),
@@ -104,7 +104,7 @@ impl State {
             return Reply::error(Status::ServiceUnavailable, "too_many_subjects", message);
         }
         // Under the lock, so that no worker hears of an older table last.
-        let told = |worker| self.order(worker, Order::Revoke(revoked.clone()));
+        let told = |worker| self.command(worker, Command::Revoke(revoked.clone()));
         let stalled_worker = (0..self.workers()).find(|&w| told(w) == Err(NoAnswer::Stalled));
         match stalled_worker {
             None => {
@@ -127,7 +127,7 @@ impl State {
         }
         let deadline = Instant::now() + STALL_TIME;
         let token = id.token;
-        match self.ask_worker(id.worker, deadline, |reply| Order::Cut { token, reply }) {
+        match self.ask_worker(id.worker, deadline, |reply| Command::Cut { token, reply }) {
             Ok(true) => {
                 info!(connection = %id, "cut by the operator");
                 Reply::done()

@@ -8,7 +8,7 @@ use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::proto::http::response::Status;
 use crate::ring::monotonic_now;
-use crate::server::clerk::LogOrder;
+use crate::server::clerk::LogCommand;
 
 impl State {
     /// `/readyz`.
@@ -17,7 +17,7 @@ impl State {
             return unready("draining", "the server is going away");
         }
         let deadline = Instant::now() + STALL_TIME;
-        let of_log = self.ask_log(LogOrder::Stats);
+        let of_log = self.ask_log(LogCommand::Stats);
         if let Err(worker) = self.find_stalled(deadline) {
             return unready("worker_stalled", format!("worker {worker} does not turn"));
         }
@@ -67,19 +67,22 @@ mod tests {
     use crate::ring::Ringer;
     use crate::server::clerk::LogReport;
     use crate::server::driver::DriverKind;
-    use crate::server::{Census, Shared};
-    use crate::worker::order::Order;
+    use crate::server::{ConnectionCount, Shared};
+    use crate::worker::command::Command;
 
     /// A server whose threads are what the test makes of their ends.
-    fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds<Order>>, Receiver<LogOrder>) {
+    fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds<Command>>, Receiver<LogCommand>) {
         let (ends, _, workers) = mesh(2, 16);
-        let (log_orders, inbox) = bounded(16);
+        let (log_commands, inbox) = bounded(16);
         let shared = Shared {
             settings: Arc::new(Settings::default()),
             epoch: Epoch::from_random(1),
             hasher: SharedHasher::from_seed(1),
             proof_key: ProofKey::new(&[1; 32]),
-            census: Arc::new(Census::new(1, crate::worker::census::ByAddress::Ignored)),
+            connection_count: Arc::new(ConnectionCount::new(
+                1,
+                crate::worker::connection_count::ByAddress::Ignored,
+            )),
             metrics: vec![Arc::default(), Arc::default()],
             journal: Arc::default(),
             driver: DriverKind::Epoll,
@@ -88,7 +91,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             key: None,
             shared: Arc::new(shared),
-            log_orders,
+            log_commands,
             ends,
             // No thread here sleeps on a ring.
             bell: Mutex::new(Ringer::new(Vec::new()).expect("no ring is needed")),
@@ -99,10 +102,10 @@ mod tests {
         (Arc::new(state), workers, inbox)
     }
 
-    fn answer_pings(ends: WorkerEnds<Order>, worker: u16) {
+    fn answer_pings(ends: WorkerEnds<Command>, worker: u16) {
         thread::spawn(move || {
-            for order in ends.orders.iter() {
-                if let Order::Ping(reply) = order {
+            for command in ends.commands.iter() {
+                if let Command::Ping(reply) = command {
                     let _ = reply.send(worker);
                 }
             }
@@ -120,8 +123,8 @@ mod tests {
     fn a_worker_that_neither_turned_nor_answers_is_not_ready() {
         let (state, mut workers, inbox) = server_of_ends();
         thread::spawn(move || {
-            for order in inbox.iter() {
-                if let LogOrder::Stats(reply) = order {
+            for command in inbox.iter() {
+                if let LogCommand::Stats(reply) = command {
                     let report = LogReport { stats: Default::default(), waiting: 0 };
                     let _ = reply.send(report);
                 }

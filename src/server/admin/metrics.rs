@@ -15,7 +15,7 @@ use crate::log::LogStats;
 use crate::metrics::{Counter, ERROR_STATUSES, FALLBACKS, Histogram, TRANSPORTS, WorkerMetrics};
 use crate::reason::{CloseReason, Refused};
 use crate::server::Shared;
-use crate::server::clerk::{LogOrder, LogReport};
+use crate::server::clerk::{LogCommand, LogReport};
 
 /// A name, a line of help, and where the number comes from. A name that ends in `_total` is of a
 /// counter; other numbers are gauges.
@@ -73,7 +73,7 @@ const METRICS: &[Metric] = &[
     (
         "pushline_connections_max",
         "Connections there is room for.",
-        Server(|of| Some(of.state.shared.census.max() as f64)),
+        Server(|of| Some(of.state.shared.connection_count.max() as f64)),
     ),
     (
         "pushline_lines_dropped_total",
@@ -354,7 +354,7 @@ fn labelled<'c>(
 impl State {
     /// `/metrics`. While the log is stalled, what it counts is left out.
     pub(super) fn metrics(&self) -> Reply {
-        let asked = self.ask_log(LogOrder::Stats);
+        let asked = self.ask_log(LogCommand::Stats);
         let process = Process::now();
         let deadline = Instant::now() + STALL_TIME;
         let log = asked.ok().and_then(|answer| answer.recv_deadline(deadline).ok());

@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use self::door::{Arrived, Door};
 use self::key::Key;
 use self::reply::Reply;
-use super::clerk::LogOrder;
+use super::clerk::LogCommand;
 use super::{ServerError, Shared};
 use crate::auth::{Revoked, is_meant_for_loopback};
 use crate::config::Settings;
@@ -35,7 +35,7 @@ use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
 use crate::ring::Ringer;
-use crate::worker::order::Order;
+use crate::worker::command::Command;
 
 /// How long an answer to an operator may take, from the last byte of the request: however slowly it
 /// is read, its thread is free again after this.
@@ -92,8 +92,8 @@ struct State {
     address: SocketAddr,
     key: Option<Key>,
     shared: Arc<Shared>,
-    log_orders: Sender<LogOrder>,
-    ends: MainEnds<Order>,
+    log_commands: Sender<LogCommand>,
+    ends: MainEnds<Command>,
     bell: Mutex<Ringer>,
     /// Whose tokens were called back.
     revoked: Mutex<Arc<Revoked>>,
@@ -105,9 +105,9 @@ impl AdminServer {
     pub fn start(
         bound: Bound,
         shared: Arc<Shared>,
-        ends: MainEnds<Order>,
+        ends: MainEnds<Command>,
         bell: Ringer,
-        log_orders: Sender<LogOrder>,
+        log_commands: Sender<LogCommand>,
     ) -> Result<Self, ServerError> {
         let failed = |error| ServerError::io("starting the admin threads", error);
         let Bound { listener, key } = bound;
@@ -117,7 +117,7 @@ impl AdminServer {
             address,
             key,
             shared,
-            log_orders,
+            log_commands,
             ends,
             bell: Mutex::new(bell),
             revoked: Mutex::default(),

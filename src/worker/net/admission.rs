@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::Net;
-use super::census::Census;
+use super::connection_count::ConnectionCount;
 use super::socket::Flags;
 use crate::limits::SLOTS_RESERVED;
 use crate::log::SharedHasher;
@@ -15,7 +15,7 @@ use crate::reason::Refused;
 /// Who the connections are of, and how many there are, with those of other workers.
 #[derive(Debug)]
 pub struct Clients {
-    census: Arc<Census>,
+    connection_count: Arc<ConnectionCount>,
     hasher: SharedHasher,
     /// By slot; empty where nothing asks for addresses.
     of: Vec<Option<Client>>,
@@ -24,13 +24,13 @@ pub struct Clients {
 #[derive(Clone, Copy, Debug)]
 struct Client {
     address: IpAddr,
-    /// Where the census counts the address; a trusted proxy's is not counted.
+    /// Where the address is counted; a trusted proxy's is not counted.
     place: Option<u32>,
 }
 
 impl Clients {
-    pub fn new(census: Arc<Census>, hasher: SharedHasher) -> Self {
-        Self { census, hasher, of: Vec::new() }
+    pub fn new(connection_count: Arc<ConnectionCount>, hasher: SharedHasher) -> Self {
+        Self { connection_count, hasher, of: Vec::new() }
     }
 
     fn get(&self, index: u32) -> Option<Client> {
@@ -48,10 +48,10 @@ impl Clients {
     /// Counts the connection as this client's from now on. Tells how many there are of it, and
     /// whether one of them is new.
     fn enter(&mut self, index: u32, address: IpAddr) -> (u32, bool) {
-        let (place, count) = self.census.enter_from(counted_as(address), &self.hasher);
+        let (place, count) = self.connection_count.enter_from(counted_as(address), &self.hasher);
         let before = self.get(index).and_then(|client| client.place);
         if let Some(before) = before {
-            self.census.leave_from(before);
+            self.connection_count.leave_from(before);
         }
         self.set(index, Client { address, place: Some(place) });
         (count, before != Some(place))
@@ -60,11 +60,11 @@ impl Clients {
     /// A connection is gone.
     pub(super) fn leave(&mut self, index: u32, counted: bool) {
         if counted {
-            self.census.leave();
+            self.connection_count.leave();
         }
         let client = self.of.get_mut(index as usize).and_then(Option::take);
         if let Some(place) = client.and_then(|client| client.place) {
-            self.census.leave_from(place);
+            self.connection_count.leave_from(place);
         }
     }
 }
@@ -72,7 +72,7 @@ impl Clients {
 impl Net {
     /// Whether there is room for all that are open.
     pub fn has_room(&self) -> bool {
-        self.open <= self.room() && !self.clients.census.is_full()
+        self.open <= self.room() && !self.clients.connection_count.is_full()
     }
 
     fn room(&self) -> u32 {
@@ -84,7 +84,7 @@ impl Net {
     /// # Errors
     /// Why there is no room for it.
     pub fn admit(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
-        let counted = self.clients.census.enter();
+        let counted = self.clients.connection_count.enter();
         if !counted {
             self.sockets[index as usize].flags.set(Flags::UNCOUNTED);
         }

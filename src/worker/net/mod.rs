@@ -1,7 +1,7 @@
 //! Sockets: bytes in, at most one send a turn out. Knows no protocol and no channel.
 
 pub mod admission;
-pub mod census;
+pub mod connection_count;
 mod output;
 mod socket;
 

@@ -37,7 +37,7 @@ impl Flags {
     pub const LINGER: u16 = 1 << 10;
     /// The peer sent FIN.
     pub const EOF: u16 = 1 << 7;
-    /// It was refused: the census does not count it.
+    /// It was refused, and is not counted.
     pub const UNCOUNTED: u16 = 1 << 8;
     /// Its peer is a trusted proxy, which has to say for whom it speaks.
     pub const PROXIED: u16 = 1 << 9;

@@ -15,7 +15,7 @@ use pushline::log::{SharedHasher, event::Publication};
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
-use pushline::worker::census::{ByAddress, Census};
+use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 
 /// Small, so that the fuzzer gets beyond it.
@@ -84,7 +84,7 @@ impl Server {
             proof_key: ProofKey::new(&[1; 32]),
             settings: settings.clone(),
             slots: 128,
-            census: Arc::new(Census::new(64, ByAddress::Ignored)),
+            connection_count: Arc::new(ConnectionCount::new(64, ByAddress::Ignored)),
             gate: Arc::new(Gate::open()),
             seed: 1,
         };

@@ -9,9 +9,9 @@ use crossbeam_channel::Sender;
 use super::inspect::Page;
 use crate::ring::Token;
 
-/// An order. Answers are sent without waiting: the asker's channel has room for them.
+/// A command. Answers are sent without waiting: the asker's channel has room for them.
 #[derive(Clone, Debug)]
-pub enum Order {
+pub enum Command {
     /// Accept no more, because another process does; say when all that were accepted are heard.
     Retire(Sender<()>),
     /// Leave the port unless retired, refuse new requests, and let streams go bit by bit.

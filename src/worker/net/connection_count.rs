@@ -12,7 +12,7 @@ const ROW: usize = 1 << 16;
 
 /// Counts connections.
 #[derive(Debug)]
-pub struct Census {
+pub struct ConnectionCount {
     open: AtomicU64,
     max: AtomicU64,
     /// Two rows of counts by address; empty while no limit asks for them.
@@ -28,7 +28,7 @@ pub enum ByAddress {
     Ignored,
 }
 
-impl Census {
+impl ConnectionCount {
     /// Nobody is here.
     pub fn new(max: u64, by_address: ByAddress) -> Self {
         let counters = match by_address {
@@ -101,23 +101,26 @@ mod tests {
 
     #[test]
     fn the_limit_holds_and_who_was_refused_does_not_count() {
-        let census = Census::new(2, ByAddress::Ignored);
-        assert_eq!([census.enter(), census.enter(), census.enter()], [true, true, false]);
-        assert_eq!(census.open(), 2);
-        census.leave();
-        assert!(census.enter());
+        let connection_count = ConnectionCount::new(2, ByAddress::Ignored);
+        assert_eq!(
+            [connection_count.enter(), connection_count.enter(), connection_count.enter()],
+            [true, true, false]
+        );
+        assert_eq!(connection_count.open(), 2);
+        connection_count.leave();
+        assert!(connection_count.enter());
     }
 
     #[test]
     fn connections_are_counted_by_address() {
-        let census = Census::new(9, ByAddress::Counted);
+        let connection_count = ConnectionCount::new(9, ByAddress::Counted);
         let hasher = SharedHasher::from_seed(1);
         let address = |last| IpAddr::from([127, 0, 0, last]);
-        let (place, count) = census.enter_from(address(1), &hasher);
+        let (place, count) = connection_count.enter_from(address(1), &hasher);
         assert_eq!(count, 1);
-        assert_eq!(census.enter_from(address(1), &hasher), (place, 2));
-        assert_eq!(census.enter_from(address(2), &hasher).1, 1);
-        census.leave_from(place);
-        assert_eq!(census.enter_from(address(1), &hasher).1, 2);
+        assert_eq!(connection_count.enter_from(address(1), &hasher), (place, 2));
+        assert_eq!(connection_count.enter_from(address(2), &hasher).1, 1);
+        connection_count.leave_from(place);
+        assert_eq!(connection_count.enter_from(address(1), &hasher).1, 2);
     }
 }
