@@ -31,8 +31,9 @@ impl Asset {
 }
 
 /// By path.
-static ASSETS: [(&str, LazyLock<Asset>); 6] = [
+static ASSETS: [(&str, LazyLock<Asset>); 7] = [
     ("/pushline.js", LazyLock::new(client)),
+    ("/openapi.json", LazyLock::new(openapi)),
     ("/demo", LazyLock::new(|| Asset::demo(include_str!("demo/index.html")))),
     ("/demo/feed", LazyLock::new(|| Asset::demo(include_str!("demo/feed.html")))),
     ("/demo/chat", LazyLock::new(|| Asset::demo(include_str!("demo/chat.html")))),
@@ -43,6 +44,11 @@ static ASSETS: [(&str, LazyLock<Asset>); 6] = [
 fn client() -> Asset {
     let code = without_comments(include_str!("pushline.js"));
     Asset::new("text/javascript; charset=utf-8", code)
+}
+
+fn openapi() -> Asset {
+    let text = include_str!("openapi.json").replace("VERSION", env!("CARGO_PKG_VERSION"));
+    Asset::new("application/json", text)
 }
 
 /// The file at this path.

@@ -1,6 +1,7 @@
 //! The other routes and every status an HTTP client can meet: greeting, preflight, HEAD, and what
 //! is refused with which status and which headers.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -62,6 +63,36 @@ fn the_browser_client_is_everybodys_and_small() {
     assert_eq!((known.status, known.header("etag"), known.body.len()), (304, Some(etag), 0));
     let other = fetch(server.addr, "GET", "/pushline.js", &[("If-None-Match", "\"old\"")], None);
     assert_eq!(other.body, response.body);
+}
+
+#[test]
+fn the_openapi_description_names_each_route_and_its_methods() {
+    let server = TestServer::start();
+    let description = fetch(server.addr, "GET", "/openapi.json", &[], None);
+    assert_eq!(description.header("content-type"), Some("application/json"));
+    let description = description.json();
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let paths = description["paths"].as_object().expect("paths");
+    let known = [
+        "/",
+        "/sse",
+        "/ws",
+        "/channels/{channel}",
+        "/publish",
+        "/sse/{connection}/token",
+        "/pushline.js",
+        "/openapi.json",
+    ];
+    assert_eq!(paths.keys().collect::<BTreeSet<_>>(), known.map(String::from).iter().collect());
+    for (path, of) in paths {
+        let target = path.replace(['{', '}'], "");
+        let allow = fetch(server.addr, "OPTIONS", &target, &[], None);
+        let allow = allow.header("allow").expect("methods").to_ascii_lowercase();
+        for method in ["get", "post", "put", "delete"] {
+            let is_there = allow.split(", ").any(|known| known == method);
+            assert_eq!(of.get(method).is_some(), is_there, "{method} {path}");
+        }
+    }
 }
 
 fn gzipped_len(bytes: &[u8]) -> usize {
