@@ -31,8 +31,10 @@ mkdir -p "$out"
 
 build() { if [ -z "${PUSHLINE:-}" ]; then cargo build --release --quiet; fi; }
 
-# build_loops: `loops_server` is the program of the other event loops.
+# build_loops: `loops_server` is the program of the other event loops; LOOPS names one built before.
 build_loops() {
+    loops_server=${LOOPS:-}
+    if [ -n "$loops_server" ]; then return; fi
     say "building benches/rivals"
     loops_server=$(cargo bench --target-dir target/benches --no-run --bench rivals 2>&1 |
         sed -n 's/.*Executable .*(\(.*\))$/\1/p')

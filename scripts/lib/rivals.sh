@@ -25,7 +25,13 @@ start_nginx() {
     sed -e "s|@NCHAN@|$load|" -e "s|@WORKERS@|$1|" -e "s|@DESCRIPTORS@|$descriptors|" \
         -e "s|@CONNECTIONS@|$((descriptors - 200))|" scripts/rivals/nginx.conf >"$home/nginx.conf"
     start nginx 18090 nginx -p "$PWD/$home" -c nginx.conf -e error.log
-    server_pid=$(pgrep -P "$server_pid" | paste -sd,)
+    local master=$server_pid
+    # It listens before it has workers.
+    for _ in $(seq 100); do
+        if [ "$(pgrep -c -P "$master")" -ge "$1" ]; then break; fi
+        sleep 0.05
+    done
+    server_pid=$(pgrep -P "$master" | paste -sd,)
 }
 
 # npm_package NAME: puts it in target/bench/npm unless it is there; false if that cannot be done.
