@@ -1,4 +1,4 @@
-//! Sessions: protocol machines. One takes its connection's bytes and gives [`Effects`]; it knows no
+//! Sessions: protocol machines. One takes its connection's bytes and gives `Effects`; it knows no
 //! slot of the ring and no replica, and asks a [`World`] for what it must know of them.
 
 mod access;
@@ -19,9 +19,9 @@ mod unfinished;
 mod waits;
 mod websocket;
 mod work;
+mod world;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,26 +29,23 @@ use crossbeam_channel::Sender;
 
 use self::checks::Checks;
 use self::work::Work;
-use super::clock::Why;
-use super::effect::{Effect, Effects, Ending};
 use super::pool::Pool;
 use super::setup::Setup;
 use crate::auth::{Gate, Grant, ProofKey, Revoked};
 use crate::bucket::Bucket;
 use crate::config::Settings;
-use crate::log::ChannelName;
 use crate::metrics::WorkerMetrics;
-use crate::proto::cursor::{Epoch, EventId};
+use crate::proto::cursor::Epoch;
 use crate::proto::dialect::{Dialect, Heartbeat};
 use crate::proto::http::head::HeaderSpace;
 use crate::proto::http::response::Date;
-use crate::reason::{CloseReason, Refused};
 use crate::ring::Token;
 
 pub use self::http::Step;
 pub use self::log_line::{Asked, LogLine};
 pub use self::refresh::{ConnectionId, RefreshLetter, RefreshOutcome};
 pub use self::waits::Look;
+pub use self::world::{Cx, World};
 
 /// What a session speaks at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,96 +132,6 @@ impl Session {
             grant: None,
             work: None,
         }
-    }
-}
-
-/// What a session asks of the rest of its worker, about its own connection.
-pub trait World {
-    /// Bytes of output of its own that its peer has not taken yet.
-    fn out_len(&self) -> usize;
-    /// Whether its socket is full.
-    fn is_blocked(&self) -> bool;
-    /// Whether its peer sends no more.
-    fn has_peer_ended(&self) -> bool;
-    /// Whether it ends once its output is sent.
-    fn ends_after_output(&self) -> bool;
-    /// Whether nothing was heard of it for as long as one may be idle.
-    fn is_silent(&self) -> bool;
-    /// Seconds since it was accepted.
-    fn age_s(&self) -> u32;
-
-    /// Its client, if addresses are known.
-    fn client(&self) -> Option<IpAddr>;
-    /// Where its client's address is counted, if it is.
-    fn client_place(&self) -> Option<u32>;
-    /// Whether a trusted proxy brings it, and has still to say for whom.
-    fn is_proxied(&self) -> bool;
-    /// The proxy has said it once and for all.
-    fn end_proxied(&mut self);
-    /// Of a proxy's list of addresses, the nearest that is no trusted proxy itself.
-    fn nearest_client(&self, addresses: &mut dyn Iterator<Item = Option<IpAddr>>)
-    -> Option<IpAddr>;
-    /// It is this client's from now on.
-    ///
-    /// # Errors
-    /// The client has too many connections.
-    fn note_client(&mut self, client: IpAddr) -> Result<(), Refused>;
-
-    /// Channels it reads.
-    fn channel_count(&self) -> usize;
-    /// The channel it reads, if it is only one.
-    fn only_channel(&self) -> Option<Arc<ChannelName>>;
-    /// Whether it reads the channel.
-    fn has_channel(&self, name: &str) -> bool;
-    /// Whether this holds for all its channels.
-    fn all_channels(&self, holds: &dyn Fn(&str) -> bool) -> bool;
-    /// The channel it joined last, and from where it reads it.
-    fn last_joined(&self) -> Option<(Arc<ChannelName>, EventId)>;
-    /// The newest event of a channel it reads live.
-    fn live_tail(&self) -> Option<u64>;
-    /// The newest event of the log this worker knows of.
-    fn head(&self) -> EventId;
-
-    /// Requests that wait for room at the log, of all connections.
-    fn waiting_at_log(&self) -> usize;
-}
-
-/// One session's turn: which it is, what it asks, what it says.
-pub struct Cx<'a> {
-    pub token: Token,
-    pub world: &'a mut dyn World,
-    pub effects: &'a mut Effects,
-}
-
-impl Cx<'_> {
-    fn index(&self) -> u32 {
-        self.token.slot
-    }
-
-    fn out(&mut self) -> &mut Vec<u8> {
-        &mut self.effects.out
-    }
-
-    fn push(&mut self, effect: Effect) {
-        self.effects.list.push(effect);
-    }
-
-    fn wait(&mut self, why: Why) {
-        self.push(Effect::Wait(why));
-    }
-
-    /// Why the connection ends is decided; the first reason stays.
-    fn note(&mut self, reason: CloseReason) {
-        self.push(Effect::Note(reason));
-    }
-
-    fn end(&mut self, ending: Ending) {
-        self.push(Effect::End(ending));
-    }
-
-    /// Bytes of output that were not taken, with those of this turn.
-    fn out_len(&self) -> usize {
-        self.world.out_len() + self.effects.out.len()
     }
 }
 

@@ -1,0 +1,101 @@
+//! What a session sees of its worker, and how it speaks to it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::log::ChannelName;
+use crate::proto::cursor::EventId;
+use crate::reason::{CloseReason, Refused};
+use crate::ring::Token;
+use crate::worker::clock::Why;
+use crate::worker::effect::{Effect, Effects, Ending};
+
+/// What a session asks of the rest of its worker, about its own connection.
+pub trait World {
+    /// Bytes of output of its own that its peer has not taken yet.
+    fn out_len(&self) -> usize;
+    /// Whether its socket is full.
+    fn is_blocked(&self) -> bool;
+    /// Whether its peer sends no more.
+    fn has_peer_ended(&self) -> bool;
+    /// Whether it ends once its output is sent.
+    fn ends_after_output(&self) -> bool;
+    /// Whether nothing was heard of it for as long as one may be idle.
+    fn is_silent(&self) -> bool;
+    /// Seconds since it was accepted.
+    fn age_s(&self) -> u32;
+
+    /// Its client, if addresses are known.
+    fn client(&self) -> Option<IpAddr>;
+    /// Where its client's address is counted, if it is.
+    fn client_place(&self) -> Option<u32>;
+    /// Whether a trusted proxy brings it, and has still to say for whom.
+    fn is_proxied(&self) -> bool;
+    /// The proxy has said it once and for all.
+    fn end_proxied(&mut self);
+    /// Of a proxy's list of addresses, the nearest that is no trusted proxy itself.
+    fn nearest_client(&self, addresses: &mut dyn Iterator<Item = Option<IpAddr>>)
+    -> Option<IpAddr>;
+    /// It is this client's from now on.
+    ///
+    /// # Errors
+    /// The client has too many connections.
+    fn note_client(&mut self, client: IpAddr) -> Result<(), Refused>;
+
+    /// Channels it reads.
+    fn channel_count(&self) -> usize;
+    /// The channel it reads, if it is only one.
+    fn only_channel(&self) -> Option<Arc<ChannelName>>;
+    /// Whether it reads the channel.
+    fn has_channel(&self, name: &str) -> bool;
+    /// Whether this holds for all its channels.
+    fn all_channels(&self, holds: &dyn Fn(&str) -> bool) -> bool;
+    /// The channel it joined last, and from where it reads it.
+    fn last_joined(&self) -> Option<(Arc<ChannelName>, EventId)>;
+    /// The newest event of a channel it reads live.
+    fn live_tail(&self) -> Option<u64>;
+    /// The newest event of the log this worker knows of.
+    fn head(&self) -> EventId;
+
+    /// Requests that wait for room at the log, of all connections.
+    fn waiting_at_log(&self) -> usize;
+}
+
+/// One session's turn: which it is, what it asks, what it says.
+pub struct Cx<'a> {
+    pub token: Token,
+    pub world: &'a mut dyn World,
+    pub effects: &'a mut Effects,
+}
+
+impl Cx<'_> {
+    pub(super) fn index(&self) -> u32 {
+        self.token.slot
+    }
+
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.effects.out
+    }
+
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.list.push(effect);
+    }
+
+    pub(super) fn wait(&mut self, why: Why) {
+        self.push(Effect::Wait(why));
+    }
+
+    /// Why the connection ends is decided; the first reason stays.
+    pub(super) fn note(&mut self, reason: CloseReason) {
+        self.push(Effect::Note(reason));
+    }
+
+    pub(super) fn end(&mut self, ending: Ending) {
+        self.push(Effect::End(ending));
+    }
+
+    /// Bytes of output that were not taken, with those of this turn.
+    pub(super) fn out_len(&self) -> usize {
+        self.world.out_len() + self.effects.out.len()
+    }
+}
