@@ -91,7 +91,7 @@
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
 //! | slow readers of all channels share one bound | `worker::hub::bounds` |
 //! | workers stay even under `--steer cpu` | `server::balance` |
-//! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::lines` |
+//! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::log_lines` |
 //! | clients that resume by themselves: `sub`, `pub` | `tools::client` |
 //! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
 //! | caps with their reasons | [`limits`] |

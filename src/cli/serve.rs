@@ -177,8 +177,8 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
     }
     info!(workers = server.workers(), on = %server.cores(), because = %sizing.workers, "workers");
     info!(name = %server.driver(), "driver");
-    if let Some(remark) = server.driver_remark() {
-        warn!("{remark}");
+    if let Some(note) = server.driver_note() {
+        warn!("{note}");
     }
     let worker_replica_bytes = server.settings().replicas_bytes_max();
     info!(history_bytes, worker_replica_bytes, because = %sizing.memory, "memory for events");

@@ -54,7 +54,7 @@ impl Choice {
     }
 
     /// What to say where the operator may not expect epoll: why, the cure, and what it costs.
-    pub fn remark(&self) -> Option<String> {
+    pub fn note(&self) -> Option<String> {
         let refusal = self.refusal.as_ref()?;
         Some(format!("running on epoll: {refusal}; until then, {EPOLL_COSTS}"))
     }

@@ -7,8 +7,8 @@ mod door;
 mod driver;
 mod error;
 mod inherited;
-mod lines;
 mod listeners;
+mod log_lines;
 mod reload;
 mod sizing;
 mod store;
@@ -95,7 +95,7 @@ pub struct Server {
     succession: Succession,
     workers: Vec<JoinHandle<()>>,
     lost: Receiver<Lost>,
-    lines: JoinHandle<()>,
+    log_lines: JoinHandle<()>,
     clerk: JoinHandle<()>,
     /// None: the log is in memory, or its journal is closed.
     store: Option<JoinHandle<()>>,
@@ -171,7 +171,7 @@ impl Server {
         });
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
-        let (remarks, lines) = lines::start(&shared)?;
+        let (to_log, log_lines) = log_lines::start(&shared)?;
         // Each worker, the clerk and the store have one end to tell of.
         let (tell_lost, lost) = bounded(usize::from(workers) + 2);
         let log = SharedLog::new(log, &log_ends);
@@ -180,7 +180,7 @@ impl Server {
             shared: &shared,
             gate,
             slots: room.slots,
-            remarks,
+            to_log,
             tell_lost: tell_lost.clone(),
             log: log.clone(),
             log_ends: log_ends.clone(),
@@ -230,7 +230,7 @@ impl Server {
             succession: Succession::start(listen, estate),
             workers: started.handles,
             lost,
-            lines,
+            log_lines,
             clerk,
             store,
             log_commands,
@@ -286,8 +286,8 @@ impl Server {
     }
 
     /// Why they run on epoll although it was not asked for, what to allow and what it costs.
-    pub fn driver_remark(&self) -> Option<String> {
-        self.driver.remark()
+    pub fn driver_note(&self) -> Option<String> {
+        self.driver.note()
     }
 
     /// What bounds the number of connections.
@@ -383,7 +383,7 @@ impl Server {
             let _ = worker.join();
         }
         self.close_store();
-        let _ = self.lines.join();
+        let _ = self.log_lines.join();
         let _ = self.log_commands.send(LogCommand::Stop);
         let _ = self.clerk.join();
         self.admin_server.stop();

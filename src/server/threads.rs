@@ -83,7 +83,7 @@ pub(super) struct WorkerPlan<'a> {
     pub shared: &'a Shared,
     pub gate: Arc<Gate>,
     pub slots: u32,
-    pub remarks: Sender<LogLine>,
+    pub to_log: Sender<LogLine>,
     pub tell_lost: Sender<Lost>,
     pub log: Arc<SharedLog>,
     pub log_ends: LogEnds,
@@ -123,7 +123,7 @@ pub(super) fn start_workers(
         let setup = plan.setup(worker as u16)?;
         let metrics = plan.shared.metrics[worker].clone();
         let (kind, sizes) = (plan.shared.driver, plan.driver_settings(peers));
-        let (remarks, tell_lost) = (plan.remarks.clone(), plan.tell_lost.clone());
+        let (to_log, tell_lost) = (plan.to_log.clone(), plan.tell_lost.clone());
         let may_begin = may_begin.clone();
         let hand = LogHand::new(plan.log.clone(), &plan.log_ends);
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
@@ -132,7 +132,7 @@ pub(super) fn start_workers(
             let requests = ends.requests.clone();
             let core = move || {
                 let mut core = Core::new(setup, requests, metrics);
-                core.log_to(remarks);
+                core.log_to(to_log);
                 core
             };
             let begins = move |bell| {

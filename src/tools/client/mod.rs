@@ -12,10 +12,10 @@ mod error;
 mod event;
 mod follow;
 mod input;
-mod lines;
 pub mod outbox;
 mod publish;
 mod server;
+mod stdin_lines;
 mod tell;
 mod websocket;
 

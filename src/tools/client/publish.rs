@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::args::PubArgs;
 use super::connection;
 use super::error::ClientError;
-use super::lines;
 use super::server::encode;
+use super::stdin_lines;
 
 /// Longest wait for the answer to a single event.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 pub fn publish(args: &PubArgs) -> Result<(), ClientError> {
     match &args.data {
         Some(data) => publish_one(args, data),
-        None => lines::publish_lines(args),
+        None => stdin_lines::publish_lines(args),
     }
 }
 

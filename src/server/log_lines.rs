@@ -1,4 +1,4 @@
-//! The operator's lines about what happens in the workers: their remarks, as they come; and what
+//! The operator's lines about what happens in the workers: their log lines, as they come; and what
 //! was refused or went wrong, as counters have it, so that a flood of refusals is a line now and
 //! then. A thread of its own, because the reader of the lines may be slow.
 
@@ -13,8 +13,8 @@ use crate::metrics::{Counter, ERROR_STATUSES, WorkerMetrics};
 use crate::reason::{CloseReason, Refused};
 use crate::worker::{Asked, LogLine};
 
-/// Remarks that wait to be written; a burst of requests of all workers in one turn.
-const REMARKS_MAX: usize = 8192;
+/// Lines that wait to be written; a burst of requests of all workers in one turn.
+const LINES_WAITING_MAX: usize = 8192;
 
 /// How often counters are looked at.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -24,13 +24,13 @@ const TELL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Starts the thread. It ends when the last sender is gone.
 pub(super) fn start(shared: &Shared) -> Result<(Sender<LogLine>, JoinHandle<()>), ServerError> {
-    let (remarks, lane) = bounded(REMARKS_MAX);
+    let (to_log, lane) = bounded(LINES_WAITING_MAX);
     let metrics = shared.metrics.clone();
     let thread = thread::Builder::new()
         .name("lines".into())
         .spawn(move || write_lines(&lane, &metrics))
         .map_err(|error| ServerError::io("starting the thread of the log lines", error))?;
-    Ok((remarks, thread))
+    Ok((to_log, thread))
 }
 
 fn write_lines(lane: &Receiver<LogLine>, metrics: &[impl AsRef<WorkerMetrics>]) {
@@ -42,7 +42,7 @@ fn write_lines(lane: &Receiver<LogLine>, metrics: &[impl AsRef<WorkerMetrics>]) 
     };
     loop {
         match lane.recv_deadline(look_at) {
-            Ok(remark) => write(&remark),
+            Ok(line) => write(&line),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return look(&mut watch),
         }
@@ -53,8 +53,8 @@ fn write_lines(lane: &Receiver<LogLine>, metrics: &[impl AsRef<WorkerMetrics>]) 
     }
 }
 
-fn write(remark: &LogLine) {
-    match remark {
+fn write(line: &LogLine) {
+    match line {
         LogLine::Answered { id, client, asked, status, took } => {
             let Asked { method, path, .. } = &**asked;
             let took_us = took.as_micros() as u64;
