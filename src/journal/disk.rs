@@ -4,10 +4,13 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
+
+/// Only the server's user may read events, whatever the umask.
+pub(super) const OWNER_ONLY: u32 = 0o600;
 
 /// A folder.
 pub trait Disk: Debug + Send {
@@ -84,7 +87,8 @@ impl Disk for Folder {
 
     fn create(&self, name: &str) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).open(self.0.join(name))
+        options.read(true).write(true).create(true).truncate(true);
+        options.mode(OWNER_ONLY).open(self.0.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -25,6 +25,7 @@ pub mod writer;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::fs::{FlockOperation, flock};
 
-use self::disk::{Disk, Folder};
+use self::disk::{Disk, Folder, OWNER_ONLY};
 use self::keeper::ToKeeper;
 use self::record::{Head, Record};
 use self::recover::{JournalError, Recovered, recover};
@@ -98,9 +99,11 @@ impl Lock {
     /// Another process has it, or the folder can't be written.
     pub fn take(dir: &Path) -> Result<Self, JournalError> {
         let doing = |what: &str| JournalError::io(format!("{what} {}", dir.display()));
-        fs::create_dir_all(dir).map_err(doing("making the journal's folder"))?;
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(dir);
+        made.map_err(doing("making the journal's folder"))?;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(OWNER_ONLY);
         let file = options.open(dir.join(LOCK_NAME)).map_err(doing("opening the lock in"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {

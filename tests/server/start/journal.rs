@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,6 +71,10 @@ fn a_journal_has_one_process_and_another_is_told_which() {
     let told = super::refusal_among(pushline().arg("--data-dir").arg(dir.path()));
     assert!(told.contains("in use by process") && told.contains("--take-over"), "{told}");
     publish(server.addr, "news", "as before");
+    for path in [dir.path().join("head"), segment_in(dir.path())] {
+        let mode = std::fs::metadata(path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "no other user reads events");
+    }
 }
 
 #[test]
