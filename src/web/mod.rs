@@ -1,8 +1,11 @@
-//! What browsers load from the server: the client, and pages that show what it does. The sources are
-//! written to be read and copied; the client is served without its comments, a third of it.
+//! What browsers load from the server: the client, pages that show what it does, and the operator's
+//! dashboard. The sources are written to be read and copied; the client is served without its
+//! comments, a third of it.
 
 use std::sync::LazyLock;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 
 /// A file that browsers load.
@@ -54,6 +57,23 @@ fn openapi() -> Asset {
 /// The file at this path.
 pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|(known, _)| *known == path).map(|(_, asset)| &**asset)
+}
+
+/// The operator's dashboard, one page, of a server whose clients connect at this port.
+pub fn dashboard(listen_port: u16) -> String {
+    let style = include_str!("dashboard/style.css");
+    let script = include_str!("dashboard/script.js");
+    include_str!("dashboard/page.html")
+        .replace("LISTEN_PORT", &listen_port.to_string())
+        .replace("STYLE_HASH", &policy_hash(style))
+        .replace("SCRIPT_HASH", &policy_hash(script))
+        .replace("STYLE", style)
+        .replace("SCRIPT", script)
+}
+
+/// How a page's policy names the one script that may run in it (CSP 3 section 2.3.1).
+fn policy_hash(text: &str) -> String {
+    format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
 }
 
 /// Leaves out comments and what lines are indented by. In the sources no text goes over a line end,

@@ -112,7 +112,7 @@ fn demos_are_there_only_where_they_are_wanted() {
     assert_eq!(fetch(server.addr, "GET", "/pushline.js", &[], None).status, 200);
 }
 
-fn await_all(browser: &mut Browser, expression: &str) {
+pub fn await_all(browser: &mut Browser, expression: &str) {
     let deadline = Instant::now() + COME_BACK;
     while browser.evaluate(expression).iter().any(|is| *is != json!(true)) {
         let told = browser.evaluate("document.body.innerText");

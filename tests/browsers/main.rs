@@ -7,6 +7,7 @@ mod client;
 // Each test binary uses its own part of it.
 #[path = "../common/mod.rs"]
 mod common;
+mod dashboard;
 mod demos;
 mod proxies;
 mod restarts;

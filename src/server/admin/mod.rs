@@ -35,6 +35,7 @@ use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
 use crate::ring::Ringer;
+use crate::web;
 use crate::worker::command::Command;
 
 /// How long an answer to an operator may take, from the last byte of the request: however slowly it
@@ -187,7 +188,9 @@ impl State {
         }
         let reading = matches!(request.method(), Method::Get | Method::Head);
         let path = request.path();
-        let may_ask = is_probe(path) || self.key.as_ref().is_none_or(|key| key.opens(request));
+        // The dashboard is the same for everybody: it asks for the key itself.
+        let may_ask =
+            path == "/" || is_probe(path) || self.key.as_ref().is_none_or(|key| key.opens(request));
         if !may_ask {
             return Reply::unauthorized();
         }
@@ -204,6 +207,7 @@ impl State {
             };
         }
         let read: &dyn Fn() -> Reply = match path {
+            "/" => &|| self.dashboard(),
             "/healthz" => &|| Reply::text("ok\n"),
             "/readyz" => &|| self.readiness(),
             "/metrics" => &|| self.metrics(),
@@ -212,6 +216,10 @@ impl State {
             _ => return Reply::error(Status::NotFound, "not_found", PATHS),
         };
         if reading { read() } else { Reply::not_allowed("GET, HEAD") }
+    }
+
+    fn dashboard(&self) -> Reply {
+        Reply::page(web::dashboard(self.shared.settings.listen.port()))
     }
 }
 
@@ -225,5 +233,5 @@ fn is_probe(path: &str) -> bool {
 const HOSTS: &str = "this listener is on loopback: ask for it by its address or as localhost";
 
 /// What a lost operator is told.
-const PATHS: &str = "no such path; there are /healthz, /readyz, /metrics, /v1/connections, \
+const PATHS: &str = "no such path; there are /, /healthz, /readyz, /metrics, /v1/connections, \
                      /v1/connections/{id}, /v1/subjects/{sub} and /v1/channels";

@@ -37,6 +37,12 @@ impl Reply {
         Self { status: Status::Ok, content_type: Some(content_type), body, header: None }
     }
 
+    /// 200 with a page that is no part of another one: that one could borrow the operator's clicks.
+    pub fn page(page: String) -> Self {
+        let header = Some(("X-Frame-Options", "DENY"));
+        Self { header, ..Self::ok("text/html; charset=utf-8", page.into_bytes()) }
+    }
+
     /// 204.
     pub fn done() -> Self {
         Self { status: Status::NoContent, content_type: None, body: Vec::new(), header: None }
