@@ -106,19 +106,33 @@ impl Core {
         let Self { net, hub, .. } = self;
         budget.spend(hub.cursor_count(index) as u64 * CHANNEL_NS);
         let mut draft = net.begin_send(bytes_max);
-        let mut events = 0;
-        match hub.write_rest(index, net.arena(), draft.until) {
-            Extent::Part => net.end_with_rest(&mut draft),
+        let (events, extent) = match hub.write_rest(index, net.arena(), draft.until) {
+            Extent::Part => {
+                net.end_with_rest(&mut draft);
+                (0, Extent::Part)
+            }
             Extent::Whole => {
                 net.add_own(index, &mut draft);
-                events = hub.write_events(index, net.arena(), draft.until);
+                hub.write_events(index, net.arena(), draft.until)
             }
-        }
+        };
         let length = net.finish_send(index, draft);
-        if length > 0 {
-            budget.spend(SEND_NS + copy_ns(length) + events as u64 * EVENT_NS);
+        if length == 0 {
+            return false;
         }
-        length > 0
+        budget.spend(SEND_NS + copy_ns(length) + events as u64 * EVENT_NS);
+        if extent == Extent::Part || self.waits_for_output(index) {
+            self.net.settle_soon();
+        }
+        true
+    }
+
+    /// Whether the connection does something as soon as its output is sent. Of all others it is
+    /// enough to learn with the next turn that their sends were taken.
+    fn waits_for_output(&self, index: u32) -> bool {
+        self.net.ends_after_output(index)
+            || self.sessions.carried(index) > 0
+            || self.sessions.has_farewell(index)
     }
 
     /// There is nothing to send: a page is due, or the connection rests.

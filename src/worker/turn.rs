@@ -221,7 +221,7 @@ impl Core {
     pub fn wait(&self) -> Wait {
         let to_send = !self.net.is_flushed() || self.hub.has_scheduled();
         let to_do = to_send || self.sessions.has_unread() || self.sessions.has_to_vet();
-        if to_do || self.net.wants_to_accept() || !self.net.is_settled() {
+        if to_do || self.net.wants_to_accept() || self.net.has_to_settle() {
             return Wait::No;
         }
         if self.link.waiting() > 0 || self.hub.has_leaves() {

@@ -154,28 +154,37 @@ impl Hub {
     }
 
     /// Appends what the subscriber is to be sent next, behind [`Hub::write_rest`]. Tells how many
-    /// events and gaps that is.
-    pub fn write_events(&mut self, index: u32, arena: &mut Vec<u8>, until: usize) -> usize {
+    /// events and gaps that is, and whether it is all there is.
+    pub fn write_events(
+        &mut self,
+        index: u32,
+        arena: &mut Vec<u8>,
+        until: usize,
+    ) -> (usize, Extent) {
         let needs_page = self.needs_page(index);
         let Self { subscribers, sending, channels, epoch, .. } = self;
         let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
         else {
-            return 0;
+            return (0, Extent::Whole);
         };
         let items_from = sending.items.len();
         let from = arena.len();
         let (dialect, epoch) = (*dialect, *epoch);
         let mut send = Composer { arena, sending, epoch, dialect, from, until };
-        match &explicit.reading {
+        let extent = match &explicit.reading {
             // Gaps wait for the page, too: it tells how much is lost by now.
-            Reading::Asked(_) => {}
-            Reading::Replicas if needs_page => {}
-            Reading::Page(page) => send.page(explicit, page, channels),
+            Reading::Asked(_) => Extent::Whole,
+            Reading::Replicas if needs_page => Extent::Part,
+            Reading::Page(page) => {
+                send.page(explicit, page, channels);
+                // What is behind the page is to be looked at.
+                Extent::Part
+            }
             Reading::Replicas if explicit.subs.len() == 1 => send.single(explicit, channels),
             Reading::Replicas => send.merged(explicit, channels),
-        }
+        };
         explicit.items.end = sending.items.len() as u32;
-        sending.items.len() - items_from
+        (sending.items.len() - items_from, extent)
     }
 
     // --- what became of it ---
@@ -261,19 +270,20 @@ impl Composer<'_> {
     }
 
     /// One channel: up to where live subscribers are being brought, so that it can join them.
-    fn single(&mut self, reader: &Explicit, channels: &Channels) {
+    fn single(&mut self, reader: &Explicit, channels: &Channels) -> Extent {
         self.gap(reader, 0, channels);
         let replica = &channels[reader.subs[0].replica];
         for event in replica.after(reader.subs[0].cursor, replica.fanned_to) {
             if self.is_full() || self.sub_event(0, event) == Extent::Part {
-                return;
+                return Extent::Part;
             }
         }
+        Extent::Whole
     }
 
     /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
     /// Gaps go first: an event behind a loss would carry an id that says the loss was told.
-    fn merged(&mut self, reader: &Explicit, channels: &Channels) {
+    fn merged(&mut self, reader: &Explicit, channels: &Channels) -> Extent {
         let mut heads = std::mem::take(&mut self.sending.heads);
         for (sub, of) in (0..).zip(&reader.subs) {
             self.gap(reader, sub, channels);
@@ -284,9 +294,14 @@ impl Composer<'_> {
                 heads.extend(seq.map(|seq| Reverse(Head { seq, sub, place })));
             }
         }
-        while !self.is_full()
+        let mut extent = Extent::Whole;
+        while extent == Extent::Whole
             && let Some(mut first) = heads.peek_mut()
         {
+            if self.is_full() {
+                extent = Extent::Part;
+                break;
+            }
             let Head { seq, sub, place } = &mut first.0;
             let (sub, replica) = (*sub, &channels[reader.subs[usize::from(*sub)].replica]);
             let Some(event) = replica.at(*place) else { break };
@@ -295,12 +310,11 @@ impl Composer<'_> {
                 Some(next) => *seq = next.seq,
                 None => drop(PeekMut::pop(first)),
             }
-            if self.sub_event(sub, event) == Extent::Part {
-                break;
-            }
+            extent = self.sub_event(sub, event);
         }
         heads.clear();
         self.sending.heads = heads;
+        extent
     }
 
     fn gap(&mut self, reader: &Explicit, sub: u16, channels: &Channels) {

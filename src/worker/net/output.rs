@@ -40,6 +40,8 @@ pub(super) struct Output {
     /// Bytes the sockets were handed since the last turn was settled. What they did not take is
     /// taken back before the metrics, which never go down, have it.
     handed_bytes: u64,
+    /// Something is to be done as soon as these sends are settled.
+    to_settle: bool,
 }
 
 /// Two queues with a budget each, so that neither waits for the other for ever.
@@ -345,6 +347,7 @@ impl Net {
     pub fn begin_batch(&mut self, mut settled: Vec<Sent>) {
         settled.clear();
         self.output.sends = settled;
+        self.output.to_settle = false;
         self.metrics.bytes_out.add(std::mem::take(&mut self.output.handed_bytes));
         let arena = &mut self.output.batch.arena;
         arena.clear();
@@ -353,10 +356,15 @@ impl Net {
         }
     }
 
-    /// Whether no composed send waits to be settled. One that was taken whole is only known to be
-    /// by the turn that follows it.
-    pub fn is_settled(&self) -> bool {
-        self.output.sends.is_empty()
+    /// Something is to be done as soon as it is known that this batch's sends were taken. That a send
+    /// was taken whole is only known by the turn that follows it.
+    pub fn settle_soon(&mut self) {
+        self.output.to_settle = true;
+    }
+
+    /// Whether the next turn may not wait: see [`Net::settle_soon`].
+    pub fn has_to_settle(&self) -> bool {
+        self.output.to_settle
     }
 
     /// The batch, for the driver.
