@@ -87,6 +87,14 @@ measure() {
     "$pushline" bench --json "$out/$name.json" --plot "$out/$name.svg" "$@" | tee "$out/$name.txt"
 }
 
+# round_trips NAME OPTION...: one run of scripts/lib/round-trips; figures go to $out/NAME.json.
+round_trips() {
+    local name=$1
+    shift
+    say "$name"
+    scripts/lib/round-trips --json "$out/$name.json" --server-pid "$server_pid" "$@"
+}
+
 # figure NAME KEY [DECIMALS]: one number of a run, `-` if it was not measured.
 figure() {
     local value

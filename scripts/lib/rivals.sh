@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Starting the rivals. Sourced after bench.sh; nothing here installs anything on the system: npm
 # packages go to target/bench/npm.
-# shellcheck source-path=SCRIPTDIR source=bench.sh disable=SC2154
+# shellcheck source-path=SCRIPTDIR source=bench.sh disable=SC2154,SC2034
 
 nginx_module=/usr/lib/nginx/modules/ngx_nchan_module.so
 npm_home="$PWD/$out/npm"

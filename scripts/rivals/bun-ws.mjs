@@ -1,4 +1,5 @@
-// Bun's own WebSocket server with its native publish: GET /ws?channel=x, POST /channels/x.
+// Bun's own WebSocket server with its native publish: GET /ws?channel=x, POST /channels/x. What a
+// WebSocket sends is published on its channel, and so comes back.
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: Number(process.argv[2]),
@@ -18,6 +19,8 @@ const server = Bun.serve({
     open(socket) {
       socket.subscribe(socket.data.channel);
     },
-    message() {},
+    message(socket, text) {
+      server.publish(socket.data.channel, text);
+    },
   },
 });
