@@ -137,9 +137,9 @@ impl Core {
             Notice::Joined { ticket, head_seq, channels } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
                     let PendingJoin { token, replicas, after, then } = join;
-                    let current = self.net.is_current(token);
-                    let reader =
-                        current.then(|| (token.slot, self.sessions.dialect(token.slot), &*after));
+                    let index = token.slot;
+                    let wanted = self.net.is_current(token) && self.sessions.wants_to_join(index);
+                    let reader = wanted.then(|| (index, self.sessions.dialect(index), &*after));
                     self.hub.joined(reader, &replicas, head_seq, channels);
                     self.answered(token, |core| core.joined(token.slot, then));
                 }

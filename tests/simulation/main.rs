@@ -99,6 +99,13 @@ fn seed_11610_a_refused_join_leaves_no_hole() {
     world::run(11610, None);
 }
 
+/// A WebSocket began to close while the log was asked to join a channel: it became a reader all the
+/// same, and events followed its close frame.
+#[test]
+fn seed_1980_a_join_behind_our_close_frame_is_none() {
+    world::run(1980, None);
+}
+
 /// A stream of two channels that came with `earliest` stood where the younger history begins, and a
 /// gap told there was followed by older events of the other channel.
 #[test]

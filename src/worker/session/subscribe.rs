@@ -206,6 +206,11 @@ impl Sessions {
         cx.push(Effect::Join { channels, cursor, then });
     }
 
+    /// Whether the session still wants the channels it asked for: it may have begun to end meanwhile.
+    pub fn wants_to_join(&self, index: u32) -> bool {
+        self.takes_input(index) && self.work_of(index).is_some_and(|work| work.joining)
+    }
+
     /// The channels are joined.
     pub fn joined(&mut self, cx: &mut Cx<'_>, then: AfterJoin) {
         self.work(cx.index()).joining = false;
