@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::disk::{Disk, DiskFile, read_all};
+use super::disk::{Disk, read_all};
 use super::record::{Head, Read, Record, SEGMENT_HEAD_BYTES, SegmentHead, read_record};
 use super::writer::{
     HEAD_NAME, JournalSettings, NEW_SUFFIX, SEGMENT_SUFFIX, Sealed, WriteError, Writer, make_file,
@@ -170,7 +170,7 @@ struct Reader<D: Disk, F> {
 impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
     fn read_head(&mut self, is_there: bool, has_segments: bool) -> Result<(), JournalError> {
         if is_there {
-            let bytes = self.read_file(HEAD_NAME)?.0;
+            let bytes = self.read_file(HEAD_NAME)?;
             self.head = Head::decode(&bytes);
             self.journal = self.head.map(|head| head.journal);
         }
@@ -180,10 +180,13 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         }
     }
 
-    fn read_file(&self, name: &str) -> Result<(Vec<u8>, D::File), JournalError> {
-        let doing = || JournalError::io(format!("reading {name}"));
-        let file = self.disk.open(name).map_err(doing())?;
-        Ok((read_all(&file).map_err(doing())?, file))
+    fn read_file(&self, name: &str) -> Result<Vec<u8>, JournalError> {
+        let read = self.disk.open(name).and_then(|file| read_all(&file));
+        read.map_err(JournalError::io(format!("reading {name}")))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.head.is_some_and(|head| head.closed)
     }
 
     /// Something that was safe is not there. Whoever accepts that goes on.
@@ -202,7 +205,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
     }
 
     fn read_segment(&mut self, name: &str, is_last: bool) -> Result<(), JournalError> {
-        let (bytes, mut file) = self.read_file(name)?;
+        let bytes = self.read_file(name)?;
         let Some(head) = SegmentHead::decode(&bytes)
             .filter(|head| self.journal.is_none_or(|journal| journal == head.journal))
         else {
@@ -221,10 +224,13 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         if !self.skipped.is_empty() {
             let whole = self.without_skipped(&bytes[..end]);
             make_file(&self.disk, name, &whole, 0)?;
-        } else if is_last {
+        } else if is_last && !(self.is_closed() && end == bytes.len()) {
             let torn = bytes[end..].iter().rposition(|byte| *byte != 0);
             self.cut_bytes = torn.map_or(0, |last| last as u64 + 1);
-            self.cut(name, &mut file, end)?;
+            // What was read is about to be seen, so it has to be safe first. A sync of this file
+            // could lie: after one that failed the kernel has the bytes, the disk does not, and
+            // nothing is left to be written. Written once more they are.
+            make_file(&self.disk, name, &bytes[..end], 0)?;
         }
         let bytes = end as u64;
         self.sealed.push_back(Sealed { name: name.into(), last_seq: self.last_seq, bytes });
@@ -286,13 +292,6 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
             Some((record, _)) => !is_last || record.synced_to > self.last_seq,
             None => false,
         })
-    }
-
-    /// What was read is about to be seen: it has to be safe first, whether the process that wrote it
-    /// came to that or not.
-    fn cut(&self, name: &str, file: &mut D::File, end: usize) -> Result<(), JournalError> {
-        let cut = file.set_length(end as u64).and_then(|()| file.sync());
-        cut.map_err(JournalError::io(format!("cutting off the torn end of {name}")))
     }
 
     fn finish(mut self) -> Result<Recovered<D>, JournalError> {

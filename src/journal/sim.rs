@@ -157,9 +157,7 @@ impl State {
             *left -= 1;
         }
         if self.tamper != Some(DiskTamper::AcknowledgeBeforeSync) {
-            let content = &mut self.files[file];
-            content.safe.clone_from(&content.bytes);
-            content.dirty.clear();
+            self.files[file].sync();
         }
         Ok(())
     }
@@ -173,6 +171,19 @@ fn set_name(names: &mut BTreeMap<String, usize>, name: String, file: Option<usiz
 }
 
 impl Content {
+    /// What is dirty is written, and nothing else: after a sync that failed that is less than what
+    /// is not safe.
+    fn sync(&mut self) {
+        self.safe.resize(self.bytes.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let from = sector * SECTOR_BYTES;
+            let to = (from + SECTOR_BYTES).min(self.bytes.len());
+            if from < to {
+                self.safe[from..to].copy_from_slice(&self.bytes[from..to]);
+            }
+        }
+    }
+
     fn lose_power(&mut self, rng: &mut Rng) {
         if rng.bool() {
             self.safe.resize(self.bytes.len(), 0);

@@ -244,9 +244,15 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
+    /// One without an event goes: the next one may have its name.
     fn set_aside(&mut self) {
-        if let Some(Open { name, at, .. }) = self.open.take() {
-            self.sealed.push_back(Sealed { name, last_seq: self.written_to, bytes: at });
+        let Some(Open { name, at, .. }) = self.open.take() else { return };
+        match at > SEGMENT_HEAD_BYTES as u64 {
+            true => {
+                self.sealed.push_back(Sealed { name, last_seq: self.written_to, bytes: at });
+            }
+            // If it stays, it does no harm.
+            false => drop(self.disk.remove(&name)),
         }
     }
 
@@ -307,6 +313,8 @@ impl<D: Disk> Writer<D> {
     /// As [`Writer::commit`].
     pub fn find_room(&mut self, next_seq: u64) -> Result<(), WriteError> {
         if self.open.is_none() {
+            // A start goes on behind what is reserved: its segments come behind this one.
+            self.reserve(next_seq)?;
             self.begin_segment(next_seq, 0)?;
         }
         Ok(())
