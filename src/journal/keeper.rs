@@ -115,6 +115,7 @@ impl<D: Disk> Keeper<D> {
         if self.state == State::Up {
             self.remove_old();
         }
+        self.note_size();
     }
 
     fn commit(&mut self, report: &mut impl FnMut(Stored)) {
@@ -135,7 +136,6 @@ impl<D: Disk> Keeper<D> {
             self.fail(&error);
             report(Stored::Down);
         }
-        self.note_size();
     }
 
     fn fail(&mut self, error: &WriteError) {
@@ -171,7 +171,6 @@ impl<D: Disk> Keeper<D> {
         if let Err(error) = writer.remove_before(self.bounds.kept_from.load(Ordering::Relaxed)) {
             tracing::warn!("removing what history no longer holds from the journal: {error}");
         }
-        self.note_size();
     }
 
     fn close(&mut self) {

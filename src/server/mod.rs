@@ -46,6 +46,7 @@ use crate::mesh::{MainEnds, mesh};
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
 use crate::ring::{Bell, BellTarget, Ringer};
+use crate::web;
 use crate::worker::command::Command;
 use crate::worker::connection_count::{ByAddress, ConnectionCount};
 
@@ -133,6 +134,7 @@ impl Server {
             inherited.correct(&mut settings)?;
         }
         let gate = keep_to_this_machine(&settings, gate)?;
+        web::prepare();
         let placement = Placement::of(&settings)?;
         let workers = placement.workers();
         let driver = Choice::of(settings.driver, workers)?;

@@ -54,6 +54,13 @@ fn openapi() -> Asset {
     Asset::new("application/json", text)
 }
 
+/// Makes all of them, so that no worker waits for another one that does.
+pub fn prepare() {
+    for (_, asset) in &ASSETS {
+        LazyLock::force(asset);
+    }
+}
+
 /// The file at this path.
 pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|(known, _)| *known == path).map(|(_, asset)| &**asset)

@@ -6,7 +6,7 @@ use super::effect::{AfterJoin, Effect};
 use super::link::{Pending, PendingJoin};
 use super::session::{Cx, RefreshLetter, RefreshOutcome, Sessions};
 use super::turn::Core;
-use crate::log::message::{Letter, Published, Refusal, RequestBody};
+use crate::log::message::{Letter, Published, RequestBody};
 use crate::proto::cursor::Cursor;
 use crate::proto::envelope::AFTER_BYTES_MAX;
 use crate::ring::Token;
@@ -93,12 +93,26 @@ impl Core {
         });
     }
 
-    /// The log answered a connection: what it has received meanwhile is read on.
-    pub(super) fn answered(&mut self, token: Token, take: impl FnOnce(&mut Self)) {
-        if !self.net.is_current(token) {
+    /// The log answered a request of a connection.
+    pub(super) fn answered_by_log(
+        &mut self,
+        token: Token,
+        take: impl FnOnce(&mut Sessions, &mut Cx<'_>),
+    ) {
+        if self.net.is_current(token) {
+            self.sessions.end_asking(token.slot);
+        }
+        self.answered(token, take);
+    }
+
+    /// Hands a connection its answer; what it has received meanwhile is read on. One that only waits
+    /// for its peer to end hears no more.
+    fn answered(&mut self, token: Token, take: impl FnOnce(&mut Sessions, &mut Cx<'_>)) {
+        if !self.net.is_current(token) || self.net.is_lingering(token.slot) {
             return;
         }
-        take(self);
+        self.session(token.slot, take);
+        self.say_farewell_if_due(token.slot);
         if self.net.is_current(token) {
             self.take_carry(token);
         }
@@ -127,16 +141,6 @@ impl Core {
         let ticket =
             self.link.wait_for(Pending::Join(PendingJoin { token, replicas, after, then }));
         self.ask_for(index, RequestBody::Join { ticket, channels, cursor });
-    }
-
-    pub(super) fn joined(&mut self, index: u32, then: AfterJoin) {
-        self.sessions.end_asking(index);
-        self.session(index, |sessions, cx| sessions.joined(cx, then));
-    }
-
-    pub(super) fn join_refused(&mut self, index: u32, then: AfterJoin, refusal: Refusal) {
-        self.sessions.end_asking(index);
-        self.session(index, |sessions, cx| sessions.join_refused(cx, then, refusal));
     }
 
     pub(super) fn count_published(&self, outcome: &Published) {
@@ -168,9 +172,9 @@ impl Core {
                 };
                 self.forward(from, Box::new(RefreshLetter::Refreshed { asker, outcome }));
             }
-            RefreshLetter::Refreshed { asker, outcome } => self.answered(asker, |core| {
-                core.session(asker.slot, |sessions, cx| sessions.refreshed(cx, outcome));
-            }),
+            RefreshLetter::Refreshed { asker, outcome } => {
+                self.answered(asker, |sessions, cx| sessions.refreshed(cx, outcome));
+            }
         }
     }
 }

@@ -141,14 +141,14 @@ impl Core {
                     let wanted = self.net.is_current(token) && self.sessions.wants_to_join(index);
                     let reader = wanted.then(|| (index, self.sessions.dialect(index), &*after));
                     self.hub.joined(reader, &replicas, head_seq, channels);
-                    self.answered(token, |core| core.joined(token.slot, then));
+                    self.answered_by_log(token, |sessions, cx| sessions.joined(cx, then));
                 }
             }
             Notice::JoinRefused { ticket, refusal } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
                     self.hub.join_refused(&join.replicas);
-                    self.answered(join.token, |core| {
-                        core.join_refused(join.token.slot, join.then, refusal);
+                    self.answered_by_log(join.token, |sessions, cx| {
+                        sessions.join_refused(cx, join.then, refusal);
                     });
                 }
             }
@@ -166,20 +166,15 @@ impl Core {
             Notice::Published { ticket, outcome, unaccepted } => {
                 if let Pending::Publish { token, then } = self.link.answered(ticket) {
                     self.count_published(&outcome);
-                    self.answered(token, |core| {
-                        core.session(token.slot, |sessions, cx| {
-                            sessions.published(cx, then, &outcome, unaccepted);
-                        });
-                        core.say_farewell_if_due(token.slot);
+                    self.answered_by_log(token, |sessions, cx| {
+                        sessions.published(cx, then, &outcome, unaccepted);
                     });
                 }
             }
             Notice::Described { ticket, description } => {
                 if let Pending::Describe { token, channel } = self.link.answered(ticket) {
-                    self.answered(token, |core| {
-                        core.session(token.slot, |sessions, cx| {
-                            sessions.described(cx, &channel, &description);
-                        });
+                    self.answered_by_log(token, |sessions, cx| {
+                        sessions.described(cx, &channel, &description);
                     });
                 }
             }

@@ -1,10 +1,12 @@
-//! A client that ends behind its last request gets every answer, also when its socket is full at the
-//! moment the end is seen.
+//! Clients that end while something of theirs is under way. One that ends behind its last request gets
+//! every answer, also when its socket is full at the moment the end is seen.
 
 use std::time::Duration;
 
 use crate::common::request;
+use crate::common::ws::frame;
 use pushline::auth::Gate;
+use pushline::log::message::{Notice, Published, Refusal, Request, RequestBody};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token};
 use pushline::worker::Core;
 
@@ -16,8 +18,17 @@ fn worker() -> Core {
 
 /// One turn; what it sends to the client, and whether it closes.
 fn turn(core: &mut Core, completions: &[Completion], bytes: &[u8]) -> (Vec<u8>, bool) {
+    turn_at(core, Duration::from_millis(1), completions, bytes)
+}
+
+fn turn_at(
+    core: &mut Core,
+    now: Duration,
+    completions: &[Completion],
+    bytes: &[u8],
+) -> (Vec<u8>, bool) {
     core.batch().ops.clear();
-    core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
+    core.begin_turn(now, 1_800_000_000, completions);
     for completion in completions {
         core.complete(*completion, bytes);
     }
@@ -57,4 +68,40 @@ fn a_full_socket_at_the_end_of_a_client_loses_no_answer() {
         let answered = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
         assert_eq!(answered, REQUESTS, "{taken} bytes taken at first");
     }
+}
+
+/// The log is slow, and a WebSocket that closes does not wait for it for ever. The answer then finds a
+/// connection that only waits for its peer to end.
+#[test]
+fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
+    let (mut core, asked) = crate::common::core(Gate::open(), 1000);
+    let received = Completion::Received { token: SLOT, buffer: BufferId(0) };
+    let upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Protocol", "pushline.v1"),
+    ];
+    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None }], b"");
+    turn(&mut core, &[received], &request("GET", "/ws", &upgrade, None));
+    turn(&mut core, &[], b"");
+    let publish = br#"{"op":"publish","channel":"c","data":"x","ref":1}"#;
+    turn(&mut core, &[received], &frame(true, 1, publish));
+    let Ok(Request::Worker { body: RequestBody::Publish { ticket, .. }, .. }) = asked.try_recv()
+    else {
+        panic!("the log is asked");
+    };
+    turn(&mut core, &[received], &frame(true, 8, &1000_u16.to_be_bytes()));
+    // Longer than a closing handshake may take; then the close frame is taken.
+    let later = Duration::from_secs(6);
+    let (sent, _) = turn_at(&mut core, later, &[], b"");
+    assert_eq!(sent, [0x88, 2, 3, 232]);
+    turn_at(&mut core, later, &[], b"");
+    assert!(core.batch().ops.contains(&Op::Shutdown(SLOT)), "it waits for its peer to end");
+    let refusal = Some(Refusal::Busy);
+    let outcome = Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal };
+    core.notice(Notice::Published { ticket, outcome, unaccepted: Vec::new() });
+    let (sent, _) = turn_at(&mut core, later, &[], b"");
+    assert_eq!(sent, b"", "nothing follows a close frame");
 }

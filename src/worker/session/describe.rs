@@ -26,7 +26,6 @@ impl Sessions {
 
     /// The log answered.
     pub fn described(&mut self, cx: &mut Cx<'_>, channel: &str, description: &Description) {
-        self.end_asking(cx.index());
         let epoch = self.epoch;
         let id = |seq: Option<u64>| match seq {
             Some(seq) => format!("\"{}\"", EventId { epoch, seq }),

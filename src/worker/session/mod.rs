@@ -228,7 +228,12 @@ impl Sessions {
     /// The connection only waits for its peer to end.
     pub fn lingers(&mut self, index: u32) {
         self.set_protocol(index, Protocol::Http);
+        let outstanding = self.outstanding(index);
         self.drop_work(index);
+        // The log may answer it yet.
+        if outstanding > 0 {
+            self.work(index).outstanding = outstanding;
+        }
     }
 
     /// The connection is gone.

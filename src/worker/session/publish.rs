@@ -214,7 +214,6 @@ impl Sessions {
         outcome: &Published,
         unaccepted: Vec<Publication>,
     ) {
-        self.end_asking(cx.index());
         let work = self.work(cx.index());
         work.published_to = outcome.last_seq.max(work.published_to);
         match then {
