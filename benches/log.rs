@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
+use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 use rustix::time::{ClockId, clock_gettime};
@@ -56,15 +56,15 @@ impl Measurement for CpuTime {
 
 /// A lane that a reader empties at once.
 #[derive(Default)]
-struct Lane(VecDeque<Notice>);
+struct Lane(VecDeque<FromLog>);
 
 impl Outlet for Lane {
     fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         self.0.len() < 2 * BATCH
     }
 
-    fn send(&mut self, _worker: u16, notice: Notice) {
-        self.0.push_back(notice);
+    fn send(&mut self, _worker: u16, told: FromLog) {
+        self.0.push_back(told);
     }
 }
 
@@ -85,8 +85,8 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
     for channel in 0..channels {
         let name = name_of(channel);
         let channels = vec![name];
-        let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
-        log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, lane);
+        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
+        log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, lane);
     }
     lane.0.clear();
     log
@@ -135,12 +135,8 @@ fn publish(criterion: &mut Criterion<CpuTime>) {
             bencher.iter_batched(
                 || batch_of(channels, &mut round, keys, &data),
                 |publications| {
-                    let body = RequestBody::Publish {
-                        ticket: Ticket(0),
-                        share: Share::Half,
-                        publications,
-                    };
-                    log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
+                    let body = Ask::Publish { ticket: Ticket(0), share: Share::Half, publications };
+                    log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
                     assert_eq!(black_box(&lane.0).len(), BATCH + 1, "all ordered, and the answer");
                     lane.0.clear();
                 },
@@ -156,8 +152,8 @@ fn join(criterion: &mut Criterion<CpuTime>) {
     let (mut lane, mut round) = (Lane::default(), 0);
     let mut log = log_with(1, &mut lane);
     let publications = batch_of(1, &mut round, Keys::Without, &Bytes::from_static(b"x"));
-    let body = RequestBody::Publish { ticket: Ticket(0), share: Share::Half, publications };
-    log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
+    let body = Ask::Publish { ticket: Ticket(0), share: Share::Half, publications };
+    log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
     let head_seq = log.stats().head_seq;
     for (name, behind) in [("no backlog", 0), ("10 events behind", 10), ("100 events behind", 100)]
     {
@@ -165,8 +161,8 @@ fn join(criterion: &mut Criterion<CpuTime>) {
             bencher.iter(|| {
                 let channels = vec![name_of(0)];
                 let cursor = Cursor::After(head_seq - behind);
-                let body = RequestBody::Join { ticket: Ticket(0), channels, cursor };
-                log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
+                let body = Ask::Join { ticket: Ticket(0), channels, cursor };
+                log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
                 lane.0.clear();
             });
         });

@@ -14,8 +14,8 @@
 //! 3. `worker::link` puts the request into the log's lane, and the first worker that gets the log's
 //!    lock runs what is in it ([`mesh::hand`]).
 //! 4. The log gives the event its number and its place in history (`log::publish`,
-//!    [`log::history`]), then a notice goes to each worker that has a subscriber (`log::interest`).
-//! 5. Each of those takes its lane (`Core::notice` in `worker::turn`) and puts the event into its
+//!    [`log::history`]), then sends it to each worker that has a subscriber (`log::interest`).
+//! 5. Each of those takes its lane (`Core::from_log` in `worker::turn`) and puts the event into its
 //!    replica of the channel (`worker::hub::replica`).
 //! 6. `worker::hub::live` encodes it once per dialect ([`proto::dialect`]) for live subscribers,
 //!    `worker::hub::explicit` writes what the others are due, and `worker::net::output` queues one
@@ -107,7 +107,7 @@
 //!
 //! - At most one send per connection between two reaps. A second one behind a short one would tear
 //!   the stream. That is why the phases of a turn have their order.
-//! - Notices are sent under the log's lock alone, and nothing under it waits for a lane.
+//! - The log sends to workers under its lock alone, and nothing under it waits for a lane.
 //! - A join is exact: the lane is FIFO, so when a worker handles `Joined{head_seq}` it has seen
 //!   exactly the events up to `head_seq` of the channels it had.
 //! - Several channels on one connection are delivered in log order, so one id is a cursor for all.

@@ -145,8 +145,8 @@ pub const ARENA_BYTES_KEPT: usize = 2 * 1024 * 1024;
 /// budgets of a turn are: offsets into it are `u32`.
 pub const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Notices taken from the log's lane in one turn.
-pub const NOTICES_PER_TURN: usize = 4096;
+/// Events and answers taken from the log's lane in one turn.
+pub const LANE_TAKEN_PER_TURN: usize = 4096;
 
 /// Events a replica holds for its slow subscribers, whatever the channel's history is.
 pub const REPLICA_EVENTS_MIN: usize = 1024;

@@ -142,7 +142,7 @@ pub struct WorkerMetrics {
     pub turns: Counter,
     /// Time of the last turn on the worker's clock, in milliseconds.
     pub turned_at_ms: Counter,
-    /// Notices that waited in the lane when the turn began.
+    /// Events and answers that waited in the lane when the turn began.
     pub lane_depth: Counter,
     /// How long turns took, without the sleep.
     pub turn_time: Histogram,

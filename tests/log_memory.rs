@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
+use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
 use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 
@@ -20,7 +20,7 @@ impl Outlet for Nowhere {
         true
     }
 
-    fn send(&mut self, _worker: u16, _notice: Notice) {}
+    fn send(&mut self, _worker: u16, _told: FromLog) {}
 }
 
 fn resident_bytes() -> usize {
@@ -32,8 +32,8 @@ fn resident_bytes() -> usize {
 
 fn join_private(log: &mut Sequencer, connection: usize) {
     let name = format!("private:{connection:08}").into_boxed_str();
-    let body = RequestBody::Join { ticket: Ticket(0), channels: vec![name], cursor: Cursor::Now };
-    log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut Nowhere);
+    let body = Ask::Join { ticket: Ticket(0), channels: vec![name], cursor: Cursor::Now };
+    log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut Nowhere);
 }
 
 /// One subscriber, no history, a name of 16 bytes: at most 176 bytes, name, table and the count

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::Event;
-use super::message::{Notice, Share};
+use super::message::{FromLog, Share};
 use super::pending::{PendingAnswer, PendingEvent};
 use super::sequencer::{Outlet, Sequencer};
 use super::store::{Stored, Taken};
@@ -87,7 +87,7 @@ impl Sequencer {
         let channel = self.channels.at_mut(index);
         channel.last_seq = event.seq;
         for worker in channel.interest.workers() {
-            outlet.send(worker, Notice::Event(Arc::clone(&event)));
+            outlet.send(worker, FromLog::Event(Arc::clone(&event)));
         }
         self.keep(index, event);
     }
@@ -95,5 +95,5 @@ impl Sequencer {
 
 fn send_answer(answer: PendingAnswer, outlet: &mut impl Outlet) {
     let PendingAnswer { worker, ticket, outcome, unaccepted, .. } = answer;
-    outlet.send(worker, Notice::Published { ticket, outcome, unaccepted });
+    outlet.send(worker, FromLog::Published { ticket, outcome, unaccepted });
 }

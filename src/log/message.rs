@@ -1,6 +1,6 @@
-//! What goes over the lanes: requests from a worker to the log, notices from the log to a worker.
+//! What goes over the lanes: [`ToLog`] to the log, [`FromLog`] to a worker.
 //!
-//! A lane is FIFO, and notices are sent under the log's lock. That is what makes a join exact: when
+//! A lane is FIFO, and the log sends under the log's lock. That is what makes a join exact: when
 //! a worker handles `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the
 //! channels it had.
 
@@ -15,13 +15,13 @@ use crate::proto::cursor::Cursor;
 
 /// What comes over the log's lane.
 #[derive(Debug)]
-pub enum Request {
+pub enum ToLog {
     /// A worker asks.
     Worker {
         /// Which one.
         worker: u16,
         /// What.
-        body: RequestBody,
+        body: Ask,
     },
     /// The store's thread reports.
     Store(Stored),
@@ -41,7 +41,7 @@ pub struct Fed {
     pub ordered_at: Duration,
 }
 
-impl Request {
+impl ToLog {
     /// Events and channels it is about, 1 at least: what it costs the log.
     pub fn weight(&self) -> usize {
         let count = match self {
@@ -54,7 +54,7 @@ impl Request {
     }
 }
 
-impl RequestBody {
+impl Ask {
     fn weight(&self) -> usize {
         match self {
             Self::Join { channels, .. } => channels.len(),
@@ -76,10 +76,10 @@ pub struct Ticket(pub u32);
 /// What a worker tells another by way of the log, which does not open it.
 pub type Letter = Box<dyn Any + Send>;
 
-/// What a worker asks of the log. Every one but `Leave` and `Forward` is answered by exactly one
-/// notice.
+/// What a worker asks of the log. Every one but `Leave` and `Forward` gets exactly one
+/// answer.
 #[derive(Debug)]
-pub enum RequestBody {
+pub enum Ask {
     /// One connection subscribes to these channels, all at one moment of the log.
     Join {
         /// Echoed.
@@ -200,7 +200,7 @@ pub struct LeaveChannel {
 
 /// From the log to a worker.
 #[derive(Debug)]
-pub enum Notice {
+pub enum FromLog {
     /// Another worker's letter.
     Letter(Letter),
     /// A channel this worker has subscribers on got an event.

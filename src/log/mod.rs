@@ -1,6 +1,6 @@
 //! The log: the one order of all events, its history, and who wants to hear of what. Sans-IO.
 //!
-//! [`Sequencer`] takes requests and gives notices; everything else here is a part of it. A channel
+//! [`Sequencer`] takes requests and gives events and answers; everything else here is a part of it. A channel
 //! is found once per publication, an event is allocated once, and every worker with interest gets
 //! the same `Arc`.
 

@@ -1,4 +1,4 @@
-//! The state that orders all events. Requests in, notices out.
+//! The state that orders all events. Requests in, events and answers out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,7 @@ use super::hash::SharedHasher;
 use super::history::{Chain, EVENTS_MAX, History};
 use super::interest::Interest;
 use super::message::{
-    Description, GapReason, JoinedChannel, LeaveChannel, Notice, Refusal, Request, RequestBody,
-    Share,
+    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Share, ToLog,
 };
 use super::pending::{Pending, PendingAnswer};
 use super::policy::LogSettings;
@@ -31,15 +30,15 @@ pub const EXPIRED_PER_CALL: usize = 500;
 /// may be short rather than late.
 pub const LISTED_PER_CALL: u32 = 10_000;
 
-/// Where notices go: real lanes, or queues in a test. Each worker's lane has one producer at a
+/// Where [`FromLog`] goes: real lanes, or queues in a test. Each worker's lane has one producer at a
 /// time: the thread that runs the log.
 pub trait Outlet {
     /// Whether one more event fits this share of the worker's lane when `reserved` places of it are
     /// spoken for. (Answers have room of their own, reserved by the workers' request credit.)
     fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool;
 
-    /// Puts a notice into the worker's lane, behind all earlier ones.
-    fn send(&mut self, worker: u16, notice: Notice);
+    /// Puts it into the worker's lane, behind all earlier ones.
+    fn send(&mut self, worker: u16, told: FromLog);
 }
 
 /// The log: assigns `seq`, keeps history, knows who wants to hear of what.
@@ -124,45 +123,45 @@ impl Sequencer {
     }
 
     /// Does what came over the lane. Events go out before the answer to their publisher.
-    pub fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet) {
+    pub fn handle(&mut self, request: ToLog, now: Duration, outlet: &mut impl Outlet) {
         self.now = self.now.max(now);
         self.release(outlet);
         match request {
-            Request::Worker { worker, body } => self.ask(worker, body, outlet),
-            Request::Store(stored) => self.stored(stored, outlet),
-            Request::Feed(events) => events.into_iter().for_each(|fed| self.follow(fed, outlet)),
+            ToLog::Worker { worker, body } => self.ask(worker, body, outlet),
+            ToLog::Store(stored) => self.stored(stored, outlet),
+            ToLog::Feed(events) => events.into_iter().for_each(|fed| self.follow(fed, outlet)),
         }
     }
 
-    fn ask(&mut self, worker: u16, body: RequestBody, outlet: &mut impl Outlet) {
+    fn ask(&mut self, worker: u16, body: Ask, outlet: &mut impl Outlet) {
         assert!(worker < self.workers, "there is no such worker");
         match body {
-            RequestBody::Join { ticket, channels, cursor } => {
-                let notice = match self.join(worker, channels, cursor) {
-                    Ok(channels) => Notice::Joined { ticket, head_seq: self.head_seq, channels },
-                    Err(refusal) => Notice::JoinRefused { ticket, refusal },
+            Ask::Join { ticket, channels, cursor } => {
+                let told = match self.join(worker, channels, cursor) {
+                    Ok(channels) => FromLog::Joined { ticket, head_seq: self.head_seq, channels },
+                    Err(refusal) => FromLog::JoinRefused { ticket, refusal },
                 };
-                outlet.send(worker, notice);
+                outlet.send(worker, told);
             }
-            RequestBody::Read { ticket, channels, bytes_max } => {
+            Ask::Read { ticket, channels, bytes_max } => {
                 let page = self.read(&channels, bytes_max);
-                outlet.send(worker, Notice::Page { ticket, page });
+                outlet.send(worker, FromLog::Page { ticket, page });
             }
-            RequestBody::Leave(channels) => self.leave(worker, channels),
-            RequestBody::Publish { ticket, share, publications } => {
+            Ask::Leave(channels) => self.leave(worker, channels),
+            Ask::Publish { ticket, share, publications } => {
                 let mut answer = PendingAnswer::new(worker, ticket);
                 self.publish_all(publications, share, &mut answer, outlet);
                 self.answer_publish(answer, outlet);
             }
-            RequestBody::Forward { to, letter } => {
+            Ask::Forward { to, letter } => {
                 // Who waits for an answer to it gives up by itself.
                 if to < self.workers && outlet.has_room(to, Share::Whole, 0) {
-                    outlet.send(to, Notice::Letter(letter));
+                    outlet.send(to, FromLog::Letter(letter));
                 }
             }
-            RequestBody::Describe { ticket, channel } => {
+            Ask::Describe { ticket, channel } => {
                 let description = self.describe(&channel);
-                outlet.send(worker, Notice::Described { ticket, description });
+                outlet.send(worker, FromLog::Described { ticket, description });
             }
         }
     }

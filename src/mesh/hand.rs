@@ -1,8 +1,8 @@
 //! The log has no thread of its own: a thread that has a request for it runs it.
 //!
 //! All requests go into one lane. Then a worker runs its hand: if the log's lock is free, it
-//! handles what is in the lane, its own requests and those of others, and puts the notices into the
-//! workers' lanes; if not, the holder does. Notices are sent under the lock alone, so each lane
+//! handles what is in the lane, its own requests and those of others, and puts what it has to say into the
+//! workers' lanes; if not, the holder does. Only the holder sends into those, so each lane
 //! stays FIFO. A worker never waits for the lock, and nothing under it waits for a lane.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use crossbeam_channel::Receiver;
 use super::combine::{Left, abort, combine};
 use super::{LogEnds, LogOutlet};
 use crate::limits::{AGE_PAUSE_MAX, AGE_PAUSE_MIN, WORK_PER_HAND};
-use crate::log::message::Request;
+use crate::log::message::ToLog;
 use crate::log::{Outlet, Sequencer};
 
 /// What a worker needs of the log. A simulation has one that finds the lock taken now and then.
@@ -27,14 +27,14 @@ pub trait Hand {
 /// What the lock guards. A simulation puts one in place of the [`Sequencer`] that watches it.
 pub trait Guarded {
     /// [`Sequencer::handle`].
-    fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet);
+    fn handle(&mut self, request: ToLog, now: Duration, outlet: &mut impl Outlet);
 
     /// [`Sequencer::tend`].
     fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration>;
 }
 
 impl Guarded for Sequencer {
-    fn handle(&mut self, request: Request, now: Duration, outlet: &mut impl Outlet) {
+    fn handle(&mut self, request: ToLog, now: Duration, outlet: &mut impl Outlet) {
         self.handle(request, now, outlet);
     }
 
@@ -47,7 +47,7 @@ impl Guarded for Sequencer {
 #[derive(Debug)]
 pub struct SharedLog<L = Sequencer> {
     log: Mutex<L>,
-    requests: Receiver<Request>,
+    requests: Receiver<ToLog>,
 }
 
 impl<L: Guarded> SharedLog<L> {
@@ -73,7 +73,7 @@ impl<L: Guarded> SharedLog<L> {
 pub struct LogHand<L = Sequencer> {
     log: Arc<SharedLog<L>>,
     outlet: LogOutlet,
-    /// What one run handles, by [`Request::weight`].
+    /// What one run handles, by [`ToLog::weight`].
     pub budget: usize,
 }
 

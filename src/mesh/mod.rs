@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::limits::{LANE_ANSWERS_MAX, LANE_COMMANDS_MAX, LANE_REQUESTS_MAX};
 use crate::log::Outlet;
-use crate::log::message::{Notice, Request, Share};
+use crate::log::message::{FromLog, Share, ToLog};
 
 /// Whether a worker sleeps (or is about to).
 #[derive(Debug, Default)]
@@ -57,9 +57,9 @@ impl SleepFlag {
 #[derive(Debug)]
 pub struct WorkerEnds<O> {
     /// To the log.
-    pub requests: Sender<Request>,
+    pub requests: Sender<ToLog>,
     /// From the log.
-    pub notices: Receiver<Notice>,
+    pub from_log: Receiver<FromLog>,
     /// From main.
     pub commands: Receiver<O>,
     /// Set while it sleeps.
@@ -69,7 +69,7 @@ pub struct WorkerEnds<O> {
 impl<O> WorkerEnds<O> {
     /// Whether a lane holds something.
     pub fn has_mail(&self) -> bool {
-        !self.notices.is_empty() || !self.commands.is_empty()
+        !self.from_log.is_empty() || !self.commands.is_empty()
     }
 }
 
@@ -77,9 +77,9 @@ impl<O> WorkerEnds<O> {
 #[derive(Clone, Debug)]
 pub struct LogEnds {
     /// From all workers.
-    pub requests: Receiver<Request>,
+    pub requests: Receiver<ToLog>,
     /// To each worker.
-    pub notices: Vec<Sender<Notice>>,
+    pub from_log: Vec<Sender<FromLog>>,
     /// Events that may wait in each of those.
     pub events_max: usize,
     /// Which threads sleep.
@@ -100,17 +100,17 @@ pub struct MainEnds<O> {
 pub fn mesh<O>(workers: u16, events_max: usize) -> (MainEnds<O>, LogEnds, Vec<WorkerEnds<O>>) {
     let (to_log, requests) = bounded(LANE_REQUESTS_MAX);
     let mut main = MainEnds { commands: Vec::new(), asleep: Vec::new() };
-    let mut log = LogEnds { requests, notices: Vec::new(), events_max, asleep: Vec::new() };
+    let mut log = LogEnds { requests, from_log: Vec::new(), events_max, asleep: Vec::new() };
     let mut ends = Vec::new();
     for _ in 0..workers {
-        let (to_worker, notices) = bounded(events_max + LANE_ANSWERS_MAX);
+        let (to_worker, from_log) = bounded(events_max + LANE_ANSWERS_MAX);
         let (command, commands) = bounded(LANE_COMMANDS_MAX);
         let asleep = Arc::new(SleepFlag::default());
         main.commands.push(command);
         main.asleep.push(asleep.clone());
-        log.notices.push(to_worker);
+        log.from_log.push(to_worker);
         log.asleep.push(asleep.clone());
-        ends.push(WorkerEnds { requests: to_log.clone(), notices, commands, asleep });
+        ends.push(WorkerEnds { requests: to_log.clone(), from_log, commands, asleep });
     }
     (main, log, ends)
 }
@@ -118,7 +118,7 @@ pub fn mesh<O>(workers: u16, events_max: usize) -> (MainEnds<O>, LogEnds, Vec<Wo
 /// A thread's way out of the log: the lanes to the workers, and which of them got something.
 #[derive(Debug)]
 struct LogOutlet {
-    notices: Vec<Sender<Notice>>,
+    from_log: Vec<Sender<FromLog>>,
     events_max: usize,
     asleep: Vec<Arc<SleepFlag>>,
     touched: Vec<bool>,
@@ -127,10 +127,10 @@ struct LogOutlet {
 impl LogOutlet {
     fn new(ends: &LogEnds) -> Self {
         Self {
-            notices: ends.notices.clone(),
+            from_log: ends.from_log.clone(),
             events_max: ends.events_max,
             asleep: ends.asleep.clone(),
-            touched: vec![false; ends.notices.len()],
+            touched: vec![false; ends.from_log.len()],
         }
     }
 
@@ -146,15 +146,15 @@ impl LogOutlet {
 
 impl Outlet for LogOutlet {
     fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool {
-        self.notices[usize::from(worker)].len() + reserved < share.of(self.events_max)
+        self.from_log[usize::from(worker)].len() + reserved < share.of(self.events_max)
     }
 
-    fn send(&mut self, worker: u16, notice: Notice) {
+    fn send(&mut self, worker: u16, told: FromLog) {
         let index = usize::from(worker);
         self.touched[index] = true;
         // Full cannot be: events leave room for answers, and a worker never waits for more answers
         // than that. Disconnected means the worker is gone and its lane is not read any more.
-        let sent = self.notices[index].try_send(notice);
+        let sent = self.from_log[index].try_send(told);
         debug_assert!(!matches!(sent, Err(crossbeam_channel::TrySendError::Full(_))));
     }
 }

@@ -18,7 +18,7 @@ use crate::journal::recover::{JournalError, Recovered};
 use crate::journal::writer::JournalSettings;
 use crate::journal::{self, Lock};
 use crate::limits::{COMMIT_EVENTS_MAX, SEGMENT_BYTES};
-use crate::log::message::{Fed, Notice, Request, Share};
+use crate::log::message::{Fed, FromLog, Share, ToLog};
 use crate::log::store::Stored;
 use crate::log::{Outlet, Sequencer};
 use crate::mesh::LogEnds;
@@ -210,7 +210,7 @@ impl Feeder<'_> {
 
     fn feed(&mut self) {
         let gathered = std::mem::take(&mut self.gathered);
-        self.log.handle(Request::Feed(gathered), monotonic_now(), &mut Nowhere);
+        self.log.handle(ToLog::Feed(gathered), monotonic_now(), &mut Nowhere);
     }
 }
 
@@ -222,7 +222,7 @@ impl Outlet for Nowhere {
         true
     }
 
-    fn send(&mut self, _worker: u16, _notice: Notice) {}
+    fn send(&mut self, _worker: u16, _told: FromLog) {}
 }
 
 /// The store's thread.
@@ -233,7 +233,7 @@ pub(super) struct StoreThread {
 
 /// The way of its reports to the log.
 struct Reports {
-    requests: Sender<Request>,
+    requests: Sender<ToLog>,
     hand: LogHand,
     bell: Ringer,
     rings: Vec<u16>,
@@ -242,7 +242,7 @@ struct Reports {
 impl StoreThread {
     pub fn new(
         opened: Opened,
-        requests: Sender<Request>,
+        requests: Sender<ToLog>,
         log: &Arc<SharedLog>,
         ends: &LogEnds,
         bell: Ringer,
@@ -288,7 +288,7 @@ impl StoreThread {
 impl Reports {
     /// Tells the log, and does what it then has to do, unless another thread is at it.
     fn tell(&mut self, stored: Stored) {
-        let mut request = Request::Store(stored);
+        let mut request = ToLog::Store(stored);
         while let Err(TrySendError::Full(unsent)) = self.requests.try_send(request) {
             request = unsent;
             self.run_hand();

@@ -6,7 +6,7 @@ use super::effect::{AfterJoin, Effect};
 use super::link::{Pending, PendingJoin};
 use super::session::{Cx, RefreshLetter, RefreshOutcome, Sessions};
 use super::turn::Core;
-use crate::log::message::{Letter, Published, RequestBody};
+use crate::log::message::{Ask, Letter, Published};
 use crate::proto::cursor::Cursor;
 use crate::proto::envelope::AFTER_BYTES_MAX;
 use crate::ring::Token;
@@ -58,12 +58,12 @@ impl Core {
             }
             Effect::Publish { share, publications, then } => {
                 let ticket = self.link.wait_for(Pending::Publish { token, then });
-                self.ask_for(index, RequestBody::Publish { ticket, share, publications });
+                self.ask_for(index, Ask::Publish { ticket, share, publications });
             }
             Effect::Describe { channel } => {
                 let pending = Pending::Describe { token, channel: channel.clone() };
                 let ticket = self.link.wait_for(pending);
-                self.ask_for(index, RequestBody::Describe { ticket, channel });
+                self.ask_for(index, Ask::Describe { ticket, channel });
             }
             Effect::Forward { to, letter } => self.forward(to, letter),
             Effect::Wait(why) => self.await_time(index, why),
@@ -79,7 +79,7 @@ impl Core {
         }
     }
 
-    pub(super) fn ask_for(&mut self, index: u32, body: RequestBody) {
+    pub(super) fn ask_for(&mut self, index: u32, body: Ask) {
         let outstanding = self.sessions.begin_asking(index);
         self.link.ask(body, outstanding);
     }
@@ -140,7 +140,7 @@ impl Core {
         let after = cut_echo(text);
         let ticket =
             self.link.wait_for(Pending::Join(PendingJoin { token, replicas, after, then }));
-        self.ask_for(index, RequestBody::Join { ticket, channels, cursor });
+        self.ask_for(index, Ask::Join { ticket, channels, cursor });
     }
 
     pub(super) fn count_published(&self, outcome: &Published) {
@@ -156,7 +156,7 @@ impl Core {
         if to == self.worker {
             return self.letter(letter);
         }
-        self.link.ask(RequestBody::Forward { to, letter }, 0);
+        self.link.ask(Ask::Forward { to, letter }, 0);
     }
 
     /// A worker wrote, perhaps this one.

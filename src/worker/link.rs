@@ -8,14 +8,14 @@ use slab::Slab;
 use super::effect::{AfterJoin, AfterPublish};
 use super::waiting::Waiting;
 use crate::limits::{LANE_ANSWERS_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE};
-use crate::log::message::{LeaveChannel, Request, RequestBody, Ticket};
+use crate::log::message::{Ask, LeaveChannel, Ticket, ToLog};
 use crate::ring::Token;
 
 /// A worker's way to the log.
 #[derive(Debug)]
 pub struct Link {
     worker: u16,
-    log: Sender<Request>,
+    log: Sender<ToLog>,
     pending: Slab<Pending>,
     waiting: Waiting,
     /// Requests in the log's lane whose answers have not come.
@@ -63,7 +63,7 @@ impl Pending {
 
 impl Link {
     /// `log` is the lane of this worker's requests.
-    pub fn new(worker: u16, log: Sender<Request>) -> Self {
+    pub fn new(worker: u16, log: Sender<ToLog>) -> Self {
         Self {
             worker,
             log,
@@ -87,8 +87,8 @@ impl Link {
 
     /// Asks the log when there is room for it: behind the `outstanding` requests of the same
     /// connection, and with one of each other connection.
-    pub fn ask(&mut self, body: RequestBody, outstanding: u16) {
-        self.waiting.push(Request::Worker { worker: self.worker, body }, outstanding);
+    pub fn ask(&mut self, body: Ask, outstanding: u16) {
+        self.waiting.push(ToLog::Worker { worker: self.worker, body }, outstanding);
     }
 
     /// Requests that wait for room.
@@ -100,9 +100,8 @@ impl Link {
     /// about to join again.
     pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let Self { waiting, log, at_log, .. } = self;
-        let send = |request: Request, at_log: &mut usize| {
-            let unanswered =
-                matches!(request, Request::Worker { body: RequestBody::Forward { .. }, .. });
+        let send = |request: ToLog, at_log: &mut usize| {
+            let unanswered = matches!(request, ToLog::Worker { body: Ask::Forward { .. }, .. });
             log.try_send(request).map_err(TrySendError::into_inner)?;
             *at_log += usize::from(!unanswered);
             Ok(())
@@ -118,13 +117,13 @@ impl Link {
     fn send_leaves(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let count = leaves.len();
         let piece = LEAVES_AT_ONCE_MIN.max(count / LEAVE_PIECES).min(count);
-        let body = RequestBody::Leave(leaves.split_off(count - piece));
-        let request = Request::Worker { worker: self.worker, body };
+        let body = Ask::Leave(leaves.split_off(count - piece));
+        let request = ToLog::Worker { worker: self.worker, body };
         match self.log.try_send(request) {
             Ok(()) if leaves.is_empty() => *leaves = Vec::new(),
             Ok(()) => self.leave_at = now + PUBLISH_RETRY_PAUSE,
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
-                if let Request::Worker { body: RequestBody::Leave(piece), .. } = request {
+                if let ToLog::Worker { body: Ask::Leave(piece), .. } = request {
                     leaves.extend(piece);
                 }
             }
@@ -180,7 +179,7 @@ mod tests {
         while left < COUNT {
             link.send(now, &mut leaves);
             for request in asked.try_iter() {
-                let Request::Worker { body: RequestBody::Leave(piece), .. } = request else {
+                let ToLog::Worker { body: Ask::Leave(piece), .. } = request else {
                     panic!("{request:?}")
                 };
                 assert!(piece.len() <= COUNT / LEAVE_PIECES, "{} at once", piece.len());

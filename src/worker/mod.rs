@@ -35,7 +35,7 @@ use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use self::command::Command;
-use crate::limits::NOTICES_PER_TURN;
+use crate::limits::LANE_TAKEN_PER_TURN;
 use crate::mesh::WorkerEnds;
 use crate::mesh::combine::Left;
 use crate::mesh::hand::Hand;
@@ -145,9 +145,9 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         // The answers to what the completions asked for come in this same turn.
         self.core.send_requests();
         self.run_log();
-        self.core.note_lane_depth(self.ends.notices.len());
-        for notice in self.ends.notices.try_iter().take(NOTICES_PER_TURN) {
-            self.core.notice(notice);
+        self.core.note_lane_depth(self.ends.from_log.len());
+        for told in self.ends.from_log.try_iter().take(LANE_TAKEN_PER_TURN) {
+            self.core.from_log(told);
         }
         while let Ok(command) = self.ends.commands.try_recv() {
             self.core.command(command);

@@ -11,7 +11,7 @@ use crate::limits::{
     EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX, PAGE_BYTES_MAX,
     REPLAY_TIME_PER_TURN,
 };
-use crate::log::message::RequestBody;
+use crate::log::message::Ask;
 use crate::proto::dialect::Heartbeat;
 use crate::proto::ws::close::CloseCode;
 use crate::reason::CloseReason;
@@ -152,7 +152,7 @@ impl Core {
         let token = self.net.token(index);
         let ticket = self.link.wait_for(Pending::Read { token });
         let channels = self.hub.begin_reading(index, ticket);
-        self.link.ask(RequestBody::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, 0);
+        self.link.ask(Ask::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, 0);
     }
 
     /// A few bytes, so that proxies and peers know that the server is there.

@@ -23,7 +23,7 @@ use super::session::{LogLine, Look, Sessions};
 use super::setup::Setup;
 use crate::config::Settings;
 use crate::limits::PUBLISH_RETRY_PAUSE;
-use crate::log::message::{Notice, Request};
+use crate::log::message::{FromLog, ToLog};
 use crate::metrics::WorkerMetrics;
 use crate::reason::CloseReason;
 use crate::ring::{Batch, Completion, DriverStats, Wait};
@@ -48,7 +48,7 @@ pub struct Core {
 
 impl Core {
     /// An empty worker that sends its requests into `log`.
-    pub fn new(setup: Setup, log: Sender<Request>, metrics: Arc<WorkerMetrics>) -> Self {
+    pub fn new(setup: Setup, log: Sender<ToLog>, metrics: Arc<WorkerMetrics>) -> Self {
         let sessions = Sessions::new(&setup, metrics.clone());
         let Setup { worker, epoch, hasher, settings, slots, connection_count, .. } = setup;
         let clients = Clients::new(connection_count, hasher.clone());
@@ -127,14 +127,14 @@ impl Core {
     }
 
     /// Takes one thing the log says.
-    pub fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Event(event) => {
+    pub fn from_log(&mut self, told: FromLog) {
+        match told {
+            FromLog::Event(event) => {
                 self.hub.event(event);
                 self.disconnect_too_slow();
             }
-            Notice::Letter(letter) => self.letter(letter),
-            Notice::Joined { ticket, head_seq, channels } => {
+            FromLog::Letter(letter) => self.letter(letter),
+            FromLog::Joined { ticket, head_seq, channels } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
                     let PendingJoin { token, replicas, after, then } = join;
                     let index = token.slot;
@@ -144,7 +144,7 @@ impl Core {
                     self.answered_by_log(token, |sessions, cx| sessions.joined(cx, then));
                 }
             }
-            Notice::JoinRefused { ticket, refusal } => {
+            FromLog::JoinRefused { ticket, refusal } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
                     self.hub.join_refused(&join.replicas);
                     self.answered_by_log(join.token, |sessions, cx| {
@@ -152,7 +152,7 @@ impl Core {
                     });
                 }
             }
-            Notice::Page { ticket, page } => {
+            FromLog::Page { ticket, page } => {
                 if let Pending::Read { token } = self.link.answered(ticket)
                     && self.net.is_current(token)
                 {
@@ -163,7 +163,7 @@ impl Core {
                     }
                 }
             }
-            Notice::Published { ticket, outcome, unaccepted } => {
+            FromLog::Published { ticket, outcome, unaccepted } => {
                 if let Pending::Publish { token, then } = self.link.answered(ticket) {
                     self.count_published(&outcome);
                     self.answered_by_log(token, |sessions, cx| {
@@ -171,7 +171,7 @@ impl Core {
                     });
                 }
             }
-            Notice::Described { ticket, description } => {
+            FromLog::Described { ticket, description } => {
                 if let Pending::Describe { token, channel } = self.link.answered(ticket) {
                     self.answered_by_log(token, |sessions, cx| {
                         sessions.described(cx, &channel, &description);
@@ -247,8 +247,8 @@ impl Core {
     }
 
     /// How much waited in the log's lane.
-    pub fn note_lane_depth(&self, notices: usize) {
-        self.metrics.lane_depth.set(notices as u64);
+    pub fn note_lane_depth(&self, waiting: usize) {
+        self.metrics.lane_depth.set(waiting as u64);
     }
 
     /// Connections still open.

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-use crate::log::message::Request;
+use crate::log::message::ToLog;
 
 /// Requests on their way to the log.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 struct Entry {
     place: (u64, u64),
-    request: Request,
+    request: ToLog,
 }
 
 impl Waiting {
@@ -36,14 +36,14 @@ impl Waiting {
     }
 
     /// Adds a request of a connection that has `outstanding` on their way already.
-    pub fn push(&mut self, request: Request, outstanding: u16) {
+    pub fn push(&mut self, request: ToLog, outstanding: u16) {
         self.arrived += 1;
         let place = (self.round + 1 + u64::from(outstanding), self.arrived);
         self.waiting.push(Reverse(Entry { place, request }));
     }
 
     /// Sends the next one; it keeps its place if it comes back. Whether it went.
-    pub fn send(&mut self, send: impl FnOnce(Request) -> Result<(), Request>) -> bool {
+    pub fn send(&mut self, send: impl FnOnce(ToLog) -> Result<(), ToLog>) -> bool {
         let Some(next) = self.waiting.peek_mut() else { return false };
         let Reverse(Entry { place, request }) = PeekMut::pop(next);
         match send(request) {
@@ -82,16 +82,16 @@ impl Ord for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::message::RequestBody;
+    use crate::log::message::Ask;
 
     /// A request that is told by its worker's number.
-    fn request(number: u16) -> Request {
-        Request::Worker { worker: number, body: RequestBody::Leave(Vec::new()) }
+    fn request(number: u16) -> ToLog {
+        ToLog::Worker { worker: number, body: Ask::Leave(Vec::new()) }
     }
 
-    fn number_of(request: &Request) -> u16 {
+    fn number_of(request: &ToLog) -> u16 {
         match request {
-            Request::Worker { worker, .. } => *worker,
+            ToLog::Worker { worker, .. } => *worker,
             other => panic!("not a worker's: {other:?}"),
         }
     }

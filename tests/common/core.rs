@@ -6,14 +6,14 @@ use crossbeam_channel::{Receiver, bounded};
 use pushline::auth::{Gate, ProofKey};
 use pushline::config::Settings;
 use pushline::log::SharedHasher;
-use pushline::log::message::Request;
+use pushline::log::message::ToLog;
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
 use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 
 /// With room for this many connections; and what it asks of the log.
-pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<Request>) {
+pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<ToLog>) {
     let setup = Setup {
         worker: 0,
         epoch: Epoch::from_random(1),

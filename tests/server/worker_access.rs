@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crossbeam_channel::{Receiver, bounded};
 use pushline::auth::Gate;
 use pushline::limits::OUTSTANDING_MAX;
-use pushline::log::message::{JoinedChannel, Notice, Request, RequestBody};
+use pushline::log::message::{Ask, FromLog, JoinedChannel, ToLog};
 use pushline::log::{ChannelName, SharedHasher};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
 use pushline::worker::Core;
@@ -29,15 +29,15 @@ const OTHER_RULES: &str = "hmac_secrets = [{ value = 'a-second-secret-of-32-byte
 /// A guarded worker with one connection, and what it asks of the log.
 struct Worker {
     core: Core,
-    asked: Receiver<Request>,
+    asked: Receiver<ToLog>,
     now: Duration,
 }
 
 impl Worker {
     /// What the log was asked.
-    fn request(&self) -> RequestBody {
+    fn request(&self) -> Ask {
         match self.asked.try_recv() {
-            Ok(Request::Worker { body, .. }) => body,
+            Ok(ToLog::Worker { body, .. }) => body,
             other => panic!("not a request: {other:?}"),
         }
     }
@@ -264,7 +264,7 @@ fn bad_tokens_of_an_address_do_not_keep_others_waiting() {
         Worker::receive_at(core, BAD + 1, other, &good_es256_request("b"));
     });
     let at_log = worker.request();
-    assert!(matches!(at_log, RequestBody::Describe { channel, .. } if *channel == *"b"));
+    assert!(matches!(at_log, Ask::Describe { channel, .. } if *channel == *"b"));
     let mut turns = 0;
     while worker.asked.is_empty() {
         worker.turn_on();
@@ -314,7 +314,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     let bearer = format!("Bearer {}", token(1));
     let headers = [("Authorization", bearer.as_str())];
     worker.receive(&request("GET", "/sse?channel=news", &headers, None));
-    let RequestBody::Join { ticket, .. } = worker.request() else {
+    let Ask::Join { ticket, .. } = worker.request() else {
         panic!("the log is asked");
     };
     worker.take_other_rules();
@@ -325,8 +325,8 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
         after: 0,
         gap: None,
     };
-    let joined = Notice::Joined { ticket, head_seq: 0, channels: vec![channel] };
-    let ops = worker.turn(|core| core.notice(joined));
+    let joined = FromLog::Joined { ticket, head_seq: 0, channels: vec![channel] };
+    let ops = worker.turn(|core| core.from_log(joined));
     assert!(ops.iter().any(|op| matches!(op, Op::Close(closed) if *closed == SLOT)), "{ops:?}");
 }
 
@@ -339,8 +339,8 @@ fn a_new_token_is_not_taken_by_rules_of_yesterday() {
     let today = gate_of(RULES).authenticate_token(&token(1), NOW).expect("a good token");
     let mut outcome_of = |grant| {
         let letter = RefreshLetter::Refresh { from: 1, asker: SLOT, target: SLOT, grant };
-        worker.turn(|core| core.notice(Notice::Letter(Box::new(letter))));
-        let RequestBody::Forward { letter, .. } = worker.request() else {
+        worker.turn(|core| core.from_log(FromLog::Letter(Box::new(letter))));
+        let Ask::Forward { letter, .. } = worker.request() else {
             panic!("a letter");
         };
         match *letter.downcast::<RefreshLetter>().expect("a letter of this kind") {

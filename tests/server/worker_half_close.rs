@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::request;
 use crate::common::ws::frame;
 use pushline::auth::Gate;
-use pushline::log::message::{Notice, Published, Refusal, Request, RequestBody};
+use pushline::log::message::{Ask, FromLog, Published, Refusal, ToLog};
 use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token};
 use pushline::worker::Core;
 
@@ -88,8 +88,7 @@ fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
     turn(&mut core, &[], b"");
     let publish = br#"{"op":"publish","channel":"c","data":"x","ref":1}"#;
     turn(&mut core, &[received], &frame(true, 1, publish));
-    let Ok(Request::Worker { body: RequestBody::Publish { ticket, .. }, .. }) = asked.try_recv()
-    else {
+    let Ok(ToLog::Worker { body: Ask::Publish { ticket, .. }, .. }) = asked.try_recv() else {
         panic!("the log is asked");
     };
     turn(&mut core, &[received], &frame(true, 8, &1000_u16.to_be_bytes()));
@@ -101,7 +100,7 @@ fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
     assert!(core.batch().ops.contains(&Op::Shutdown(SLOT)), "it waits for its peer to end");
     let refusal = Some(Refusal::Busy);
     let outcome = Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal };
-    core.notice(Notice::Published { ticket, outcome, unaccepted: Vec::new() });
+    core.from_log(FromLog::Published { ticket, outcome, unaccepted: Vec::new() });
     let (sent, _) = turn_at(&mut core, later, &[], b"");
     assert_eq!(sent, b"", "nothing follows a close frame");
 }

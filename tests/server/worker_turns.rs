@@ -10,7 +10,7 @@ use pushline::auth::Gate;
 use pushline::config::Settings;
 use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN, TICK};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{Notice, Request, RequestBody, Share, Ticket};
+use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
 use pushline::ring::{BufferId, Completion, Op, Token, Wait};
@@ -40,21 +40,21 @@ fn turn_at(now: Duration, core: &mut Core, completions: &[Completion], bytes: &[
 /// A worker and the log, without threads and sockets.
 struct Desk {
     core: Core,
-    asked: Receiver<Request>,
+    asked: Receiver<ToLog>,
     log: Sequencer,
     lane: Lane,
 }
 
 #[derive(Default)]
-struct Lane(VecDeque<Notice>);
+struct Lane(VecDeque<FromLog>);
 
 impl Outlet for Lane {
     fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         true
     }
 
-    fn send(&mut self, _worker: u16, notice: Notice) {
-        self.0.push_back(notice);
+    fn send(&mut self, _worker: u16, told: FromLog) {
+        self.0.push_back(told);
     }
 }
 
@@ -75,14 +75,14 @@ impl Desk {
             event_type: None,
             key: None,
         };
-        let body = RequestBody::Publish {
+        let body = Ask::Publish {
             ticket: Ticket(0),
             publications: vec![publication],
             share: Share::Whole,
         };
-        self.log.handle(Request::Worker { worker: 0, body }, Duration::ZERO, &mut self.lane);
+        self.log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut self.lane);
         // This answer is not waited for.
-        assert!(matches!(self.lane.0.pop_back(), Some(Notice::Published { .. })));
+        assert!(matches!(self.lane.0.pop_back(), Some(FromLog::Published { .. })));
     }
 
     /// One turn; what is sent, and to which slot. What the turn asks of the log is answered behind
@@ -92,7 +92,7 @@ impl Desk {
         core.batch().ops.clear();
         core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
         completions.iter().for_each(|completion| core.complete(*completion, bytes));
-        self.lane.0.drain(..).for_each(|notice| core.notice(notice));
+        self.lane.0.drain(..).for_each(|told| core.from_log(told));
         core.end_turn();
         core.check_invariants();
         for request in self.asked.try_iter() {

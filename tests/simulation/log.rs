@@ -10,7 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use pushline::limits::WORK_PER_HAND;
 use pushline::log::event::Publication;
-use pushline::log::message::{Notice, Published, Request, RequestBody, Share};
+use pushline::log::message::{Ask, FromLog, Published, Share, ToLog};
 use pushline::log::{Outlet, Sequencer};
 use pushline::mesh::LogEnds;
 use pushline::mesh::combine::Left;
@@ -47,12 +47,12 @@ pub struct Watched {
     watch: Watch,
 }
 
-/// What is known of the notices. A canary's rule is broken here.
+/// What is known of what the log sends. A canary's rule is broken here.
 struct Watch {
     published: Option<Published>,
     tamper: Option<Tamper>,
     events: u64,
-    held: Option<(u16, Notice)>,
+    held: Option<(u16, FromLog)>,
     now: Duration,
     /// Since when something waits in each worker's lane.
     waiting_since: Vec<Option<Duration>>,
@@ -72,7 +72,7 @@ impl Log {
             events: 0,
             held: None,
             now: Duration::ZERO,
-            waiting_since: vec![None; ends.notices.len()],
+            waiting_since: vec![None; ends.from_log.len()],
         };
         let shared = SharedLog::new(Watched { sequencer, truth, watch }, ends);
         Self {
@@ -160,10 +160,9 @@ fn budget(rng: &mut Rng) -> usize {
 }
 
 impl Guarded for Watched {
-    fn handle(&mut self, mut request: Request, now: Duration, outlet: &mut impl Outlet) {
+    fn handle(&mut self, mut request: ToLog, now: Duration, outlet: &mut impl Outlet) {
         self.watch.now = now;
-        let Request::Worker { body: RequestBody::Publish { publications, .. }, .. } = &mut request
-        else {
+        let ToLog::Worker { body: Ask::Publish { publications, .. }, .. } = &mut request else {
             return self.pass_on(request, now, outlet);
         };
         let copies = publications.clone();
@@ -200,7 +199,7 @@ impl Guarded for Watched {
 }
 
 impl Watched {
-    fn pass_on(&mut self, request: Request, now: Duration, lanes: &mut impl Outlet) {
+    fn pass_on(&mut self, request: ToLog, now: Duration, lanes: &mut impl Outlet) {
         self.sequencer.handle(request, now, &mut Recorder { watch: &mut self.watch, lanes });
     }
 
@@ -261,33 +260,33 @@ impl<O: Outlet> Outlet for Recorder<'_, O> {
         self.lanes.has_room(worker, share, reserved)
     }
 
-    fn send(&mut self, worker: u16, mut notice: Notice) {
+    fn send(&mut self, worker: u16, mut told: FromLog) {
         let Self { watch, lanes } = self;
-        if let (Some(Tamper::SkipPage), Notice::Page { page, .. }) = (watch.tamper, &mut notice)
+        if let (Some(Tamper::SkipPage), FromLog::Page { page, .. }) = (watch.tamper, &mut told)
             && !page.events.is_empty()
         {
             watch.tamper = None;
             page.events.clear();
         }
-        match &notice {
-            Notice::Event(_) => watch.events += 1,
-            Notice::Published { outcome, .. } => watch.published = Some(*outcome),
+        match &told {
+            FromLog::Event(_) => watch.events += 1,
+            FromLog::Published { outcome, .. } => watch.published = Some(*outcome),
             _ => {}
         }
-        let is_event = matches!(notice, Notice::Event(_));
+        let is_event = matches!(told, FromLog::Event(_));
         match watch.tamper {
             Some(Tamper::DropEvent) if is_event && watch.events == 20 => return,
             Some(Tamper::SwapEvents) if is_event && watch.events == 20 => {
-                watch.held = Some((worker, notice));
+                watch.held = Some((worker, told));
                 return;
             }
             _ => {}
         }
         watch.waiting_since[usize::from(worker)].get_or_insert(watch.now);
-        lanes.send(worker, notice);
+        lanes.send(worker, told);
         if is_event && watch.held.as_ref().is_some_and(|(held, _)| *held == worker) {
-            let (worker, notice) = watch.held.take().expect("it was there just now");
-            lanes.send(worker, notice);
+            let (worker, told) = watch.held.take().expect("it was there just now");
+            lanes.send(worker, told);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::journal::sim::{DiskTamper, SimDisk};
 use crate::journal::writer::{Durability, JournalSettings};
 use crate::journal::{self};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Fed, Notice, Request, RequestBody, Share, Ticket};
+use crate::log::message::{Ask, Fed, FromLog, Share, Ticket, ToLog};
 use crate::log::store::Stored;
 use crate::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use crate::proto::cursor::{Cursor, Epoch};
@@ -55,15 +55,15 @@ struct Life {
 }
 
 #[derive(Default)]
-struct Seen(Vec<Notice>);
+struct Seen(Vec<FromLog>);
 
 impl Outlet for Seen {
     fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         true
     }
 
-    fn send(&mut self, _worker: u16, notice: Notice) {
-        self.0.push(notice);
+    fn send(&mut self, _worker: u16, told: FromLog) {
+        self.0.push(told);
     }
 }
 
@@ -140,13 +140,13 @@ impl World {
             publication: record.publication.into(),
             ordered_at: self.now,
         });
-        log.handle(Request::Feed(fed.collect()), self.now, &mut outlet);
+        log.handle(ToLog::Feed(fed.collect()), self.now, &mut outlet);
         let (near, inbox, bounds) = journal::lane();
         log.move_to(Box::new(near), epoch, recovered.resume_at, recovered.removed_to);
         let keeper = Keeper::new(recovered.writer, recovered.resume_at, bounds, Arc::default());
         let channels = CHANNELS.map(Into::into).to_vec();
-        let body = RequestBody::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
-        log.handle(Request::Worker { worker: 0, body }, self.now, &mut outlet);
+        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
+        log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut outlet);
         log.check_invariants();
         Life { log, keeper, inbox, asked: BTreeMap::new(), outlet: Seen::default() }
     }
@@ -215,8 +215,8 @@ impl World {
         let ticket = Ticket(self.published as u32);
         life.asked.insert(ticket.0, publication.clone());
         let publications = vec![publication];
-        let body = RequestBody::Publish { ticket, share: Share::Whole, publications };
-        life.log.handle(Request::Worker { worker: 0, body }, self.now, &mut life.outlet);
+        let body = Ask::Publish { ticket, share: Share::Whole, publications };
+        life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
     }
 
     fn store_works(&mut self, life: &mut Life) {
@@ -231,16 +231,16 @@ impl World {
 
     fn report(&mut self, life: &mut Life, reports: Vec<Stored>) {
         for stored in reports {
-            life.log.handle(Request::Store(stored), self.now, &mut life.outlet);
+            life.log.handle(ToLog::Store(stored), self.now, &mut life.outlet);
         }
     }
 
     /// What clients get to know.
     fn listen(&mut self, life: &mut Life) {
-        for notice in life.outlet.0.drain(..) {
-            match notice {
-                Notice::Event(event) => self.note(event.seq, &event.data),
-                Notice::Published { ticket, outcome, .. } if outcome.accepted == 1 => {
+        for told in life.outlet.0.drain(..) {
+            match told {
+                FromLog::Event(event) => self.note(event.seq, &event.data),
+                FromLog::Published { ticket, outcome, .. } if outcome.accepted == 1 => {
                     let asked = &life.asked[&ticket.0];
                     match &asked.key {
                         // A repeat has the content of the first time.
@@ -279,9 +279,8 @@ impl World {
                 key: Some(key.into()),
             };
             let publications = vec![publication];
-            let body =
-                RequestBody::Publish { ticket: Ticket(0), share: Share::Whole, publications };
-            life.log.handle(Request::Worker { worker: 0, body }, self.now, &mut life.outlet);
+            let body = Ask::Publish { ticket: Ticket(0), share: Share::Whole, publications };
+            life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
             assert_eq!(life.log.stats().counters.repeated, before + 1, "{name} at {seq}");
         }
         life.outlet.0.clear();

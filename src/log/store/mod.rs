@@ -5,9 +5,9 @@
 //! |---|---|---|---|
 //! | [`memory`] | the sequencer | at once | [`Taken::Seen`] |
 //! | [`journal`](crate::journal) | the sequencer | after the group commit it is part of | [`Taken::Later`], then [`Stored::Committed`] |
-//! | a broker's stream | the broker | when it comes back on the stream / when the broker says so | [`Request::Feed`], and its answers by `Stored` |
+//! | a broker's stream | the broker | when it comes back on the stream / when the broker says so | [`ToLog::Feed`], and its answers by `Stored` |
 //!
-//! [`Request::Feed`]: super::message::Request::Feed
+//! [`ToLog::Feed`]: super::message::ToLog::Feed
 //!
 //! The sequencer calls a store under the log's lock, so nothing here may wait: a store with a disk or
 //! a broker behind it has a thread for that, and this is the near end of its lane. The thread's

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::event::{Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
-    Description, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Notice, Page, Published,
-    ReadChannel, Refusal, Request, RequestBody, Share, Ticket,
+    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page, Published,
+    ReadChannel, Refusal, Share, Ticket, ToLog,
 };
 use super::policy::{LogSettings, Policies, Policy};
 use super::{ChannelName, Outlet, Sequencer, SharedHasher};
@@ -25,7 +25,7 @@ const PLENTY: Policy =
 
 /// A queue per worker; `full` ones have no room for events.
 struct Lanes {
-    queues: Vec<Vec<Notice>>,
+    queues: Vec<Vec<FromLog>>,
     places: usize,
     full: Vec<u16>,
 }
@@ -36,7 +36,7 @@ impl Lanes {
         Self { queues, places: usize::MAX, full: Vec::new() }
     }
 
-    fn take(&mut self, worker: u16) -> Vec<Notice> {
+    fn take(&mut self, worker: u16) -> Vec<FromLog> {
         std::mem::take(&mut self.queues[usize::from(worker)])
     }
 }
@@ -47,8 +47,8 @@ impl Outlet for Lanes {
         !self.full.contains(&worker) && waiting + reserved < share.of(self.places)
     }
 
-    fn send(&mut self, worker: u16, notice: Notice) {
-        self.queues[usize::from(worker)].push(notice);
+    fn send(&mut self, worker: u16, told: FromLog) {
+        self.queues[usize::from(worker)].push(told);
     }
 }
 
@@ -71,13 +71,13 @@ impl Bench {
         Self::new(settings(1 << 20, Policies::uniform(policy)))
     }
 
-    fn handle(&mut self, worker: u16, body: RequestBody) {
-        self.log.handle(Request::Worker { worker, body }, self.now, &mut self.lanes);
+    fn handle(&mut self, worker: u16, body: Ask) {
+        self.log.handle(ToLog::Worker { worker, body }, self.now, &mut self.lanes);
         self.log.check_invariants();
     }
 
-    /// The last notice of the lane, which is the answer; those before it stay.
-    fn answer(&mut self, worker: u16) -> Notice {
+    /// What was sent last over the lane, which is the answer; those before it stay.
+    fn answer(&mut self, worker: u16) -> FromLog {
         self.lanes.queues[usize::from(worker)].pop().expect("an answer")
     }
 
@@ -92,9 +92,9 @@ impl Bench {
         publications: Vec<Publication>,
     ) -> Published {
         let ticket = TICKET;
-        self.handle(worker, RequestBody::Publish { ticket, share, publications });
+        self.handle(worker, Ask::Publish { ticket, share, publications });
         match self.answer(worker) {
-            Notice::Published { ticket: TICKET, outcome, .. } => outcome,
+            FromLog::Published { ticket: TICKET, outcome, .. } => outcome,
             other => panic!("not the answer to a publish: {other:?}"),
         }
     }
@@ -112,10 +112,10 @@ impl Bench {
         cursor: Cursor,
     ) -> Result<(u64, Vec<JoinedChannel>), Refusal> {
         let channels = names.iter().map(|&name| name.into()).collect();
-        self.handle(worker, RequestBody::Join { ticket: TICKET, channels, cursor });
+        self.handle(worker, Ask::Join { ticket: TICKET, channels, cursor });
         match self.answer(worker) {
-            Notice::Joined { ticket: TICKET, head_seq, channels } => Ok((head_seq, channels)),
-            Notice::JoinRefused { ticket: TICKET, refusal } => Err(refusal),
+            FromLog::Joined { ticket: TICKET, head_seq, channels } => Ok((head_seq, channels)),
+            FromLog::JoinRefused { ticket: TICKET, refusal } => Err(refusal),
             other => panic!("not the answer to a join: {other:?}"),
         }
     }
@@ -130,9 +130,9 @@ impl Bench {
     }
 
     fn read(&mut self, worker: u16, channels: Vec<ReadChannel>, bytes_max: u64) -> Page {
-        self.handle(worker, RequestBody::Read { ticket: TICKET, channels, bytes_max });
+        self.handle(worker, Ask::Read { ticket: TICKET, channels, bytes_max });
         match self.answer(worker) {
-            Notice::Page { ticket: TICKET, page } => page,
+            FromLog::Page { ticket: TICKET, page } => page,
             other => panic!("not a page: {other:?}"),
         }
     }
@@ -163,13 +163,13 @@ impl Bench {
 
     fn leave(&mut self, worker: u16, name: &str) {
         let left = LeaveChannel { name: ChannelName::new(name).into(), subscribers: 1 };
-        self.handle(worker, RequestBody::Leave(vec![left]));
+        self.handle(worker, Ask::Leave(vec![left]));
     }
 
     fn describe(&mut self, name: &str) -> Description {
-        self.handle(2, RequestBody::Describe { ticket: TICKET, channel: name.into() });
+        self.handle(2, Ask::Describe { ticket: TICKET, channel: name.into() });
         match self.answer(2) {
-            Notice::Described { ticket: TICKET, description } => description,
+            FromLog::Described { ticket: TICKET, description } => description,
             other => panic!("not a description: {other:?}"),
         }
     }
@@ -202,12 +202,12 @@ fn keyed(channel: &str, key: &str) -> Publication {
     Publication { key: Some(key.into()), ..text(channel) }
 }
 
-fn event_seqs(notices: &[Notice]) -> Vec<u64> {
-    let seq = |notice: &Notice| match notice {
-        Notice::Event(event) => event.seq,
+fn event_seqs(sent: &[FromLog]) -> Vec<u64> {
+    let seq = |told: &FromLog| match told {
+        FromLog::Event(event) => event.seq,
         other => panic!("not an event: {other:?}"),
     };
-    notices.iter().map(seq).collect()
+    sent.iter().map(seq).collect()
 }
 
 fn rules(rules: &[(&str, Policy)]) -> Policies {
@@ -240,10 +240,10 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
     bench.join(0, "a", Cursor::Now);
     let publications = vec![text("a"), text("b"), text("a")];
     let (ticket, share) = (TICKET, Share::Whole);
-    bench.handle(0, RequestBody::Publish { ticket, share, publications });
-    let notices = bench.lanes.take(0);
-    let outcome = match &notices[..] {
-        [Notice::Event(first), Notice::Event(second), Notice::Published { outcome, .. }] => {
+    bench.handle(0, Ask::Publish { ticket, share, publications });
+    let sent = bench.lanes.take(0);
+    let outcome = match &sent[..] {
+        [FromLog::Event(first), FromLog::Event(second), FromLog::Published { outcome, .. }] => {
             assert_eq!((first.seq, second.seq), (1, 3));
             *outcome
         }

@@ -212,10 +212,10 @@ struct Witness {
 }
 
 impl Witness {
-    /// Hands a worker's notices to its subscribers.
-    fn deliver(&mut self, worker: u16, notices: Vec<Notice>) {
-        for notice in notices {
-            let Notice::Event(event) = notice else { panic!("not an event: {notice:?}") };
+    /// Hands what a worker was sent to its subscribers.
+    fn deliver(&mut self, worker: u16, sent: Vec<FromLog>) {
+        for told in sent {
+            let FromLog::Event(event) = told else { panic!("not an event: {told:?}") };
             let mut heard = false;
             for subscriber in &mut self.subscribers {
                 if subscriber.worker == worker && subscriber.name == event.channel[..] {

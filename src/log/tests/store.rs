@@ -30,11 +30,11 @@ fn slow_bench() -> Bench {
 impl Bench {
     fn ask_publish(&mut self, worker: u16, publications: Vec<Publication>) {
         let (ticket, share) = (TICKET, Share::Whole);
-        self.handle(worker, RequestBody::Publish { ticket, share, publications });
+        self.handle(worker, Ask::Publish { ticket, share, publications });
     }
 
     fn store_says(&mut self, stored: Stored) {
-        self.log.handle(Request::Store(stored), self.now, &mut self.lanes);
+        self.log.handle(ToLog::Store(stored), self.now, &mut self.lanes);
         self.log.check_invariants();
     }
 
@@ -44,9 +44,9 @@ impl Bench {
 
     /// What waits in a worker's lane: the seq of each event, and `accepted` of each answer.
     fn heard(&mut self, worker: u16) -> Vec<(char, u64)> {
-        let tell = |notice| match notice {
-            Notice::Event(event) => ('e', event.seq),
-            Notice::Published { outcome, .. } => ('a', u64::from(outcome.accepted)),
+        let tell = |told| match told {
+            FromLog::Event(event) => ('e', event.seq),
+            FromLog::Published { outcome, .. } => ('a', u64::from(outcome.accepted)),
             other => panic!("unexpected: {other:?}"),
         };
         self.lanes.take(worker).into_iter().map(tell).collect()
@@ -88,7 +88,7 @@ fn a_repeated_key_waits_for_its_first_event() {
     assert_eq!(bench.heard(1), []);
     bench.commit(1);
     for worker in [0, 1] {
-        let Notice::Published { outcome, .. } = bench.answer(worker) else { panic!("an answer") };
+        let FromLog::Published { outcome, .. } = bench.answer(worker) else { panic!("an answer") };
         assert_eq!((outcome.accepted, outcome.last_seq), (1, 1));
     }
     assert_eq!(bench.log.stats().counters.repeated, 1);
@@ -104,7 +104,7 @@ fn what_the_store_loses_is_refused_and_its_seq_is_not_given_again() {
     bench.ask_publish(0, vec![keyed("a", "k"), text("a"), text("new"), text("a")]);
     bench.commit(2);
     bench.store_says(Stored::Down);
-    let Notice::Published { outcome, .. } = bench.answer(0) else { panic!("an answer") };
+    let FromLog::Published { outcome, .. } = bench.answer(0) else { panic!("an answer") };
     assert_eq!((outcome.accepted, outcome.first_seq, outcome.last_seq), (2, 1, 2));
     assert_eq!(outcome.refusal, Some(Refusal::Store));
     assert_eq!(bench.publish_all(0, vec![text("a")]).refusal, Some(Refusal::Store));
@@ -124,7 +124,7 @@ fn events_that_wait_have_places_in_the_lanes() {
     bench.ask_publish(0, vec![text("a"), text("a"), text("a")]);
     bench.ask_publish(0, vec![text("b")]);
     bench.commit(3);
-    let Notice::Published { outcome, .. } = bench.lanes.queues[0].remove(0) else { panic!() };
+    let FromLog::Published { outcome, .. } = bench.lanes.queues[0].remove(0) else { panic!() };
     assert_eq!((outcome.accepted, outcome.refusal), (2, Some(Refusal::Busy)));
     assert_eq!(bench.heard(0), [('a', 1)]);
     assert_eq!(bench.heard(1), [('e', 1), ('e', 2)]);
@@ -151,7 +151,7 @@ fn events_that_are_fed_keep_their_places_and_all_that_follows_from_them() {
     let fed = |seq, publication| Fed { seq, publication, ordered_at: Duration::ZERO };
     let events =
         vec![fed(3, text("a")), fed(7, keyed("a", "k")), fed(8, text("b")), fed(12, text("a"))];
-    bench.log.handle(Request::Feed(events), Duration::ZERO, &mut bench.lanes);
+    bench.log.handle(ToLog::Feed(events), Duration::ZERO, &mut bench.lanes);
     bench.log.check_invariants();
     assert_eq!(bench.heard(1), [('e', 3), ('e', 7), ('e', 12)]);
     assert_eq!(bench.join(2, "a", Cursor::After(2)), (3, Some(GapReason::Evicted), vec![7, 12]));

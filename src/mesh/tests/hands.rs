@@ -10,7 +10,7 @@ use super::super::hand::{Hand, LogHand, SharedLog};
 use super::super::*;
 use crate::config::Settings;
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{RequestBody, Share, Ticket};
+use crate::log::message::{Ask, Share, Ticket};
 use crate::log::{Sequencer, SharedHasher};
 use crate::proto::cursor::Epoch;
 
@@ -24,13 +24,13 @@ fn log_of(workers: u16) -> (Arc<SharedLog>, LogEnds, Vec<WorkerEnds<()>>) {
     (SharedLog::new(sequencer, &log_ends), log_ends, ends)
 }
 
-fn question(worker: u16, ticket: u32) -> Request {
-    let body = RequestBody::Describe { ticket: Ticket(ticket), channel: "any".into() };
-    Request::Worker { worker, body }
+fn question(worker: u16, ticket: u32) -> ToLog {
+    let body = Ask::Describe { ticket: Ticket(ticket), channel: "any".into() };
+    ToLog::Worker { worker, body }
 }
 
-fn answered(notice: &Notice) -> u32 {
-    let Notice::Described { ticket, .. } = notice else { panic!("no answer: {notice:?}") };
+fn answered(told: &FromLog) -> u32 {
+    let FromLog::Described { ticket, .. } = told else { panic!("no answer: {told:?}") };
     ticket.0
 }
 
@@ -57,8 +57,8 @@ impl Asker {
     /// Sleeps as a worker does until it is told.
     fn hear(&mut self) -> u32 {
         loop {
-            if let Ok(notice) = self.ends.notices.try_recv() {
-                return answered(&notice);
+            if let Ok(told) = self.ends.from_log.try_recv() {
+                return answered(&told);
             }
             self.ends.asleep.announce();
             if !self.ends.has_mail() {
@@ -107,10 +107,10 @@ fn a_hand_that_finds_the_log_taken_goes_on_and_the_holder_answers() {
         let began = Instant::now();
         assert_eq!(worker.run(Duration::ZERO, &mut Vec::new()), Left::Nothing);
         assert!(began.elapsed() < PATIENCE, "it waited for the lock");
-        assert!(ends[0].notices.is_empty());
+        assert!(ends[0].from_log.is_empty());
         ends[0].asleep.announce();
     });
-    assert_eq!(answered(&ends[0].notices.try_recv().expect("an answer")), 1);
+    assert_eq!(answered(&ends[0].from_log.try_recv().expect("an answer")), 1);
     assert_eq!(rings, [0], "the worker slept");
 }
 
@@ -125,7 +125,7 @@ fn a_hand_stops_at_its_budget_and_says_so() {
     let mut told = Vec::new();
     for left in [Left::Work, Left::Work, Left::Nothing] {
         assert_eq!(hand.run(Duration::ZERO, &mut Vec::new()), left);
-        told.push(ends[0].notices.len());
+        told.push(ends[0].from_log.len());
     }
     assert_eq!(told, [3, 6, 7]);
 }
@@ -142,10 +142,10 @@ fn a_request_of_many_events_counts_as_many() {
     for left in [Left::Work, Left::Nothing] {
         assert_eq!(hand.run(Duration::ZERO, &mut Vec::new()), left);
     }
-    assert_eq!(ends[0].notices.len(), 3);
+    assert_eq!(ends[0].from_log.len(), 3);
 }
 
-fn lines(ticket: u32, count: usize) -> Request {
+fn lines(ticket: u32, count: usize) -> ToLog {
     let line = Publication {
         channel: "any".into(),
         kind: Kind::Text,
@@ -155,7 +155,7 @@ fn lines(ticket: u32, count: usize) -> Request {
     };
     let publications = vec![line; count];
     let (ticket, share) = (Ticket(ticket), Share::Whole);
-    Request::Worker { worker: 0, body: RequestBody::Publish { ticket, share, publications } }
+    ToLog::Worker { worker: 0, body: Ask::Publish { ticket, share, publications } }
 }
 
 /// A log whose holder panicked half way must not be served.

@@ -205,7 +205,7 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_lane_depth",
-        "Notices from the log that waited when the worker's last turn began.",
+        "Events and answers of the log that waited when the worker's last turn began.",
         Each(|of| number(&of.lane_depth)),
     ),
     ("pushline_turns_total", "Turns taken.", Each(|of| number(&of.turns))),

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use pushline::auth::{Gate, ProofKey};
 use pushline::config::Settings;
 use pushline::log::event::Kind;
-use pushline::log::message::{Notice, Request, RequestBody, Share};
+use pushline::log::message::{Ask, FromLog, Share, ToLog};
 use pushline::log::sequencer::{Outlet, Sequencer};
 use pushline::log::{SharedHasher, event::Publication};
 use pushline::metrics::WorkerMetrics;
@@ -33,8 +33,8 @@ pub type Published = (String, Kind, Vec<u8>, Option<String>, Option<String>);
 pub struct Server {
     core: Core,
     log: Sequencer,
-    requests: Receiver<Request>,
-    notices: Notices,
+    requests: Receiver<ToLog>,
+    lane: FromLogLane,
     /// What the peer sent and the worker has not taken.
     inbox: VecDeque<Inbound>,
     completions: VecDeque<Completion>,
@@ -59,15 +59,15 @@ enum Inbound {
 }
 
 #[derive(Default)]
-struct Notices(VecDeque<Notice>);
+struct FromLogLane(VecDeque<FromLog>);
 
-impl Outlet for Notices {
+impl Outlet for FromLogLane {
     fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
         true
     }
 
-    fn send(&mut self, _worker: u16, notice: Notice) {
-        self.0.push_back(notice);
+    fn send(&mut self, _worker: u16, told: FromLog) {
+        self.0.push_back(told);
     }
 }
 
@@ -93,7 +93,7 @@ impl Server {
             core: Core::new(setup, to_log, Arc::new(WorkerMetrics::default())),
             log: Sequencer::new(settings.log_settings(), epoch, 1, hasher),
             requests,
-            notices: Notices::default(),
+            lane: FromLogLane::default(),
             inbox: VecDeque::new(),
             completions: VecDeque::from([Completion::Accepted { slot: TOKEN.slot, peer: None }]),
             state: Connection::Paused,
@@ -118,7 +118,7 @@ impl Server {
     pub fn settle(&mut self) {
         for _ in 0..TURNS_MAX {
             self.turn();
-            let waits = self.completions.is_empty() && self.notices.0.is_empty();
+            let waits = self.completions.is_empty() && self.lane.0.is_empty();
             let deaf = self.inbox.is_empty() || self.state != Connection::Receiving;
             if waits && deaf && self.requests.is_empty() && self.core.wait() != Wait::No {
                 return;
@@ -137,16 +137,16 @@ impl Server {
         {
             self.deliver(&inbound);
         }
-        for notice in std::mem::take(&mut self.notices.0) {
-            self.core.notice(notice);
+        for told in std::mem::take(&mut self.lane.0) {
+            self.core.from_log(told);
         }
         self.core.end_turn();
         self.submit();
         while let Ok(request) = self.requests.try_recv() {
-            if let Request::Worker { body, .. } = &request {
+            if let ToLog::Worker { body, .. } = &request {
                 self.note_published(body);
             }
-            self.log.handle(request, Duration::ZERO, &mut self.notices);
+            self.log.handle(request, Duration::ZERO, &mut self.lane);
         }
     }
 
@@ -198,8 +198,8 @@ impl Server {
         assert!(sends <= 1, "two sends in one batch tear the stream");
     }
 
-    fn note_published(&mut self, body: &RequestBody) {
-        let RequestBody::Publish { publications, .. } = body else { return };
+    fn note_published(&mut self, body: &Ask) {
+        let Ask::Publish { publications, .. } = body else { return };
         self.published.extend(publications.iter().map(|publication| {
             let Publication { channel, kind, data, event_type, key } = publication.clone();
             (channel.into(), kind, data.into(), event_type.map(Into::into), key.map(Into::into))
