@@ -114,6 +114,7 @@ fn batch_of(channels: usize, round: &mut u64, keys: Keys, data: &Bytes) -> Vec<P
             Keys::Without => None,
             Keys::With => Some(format!("{:016x}", random.u64(..)).into()),
         },
+        attributes: None,
     };
     (0..BATCH).map(publication).collect()
 }

@@ -34,7 +34,8 @@ fn encode(c: &mut Criterion) {
         for (name, dialect) in dialects {
             for (kind, data) in kinds {
                 let id = EventId { epoch: Epoch::from_random(1), seq: 123_456 };
-                let event = EventView { id, channel: "news", event_type: None, data };
+                let event =
+                    EventView { id, channel: "news", event_type: None, data, attributes: None };
                 let mut out = Vec::with_capacity(3 * size + 256);
                 group.bench_function(BenchmarkId::new(name, kind), |b| {
                     b.iter(|| {

@@ -61,6 +61,7 @@
 //! | sessions do nothing in place: they say what they want | `worker::effect`, `worker::session` |
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
 //! | one place from which a send leaves, and where it is settled | `worker::net::output` |
+//! | what only some events have, a pointer to the others | [`proto::attributes`] |
 //! | what a protocol decides about its wire | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
 //! | live subscribers: no memory of their own is touched, one send a slice | `worker::hub::live` |

@@ -67,7 +67,10 @@ impl Post {
         let id = EventId { epoch: Epoch::from_random(1), seq };
         let data = Data::Text(std::str::from_utf8(body).map_err(io::Error::other)?);
         let mut event = Vec::with_capacity(body.len() + 64);
-        sse::write_event(&mut event, &EventView { id, channel: "", event_type: None, data });
+        sse::write_event(
+            &mut event,
+            &EventView { id, channel: "", event_type: None, data, attributes: None },
+        );
         let event = Bytes::from(event);
         for (worker, mailbox) in self.boxes.iter().enumerate() {
             if worker != self.me {

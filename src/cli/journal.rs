@@ -80,7 +80,7 @@ fn epoch_of(dir: &Path) -> Result<Epoch, String> {
 }
 
 fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
-    let RecordPublication { channel, kind, data, event_type, .. } = &record.publication;
+    let RecordPublication { channel, kind, data, event_type, attributes, .. } = &record.publication;
     // What was read back is UTF-8 where it has to be.
     let text = std::str::from_utf8(data).unwrap_or_default();
     let data = match kind {
@@ -89,7 +89,8 @@ fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
         Kind::Binary => Data::Binary(data),
     };
     let id = EventId { epoch, seq: record.seq };
-    write_event(lines, &EventView { id, channel, event_type: event_type.as_deref(), data });
+    let (event_type, attributes) = (event_type.as_deref(), attributes.as_deref());
+    write_event(lines, &EventView { id, channel, event_type, data, attributes });
     lines.push(b'\n');
 }
 

@@ -11,18 +11,22 @@
 //! | 8 | when it was ordered, in milliseconds of Unix time |
 //! | 8 | `synced_to`: everything up to this seq was synced before the record was written |
 //! | 2, 2, 2 | length of the channel's name, of the event type and of the key; 65,535: there is none |
-//! | 1, 1 | kind, 0 |
-//! | | name, type, key, data |
+//! | 1, 1 | kind; 1: attributes follow, 0: there are none |
+//! | | name, type, key |
+//! | 2 | if attributes follow: their length, and then the [`Attributes`] |
+//! | | data |
 
 use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
 
-use crate::log::event::{Event, Kind, Publication};
+use crate::log::event::{Attributes, BadAttributes, Event, Kind, Publication};
 
 /// Bytes of a record before its texts.
 pub const RECORD_HEAD_BYTES: usize = 40;
 /// What a record begins with that its checksum does not cover.
 const PREFIX_BYTES: usize = 8;
+/// What attributes begin with: their length.
+const SECTION_HEAD_BYTES: usize = 2;
 /// The length of a text that is not there.
 const NONE: u16 = u16::MAX;
 /// Bytes of a segment before its first record.
@@ -58,12 +62,14 @@ pub struct RecordPublication {
     pub event_type: Option<Box<str>>,
     /// Idempotency key.
     pub key: Option<Box<str>>,
+    /// What only some events have.
+    pub attributes: Option<Box<Attributes>>,
 }
 
 impl From<RecordPublication> for Publication {
     fn from(of: RecordPublication) -> Self {
-        let RecordPublication { channel, kind, data, event_type, key } = of;
-        Self { channel, kind, data, event_type, key }
+        let RecordPublication { channel, kind, data, event_type, key, attributes } = of;
+        Self { channel, kind, data, event_type, key, attributes }
     }
 }
 
@@ -76,13 +82,17 @@ pub enum Read {
     End,
     /// Something that is no record.
     Broken,
+    /// A whole record of a later version.
+    Newer,
 }
 
 /// Bytes an event takes, padding included.
 pub fn record_bytes(event: &Event) -> usize {
     let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
     let texts = event.channel.len() + text(&event.event_type) + text(&event.key);
-    padded(RECORD_HEAD_BYTES + texts + event.data.len())
+    let section = |attributes: &Attributes| SECTION_HEAD_BYTES + attributes.encoded_bytes();
+    let attributes = event.attributes.as_deref().map_or(0, section);
+    padded(RECORD_HEAD_BYTES + texts + attributes + event.data.len())
 }
 
 /// Appends an event's record.
@@ -98,8 +108,13 @@ pub fn write_record(out: &mut Vec<u8>, seed: u32, event: &Event, unix_ms: u64, s
         let length = text.map_or(NONE, |text| u16::try_from(text.len()).unwrap_or(NONE));
         out.extend_from_slice(&length.to_le_bytes());
     }
-    out.extend_from_slice(&[kind_byte(event.kind), 0]);
+    out.extend_from_slice(&[kind_byte(event.kind), u8::from(event.attributes.is_some())]);
     texts.iter().flatten().for_each(|text| out.extend_from_slice(text.as_bytes()));
+    if let Some(attributes) = &event.attributes {
+        // Bounded far below, as its texts are.
+        out.extend_from_slice(&(attributes.encoded_bytes() as u16).to_le_bytes());
+        attributes.encode(out);
+    }
     out.extend_from_slice(&event.data);
     // Events are at most `EVENT_BYTES_MAX`.
     let length = (out.len() - start) as u32;
@@ -125,12 +140,39 @@ pub fn read_record(bytes: &[u8], seed: u32) -> Read {
         return Read::Broken;
     }
     match parse(record) {
-        Some(record) => Read::Record(record, padded(length)),
-        None => Read::Broken,
+        Ok(record) => Read::Record(record, padded(length)),
+        Err(BadAttributes::Unknown(_)) => Read::Newer,
+        Err(BadAttributes::Malformed) => Read::Broken,
     }
 }
 
-fn parse(record: &[u8]) -> Option<Record> {
+fn parse(record: &[u8]) -> Result<Record, BadAttributes> {
+    let (publication, rest) = parse_head(record).ok_or(BadAttributes::Malformed)?;
+    let (attributes, data) = match record[39] {
+        0 => (None, rest),
+        1 => split_attributes(rest)?,
+        unknown => return Err(BadAttributes::Unknown(unknown)),
+    };
+    if publication.kind != Kind::Binary && simdutf8::basic::from_utf8(data).is_err() {
+        return Err(BadAttributes::Malformed);
+    }
+    let data = Bytes::copy_from_slice(data);
+    let publication = RecordPublication { data, attributes, ..publication };
+    let (seq, unix_ms, synced_to) = (u64_at(record, 8), u64_at(record, 16), u64_at(record, 24));
+    Ok(Record { seq, unix_ms, synced_to, publication })
+}
+
+type WithRest<'a, T> = (T, &'a [u8]);
+
+fn split_attributes(bytes: &[u8]) -> Result<WithRest<'_, Option<Box<Attributes>>>, BadAttributes> {
+    let (length, rest) = bytes.split_first_chunk().ok_or(BadAttributes::Malformed)?;
+    let length = usize::from(u16::from_le_bytes(*length));
+    let (section, rest) = rest.split_at_checked(length).ok_or(BadAttributes::Malformed)?;
+    Ok((Some(Box::new(Attributes::decode(section)?)), rest))
+}
+
+/// All but the attributes and the data, and the bytes of those.
+fn parse_head(record: &[u8]) -> Option<WithRest<'_, RecordPublication>> {
     let mut rest = record.get(RECORD_HEAD_BYTES..)?;
     let mut text = |at: usize| -> Option<Option<Box<str>>> {
         let length = u16::from_le_bytes(record.get(at..at + 2)?.try_into().ok()?);
@@ -143,13 +185,9 @@ fn parse(record: &[u8]) -> Option<Record> {
     };
     let (channel, event_type, key) = (text(32)??, text(34)?, text(36)?);
     let kind = kind_of(*record.get(38)?)?;
-    if kind != Kind::Binary && simdutf8::basic::from_utf8(rest).is_err() {
-        return None;
-    }
-    let data = Bytes::copy_from_slice(rest);
-    let publication = RecordPublication { channel, kind, data, event_type, key };
-    let (seq, unix_ms, synced_to) = (u64_at(record, 8), u64_at(record, 16), u64_at(record, 24));
-    Some(Record { seq, unix_ms, synced_to, publication })
+    let publication =
+        RecordPublication { channel, kind, data: Bytes::new(), event_type, key, attributes: None };
+    Some((publication, rest))
 }
 
 /// What a segment begins with.
@@ -313,7 +351,35 @@ mod tests {
             data: Bytes::copy_from_slice(data),
             event_type: Some("".into()),
             key: key.map(Into::into),
+            attributes: None,
             ordered_at: Duration::ZERO,
+        }
+    }
+
+    fn any_attributes() -> Attributes {
+        let text = |text: &str| Some(text.into());
+        Attributes { publisher: text("jane"), event_key: text("é"), ..Attributes::default() }
+    }
+
+    #[test]
+    fn attributes_are_read_back_and_a_record_of_a_later_version_is_named_as_one() {
+        let attributes = Some(Box::new(any_attributes()));
+        let event = Event { attributes, ..event(9, b"data", Some("k")) };
+        let mut bytes = Vec::new();
+        write_record(&mut bytes, 77, &event, 5, 3);
+        assert_eq!(bytes.len(), record_bytes(&event));
+        let Read::Record(record, length) = read_record(&bytes, 77) else { panic!("a record") };
+        assert_eq!(length, bytes.len());
+        assert_eq!(record.publication.attributes.as_deref(), Some(&any_attributes()));
+        assert_eq!(&record.publication.data[..], b"data");
+        let tag = RECORD_HEAD_BYTES + "newsk".len() + SECTION_HEAD_BYTES;
+        for at in [tag, 39] {
+            let mut later = bytes.clone();
+            later[at] = 250;
+            let end = u32_at(&later, 0) as usize;
+            let checksum = crc32c_append(77, &later[PREFIX_BYTES..end]);
+            later[4..8].copy_from_slice(&checksum.to_le_bytes());
+            assert_eq!(read_record(&later, 77), Read::Newer, "byte {at}");
         }
     }
 

@@ -37,6 +37,13 @@ pub enum JournalError {
         /// The process, if it left its number.
         pid: Option<u32>,
     },
+    /// A later version wrote to it what this one does not know.
+    Newer {
+        /// In which file.
+        file: String,
+        /// From which byte on.
+        offset: u64,
+    },
     /// Something that was safe is broken or missing.
     Corrupt {
         /// In which file.
@@ -80,6 +87,11 @@ impl fmt::Display for JournalError {
                     "; end that one, take over from it (--take-over), or choose another data_dir"
                 )
             }
+            Self::Newer { file, offset } => write!(
+                f,
+                "a later version of pushline wrote {file}, byte {offset}; start that version, or \
+                 choose another data_dir"
+            ),
             Self::Corrupt { file, offset, what } => write!(
                 f,
                 "the journal is damaged: {file}, byte {offset}: {what}; restore it from a copy, or \
@@ -254,6 +266,10 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
                 at += length;
                 continue;
             }
+            // It is whole: to cut it off would lose an event that was safe.
+            if read_record(&bytes[at..], seed) == Read::Newer {
+                return Err(JournalError::Newer { file: name.to_owned(), offset: at as u64 });
+            }
             let next = self.next_record(bytes, at, seed, is_last);
             if next.is_none() && is_last {
                 return Ok(at);
@@ -281,7 +297,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
     fn record_at(&self, bytes: &[u8], seed: u32) -> Option<(Record, usize)> {
         match read_record(bytes, seed) {
             Read::Record(record, length) if record.seq > self.last_seq => Some((record, length)),
-            Read::Record(..) | Read::End | Read::Broken => None,
+            Read::Record(..) | Read::End | Read::Broken | Read::Newer => None,
         }
     }
 

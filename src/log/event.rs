@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::channel_name::ChannelName;
+pub use crate::proto::attributes::{Attributes, BadAttributes};
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::data::{Data, EventView};
 
@@ -34,6 +35,8 @@ pub struct Publication {
     pub event_type: Option<Box<str>>,
     /// Idempotency key, if any.
     pub key: Option<Box<str>>,
+    /// What only some events have.
+    pub attributes: Option<Box<Attributes>>,
 }
 
 /// An event of the log.
@@ -53,6 +56,8 @@ pub struct Event {
     pub event_type: Option<Box<str>>,
     /// Idempotency key, if any.
     pub key: Option<Box<str>>,
+    /// What only some events have.
+    pub attributes: Option<Box<Attributes>>,
     /// When it was ordered, on the log's monotonic clock.
     pub ordered_at: Duration,
 }
@@ -69,6 +74,7 @@ impl Event {
                 Kind::Json => Data::Json(checked_text(&self.data)),
                 Kind::Binary => Data::Binary(&self.data),
             },
+            attributes: self.attributes.as_deref(),
         }
     }
 }

@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::event::Event;
+use super::event::{Event, Publication};
 use super::hash::SharedHasher;
 use super::list::{Links, List};
 use super::paged::{NIL, Paged};
+use crate::proto::attributes::Attributes;
 
 /// Events kept at one time, whatever their size: entries are addressed by `u32`.
 pub const EVENTS_MAX: usize = 1 << 31;
@@ -34,9 +35,22 @@ pub fn event_bytes(channel: &str, data: &[u8], event_type: Option<&str>, key: Op
     EVENT_OVERHEAD_BYTES + (data.len() + text) as u64 + key
 }
 
-/// The same of an event.
+/// The same of an event, with its attributes.
 pub fn bytes_of(event: &Event) -> u64 {
-    event_bytes(&event.channel, &event.data, event.event_type.as_deref(), event.key.as_deref())
+    let Event { channel, data, event_type, key, attributes, .. } = event;
+    event_bytes(channel, data, event_type.as_deref(), key.as_deref())
+        + attributes_bytes(attributes.as_deref())
+}
+
+/// The same of an event that has no place yet.
+pub(super) fn publication_bytes(publication: &Publication) -> u64 {
+    let Publication { channel, data, event_type, key, attributes, .. } = publication;
+    event_bytes(channel, data, event_type.as_deref(), key.as_deref())
+        + attributes_bytes(attributes.as_deref())
+}
+
+fn attributes_bytes(attributes: Option<&Attributes>) -> u64 {
+    attributes.map_or(0, |attributes| attributes.held_bytes() as u64)
 }
 
 /// A kept event.

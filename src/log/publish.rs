@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Event, Publication};
-use super::history::event_bytes;
+use super::history::publication_bytes;
 use super::message::{Fed, Refusal, Share};
 use super::sequencer::{Outlet, Sequencer};
 use crate::bucket::Bucket;
@@ -45,9 +45,19 @@ impl Sequencer {
         publication: Publication,
     ) -> Arc<Event> {
         let channel = self.channels.at(index);
-        let Publication { kind, data, event_type, key, .. } = publication;
+        let Publication { kind, data, event_type, key, attributes, .. } = publication;
         let (channel, channel_hash) = (channel.name.clone(), channel.hash);
-        Arc::new(Event { seq, channel, channel_hash, kind, data, event_type, key, ordered_at })
+        Arc::new(Event {
+            seq,
+            channel,
+            channel_hash,
+            kind,
+            data,
+            event_type,
+            key,
+            attributes,
+            ordered_at,
+        })
     }
 
     /// Orders one publication and routes it, or hands it back and leaves no trace.
@@ -108,9 +118,7 @@ impl Sequencer {
         };
         let rate = policy.admit(rate, self.now).ok_or(Refusal::Rate)?;
         let kept = policy.events_max() > 0;
-        let Publication { channel, data, event_type, key, .. } = publication;
-        let bytes = event_bytes(channel, data, event_type.as_deref(), key.as_deref());
-        if kept && bytes > self.settings.history_bytes_max {
+        if kept && publication_bytes(publication) > self.settings.history_bytes_max {
             return Err(Refusal::Memory);
         }
         if found.is_none() && self.channels.len() >= self.settings.channels_max {

@@ -1,5 +1,6 @@
 //! What an event carries, borrowed: the form every encoder takes.
 
+use super::attributes::Attributes;
 use super::cursor::EventId;
 
 /// The payload as the publisher declared it.
@@ -24,4 +25,6 @@ pub struct EventView<'a> {
     pub event_type: Option<&'a str>,
     /// The payload.
     pub data: Data<'a>,
+    /// In the envelope, if there are any.
+    pub attributes: Option<&'a Attributes>,
 }

@@ -130,7 +130,10 @@ mod tests {
         let id = EventId { epoch: Epoch::from_random(1), seq: u64::MAX };
         let write = |dialect: Dialect, data: Data<'_>| {
             let mut out = Vec::new();
-            dialect.write_event(&mut out, &EventView { id, channel: "c", event_type: None, data });
+            dialect.write_event(
+                &mut out,
+                &EventView { id, channel: "c", event_type: None, data, attributes: None },
+            );
             out.len()
         };
         for dialect in Dialect::ALL {

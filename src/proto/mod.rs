@@ -1,5 +1,6 @@
 //! Sans-IO codecs: bytes in, values out. No socket, clock, thread or randomness here.
 
+pub mod attributes;
 pub mod cursor;
 pub mod data;
 pub mod dialect;

@@ -89,7 +89,7 @@ fn id(seq: u64) -> EventId {
 }
 
 fn view<'a>(event_type: Option<&'a str>, data: Data<'a>) -> EventView<'a> {
-    EventView { id: id(9), channel: "news", event_type, data }
+    EventView { id: id(9), channel: "news", event_type, data, attributes: None }
 }
 
 fn only_one(stream: &[u8]) -> Dispatched {

@@ -74,6 +74,7 @@ impl Desk {
             data: Bytes::from(data),
             event_type: None,
             key: None,
+            attributes: None,
         };
         let body = Ask::Publish {
             ticket: Ticket(0),

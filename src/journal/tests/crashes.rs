@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use fastrand::Rng;
 
 use crate::journal::keeper::{Keeper, ToKeeper};
-use crate::journal::record::Record;
+use crate::journal::record::{Record, RecordPublication};
 use crate::journal::recover::{JournalError, Recovered, recover};
 use crate::journal::sim::{DiskTamper, SimDisk};
 use crate::journal::writer::{Durability, JournalSettings};
@@ -19,6 +19,7 @@ use crate::log::event::{Kind, Publication};
 use crate::log::message::{Ask, Fed, FromLog, Share, Ticket, ToLog};
 use crate::log::store::Stored;
 use crate::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use crate::proto::attributes::Attributes;
 use crate::proto::cursor::{Cursor, Epoch};
 
 const SEEDS: u64 = 400;
@@ -73,6 +74,11 @@ enum End {
     Close,
     Kill,
     PowerLoss,
+}
+
+/// All of an event that has to come back.
+fn content(data: &[u8], attributes: Option<&Attributes>) -> Vec<u8> {
+    format!("{data:?} {attributes:?}").into_bytes()
 }
 
 impl World {
@@ -152,8 +158,11 @@ impl World {
     }
 
     fn check(&mut self, recovered: &Recovered<SimDisk>, records: &[Record]) {
-        let found: BTreeMap<u64, &[u8]> =
-            records.iter().map(|record| (record.seq, &record.publication.data[..])).collect();
+        let of_record = |record: &Record| {
+            let RecordPublication { data, attributes, .. } = &record.publication;
+            (record.seq, content(data, attributes.as_deref()))
+        };
+        let found: BTreeMap<u64, Vec<u8>> = records.iter().map(of_record).collect();
         assert_eq!(found.len(), records.len(), "nothing twice");
         self.removed_to = self.removed_to.max(recovered.removed_to);
         if recovered.lossy {
@@ -161,10 +170,10 @@ impl World {
         } else if let Some(epoch_bits) = self.epoch_bits {
             assert_eq!(recovered.epoch_bits, epoch_bits);
         }
-        for (seq, data) in &self.truth {
+        for (seq, content) in &self.truth {
             assert!(*seq <= recovered.resume_at, "{seq} would be given again");
             if *seq > self.removed_to && !recovered.lossy {
-                assert_eq!(found.get(seq), Some(&&data[..]), "event {seq}");
+                assert_eq!(found.get(seq), Some(content), "event {seq}");
             }
         }
         if recovered.lossy {
@@ -173,7 +182,7 @@ impl World {
         }
         self.epoch_bits = Some(recovered.epoch_bits);
         // Clients can read them from here on.
-        self.truth.extend(found.into_iter().map(|(seq, data)| (seq, data.to_vec())));
+        self.truth.extend(found);
     }
 
     fn live(&mut self, life: &mut Life) {
@@ -211,12 +220,20 @@ impl World {
             data: Bytes::from(format!("{}{}", self.published, "x".repeat(size))),
             event_type: None,
             key: key.map(Into::into),
+            attributes: self.some_attributes(),
         };
         let ticket = Ticket(self.published as u32);
         life.asked.insert(ticket.0, publication.clone());
         let publications = vec![publication];
         let body = Ask::Publish { ticket, share: Share::Whole, publications };
         life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
+    }
+
+    fn some_attributes(&mut self) -> Option<Box<Attributes>> {
+        let rng = &mut self.rng;
+        let mut text = |of: &str| rng.bool().then(|| format!("{of}{}", rng.u8(..9)).into());
+        let (publisher, event_key) = (text("jane"), text("price"));
+        Attributes { publisher, event_key, tombstone: rng.bool(), ..Attributes::default() }.boxed()
     }
 
     fn store_works(&mut self, life: &mut Life) {
@@ -239,7 +256,9 @@ impl World {
     fn listen(&mut self, life: &mut Life) {
         for told in life.outlet.0.drain(..) {
             match told {
-                FromLog::Event(event) => self.note(event.seq, &event.data),
+                FromLog::Event(event) => {
+                    self.note(event.seq, content(&event.data, event.attributes.as_deref()));
+                }
                 FromLog::Published { ticket, outcome, .. } if outcome.accepted == 1 => {
                     let asked = &life.asked[&ticket.0];
                     match &asked.key {
@@ -248,7 +267,10 @@ impl World {
                             let key = format!("{}/{key}", asked.channel);
                             self.keys.insert(key, outcome.last_seq);
                         }
-                        None => self.note(outcome.last_seq, &asked.data),
+                        None => self.note(
+                            outcome.last_seq,
+                            content(&asked.data, asked.attributes.as_deref()),
+                        ),
                     }
                 }
                 _ => {}
@@ -256,9 +278,9 @@ impl World {
         }
     }
 
-    fn note(&mut self, seq: u64, data: &[u8]) {
-        let known = self.truth.entry(seq).or_insert_with(|| data.to_vec());
-        assert_eq!(known, data, "{seq} was given twice");
+    fn note(&mut self, seq: u64, content: Vec<u8>) {
+        let known = self.truth.entry(seq).or_insert_with(|| content.clone());
+        assert_eq!(*known, content, "{seq} was given twice");
     }
 
     /// A key that was answered is answered again, while history has its event.
@@ -277,6 +299,7 @@ impl World {
                 data: Bytes::from_static(b"again"),
                 event_type: None,
                 key: Some(key.into()),
+                attributes: None,
             };
             let publications = vec![publication];
             let body = Ask::Publish { ticket: Ticket(0), share: Share::Whole, publications };

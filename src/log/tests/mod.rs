@@ -195,6 +195,7 @@ fn text(channel: &str) -> Publication {
         data: Bytes::from_static(b"data"),
         event_type: None,
         key: None,
+        attributes: None,
     }
 }
 

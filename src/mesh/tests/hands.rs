@@ -152,6 +152,7 @@ fn lines(ticket: u32, count: usize) -> ToLog {
         data: Bytes::from_static(b"x"),
         event_type: None,
         key: None,
+        attributes: None,
     };
     let publications = vec![line; count];
     let (ticket, share) = (Ticket(ticket), Share::Whole);

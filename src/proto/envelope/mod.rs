@@ -6,6 +6,7 @@ mod op;
 #[cfg(test)]
 mod tests;
 
+use super::attributes::Attributes;
 use super::cursor::EventId;
 use super::data::{Data, EventView};
 use super::ws::close::cut;
@@ -37,9 +38,13 @@ pub struct GapView<'a> {
     pub first: Option<EventId>,
 }
 
-/// Appends `{"id","channel","event"?,"data"}` (`"data_base64"` for bytes), always one line.
+/// Appends `{"id","channel","event"?,"data"}` (`"data_base64"` for bytes), always one line. What only
+/// some events have comes before the data: `"publisher"`, `"event_key"`, `"tombstone"`, `"ephemeral"`.
 pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
     write_start(out, event.id, event.channel, event.event_type);
+    if let Some(attributes) = event.attributes {
+        write_attributes(out, attributes);
+    }
     match event.data {
         Data::Text(text) => {
             out.extend_from_slice(b",\"data\":");
@@ -121,6 +126,21 @@ fn write_start(out: &mut Vec<u8>, id: EventId, channel: &str, event_type: Option
     if let Some(event_type) = event_type {
         out.extend_from_slice(b",\"event\":");
         json::write_string(out, event_type);
+    }
+}
+
+fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
+    let Attributes { publisher, event_key, tombstone, ephemeral } = attributes;
+    for (name, text) in [(",\"publisher\":", publisher), (",\"event_key\":", event_key)] {
+        if let Some(text) = text {
+            out.extend_from_slice(name.as_bytes());
+            json::write_string(out, text);
+        }
+    }
+    for (name, is_set) in [(",\"tombstone\":true", tombstone), (",\"ephemeral\":true", ephemeral)] {
+        if *is_set {
+            out.extend_from_slice(name.as_bytes());
+        }
     }
 }
 

@@ -19,7 +19,12 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
 }
 
 fn enveloped(event_type: Option<&str>, data: Data<'_>) -> String {
-    written(|out| write_event(out, &EventView { id: id(5), channel: "a:b", event_type, data }))
+    written(|out| {
+        write_event(
+            out,
+            &EventView { id: id(5), channel: "a:b", event_type, data, attributes: None },
+        )
+    })
 }
 
 #[test]
@@ -35,6 +40,26 @@ fn an_envelope_has_the_documented_fields_in_the_documented_order() {
     for (event_type, data, end) in cases {
         assert_eq!(enveloped(event_type, data), format!("{start}{end}"));
     }
+}
+
+#[test]
+fn what_only_some_events_have_comes_before_the_data() {
+    let attributes = Attributes {
+        publisher: Some("j\"ane".into()),
+        event_key: Some("price:EUR".into()),
+        tombstone: true,
+        ephemeral: true,
+    };
+    let view = EventView {
+        id: id(5),
+        channel: "a:b",
+        event_type: None,
+        data: Data::Text(""),
+        attributes: Some(&attributes),
+    };
+    let start = format!("{{\"id\":\"{}\",\"channel\":\"a:b\",\"publisher\":\"j\\\"ane\"", id(5));
+    let end = ",\"event_key\":\"price:EUR\",\"tombstone\":true,\"ephemeral\":true,\"data\":\"\"}";
+    assert_eq!(written(|out| write_event(out, &view)), format!("{start}{end}"));
 }
 
 #[test]
@@ -243,7 +268,13 @@ fn event_types_and_keys_cannot_forge_anything() {
 #[test]
 fn each_dialect_frames_the_same_envelope_its_own_way() {
     let data = "x".repeat(200);
-    let event = EventView { id: id(5), channel: "a:b", event_type: None, data: Data::Text(&data) };
+    let event = EventView {
+        id: id(5),
+        channel: "a:b",
+        event_type: None,
+        data: Data::Text(&data),
+        attributes: None,
+    };
     let envelope = enveloped(None, event.data);
     let mut ws = Vec::new();
     Dialect::WsEnvelope.write_event(&mut ws, &event);

@@ -38,7 +38,10 @@ mod tests {
         ];
         for (data, wire) in cases {
             let mut out = Vec::new();
-            write_event(&mut out, &EventView { id, channel: "c", event_type: Some("t"), data });
+            write_event(
+                &mut out,
+                &EventView { id, channel: "c", event_type: Some("t"), data, attributes: None },
+            );
             assert_eq!(out, wire);
         }
     }

@@ -319,5 +319,6 @@ pub(super) fn to_publication(
         data,
         event_type: from.event_type.map(Into::into),
         key: from.key.map(Into::into),
+        attributes: None,
     })
 }

@@ -160,7 +160,7 @@ impl Sessions {
         let PublishHead { channel, kind, event_type, key } = head;
         let key = self.own_key(index, key);
         let then = AfterPublish::Respond { channel: channel.clone() };
-        let publication = Publication { channel, kind, data, event_type, key };
+        let publication = Publication { channel, kind, data, event_type, key, attributes: None };
         self.await_log(cx.index());
         self.ask_publish(cx, vec![publication], then);
     }

@@ -142,7 +142,8 @@ impl Sessions {
             }
             Err(_) => return self.ws_refuse(cx, CloseReason::Overloaded),
         }
-        let publication = Publication { channel, kind, data, event_type: None, key: None };
+        let publication =
+            Publication { channel, kind, data, event_type: None, key: None, attributes: None };
         self.ask_publish(cx, vec![publication], AfterPublish::BareMessage);
     }
 

@@ -85,6 +85,7 @@ fn check_delivery(publication: &Publication<'_>) {
             Payload::Json(json) => Data::Json(json),
             Payload::Binary(bytes) => Data::Binary(bytes),
         },
+        attributes: None,
     };
     let mut wire = Vec::new();
     envelope::write_event(&mut wire, &event);

@@ -201,7 +201,7 @@ impl Server {
     fn note_published(&mut self, body: &Ask) {
         let Ask::Publish { publications, .. } = body else { return };
         self.published.extend(publications.iter().map(|publication| {
-            let Publication { channel, kind, data, event_type, key } = publication.clone();
+            let Publication { channel, kind, data, event_type, key, .. } = publication.clone();
             (channel.into(), kind, data.into(), event_type.map(Into::into), key.map(Into::into))
         }));
     }

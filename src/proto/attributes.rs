@@ -1,0 +1,158 @@
+//! What only some events have: who published it, what it replaces, how long it lasts. A plain event
+//! has none of it and pays a null pointer.
+//!
+//! Outside of memory (in the journal, in a broker's header) attributes are a list of entries: a tag
+//! in one byte, the length of its value in two (little-endian), the value.
+
+/// What an event has beside its payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The publisher's subject, where the channel's rule says so. Never from the client.
+    pub publisher: Option<Box<str>>,
+    /// `Event-Key`: the event replaces an earlier one of its channel with this key.
+    pub event_key: Option<Box<str>>,
+    /// `Event-Tombstone`: nothing is in its place from now on.
+    pub tombstone: bool,
+    /// Only for those who read at the moment: it is never kept.
+    pub ephemeral: bool,
+}
+
+/// Why attributes were not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadAttributes {
+    /// Cut off, not UTF-8, or a flag with a value.
+    Malformed,
+    /// A later version wrote something this one does not know.
+    Unknown(u8),
+}
+
+const PUBLISHER: u8 = 1;
+const EVENT_KEY: u8 = 2;
+const TOMBSTONE: u8 = 3;
+const EPHEMERAL: u8 = 4;
+
+/// Bytes of an entry before its value.
+const ENTRY_HEAD_BYTES: usize = 3;
+
+impl Attributes {
+    /// None if there is nothing in them.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+
+    /// What they take in memory.
+    pub fn held_bytes(&self) -> usize {
+        let texts = [&self.publisher, &self.event_key].into_iter().flatten();
+        size_of::<Self>() + texts.map(|text| text.len()).sum::<usize>()
+    }
+
+    /// Length of what [`Attributes::encode`] appends.
+    pub fn encoded_bytes(&self) -> usize {
+        self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len()).sum()
+    }
+
+    /// Appends their entries.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for (tag, value) in self.entries() {
+            // Subjects and keys are bounded far below.
+            let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+            out.push(tag);
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(&value[..usize::from(length)]);
+        }
+    }
+
+    /// Reads entries, all there are.
+    ///
+    /// # Errors
+    /// They are not whole, or of a later version: then none of them is taken, as what is not
+    /// understood may be what matters.
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, BadAttributes> {
+        let mut read = Self::default();
+        while let Some((&tag, rest)) = bytes.split_first() {
+            let (length, rest) = rest.split_first_chunk::<2>().ok_or(BadAttributes::Malformed)?;
+            let length = usize::from(u16::from_le_bytes(*length));
+            let (value, rest) = rest.split_at_checked(length).ok_or(BadAttributes::Malformed)?;
+            read.take(tag, value)?;
+            bytes = rest;
+        }
+        Ok(read)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        let texts = [(PUBLISHER, &self.publisher), (EVENT_KEY, &self.event_key)];
+        let texts =
+            texts.into_iter().filter_map(|(tag, text)| Some((tag, text.as_deref()?.as_bytes())));
+        let flags = [(TOMBSTONE, self.tombstone), (EPHEMERAL, self.ephemeral)];
+        let flags = flags.into_iter().filter(|(_, is_set)| *is_set);
+        texts.chain(flags.map(|(tag, _)| (tag, &b""[..])))
+    }
+
+    fn take(&mut self, tag: u8, value: &[u8]) -> Result<(), BadAttributes> {
+        match tag {
+            PUBLISHER => self.publisher = Some(text(value)?),
+            EVENT_KEY => self.event_key = Some(text(value)?),
+            TOMBSTONE => self.tombstone = flag(value)?,
+            EPHEMERAL => self.ephemeral = flag(value)?,
+            unknown => return Err(BadAttributes::Unknown(unknown)),
+        }
+        Ok(())
+    }
+}
+
+fn text(value: &[u8]) -> Result<Box<str>, BadAttributes> {
+    std::str::from_utf8(value).map(Into::into).map_err(|_| BadAttributes::Malformed)
+}
+
+fn flag(value: &[u8]) -> Result<bool, BadAttributes> {
+    if value.is_empty() { Ok(true) } else { Err(BadAttributes::Malformed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_attributes() -> impl Strategy<Value = Attributes> {
+        let text = || prop::option::of(any::<String>().prop_map(Into::into));
+        (text(), text(), any::<bool>(), any::<bool>()).prop_map(
+            |(publisher, event_key, tombstone, ephemeral)| Attributes {
+                publisher,
+                event_key,
+                tombstone,
+                ephemeral,
+            },
+        )
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_is_refused_by_name() {
+        let mut bytes = Vec::new();
+        Attributes { ephemeral: true, ..Attributes::default() }.encode(&mut bytes);
+        bytes.extend_from_slice(&[200, 1, 0, b'x']);
+        assert_eq!(Attributes::decode(&bytes), Err(BadAttributes::Unknown(200)));
+        assert_eq!(Attributes::decode(&[TOMBSTONE, 1, 0, 1]), Err(BadAttributes::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn attributes_are_read_as_they_were_written(attributes in any_attributes()) {
+            let mut bytes = Vec::new();
+            attributes.encode(&mut bytes);
+            prop_assert_eq!(bytes.len(), attributes.encoded_bytes());
+            prop_assert_eq!(Attributes::decode(&bytes), Ok(attributes));
+            for end in 0..bytes.len() {
+                // Cut between two entries it is a shorter list; anywhere else it is none.
+                if let Ok(part) = Attributes::decode(&bytes[..end]) {
+                    prop_assert_eq!(part.encoded_bytes(), end);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Attributes::decode(&bytes);
+        }
+    }
+}
