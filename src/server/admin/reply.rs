@@ -66,7 +66,7 @@ impl Reply {
 
     /// 405, and what is allowed.
     pub fn not_allowed(allow: &'static str) -> Self {
-        let message = "this path is not there for this method";
+        let message = "this path does not support this method";
         let error = Self::error(Status::MethodNotAllowed, "method_not_allowed", message);
         Self { header: Some(("Allow", allow)), ..error }
     }

@@ -14,7 +14,7 @@ use crate::proto::http::query;
 use crate::reason::CloseReason;
 use crate::worker::effect::Effect;
 
-/// Connections looked at in a turn after the rules have changed: some 100 us.
+/// Connections checked per turn after the rules have changed: about 100 us.
 const VETTED_PER_TURN: u32 = 4096;
 
 /// What a connection may do.
@@ -102,8 +102,8 @@ impl Sessions {
         admitted
     }
 
-    /// How long the check of a request's token takes, where it brings one and that is worth
-    /// counting.
+    /// How long checking the request's token takes. Zero without a token, or if it is too cheap to
+    /// count.
     pub(super) fn cost_of(&self, request: &Request<'_>) -> Duration {
         if !self.gate.is_slow() {
             return Duration::ZERO;
@@ -116,7 +116,7 @@ impl Sessions {
         self.gate.cost_of(&credentials(request, entry, query_token.as_deref()))
     }
 
-    /// Cross-origin lines of the answer to a page of this origin.
+    /// Remembers the CORS headers with which a page of this origin is answered.
     pub(super) fn note_origin(&mut self, cx: &mut Cx<'_>, origin: Option<&[u8]>) {
         let index = cx.index();
         let lines = self.gate.cors_headers(origin);
@@ -127,14 +127,13 @@ impl Sessions {
         self.work(index).answer.cors = cors;
     }
 
-    /// The second of unix time in which its grant runs out.
+    /// The second of unix time in which the session's grant runs out.
     fn expires_at_unix_s(&self, index: u32) -> Option<u32> {
         let at = self.grant(index)?.expires_at_unix_s()?;
         u32::try_from(at).ok()
     }
 
-    /// The connection is a stream: it ends when its grant does. (Requests need no such entry, they
-    /// are over by then.)
+    /// Ends the stream when its grant does. (A request needs no such entry: it is over by then.)
     pub(super) fn await_expiry(&mut self, cx: &mut Cx<'_>) {
         if let Some(at) = self.expires_at_unix_s(cx.index()) {
             cx.push(Effect::ExpireAt(at));
@@ -153,24 +152,24 @@ impl Sessions {
         due && self.is_stream(index) && !self.gate.is_open()
     }
 
-    /// From now on these rules hold, for streams that are open too.
+    /// Applies new access rules, to open streams too.
     pub fn take_gate(&mut self, gate: Arc<Gate>) {
         self.gate = gate;
         self.vetted_to = Some(0);
     }
 
-    /// From now on these tokens are void, those of open streams too.
+    /// Takes the new list of revoked tokens, which ends open streams too.
     pub fn take_revoked(&mut self, revoked: Arc<Revoked>) {
         self.revoked = revoked;
         self.vetted_to = Some(0);
     }
 
-    /// Whether sessions are still to be looked at because the rules have changed.
+    /// Whether some sessions have not been checked yet against changed rules.
     pub fn has_to_vet(&self) -> bool {
         self.vetted_to.is_some()
     }
 
-    /// The next sessions to be looked at because the rules have changed, a slice a turn.
+    /// The next slice of sessions to check against changed rules; one slice per turn.
     pub fn next_to_vet(&mut self) -> Range<u32> {
         let Some(from) = self.vetted_to else { return 0..0 };
         let end = self.of.len() as u32;
@@ -179,7 +178,7 @@ impl Sessions {
         from..to
     }
 
-    /// Why the present rules do not let a stream go on, if they do not.
+    /// Why the present rules end this stream, if they do.
     pub fn disowned(&self, index: u32) -> Option<CloseReason> {
         if !self.is_stream(index) || self.is_vouched_for(index) {
             return None;
@@ -190,7 +189,7 @@ impl Sessions {
         }
     }
 
-    /// Whether what let the connection in would do so now.
+    /// Whether the present rules would let the connection in again.
     pub(super) fn is_vouched_for(&self, index: u32) -> bool {
         self.vouches_for(self.grant(index).map(|grant| &**grant))
     }
@@ -203,7 +202,7 @@ impl Sessions {
         if self.revoked.covers(&grant) { Err(Denied::Revoked) } else { Ok(grant) }
     }
 
-    /// Whether there may be a channel the connection may publish to.
+    /// Whether there may be any channel the connection may publish to.
     pub(super) fn may_publish_somewhere(&self, index: u32) -> bool {
         let grant = self.grant(index);
         self.gate.is_open() || grant.is_some_and(|grant| grant.may_publish_somewhere())
@@ -229,7 +228,7 @@ impl Sessions {
         self.reject_with(cx, denied, headers);
     }
 
-    /// A running connection shows a new token.
+    /// Replaces the grant of a running connection by that of a new token.
     pub(super) fn refresh_grant(&mut self, cx: &mut Cx<'_>, token: &str) -> Result<(), Denied> {
         let checked = self.gate.authenticate_token(token, self.unix_s);
         if checked.is_err() && !self.gate.cost_of_token(token).is_zero() {
@@ -238,8 +237,8 @@ impl Sessions {
         self.replace_grant(cx, checked?)
     }
 
-    /// The same with a token that is already checked. It must be of the same subject, if the old one
-    /// named one, and open every channel the connection has; else all stays as it was.
+    /// As `refresh_grant`, for a token already checked. It must have the same subject, if the old
+    /// one named one, and allow every channel the connection reads; otherwise nothing changes.
     pub(super) fn replace_grant(
         &mut self,
         cx: &mut Cx<'_>,
@@ -250,7 +249,7 @@ impl Sessions {
         if subject.is_some() && subject != grant.subject() {
             return Err(Denied::OtherSubject);
         }
-        // Another worker may have checked it, by rules that have changed meanwhile.
+        // Another worker may have checked it, by rules that have since changed.
         if !self.gate.stands_by(Some(&grant)) {
             return Err(Denied::UnknownKey);
         }
@@ -274,7 +273,7 @@ fn admit(
     subprotocol_token: Option<&str>,
     now_unix_s: u64,
 ) -> Result<Arc<Grant>, Denied> {
-    // Two of one would leave open which one counts.
+    // With two of the same name it is unclear which one counts.
     for name in ["authorization", "cookie", "x-api-key", "origin"] {
         if request.headers_named(name).nth(1).is_some() {
             return Err(Denied::MalformedCredentials);

@@ -16,15 +16,15 @@ use crate::worker::effect::Ending;
 /// How a request is to be answered.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// What becomes of the connection.
+    /// Whether the connection stays open afterwards.
     pub connection: Connection,
     /// Whether the client sees the body.
     pub mode: BodyMode,
-    /// Cross-origin lines.
+    /// CORS headers.
     pub cors: Cow<'static, [u8]>,
-    /// An EventSource asks: to it, any status but 200 is final.
+    /// The request comes from an EventSource, for which any status but 200 is final.
     pub to_event_source: bool,
-    /// The request, if its answer is to be told of.
+    /// The request, if its answer goes to the access log.
     pub asked: Option<Box<Asked>>,
 }
 
@@ -88,7 +88,7 @@ impl Sessions {
         self.reject_with(cx, reject, retry);
     }
 
-    /// The same with headers of its own.
+    /// As `reject`, with extra headers.
     pub(super) fn reject_with(
         &mut self,
         cx: &mut Cx<'_>,
@@ -103,14 +103,14 @@ impl Sessions {
         self.respond(cx, reject.status, &content, headers);
     }
 
-    /// Refuses the request and ends the connection, because what else the peer sends can't be told
-    /// apart any more or is not wanted.
+    /// Refuses the request and ends the connection, because what follows on it can no longer be
+    /// told apart or is not wanted.
     pub(super) fn reject_and_close(&mut self, cx: &mut Cx<'_>, reject: impl Into<Reject>) {
         self.close_after_answer(cx.index());
         self.reject(cx, reject);
     }
 
-    /// The present request is the connection's last.
+    /// Makes the present request the connection's last.
     pub(super) fn close_after_answer(&mut self, index: u32) {
         self.work(index).answer.connection = Connection::Close;
     }
@@ -130,7 +130,7 @@ impl Sessions {
         Step::Wait(0)
     }
 
-    /// Refuses the present request of a connection there is no room for, or not any more.
+    /// Refuses the present request of a connection for which there is no room, or no longer any.
     pub(super) fn refuse_connection(&mut self, cx: &mut Cx<'_>, refused: Refused) {
         let reason = match refused {
             Refused::Draining => CloseReason::Drain,
@@ -142,11 +142,11 @@ impl Sessions {
         self.refuse_for_now(cx, refused.into());
     }
 
-    /// Refuses the present request for a reason that passes: no room, no time, going away. The one
-    /// place that decides what a browser's stream gets instead of an error, which it would never
-    /// come back from (WHATWG HTML 9.2.3): an empty stream that says when to come back. A
-    /// connection closed without a byte would make Firefox try ten times at once, and a proxy make
-    /// an error of its own of it.
+    /// Refuses the present request for a passing reason: no room, no time, shutting down. This is
+    /// the one place that decides what a browser's stream gets instead of an error, after which it
+    /// would never reconnect (WHATWG HTML 9.2.3): an empty stream that says when to come back.
+    /// Closing without a byte would make Firefox retry ten times at once, and a proxy would turn it
+    /// into an error of its own.
     pub(super) fn refuse_for_now(&mut self, cx: &mut Cx<'_>, reject: Reject) {
         if !self.work(cx.index()).answer.to_event_source {
             return self.reject(cx, reject);
@@ -160,8 +160,8 @@ impl Sessions {
         self.note_answered(cx, Status::Ok.code());
     }
 
-    /// From once to two and a half times the setting: longer than after a cut, and spread, so that
-    /// those there is no room for cost little.
+    /// One to two and a half times the setting: longer than after a cut, and spread out, so that
+    /// refused clients cost little.
     fn refusal_retry_ms(&mut self) -> u32 {
         let mean = self.retry_ms();
         mean + self.random.u32(0..=mean / 2 * 3)

@@ -1,9 +1,9 @@
-//! When tokens are checked. A check by a public key takes as long as sending to dozens of
-//! subscribers, so each turn has a time for such checks, and requests whose token must wait are
-//! in one of two lines. Tokens of addresses that have shown several bad ones lately are in a line
-//! of their own, which gets a small part of the time: behind a proxy all clients have one address, so
-//! these must be slow but may not be refused. Tokens by shared secrets cost next to nothing and
-//! never wait.
+//! When tokens are checked. Checking a public-key signature takes as long as sending to dozens of
+//! subscribers, so each turn has a time budget for such checks, and requests whose token must wait
+//! are in one of two lines. Addresses that have lately shown several bad tokens have a line of
+//! their own, which gets a small part of the time: behind a proxy all clients share one address, so
+//! they may be slowed down but not refused. Tokens signed with a shared secret cost next to nothing
+//! and never wait.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::ring::Token;
 /// The checks of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    /// What the present turn's checks have cost.
+    /// Time the present turn's checks have taken.
     spent: Duration,
     waiting: VecDeque<Token>,
     suspects: VecDeque<Token>,
-    /// Not before this time is the next suspect's token checked.
+    /// The next suspect's token is not checked before this time.
     suspects_at: Duration,
-    /// Whose request has come to the front of its line.
+    /// The connection whose request has come to the front of its line.
     called: Option<Token>,
     failures: Failures,
 }
@@ -36,13 +36,13 @@ enum Line {
     Suspects,
 }
 
-/// Failed checks by address: a table of buckets, into which addresses fall by their hash. Two that
-/// share one are suspected together.
+/// Failed checks by address: a table of buckets indexed by the address's hash. Two addresses that
+/// share a bucket are suspected together.
 #[derive(Debug, Default)]
 struct Failures(Box<[Bucket]>);
 
 impl Failures {
-    /// Where addresses are not known, all are one.
+    /// Where addresses are not known, all share one bucket.
     fn bucket(place: Option<u32>) -> usize {
         place.map_or(0, |place| place as usize % FAILURES_KEPT)
     }
@@ -61,12 +61,11 @@ impl Failures {
 }
 
 impl Checks {
-    /// A turn begins.
     pub fn begin_turn(&mut self) {
         self.spent = Duration::ZERO;
     }
 
-    /// When the next check wants to be made.
+    /// When the next check is due.
     pub fn next_at(&self, now: Duration) -> Option<Duration> {
         match (self.waiting.is_empty(), self.suspects.is_empty()) {
             (false, _) => Some(now),
@@ -85,8 +84,8 @@ impl Checks {
         self.waiting.is_empty() && self.suspects.is_empty()
     }
 
-    /// Takes the next out of its line, if there is time for it. Suspects come first when theirs has
-    /// come, or a storm of the others would keep them waiting for ever.
+    /// Takes the next request out of its line, if there is time for it. A suspect goes first once
+    /// its time has come; otherwise a storm of the others would keep suspects waiting for ever.
     fn call(&mut self, now: Duration) -> Option<Token> {
         if self.spent >= TOKEN_CHECK_TIME_PER_TURN {
             return None;
@@ -96,7 +95,7 @@ impl Checks {
         self.called
     }
 
-    /// Whether a check of this cost may be made at once; then its time is spent.
+    /// Whether a check of this cost may be made now; if so, charges its time.
     fn may_go(&mut self, token: Token, line: Line, cost: Duration, now: Duration) -> bool {
         let called = self.called.take_if(|called| *called == token).is_some();
         let free = line == Line::Waiting
@@ -120,8 +119,8 @@ impl Checks {
 }
 
 impl Sessions {
-    /// Whether a token whose check takes this long has to wait. Then what brought it is looked at
-    /// again when it has come to the front of its line.
+    /// Whether a token with so costly a check has to wait. If so, the input that brought it is read
+    /// again once it is at the front of its line.
     pub(super) fn check_has_to_wait(&mut self, cx: &mut Cx<'_>, cost: Duration) -> bool {
         if cost.is_zero() {
             return false;
@@ -143,22 +142,22 @@ impl Sessions {
         }
     }
 
-    /// A check that took long has failed.
+    /// Counts a costly check that failed against the client's address.
     pub(super) fn note_failed_check(&mut self, cx: &Cx<'_>) {
         self.checks.failures.note(cx.world.client_place(), self.now);
     }
 
-    /// The next session whose turn it is to have its token checked, if this turn has time for it.
+    /// The next session whose token is to be checked, if this turn has time for it.
     pub fn next_check(&mut self) -> Option<Token> {
         self.checks.call(self.now)
     }
 
-    /// No more tokens are checked for now.
+    /// Ends this turn's checks.
     pub fn end_checks(&mut self) {
         self.checks.called = None;
     }
 
-    /// When the next token wants to be checked.
+    /// When the next token is due to be checked.
     pub fn next_check_at(&self) -> Option<Duration> {
         self.checks.next_at(self.now)
     }

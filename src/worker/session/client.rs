@@ -1,5 +1,5 @@
-//! For whom a trusted proxy speaks: by the PROXY protocol before anything else, or by a header of
-//! each request.
+//! Which client a trusted proxy speaks for: told by the PROXY protocol before anything else, or by
+//! a header of each request.
 
 use super::http::Step;
 use super::{Cx, Sessions};
@@ -11,14 +11,14 @@ use crate::worker::clock::Why;
 use crate::worker::effect::Ending;
 
 impl Sessions {
-    /// Whether the connection has still to begin with the PROXY protocol.
+    /// Whether the connection's PROXY protocol header is still to come.
     pub(super) fn awaits_proxy_header(&self, cx: &Cx<'_>) -> bool {
         let by_header = self.settings.client_address == ClientAddress::ProxyProtocol;
         by_header && cx.world.is_proxied()
     }
 
-    /// What a trusted proxy says before its client says anything. Without it, or with anything else,
-    /// there is no client to answer.
+    /// Reads what a trusted proxy says before its client says anything. If that is missing or
+    /// malformed, there is no client to answer.
     pub(super) fn proxy_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let (source, length) = match proxy::parse(bytes) {
             Ok(proxy::Parsed::Complete { source, length }) => (source, length),
@@ -37,7 +37,7 @@ impl Sessions {
         Step::Used(length)
     }
 
-    /// For which client a trusted proxy brings this request.
+    /// Notes the client for which a trusted proxy sends this request.
     pub(super) fn note_forwarded(
         &mut self,
         cx: &mut Cx<'_>,
@@ -60,7 +60,7 @@ impl Sessions {
         client.map_or(Ok(()), |client| cx.world.note_client(client))
     }
 
-    /// There is no room for the connection: what it will ask for is refused.
+    /// Notes that there is no room for the connection: its first request will be refused.
     pub fn refuse_later(&mut self, cx: &mut Cx<'_>, refused: Refused) {
         self.work(cx.index()).refused = Some(refused);
         cx.wait(Why::Refusal);
@@ -71,7 +71,7 @@ impl Sessions {
         self.work_of(index).is_some_and(|work| work.refused.is_some())
     }
 
-    /// A connection that is to be refused has not said in time what it came for.
+    /// Ends a connection that is to be refused but did not send its request in time.
     pub(super) fn refuse_unheard(&mut self, cx: &mut Cx<'_>) {
         let Some(refused) = self.work_of(cx.index()).and_then(|work| work.refused) else { return };
         self.note_origin(cx, None);

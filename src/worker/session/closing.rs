@@ -1,4 +1,4 @@
-//! The end of a stream: what is said, and what goes out before it.
+//! The end of a stream: what it is told, and what is sent before that.
 
 use super::{Cx, Protocol, Sessions};
 use crate::proto::ws::close::{CloseCode, write_close};
@@ -16,7 +16,7 @@ pub(super) enum Farewell {
     Refusal {
         code: CloseCode,
         text: &'static str,
-        /// What it is to us.
+        /// The reason we count.
         reason: CloseReason,
     },
 }
@@ -40,18 +40,18 @@ impl Sessions {
         self.ws_ends(cx, Farewell::Refusal { code, text, reason });
     }
 
-    /// The peer's input ends the connection. What it published before is ordered and comes back to
-    /// it first, as if it had been answered at once.
+    /// The peer's input ends the connection. Events it has published are ordered and delivered to
+    /// it first, as if they had been answered at once.
     pub(super) fn ws_ends(&mut self, cx: &mut Cx<'_>, farewell: Farewell) {
         let tail = cx.world.live_tail();
         let work = self.work(cx.index());
-        // Its own events may be among those a live subscriber was about to be sent.
+        // Its own events may be among those a live subscriber was about to get.
         work.published_to = tail.unwrap_or(work.published_to);
         work.farewell = Some(farewell);
         cx.push(Effect::Farewell);
     }
 
-    /// Whether the session is to end: once it has been sent everything up to this event.
+    /// The event up to which the session must be sent everything before it ends, if it is to end.
     pub fn farewell(&self, index: u32) -> Option<u64> {
         let work = self.work_of(index)?;
         let due = self.protocol(index) == Protocol::Ws
@@ -72,7 +72,7 @@ impl Sessions {
             Some(Farewell::Answer(code)) => self.ws_answer_close(cx, code),
             Some(Farewell::Refusal { code, text, reason }) => {
                 self.ws_close(cx, code, text, reason);
-                // Nothing further of a peer that broke the protocol may be processed, not even its
+                // After a protocol error, nothing more from the peer may be processed, not even its
                 // close frame (RFC 6455 section 7.1.7).
                 let hears_more = !cx.world.has_peer_ended();
                 if !hears_more || matches!(reason, CloseReason::Violation(_)) {
@@ -93,7 +93,7 @@ impl Sessions {
 
     // --- because of us ---
 
-    /// Ends a session of any kind, saying why where there is a way to.
+    /// Ends a session of any kind, telling it why where the protocol has a way to.
     pub fn disconnect(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         if reason == CloseReason::SlowConsumer {
             self.metrics.slow_disconnects.add(1);
@@ -101,7 +101,7 @@ impl Sessions {
         let (code, text) = reason.close_frame();
         match self.protocol(cx.index()) {
             Protocol::Ws => self.ws_close(cx, code, text, reason),
-            // A reader that has stopped reading would not see it.
+            // A peer that has stopped reading would not see it.
             Protocol::Sse
                 if reason.is_told() && !cx.world.is_blocked() && !cx.world.ends_after_output() =>
             {
@@ -129,7 +129,7 @@ impl Sessions {
 
     // --- behind our close frame ---
 
-    /// We sent a close frame and wait for the peer's; whatever comes before it is thrown away.
+    /// Throws away what comes before the peer's close frame, for which we wait after sending ours.
     pub fn ws_closing_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
         if cx.world.ends_after_output() {
             return;
@@ -151,11 +151,11 @@ impl Sessions {
         self.work(index).ws = Some(receiver);
     }
 
-    /// The peer sends no more. Whether there still is something it has to be told.
+    /// The peer sends no more. Returns whether there still is something to tell it.
     pub(super) fn ws_peer_ended(&mut self, cx: &mut Cx<'_>, sends: bool) -> bool {
         let index = cx.index();
         match self.protocol(index) {
-            // It may have said how to end in what waits to be read.
+            // Its last message may be among what waits to be read.
             Protocol::Ws => self.has_farewell(index) || self.carried(index) > 0,
             Protocol::WsClosing if sends => {
                 cx.end(Ending::AfterOutput(None));

@@ -1,4 +1,4 @@
-//! `GET /channels/{channel}`: what the log knows of a channel.
+//! `GET /channels/{channel}`: what the log knows about a channel.
 
 use super::answer::Content;
 use super::{Cx, Sessions};
@@ -40,7 +40,7 @@ impl Sessions {
             description.subscribers,
         );
         let content = Content { content_type: "application/json", bytes: body.as_bytes() };
-        // It is old when the next event comes.
+        // It is out of date when the next event comes.
         self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
     }
 }

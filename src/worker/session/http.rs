@@ -1,4 +1,5 @@
-//! The HTTP side of a connection: requests in, in order; one answered before the next is read.
+//! The HTTP side of a connection: requests are read in order, each answered before the next is
+//! read.
 
 use std::borrow::Cow;
 
@@ -25,13 +26,13 @@ use crate::worker::effect::Ending;
 const METHOD_NOT_ALLOWED: Reject = Reject::new(
     Status::MethodNotAllowed,
     "method_not_allowed",
-    "this path is not there for this method",
+    "this path does not support this method",
 );
 
 const NOT_FOUND: Reject = Reject::new(Status::NotFound, "not_found", "no such path");
 
 /// A body no route wants is read to its end if it is no longer than this, so that the connection
-/// can be used again; before a longer one it is closed.
+/// can be reused; with a longer one the connection is closed.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where a connection is between and within requests.
@@ -45,7 +46,7 @@ pub(super) enum HttpState {
     Ndjson(Box<Ndjson>),
     /// A body no route wants is coming.
     Discard(BodyDecoder),
-    /// The log is asked. A body no route wants may be on its way meanwhile.
+    /// Waiting for the log. A body no route wants may be arriving meanwhile.
     Waiting {
         /// Reads that body.
         unwanted: Option<BodyDecoder>,
@@ -68,16 +69,16 @@ impl HttpState {
 /// What a piece of input led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// So many bytes are done with; go on with the rest.
+    /// This many bytes were used; go on with the rest.
     Used(usize),
-    /// So many bytes are done with; the rest has to wait for more input, or for an answer.
+    /// This many bytes were used; the rest waits for more input or for an answer.
     Wait(usize),
 }
 
 impl Sessions {
     // --- input ---
 
-    /// Something was heard of the peer.
+    /// Notes that the peer was heard.
     pub fn heard(&mut self, index: u32) {
         self.of[index as usize].flags.clear(Flags::PING_OUT | Flags::PING_LATE);
     }
@@ -101,7 +102,7 @@ impl Sessions {
         };
         match &mut work.http {
             HttpState::Waiting { .. } => Step::Wait(0),
-            // A peer that does not read its answers gets no more of them.
+            // A peer that does not read its answers gets no more of them for now.
             HttpState::Head(_) if cx.out_len() > OUT_BYTES_MAX => Step::Wait(0),
             HttpState::Head(_) => self.head_input(cx, bytes),
             HttpState::Discard(decoder) => match decoder.decode(bytes) {
@@ -118,7 +119,7 @@ impl Sessions {
         }
     }
 
-    /// `bytes` begin with a head, whole or not.
+    /// Takes a head, complete or not.
     fn head_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let index = cx.index();
         let Some(mut space) = self.header_space.take() else { return Step::Wait(0) };
@@ -137,7 +138,7 @@ impl Sessions {
         };
         let step = match parsed {
             Ok(Parsed::Complete(request)) if self.check_has_to_wait(cx, self.cost_of(&request)) => {
-                // It is read again from its beginning.
+                // The whole head is parsed again from its beginning.
                 self.work(index).http = HttpState::default();
                 Step::Wait(0)
             }
@@ -187,7 +188,7 @@ impl Sessions {
 
     // --- requests ---
 
-    /// Answers a request, or begins to. Tells how much of what follows the head it used.
+    /// Answers a request, or begins to. Returns how many of the bytes behind the head it used.
     fn request(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, body: &[u8]) -> usize {
         let (index, connection) = (cx.index(), request.connection());
         let mode = match request.method() {
@@ -248,9 +249,9 @@ impl Sessions {
         0
     }
 
-    /// The route wants no body: what comes of one is thrown away, or ends the connection. A request
-    /// that waits for the log cannot also track a body to discard, and a peer that waits for
-    /// `100 Continue` may not send one at all.
+    /// Handles a body the route does not want: it is thrown away, or ends the connection. A request
+    /// that waits for the log cannot also track a body to discard, and a peer that waits for `100
+    /// Continue` may never send one.
     fn leave_body(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
         let waits =
             matches!(route, Route::Describe(_) | Route::Sse | Route::Ws | Route::RefreshToken(_));
@@ -265,8 +266,8 @@ impl Sessions {
         }
     }
 
-    /// The present request is at the log: nothing is read until it is answered, and then what is
-    /// left of its body comes first.
+    /// Stops reading until the log has answered the present request; what is left of its body is
+    /// read first then.
     pub(super) fn await_log(&mut self, index: u32) {
         let http = &mut self.work(index).http;
         let unwanted = match std::mem::take(http) {
@@ -291,7 +292,7 @@ impl Sessions {
         self.respond(cx, Status::Ok, &content, &[]);
     }
 
-    /// Files for browsers are public: pages of any origin load the client from here.
+    /// Serves a file for browsers. These are public: pages of any origin load the client from here.
     fn send_asset(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, asset: &Asset) {
         self.work(cx.index()).answer.cors = Cow::Borrowed(CORS_ANYBODY);
         let known = request.header("if-none-match") == Some(asset.etag.as_bytes());
@@ -315,8 +316,8 @@ impl Sessions {
 
     // --- ends ---
 
-    /// The peer sends no more. What it has asked for it still gets. `sends`: whether it is still
-    /// being sent something.
+    /// The peer sends no more, but still gets answers to what it has asked. `sends`: whether
+    /// something is still being sent to it.
     pub fn peer_ended(&mut self, cx: &mut Cx<'_>, sends: bool) {
         let index = cx.index();
         if self.ws_peer_ended(cx, sends) {
@@ -327,8 +328,8 @@ impl Sessions {
         let work = self.work_of(index);
         let carries = work.is_some_and(|work| !work.carry.is_empty());
         if kind == Protocol::Http && carries && (sends || is_unread) {
-            // Requests are left: they are read, and the end is looked at again, when the answers
-            // before them are sent, or in the next turn.
+            // Requests are left. They are read once the answers before them are sent, or in the
+            // next turn; then this is called again.
             return;
         }
         let waits = work.is_some_and(|work| work.outstanding > 0 || !work.http.is_idle());
@@ -349,8 +350,8 @@ impl Sessions {
     }
 }
 
-/// Whether a stream is asked for in the way every EventSource does (WHATWG HTML 9.2.2). A probe or
-/// a person with curl does not, and can be told the truth.
+/// Whether a stream is asked for the way every EventSource does (WHATWG HTML 9.2.2). A probe or a
+/// person with curl does not, and can be told the truth.
 fn is_of_event_source(route: Route<'_>, request: &Request<'_>) -> bool {
     let wants_events = |accept: &[u8]| memmem::find(accept, b"text/event-stream").is_some();
     route == Route::Sse && request.headers_named("accept").any(wants_events)

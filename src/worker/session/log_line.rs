@@ -1,6 +1,6 @@
-//! Log lines about single connections and requests. They go over a bounded lane to a thread that may
-//! wait for the reader of the log; a worker never does, and counts the lines that find the lane full.
-//! Only lines that the settings ask for are written.
+//! Log lines about single connections and requests, written only if the settings ask for them. They
+//! go over a bounded lane to a thread that may block on the log's reader; a worker never does, and
+//! counts the lines that find the lane full.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,44 +14,44 @@ use crate::metrics::TRANSPORTS;
 use crate::proto::http::head::{Method, Request};
 use crate::reason::CloseReason;
 
-/// Bytes of a path that are shown: any channel's name fits.
+/// How much of a path is shown: enough for the name of any channel.
 const PATH_BYTES_MAX: usize = 256;
 
-/// What is shown of what was not understood, or must not be shown.
+/// Shown in place of what was not understood or must not be shown.
 const HIDDEN: &str = "-";
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogLine {
-    /// A request has its answer. (Access log.)
+    /// A request was answered. (Access log.)
     Answered {
-        /// Of which connection.
+        /// The connection.
         id: ConnectionId,
-        /// From which client, if addresses are known.
+        /// The client, if addresses are known.
         client: Option<IpAddr>,
-        /// What was asked.
+        /// The request.
         asked: Box<Asked>,
-        /// How it went.
+        /// The status it was answered with.
         status: u16,
-        /// From its head to its answer.
+        /// The time from its head to its answer.
         took: Duration,
     },
-    /// A stream begins.
+    /// A stream began.
     Opened {
-        /// Which.
+        /// The connection.
         id: ConnectionId,
-        /// What it is, as in `metrics::TRANSPORTS`.
+        /// The stream's kind, as in `metrics::TRANSPORTS`.
         transport: &'static str,
     },
-    /// A connection is over.
+    /// A connection ended.
     Closed {
-        /// Which.
+        /// The connection.
         id: ConnectionId,
-        /// What it was.
+        /// Its kind at the end.
         transport: &'static str,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
-        /// Since it was accepted.
+        /// Seconds since it was accepted.
         age_s: u32,
     },
 }
@@ -63,7 +63,7 @@ pub struct Asked {
     pub method: Box<str>,
     /// Its path.
     pub path: Box<str>,
-    /// When its head was there, on the worker's clock.
+    /// When its head was complete, on the worker's clock.
     began: Duration,
 }
 
@@ -80,13 +80,13 @@ impl Asked {
         Self { method: method.into(), path: shown(request.path()).into(), began }
     }
 
-    /// Of a request whose head made no sense.
+    /// A request whose head could not be parsed.
     fn unreadable(began: Duration) -> Self {
         Self { method: HIDDEN.into(), path: HIDDEN.into(), began }
     }
 }
 
-/// The path, but for the name a stream's token is refreshed by, which is a secret of its own.
+/// The path without the name by which a stream's token is refreshed, which is a secret of its own.
 fn shown(path: &str) -> &str {
     if path.starts_with("/sse/") {
         return "/sse/-/token";
@@ -96,12 +96,12 @@ fn shown(path: &str) -> &str {
 }
 
 impl Sessions {
-    /// Log lines go into this lane from now on.
+    /// Sends log lines into this lane from now on.
     pub fn log_to(&mut self, lane: Sender<LogLine>) {
         self.lines = Some(lane);
     }
 
-    /// A request's head is there.
+    /// Notes a request whose head is complete, if its answer is to be logged.
     pub(super) fn note_asked(&mut self, cx: &mut Cx<'_>, request: Option<&Request<'_>>) {
         let index = cx.index();
         if self.lines.is_none() || !self.settings.log_lines.access {
@@ -124,7 +124,7 @@ impl Sessions {
         self.log(LogLine::Answered { id, client, asked, status, took });
     }
 
-    /// A stream begins.
+    /// Logs that a stream has begun.
     pub(super) fn note_opened(&mut self, cx: &mut Cx<'_>) {
         if self.logs_connections() {
             let (id, transport) = (self.connection_id(cx.token), self.transport(cx.index()));
@@ -132,7 +132,7 @@ impl Sessions {
         }
     }
 
-    /// A connection is over; its session still says what it was.
+    /// Logs that a connection has ended; its session still says what it was.
     pub fn note_closed(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
         if self.logs_connections() {
             let (id, transport) = (self.connection_id(cx.token), self.transport(cx.index()));

@@ -1,5 +1,5 @@
-//! Sessions: protocol machines. One takes its connection's bytes and gives `Effects`; it knows no
-//! slot of the ring and no replica, and asks a [`World`] for what it must know of them.
+//! Sessions: protocol machines. A session takes its connection's bytes and returns `Effects`; it
+//! knows neither slots of the ring nor replicas, and asks a [`World`] what it must know about them.
 
 mod access;
 mod answer;
@@ -61,7 +61,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Place in counts by kind, as in `metrics::TRANSPORTS`.
+    /// Its place in counts by kind, as in `metrics::TRANSPORTS`.
     pub fn index(self) -> usize {
         match self {
             Self::Http => 0,
@@ -80,7 +80,7 @@ impl Flags {
     const PING_OUT: u8 = 1 << 0;
     /// Two pings were sent and nothing was heard since.
     const PING_LATE: u8 = 1 << 1;
-    /// In the queue of those whose input is read on.
+    /// In the queue of sessions whose input is to be read on.
     const UNREAD: u8 = 1 << 2;
     /// An SSE stream whose heartbeats are events.
     const BEAT_EVENT: u8 = 1 << 3;
@@ -97,7 +97,7 @@ impl Flags {
         self.0 &= !bits;
     }
 
-    /// Sets the bit; whether it was clear before.
+    /// Sets the bit and returns whether it was clear before.
     fn raise(&mut self, bit: u8) -> bool {
         let was_clear = !self.has(bit);
         self.set(bit);
@@ -109,12 +109,12 @@ impl Flags {
 #[derive(Debug)]
 struct Session {
     protocol: Protocol,
-    /// How events are written to it (meaningful for streams).
+    /// How events are written to it (only meaningful for streams).
     dialect: Dialect,
     flags: Flags,
-    /// Requests it has begun; tells a head's deadline whether it is still that head.
+    /// Requests it has begun; shows a head's deadline whether it still concerns that head.
     requests: u32,
-    /// What it may do; none while it is anonymous on an open server.
+    /// What it may do; `None` while it is anonymous on an open server.
     grant: Option<Arc<Grant>>,
     /// Everything that only a busy session has.
     work: Option<Box<Work>>,
@@ -147,20 +147,21 @@ pub struct Sessions {
     revoked: Arc<Revoked>,
     now: Duration,
     unix_s: u64,
-    /// The present second, as `Date` says it.
+    /// The present second, formatted for `Date`.
     date: Date,
     random: fastrand::Rng,
     is_draining: bool,
     of: Vec<Session>,
     pool: Pool<Work>,
-    /// By slot, how fast each publishes; empty while there is no such limit.
+    /// How fast each session publishes, by slot; empty if there is no such limit.
     publishes: Vec<Bucket>,
-    /// Sessions that left input unread, until their output was sent or until the next turn.
+    /// Sessions that left input unread until their output is sent or until the next turn.
     unread: VecDeque<Token>,
     checks: Checks,
-    /// Up to which slot the present rules of access were applied; none: to all.
+    /// The slot up to which sessions have been checked against changed access rules; `None` if all
+    /// were.
     vetted_to: Option<u32>,
-    /// Memory of input that has begun and not ended, all sessions together.
+    /// Memory held for unfinished input, all sessions together.
     unfinished_bytes: usize,
     header_space: Option<Box<HeaderSpace>>,
     /// Lane for access-log and debug lines; `None` when they are off.
@@ -183,7 +184,7 @@ impl Sessions {
             date: date_of(0),
             random: fastrand::Rng::with_seed(setup.seed),
             is_draining: false,
-            // All of it at once, as the sockets have it.
+            // Reserved at once, like the sockets.
             of: Vec::with_capacity(setup.slots as usize),
             pool: Pool::default(),
             publishes: Vec::new(),
@@ -209,14 +210,14 @@ impl Sessions {
         self.settings = settings;
     }
 
-    /// From now on requests are refused.
+    /// Refuses requests from now on.
     pub fn begin_drain(&mut self) {
         self.is_draining = true;
     }
 
     // --- one session's life ---
 
-    /// A connection was accepted.
+    /// Takes up a connection that was accepted.
     pub fn opened(&mut self, index: u32) {
         let needed = index as usize + 1;
         if self.of.len() < needed {
@@ -225,18 +226,18 @@ impl Sessions {
         self.metrics.open[Protocol::Http.index()].add(1);
     }
 
-    /// The connection only waits for its peer to end.
+    /// Drops all but a connection that only waits for its peer to close.
     pub fn lingers(&mut self, index: u32) {
         self.set_protocol(index, Protocol::Http);
         let outstanding = self.outstanding(index);
         self.drop_work(index);
-        // The log may answer it yet.
+        // The log may still answer it.
         if outstanding > 0 {
             self.work(index).outstanding = outstanding;
         }
     }
 
-    /// The connection is gone.
+    /// Forgets a connection that is closed.
     pub fn closed(&mut self, index: u32) {
         let kind = self.of[index as usize].protocol;
         self.metrics.open[kind.index()].sub(1);
@@ -254,7 +255,7 @@ impl Sessions {
         self.metrics.open[kind.index()].add(1);
     }
 
-    // --- what others may know of it ---
+    // --- what others may know about it ---
 
     /// What it speaks.
     pub fn protocol(&self, index: u32) -> Protocol {
@@ -274,7 +275,7 @@ impl Sessions {
         }
     }
 
-    /// What it may do, and who it is.
+    /// Its grant: what it may do, and for whom.
     pub fn grant(&self, index: u32) -> Option<&Arc<Grant>> {
         self.of[index as usize].grant.as_ref()
     }
@@ -294,7 +295,7 @@ impl Sessions {
         self.of[index as usize].requests > 0
     }
 
-    /// Whether nothing of it is under way: no request, no answer.
+    /// Whether it is between requests: none begun, none unanswered.
     pub fn is_idle(&self, index: u32) -> bool {
         self.work_of(index).is_none_or(|work| work.is_idle())
     }
@@ -311,7 +312,7 @@ impl Sessions {
         self.of[index as usize].work.get_or_insert_with(|| pool.take())
     }
 
-    /// Gives back what an idle session does not need.
+    /// Returns what an idle session does not need to the pool.
     pub fn free_idle(&mut self, index: u32) {
         if self.work_of(index).is_some_and(Work::is_idle) {
             self.drop_work(index);
@@ -327,12 +328,12 @@ impl Sessions {
 
     // --- input not parsed yet ---
 
-    /// Keeps bytes behind those that are kept already.
+    /// Keeps bytes, after those kept already.
     pub fn carry(&mut self, index: u32, bytes: &[u8]) {
         self.work(index).carry.extend_from_slice(bytes);
     }
 
-    /// Bytes that are kept.
+    /// How many bytes are kept.
     pub fn carried(&self, index: u32) -> usize {
         self.work_of(index).map_or(0, |work| work.carry.len())
     }
@@ -343,45 +344,45 @@ impl Sessions {
         Some(std::mem::take(&mut work.carry))
     }
 
-    /// Puts back what is left of them, and the buffer with it.
+    /// Puts back the buffer with the bytes that are left in it.
     pub fn put_carry(&mut self, index: u32, carry: Vec<u8>) {
         if !carry.is_empty() || self.of[index as usize].work.is_some() {
             self.work(index).carry = carry;
         }
     }
 
-    /// What the session has left unread is looked at again when the next turn begins.
+    /// Reads the session's unread input when the next turn begins.
     pub fn read_on_later(&mut self, token: Token) {
         if self.of[token.slot as usize].flags.raise(Flags::UNREAD) {
             self.unread.push_back(token);
         }
     }
 
-    /// Sessions to be read on; see [`Sessions::read_on`].
+    /// Sessions whose input is to be read on; see [`Sessions::read_on`].
     pub fn take_unread(&mut self) -> VecDeque<Token> {
         std::mem::take(&mut self.unread)
     }
 
-    /// The session is read on now.
+    /// Notes that the session's input is being read on now.
     pub fn read_on(&mut self, index: u32) {
         self.of[index as usize].flags.clear(Flags::UNREAD);
     }
 
-    /// Whether some are to be read on.
+    /// Whether any session's input is to be read on.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
     // --- requests at the log ---
 
-    /// One more request of the session is on its way; tells how many there were before.
+    /// Counts one more request of the session at the log; returns how many there were before.
     pub fn begin_asking(&mut self, index: u32) -> u16 {
         let work = self.work(index);
         work.outstanding += 1;
         work.outstanding - 1
     }
 
-    /// One is answered.
+    /// Counts one of them as answered.
     pub fn end_asking(&mut self, index: u32) {
         self.work(index).outstanding -= 1;
     }
@@ -397,8 +398,8 @@ impl Sessions {
         self.unread.is_empty() && self.checks.is_idle()
     }
 
-    /// Panics if the sessions contradict themselves. `open`: which connections there are;
-    /// `asked`: how many requests each has at the log.
+    /// Panics if the sessions contradict themselves. `open`: the connections that exist; `asked`:
+    /// how many requests each has at the log.
     pub fn check_invariants(
         &self,
         open: impl Fn(u32) -> bool,

@@ -21,21 +21,21 @@ use crate::proto::reject::Reject;
 use crate::worker::clock::Why;
 use crate::worker::effect::AfterPublish;
 
-/// Ndjson on their way in.
+/// The body of a `POST /publish` as it arrives.
 #[derive(Debug)]
 pub(super) struct Ndjson {
     decoder: BodyDecoder,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
-    /// Ndjson begun so far, counted from 1.
+    /// Lines begun so far, so the number of the present line, counted from 1.
     line_no: u64,
-    /// Ndjson ordered so far.
+    /// Events ordered so far.
     published: u64,
     first_seq: u64,
     last_seq: u64,
-    /// Parsed, not yet at the log (or refused by it for the moment).
+    /// Events parsed and not yet at the log (or refused by it for the moment).
     batch: Vec<Publication>,
-    /// Which lines those of the batch are; kept until the log has answered.
+    /// The line number of each event of the batch, kept until the log has answered.
     batch_line_nos: Vec<u64>,
     /// Why no further line is read.
     failed: Option<Reject>,
@@ -69,7 +69,8 @@ impl Sessions {
         0
     }
 
-    /// More of the lines. One batch at a time is at the log, so that their order is theirs.
+    /// Takes more of the body. Only one batch is at the log at a time, which keeps the lines in
+    /// order.
     pub(super) fn ndjson_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let index = cx.index();
         let bytes_max = self.settings.event_bytes_max;
@@ -94,12 +95,12 @@ impl Sessions {
         Step::Used(decoded.consumed)
     }
 
-    /// Sends what was parsed, or answers when there is nothing more to come.
+    /// Sends what was parsed, or answers if nothing more will come.
     pub(super) fn ndjson_go_on(&mut self, cx: &mut Cx<'_>) {
         let index = cx.index();
         let HttpState::Ndjson(lines) = &mut self.work(index).http else { return };
         let count = lines.batch.len();
-        // A stream that is too fast is not refused but read more slowly.
+        // A stream that is too fast is not refused; it is read more slowly.
         let at_once = count == 0 || self.admit_publish(cx, Share::Half).is_ok();
         let HttpState::Ndjson(lines) = &mut self.work(index).http else { return };
         if !lines.batch.is_empty() {
@@ -141,7 +142,7 @@ impl Sessions {
         self.ndjson_go_on(cx);
     }
 
-    /// No further line is read. What was read is published first; its answer says how far it came.
+    /// Reads no further line. What was read is published first; the answer says how far it got.
     pub(super) fn fail_ndjson(&mut self, cx: &mut Cx<'_>, reject: Reject) {
         let index = cx.index();
         let work = self.work(index);
@@ -196,18 +197,19 @@ impl Ndjson {
         }
     }
 
-    /// Memory of the line that has begun.
+    /// Memory held for the line that has begun.
     pub(super) fn held_bytes(&self) -> usize {
         self.line.capacity()
     }
 
-    /// Whether its peer has had its time. Within a line that is the time for progress; between
-    /// lines it may rest longer, as between requests. While a batch waits, the server is late.
+    /// Whether the peer has used up its time. Within a line that is the time for progress; between
+    /// lines it may pause longer, as between requests. While a batch waits, it is the server that
+    /// is late.
     pub(super) fn is_late(&self, stalled: bool, silent: bool) -> bool {
         self.batch.is_empty() && (silent || stalled && !self.line.is_empty())
     }
 
-    /// Takes the lines that end in `bytes`, and keeps the beginning of the next one.
+    /// Takes the lines that end in `bytes` and keeps the beginning of the next one.
     fn take(&mut self, mut bytes: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
         while self.failed.is_none()
             && let Some(end) = memchr(b'\n', bytes)
@@ -232,7 +234,7 @@ impl Ndjson {
         }
     }
 
-    /// The body has ended; a last line need not end in a newline.
+    /// Takes what is left when the body has ended: the last line need not end in a newline.
     fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
         if self.failed.is_none() && !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
@@ -287,7 +289,7 @@ impl Ndjson {
     }
 }
 
-/// Longest line, or operation of a WebSocket, that publishes an event.
+/// The longest line, or WebSocket operation, that publishes an event.
 pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(JSON_GROWTH_MAX).saturating_add(LINE_OVERHEAD_BYTES_MAX)
 }
@@ -299,7 +301,7 @@ fn line_publication(line: &[u8], event_bytes_max: usize) -> Result<Publication, 
     to_publication(envelope::parse_publication(line)?, event_bytes_max)
 }
 
-/// A client's publication, of a line or an operation, in the form the log takes.
+/// A client's publication, from a line or an operation, in the form the log takes.
 pub(super) fn to_publication(
     from: envelope::Publication<'_>,
     event_bytes_max: usize,

@@ -1,4 +1,5 @@
-//! `POST /channels/{channel}`, one event a request, and what the log makes of any publish.
+//! `POST /channels/{channel}`, one event a request, and how sessions take the log's answer to any
+//! publish.
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ use crate::proto::reject::Reject;
 use crate::worker::clock::Why;
 use crate::worker::effect::{AfterPublish, Effect};
 
-/// A single event's body on its way in.
+/// The body of a single event as it arrives.
 #[derive(Debug)]
 pub(super) struct Body {
     decoder: BodyDecoder,
@@ -30,14 +31,14 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Memory of what has come.
+    /// Memory held for it.
     pub fn held_bytes(&self) -> usize {
         self.data.capacity()
     }
 }
 
 impl Sessions {
-    /// `POST /channels/{channel}`. Tells how much of the body it used.
+    /// `POST /channels/{channel}`. Returns how much of the body it used.
     pub(super) fn publish(
         &mut self,
         cx: &mut Cx<'_>,
@@ -56,7 +57,7 @@ impl Sessions {
                 return 0;
             }
         };
-        // The common case: all of it is here already.
+        // The common case: all of it has arrived already.
         if let Framing::Length(length) = request.framing()
             && let Some(data) = usize::try_from(length).ok().and_then(|length| body.get(..length))
         {
@@ -73,7 +74,7 @@ impl Sessions {
         0
     }
 
-    /// A publisher that is turned away may still be sending: the answer is the last one.
+    /// Lets a publisher in, or refuses it and closes, as it may still be sending its body.
     pub(super) fn admit_publisher(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
         match self.check_request(cx, request, Access::Http, None) {
             Ok(()) => true,
@@ -109,7 +110,7 @@ impl Sessions {
         Ok(PublishHead { channel: channel.into(), kind, event_type, key })
     }
 
-    /// More of a single event's body.
+    /// Takes more of a single event's body.
     pub(super) fn body_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let index = cx.index();
         let bytes_max = self.settings.event_bytes_max;
@@ -130,7 +131,7 @@ impl Sessions {
         if body.decoder.is_done()
             && let HttpState::Body(body) = std::mem::take(&mut work.http)
         {
-            // The body may have outlasted the token.
+            // The token may have expired while the body arrived.
             match self.check_publish(cx.index(), &body.head.channel) {
                 Ok(()) => self.publish_one(cx, body.head, Bytes::from(body.data)),
                 Err(denied) => self.reject(cx, denied),
@@ -139,8 +140,8 @@ impl Sessions {
         Step::Used(decoded.consumed)
     }
 
-    /// An idempotency key as the log keeps it: it is good for one publisher only, or one could
-    /// use up another's.
+    /// An idempotency key as the log keeps it: marked with its publisher, or one publisher could
+    /// use up another's keys.
     pub(super) fn own_key(&self, index: u32, key: Option<Box<str>>) -> Option<Box<str>> {
         let grant = self.of[index as usize].grant.as_ref();
         match (key, grant) {
@@ -165,8 +166,8 @@ impl Sessions {
         self.ask_publish(cx, vec![publication], then);
     }
 
-    /// Whether the connection may publish now: its share of what may wait has room for its request,
-    /// and its rate is not exceeded.
+    /// Whether the connection may publish now: its share of the waiting room must have room for the
+    /// request, and its rate must not be exceeded.
     pub(super) fn admit_publish(&mut self, cx: &mut Cx<'_>, share: Share) -> Result<(), Refusal> {
         match cx.world.waiting_at_log() < share.of(WAITING_MAX) {
             true if self.may_publish_now(cx.index()) => Ok(()),
@@ -185,7 +186,7 @@ impl Sessions {
         self.publishes[index as usize].take(rate, self.now)
     }
 
-    /// What a connection may fill with single events.
+    /// The share of the waiting room that single events of the connection may fill.
     pub(super) fn share_of(&self, index: u32) -> Share {
         match self.outstanding(index) {
             0 => Share::Whole,
@@ -206,7 +207,7 @@ impl Sessions {
         cx.push(Effect::Publish { share, publications, then });
     }
 
-    /// The log answered a publish.
+    /// Takes the log's answer to a publish.
     pub fn published(
         &mut self,
         cx: &mut Cx<'_>,
@@ -226,8 +227,8 @@ impl Sessions {
         }
     }
 
-    /// Whether the answer to its publish says how many subscribers there are, which is not for everyone to
-    /// know.
+    /// Whether the answer to its publish says how many subscribers there are: not every publisher
+    /// may know.
     pub(super) fn is_told_subscribers(&self, index: u32) -> bool {
         let grant = self.of[index as usize].grant.as_ref();
         !self.settings.hide_subscribers || grant.is_some_and(|grant| grant.is_of_publish_key())
@@ -243,7 +244,7 @@ impl Sessions {
         body.extend_from_slice(b"{\"id\":\"");
         id.write(&mut body);
         body.extend_from_slice(b"\",\"channel\":\"");
-        // Names hold no byte that JSON would escape.
+        // Channel names hold no byte that JSON would escape.
         body.extend_from_slice(channel.as_bytes());
         body.push(b'"');
         if self.is_told_subscribers(index) {

@@ -1,4 +1,4 @@
-//! What the head of a publish request says of the event, and whether the body is that.
+//! What the head of a publish request says about the event, and whether the body matches it.
 
 use memchr::memchr;
 
@@ -8,7 +8,7 @@ use crate::proto::http::head::Request;
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 
-/// What the head of a publish request said of the event.
+/// What the head of a publish request said about the event.
 #[derive(Debug)]
 pub(super) struct PublishHead {
     pub channel: Box<str>,
@@ -17,7 +17,7 @@ pub(super) struct PublishHead {
     pub key: Option<Box<str>>,
 }
 
-/// How a body is to be read, by its media type; parameters don't matter.
+/// How a body is to be read, by its media type; parameters are ignored.
 pub(super) fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Reject> {
     let Some(value) = content_type else { return Ok(Kind::Text) };
     let end = memchr(b';', value).unwrap_or(value.len());
@@ -35,19 +35,20 @@ pub(super) fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Reject> {
     }
 }
 
-/// A field that counts once; of two, another reader of the request might take the other one.
+/// A header that may appear only once: given two, another reader of the request might take the
+/// other.
 pub(super) fn only<'r>(request: &Request<'r>, name: &str) -> Result<Option<&'r [u8]>, Reject> {
     let mut values = request.headers_named(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => {
-            let message = "Content-Type, Event-Type and Idempotency-Key may stand once";
+            let message = "Content-Type, Event-Type and Idempotency-Key may appear only once";
             Err(Reject::bad_request("header_repeated", message))
         }
     }
 }
 
-/// Compressed bytes could not be told from the data they encode.
+/// Refuses compressed bodies: subscribers could not tell them from the data they encode.
 pub(super) fn check_coding(request: &Request<'_>) -> Result<(), Reject> {
     match request.header("content-encoding") {
         Some(coding) if !coding.eq_ignore_ascii_case(b"identity") => {
@@ -58,7 +59,7 @@ pub(super) fn check_coding(request: &Request<'_>) -> Result<(), Reject> {
     }
 }
 
-/// An event's type or key, checked.
+/// An event's type or idempotency key, checked.
 pub(super) fn checked_field(
     request: &Request<'_>,
     name: &str,
@@ -69,7 +70,7 @@ pub(super) fn checked_field(
     Ok(Some(text?.into()))
 }
 
-/// Whether the body is what it was said to be.
+/// Checks that the body is of the kind the head said.
 pub(super) fn check_data(kind: Kind, data: &[u8]) -> Result<(), Reject> {
     if kind == Kind::Binary {
         return Ok(());
@@ -79,7 +80,7 @@ pub(super) fn check_data(kind: Kind, data: &[u8]) -> Result<(), Reject> {
     if kind != Kind::Json {
         return Ok(());
     }
-    // The error says what was wanted and where, and nothing of the body.
+    // The error says what was expected and where, and quotes nothing of the body.
     serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| {
         let message = format!("the body is not one JSON value: {error}").into();
         Reject { status: Status::BadRequest, code: "not_json", message }

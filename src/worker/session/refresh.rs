@@ -1,5 +1,6 @@
-//! A new token for a running SSE stream: it has no way back, so the token comes by a POST, and the
-//! connection it is for may live on another worker. The letter goes there by way of the log.
+//! A new token for a running SSE stream. The stream has no way back to the server, so the token
+//! comes in a POST, and the stream may live on another worker: a letter takes the grant there by
+//! way of the log.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,12 +15,12 @@ use crate::ring::Token;
 use crate::worker::clock::Why;
 use crate::worker::effect::Effect;
 
-/// A connection's name outside its worker: in streams, logs and the operator's API.
+/// A connection's name outside its worker: in streams, log lines and the operator's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId {
     /// Which worker owns it.
     pub worker: u16,
-    /// Which connection of that worker.
+    /// Its token at that worker.
     pub token: Token,
 }
 
@@ -41,21 +42,21 @@ impl FromStr for ConnectionId {
     }
 }
 
-/// What workers write to each other.
+/// A letter from one worker to another.
 #[derive(Debug)]
 pub enum RefreshLetter {
-    /// A connection of mine brings a new token for a connection of yours.
+    /// A connection of the sender brings a new token for a connection of the receiver.
     Refresh {
-        /// Who sends this.
+        /// The worker that sends this.
         from: u16,
         /// The connection that asks, at the sender.
         asker: Token,
-        /// The connection it is for.
+        /// The connection the token is for.
         target: Token,
         /// What the new token grants.
         grant: Arc<Grant>,
     },
-    /// What became of it.
+    /// The answer: what became of the new token.
     Refreshed {
         /// The connection that asked.
         asker: Token,
@@ -69,11 +70,11 @@ pub enum RefreshLetter {
 pub enum RefreshOutcome {
     /// The connection goes on with it.
     Refreshed,
-    /// There is no such connection (any more).
+    /// There is no such connection, or no longer.
     NoSuchConnection,
-    /// It does not open all channels the connection has.
+    /// It does not allow all channels the connection reads.
     Denied,
-    /// It is another subject's.
+    /// It belongs to another subject.
     OtherSubject,
 }
 
@@ -83,8 +84,8 @@ impl Sessions {
         ConnectionId { worker: self.worker, token }
     }
 
-    /// What a stream is told to be refreshed by: its name, and a proof that cannot be guessed from
-    /// other names.
+    /// The name a stream is told to be refreshed by: its id, and a proof that cannot be guessed
+    /// from those of other streams.
     pub(super) fn refresh_name(&self, token: Token) -> String {
         let id = self.connection_id(token).to_string();
         let proof = self.proof_key.prove(&id);
@@ -97,7 +98,7 @@ impl Sessions {
         id.parse().ok().filter(|_| proven)
     }
 
-    /// `POST /sse/{connection}/token`, with the new token where a request has its token.
+    /// `POST /sse/{connection}/token`; the new token is where any request has its token.
     pub(super) fn refresh_token(&mut self, cx: &mut Cx<'_>, target: &str) {
         let Some(target) = self.refresh_target(target) else {
             return self.answer_refresh(cx, RefreshOutcome::NoSuchConnection);
@@ -115,14 +116,14 @@ impl Sessions {
         cx.push(Effect::Forward { to: target.worker, letter: Box::new(letter) });
     }
 
-    /// The answer to its letter has come.
+    /// Answers the request once its letter is answered.
     pub fn refreshed(&mut self, cx: &mut Cx<'_>, outcome: RefreshOutcome) {
         if self.ends_awaiting_letter(cx.index()) {
             self.answer_refresh(cx, outcome);
         }
     }
 
-    /// No answer came: the other worker is gone or overwhelmed.
+    /// Refuses the request if its letter got no answer: the other worker is gone or overwhelmed.
     pub(super) fn letter_lost(&mut self, cx: &mut Cx<'_>) {
         if self.ends_awaiting_letter(cx.index()) {
             let message = "the connection's worker did not answer";
@@ -137,7 +138,7 @@ impl Sessions {
             .is_some_and(|work| std::mem::take(&mut work.awaits_letter))
     }
 
-    /// A letter brings a stream a new grant.
+    /// Gives a stream the grant that a letter brought.
     pub fn take_grant(&mut self, cx: &mut Cx<'_>, grant: &Arc<Grant>) -> RefreshOutcome {
         if !self.is_stream(cx.index()) {
             return RefreshOutcome::NoSuchConnection;

@@ -1,4 +1,4 @@
-//! Which request is which: the table of the public listener.
+//! The table of the public listener's routes.
 
 use crate::proto::http::head::{Method, Request};
 use crate::web::{self, Asset};
@@ -8,9 +8,9 @@ use crate::web::{self, Asset};
 pub enum Route<'r> {
     /// `GET /`.
     Greeting,
-    /// `POST /channels/{channel}`: the segment as sent.
+    /// `POST /channels/{channel}`, with the segment as sent.
     Publish(&'r str),
-    /// `GET /channels/{channel}`: the segment as sent.
+    /// `GET /channels/{channel}`, with the segment as sent.
     Describe(&'r str),
     /// `POST /publish`.
     PublishNdjson,
@@ -22,15 +22,15 @@ pub enum Route<'r> {
     Asset(&'static Asset),
     /// `POST /sse/{connection}/token`: a new token for a stream.
     RefreshToken(&'r str),
-    /// `OPTIONS` of anything, a CORS preflight among them: the methods it is there for.
+    /// `OPTIONS` of any path, CORS preflights included, with the methods of the path.
     Options(&'static str),
-    /// No such thing, and with these bytes there can't be.
+    /// No such path, and its bytes are not even legal in one.
     IllegalPath,
-    /// No such thing.
+    /// No such path.
     NotFound,
-    /// It is there, but not for this method: the methods it is there for.
+    /// The path exists, but not for this method; with the methods it has.
     MethodNotAllowed(&'static str),
-    /// An unknown method, or `CONNECT`: this is no proxy.
+    /// An unknown method, or `CONNECT`: this is not a proxy.
     NotImplemented,
 }
 
@@ -58,13 +58,13 @@ pub fn route<'r>(request: &Request<'r>) -> Route<'r> {
     }
 }
 
-/// Whether a path has only bytes of RFC 3986 section 3.3. The parser takes some more, as browsers
-/// leave them bare in a query; no path of ours has one of them.
+/// Whether a path has only bytes of RFC 3986 section 3.3. The parser accepts some more, which
+/// browsers leave bare in a query; no path of ours contains one.
 fn is_legal(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&byte))
 }
 
-/// The methods of a path; `*` is the server as a whole (RFC 9110 section 9.3.7).
+/// The methods of a path; `*` means the server as a whole (RFC 9110 section 9.3.7).
 fn options_of(path: &str) -> &'static str {
     match path {
         "*" => "GET, HEAD, POST, OPTIONS",
@@ -81,7 +81,7 @@ fn allowed(routes: Routes<'_>) -> &'static str {
     }
 }
 
-/// What a path is for when it is got, and when it is posted to.
+/// What a path is for with `GET`, and with `POST`.
 type Routes<'r> = (Option<Route<'r>>, Option<Route<'r>>);
 
 fn routes_of(path: &str) -> Routes<'_> {

@@ -1,4 +1,4 @@
-//! Becoming a subscriber: what is asked for, and what a join makes of the session.
+//! Becoming a subscriber: what a request asks for, and what a join makes of the session.
 
 use super::http::HttpState;
 use super::{Cx, Flags, Protocol, Sessions};
@@ -27,7 +27,7 @@ struct Wanted {
     cursor: Option<Vec<u8>>,
 }
 
-/// What an upgrade is answered.
+/// The status that answers an upgrade.
 const SWITCHING_PROTOCOLS: u16 = 101;
 
 impl Sessions {
@@ -80,7 +80,7 @@ impl Sessions {
     pub(super) fn open_ws(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
         let index = cx.index();
         if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
-            // What follows the head would be body and frames, in a way on which there is no agreement.
+            // Peers would not agree whether what follows the head is body or frames.
             let reject = Reject::bad_request("unexpected_body", "an upgrade has no body");
             return self.reject_and_close(cx, reject);
         }
@@ -101,7 +101,7 @@ impl Sessions {
             Ok(accepted) => accepted,
             Err(refusal) => return self.reject_with(cx, refusal, refusal.headers()),
         };
-        // One that is no text is a malformed one, not none.
+        // A token that is not UTF-8 is malformed, not missing.
         let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
         if !self.admit_request(cx, request, Access::WebSocket, bearer) {
             return;
@@ -146,7 +146,7 @@ impl Sessions {
             }
         }
         let header = request.header("last-event-id").map(<[u8]>::to_vec);
-        // An empty one is none.
+        // An empty cursor counts as none.
         let mut cursors = std::iter::once(header).chain(cursors).flatten();
         wanted.cursor = cursors.find(|cursor| !cursor.is_empty());
         Ok(wanted)
@@ -194,7 +194,7 @@ impl Sessions {
         self.join(cx, wanted.channels, wanted.cursor.unwrap_or_default(), then);
     }
 
-    /// Joins these channels; nothing more is read until that is done.
+    /// Joins these channels; nothing more is read until they are joined.
     pub(super) fn join(
         &mut self,
         cx: &mut Cx<'_>,
@@ -206,12 +206,12 @@ impl Sessions {
         cx.push(Effect::Join { channels, cursor, then });
     }
 
-    /// Whether the session still wants the channels it asked for: it may have begun to end meanwhile.
+    /// Whether the session still wants the channels it asked for: its end may have begun meanwhile.
     pub fn wants_to_join(&self, index: u32) -> bool {
         self.takes_input(index) && self.work_of(index).is_some_and(|work| work.joining)
     }
 
-    /// The channels are joined.
+    /// Takes up the joined channels.
     pub fn joined(&mut self, cx: &mut Cx<'_>, then: AfterJoin) {
         self.work(cx.index()).joining = false;
         match then {
@@ -220,7 +220,7 @@ impl Sessions {
         }
     }
 
-    /// The log refused the join: nothing was joined.
+    /// The log refused the join; nothing was joined.
     pub fn join_refused(&mut self, cx: &mut Cx<'_>, then: AfterJoin, refusal: Refusal) {
         self.work(cx.index()).joining = false;
         match then {
@@ -231,7 +231,7 @@ impl Sessions {
         }
     }
 
-    /// The session is a stream from here on.
+    /// Makes the session a stream.
     fn open_stream(&mut self, cx: &mut Cx<'_>, then: &AfterJoin) {
         let index = cx.index();
         // The rules may have changed while the log was asked.
@@ -269,13 +269,13 @@ impl Sessions {
         self.await_expiry(cx);
     }
 
-    /// Between half and one and a half of the setting, so that reconnects spread.
+    /// Between half and one and a half times the setting, so that reconnects spread out.
     pub(super) fn jittered_retry_ms(&mut self) -> u32 {
         let mean = self.retry_ms();
         mean / 2 + self.random.u32(0..=mean)
     }
 
-    /// What the operator set, or at most an hour.
+    /// The operator's setting, at most an hour.
     pub(super) fn retry_ms(&self) -> u32 {
         const HOUR_MS: u32 = 3_600_000;
         u32::try_from(self.settings.retry.as_millis()).unwrap_or(HOUR_MS).min(HOUR_MS)

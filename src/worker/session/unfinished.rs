@@ -1,7 +1,7 @@
-//! Input that has begun and not ended: heads, bodies, lines and messages. A connection may hold a
-//! whole event of it, needs no right to begin one, and there are many connections: so those of a
-//! worker share one bound, and those that hold most go first. Time bounds it, too: what has begun
-//! must make progress.
+//! Unfinished input: heads, bodies, lines and messages that have begun and not ended. A connection
+//! may hold as much as a whole event, needs no right to begin one, and there are many connections.
+//! So all connections of a worker share one bound, and those that hold most go first. Time bounds
+//! it, too: what has begun must make progress.
 
 use super::http::HttpState;
 use super::{Cx, Protocol, Sessions};
@@ -13,14 +13,14 @@ use crate::worker::clock::Why;
 const INPUT_FULL: Reject = Reject::new(
     Status::ServiceUnavailable,
     "input_full",
-    "too much has begun and not ended; try again",
+    "the server holds too much unfinished input; try again",
 );
 
 const NO_PROGRESS: Reject =
     Reject::new(Status::RequestTimeout, "body_timeout", "the body made no progress");
 
-/// What is left of the bound when it was exceeded, in eighths: looking for those that hold most
-/// walks all connections, and is not to be done for every few bytes.
+/// What is left of the bound after it was exceeded, in eighths: finding those that hold most walks
+/// all connections, and must not happen for every few bytes.
 const EIGHTHS_LEFT: usize = 7;
 
 impl Sessions {
@@ -32,8 +32,8 @@ impl Sessions {
         self.unfinished_bytes = self.unfinished_bytes + now - before;
     }
 
-    /// Those that hold most, if all together hold more than they may. They are to be refused until
-    /// [`Sessions::has_enough_left`].
+    /// The sessions that hold most, if all together hold more than they may. They are to be refused
+    /// until [`Sessions::has_enough_left`].
     pub fn largest_unfinished(&mut self) -> Vec<u32> {
         if self.unfinished_bytes <= self.settings.input_bytes_max() {
             return Vec::new();
@@ -50,12 +50,12 @@ impl Sessions {
         holders.into_iter().map(|(_, index)| index).collect()
     }
 
-    /// Whether enough was given up.
+    /// Whether enough was freed.
     pub fn has_enough_left(&self) -> bool {
         self.unfinished_bytes <= self.settings.input_bytes_max() / 8 * EIGHTHS_LEFT
     }
 
-    /// The session ends, with 503 or 1013 where there is a way to say so.
+    /// Ends the session, with 503 or 1013 where the protocol has a way to say so.
     pub fn refuse_unfinished(&mut self, cx: &mut Cx<'_>) {
         let index = cx.index();
         match self.protocol(index) {
@@ -67,7 +67,7 @@ impl Sessions {
         }
     }
 
-    /// Nothing of its input is held any more.
+    /// Drops all input it holds.
     pub fn drop_input(&mut self, index: u32) {
         if let Some(work) = &mut self.of[index as usize].work {
             work.carry = Vec::new();
@@ -83,7 +83,7 @@ impl Sessions {
         cx.note(CloseReason::Overloaded);
         match self.work(index).http {
             HttpState::Ndjson(_) => self.fail_ndjson(cx, INPUT_FULL),
-            // The present request gets its answer; what is behind it is not read.
+            // The present request gets its answer; what follows it is not read.
             HttpState::Waiting { .. } => self.close_after_answer(index),
             HttpState::Head(_) | HttpState::Body(_) | HttpState::Discard(_) => {
                 self.reject_and_close(cx, INPUT_FULL);
@@ -91,12 +91,12 @@ impl Sessions {
         }
     }
 
-    /// The time for progress is over. `stalled`: there was none.
+    /// The time for progress is over. `stalled`: there was no progress.
     pub(super) fn progress_due(&mut self, cx: &mut Cx<'_>, stalled: bool) {
         let index = cx.index();
         let silent = cx.world.is_silent();
         let Some(work) = &self.of[index as usize].work else { return };
-        // What was received and is not looked at yet waits for us.
+        // Input we have received and not parsed yet waits for us, not for the peer.
         let stalled = stalled && work.carry.is_empty();
         let waits = work.outstanding > 0;
         match &work.http {
@@ -110,7 +110,7 @@ impl Sessions {
             }
             _ if work.ws.is_some() && stalled => self.ws_refuse(cx, CloseReason::BodyTimeout),
             _ if work.is_receiving() => cx.wait(Why::Body),
-            // A later one has a deadline of its own.
+            // A later body or message has a deadline of its own.
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What a session does when a time is over: see [`Why`] for the times.
+//! What a session does when a deadline passes: see [`Why`] for the deadlines.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::worker::effect::Ending;
 const HEAD_TIMEOUT: Reject =
     Reject::new(Status::RequestTimeout, "head_timeout", "the head took too long");
 
-/// What the hand that goes round all connections finds to be done.
+/// What is due when the clock's hand, which goes round all connections, comes to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     Nothing,
-    /// It waits for its next request: not for ever.
+    /// It waits for its next request, which it may not do for ever.
     EndIfIdle,
-    /// A few bytes, so that proxies and peers know that the server is there.
+    /// A few bytes are due, so that proxies and peers know the server is there.
     Beat(Heartbeat),
     /// The peer has not answered.
     Dead,
 }
 
 impl Sessions {
-    /// How long a session may take.
+    /// How long a session may take for this.
     pub fn time_for(&self, why: Why) -> Duration {
         match why {
             Why::Head => self.settings.head_time,
             Why::Body => self.settings.body_time,
             Why::Linger => LINGER_TIME_MAX,
             Why::WsClose => WS_CLOSE_TIME_MAX,
-            // As long as the kernel waits for a peer that takes nothing.
+            // As long as the kernel waits for a peer that accepts nothing.
             Why::WsCloseStalled => self.settings.dead_time.max(WS_CLOSE_TIME_MAX),
             Why::Refusal => REFUSAL_TIME_MAX,
             Why::Letter => LETTER_TIME_MAX,
@@ -45,7 +45,7 @@ impl Sessions {
         }
     }
 
-    /// What tells whether the session is still at the same point when the time is over.
+    /// Tells, when the time is over, whether the session is still at the same point.
     pub fn mark(&self, index: u32, why: Why) -> Mark {
         let requests = self.of[index as usize].requests;
         match why {
@@ -58,8 +58,8 @@ impl Sessions {
         }
     }
 
-    /// Whether a deadline that was set at `before` may still do something when its time comes. Only
-    /// heads, bodies and messages are numerous enough to be worth a look.
+    /// Whether a deadline set at `before` can still do anything when it passes. Only heads, bodies
+    /// and messages are numerous enough to be worth checking.
     pub fn matters(&self, index: u32, why: Why, before: Mark) -> bool {
         let now = self.mark(index, why);
         match why {
@@ -72,7 +72,7 @@ impl Sessions {
         }
     }
 
-    /// A deadline that was set at `mark` is over.
+    /// A deadline set at `mark` has passed.
     pub fn due(&mut self, cx: &mut Cx<'_>, why: Why, mark: Mark) {
         let index = cx.index();
         let now = self.mark(index, why);
@@ -109,14 +109,14 @@ impl Sessions {
         match session.protocol {
             Protocol::Http => Look::EndIfIdle,
             Protocol::Sse => beat,
-            // A ping would be behind all that has not reached the peer yet, so its silence says
-            // nothing. TCP_USER_TIMEOUT cuts it if it takes no byte at all.
+            // A ping would queue behind all that has not reached the peer yet, so its silence says
+            // nothing. TCP_USER_TIMEOUT cuts it if it accepts no byte at all.
             Protocol::Ws if blocked => {
                 self.heard(index);
                 Look::Nothing
             }
-            // One late answer may be our own fault, when the machine is overloaded; cutting those
-            // would only bring them all back at once.
+            // One late answer may be our own fault, when the machine is overloaded; cutting such
+            // peers would only bring them all back at once.
             Protocol::Ws if session.flags.has(Flags::PING_LATE) => Look::Dead,
             Protocol::Ws => {
                 if !session.flags.raise(Flags::PING_OUT) {

@@ -1,4 +1,4 @@
-//! The WebSocket side of a connection: messages in, operations done, the closing handshake.
+//! The WebSocket side of a connection: messages, operations, and the closing handshake.
 
 use bytes::Bytes;
 
@@ -23,16 +23,17 @@ use crate::reason::CloseReason;
 use crate::worker::clock::Why;
 use crate::worker::effect::{AfterJoin, AfterPublish, Effect};
 
-/// Messages up to this are taken however small events are, and of clients that may not publish.
+/// Messages up to this are accepted, however small events are and even if the client may not
+/// publish.
 const MESSAGE_BYTES_ENOUGH: usize = 4 * 1024;
 
-/// The same in envelope mode, where a message may bring a token.
+/// The same in envelope mode, where a message may carry a token.
 const OPERATION_BYTES_ENOUGH: usize = TOKEN_BYTES_MAX + LINE_OVERHEAD_BYTES_MAX;
 
 impl Sessions {
     // --- input ---
 
-    /// Bytes of an open WebSocket.
+    /// Takes bytes of an open WebSocket.
     pub(super) fn ws_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let index = cx.index();
         let limits = self.message_limits(index);
@@ -51,7 +52,7 @@ impl Sessions {
         }) {
             return Step::Wait(0);
         }
-        // An idle connection keeps no receiver: a fresh one goes on just as well.
+        // An idle connection keeps no receiver: a fresh one continues just as well.
         let mut kept = work.and_then(|work| work.ws.take());
         let (begins, mut fresh) = (kept.is_none(), Receiver::default());
         let receiver = kept.as_deref_mut().unwrap_or(&mut fresh);
@@ -77,14 +78,14 @@ impl Sessions {
         Step::Used(used)
     }
 
-    /// A message has begun.
+    /// Sets the deadline of a message that has begun.
     fn await_message(&mut self, cx: &mut Cx<'_>) {
         let requests = &mut self.of[cx.index() as usize].requests;
         *requests = requests.wrapping_add(1);
         cx.wait(Why::Body);
     }
 
-    /// One that may publish nowhere has nothing long to say.
+    /// A client that may publish nowhere needs no long messages.
     pub(super) fn message_limits(&self, index: u32) -> MessageLimits {
         let settings = &self.settings;
         let enough = match self.dialect(index).has_operations() {
@@ -92,7 +93,7 @@ impl Sessions {
             false => MESSAGE_BYTES_ENOUGH,
         };
         let message_bytes_max = match self.may_publish_somewhere(index) {
-            // In envelope mode a message carries an event and what names it.
+            // In envelope mode a message holds an event and what names it.
             true => line_bytes_max(settings.event_bytes_max).max(enough),
             false => enough,
         };
@@ -119,7 +120,7 @@ impl Sessions {
 
     // --- bare mode ---
 
-    /// A message is an event for the connection's channel, if it has exactly one.
+    /// Publishes a message as an event of the connection's channel, if it has exactly one.
     fn ws_publish_bare(&mut self, cx: &mut Cx<'_>, kind: Kind, data: Bytes) {
         let Some(channel) = cx.world.only_channel() else {
             let reason = "publishing needs exactly one channel";
@@ -147,9 +148,10 @@ impl Sessions {
         self.ask_publish(cx, vec![publication], AfterPublish::BareMessage);
     }
 
-    /// The log answered a bare message's publish. There is no way to answer but to go.
+    /// Takes the log's answer to a bare message. In bare mode the only way to refuse is to close.
     pub(super) fn ws_published(&mut self, cx: &mut Cx<'_>, outcome: &Published) {
-        // Another message's refusal may have begun to close it: nothing goes behind a close frame.
+        // Another message's refusal may have begun to close it: nothing is sent after a close
+        // frame.
         if self.protocol(cx.index()) != Protocol::Ws {
             return;
         }
@@ -181,13 +183,14 @@ impl Sessions {
         }
     }
 
-    /// A page sees no control frames: its watchdog asks by itself, and is told how often it may.
+    /// A page sees no control frames, so its watchdog sends pings itself; it is told how often it
+    /// may.
     fn ws_pong(&mut self, cx: &mut Cx<'_>, reference: Option<&str>) {
         let period_ms = self.settings.heartbeat.as_millis() as u64;
         self.ws_op_ok(cx, reference, &[("every_ms", Value::Number(period_ms))]);
     }
 
-    /// A new token, which may have to wait for its check; until then nothing more is read.
+    /// Takes a new token, which may have to wait for its check; until then nothing more is read.
     fn ws_auth(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, token: &str) {
         if self.check_has_to_wait(cx, self.gate.cost_of_token(token)) {
             let shown = Shown { reference: reference.map(Into::into), token: token.into() };
@@ -200,7 +203,7 @@ impl Sessions {
         }
     }
 
-    /// The token that was kept, if one was, has come to the front of its line.
+    /// Checks the token that was kept, if there is one, now that it is at the front of its line.
     pub fn show_kept_token(&mut self, cx: &mut Cx<'_>) {
         let work = self.of[cx.index() as usize].work.as_mut();
         if let Some(shown) = work.and_then(|work| work.shown.take()) {
@@ -235,7 +238,7 @@ impl Sessions {
         self.join(cx, vec![name.into()], cursor, then);
     }
 
-    /// A channel was joined for a `subscribe`.
+    /// Answers a `subscribe` whose channel is joined.
     pub(super) fn ws_subscribed(&mut self, cx: &mut Cx<'_>, reference: Option<&str>) {
         let Some((channel, id)) = cx.world.last_joined() else { return };
         let fields = [("channel", Value::Text(&channel)), ("id", Value::Id(id))];
@@ -274,7 +277,7 @@ impl Sessions {
         self.ask_publish(cx, vec![publication], then);
     }
 
-    /// The log answered a `publish`.
+    /// Answers a `publish` once the log has.
     pub(super) fn ws_acknowledge(
         &mut self,
         cx: &mut Cx<'_>,

@@ -1,5 +1,5 @@
 //! What only a busy session has: bytes not yet parsed, a request half received. It comes from a
-//! pool and goes back when the session is idle again.
+//! pool and returns there when the session is idle again.
 
 use super::answer::Answer;
 use super::closing::Farewell;
@@ -13,34 +13,34 @@ use crate::worker::pool::{Reuse, clear_buffer};
 pub(super) struct Work {
     /// Received, not yet parsed.
     pub carry: Vec<u8>,
-    /// There is no room for the connection; its first request is told so.
+    /// Why there is no room for the connection; its first request is told.
     pub refused: Option<Refused>,
     /// The request being received or answered.
     pub http: HttpState,
     /// A WebSocket message half received.
     pub ws: Option<Box<Receiver>>,
-    /// What ends the WebSocket once it has back what it published.
+    /// How the WebSocket ends once it has been sent all it published.
     pub farewell: Option<Farewell>,
     /// A token that waits for its check.
     pub shown: Option<Box<Shown>>,
-    /// The last event it published.
+    /// The `seq` of the last event it published.
     pub published_to: u64,
     /// Requests at the log.
     pub outstanding: u16,
     /// A join is on its way.
     pub joining: bool,
-    /// Another worker was written to, and has not answered.
+    /// A letter to another worker is unanswered.
     pub awaits_letter: bool,
     /// How the present request is to be answered.
     pub answer: Answer,
-    /// Grows with what comes of a body, a line or a message; tells a deadline whether there was
-    /// progress.
+    /// Grows with each part of a body, a line or a message that arrives; shows a deadline whether
+    /// there was progress.
     pub progress: u32,
-    /// Bytes of unfinished input its worker has counted for it.
+    /// Bytes of unfinished input that its worker has counted for it.
     pub unfinished: usize,
 }
 
-/// A token a WebSocket has shown, until it is its turn to be checked.
+/// A token a WebSocket has sent, kept until it is checked.
 #[derive(Debug)]
 pub(super) struct Shown {
     /// The client's `ref`.
@@ -49,7 +49,7 @@ pub(super) struct Shown {
 }
 
 impl Work {
-    /// Whether nothing is left in it that a later turn needs.
+    /// Whether it holds nothing a later turn needs.
     pub fn is_idle(&self) -> bool {
         self.carry.is_empty()
             && self.outstanding == 0
@@ -60,12 +60,12 @@ impl Work {
             && self.http.is_idle()
     }
 
-    /// Whether a body or a message is on its way in.
+    /// Whether a body or a message is arriving.
     pub fn is_receiving(&self) -> bool {
         self.ws.is_some() || matches!(self.http, HttpState::Body(_) | HttpState::Ndjson(_))
     }
 
-    /// Memory of what has begun to come and has not ended.
+    /// Memory held for input that has begun and not ended.
     pub fn unfinished_bytes(&self) -> usize {
         let message = self.ws.as_ref().map_or(0, |receiver| receiver.held_bytes());
         let request = match &self.http {

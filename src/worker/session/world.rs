@@ -1,4 +1,4 @@
-//! What a session sees of its worker, and how it speaks to it.
+//! What a session sees of its worker, and how it talks to it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::ring::Token;
 use crate::worker::clock::Why;
 use crate::worker::effect::{Effect, Effects, Ending};
 
-/// What a session asks of the rest of its worker, about its own connection.
+/// What a session asks the rest of its worker about its own connection.
 pub trait World {
-    /// Bytes of output of its own that its peer has not taken yet.
+    /// Bytes of its output that its peer has not taken yet.
     fn out_len(&self) -> usize;
     /// Whether its socket is full.
     fn is_blocked(&self) -> bool;
@@ -20,7 +20,7 @@ pub trait World {
     fn has_peer_ended(&self) -> bool;
     /// Whether it ends once its output is sent.
     fn ends_after_output(&self) -> bool;
-    /// Whether nothing was heard of it for as long as one may be idle.
+    /// Whether the peer was silent for as long as a connection may be idle.
     fn is_silent(&self) -> bool;
     /// Seconds since it was accepted.
     fn age_s(&self) -> u32;
@@ -29,14 +29,14 @@ pub trait World {
     fn client(&self) -> Option<IpAddr>;
     /// Where its client's address is counted, if it is.
     fn client_place(&self) -> Option<u32>;
-    /// Whether a trusted proxy brings it, and has still to say for whom.
+    /// Whether a trusted proxy brings it, and has not said yet for which client.
     fn is_proxied(&self) -> bool;
-    /// The proxy has said it once and for all.
+    /// Notes that the proxy has named the client for the whole connection.
     fn end_proxied(&mut self);
-    /// Of a proxy's list of addresses, the nearest that is no trusted proxy itself.
+    /// The nearest address in a proxy's list that is not itself a trusted proxy.
     fn nearest_client(&self, addresses: &mut dyn Iterator<Item = Option<IpAddr>>)
     -> Option<IpAddr>;
-    /// It is this client's from now on.
+    /// Counts it as a connection of this client from now on.
     ///
     /// # Errors
     /// The client has too many connections.
@@ -44,24 +44,24 @@ pub trait World {
 
     /// Channels it reads.
     fn channel_count(&self) -> usize;
-    /// The channel it reads, if it is only one.
+    /// The channel it reads, if it reads exactly one.
     fn only_channel(&self) -> Option<Arc<ChannelName>>;
     /// Whether it reads the channel.
     fn has_channel(&self, name: &str) -> bool;
     /// Whether this holds for all its channels.
     fn all_channels(&self, holds: &dyn Fn(&str) -> bool) -> bool;
-    /// The channel it joined last, and from where it reads it.
+    /// The channel it joined last, and the id from which it reads it.
     fn last_joined(&self) -> Option<(Arc<ChannelName>, EventId)>;
     /// The newest event of a channel it reads live.
     fn live_tail(&self) -> Option<u64>;
     /// The newest event of the log this worker knows of.
     fn head(&self) -> EventId;
 
-    /// Requests that wait for room at the log, of all connections.
+    /// Requests of all connections that wait for room at the log.
     fn waiting_at_log(&self) -> usize;
 }
 
-/// One session's turn: which it is, what it asks, what it says.
+/// What a session works with: which it is, what it asks, and the effects it wants.
 pub struct Cx<'a> {
     pub token: Token,
     pub world: &'a mut dyn World,
@@ -85,7 +85,7 @@ impl Cx<'_> {
         self.push(Effect::Wait(why));
     }
 
-    /// Why the connection ends is decided; the first reason stays.
+    /// Notes why the connection ends; the first reason is kept.
     pub(super) fn note(&mut self, reason: CloseReason) {
         self.push(Effect::Note(reason));
     }
@@ -94,7 +94,7 @@ impl Cx<'_> {
         self.push(Effect::End(ending));
     }
 
-    /// Bytes of output that were not taken, with those of this turn.
+    /// Bytes of output not yet taken, including this turn's.
     pub(super) fn out_len(&self) -> usize {
         self.world.out_len() + self.effects.out.len()
     }
