@@ -1,4 +1,4 @@
-//! What replicas may hold for slow readers, each by itself and all together.
+//! What replicas may hold for slow readers, each on its own and all together.
 
 use super::Hub;
 use super::reading::Reading;
@@ -7,7 +7,7 @@ use crate::config::SlowPolicy;
 use crate::limits::TICK;
 
 impl Hub {
-    /// Lets go of events every subscriber has.
+    /// Drops events that every subscriber has.
     pub(super) fn trim(&mut self, index: u32) {
         let replica = &self.channels[index];
         if !replica.wants_trim() {
@@ -18,14 +18,14 @@ impl Hub {
         self.channels.change(index, |replica| replica.trim(slowest));
     }
 
-    /// From where on a follower has to find events in the replica.
+    /// The `seq` after which a follower must find events in the replica, if it relies on it.
     fn needed_from(&self, slot: u32, replica: u32) -> Option<u64> {
         let explicit = self.explicit(slot)?;
         let sub = explicit.subs.iter().find(|sub| sub.replica == replica)?;
         explicit.needed_from(sub, self.channels[replica].base)
     }
 
-    /// The same of one that has no page to read first.
+    /// The same, but `None` for a follower that has to read a page first.
     fn followed_from(&self, slot: u32, replica: u32) -> Option<u64> {
         let follows = matches!(self.explicit(slot)?.reading, Reading::Replicas);
         self.needed_from(slot, replica).filter(|_| follows)
@@ -37,9 +37,9 @@ impl Hub {
         self.shed_to(index, bounds);
     }
 
-    /// All replicas together hold more than they may: each is brought down to an equal share, so
-    /// that those whose readers keep up give nothing. Looked at once a tick, as this walks all of
-    /// them.
+    /// Relieves memory if all replicas together hold more than they may: each is cut to an equal
+    /// share, so that replicas whose readers keep up lose nothing. Done at most once a tick, as it
+    /// walks all of them.
     pub fn relieve(&mut self) {
         let bytes_max = self.settings.replicas_bytes_max();
         if self.channels.held_bytes() <= bytes_max || self.now < self.relieve_at {
@@ -71,14 +71,14 @@ impl Hub {
         let followers = self.channels[index].followers().iter();
         let cursors = followers.filter_map(|&slot| Some((slot, self.followed_from(slot, index)?)));
         let cursors: Vec<(u32, u64)> = cursors.collect();
-        // So that slow readers are not looked for at every event.
+        // Cut further than needed, so that slow readers are not searched for at every event.
         self.channels.change(index, |replica| replica.shed(&bounds.reduced()));
         let base = self.channels[index].base;
         let behind = cursors.into_iter().filter(|(_, cursor)| *cursor < base);
         self.too_slow.extend(behind.map(|(slot, _)| slot));
     }
 
-    /// A subscriber that was too slow for a channel that disconnects such readers.
+    /// The next subscriber that was too slow for a channel that disconnects such readers.
     pub fn next_too_slow(&mut self) -> Option<u32> {
         self.too_slow.pop()
     }

@@ -22,7 +22,7 @@ impl Channels {
         self.by_name.find(hash, same).copied()
     }
 
-    /// Adds a replica; there is none of its name.
+    /// Adds a replica; no other may have its name.
     pub fn insert(&mut self, replica: Replica) -> u32 {
         debug_assert!(self.find(&replica.name, replica.hash).is_none());
         let hash = replica.hash;
@@ -48,7 +48,7 @@ impl Channels {
         }
     }
 
-    /// Changes what a replica holds; changed in another way, it would be counted wrongly.
+    /// Changes what a replica holds, and counts the difference: no other way of changing it does.
     pub fn change(&mut self, index: u32, change: impl FnOnce(&mut Replica)) {
         let replica = &mut self.replicas[index as usize];
         self.held_bytes -= replica.ring_bytes();
@@ -66,17 +66,15 @@ impl Channels {
         self.replicas.len()
     }
 
-    /// All of them, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
         self.replicas.iter_mut().map(|(_, replica)| replica)
     }
 
-    /// All of them with their indices.
+    /// All replicas with their indices.
     pub fn entries(&self) -> impl Iterator<Item = (u32, &Replica)> {
         self.replicas.iter().map(|(index, replica)| (index as u32, replica))
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().map(|(_, replica)| replica)
     }

@@ -1,8 +1,8 @@
-//! Explicit subscribers: what goes into the one send of the turn, and what became of it.
+//! Explicit subscribers: what goes into the one send of the turn, and how it is settled.
 //!
-//! A subscriber's part of a send is the rest of a half-sent event, then (behind what else its
-//! connection has to say) events and gaps of its channels in log order. Each is an item, which is
-//! applied when the next turn knows how much of it the socket took.
+//! A subscriber's part of a send is the rest of a half-sent event, then (after what else its
+//! connection has to send) events and gaps of its channels in log order. Each is an item; it is
+//! applied once the next turn knows how much of it the socket took.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,14 +21,14 @@ use crate::proto::envelope::GapView;
 /// A part of a send.
 #[derive(Clone, Copy, Debug)]
 struct Item {
-    /// Where it ends: of the rest, counted from the send's first byte; else from its first event.
+    /// Its end in the send: counted from the first byte for a rest, from the first event otherwise.
     end: u32,
     kind: ItemKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ItemKind {
-    /// Of the half-sent event; whether this is all that was left of it.
+    /// The rest of a half-sent event, `Whole` if nothing of it is left behind this send.
     Rest(Extent),
     /// An event of the subscriber's channel number `sub`.
     Event { sub: u16, seq: u64, extent: Extent },
@@ -47,7 +47,7 @@ pub enum Extent {
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     items: Vec<Item>,
-    /// Channels being merged, empty in between.
+    /// Channels being merged; empty between merges.
     heads: BinaryHeap<Reverse<Head>>,
     /// The last event too large to be encoded again for every piece of it.
     large: Option<Large>,
@@ -63,7 +63,7 @@ struct Large {
 /// Events above this size are encoded once and kept while their pieces go out.
 const LARGE_BYTES_MIN: usize = 32 * 1024;
 
-/// Where a send is being composed.
+/// A send being composed.
 struct Composer<'a> {
     arena: &'a mut Vec<u8>,
     sending: &'a mut Sending,
@@ -71,7 +71,7 @@ struct Composer<'a> {
     dialect: Dialect,
     /// Where this part of the send begins in the arena.
     from: usize,
-    /// Where no further event is begun.
+    /// No further event is begun from here on.
     until: usize,
 }
 
@@ -79,9 +79,9 @@ struct Composer<'a> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Head {
     seq: u64,
-    /// Which of the subscriber's channels.
+    /// The channel's number among the subscriber's.
     sub: u16,
-    /// Place in the replica's ring.
+    /// Its place in the replica's ring.
     place: usize,
 }
 
@@ -98,7 +98,7 @@ impl Hub {
         self.explicit(index).is_some_and(|explicit| explicit.is_behind(&self.channels))
     }
 
-    /// Whether the subscriber has lost something and can't be told in band.
+    /// Whether the subscriber has lost something and cannot be told in band.
     pub fn must_end_for_gap(&self, index: u32) -> bool {
         match self.subscriber(index) {
             Subscriber::Explicit(dialect, explicit) => {
@@ -108,7 +108,7 @@ impl Hub {
         }
     }
 
-    /// Whether an event up to this one, of its own, is yet to be sent to the subscriber.
+    /// Whether an event up to its own last one is still to be sent to the subscriber.
     pub fn owes_up_to(&self, index: u32, published_to: u64) -> bool {
         let Some(explicit) = self.explicit(index) else { return false };
         let reads_log = !matches!(explicit.reading, Reading::Replicas) || self.needs_page(index);
@@ -118,7 +118,7 @@ impl Hub {
         })
     }
 
-    /// The newest event a live subscriber's channel has here.
+    /// The newest event that the channel of a live subscriber has here.
     pub fn live_tail(&self, index: u32) -> Option<u64> {
         match *self.subscriber(index) {
             Subscriber::Live { replica, .. } => Some(self.channels[replica].tail),
@@ -153,7 +153,7 @@ impl Hub {
         extent
     }
 
-    /// Appends what the subscriber is to be sent next, behind [`Hub::write_rest`]. Tells how many
+    /// Appends what the subscriber is to be sent next, after [`Hub::write_rest`]. Returns how many
     /// events and gaps that is, and whether it is all there is.
     pub fn write_events(
         &mut self,
@@ -172,12 +172,12 @@ impl Hub {
         let (dialect, epoch) = (*dialect, *epoch);
         let mut send = Composer { arena, sending, epoch, dialect, from, until };
         let extent = match &explicit.reading {
-            // Gaps wait for the page, too: it tells how much is lost by now.
+            // Gaps wait for the page, too: it tells how much is lost by then.
             Reading::Asked(_) => Extent::Whole,
             Reading::Replicas if needs_page => Extent::Part,
             Reading::Page(page) => {
                 send.page(explicit, page, channels);
-                // What is behind the page is to be looked at.
+                // More may follow the page.
                 Extent::Part
             }
             Reading::Replicas if explicit.subs.len() == 1 => send.single(explicit, channels),
@@ -189,9 +189,9 @@ impl Hub {
 
     // --- what became of it ---
 
-    /// The socket took this many bytes of the rest, and of the events. Of a gap that was cut
-    /// it tells which bytes, counted from the first event, are left: they may not change any more,
-    /// and go out before anything else.
+    /// The socket took this many bytes of the rest and of the events. If a gap was cut, returns
+    /// which bytes of it are left, counted from the first event: they may not change any more, and
+    /// go out before anything else.
     pub fn settle(&mut self, index: u32, rest: usize, events: usize) -> Option<Range<usize>> {
         let Self { subscribers, sending, channels, handed, .. } = self;
         let Some(Subscriber::Explicit(_, explicit)) = subscribers.get_mut(index as usize) else {
@@ -257,7 +257,7 @@ impl Composer<'_> {
         self.arena.len() >= self.until
     }
 
-    /// What a page of history has left.
+    /// What is left of a page of history.
     fn page(&mut self, reader: &Explicit, page: &Unread, channels: &Channels) {
         for sub in 0..reader.subs.len() as u16 {
             self.gap(reader, sub, channels);
@@ -269,7 +269,7 @@ impl Composer<'_> {
         }
     }
 
-    /// One channel: up to where live subscribers are being brought, so that it can join them.
+    /// One channel: up to where live subscribers are being brought, so that it can become live.
     fn single(&mut self, reader: &Explicit, channels: &Channels) -> Extent {
         self.gap(reader, 0, channels);
         let replica = &channels[reader.subs[0].replica];
@@ -282,7 +282,7 @@ impl Composer<'_> {
     }
 
     /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
-    /// Gaps go first: an event behind a loss would carry an id that says the loss was told.
+    /// Gaps go first: an event sent before them would carry an id that says the loss was told.
     fn merged(&mut self, reader: &Explicit, channels: &Channels) -> Extent {
         let mut heads = std::mem::take(&mut self.sending.heads);
         for (sub, of) in (0..).zip(&reader.subs) {
@@ -322,7 +322,7 @@ impl Composer<'_> {
         let Some(gap) = &channel.gap else { return };
         let epoch = self.epoch;
         let replica = &channels[channel.replica];
-        // Other channels may have events before the end of the loss: a client that comes back with
+        // Other channels may have events before the end of the loss: a client that reconnects with
         // this id must still get them.
         let seq = match reader.subs.len() {
             1 => channel.cursor,
@@ -352,8 +352,8 @@ impl Composer<'_> {
         self.sending.items.push(Item { end, kind });
     }
 
-    /// Appends an event's encoding without its first `skip` bytes. Of a large one, only as much as
-    /// fits a send.
+    /// Appends an event's encoding without its first `skip` bytes; of a large event, only as much
+    /// as fits a send.
     fn event(&mut self, event: &Event, skip: usize) -> Extent {
         if event.data.len() < LARGE_BYTES_MIN {
             let from = self.arena.len();
@@ -370,7 +370,7 @@ impl Composer<'_> {
 }
 
 impl Sending {
-    /// The last batch is settled.
+    /// Forgets the last batch once it is settled.
     pub fn clear(&mut self) {
         if self.items.is_empty() {
             self.large = None;

@@ -15,38 +15,38 @@ use crate::worker::budget::{Budget, SEND_NS, copy_ns, encode_ns};
 
 /// Where a subscriber's bytes go.
 pub trait Wire {
-    /// Bytes that sends refer to are appended here.
+    /// The memory that holds the bytes of sends.
     fn arena(&mut self) -> &mut Vec<u8>;
-    /// Where the next byte of the arena will be.
+    /// Where the next byte of the arena goes.
     fn arena_end(&self) -> u32;
-    /// Sends bytes of the arena, which others may be sent, too.
+    /// Sends bytes of the arena, which other sends may share.
     fn send_shared(&mut self, index: u32, bytes: Range<u32>);
-    /// There is something to read for an explicit subscriber.
+    /// Notes that an explicit subscriber has something to read.
     fn wake(&mut self, index: u32);
 }
 
-/// The budgets of a turn, and beyond them the largest event in every form: all of it is addressed
-/// by `u32`, with half of that to spare.
+/// A turn's budgets, and beyond them the largest event in every form, must be addressable by `u32`;
+/// half of that is spare.
 const _: () =
     assert!(ARENA_BYTES_KEPT + Dialect::COUNT * Dialect::GROWTH_MAX * EVENT_BYTES_MAX < 1 << 31);
 
 /// Where the present slice is in the arena, per dialect; encoded when first needed.
 type Encoded = [Option<Range<u32>>; Dialect::COUNT];
 
-/// Where the heartbeats are in the turn's arena, once one was needed; by dialect and form.
+/// Where this turn's heartbeats are in the arena, by dialect and form; `None` until one was needed.
 pub type Beats = [[Option<Range<u32>>; 2]; Dialect::COUNT];
 
-/// What of a shared send was not taken.
+/// What the socket did not take of a shared send.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Untaken {
     /// Bytes.
     pub bytes: u64,
-    /// Of a heartbeat: what is to be sent before anything else.
+    /// The rest of a heartbeat, which goes out before anything else.
     pub heartbeat: Vec<u8>,
 }
 
 impl Hub {
-    /// An event of the log has arrived.
+    /// Takes an event from the log.
     pub fn event(&mut self, event: Arc<Event>) {
         self.head_seen = event.seq;
         let Some(index) = self.channels.find(&event.channel, event.channel_hash) else { return };
@@ -67,7 +67,7 @@ impl Hub {
         !self.scheduled.is_empty()
     }
 
-    /// Fans out to live subscribers, within the turn's budgets, a slice a channel at the most.
+    /// Fans out to live subscribers within the turn's budgets, at most one slice per channel.
     pub fn fan_out(&mut self, wire: &mut impl Wire) {
         let mut budget = Budget::new(FANOUT_TIME_PER_TURN);
         for _ in 0..self.scheduled.len() {
@@ -75,7 +75,7 @@ impl Hub {
                 return;
             }
             let Some(index) = self.scheduled.pop_front() else { return };
-            // Its last subscribers may have left meanwhile, and it with them.
+            // Its last subscribers may have left meanwhile, and the replica with them.
             let Some(replica) = self.channels.at(index) else { continue };
             if !std::mem::take(&mut replica.scheduled) || !replica.has_work() {
                 continue;
@@ -90,7 +90,7 @@ impl Hub {
         }
     }
 
-    /// Sends the present slice to live subscribers, as many as the budget allows.
+    /// Sends the present slice to as many live subscribers as the budget allows.
     fn hand_out(&mut self, index: u32, wire: &mut impl Wire, budget: &mut Budget) {
         let replica = &mut self.channels[index];
         replica.sent_in_turn = self.turn;
@@ -104,7 +104,7 @@ impl Hub {
         self.metrics.sends_live.add(count as u64);
         self.handed += (count * slice.len()) as u64;
         if !self.channels[index].slice_unfinished() {
-            // Its oldest event has waited the longest, and its last subscriber too.
+            // The slice's oldest event has waited longest, and its last subscriber too.
             let age = slice.first().map(|event| self.now.saturating_sub(event.ordered_at));
             if let Some(age) = age {
                 self.metrics.delivery_lag.observe_us(age.as_micros() as u64);
@@ -114,7 +114,7 @@ impl Hub {
         self.slice = slice;
     }
 
-    /// The next few of them; tells how many.
+    /// Sends it to the next few of them; returns how many.
     fn hand_to_some(
         &mut self,
         index: u32,
@@ -142,8 +142,8 @@ impl Hub {
         some.len()
     }
 
-    /// Sends a live subscriber a heartbeat, unless it is sent an event in this batch: fan-out comes
-    /// before heartbeats, and there is one send for each. Whether it was sent one.
+    /// Sends a live subscriber a heartbeat and returns true, unless it is sent an event in this
+    /// batch: fan-out comes before heartbeats, and each subscriber gets one send.
     pub fn beat(
         &mut self,
         index: u32,
@@ -166,8 +166,8 @@ impl Hub {
         true
     }
 
-    /// A live subscriber's socket took only `taken` bytes of what it was sent, a slice or a
-    /// heartbeat of this form: from here on it has a cursor of its own.
+    /// A live subscriber's socket took only `taken` bytes of its send, a slice or a heartbeat of
+    /// this form: from here on it has a cursor of its own.
     pub fn settle_shared(&mut self, index: u32, taken: usize, form: Heartbeat) -> Untaken {
         let &Subscriber::Live { dialect, replica, place } = self.subscriber(index) else {
             return Untaken::default();
@@ -208,8 +208,8 @@ impl Hub {
         untaken
     }
 
-    /// All sends of the last batch are settled. Its slices are taken, except where a socket said
-    /// otherwise (those subscribers are explicit by now): the replicas need not keep them.
+    /// All sends of the last batch are settled. Their slices were taken, except where a socket said
+    /// otherwise (those subscribers are explicit by now), so replicas need not keep them.
     pub fn begin_batch(&mut self) {
         let mut fanned = std::mem::take(&mut self.fanned);
         for index in fanned.drain(..) {

@@ -1,5 +1,5 @@
-//! How subscribers enter and leave channels, and change between live and explicit. Each has one
-//! place here, where it is counted.
+//! How subscribers enter and leave channels, and change between live and explicit. Each of these
+//! has one place here, where it is counted.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::proto::dialect::Dialect;
 impl Hub {
     // --- joining ---
 
-    /// Joins channels that this worker's replicas know all about. Either all of them or none.
+    /// Joins channels that this worker's replicas know all about: either all of them or none.
     pub fn join_here(
         &mut self,
         index: u32,
@@ -39,7 +39,7 @@ impl Hub {
         here
     }
 
-    /// The replicas of these channels, made where there are none and kept until the log has
+    /// The replicas of these channels, made where there are none, and kept until the log has
     /// answered their join.
     pub fn hold(&mut self, names: &[Box<str>]) -> Vec<u32> {
         let replicas = names.iter().map(|name| {
@@ -56,8 +56,8 @@ impl Hub {
         self.channels.insert(Replica::new(Arc::new(ChannelName::new(name)), hash, bounds))
     }
 
-    /// The log has joined channels when `head_seq` was its newest event, for a subscriber that gave
-    /// `after` as its cursor; `None`: one that is gone.
+    /// The log has joined channels when `head_seq` was its newest event. `subscriber` comes with
+    /// the cursor it gave; `None`: it is gone.
     pub fn joined(
         &mut self,
         subscriber: Option<(u32, Dialect, &str)>,
@@ -84,7 +84,7 @@ impl Hub {
         }
     }
 
-    /// The log refused to join these.
+    /// The log refused to join these channels.
     pub fn join_refused(&mut self, replicas: &[u32]) {
         for &replica in replicas {
             self.channels.change(replica, Replica::join_refused);
@@ -92,7 +92,7 @@ impl Hub {
         }
     }
 
-    /// A subscriber begins to read a channel.
+    /// Makes the subscriber a reader of a channel.
     fn enter(
         &mut self,
         index: u32,
@@ -103,14 +103,14 @@ impl Hub {
         after: &str,
     ) {
         let asked = Cursor::parse(after.as_bytes(), self.epoch);
-        // One that can't be told of a gap is closed instead; one that asks for all there is would
-        // then never get any of it.
+        // A client whose dialect cannot tell gaps is closed instead; one that asks for all there is
+        // would then never get any of it.
         let untold = asked == Cursor::Earliest && !dialect.tells_gaps();
         let gap = gap.filter(|_| !untold);
         self.count_gap(gap);
         let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into(), first: None }));
         let position = match (&gap, asked) {
-            // The oldest of one channel may be older than that of another.
+            // The oldest event of one channel may be older than that of another.
             (None, Cursor::Earliest) => 0,
             (None, Cursor::After(seq)) => seq,
             (None, _) => cursor,
@@ -136,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// The cursors of a subscriber that is not live; it has none if it had no channel.
+    /// The subscriber's cursors, which it has unless it has no channel yet.
     fn take_explicit(&mut self, index: u32, dialect: Dialect) -> &mut Explicit {
         let needed = index as usize + 1;
         if self.subscribers.len() < needed {
@@ -178,7 +178,7 @@ impl Hub {
         Some(explicit)
     }
 
-    /// Makes a subscriber live that has one channel, has caught up with it and has nothing half
+    /// Makes a subscriber live if it has one channel, has caught up with it and has nothing half
     /// sent.
     pub fn make_live_if_caught_up(&mut self, index: u32) {
         let &Subscriber::Explicit(dialect, ref explicit) = self.subscriber(index) else { return };
@@ -233,7 +233,7 @@ impl Hub {
 
     // --- leaving ---
 
-    /// Takes the subscriber out of all its channels. Of an event that is half sent, the rest stays.
+    /// Takes the subscriber out of all its channels. The rest of a half-sent event stays.
     pub fn leave_all(&mut self, index: u32) {
         if let &Subscriber::Live { replica, place, .. } = self.subscriber(index) {
             let moves = self.channels[replica].remove_live(place);
@@ -253,7 +253,7 @@ impl Hub {
         self.free_idle(index);
     }
 
-    /// Forgets the subscriber, whose connection is gone.
+    /// Forgets a subscriber whose connection is gone.
     pub fn forget(&mut self, index: u32) {
         self.leave_all(index);
         if let Some((_, explicit)) = self.explicit_mut(index) {
@@ -262,7 +262,7 @@ impl Hub {
         self.free_idle(index);
     }
 
-    /// Takes the subscriber out of one channel; whether it was there.
+    /// Takes the subscriber out of one channel; returns whether it was there.
     pub fn leave(&mut self, index: u32, name: &str) -> bool {
         let replica = self.find(name);
         self.make_explicit(index);
@@ -275,7 +275,7 @@ impl Hub {
         true
     }
 
-    /// Gives back what a subscriber without channels does not need.
+    /// Returns what a subscriber without channels does not need to the pool.
     pub fn free_idle(&mut self, index: u32) {
         if self.explicit(index).is_some_and(Explicit::is_idle)
             && let Subscriber::Explicit(_, explicit) =
@@ -285,7 +285,7 @@ impl Hub {
         }
     }
 
-    /// A subscription that was taken out of its subscriber ends.
+    /// Ends a subscription that was taken out of its subscriber.
     fn drop_sub(&mut self, sub: Sub) {
         let moved = self.channels[sub.replica].remove_follower(sub.place);
         self.note_follower_move(sub.replica, moved);
@@ -293,8 +293,9 @@ impl Hub {
         self.left(sub.replica);
     }
 
-    /// A subscriber of this worker left. Those that joined here go first, so that while there is
-    /// any the log counts one; it hears of the others at the end of the turn.
+    /// A subscriber of this worker left. Those that joined here are counted off first: while any
+    /// subscriber is left, the log then counts at least one. It hears of the others at the end of
+    /// the turn.
     fn left(&mut self, replica: u32) {
         let of = &mut self.channels[replica];
         if of.locally_joined > 0 {
@@ -319,12 +320,12 @@ impl Hub {
         }
     }
 
-    /// Whether the log is still to hear of some that have left.
+    /// Whether there are leaves the log has not been told of.
     pub fn has_leaves(&self) -> bool {
         !self.leaves.is_empty()
     }
 
-    /// Subscribers that have left, for the log.
+    /// The leaves to tell the log of.
     pub fn leaves(&mut self) -> &mut Vec<LeaveChannel> {
         &mut self.leaves
     }

@@ -1,5 +1,5 @@
-//! Who reads which channel, and from where. Knows no socket and no HTTP: a subscriber is an index,
-//! and its bytes go to a [`Wire`].
+//! Who reads which channel, and from where. The hub knows no socket and no HTTP: a subscriber is an
+//! index, and its bytes go to a [`Wire`].
 
 mod bounds;
 mod channels;
@@ -54,16 +54,16 @@ pub struct Hub {
     sending: Sending,
     /// Deliveries handed to sockets since the last turn was settled.
     handed: u64,
-    /// Who has left, for the log.
+    /// Leaves to tell the log of.
     leaves: Vec<LeaveChannel>,
-    /// Who was too slow for a channel that disconnects such readers.
+    /// Subscribers that were too slow for a channel that disconnects such readers.
     too_slow: Vec<u32>,
-    /// Not before this time are replicas made to give memory back again.
+    /// Replicas are not made to give memory back before this time.
     relieve_at: Duration,
 }
 
 impl Hub {
-    /// No subscriber yet. `slots` bounds their indices.
+    /// A hub without subscribers. `slots` bounds their indices.
     pub fn new(
         (epoch, hasher): (Epoch, SharedHasher),
         slots: u32,
@@ -77,7 +77,7 @@ impl Hub {
             hasher,
             now: Duration::ZERO,
             turn: 0,
-            // All of it at once, as the sockets have it.
+            // Reserved at once, like the sockets.
             subscribers: Vec::with_capacity(slots as usize),
             pool: Pool::default(),
             channels: Channels::default(),
@@ -98,7 +98,7 @@ impl Hub {
         self.now = now;
     }
 
-    /// From now on these hold. A replica that is now too large shrinks with its next event.
+    /// Applies new settings. A replica that is now too large shrinks with its next event.
     pub fn apply_settings(&mut self, settings: Arc<Settings>) {
         for replica in self.channels.iter_mut() {
             replica.bounds = settings.channel_index(&replica.name) as u16;
@@ -106,7 +106,7 @@ impl Hub {
         self.settings = settings;
     }
 
-    /// Where a stream that begins now is in the log.
+    /// The place in the log at which a stream that begins now starts.
     pub fn head(&self) -> EventId {
         EventId { epoch: self.epoch, seq: self.head_seen }
     }
@@ -146,7 +146,7 @@ impl Hub {
         }
     }
 
-    /// The replicas a subscriber reads, each with the cursor.
+    /// The replicas a subscriber reads, each with its cursor.
     fn cursors(&self, index: u32) -> impl Iterator<Item = (u32, u64)> {
         let (live, explicit) = match self.subscriber(index) {
             Subscriber::None => (None, None),
@@ -164,12 +164,12 @@ impl Hub {
         matches!(self.subscriber(index), Subscriber::Live { .. })
     }
 
-    /// The names of its channels, in the order in which it joined them.
+    /// The names of its channels, in the order it joined them.
     pub fn channels_of(&self, index: u32) -> impl Iterator<Item = &Arc<ChannelName>> {
         self.cursors(index).map(|(replica, _)| &self.channels[replica].name)
     }
 
-    /// Events its replicas hold that were not sent to it yet, all its channels together.
+    /// How many events its replicas hold that were not sent to it yet, all its channels together.
     pub fn events_behind(&self, index: u32) -> usize {
         self.cursors(index).map(|(replica, cursor)| self.channels[replica].behind(cursor)).sum()
     }

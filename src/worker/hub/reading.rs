@@ -1,6 +1,7 @@
-//! Subscribers whose cursor is behind what their replicas hold: they read the log page by page, in
-//! its order over all their channels, until a page reaches the present. From there on the replicas
-//! have what comes next: the lane is FIFO, so when the last page arrives nothing newer has.
+//! Subscribers whose cursor is older than what their replicas hold: they read the log page by page,
+//! in log order over all their channels, until a page reaches the present. From there on the
+//! replicas have what comes next: the lane is FIFO, so when the last page arrives nothing newer
+//! has.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use crate::proto::cursor::EventId;
 /// Where a subscriber with cursors of its own gets its next events from.
 #[derive(Debug, Default)]
 pub enum Reading {
-    /// From its replicas, or from a page yet to be asked for if they do not reach back so far.
+    /// From its replicas, or, if they do not reach back far enough, from a page it has yet to ask
+    /// for.
     #[default]
     Replicas,
-    /// From a page the log was asked for under this ticket.
+    /// From the page it asked the log for under this ticket.
     Asked(Ticket),
     /// From this page.
     Page(Box<Unread>),
@@ -28,7 +30,7 @@ pub enum Reading {
 /// What is left of a page.
 #[derive(Debug)]
 pub struct Unread {
-    /// With the place of their channel among the subscriber's, in log order.
+    /// Events in log order, each with the number of its channel among the subscriber's.
     pub events: VecDeque<(u16, Arc<Event>)>,
     /// Everything up to here was sent.
     position: u64,
@@ -39,22 +41,22 @@ pub struct Unread {
 /// What a page means for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrived {
-    /// Nothing: it no longer waits for this one.
+    /// Nothing: the reader no longer waits for it.
     Late,
     /// There is something to send.
     Read,
-    /// History has lost what it was too slow for, and the channel disconnects such readers.
+    /// The reader was too slow, history has lost events, and the channel disconnects such readers.
     TooSlow,
 }
 
 impl Explicit {
-    /// Whether a page has to be asked for.
+    /// Whether it has to ask for a page.
     pub fn needs_page(&self, channels: &Channels) -> bool {
         let is_behind = |sub: &Sub| sub.cursor < channels[sub.replica].base;
         matches!(self.reading, Reading::Replicas) && self.subs.iter().any(is_behind)
     }
 
-    /// From which seq on the replica of `sub` has to hold events for it.
+    /// The `seq` after which the replica of `sub` must hold events for it, if it relies on it.
     pub fn needed_from(&self, sub: &Sub, base: u64) -> Option<u64> {
         match &self.reading {
             Reading::Replicas => Some(sub.cursor).filter(|&cursor| cursor >= base),
@@ -63,7 +65,7 @@ impl Explicit {
         }
     }
 
-    /// The next event of the page was sent, or a part of it; it is returned.
+    /// Takes the page's next event, which was sent whole or in part.
     pub fn take_from_page(&mut self, seq: u64) -> Option<Arc<Event>> {
         let Reading::Page(page) = &mut self.reading else { return None };
         let (_, event) = page.events.pop_front()?;
@@ -75,7 +77,7 @@ impl Explicit {
         Some(event)
     }
 
-    /// What is left of the page is forgotten: it can be read again.
+    /// Drops what is left of the page: it can be read again.
     pub fn end_reading(&mut self) {
         if let Reading::Page(page) = std::mem::take(&mut self.reading) {
             let position = page.position;
@@ -83,7 +85,8 @@ impl Explicit {
         }
     }
 
-    /// The subscriber's channels change: a page of those it had is of no use.
+    /// Reads again from its cursors, because its channels change: a page of the old ones is of no
+    /// use.
     pub fn read_anew(&mut self) {
         self.end_reading();
         self.places.clear();
@@ -96,7 +99,7 @@ impl Hub {
         self.explicit(index).is_some_and(|explicit| explicit.needs_page(&self.channels))
     }
 
-    /// The subscriber asks for its next page: from where it reads which channels.
+    /// Begins to wait for the next page; returns which channels to read from where.
     pub fn begin_reading(&mut self, index: u32, ticket: Ticket) -> Vec<ReadChannel> {
         let Self { subscribers, channels, .. } = self;
         let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
@@ -121,7 +124,7 @@ impl Hub {
         }
     }
 
-    /// A page that was asked for under this ticket.
+    /// Takes the page that was asked for under this ticket.
     pub fn page(&mut self, index: u32, ticket: Ticket, page: Page) -> Arrived {
         let Self { subscribers, channels, settings, metrics, epoch, .. } = self;
         let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
@@ -165,8 +168,8 @@ impl Explicit {
 }
 
 impl Sub {
-    /// Notes what history no longer has of the channel behind `seen`; whether it is more than was
-    /// known.
+    /// Notes what history has lost of the channel after `seen`; returns whether this is the first
+    /// loss to be told.
     fn note_loss(&mut self, of: &PageChannel, seen: EventId) -> bool {
         self.cursor = of.after;
         let lost = of.after > seen.seq && self.gap.is_none();

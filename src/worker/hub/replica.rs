@@ -1,9 +1,9 @@
 //! A worker's copy of the newest part of one channel, and its readers here.
 //!
 //! The ring holds every event of the channel with `base < seq <= tail`. `live` subscribers have no
-//! cursor of their own: all that was fanned out (`fanned_to`) is behind them. While a slice is
-//! being fanned out over several turns, the front part of `live` has it and the rest has not.
-//! Followers (explicit subscribers) have a cursor each, in their own memory.
+//! cursor of their own: they have all that was fanned out (up to `fanned_to`). While a slice is
+//! being fanned out over several turns, the front part of `live` has it and the rest does not.
+//! Followers (explicit subscribers) each have a cursor in their own memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,12 +55,12 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What is left of them where memory is short.
+    /// These bounds with no more than a share of memory.
     pub fn share(self, bytes: usize) -> Self {
         Self { bytes_max: self.bytes_max.min(bytes), ..self }
     }
 
-    /// Three quarters of them.
+    /// Three quarters of these bounds.
     pub fn reduced(self) -> Self {
         let (events_max, bytes_max) = (self.events_max / 4 * 3, self.bytes_max / 4 * 3);
         Self { events_max, bytes_max, ..self }
@@ -73,7 +73,7 @@ impl Bounds {
 struct Window {
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
-    /// Ring length at which it is worth asking where the followers stand.
+    /// Ring length from which it is worth looking for the slowest follower.
     trim_at: u32,
     followers: Vec<u32>,
 }
@@ -87,20 +87,20 @@ pub struct Replica {
     pub name: Arc<ChannelName>,
     /// Its hash under the shared hasher.
     pub hash: u64,
-    /// Which of the worker's bounds hold.
+    /// Index of its bounds among the worker's.
     pub bounds: u16,
-    /// Whether the log has said `Joined` at least once: before that, events are not ours.
+    /// Whether the log has said `Joined` at least once; events that come before it do not count.
     pub joined: bool,
-    /// Whether it is in the worker's fan-out queue.
+    /// Whether it is in the worker's queue for fan-out.
     pub scheduled: bool,
     /// Subscribers that were joined at the log. While there is one, the log sends us the channel's
-    /// events, and further subscribers need not ask.
+    /// events, and further subscribers join here.
     pub log_joined: u32,
-    /// Subscribers that were joined here.
+    /// Subscribers that were joined here, without the log.
     pub locally_joined: u32,
-    /// Joins on their way; while there are any, the replica stays.
+    /// Joins under way; while there are any, the replica stays.
     pub pending_joins: u32,
-    /// Events up to here have left the ring (or were never in it).
+    /// Events up to here have left the ring, or never were in it.
     pub base: u64,
     /// Everything up to here has been seen.
     pub tail: u64,
@@ -110,19 +110,19 @@ pub struct Replica {
     slice_from: u64,
     /// How many of `live`, from the front, have the present slice.
     handed: u32,
-    /// Turn in which a slice of this replica was last sent.
+    /// The turn in which a slice of this replica was last sent.
     pub sent_in_turn: u32,
     live: Vec<Live>,
     window: Option<Box<Window>>,
 }
 
-// A private channel is mostly this, on the worker's side.
+// A private channel costs a worker little more than this.
 const _: () = assert!(size_of::<Replica>() <= 128);
 
-/// What a slot must be told after another one was removed from a list: its new place.
+/// The new place of a slot that moved because another was removed from the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// Which slot.
+    /// The slot that moved.
     pub slot: u32,
     /// Its new index.
     pub index: u32,
@@ -151,13 +151,13 @@ impl Replica {
         }
     }
 
-    /// Whether it has no reader and none is about to join.
+    /// Whether it has no reader and none is joining.
     pub fn is_unused(&self) -> bool {
         self.live.is_empty() && self.followers().is_empty() && self.pending_joins == 0
     }
 
-    /// The log has joined one more subscriber of this worker, when `head` was its newest event. The first
-    /// one makes the ring begin there; what is older is read from the log.
+    /// The log has joined one more subscriber of this worker, when `head` was its newest event.
+    /// With the first one, the ring begins there; what is older is read from the log.
     pub fn joined(&mut self, head: u64) {
         debug_assert!(self.pending_joins > 0);
         self.pending_joins -= 1;
@@ -170,8 +170,8 @@ impl Replica {
         }
     }
 
-    /// The place of a subscriber with this cursor, if the ring holds all it has missed: then it
-    /// joins here and now.
+    /// Where a subscriber with this cursor starts, if the ring holds all it has missed: then it
+    /// joins here without asking the log.
     pub fn stand(&self, cursor: Cursor, head_seen: u64) -> Option<u64> {
         if self.log_joined == 0 {
             return None;
@@ -183,9 +183,8 @@ impl Replica {
         }
     }
 
-    /// A join came to nothing. If the last subscriber left while it was on its way, the log has
-    /// sent us nothing since, and the ring that was kept for the join may have a hole: the
-    /// next join starts over.
+    /// A join failed. If the last subscriber left while it was under way, the log has sent us
+    /// nothing since, and the ring kept for this join may have a hole: the next join starts over.
     pub fn join_refused(&mut self) {
         debug_assert!(self.pending_joins > 0);
         self.pending_joins -= 1;
@@ -197,7 +196,7 @@ impl Replica {
         }
     }
 
-    /// An event of the channel arrived. Events before the first join are not ours.
+    /// Takes an event of the channel. Events before the first join do not count.
     pub fn push(&mut self, event: Arc<Event>) {
         if !self.joined || event.seq <= self.tail {
             return;
@@ -259,15 +258,15 @@ impl Replica {
         self.after(cursor, u64::MAX).next().map(|event| event.seq)
     }
 
-    /// Whether everything behind the cursor is also behind every live subscriber that has the
-    /// present slice, and nothing between is missing: then the two are the same cursor.
+    /// Whether the cursor means the same as that of live subscribers that have the present slice:
+    /// no event lies between the two.
     pub fn is_live_cursor(&self, cursor: u64) -> bool {
         cursor >= self.fanned_to && self.after(self.fanned_to, cursor).next().is_none()
     }
 
     // --- live subscribers ---
 
-    /// Live subscribers.
+    /// How many subscribers are live.
     pub fn live_len(&self) -> usize {
         self.live.len()
     }
@@ -277,8 +276,8 @@ impl Replica {
         self.live.get(index as usize).map(|live| (live.slot(), live.dialect_index()))
     }
 
-    /// Adds a subscriber that has everything up to `fanned_to`; tells its index, and which one made
-    /// room.
+    /// Adds a subscriber that has everything up to `fanned_to`; returns its index, and which one
+    /// moved to make room.
     pub fn add_live(&mut self, subscriber: Live) -> (u32, Option<Moved>) {
         let end = self.live.len();
         let place = self.handed as usize;
@@ -319,7 +318,7 @@ impl Replica {
         Moved { slot: self.live[index].slot(), index: index as u32 }
     }
 
-    /// Whether some live subscribers still wait for the present slice.
+    /// Whether some live subscribers have not been sent the present slice yet.
     pub fn slice_unfinished(&self) -> bool {
         (self.handed as usize) < self.live.len()
     }
@@ -354,12 +353,12 @@ impl Replica {
         self.ring().back().map_or(self.base, |event| event.seq)
     }
 
-    /// Where the present slice begins: live subscribers that don't have it are here.
+    /// Where the present slice begins: the cursor of live subscribers that do not have it.
     pub fn slice_start(&self) -> u64 {
         self.slice_from
     }
 
-    /// Whether the live subscriber at this index has the present slice.
+    /// Whether the live subscriber at this index has been sent the present slice.
     pub fn is_handed(&self, index: u32) -> bool {
         index < self.handed
     }
@@ -369,7 +368,7 @@ impl Replica {
         self.after(self.slice_from, self.fanned_to)
     }
 
-    /// Hands the present slice to at most `budget` live subscribers: which.
+    /// Hands the present slice to at most `budget` live subscribers, and returns them.
     pub fn hand_out(&mut self, budget: usize) -> &[Live] {
         let from = self.handed as usize;
         let to = (from + budget).min(self.live.len());
@@ -384,7 +383,7 @@ impl Replica {
         self.window.as_ref().map_or(&[], |window| &window.followers)
     }
 
-    /// Adds an explicit subscriber; tells its index.
+    /// Adds an explicit subscriber; returns its index.
     pub fn add_follower(&mut self, slot: u32) -> u32 {
         let followers = &mut self.window().followers;
         followers.push(slot);
@@ -403,7 +402,7 @@ impl Replica {
 
     // --- keeping the ring short ---
 
-    /// Whether it is worth asking where the followers stand.
+    /// Whether it is worth looking for the slowest follower.
     pub fn wants_trim(&self) -> bool {
         self.window.as_ref().is_some_and(|window| {
             let Window { ring, followers, trim_at, .. } = &**window;
@@ -412,8 +411,8 @@ impl Replica {
         })
     }
 
-    /// Lets go of what every live subscriber and every follower (the furthest behind is at
-    /// `slowest`) has. The present slice stays: its sends may yet turn out short.
+    /// Drops what all live subscribers and all followers have; `slowest` is the oldest cursor of a
+    /// follower. The present slice stays: its sends may still turn out short.
     pub fn trim(&mut self, slowest: u64) {
         self.drop_to(slowest.min(self.slice_from));
         if let Some(window) = &mut self.window {
@@ -421,14 +420,14 @@ impl Replica {
         }
     }
 
-    /// Once the last slice's sends are known to be taken, live subscribers are at its end.
+    /// Moves live subscribers to the end of the last slice, once its sends are known to be taken.
     pub fn settle_slice(&mut self) {
         if !self.slice_unfinished() {
             self.slice_from = self.fanned_to;
         }
     }
 
-    /// Whether the ring is over its bounds with events that no live subscriber needs.
+    /// Whether the ring exceeds its bounds with events that no live subscriber needs.
     pub fn is_over(&self, bounds: &Bounds) -> bool {
         let Bounds { events_max, bytes_max, .. } = *bounds;
         self.window.as_ref().is_some_and(|window| {
@@ -438,8 +437,8 @@ impl Replica {
         })
     }
 
-    /// Lets go of the oldest events until the ring is within its bounds, sparing what live
-    /// subscribers need. Followers further behind see it by `base`, and read the log.
+    /// Drops the oldest events until the ring is within its bounds, but none that live subscribers
+    /// need. Followers further behind notice by `base`, and read the log.
     pub fn shed(&mut self, bounds: &Bounds) {
         while self.is_over(bounds) {
             self.drop_front();
@@ -474,12 +473,12 @@ impl Replica {
     }
 }
 
-/// What an event in a ring counts: all it costs, as if it were held nowhere else.
+/// What an event in a ring is charged: its full cost, as if it were held nowhere else.
 fn charge(event: &Event) -> usize {
     usize::try_from(bytes_of(event)).unwrap_or(usize::MAX)
 }
 
-/// A channel that once was large does not stay so in memory.
+/// Gives back the memory of a channel that was once large.
 fn shrink_if_sparse<T>(list: &mut Vec<T>) {
     if list.capacity() > 64 && list.len() < list.capacity() / 4 {
         list.shrink_to(list.len() * 2);

@@ -1,5 +1,5 @@
-//! Who reads: a cursor for its channels and a dialect. It knows no socket; where its bytes go is
-//! its index.
+//! A subscriber: a dialect, and a cursor for each of its channels. It knows no socket; its bytes go
+//! to its index.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::worker::pool::Reuse;
 /// A connection as a reader of channels.
 #[derive(Debug, Default)]
 pub enum Subscriber {
-    /// It reads none.
+    /// It reads no channel.
     #[default]
     None,
-    /// In a replica's live list: it has no cursor of its own, all that was fanned out is behind it.
+    /// In a replica's live list. It has no cursor of its own: it has all that was fanned out.
     Live {
         dialect: Dialect,
         replica: u32,
-        /// Place in the replica's live list.
+        /// Its place in that list.
         place: u32,
     },
     /// It has cursors of its own.
@@ -33,17 +33,19 @@ const _: () = assert!(size_of::<Subscriber>() <= 16, "an idle connection costs o
 /// A subscriber with cursors of its own.
 #[derive(Debug, Default)]
 pub struct Explicit {
-    /// An event the socket took only the front part of. It goes out before anything else.
+    /// An event of which the socket took only the first part. The rest goes out before anything
+    /// else.
     pub rest: Option<Rest>,
     /// Its channels.
     pub subs: Vec<Sub>,
     /// Where its next events come from.
     pub reading: Reading,
-    /// Where reading left history, by channel.
+    /// Where reading stopped in history, by channel.
     pub places: Vec<u32>,
-    /// Of several channels read as one stream: everything up to here was sent, or told to be lost.
+    /// If several channels are read as one stream: everything up to here was sent, or told to be
+    /// lost.
     pub position: u64,
-    /// What its send of this batch is made of, among the hub's items.
+    /// The items of its send in this batch, among the hub's.
     pub(super) items: Range<u32>,
 }
 
@@ -52,7 +54,7 @@ pub struct Explicit {
 pub struct Rest {
     /// Pinned until it is sent.
     pub event: Arc<Event>,
-    /// Bytes of its encoding that were taken.
+    /// Bytes of its encoding the socket took.
     pub offset: usize,
 }
 
@@ -60,21 +62,21 @@ pub struct Rest {
 #[derive(Debug)]
 pub struct Sub {
     pub replica: u32,
-    /// Place in the replica's list of followers.
+    /// Its place in the replica's list of followers.
     pub place: u32,
-    /// Everything up to here was sent (or is lost and told by `gap`).
+    /// Everything up to here was sent (or is lost, as `gap` tells).
     pub cursor: u64,
     /// A loss the client has not been told of.
     pub gap: Option<Box<Gap>>,
 }
 
-/// A loss to be told.
+/// A loss the client is to be told of.
 #[derive(Debug)]
 pub struct Gap {
     pub reason: GapReason,
-    /// The client's cursor, as it gave it.
+    /// The client's cursor, as it sent it.
     pub after: Box<str>,
-    /// The oldest event behind it, where the log said so.
+    /// The oldest event after it, if the log said so.
     pub first: Option<u64>,
 }
 
@@ -87,12 +89,12 @@ impl Reuse for Explicit {
 }
 
 impl Explicit {
-    /// Whether a later turn needs nothing of it.
+    /// Whether it holds nothing a later turn needs.
     pub fn is_idle(&self) -> bool {
         self.rest.is_none() && self.subs.is_empty()
     }
 
-    /// Whether there is an event to be sent, or a loss to be told.
+    /// Whether there is an event to send, or a loss to tell.
     pub fn is_behind(&self, channels: &Channels) -> bool {
         match self.reading {
             Reading::Asked(_) => return false,
@@ -110,8 +112,8 @@ impl Explicit {
         })
     }
 
-    /// Where all its channels are complete, if one cursor is for all of them: no gap may take its
-    /// id back behind that.
+    /// Up to where all its channels are complete, if one cursor covers them all: no gap's id may be
+    /// older than that.
     pub fn complete_to(&self, dialect: Dialect) -> u64 {
         if dialect.has_one_cursor() && self.subs.len() > 1 { self.position } else { 0 }
     }
