@@ -1,4 +1,4 @@
-//! What a session may know of its own connection's socket and subscriber.
+//! What a session may ask about its own connection's socket and subscriber.
 
 use std::net::IpAddr;
 use std::sync::Arc;

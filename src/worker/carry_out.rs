@@ -1,4 +1,4 @@
-//! What sessions ask for, carried out; and the log's answers, handed back to them.
+//! Carries out what sessions ask for, and hands the log's answers back to them.
 
 use super::around::Around;
 use super::clock::Why;
@@ -28,8 +28,8 @@ impl Core {
         result
     }
 
-    /// What the session has to say is said first, then the effects follow in their order. An effect
-    /// may end the connection, or let its session do more.
+    /// Takes the session's output first, then its effects in order. An effect may end the
+    /// connection, or make its session do more.
     pub(super) fn carry_out(&mut self, token: Token) {
         let index = token.slot;
         if !self.effects.out.is_empty() {
@@ -45,7 +45,7 @@ impl Core {
                 self.effect(token, effect);
             }
         }
-        // The list keeps its memory.
+        // Put back to keep its memory.
         self.effects.list = list;
     }
 
@@ -93,7 +93,7 @@ impl Core {
         });
     }
 
-    /// The log answered a request of a connection.
+    /// Takes the log's answer to a connection's request.
     pub(super) fn answered_by_log(
         &mut self,
         token: Token,
@@ -105,8 +105,8 @@ impl Core {
         self.answered(token, take);
     }
 
-    /// Hands a connection its answer; what it has received meanwhile is read on. One that only waits
-    /// for its peer to end hears no more.
+    /// Hands a connection its answer, then reads on what it has received meanwhile. A lingering
+    /// connection is told nothing more.
     fn answered(&mut self, token: Token, take: impl FnOnce(&mut Sessions, &mut Cx<'_>)) {
         if !self.net.is_current(token) || self.net.is_lingering(token.slot) {
             return;
@@ -159,7 +159,7 @@ impl Core {
         self.link.ask(Ask::Forward { to, letter }, 0);
     }
 
-    /// A worker wrote, perhaps this one.
+    /// Takes a letter from a worker, perhaps this one.
     pub(super) fn letter(&mut self, letter: Letter) {
         let Ok(letter) = letter.downcast::<RefreshLetter>() else { return };
         match *letter {

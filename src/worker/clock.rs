@@ -1,10 +1,10 @@
-//! Time, in one place: deadlines of the few connections that are in the middle of something, the
-//! seconds at which grants run out, and the hand that goes round all connections once a heartbeat.
-//! An idle connection has no timer.
+//! Time, in one place: deadlines of the few connections in the middle of something, the seconds at
+//! which grants run out, and the hand that goes round all connections once per heartbeat. An idle
+//! connection has no timer.
 //!
-//! Each kind of wait has one length, so a queue per kind is in order by itself. An entry that has
-//! lost its meaning is dropped when its time comes, or when there are enough of them to be
-//! worth looking for.
+//! All waits of one kind are equally long, so a queue per kind is always in order. An entry that no
+//! longer matters is dropped when its time comes, or once there are enough of them to be worth
+//! looking for.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -13,24 +13,24 @@ use std::time::Duration;
 use crate::limits::TICK;
 use crate::ring::Token;
 
-/// What a connection has to have done when its time is over.
+/// What a connection must have done by its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The request head must be complete.
     Head,
     /// The request body, or the message, must have made progress.
     Body,
-    /// The peer must have ended after its last answer.
+    /// The peer must have closed after its last answer.
     Linger,
     /// The closing handshake must be over.
     WsClose,
-    /// The same where the peer has stopped reading, so that the close frame can't be sent yet.
+    /// The same if the peer has stopped reading, so that the close frame cannot be sent yet.
     WsCloseStalled,
-    /// A connection there is no room for must have said what it wants.
+    /// A connection there is no room for must have sent its request.
     Refusal,
     /// Another worker must have answered.
     Letter,
-    /// A publisher's refused lines are to be tried again.
+    /// A publisher's lines that were refused are due to be tried again.
     Retry,
 }
 
@@ -45,14 +45,14 @@ const WHYS: [Why; 8] = [
     Why::Retry,
 ];
 
-/// Where in its life a connection was when a wait began: which request, and how far into its body.
+/// The point at which a wait began: which request, and how far into its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     pub requests: u32,
     pub progress: u32,
 }
 
-/// A connection has until then.
+/// A connection's deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Duration,
@@ -60,8 +60,8 @@ pub struct Deadline {
     pub mark: Mark,
 }
 
-/// Entries of one kind from which on those without meaning are looked for. A storm of connections
-/// would leave one for each of them otherwise, for as long as a head may take.
+/// Length from which a queue is searched for entries that no longer matter. Otherwise a storm of
+/// connections would leave one entry each, for as long as a head may take.
 const TIDY_FROM: usize = 1024;
 
 /// A worker's clock.
@@ -70,24 +70,24 @@ pub struct Clock {
     waits: [VecDeque<Deadline>; WHYS.len()],
     /// Length at which each queue is tidied next.
     tidy_at: [usize; WHYS.len()],
-    /// The seconds (unix time) at which grants of streams run out, soonest first.
+    /// The seconds of unix time at which grants of streams run out, soonest first.
     expiries: BinaryHeap<Reverse<(u32, Token)>>,
     hand: Hand,
 }
 
-/// Walks the slots so that each is looked at once per period.
+/// Walks the slots so that each is visited once per period.
 #[derive(Debug)]
 struct Hand {
     period: Duration,
     moved_at: Duration,
-    /// The next slot to be looked at.
+    /// The next slot to visit.
     slot: u32,
-    /// Part of a slot the hand is owed, in nanoseconds of the period times slots.
+    /// The fraction of a slot the hand is behind, in nanoseconds of the period times slots.
     owed_ns: u128,
 }
 
 impl Clock {
-    /// `period`: in which each connection is looked at once.
+    /// A clock whose hand visits each connection once per `period`.
     pub fn new(period: Duration) -> Self {
         Self {
             waits: Default::default(),
@@ -97,7 +97,7 @@ impl Clock {
         }
     }
 
-    /// When it wants to be looked at next. The hand rests while it has nothing to watch.
+    /// When it is due next. The hand rests while there is nothing to watch.
     pub fn next(&self, is_watched: bool) -> Option<Duration> {
         let deadline = self.waits.iter().filter_map(|queue| queue.front()).map(|front| front.at);
         let hand = is_watched.then(|| self.hand.next());
@@ -106,9 +106,9 @@ impl Clock {
 
     // --- deadlines ---
 
-    /// The connection has this much time from now. When the queue has doubled since it was last
-    /// tidied, entries that no longer matter leave it: constant work per entry, and a queue never
-    /// longer than twice what matters.
+    /// Gives the connection the time of this kind, from now on. When the queue has doubled since it
+    /// was last tidied, entries that no longer matter are removed: constant work per entry, and a
+    /// queue never longer than twice what matters.
     pub fn wait(
         &mut self,
         why: Why,
@@ -130,12 +130,12 @@ impl Clock {
         queue.push_back(Deadline { at, token, mark });
     }
 
-    /// The next deadline that is over, kind by kind.
+    /// The next deadline that has passed, kind by kind.
     pub fn pop_due(&mut self, now: Duration) -> Option<(Why, Deadline)> {
         WHYS.into_iter().find_map(|why| Some((why, self.pop_due_of(why, now)?)))
     }
 
-    /// The oldest of this kind, if it is over.
+    /// The oldest deadline of this kind, if it has passed.
     pub fn pop_due_of(&mut self, why: Why, now: Duration) -> Option<Deadline> {
         let queue = &mut self.waits[why as usize];
         let deadline = queue.pop_front_if(|deadline| deadline.at <= now);
@@ -147,12 +147,12 @@ impl Clock {
 
     // --- grants that run out ---
 
-    /// A stream's grant runs out in this second of unix time.
+    /// Notes that a stream's grant runs out in this second of unix time.
     pub fn expires(&mut self, unix_s: u32, token: Token) {
         self.expiries.push(Reverse((unix_s, token)));
     }
 
-    /// The next whose second has come.
+    /// The next stream whose second has come.
     pub fn pop_expired(&mut self, unix_s: u64) -> Option<Token> {
         let &Reverse((at, token)) = self.expiries.peek()?;
         if u64::from(at) > unix_s {
@@ -162,13 +162,13 @@ impl Clock {
         Some(token)
     }
 
-    /// Whether most of these entries must be stale, with this many connections open: every renewal
-    /// and every stream that ends early leaves one, and its second may be hours away.
+    /// Whether most of these entries must be stale, given how many connections are open: every
+    /// renewal and every stream that ends early leaves one, and its second may be hours away.
     pub fn is_crowded(&self, open: u32) -> bool {
         self.expiries.len() > TIDY_FROM.max(2 * open as usize)
     }
 
-    /// Keeps the entries that are of use, each once.
+    /// Keeps each entry that is still of use, once.
     pub fn tidy_expiries(&mut self, is_of_use: impl Fn(u32, Token) -> bool) {
         let mut entries = std::mem::take(&mut self.expiries).into_vec();
         entries.retain(|&Reverse((at, token))| is_of_use(at, token));
@@ -180,18 +180,18 @@ impl Clock {
 
     // --- the hand ---
 
-    /// From now on the hand goes round once in this time.
+    /// Makes the hand go round once in this time from now on.
     pub fn set_period(&mut self, period: Duration) {
         self.hand.period = period;
         self.hand.owed_ns = 0;
     }
 
-    /// Whether the hand wants to move.
+    /// Whether the hand is due to move.
     pub fn is_hand_due(&self, now: Duration) -> bool {
         self.hand.next() <= now
     }
 
-    /// Moves the hand: how many slots to look at now, of this many.
+    /// Moves the hand; returns how many of this many slots to visit now.
     pub fn advance(&mut self, now: Duration, slots: u32) -> u32 {
         let Hand { period, moved_at, owed_ns, .. } = &mut self.hand;
         let period_ns = period.as_nanos().max(1);
@@ -203,7 +203,7 @@ impl Clock {
         due.min(u128::from(slots)) as u32
     }
 
-    /// The slot to look at.
+    /// The slot to visit.
     pub fn look_on(&mut self, slots: u32) -> u32 {
         let slot = self.hand.slot % slots;
         self.hand.slot = slot + 1;
@@ -217,8 +217,8 @@ impl Hand {
     }
 }
 
-/// Deadlines fall on ticks, so that thousands of connections that came within one are looked at
-/// in one turn and not each in a turn of its own.
+/// Deadlines are rounded up to ticks, so that thousands of connections accepted within one tick are
+/// handled in one turn and not each in its own.
 fn next_tick(at: Duration) -> Duration {
     let tick = TICK.as_nanos() as u64;
     Duration::from_nanos((at.as_nanos() as u64).next_multiple_of(tick))
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(clock.pop_expired(20), None);
     }
 
-    /// One connection that shows two tokens in turn, over and over.
+    /// One connection that shows two tokens alternately, over and over.
     #[test]
     fn renewals_do_not_pile_up() {
         let mut clock = Clock::new(PERIOD);

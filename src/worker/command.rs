@@ -9,22 +9,23 @@ use crossbeam_channel::Sender;
 use super::inspect::Page;
 use crate::ring::Token;
 
-/// A command. Answers are sent without waiting: the asker's channel has room for them.
+/// A command. The worker answers without waiting: the asker's channel has room.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Accept no more, because another process does; say when all that were accepted are heard.
+    /// Accept no more, because another process does; answer when all accepted connections were
+    /// heard.
     Retire(Sender<()>),
-    /// Leave the port unless retired, refuse new requests, and let streams go bit by bit.
+    /// Leave the port unless retired, refuse new requests, and end streams bit by bit.
     Drain,
     /// End what is left and stop.
     Stop,
     /// New rules of access.
     Gate(Arc<Gate>),
-    /// Subjects whose tokens are called back, all there are.
+    /// All subjects whose tokens are revoked.
     Revoke(Arc<Revoked>),
-    /// New settings; those that need a restart are as before.
+    /// New settings; those that need a restart are unchanged.
     Settings(Arc<Settings>),
-    /// Answer with your number: a worker that turns does so at once.
+    /// Answer with your number: a worker whose turns go on does so at once.
     Ping(Sender<u16>),
     /// Show connections, from this slot on.
     List {
@@ -39,7 +40,7 @@ pub enum Command {
     },
     /// End a connection.
     Cut {
-        /// Which.
+        /// The connection.
         token: Token,
         /// Takes the answer: whether there was such a connection.
         reply: Sender<bool>,

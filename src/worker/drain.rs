@@ -1,9 +1,9 @@
-//! Going away. The port is left at once, idle connections are closed at once, requests that still
-//! come are refused, and streams end one after the other: a few within milliseconds, many spread
-//! over the time allowed, so that clients do not come back all at once.
+//! Shutting down. The port and idle connections are closed at once, requests that still come are
+//! refused, and streams end one after the other: a few within milliseconds, many spread over the
+//! time allowed, so that clients do not all reconnect at once.
 //!
-//! Where another process takes the port over, the worker retires first: it accepts no more, and
-//! serves as usual those it has accepted. No client notices, and the drain follows.
+//! If another process takes over the port, the worker retires first: it accepts no more and serves
+//! the connections it has as usual. No client notices, and the drain follows.
 
 use std::time::Duration;
 
@@ -16,27 +16,27 @@ use crate::limits::TICK;
 use crate::reason::CloseReason;
 use crate::ring::Op;
 
-/// Streams end over this part of the drain time; the rest is for the last ones to be sent.
+/// Streams end over this part of the drain time; the rest is for sending to the last of them.
 const SPREAD_PARTS: (u32, u32) = (3, 4);
 
-/// Between two streams' ends where the time allows it: 200 clients a second come back from each
-/// worker.
+/// Pause between the ends of two streams if the time allows it: 200 clients a second reconnect from
+/// each worker.
 const STREAM_PACE: Duration = Duration::from_millis(5);
 
-/// Between two looks at the streams while there are few of them.
+/// Pause between two looks at the streams while there are few.
 const STEP: Duration = Duration::from_millis(10);
 
-/// How long a connection that was just accepted has for its first request. It is nearly always
+/// How long a connection that was just accepted has for its first request. That is nearly always
 /// there already: the kernel holds a connection back until its first bytes come.
 const NEWCOMER_TIME: Duration = Duration::from_millis(250);
 
-/// How far a worker's end has come.
+/// How far a worker's shutdown has come.
 #[derive(Debug, Default)]
 pub(super) enum Drain {
-    /// Not at all.
+    /// It has not begun.
     #[default]
     No,
-    /// Nothing is accepted; connections that were accepted are heard until then.
+    /// Nothing is accepted; accepted connections are heard until then.
     Retiring { until: Duration, heard: Option<Sender<()>> },
     /// Streams are being ended.
     Draining(Pace),
@@ -49,9 +49,9 @@ pub(super) enum Drain {
 pub(super) struct Pace {
     began: Duration,
     per_stream: Duration,
-    /// When to look at the connections again.
+    /// When to look at the streams again.
     next_at: Duration,
-    /// Streams that were ended.
+    /// Streams ended so far.
     ended: u64,
 }
 
@@ -62,7 +62,7 @@ impl Pace {
         Self { began: now, per_stream, next_at: now, ended: 0 }
     }
 
-    /// Streams that may have ended by now: the first one at once.
+    /// How many streams should have ended by now; the first ends at once.
     fn due(&self, now: Duration) -> u64 {
         let elapsed = (now - self.began).as_nanos();
         let due = elapsed.checked_div(self.per_stream.as_nanos());
@@ -94,7 +94,7 @@ impl Core {
         matches!(self.drain, Drain::Draining(_) | Drain::Stopped)
     }
 
-    /// When the worker's end wants to go on.
+    /// When the shutdown's next step is due.
     pub(super) fn next_drain_step(&self) -> Option<Duration> {
         match &self.drain {
             Drain::No => None,
@@ -104,15 +104,15 @@ impl Core {
         }
     }
 
-    /// Accepts no more, but leaves the port to another process. `heard` is told when every
-    /// connection that was accepted has made its request, or has had the time to.
+    /// Accepts no more, but leaves the port to another process. `heard` is told when every accepted
+    /// connection has made its request or has had the time to.
     pub(super) fn retire(&mut self, heard: Sender<()>) {
         self.net.stop_accepting(Op::AcceptStop);
         let (until, heard) = (self.now + NEWCOMER_TIME, Some(heard));
         self.drain = Drain::Retiring { until, heard };
     }
 
-    /// Leaves the port, unless another process has it, and begins to let go.
+    /// Leaves the port, unless another process has it, and begins to end connections.
     pub(super) fn begin_drain(&mut self) {
         if self.is_draining() {
             return;
@@ -127,7 +127,7 @@ impl Core {
         self.drain = Drain::Draining(pace);
     }
 
-    /// Connections that do not only wait for their peer to end.
+    /// Connections other than those that linger.
     fn connections(&self) -> impl Iterator<Item = u32> {
         (0..self.net.len())
             .filter(|&index| self.net.is_open(index) && !self.net.is_lingering(index))
@@ -144,7 +144,7 @@ impl Core {
         self.drain = Drain::Stopped;
     }
 
-    /// Goes on with the worker's end.
+    /// Takes the next step of the shutdown.
     pub(super) fn drain_on(&mut self) {
         match &self.drain {
             Drain::No | Drain::Stopped => {}
@@ -172,7 +172,7 @@ impl Core {
         }
     }
 
-    /// Ends all that is idle, and of the streams as many as are due.
+    /// Ends all that is idle, and as many streams as are due.
     fn let_go(&mut self, mut pace: Pace) {
         let due = pace.due(self.now);
         for index in 0..self.net.len() {
@@ -189,7 +189,7 @@ impl Core {
                         self.end(index, Ending::Now(CloseReason::Drain));
                     }
                 }
-                // A publish that was accepted is finished and answered.
+                // A publish that was accepted is completed and answered.
                 Protocol::Sse | Protocol::Ws | Protocol::Http | Protocol::WsClosing => {}
             }
         }

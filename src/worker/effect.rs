@@ -1,5 +1,5 @@
-//! What a session asks for: it does nothing to sockets, subscribers or the log itself, but leaves
-//! effects, which the turn carries out in their order, behind the bytes the session has to say.
+//! What a session asks for: it does nothing to sockets, subscribers or the log itself. It leaves
+//! effects, which the turn carries out in order, after the session's output.
 
 use crate::log::event::Publication;
 use crate::log::message::{Letter, Share};
@@ -7,60 +7,59 @@ use crate::reason::CloseReason;
 
 use super::clock::Why;
 
-/// One thing to be done for a session.
+/// One thing to do for a session.
 #[derive(Debug)]
 pub enum Effect {
     /// Join channels, all at one moment, from this cursor on.
     Join { channels: Vec<Box<str>>, cursor: Vec<u8>, then: AfterJoin },
     /// Leave a channel.
     Leave { channel: Box<str> },
-    /// Publish. `share`: of the log's lanes, what this may fill.
+    /// Publish. `share`: the part of the log's lane this may fill.
     Publish { share: Share, publications: Vec<Publication>, then: AfterPublish },
     /// Ask for a channel's state.
     Describe { channel: Box<str> },
     /// Hand a letter to another worker.
     Forward { to: u16, letter: Letter },
-    /// Look at the session again when this time is over.
+    /// Call the session again when this time is over.
     Wait(Why),
     /// End the stream when its grant does, in this second of unix time.
     ExpireAt(u32),
-    /// End the session once it has back what it published.
+    /// End the session once it has been sent what it published.
     Farewell,
-    /// Why the connection ends is decided; the first reason stays.
+    /// Note why the connection ends; the first reason is kept.
     Note(CloseReason),
     /// End the connection.
     End(Ending),
 }
 
-/// The one way in which a connection ends. What is to be said is among the session's bytes.
+/// How a connection ends. What the peer is told is among the session's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Nothing more is sent.
+    /// At once: nothing more is sent.
     Now(CloseReason),
-    /// When all output is sent; `None`: because the last request is answered, or the peer's close
-    /// frame.
+    /// When all output is sent. `None`: the last request is answered, or the peer's close frame.
     AfterOutput(Option<CloseReason>),
-    /// Our close frame is among the output, and the peer's has to come (RFC 6455 section 7.1.2).
+    /// Our close frame is among the output, and the peer's is awaited (RFC 6455 section 7.1.2).
     Handshake(CloseReason),
-    /// Both close frames are among the bytes that went or go out: the peer has nothing more to send.
+    /// Both close frames were sent or are among the output: the peer has nothing more to send.
     HandshakeOver,
 }
 
 /// Where a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begins {
-    /// With what comes from now on.
+    /// At the events that come from now on.
     Now,
     /// At the cursor its client gave.
     AtCursor,
 }
 
-/// What a join is for.
+/// What happens after a join.
 #[derive(Debug)]
 pub enum AfterJoin {
     /// The connection becomes an SSE stream.
     OpenSse {
-        /// Prepared CORS lines.
+        /// Prepared CORS headers.
         cors: Box<[u8]>,
         begins: Begins,
     },
@@ -71,24 +70,24 @@ pub enum AfterJoin {
         /// The subprotocol to name.
         protocol: Option<&'static str>,
     },
-    /// A WebSocket's `subscribe`: the client's `ref`.
+    /// A WebSocket's `subscribe` is acknowledged, with the client's `ref`.
     Subscribed(Option<Box<str>>),
 }
 
-/// What a publish is for.
+/// What happens after a publish.
 #[derive(Debug)]
 pub enum AfterPublish {
-    /// `POST /channels/{channel}`.
+    /// `POST /channels/{channel}` is answered.
     Respond { channel: Box<str> },
-    /// Lines of `POST /publish`.
+    /// `POST /publish` goes on.
     Ndjson,
-    /// A message of a bare WebSocket.
+    /// Nothing: it was a message of a bare WebSocket.
     BareMessage,
-    /// A WebSocket's `publish`: the client's `ref`.
+    /// A WebSocket's `publish` is acknowledged, with the client's `ref`.
     Acknowledge(Option<Box<str>>),
 }
 
-/// What a session has to say, and what is to be done for it.
+/// A session's output, and what is to be done for it.
 #[derive(Debug, Default)]
 pub struct Effects {
     pub out: Vec<u8>,

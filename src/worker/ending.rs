@@ -1,4 +1,4 @@
-//! The one door out of a worker: [`Core::end`].
+//! The one way out for connections: [`Core::end`].
 
 use super::clock::Why;
 use super::effect::Ending;
@@ -9,12 +9,12 @@ use crate::reason::CloseReason;
 use crate::ring::Token;
 
 impl Core {
-    /// Ends a connection, saying why where there is a way to.
+    /// Ends a connection, telling it why if its protocol has a way to.
     pub(super) fn disconnect(&mut self, index: u32, reason: CloseReason) {
         self.session(index, |sessions, cx| sessions.disconnect(cx, reason));
     }
 
-    /// Ends a connection, of which nothing more has to be said than is in its output.
+    /// Ends a connection; all it is told is already in its output.
     pub(super) fn end(&mut self, index: u32, ending: Ending) {
         match ending {
             Ending::Now(reason) => self.close(index, reason),
@@ -27,7 +27,7 @@ impl Core {
                 if self.sessions.protocol(index) == Protocol::WsClosing {
                     self.net.resume(index);
                 }
-                // It may have no output left.
+                // There may be no output left, and the connection ends at once.
                 self.queue(index);
             }
             Ending::Handshake(reason) => {
@@ -52,7 +52,8 @@ impl Core {
         self.net.close(index, reason);
     }
 
-    /// Ends the connection if it is to end once its output is sent, and that is so; whether it did.
+    /// Ends the connection if it was to end after its output and that is sent; returns whether it
+    /// did.
     pub(super) fn finish_if_done(&mut self, index: u32) -> bool {
         if !self.net.ends_after_output(index)
             || self.has_output(index)
@@ -60,7 +61,7 @@ impl Core {
         {
             return false;
         }
-        // Both close frames are sent, and the peer began.
+        // Both close frames are sent, and the peer's was first.
         let closed = self.sessions.protocol(index) == Protocol::WsClosing;
         let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
         if self.net.will_linger(index) {
@@ -75,7 +76,8 @@ impl Core {
         true
     }
 
-    /// Ends a WebSocket that is to end and has back what it published; whether it did.
+    /// Ends a WebSocket that is to end, once it has been sent what it published; returns whether it
+    /// did.
     pub(super) fn say_farewell_if_due(&mut self, index: u32) -> bool {
         let due = self
             .sessions
@@ -87,8 +89,8 @@ impl Core {
         due
     }
 
-    /// Ends a connection for the operator; whether it was there. One that is ending already is as
-    /// good as gone.
+    /// Ends a connection for the operator; returns whether there was one. One that is ending
+    /// already counts as gone.
     pub(super) fn cut(&mut self, token: Token) -> bool {
         if !self.net.is_current(token) || self.net.ending(token.slot).is_some() {
             return false;

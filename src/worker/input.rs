@@ -1,4 +1,4 @@
-//! Connections that come, and what they receive.
+//! New connections, and what they receive.
 
 use std::net::IpAddr;
 
@@ -24,15 +24,15 @@ impl Core {
         }
     }
 
-    /// There is no room: the oldest connection that has not said yet what it wants makes some. One
-    /// that has only just come still may.
+    /// Makes room by ending the oldest connection that has not sent a request yet. The newcomer
+    /// itself is spared.
     pub(super) fn reclaim_half_open(&mut self, newcomer: u32) {
         let at_most = self.now + self.settings.head_time.saturating_sub(TICK);
         while let Some(deadline) = self.clock.pop_due_of(Why::Head, at_most) {
             let (token, index) = (deadline.token, deadline.token.slot);
             let waits = self.net.is_current(token)
                 && self.sessions.matters(index, Why::Head, deadline.mark);
-            // One that was refused is on its way out already.
+            // One that was refused is ending already.
             let ends =
                 waits && (self.sessions.is_refused(index) || self.net.ends_after_output(index));
             if waits && !ends && index != newcomer {
@@ -68,7 +68,7 @@ impl Core {
         }
         match self.sessions.protocol(index) {
             Protocol::Http | Protocol::Ws => {}
-            // A WebSocket that is closing still has to see the peer's close frame.
+            // A closing WebSocket still has to see the peer's close frame.
             Protocol::WsClosing => {
                 return self.session(index, |sessions, cx| sessions.ws_closing_input(cx, bytes));
             }
@@ -88,7 +88,7 @@ impl Core {
         }
     }
 
-    /// Goes on with what was left unparsed, now that an answer came or output was sent.
+    /// Goes on with unparsed input, now that an answer came or output was sent.
     pub(super) fn take_carry(&mut self, token: Token) {
         self.parse_carry(token);
         if self.net.is_current(token) {
@@ -131,8 +131,8 @@ impl Core {
         used
     }
 
-    /// A stream that was opened from what was carried: its peer may have ended already, or its
-    /// receiving be paused. Neither may go unnoticed.
+    /// A stream that was opened from carried input may have a peer that has ended, or be paused.
+    /// Neither may go unnoticed.
     pub(super) fn end_if_deaf(&mut self, token: Token) {
         let index = token.slot;
         if !self.net.is_current(token)
@@ -148,7 +148,7 @@ impl Core {
         }
     }
 
-    /// Goes on with the input of those whose unsent output was in its way.
+    /// Goes on with the input of connections whose unsent output was in its way.
     pub(super) fn read_on(&mut self) {
         for token in self.sessions.take_unread() {
             if self.net.is_current(token) {
@@ -158,7 +158,7 @@ impl Core {
         }
     }
 
-    /// Goes on with those whose turn it is to have their token checked.
+    /// Goes on with connections whose token is next to be checked.
     pub(super) fn call_checks(&mut self) {
         while let Some(token) = self.sessions.next_check() {
             if self.net.is_current(token) {
@@ -172,7 +172,7 @@ impl Core {
         self.sessions.end_checks();
     }
 
-    /// More input is held than may be: the sessions that hold most lose it.
+    /// Keeps unfinished input within its bound: the sessions that hold most lose theirs.
     pub(super) fn bound_unfinished(&mut self) {
         for index in self.sessions.largest_unfinished() {
             if self.sessions.has_enough_left() {

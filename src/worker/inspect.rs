@@ -1,7 +1,7 @@
-//! What an operator sees of a worker's connections, and how one is cut.
+//! What an operator sees of a worker's connections.
 //!
-//! A worker answers with what a few hundred slots hold and where to look on: nothing is kept
-//! between two looks, and no look takes longer than a small fan-out.
+//! A worker answers for a few hundred slots, and says where to go on: nothing is kept between two
+//! requests, and none takes longer than a small fan-out.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,45 +12,45 @@ use crate::auth::Grant;
 use crate::log::ChannelName;
 use crate::ring::Token;
 
-/// Slots one look goes over: some 50 µs, and the worker does nothing else meanwhile.
+/// Slots one request covers: about 50 µs, during which the worker does nothing else.
 pub const SLOTS_PER_LOOK: u32 = 256;
 
-/// Channels of one connection that are named; the others are only counted.
+/// How many channels of a connection are named; the others are only counted.
 pub const CHANNELS_NAMED_MAX: usize = 16;
 
-/// What a look found.
+/// The answer to one request.
 #[derive(Debug)]
 pub struct Page {
-    /// In the order of their slots.
+    /// Ordered by slot.
     pub connections: Vec<ConnectionInfo>,
-    /// Where the next look begins; `None` after the last slot.
+    /// Where to go on; `None` after the last slot.
     pub next: Option<u32>,
 }
 
-/// One connection as it was then.
+/// One connection as it was at that moment.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
-    /// Which.
+    /// The connection.
     pub token: Token,
-    /// What it is.
+    /// Its kind.
     pub phase: Phase,
     /// Seconds since it was accepted.
     pub age_s: u32,
-    /// Whose it is, if addresses are known.
+    /// Its client's address, if addresses are known.
     pub client: Option<IpAddr>,
-    /// Its channels, [`CHANNELS_NAMED_MAX`] at most.
+    /// Its channels, at most [`CHANNELS_NAMED_MAX`].
     pub channels: Vec<Arc<ChannelName>>,
     /// How many channels it has.
     pub channel_count: usize,
-    /// Whether it is live: has no cursor of its own, because all there is has been sent to it.
+    /// Whether it is live: it has no cursor of its own, as it has been sent everything.
     pub live: bool,
     /// Events its worker holds that were not sent to it yet, all its channels together.
     pub behind: usize,
-    /// What it may do, and who it is; none while it is anonymous on an open server.
+    /// Its grant; `None` while it is anonymous on an open server.
     pub grant: Option<Arc<Grant>>,
 }
 
-/// What a connection is.
+/// The kinds of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Speaks HTTP.
@@ -59,14 +59,14 @@ pub enum Phase {
     Sse,
     /// A WebSocket.
     Ws,
-    /// A WebSocket whose close frame is sent.
+    /// A WebSocket that has sent its close frame.
     WsClosing,
-    /// Waits for its peer to end.
+    /// Waiting for its peer to close.
     Lingering,
 }
 
 impl Core {
-    /// Looks at connections from this slot on; shows `limit` at most, of all or of one subject.
+    /// Describes connections from this slot on: at most `limit`, of all subjects or of one.
     pub(super) fn look(&self, from: u32, limit: usize, subject: Option<&str>) -> Page {
         let end = self.net.len();
         let stop = end.min(from.saturating_add(SLOTS_PER_LOOK));
@@ -113,7 +113,7 @@ impl Core {
 }
 
 impl Phase {
-    /// Place in `metrics::TRANSPORTS`.
+    /// Its place in `metrics::TRANSPORTS`.
     pub fn transport(self) -> usize {
         match self {
             Self::Http | Self::Lingering => Protocol::Http.index(),

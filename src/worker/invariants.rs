@@ -5,8 +5,8 @@ use super::turn::Core;
 use crate::limits::CARRY_BYTES_MAX;
 
 impl Core {
-    /// Whether nothing is left to do: nothing to send, nothing on its way to the log or back.
-    /// Timers may go on.
+    /// Whether nothing is left to do: nothing to send, nothing under way to the log or back. Timers
+    /// may still run.
     pub fn is_quiet(&self) -> bool {
         self.net.is_flushed()
             && self.sessions.is_quiet()
@@ -20,7 +20,7 @@ impl Core {
         self.hub.subscriptions()
     }
 
-    /// Panics if the worker contradicts itself. To be called between two turns.
+    /// Panics if the worker contradicts itself. Call it between two turns.
     pub fn check_invariants(&self) {
         self.net.check_invariants(|index| {
             self.sessions.takes_input(index) && self.sessions.carried(index) > CARRY_BYTES_MAX

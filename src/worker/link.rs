@@ -1,4 +1,4 @@
-//! What a worker has at the log: requests that wait for room there, and tickets for the answers.
+//! What a worker has at the log: requests that wait for room there, and tickets for answers.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ pub struct Link {
     log: Sender<ToLog>,
     pending: Slab<Pending>,
     waiting: Waiting,
-    /// Requests in the log's lane whose answers have not come.
+    /// Requests in the log's lane that are not answered yet.
     at_log: usize,
-    /// Not before this time does the log hear of more leaves.
+    /// The log is told of no more leaves before this time.
     leave_at: Duration,
 }
 
-/// A request on its way.
+/// A request under way.
 #[derive(Debug)]
 pub enum Pending {
     /// A connection joins channels.
@@ -37,15 +37,15 @@ pub enum Pending {
     Describe { token: Token, channel: Box<str> },
 }
 
-/// A join on its way. Its replicas are held until the log answers.
+/// A join under way. Its replicas are held until the log answers.
 #[derive(Debug)]
 pub struct PendingJoin {
     pub token: Token,
     /// The replicas, in the order of the request.
     pub replicas: Vec<u32>,
-    /// The cursor as the client gave it, to be echoed if it can't be honoured.
+    /// The cursor as the client sent it, echoed if it cannot be honoured.
     pub after: Box<str>,
-    /// What becomes of the connection then.
+    /// What happens after the join.
     pub then: AfterJoin,
 }
 
@@ -62,7 +62,7 @@ impl Pending {
 }
 
 impl Link {
-    /// `log` is the lane of this worker's requests.
+    /// A link that sends requests into `log`, the lane of this worker.
     pub fn new(worker: u16, log: Sender<ToLog>) -> Self {
         Self {
             worker,
@@ -74,19 +74,19 @@ impl Link {
         }
     }
 
-    /// The ticket for a request whose answer is for this.
+    /// The ticket for a request whose answer this awaits.
     pub fn wait_for(&mut self, pending: Pending) -> Ticket {
         Ticket(self.pending.insert(pending) as u32)
     }
 
-    /// An answer has come: to what.
+    /// Takes back a ticket with its answer; returns what awaited it.
     pub fn answered(&mut self, Ticket(ticket): Ticket) -> Pending {
         self.at_log -= 1;
         self.pending.remove(ticket as usize)
     }
 
-    /// Asks the log when there is room for it: behind the `outstanding` requests of the same
-    /// connection, and with one of each other connection.
+    /// Asks the log once there is room: after the `outstanding` requests of the same connection,
+    /// and along with one of each other connection.
     pub fn ask(&mut self, body: Ask, outstanding: u16) {
         self.waiting.push(ToLog::Worker { worker: self.worker, body }, outstanding);
     }
@@ -96,8 +96,8 @@ impl Link {
         self.waiting.len()
     }
 
-    /// Puts into the log's lane what there is room for; `leaves` last, as a client that leaves may be
-    /// about to join again.
+    /// Puts into the log's lane what there is room for; `leaves` last, as a client that leaves may
+    /// be about to rejoin.
     pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let Self { waiting, log, at_log, .. } = self;
         let send = |request: ToLog, at_log: &mut usize| {
@@ -112,8 +112,9 @@ impl Link {
         }
     }
 
-    /// Tells the log of subscribers that have left. Of very many, as when thousands of connections with a hundred
-    /// channels each are cut, a piece at a time: others have requests for the log, too.
+    /// Tells the log of subscribers that have left. If there are very many, as when thousands of
+    /// connections with a hundred channels each are cut, it does so piece by piece: others have
+    /// requests for the log, too.
     fn send_leaves(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let count = leaves.len();
         let piece = LEAVES_AT_ONCE_MIN.max(count / LEAVE_PIECES).min(count);
@@ -135,14 +136,14 @@ impl Link {
         self.pending.is_empty()
     }
 
-    /// Requests of this connection whose answers it awaits. A page is awaited by its subscriber
-    /// alone.
+    /// How many answers to requests of this connection it awaits. Pages are not counted: only the
+    /// subscriber awaits them.
     pub fn asked_by(&self, token: Token) -> usize {
         let is_own = |of: &Pending| of.token() == token && !matches!(of, Pending::Read { .. });
         self.pending.iter().filter(|(_, of)| is_own(of)).count()
     }
 
-    /// Channels whose join is on its way.
+    /// Channels being joined.
     pub fn joins(&self) -> usize {
         let of_join = |pending: &Pending| match pending {
             Pending::Join(join) => join.replicas.len(),

@@ -41,29 +41,29 @@ use crate::mesh::combine::Left;
 use crate::mesh::hand::Hand;
 use crate::ring::{Completion, Driver, Wait};
 
-/// Whether a worker goes on.
+/// Whether a worker goes on turning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turned {
-    /// It does.
+    /// It goes on.
     GoOn,
     /// It has nothing left to do and was told to end.
     Done,
 }
 
-/// A worker on its driver, with its hand on the log.
+/// A worker on its driver, with the hand by which it runs the log.
 #[derive(Debug)]
 pub struct Worker<D, H> {
     driver: D,
     core: Core,
     ends: WorkerEnds<Command>,
     hand: H,
-    /// What the hand left in the log's lane.
+    /// What the last run left in the log's lane.
     left: Left,
     completions: Vec<Completion>,
 }
 
 impl<D: Driver, H: Hand> Worker<D, H> {
-    /// Puts them together.
+    /// A worker of these parts.
     pub fn new(driver: D, core: Core, ends: WorkerEnds<Command>, hand: H) -> Self {
         Self { driver, core, ends, hand, left: Left::Nothing, completions: Vec::new() }
     }
@@ -92,8 +92,8 @@ impl<D: Driver, H: Hand> Worker<D, H> {
     }
 
     /// The first half of a turn, up to the end of the sleep. A simulation, whose driver does not
-    /// block, does the second half when the sleep is over; until then it may call this again to
-    /// see what has come.
+    /// block, runs the second half when the sleep is over; until then it may call this again to see
+    /// what has come.
     ///
     /// # Errors
     /// What leaves the ring unusable.
@@ -111,7 +111,7 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         self.driver.turn(self.core.batch(), wait, &mut self.completions)
     }
 
-    /// The second half of a turn: what came is decided over.
+    /// The second half of a turn: decides over what came.
     pub fn wake(&mut self, unix_s: u64) -> Turned {
         self.ends.asleep.wake();
         let began = Instant::now();
@@ -120,8 +120,8 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         if self.core.is_done() { Turned::Done } else { Turned::GoOn }
     }
 
-    /// After the last turn: handles what is left at the log, which other workers may wait for, and
-    /// submits what was decided.
+    /// To be called after the last turn: runs what is left at the log, as other workers may wait
+    /// for it, and submits what was decided.
     ///
     /// # Errors
     /// What leaves the ring unusable.
@@ -142,7 +142,7 @@ impl<D: Driver, H: Hand> Worker<D, H> {
                 self.core.complete(*completion, &[]);
             }
         }
-        // The answers to what the completions asked for come in this same turn.
+        // The answers to what the completions asked for are taken in this same turn.
         self.core.send_requests();
         self.run_log();
         self.core.note_lane_depth(self.ends.from_log.len());
@@ -157,7 +157,7 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         self.run_log();
     }
 
-    /// Handles what is in the log's lane, unless another thread does.
+    /// Runs what is in the log's lane, unless another thread is doing so.
     fn run_log(&mut self) {
         let now = self.core.now();
         self.left = self.hand.run(now, &mut self.core.batch().rings);
@@ -170,7 +170,7 @@ fn unix_now_s() -> u64 {
 }
 
 impl Core {
-    /// Does what main or the operator says.
+    /// Carries out a command of main or the operator.
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Retire(heard) => self.retire(heard),

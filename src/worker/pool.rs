@@ -3,13 +3,13 @@
 
 use crate::limits::{SPARE_BUFFER_BYTES_MAX, SPARE_WORK_MAX};
 
-/// What can be emptied for the next connection.
+/// What can be emptied and reused by the next connection.
 pub trait Reuse: Default {
-    /// As new. Small buffers may keep their capacity.
+    /// Makes it as new. Small buffers may keep their capacity.
     fn clear(&mut self);
 }
 
-/// Boxes no connection uses at present.
+/// Boxes that no connection uses at present.
 #[derive(Debug, Default)]
 pub struct Pool<T> {
     spare: Vec<Box<T>>,
@@ -28,7 +28,7 @@ impl<T: Reuse> Pool<T> {
     }
 }
 
-/// Empties a buffer; a large one is given back to the allocator.
+/// Empties a buffer; a large one is freed.
 pub fn clear_buffer(buffer: &mut Vec<u8>) {
     buffer.clear();
     if buffer.capacity() > SPARE_BUFFER_BYTES_MAX {

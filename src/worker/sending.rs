@@ -1,5 +1,5 @@
-//! What leaves a connection in a turn, and what became of it: its subscriber's events and its own
-//! output, brought together in one send.
+//! What is sent to a connection in a turn, and how that is settled: its subscriber's events and its
+//! own output, composed into one send.
 
 use super::budget::{Budget, CHANNEL_NS, EVENT_NS, PAGE_NS, SEND_NS, copy_ns};
 use super::effect::Ending;
@@ -38,15 +38,15 @@ impl Wire for Net {
 impl Core {
     // --- connections that are to be sent something ---
 
-    /// The connection has something to send, or may have: a live subscriber gets a cursor of its
-    /// own for it, as it can't have a second send in a batch.
+    /// Queues a connection that has, or may have, something to send. A live subscriber gets a
+    /// cursor of its own for that, as it cannot have a second send in a batch.
     pub(super) fn queue(&mut self, index: u32) {
         self.hub.make_explicit(index);
         self.net.queue(index, Queue::First);
     }
 
-    /// The connection can be sent more: its own output before others' replays, events behind others'
-    /// output.
+    /// Queues a connection that can be sent more: its own output goes before others' replays, its
+    /// events after others' output.
     pub(super) fn go_on(&mut self, index: u32) {
         let has_events = self.hub.has_rest(index) || self.hub.cursor_count(index) > 0;
         if has_events && self.net.out_len(index) == 0 {
@@ -56,16 +56,16 @@ impl Core {
         }
     }
 
-    /// Whether there is something to send that is not an event yet to be read.
+    /// Whether there is something to send other than events that have yet to be read from the log.
     pub(super) fn has_output(&self, index: u32) -> bool {
         self.net.out_len(index) > 0 || self.hub.has_rest(index)
     }
 
     // --- sending ---
 
-    /// Composes sends: first for connections with output of their own, or little to read, then for
-    /// those that are further behind. Each has a budget, so that neither waits for ever for the
-    /// other.
+    /// Composes sends: first for connections with output of their own or little to read, then for
+    /// those that are further behind. Each group has a budget, so that neither waits for ever for
+    /// the other.
     pub(super) fn send_queued(&mut self) {
         let arena_max = self.net.arena_end() as usize + EXPLICIT_BYTES_PER_TURN;
         for (queue, time) in
@@ -101,7 +101,7 @@ impl Core {
         }
     }
 
-    /// Composes the connection's send; whether there was something to send.
+    /// Composes the connection's send; returns whether there was something to send.
     fn compose(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) -> bool {
         let Self { net, hub, .. } = self;
         budget.spend(hub.cursor_count(index) as u64 * CHANNEL_NS);
@@ -127,15 +127,15 @@ impl Core {
         true
     }
 
-    /// Whether the connection does something as soon as its output is sent. Of all others it is
-    /// enough to learn with the next turn that their sends were taken.
+    /// Whether the connection does something as soon as its output is sent. For all others the next
+    /// turn is early enough to learn that their sends were taken.
     fn waits_for_output(&self, index: u32) -> bool {
         self.net.ends_after_output(index)
             || self.sessions.carried(index) > 0
             || self.sessions.has_farewell(index)
     }
 
-    /// There is nothing to send: a page is due, or the connection rests.
+    /// Handles a connection with nothing to send: it asks for a page, or rests.
     fn rest(&mut self, index: u32) {
         if self.hub.needs_page(index) {
             self.go_on(index);
@@ -155,16 +155,16 @@ impl Core {
         self.link.ask(Ask::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, 0);
     }
 
-    /// A few bytes, so that proxies and peers know that the server is there.
+    /// Sends a few bytes, so that proxies and peers know the server is there.
     pub(super) fn beat(&mut self, index: u32, form: Heartbeat, beats: &mut Beats) {
-        // The last thing is said.
+        // Nothing may follow its last output.
         if self.net.ends_after_output(index) {
             return;
         }
         self.metrics.heartbeats.add(1);
         if self.hub.is_live(index) {
             if !self.hub.beat(index, form, beats, &mut self.net) {
-                // It is sent an event, and owes no answer to a ping.
+                // It is sent an event instead of a ping, so it owes no answer.
                 self.sessions.heard(index);
             }
         } else if !self.net.is_blocked(index) {
@@ -175,8 +175,8 @@ impl Core {
 
     // --- what became of it ---
 
-    /// Takes account of the last batch's sends: first those the sockets did not take whole, then
-    /// all others. Nothing else may have happened in between.
+    /// Settles the last batch's sends: first those the sockets did not take whole, then all others.
+    /// Nothing else may have happened in between.
     pub(super) fn settle_sends(&mut self, completions: &[Completion]) {
         for completion in completions {
             match *completion {
@@ -219,7 +219,7 @@ impl Core {
         self.hub.end_reading(index);
     }
 
-    /// Everything the connection had in the batch was taken: is there more, or can it rest?
+    /// All of the connection's send was taken: either it has more, or it can rest.
     fn after_send(&mut self, token: Token) {
         let index = token.slot;
         if self.say_farewell_if_due(index) {
@@ -235,8 +235,8 @@ impl Core {
         }
     }
 
-    /// Nothing to send: a subscriber of one channel that has caught up becomes live, and what only
-    /// a busy connection needs goes back to the pools.
+    /// Lets a connection rest: a subscriber of one channel that has caught up becomes live, and
+    /// what only a busy connection needs goes back to the pools.
     fn relax(&mut self, index: u32) {
         if self.say_farewell_if_due(index) {
             return;
@@ -256,13 +256,13 @@ impl Core {
         }
         self.net.free_idle(index);
         self.hub.free_idle(index);
-        // What it has published counts until it has read all of it.
+        // What it has published counts until it has read past it.
         if self.hub.cursor_count(index) == 0 {
             self.sessions.free_idle(index);
         }
     }
 
-    /// Ends those that were too slow for a channel that disconnects such readers.
+    /// Ends subscribers that were too slow for a channel that disconnects such readers.
     pub(super) fn disconnect_too_slow(&mut self) {
         while let Some(index) = self.hub.next_too_slow() {
             if self.net.is_open(index) && self.hub.cursor_count(index) > 0 {

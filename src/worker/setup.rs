@@ -19,7 +19,7 @@ pub struct Setup {
     pub hasher: SharedHasher,
     /// Proves the names by which streams are refreshed.
     pub proof_key: ProofKey,
-    /// The operator's choices.
+    /// The operator's settings.
     pub settings: Arc<Settings>,
     /// Slots of the ring's descriptor table.
     pub slots: u32,

@@ -1,10 +1,9 @@
-//! A worker without its driver: the order of a turn. Sans-IO:
-//! it takes completions, what the log says and the time, and leaves a batch of operations. This file
-//! and its parts (`input`, `carry_out`, `sending`, `ending`, `drain`) alone know sockets, sessions and
-//! subscribers.
+//! A worker without its driver: the order of a turn. It does no I/O: it takes completions, what the
+//! log says and the time, and leaves a batch of operations. This file and its parts (`input`,
+//! `carry_out`, `sending`, `ending`, `drain`) alone know sockets, sessions and subscribers.
 //!
-//! A turn: settle what the last batch's sends became, decide over completions, ask the log, take
-//! the lanes, then deadlines, fan-out to live subscribers, sends to explicit ones, and heartbeats. A
+//! A turn: settle the last batch's sends, decide over completions, ask the log, take the lanes,
+//! then deadlines, fan-out to live subscribers, sends to explicit ones, and heartbeats. A
 //! connection has at most one send in a batch; that is why the phases are in this order.
 
 use std::sync::Arc;
@@ -42,7 +41,7 @@ pub struct Core {
     pub(super) hub: Hub,
     pub(super) link: Link,
     pub(super) drain: Drain,
-    /// Empty between two sessions' turns.
+    /// Empty except while a session acts.
     pub(super) effects: Effects,
 }
 
@@ -68,12 +67,12 @@ impl Core {
         }
     }
 
-    /// Log lines go into this lane from now on.
+    /// Sends log lines into this lane from now on.
     pub fn log_to(&mut self, lane: Sender<LogLine>) {
         self.sessions.log_to(lane);
     }
 
-    /// From now on these settings hold.
+    /// Applies new settings.
     pub(super) fn apply_settings(&mut self, settings: Arc<Settings>) {
         self.clock.set_period(settings.heartbeat);
         self.net.apply_settings(settings.clone());
@@ -84,7 +83,7 @@ impl Core {
 
     // --- the turn ---
 
-    /// Begins a turn: what became of the last batch's sends.
+    /// Begins a turn by settling the last batch's sends.
     pub fn begin_turn(&mut self, now: Duration, unix_s: u64, completions: &[Completion]) {
         self.now = now;
         self.unix_s = unix_s;
@@ -96,7 +95,7 @@ impl Core {
         self.call_checks();
     }
 
-    /// Decides over one completion; `bytes` are what a `Received` brought.
+    /// Decides over one completion; `bytes` are those of a `Received`.
     pub fn complete(&mut self, completion: Completion, bytes: &[u8]) {
         match completion {
             Completion::Accepted { slot, peer } => self.accepted(slot, peer),
@@ -115,8 +114,8 @@ impl Core {
                 self.net.writable(token.slot);
                 self.go_on(token.slot);
             }
-            // Sends were settled when the turn began; a doorbell says to look into the lanes,
-            // which every turn does; the others are of connections that have ended.
+            // Sends were settled when the turn began; a doorbell says to look into the lanes, which
+            // every turn does; the others belong to connections that have ended.
             Completion::SendShort { .. }
             | Completion::SendFailed { .. }
             | Completion::Doorbell
@@ -126,7 +125,7 @@ impl Core {
         }
     }
 
-    /// Takes one thing the log says.
+    /// Takes one message of the log.
     pub fn from_log(&mut self, told: FromLog) {
         match told {
             FromLog::Event(event) => {
@@ -186,7 +185,7 @@ impl Core {
         self.link.send(self.now, self.hub.leaves());
     }
 
-    /// Ends a turn: everything that goes into the batch besides what completions asked for.
+    /// Ends a turn: adds to the batch what does not come from completions.
     pub fn end_turn(&mut self) {
         self.check_deadlines();
         self.check_expiries();
@@ -212,7 +211,7 @@ impl Core {
         self.net.batch()
     }
 
-    /// How long the worker may sleep now.
+    /// How long the worker may sleep.
     pub fn wait(&self) -> Wait {
         let to_send = !self.net.is_flushed() || self.hub.has_scheduled();
         let to_do = to_send || self.sessions.has_unread() || self.sessions.has_to_vet();
@@ -231,7 +230,7 @@ impl Core {
         }
     }
 
-    /// What the shell knows of a turn.
+    /// Counts what the shell measured of a turn.
     pub fn note_turn(&self, took: Duration, driver: DriverStats) {
         let metrics = &self.metrics;
         metrics.turns.add(1);
@@ -246,7 +245,7 @@ impl Core {
         metrics.ring_stale.set(driver.stale);
     }
 
-    /// How much waited in the log's lane.
+    /// Counts how much waited in the log's lane.
     pub fn note_lane_depth(&self, waiting: usize) {
         self.metrics.lane_depth.set(waiting as u64);
     }
@@ -280,7 +279,7 @@ impl Core {
     /// Ends the streams whose grant has run out this second.
     fn check_expiries(&mut self) {
         while let Some(token) = self.clock.pop_expired(self.unix_s) {
-            // Gone, or renewed: a new grant has an entry of its own.
+            // Others are gone or were renewed: a new grant has an entry of its own.
             if self.net.is_current(token) && self.sessions.is_expired_stream(token.slot) {
                 self.disconnect(token.slot, CloseReason::TokenExpired);
             }
@@ -293,7 +292,7 @@ impl Core {
         }
     }
 
-    /// Ends streams that the rules, which have changed, no longer let in; a slice of them a turn.
+    /// Ends streams that changed rules no longer let in, one slice per turn.
     fn vet(&mut self) {
         for index in self.sessions.next_to_vet() {
             if self.net.is_open(index)
@@ -310,7 +309,7 @@ impl Core {
         if !self.net.is_watched() || !self.clock.is_hand_due(self.now) {
             return;
         }
-        // A table that was full may have room by now for reasons of the kernel's own.
+        // A table that was full may have room by now, for reasons of the kernel's own.
         self.net.accept_again();
         let slots = self.net.len();
         let mut beats = Beats::default();
@@ -335,7 +334,7 @@ impl Core {
         }
     }
 
-    /// Whether nothing of the connection is under way: no request, no answer.
+    /// Whether the connection is between requests: none begun, none unanswered.
     pub(super) fn is_idle(&self, index: u32) -> bool {
         self.sessions.is_idle(index) && !self.has_output(index)
     }

@@ -1,9 +1,11 @@
-//! Requests that wait for credit at the log, in an order that is fair to connections: one that has
-//! many on their way waits behind those that have few, and each connection's own keep their order.
+//! Requests that wait for room at the log, in an order that is fair to connections: one with many
+//! requests under way waits behind those with few, and each connection's own requests stay in
+//! order.
 //!
 //! Time is counted in rounds. A connection's first request is for the next round, its second for
-//! the one after, and so on; the round goes on with the requests that leave. So a request waits for
-//! one round of all connections and one more for each its own connection has before it.
+//! the one after, and so on; each request that leaves moves the round on to its own. So a request
+//! waits for one round of all connections, and one more for each request its own connection has
+//! before it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +13,7 @@ use std::collections::binary_heap::PeekMut;
 
 use crate::log::message::ToLog;
 
-/// Requests on their way to the log.
+/// Requests that wait for room at the log.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     waiting: BinaryHeap<Reverse<Entry>>,
@@ -19,7 +21,7 @@ pub(super) struct Waiting {
     arrived: u64,
 }
 
-/// A request by its place.
+/// A request ordered by its place.
 #[derive(Debug)]
 struct Entry {
     place: (u64, u64),
@@ -35,14 +37,14 @@ impl Waiting {
         self.waiting.is_empty()
     }
 
-    /// Adds a request of a connection that has `outstanding` on their way already.
+    /// Adds a request of a connection that has `outstanding` requests under way already.
     pub fn push(&mut self, request: ToLog, outstanding: u16) {
         self.arrived += 1;
         let place = (self.round + 1 + u64::from(outstanding), self.arrived);
         self.waiting.push(Reverse(Entry { place, request }));
     }
 
-    /// Sends the next one; it keeps its place if it comes back. Whether it went.
+    /// Sends the next request; returns whether it went. If it comes back, it keeps its place.
     pub fn send(&mut self, send: impl FnOnce(ToLog) -> Result<(), ToLog>) -> bool {
         let Some(next) = self.waiting.peek_mut() else { return false };
         let Reverse(Entry { place, request }) = PeekMut::pop(next);
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
     use crate::log::message::Ask;
 
-    /// A request that is told by its worker's number.
+    /// A request recognised by its worker's number.
     fn request(number: u16) -> ToLog {
         ToLog::Worker { worker: number, body: Ask::Leave(Vec::new()) }
     }
@@ -120,7 +122,7 @@ mod tests {
         assert!(waiting.is_empty());
     }
 
-    /// However many come with their first: the second of one that came before is not left behind.
+    /// A connection's second request is sent even if new connections keep coming with their first.
     #[test]
     fn nobody_waits_for_ever() {
         let mut waiting = Waiting::default();

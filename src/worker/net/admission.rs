@@ -1,6 +1,6 @@
-//! Which connections get in, how fast, and how many of one client: the peer, or the client a
-//! trusted proxy names. Addresses are known only where something asks for them; elsewhere a
-//! connection has none, and no memory for one.
+//! Which connections are let in: how many in all, and how many of one client, which is the peer, or
+//! the client a trusted proxy names. Addresses are known only if something asks for them; otherwise
+//! a connection has none, and no memory for one.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::limits::SLOTS_RESERVED;
 use crate::log::SharedHasher;
 use crate::reason::Refused;
 
-/// Who the connections are of, and how many there are, with those of other workers.
+/// Counts connections by client, with those of other workers.
 #[derive(Debug)]
 pub struct Clients {
     connection_count: Arc<ConnectionCount>,
     hasher: SharedHasher,
-    /// By slot; empty where nothing asks for addresses.
+    /// By slot; empty if nothing asks for addresses.
     of: Vec<Option<Client>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Client {
     address: IpAddr,
-    /// Where the address is counted; a trusted proxy's is not counted.
+    /// Where the address is counted; `None` for a trusted proxy.
     place: Option<u32>,
 }
 
@@ -45,8 +45,8 @@ impl Clients {
         self.of[index as usize] = Some(client);
     }
 
-    /// Counts the connection as this client's from now on. Tells how many there are of it, and
-    /// whether one of them is new.
+    /// Counts the connection as this client's from now on. Returns how many the client has, and
+    /// whether this one is newly counted.
     fn enter(&mut self, index: u32, address: IpAddr) -> (u32, bool) {
         let (place, count) = self.connection_count.enter_from(counted_as(address), &self.hasher);
         let before = self.get(index).and_then(|client| client.place);
@@ -57,7 +57,7 @@ impl Clients {
         (count, before != Some(place))
     }
 
-    /// A connection is gone.
+    /// Takes a closed connection out of the counts.
     pub(super) fn leave(&mut self, index: u32, counted: bool) {
         if counted {
             self.connection_count.leave();
@@ -70,7 +70,7 @@ impl Clients {
 }
 
 impl Net {
-    /// Whether there is room for all that are open.
+    /// Whether all open connections are within the limit.
     pub fn has_room(&self) -> bool {
         self.open <= self.room() && !self.clients.connection_count.is_full()
     }
@@ -79,7 +79,7 @@ impl Net {
         self.slots.saturating_sub(SLOTS_RESERVED)
     }
 
-    /// Counts an accepted connection, and says if it must be refused.
+    /// Counts an accepted connection, or says that it must be refused.
     ///
     /// # Errors
     /// Why there is no room for it.
@@ -99,7 +99,7 @@ impl Net {
         Ok(())
     }
 
-    /// A trusted proxy is not counted as the client that it is not.
+    /// A trusted proxy is not counted: it is not the client.
     fn note_peer(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
         let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return Ok(()) };
         if self.is_trusted(peer) {
@@ -114,10 +114,10 @@ impl Net {
         self.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
-    /// The connection is this client's from now on, and counts as such.
+    /// Counts the connection as this client's from now on.
     ///
     /// # Errors
-    /// It has too many already.
+    /// The client has too many already.
     pub fn note_client(&mut self, index: u32, client: IpAddr) -> Result<(), Refused> {
         let (count, is_new) = self.clients.enter(index, client);
         match self.settings.address_connections_max {
@@ -126,7 +126,7 @@ impl Net {
         }
     }
 
-    /// Of a proxy's list of addresses, the nearest that is no trusted proxy itself.
+    /// The nearest address in a proxy's list that is not itself a trusted proxy.
     pub fn nearest_client(
         &self,
         mut addresses: impl Iterator<Item = Option<IpAddr>>,
@@ -147,18 +147,18 @@ impl Net {
         self.clients.get(index).and_then(|client| client.place)
     }
 
-    /// Whether a trusted proxy brings the connection, and has still to say for whom.
+    /// Whether a trusted proxy brings the connection, and has not said yet for which client.
     pub fn is_proxied(&self, index: u32) -> bool {
         self.sockets[index as usize].flags.has(Flags::PROXIED)
     }
 
-    /// The proxy has said it once and for all.
+    /// Notes that the proxy has named the client for the whole connection.
     pub fn end_proxied(&mut self, index: u32) {
         self.sockets[index as usize].flags.clear(Flags::PROXIED);
     }
 }
 
-/// What an address counts as: of IPv6, the /64 that one subscriber line has whole.
+/// What an address counts as: for IPv6 its /64, all of which one subscriber line owns.
 fn counted_as(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,

@@ -1,13 +1,14 @@
 //! Connections of all workers together, so that a limit holds for the server and not for each of
-//! its workers. These counts are the only memory workers share.
+//! its workers. Besides the subscriber counts of channels, this is the only memory workers share.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::log::SharedHasher;
 
-/// Counters an address may fall on. A connection holds 2 of them, and the lower one counts, so two
-/// addresses are taken for one only if they meet in both rows: one pair in four thousand million.
+/// Counters an address may fall on. A connection holds two of them, and the lower one counts, so
+/// two addresses are taken for one only if they collide in both rows: one pair in four thousand
+/// million.
 const ROW: usize = 1 << 16;
 
 /// Counts connections.
@@ -15,7 +16,7 @@ const ROW: usize = 1 << 16;
 pub struct ConnectionCount {
     open: AtomicU64,
     max: AtomicU64,
-    /// Two rows of counts by address; empty while no limit asks for them.
+    /// Two rows of counts by address; empty if no limit asks for them.
     by_address: Box<[AtomicU32]>,
 }
 
@@ -29,7 +30,7 @@ pub enum ByAddress {
 }
 
 impl ConnectionCount {
-    /// Nobody is here.
+    /// No connections yet.
     pub fn new(max: u64, by_address: ByAddress) -> Self {
         let counters = match by_address {
             ByAddress::Counted => 2 * ROW,
@@ -63,7 +64,7 @@ impl ConnectionCount {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// From now on there may be this many; those that are here stay.
+    /// Sets how many there may be from now on; those that are open stay.
     pub fn limit(&self, max: u64) {
         self.max.store(max, Ordering::Relaxed);
     }
@@ -73,7 +74,7 @@ impl ConnectionCount {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Counts one more from an address: where it is counted, and how many there are now.
+    /// Counts one more from an address; returns where it is counted, and the count there.
     pub fn enter_from(&self, address: IpAddr, hasher: &SharedHasher) -> (u32, u32) {
         let place = hasher.address(address) as u32;
         let [one, other] = self.counters(place).map(|counter| {

@@ -1,4 +1,4 @@
-//! Sockets: bytes in, at most one send a turn out. Knows no protocol and no channel.
+//! Sockets: bytes in, at most one send a turn out. They know no protocol and no channel.
 
 pub mod admission;
 pub mod connection_count;
@@ -30,7 +30,7 @@ pub struct Net {
     /// Slots of the driver's table.
     slots: u32,
     sockets: Vec<Socket>,
-    /// Apart from the sockets: fan-out reads these and nothing else of a connection.
+    /// Kept apart from the sockets: fan-out reads these and nothing else of a connection.
     generations: Vec<u32>,
     open: u32,
     accept: Accept,
@@ -43,18 +43,18 @@ pub struct Net {
 /// Whether connections are being accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accept {
-    /// To be armed with the next batch.
+    /// It begins with the next batch.
     Wanted,
     Armed,
-    /// No descriptor was free; wanted again when some may be.
+    /// No descriptor was free; it begins again when some may be.
     Full,
-    /// Never again, but the end of an armed one is still to be told.
+    /// Never again, but the driver has not confirmed the end yet.
     Ending,
     /// Never again.
     Stopped,
 }
 
-/// Whether a socket whose output is sent waits for its peer to end.
+/// Whether a socket whose output is sent waits for its peer to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lingers {
     Yes,
@@ -62,10 +62,10 @@ pub enum Lingers {
     No,
 }
 
-/// What receiving has come to.
+/// What receiving led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// It goes on.
+    /// Receiving goes on.
     More,
     /// The peer sends no more.
     End,
@@ -74,7 +74,7 @@ pub enum Heard {
 }
 
 impl Net {
-    /// No connection yet. `slots` is the size of the driver's table.
+    /// A worker without connections. `slots` is the size of the driver's table.
     pub fn new(
         slots: u32,
         clients: Clients,
@@ -86,7 +86,7 @@ impl Net {
             metrics,
             now: Duration::ZERO,
             slots,
-            // All of it at once: only what is used takes memory, and growing by doubling would
+            // Reserved at once: only what is used takes memory, while growing by doubling would
             // leave as much behind.
             sockets: Vec::with_capacity(slots as usize),
             generations: Vec::with_capacity(slots as usize),
@@ -124,7 +124,7 @@ impl Net {
         self.sockets[index as usize].state != State::Free
     }
 
-    /// Whether the token's connection is still there.
+    /// Whether the token's connection is still open.
     pub fn is_current(&self, token: Token) -> bool {
         self.generations.get(token.slot as usize) == Some(&token.generation)
             && self.is_open(token.slot)
@@ -134,7 +134,7 @@ impl Net {
         Token { slot: index, generation: self.generations[index as usize] }
     }
 
-    /// Whether the socket only waits for its peer to end.
+    /// Whether the socket only waits for its peer to close.
     pub fn is_lingering(&self, index: u32) -> bool {
         self.sockets[index as usize].state == State::Lingering
     }
@@ -150,7 +150,7 @@ impl Net {
 
     // --- accepting ---
 
-    /// A connection was accepted and has this slot.
+    /// Takes up a connection that was accepted into this slot.
     pub fn accepted(&mut self, index: u32) {
         let needed = index as usize + 1;
         if self.sockets.len() < needed {
@@ -175,7 +175,7 @@ impl Net {
         }
     }
 
-    /// Whether the clock's hand has something to look at: a connection, or a table that was full.
+    /// Whether the clock's hand has something to watch: a connection, or a table that was full.
     pub fn is_watched(&self) -> bool {
         self.open > 0 || self.accept == Accept::Full
     }
@@ -185,7 +185,7 @@ impl Net {
         self.accept == Accept::Wanted
     }
 
-    /// Accepts again once enough of a full table is free.
+    /// Accepts again once enough slots of a full table are free.
     pub fn accept_again(&mut self) {
         let free = self.slots.saturating_sub(self.open);
         let needed = SLOTS_FREE_TO_ACCEPT.min(self.slots);
@@ -204,7 +204,7 @@ impl Net {
         };
     }
 
-    /// Accepts no more, by this operation.
+    /// Stops accepting, by this operation.
     pub fn stop_accepting(&mut self, how: Op) {
         self.push(how);
         self.accept = match self.accept {
@@ -213,30 +213,30 @@ impl Net {
         };
     }
 
-    /// Whether no connection will come any more.
+    /// Whether no new connection can come.
     pub fn has_stopped_accepting(&self) -> bool {
         self.accept == Accept::Stopped
     }
 
-    /// Whether the end of accepting is still to be told.
+    /// Whether the end of accepting is not confirmed yet.
     pub fn is_stopping_to_accept(&self) -> bool {
         self.accept == Accept::Ending
     }
 
     // --- receiving ---
 
-    /// Bytes arrived.
+    /// Notes that bytes arrived.
     pub fn heard(&mut self, index: u32) {
         self.sockets[index as usize].heard_s = self.now_s();
     }
 
-    /// Whether nothing was heard of the connection for as long as one may be idle.
+    /// Whether the peer was silent for as long as a connection may be idle.
     pub fn is_silent(&self, index: u32) -> bool {
         let idle_s = self.now_s().saturating_sub(self.sockets[index as usize].heard_s);
         u64::from(idle_s) >= self.settings.idle_time.as_secs()
     }
 
-    /// Receiving has ended; it begins again where there is more to come.
+    /// Receiving has ended; begins it again if there may be more to come.
     pub fn receive_ended(&mut self, index: u32, why: RecvEnd) -> Heard {
         let flags = &mut self.sockets[index as usize].flags;
         flags.clear(Flags::RECV_ARMED);
@@ -266,7 +266,7 @@ impl Net {
         }
     }
 
-    /// Leaves the rest of what the peer sends to its socket buffer for now.
+    /// Leaves what else the peer sends in the kernel's buffer for now.
     pub fn pause(&mut self, index: u32) {
         let flags = &mut self.sockets[index as usize].flags;
         if flags.raise(Flags::PAUSED) && flags.has(Flags::RECV_ARMED) {
@@ -290,7 +290,7 @@ impl Net {
         self.sockets[index as usize].flags.has(Flags::BLOCKED)
     }
 
-    /// Whether what became of its last send is still to be learned, or to be waited for.
+    /// Whether it is not known yet how much of its last send was taken, or the socket is full.
     pub fn is_sending(&self, index: u32) -> bool {
         let flags = self.sockets[index as usize].flags;
         flags.has(Flags::SENT) || flags.has(Flags::BLOCKED)
@@ -303,19 +303,19 @@ impl Net {
 
     // --- ending ---
 
-    /// It is decided why the connection ends; the first reason stays.
+    /// Notes why the connection ends; the first reason is kept.
     pub fn note_ending(&mut self, index: u32, reason: CloseReason) {
         self.sockets[index as usize].ending.get_or_insert(reason);
     }
 
-    /// Why the connection is ending, if that is decided.
+    /// Why the connection is ending, if it is.
     pub fn ending(&self, index: u32) -> Option<CloseReason> {
         self.sockets[index as usize].ending
     }
 
-    /// The connection ends once its output is sent. With a peer that may still send it lingers:
-    /// closing at once would be a reset, which may destroy that output on its way (RFC 9112
-    /// section 9.6, RFC 6455 section 7.1.1).
+    /// Ends the connection once its output is sent. If the peer may still send, it lingers: closing
+    /// at once would be a reset, which may destroy that output on its way (RFC 9112 section 9.6,
+    /// RFC 6455 section 7.1.1).
     pub fn end_after_output(&mut self, index: u32, lingers: Lingers) {
         let flags = &mut self.sockets[index as usize].flags;
         flags.set(Flags::CLOSE_AFTER_OUT);
@@ -324,7 +324,7 @@ impl Net {
         }
     }
 
-    /// Whether a connection that ends after its output lingers then.
+    /// Whether a connection that ends after its output will linger.
     pub fn will_linger(&self, index: u32) -> bool {
         let flags = self.sockets[index as usize].flags;
         flags.has(Flags::LINGER) && !flags.has(Flags::EOF)
@@ -343,8 +343,8 @@ impl Net {
         self.resume(index);
     }
 
-    /// Ends the connection: nothing more is sent, and its slot is free. Tells the first reason that
-    /// was decided.
+    /// Closes the connection: nothing more is sent, and its slot is free. Returns the first reason
+    /// that was noted.
     pub fn close(&mut self, index: u32, reason: CloseReason) -> CloseReason {
         debug_assert!(self.is_open(index));
         let token = self.token(index);
@@ -373,8 +373,8 @@ impl Net {
         self.output.batch.ops.is_empty()
     }
 
-    /// Panics if the sockets contradict themselves. `may_pause`: how much was received and is not
-    /// parsed allows it.
+    /// Panics if the sockets contradict themselves. `may_pause`: whether a slot holds enough
+    /// unparsed input to be paused.
     pub fn check_invariants(&self, may_pause: impl Fn(u32) -> bool) {
         assert_eq!(self.sockets.len(), self.generations.len());
         let open = self.sockets.iter().filter(|socket| socket.state != State::Free).count();

@@ -1,8 +1,8 @@
-//! What leaves. The only place that queues an `Op::Send`, and the only one that learns what became
-//! of one: a socket has at most one send in a batch, composed of the rest of a half-sent event,
-//! output of its own, and events.
+//! What is sent. The only place that queues an `Op::Send`, and the only one that learns how much of
+//! it was taken: a socket has at most one send in a batch, composed of the rest of a half-sent
+//! event, output of its own, and events.
 //!
-//! The next turn begins by looking at what the sockets did not take: everything else was taken.
+//! The next turn begins with what the sockets did not take: everything else was taken.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,13 +13,13 @@ use crate::limits::{ARENA_BYTES_KEPT, FIRST_SEND_BYTES_MAX, SEND_BYTES_MAX};
 use crate::ring::{Batch, Op, Token};
 use crate::worker::pool::{Reuse, clear_buffer};
 
-/// A socket's own output: answers, control frames, whatever is no event of a channel.
+/// A socket's own output: answers, control frames, whatever is not an event of a channel.
 #[derive(Debug, Default)]
 pub struct Own {
     bytes: Vec<u8>,
     /// Bytes the socket took of its last send, if that was not all of it.
     taken: Option<u32>,
-    /// Place of its send among the batch's composed sends, while it has one there.
+    /// Index of its send among the batch's composed sends, while it has one.
     sent_at: u32,
 }
 
@@ -30,21 +30,21 @@ impl Reuse for Own {
     }
 }
 
-/// The batch being decided, and the sockets that are to be sent something.
+/// The batch being decided, and the sockets with something to send.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub batch: Batch,
     sends: Vec<Sent>,
     dirty: VecDeque<u32>,
     behind: VecDeque<u32>,
-    /// Bytes the sockets were handed since the last turn was settled. What they did not take is
-    /// taken back before the metrics, which never go down, have it.
+    /// Bytes handed to sockets since the last turn was settled. What they did not take is
+    /// subtracted before this is added to the metrics, which must never go down.
     handed_bytes: u64,
     /// Something is to be done as soon as these sends are settled.
     to_settle: bool,
 }
 
-/// Two queues with a budget each, so that neither waits for the other for ever.
+/// Two queues, each with a budget, so that neither waits for the other for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// Sockets with output of their own, or with little to read.
@@ -78,34 +78,34 @@ pub struct Draft {
     from: u32,
     rest_to: u32,
     own_to: u32,
-    /// Where in the arena no further event is begun.
+    /// No further event is begun in the arena from here on.
     pub until: usize,
 }
 
-/// What a socket took of the parts of its send that belong to its subscriber, in bytes.
+/// How much the socket took of its subscriber's parts of a send, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// Of the rest of a half-sent event.
+    /// Bytes of the rest of a half-sent event.
     pub rest: usize,
-    /// Of events.
+    /// Bytes of events.
     pub events: usize,
     /// Whether everything was taken.
     pub whole: bool,
 }
 
-/// What a send that was not taken whole was.
+/// A send that was not taken whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Short {
-    /// A composed one.
+    /// A send composed for this socket.
     Composed(Taken, Sent),
-    /// Bytes it shares with others.
+    /// Bytes shared with other sockets.
     Shared,
 }
 
 impl Net {
     // --- own output ---
 
-    /// The socket's own output, to be appended to. It goes out once the socket is queued.
+    /// The socket's own output, to append to. It is sent once the socket is queued.
     pub fn out(&mut self, index: u32) -> &mut Vec<u8> {
         &mut self.own(index).bytes
     }
@@ -127,7 +127,7 @@ impl Net {
         }
     }
 
-    /// Gives back what an idle socket does not need.
+    /// Returns what an idle socket does not need to the pool.
     pub fn free_idle(&mut self, index: u32) {
         let Self { sockets, pool, .. } = self;
         if let Some(own) = sockets[index as usize].own.take_if(|own| own.bytes.is_empty()) {
@@ -151,8 +151,8 @@ impl Net {
         }
     }
 
-    /// There is something to read for the socket's subscriber. A blocked one, or one that is being
-    /// brought up from further behind, comes to it by itself.
+    /// Queues a socket whose subscriber has something to read. One that is blocked, or in the queue
+    /// of those further behind, gets to it anyway.
     pub fn wake(&mut self, index: u32) {
         let flags = self.sockets[index as usize].flags;
         if !flags.has(Flags::BLOCKED) && !flags.has(Flags::BEHIND) {
@@ -160,7 +160,7 @@ impl Net {
         }
     }
 
-    /// How many a queue holds.
+    /// How many sockets a queue holds.
     pub fn queued(&self, queue: Queue) -> usize {
         match queue {
             Queue::First => self.output.dirty.len(),
@@ -168,8 +168,8 @@ impl Net {
         }
     }
 
-    /// Takes the next socket out of a queue: `Some(None)` if it is not to be sent anything after
-    /// all. A blocked one is woken by `Writable`, and one that has its send by the next turn.
+    /// Takes the next socket out of a queue; `Some(None)` if nothing is to be sent to it after all:
+    /// a blocked one is woken by `Writable`, and one that has its send already by the next turn.
     pub fn next_queued(&mut self, queue: Queue) -> Option<Option<u32>> {
         let index = self.queue_of(queue).pop_front()?;
         let flags = &mut self.sockets[index as usize].flags;
@@ -190,8 +190,8 @@ impl Net {
         self.output.dirty.is_empty() && self.output.behind.is_empty()
     }
 
-    /// How much is composed for a socket whose subscriber is further behind. More than it takes is
-    /// composed for nothing: where its last send was short, little more than what it took then.
+    /// How much to compose for a socket whose subscriber is further behind. Composing more than it
+    /// takes is wasted, so after a short send this is little more than it took then.
     pub fn replay_bytes_max(&self, index: u32) -> usize {
         match self.sockets[index as usize].own.as_ref().and_then(|own| own.taken) {
             None => SEND_BYTES_MAX,
@@ -210,7 +210,7 @@ impl Net {
         Draft { from, rest_to: from, own_to: from, until: from as usize + bytes_max }
     }
 
-    /// The rest of an event is in the arena; own output follows it.
+    /// Adds own output to a send that has the rest of an event in the arena.
     pub fn add_own(&mut self, index: u32, draft: &mut Draft) {
         let Self { output, sockets, .. } = self;
         draft.rest_to = output.batch.end();
@@ -220,13 +220,13 @@ impl Net {
         draft.own_to = output.batch.end();
     }
 
-    /// Nothing follows the rest of an event that did not fit as a whole.
+    /// Ends a send whose rest of an event did not fit as a whole: nothing may follow it.
     pub fn end_with_rest(&self, draft: &mut Draft) {
         draft.rest_to = self.output.batch.end();
         draft.own_to = draft.rest_to;
     }
 
-    /// Queues the send. Tells its length; one of nothing is not sent.
+    /// Queues the send, unless it is empty; returns its length.
     pub fn finish_send(&mut self, index: u32, draft: Draft) -> usize {
         let (token, to) = (self.token(index), self.output.batch.end());
         let Draft { from, rest_to, own_to, .. } = draft;
@@ -241,17 +241,17 @@ impl Net {
         (to - from) as usize
     }
 
-    /// Where bytes are appended that sends refer to.
+    /// The memory that holds the bytes of sends.
     pub fn arena(&mut self) -> &mut Vec<u8> {
         &mut self.output.batch.arena
     }
 
-    /// Where the next byte of the arena will be.
+    /// Where the next byte of the arena goes.
     pub fn arena_end(&self) -> u32 {
         self.output.batch.end()
     }
 
-    /// Sends bytes of the arena that others are sent, too. The socket has no composed send.
+    /// Sends bytes of the arena that other sockets share. The socket has no composed send.
     pub fn send_shared(&mut self, index: u32, bytes: Range<u32>) {
         debug_assert!(!self.sockets[index as usize].flags.has(Flags::SENT));
         self.send(self.token(index), bytes);
@@ -285,7 +285,7 @@ impl Net {
         Short::Composed(self.settle(&sent, taken), sent)
     }
 
-    /// The send failed: nothing of it was taken.
+    /// The send failed: none of it was taken.
     pub fn settle_failed(&mut self, token: Token) {
         let socket = &self.sockets[token.slot as usize];
         if let Some(own) = socket.own.as_ref().filter(|_| socket.flags.has(Flags::SENT)) {
@@ -299,8 +299,7 @@ impl Net {
         std::mem::take(&mut self.output.sends)
     }
 
-    /// A send that was not said to be short was taken whole; `None` if it was, or its socket has
-    /// ended.
+    /// Settles a composed send as taken whole; `None` if it was short, or its socket has ended.
     pub fn settle_whole(&mut self, sent: &Sent) -> Option<Taken> {
         let index = sent.token.slot as usize;
         if !self.is_current(sent.token) || !self.sockets[index].flags.has(Flags::SENT) {
@@ -328,7 +327,8 @@ impl Net {
         }
     }
 
-    /// These bytes of the send's events may not change any more: they go out first, as own output.
+    /// Keeps these bytes of the send's events as own output: they may not change any more, and go
+    /// out first.
     pub fn keep(&mut self, sent: &Sent, events: Range<usize>) {
         let from = sent.own_to as usize;
         let Self { output, sockets, .. } = self;
@@ -338,12 +338,12 @@ impl Net {
         }
     }
 
-    /// These bytes were handed to a socket and not taken.
+    /// Counts bytes that were handed to a socket and not taken.
     pub fn untaken(&mut self, bytes: u64) {
         self.output.handed_bytes -= bytes;
     }
 
-    /// Everything is settled: what was taken is counted, and the next batch is begun.
+    /// Begins the next batch, everything being settled: counts what was taken.
     pub fn begin_batch(&mut self, mut settled: Vec<Sent>) {
         settled.clear();
         self.output.sends = settled;
@@ -356,8 +356,8 @@ impl Net {
         }
     }
 
-    /// Something is to be done as soon as it is known that this batch's sends were taken. That a send
-    /// was taken whole is only known by the turn that follows it.
+    /// Asks for the next turn at once, as something is to be done when this batch's sends were
+    /// taken: only the next turn learns that a send was taken whole.
     pub fn settle_soon(&mut self) {
         self.output.to_settle = true;
     }

@@ -25,21 +25,21 @@ impl Flags {
     pub const BEHIND: u16 = 1 << 1;
     /// The batch being decided has a composed send for it.
     pub const SENT: u16 = 1 << 2;
-    /// The socket was full: waits for `Writable`.
+    /// The socket was full and waits for `Writable`.
     pub const BLOCKED: u16 = 1 << 3;
     /// Receiving is armed.
     pub const RECV_ARMED: u16 = 1 << 4;
-    /// Receiving is to stop until what was received is parsed.
+    /// Receiving is to stop until the input received is parsed.
     pub const PAUSED: u16 = 1 << 5;
-    /// Ends when all its output is sent.
+    /// It ends when all its output is sent.
     pub const CLOSE_AFTER_OUT: u16 = 1 << 6;
-    /// And then half-closes and waits for the peer, instead of closing at once.
+    /// It then half-closes and waits for the peer, instead of closing at once.
     pub const LINGER: u16 = 1 << 10;
     /// The peer sent FIN.
     pub const EOF: u16 = 1 << 7;
-    /// It was refused, and is not counted.
+    /// It was refused and is not counted.
     pub const UNCOUNTED: u16 = 1 << 8;
-    /// Its peer is a trusted proxy, which has to say for whom it speaks.
+    /// Its peer is a trusted proxy that has not said yet for which client it speaks.
     pub const PROXIED: u16 = 1 << 9;
 
     /// Whether the bit is set.
@@ -57,7 +57,7 @@ impl Flags {
         self.0 &= !bit;
     }
 
-    /// Sets the bit; whether it was clear before.
+    /// Sets the bit and returns whether it was clear before.
     pub fn raise(&mut self, bit: u16) -> bool {
         let was_clear = !self.has(bit);
         self.set(bit);
@@ -70,14 +70,14 @@ impl Flags {
 pub struct Socket {
     pub state: State,
     pub flags: Flags,
-    /// Why it is ending, once that is decided: a closing handshake or a last answer may still be
-    /// on its way.
+    /// Why it is ending, once that is decided; a closing handshake or a last answer may still be
+    /// under way.
     pub ending: Option<CloseReason>,
     /// Second of the worker's clock in which bytes last arrived.
     pub heard_s: u32,
     /// Second of the worker's clock in which it was accepted.
     pub opened_s: u32,
-    /// Output of its own the peer has not taken yet; an idle socket has none.
+    /// Output of its own that the peer has not taken yet; an idle socket has none.
     pub own: Option<Box<Own>>,
 }
 
