@@ -10,8 +10,8 @@ use super::interest::Interest;
 use super::paged::Paged;
 use crate::bucket::Bucket;
 
-/// What the log knows of a channel. A million private channels are a million of these, so what is
-/// not needed by all of them is not in here.
+/// What the log knows about a channel. A million private channels are a million of these, so only
+/// what all of them need is in here.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub name: Arc<ChannelName>,
@@ -19,7 +19,7 @@ pub(super) struct Channel {
     pub hash: u64,
     /// The highest seq of this channel that history no longer holds (or may have held).
     pub evicted_to: u64,
-    /// The newest event ordered here, 0 when none is known.
+    /// The newest event ordered here; 0 if none is known.
     pub last_seq: u64,
     /// State of the publish rate, see `Policy::admit`.
     pub rate: Bucket,
@@ -27,14 +27,14 @@ pub(super) struct Channel {
     pub chain: Chain,
     /// Events ordered here that are not committed yet.
     pub pending: u16,
-    /// Which of the policies holds.
+    /// Index of its policy.
     pub policy: u16,
 }
 
 const _: () = assert!(size_of::<Channel>() <= 80, "a private channel is mostly this");
 
 impl Channel {
-    /// Nobody listens and nothing is kept: all there is to remember fits a tombstone.
+    /// Whether nothing reads it and nothing is kept: what is left to remember fits a tombstone.
     pub fn is_idle(&self) -> bool {
         self.interest.is_none() && self.chain.is_empty() && self.pending == 0
     }
@@ -52,7 +52,6 @@ impl Channel {
     }
 }
 
-/// All channels.
 #[derive(Debug)]
 pub(super) struct Channels {
     slab: Paged<Channel>,
@@ -77,7 +76,7 @@ impl Channels {
         self.by_name.find(hash, same).copied()
     }
 
-    /// Adds a channel that is not in yet.
+    /// Adds a channel that is not in the table yet.
     pub fn insert(&mut self, channel: Channel) -> u32 {
         debug_assert!(self.find(channel.hash, &channel.name).is_none());
         let hash = channel.hash;

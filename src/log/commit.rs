@@ -1,4 +1,4 @@
-//! From ordered to seen: at once over a store that commits at once, else when the store says so.
+//! From ordered to seen: at once if the store commits at once, otherwise when it says so.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::sequencer::{Outlet, Sequencer};
 use super::store::{Stored, Taken};
 
 impl Sequencer {
-    /// Hands an event that has its place to the store, and shows it if it may be seen.
+    /// Appends an event that has its place to the store, and shows it if it may be seen at once.
     pub(super) fn append(&mut self, index: u32, event: Arc<Event>, outlet: &mut impl Outlet) {
         match self.store.append(&event) {
             Taken::Seen => self.show(index, event, outlet),
@@ -21,7 +21,7 @@ impl Sequencer {
         }
     }
 
-    /// Answers a publish, behind the events it waits for.
+    /// Answers a publish, after the events it waits for.
     pub(super) fn answer_publish(&mut self, answer: PendingAnswer, outlet: &mut impl Outlet) {
         match self.pending.is_empty() {
             true => send_answer(answer, outlet),
@@ -29,7 +29,7 @@ impl Sequencer {
         }
     }
 
-    /// The store's thread reports.
+    /// Takes a report of the store's thread.
     pub(super) fn stored(&mut self, stored: Stored, outlet: &mut impl Outlet) {
         match stored {
             Stored::Committed { through, .. } => self.pending.commit(through),
@@ -43,8 +43,8 @@ impl Sequencer {
     }
 
     /// Shows what is committed and sends the answers that waited for it. A worker that joined a
-    /// channel after its event was ordered may have no room for it: then this and all behind it
-    /// waits until it has.
+    /// channel after its event was ordered may have no room for it: then this event and all after
+    /// it wait until there is room.
     pub(super) fn release(&mut self, outlet: &mut impl Outlet) {
         if self.pending.is_empty() {
             return;
@@ -66,7 +66,7 @@ impl Sequencer {
         }
     }
 
-    /// Whether something committed waits for room in a lane.
+    /// Whether a committed event waits for room in a lane.
     pub(super) fn is_held_up(&self) -> bool {
         self.pending.committed().is_some()
     }
@@ -80,7 +80,7 @@ impl Sequencer {
         self.pending.cut_answers();
     }
 
-    /// From here on the event is a part of the log for all to see.
+    /// Makes the event a part of the log that all can see.
     pub(super) fn show(&mut self, index: u32, event: Arc<Event>, outlet: &mut impl Outlet) {
         self.head_seq = event.seq;
         self.counters.published += 1;

@@ -1,4 +1,5 @@
-//! An event: published once, ordered once, shared by every worker until the last cursor passed it.
+//! An event: published once, ordered once, and shared by all workers until the last cursor has
+//! passed it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,8 @@ pub enum Kind {
     Binary,
 }
 
-/// What a publisher hands in. Checked by its worker: the channel name is valid, text and JSON are
-/// valid UTF-8, sizes are within the limits.
+/// What a publisher sends, checked by its worker: the channel name is valid, text and JSON are
+/// valid UTF-8, and sizes are within the limits.
 #[derive(Clone, Debug)]
 pub struct Publication {
     /// The channel's name.
@@ -46,7 +47,7 @@ pub struct Event {
     pub seq: u64,
     /// The channel's name (shared with the channel).
     pub channel: Arc<ChannelName>,
-    /// The name's hash under the hasher all threads share, so that no one hashes it again.
+    /// The name's hash under the hasher all threads share, so that it is hashed only once.
     pub channel_hash: u64,
     /// How `data` is to be read.
     pub kind: Kind,
@@ -79,8 +80,8 @@ impl Event {
     }
 }
 
-/// The publisher's worker checked it; a second look per delivery would be paid for nothing, but
-/// per encoded batch it is cheap and keeps this free of `unsafe`.
+/// Valid, as the publisher's worker has checked it. Checking again costs little, as an event is
+/// encoded once per batch and not per delivery, and keeps this free of `unsafe`.
 fn checked_text(data: &[u8]) -> &str {
     simdutf8::basic::from_utf8(data).expect("publications are checked before they are ordered")
 }

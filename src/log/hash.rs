@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 /// Hashes channel names, the same in every thread that holds a clone.
 ///
 /// Names come from the network, so the hash is keyed: SipHash whose state has absorbed 128 secret
-/// bits. The seed is an argument, so that a simulation can repeat itself.
+/// bits. The seed is an argument, so that a simulation can be repeated.
 #[derive(Clone, Debug)]
 pub struct SharedHasher {
     seeded: DefaultHasher,
@@ -21,7 +21,7 @@ impl SharedHasher {
         Self { seeded }
     }
 
-    /// The hash of a channel's name: what [`Event::channel_hash`](super::event::Event) carries.
+    /// The hash of a channel's name, as in [`Event::channel_hash`](super::event::Event).
     pub fn channel(&self, name: &str) -> u64 {
         let mut hasher = self.seeded.clone();
         hasher.write(name.as_bytes());
@@ -35,7 +35,7 @@ impl SharedHasher {
         hasher.finish()
     }
 
-    /// The hash of an idempotency key, which is good for one channel only.
+    /// The hash of an idempotency key, which applies to one channel only.
     pub(super) fn key(&self, channel_hash: u64, key: &str) -> u64 {
         let mut hasher = self.seeded.clone();
         hasher.write_u64(channel_hash);

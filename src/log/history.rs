@@ -1,10 +1,10 @@
 //! The events that are kept: one budget of bytes, one chain per channel, one line per policy.
 //!
-//! An entry stands in two linked lists. Its channel's **chain** is what pages are read from, and bounds the
-//! count. Its policy's **line** has all events that age alike in log order, so the next to age is
-//! always at its old end, and the globally oldest event is the oldest of those few ends. Linked
-//! lists rather than queues with dead entries: an event that leaves by count leaves at once, in
-//! O(1), and there is nothing to compact later in one long pause. A channel without history pays
+//! An entry is in two linked lists. Its channel's **chain** is what pages are read from, and bounds
+//! the count. Its policy's **line** has all events that age alike in log order, so the next one to
+//! age is always at its old end, and the oldest event of all is the oldest of those few ends.
+//! Linked lists rather than queues with dead entries: an event that leaves by count leaves at once,
+//! in O(1), and nothing has to be compacted later in one long pause. A channel without history pays
 //! 12 bytes for all this and no allocation.
 
 use std::sync::Arc;
@@ -20,29 +20,30 @@ use crate::proto::attributes::Attributes;
 /// Events kept at one time, whatever their size: entries are addressed by `u32`.
 pub const EVENTS_MAX: usize = 1 << 31;
 
-/// What an event costs beside its bytes: itself with the counts of its `Arc`, the history's entry,
+/// What an event costs besides its bytes: itself with the counts of its `Arc`, the history's entry,
 /// the shared header of its payload, and what allocators round up.
 pub const EVENT_OVERHEAD_BYTES: u64 = (size_of::<Event>() + 16 + size_of::<Entry>() + 64) as u64;
 
-/// What an idempotency key costs beside its bytes: its place in the table, which may be half empty.
+/// What an idempotency key costs besides its bytes: its place in the table, which may be half
+/// empty.
 pub const KEY_OVERHEAD_BYTES: u64 = 16;
 
 /// What an event is charged against the byte budget. Its channel's name is charged each time
-/// although it is shared: that is history's part in the cost of a channel without subscribers.
+/// although it is shared: that is how history pays for channels without subscribers.
 pub fn event_bytes(channel: &str, data: &[u8], event_type: Option<&str>, key: Option<&str>) -> u64 {
     let text = channel.len() + event_type.map_or(0, str::len);
     let key = key.map_or(0, |key| key.len() as u64 + KEY_OVERHEAD_BYTES);
     EVENT_OVERHEAD_BYTES + (data.len() + text) as u64 + key
 }
 
-/// The same of an event, with its attributes.
+/// What an event is charged, with its attributes.
 pub fn bytes_of(event: &Event) -> u64 {
     let Event { channel, data, event_type, key, attributes, .. } = event;
     event_bytes(channel, data, event_type.as_deref(), key.as_deref())
         + attributes_bytes(attributes.as_deref())
 }
 
-/// The same of an event that has no place yet.
+/// What a publication will be charged as an event.
 pub(super) fn publication_bytes(publication: &Publication) -> u64 {
     let Publication { channel, data, event_type, key, attributes, .. } = publication;
     event_bytes(channel, data, event_type.as_deref(), key.as_deref())
@@ -87,7 +88,7 @@ impl Chain {
 struct Line {
     list: List,
     bytes: u64,
-    /// What it may hold when others press.
+    /// Bytes it may hold even when the others need room.
     share: u64,
 }
 
@@ -109,7 +110,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// With the share of each policy.
+    /// An empty history, with the share of each policy.
     pub fn new(hasher: SharedHasher, shares: impl Iterator<Item = u64>) -> Self {
         Self {
             entries: Paged::new(),
@@ -148,7 +149,7 @@ impl History {
         }
     }
 
-    /// Lets go of a channel's oldest event and returns it.
+    /// Drops a channel's oldest event and returns it.
     pub fn lose_oldest(&mut self, chain: &mut Chain, policy: u16) -> Option<Arc<Event>> {
         let key = chain.list.first()?;
         if self.entries[key].event.key.is_some() {
@@ -168,8 +169,8 @@ impl History {
         Some(event)
     }
 
-    /// The channel whose oldest event goes first when bytes press: the oldest of the policies that
-    /// hold more than their share, or of all if none does.
+    /// The channel whose oldest event goes first when the byte budget is exceeded: the oldest of
+    /// the policies that hold more than their share, or of all if none does.
     pub fn channel_to_press(&self) -> Option<u32> {
         let oldest_of = |lines: &mut dyn Iterator<Item = &Line>| {
             let ends = lines.filter_map(|line| line.list.first());
@@ -191,7 +192,7 @@ impl History {
         self.oldest().map(|entry| entry.event.seq)
     }
 
-    /// The channel of the oldest event of all, if it is before this.
+    /// The channel of the oldest event of all, if that is older than `seq`.
     pub fn channel_of_oldest_before(&self, seq: u64) -> Option<u32> {
         self.oldest().filter(|entry| entry.event.seq < seq).map(|entry| entry.channel)
     }
@@ -206,8 +207,8 @@ impl History {
         Some(self.entries[chain.list.first()?].event.seq)
     }
 
-    /// The oldest event a channel has after this seq. `near` is an entry it was lately looked for
-    /// at, whose event may be another one by now: without it a cursor in the middle of a long
+    /// The oldest event a channel has after this seq. `near` is an entry at which a cursor was
+    /// lately, and may hold another event by now: without it, a cursor in the middle of a long
     /// history would cost a walk through half of it.
     pub fn first_after(&self, chain: &Chain, channel: u32, after: u64, near: u32) -> Option<u32> {
         let oldest = chain.list.first()?;
@@ -236,7 +237,7 @@ impl History {
         &self.entries[key].event
     }
 
-    /// The seq of the kept event a channel got with this idempotency key.
+    /// The seq of the kept event that has this idempotency key in the channel.
     pub fn seq_by_key(&self, channel: u32, channel_hash: u64, key: &str) -> Option<u64> {
         let same = |&other: &u32| {
             let entry = &self.entries[other];
@@ -246,7 +247,7 @@ impl History {
         Some(self.entries[*found].event.seq)
     }
 
-    /// Lines up all events again, after the policies changed. In log order, which costs a sort.
+    /// Lines up all events again after the policies changed. This sorts them by log order.
     pub fn line_up(&mut self, shares: impl Iterator<Item = u64>, policy_of: impl Fn(u32) -> u16) {
         let mut keys: Vec<(u64, u32)> =
             self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();
@@ -260,7 +261,7 @@ impl History {
         }
     }
 
-    /// Walks everything; `channels` are all chains with their channel's index and policy.
+    /// Walks everything. `channels` are all chains, with their channel's index and policy.
     pub fn check_invariants<'a>(&self, channels: impl Iterator<Item = (u32, &'a Chain, u16)>) {
         let events = || self.entries.iter().map(|(_, entry)| &entry.event);
         assert_eq!(self.bytes, events().map(|event| bytes_of(event)).sum::<u64>());
@@ -284,7 +285,7 @@ impl History {
         assert_eq!(chained, self.entries.len());
     }
 
-    /// A list's keys; asserts that it is in log order and that its links agree both ways.
+    /// A list's keys. Asserts that it is in log order and that its links agree both ways.
     fn walk(&self, list: &List, links: impl Fn(&Entry) -> Links) -> Vec<u32> {
         let (mut keys, mut seq, mut older, mut key) = (Vec::new(), 0, NIL, list.oldest);
         while key != NIL {

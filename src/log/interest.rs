@@ -34,7 +34,7 @@ impl Interest {
         self.shares().iter().map(|share| share.worker)
     }
 
-    /// One more subscriber of a worker.
+    /// Counts one more subscriber of a worker.
     pub fn join(&mut self, worker: u16) {
         let fresh = Share { worker, subscribers: 1 };
         if let Some(share) = self.share_mut(worker) {
@@ -48,7 +48,7 @@ impl Interest {
         }
     }
 
-    /// `count` subscribers of a worker are gone.
+    /// Counts off `count` subscribers of a worker.
     pub fn leave(&mut self, worker: u16, count: u32) {
         let Some(share) = self.share_mut(worker) else {
             debug_assert!(count == 0, "worker {worker} left what it had not joined");

@@ -1,5 +1,5 @@
-//! A doubly linked list through the entries of a slab: oldest to newest, any member leaves in O(1).
-//! An entry may stand in several lists, each with its own [`Links`].
+//! A doubly linked list through the entries of a slab, oldest to newest, which any member leaves in
+//! O(1). An entry may be in several lists, with its own [`Links`] for each.
 
 use super::paged::{NIL, Paged};
 

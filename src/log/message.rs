@@ -1,8 +1,8 @@
 //! What goes over the lanes: [`ToLog`] to the log, [`FromLog`] to a worker.
 //!
-//! A lane is FIFO, and the log sends under the log's lock. That is what makes a join exact: when
-//! a worker handles `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the
-//! channels it had.
+//! A lane is FIFO, and the log sends under its lock. That is what makes a join exact: when a worker
+//! handles `Joined{head_seq}` it has seen exactly the events up to `head_seq` of the channels it
+//! had.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,27 +13,26 @@ use super::event::{Event, Publication};
 use super::store::Stored;
 use crate::proto::cursor::Cursor;
 
-/// What comes over the log's lane.
+/// What the log takes from its lane.
 #[derive(Debug)]
 pub enum ToLog {
-    /// A worker asks.
+    /// A worker's request.
     Worker {
-        /// Which one.
+        /// The worker.
         worker: u16,
-        /// What.
+        /// What it asks.
         body: Ask,
     },
-    /// The store's thread reports.
+    /// A report of the store's thread.
     Store(Stored),
-    /// Events that have their place in the order already: they were read back, or another node
-    /// gave it to them.
+    /// Events that are already in order: read back from the store, or ordered by another node.
     Feed(Vec<Fed>),
 }
 
-/// An event that comes with its place.
+/// An event that comes with its place in the log.
 #[derive(Debug)]
 pub struct Fed {
-    /// Its place, behind all earlier ones; what is between is of no channel here.
+    /// Its place, after all earlier ones; a seq in between is of a channel not known here.
     pub seq: u64,
     /// What was published.
     pub publication: Publication,
@@ -42,7 +41,7 @@ pub struct Fed {
 }
 
 impl ToLog {
-    /// Events and channels it is about, 1 at least: what it costs the log.
+    /// What it costs the log: the events and channels it concerns, at least 1.
     pub fn weight(&self) -> usize {
         let count = match self {
             Self::Worker { body, .. } => body.weight(),
@@ -60,7 +59,7 @@ impl Ask {
             Self::Join { channels, .. } => channels.len(),
             Self::Leave(channels) => channels.len(),
             Self::Publish { publications, .. } => publications.len(),
-            // A page hands out what is there: that is less than ordering as many events.
+            // A page hands out what exists, which is cheaper than ordering as many events.
             Self::Read { channels, bytes_max, .. } => {
                 channels.len() + usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
             }
@@ -69,77 +68,78 @@ impl Ask {
     }
 }
 
-/// Tells a worker's requests apart; to the log it says nothing.
+/// Tells a worker's requests apart; it means nothing to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(pub u32);
 
-/// What a worker tells another by way of the log, which does not open it.
+/// What one worker tells another by way of the log, which does not look into it.
 pub type Letter = Box<dyn Any + Send>;
 
-/// What a worker asks of the log. Every one but `Leave` and `Forward` gets exactly one
+/// What a worker asks of the log. Every request except `Leave` and `Forward` gets exactly one
 /// answer.
 #[derive(Debug)]
 pub enum Ask {
-    /// One connection subscribes to these channels, all at one moment of the log.
+    /// Subscribes a connection to these channels, all at one moment of the log.
     Join {
-        /// Echoed.
+        /// Returned with the answer.
         ticket: Ticket,
-        /// Which channels.
+        /// The channels' names.
         channels: Vec<Box<str>>,
-        /// From where, the same for all of them.
+        /// Where to read from, the same for all of them.
         cursor: Cursor,
     },
-    /// A connection's next page of the channels it has joined.
+    /// The next page of channels a connection has joined.
     Read {
-        /// Echoed.
+        /// Returned with the answer.
         ticket: Ticket,
-        /// From where, each.
+        /// The channels, with where to read each from.
         channels: Vec<ReadChannel>,
-        /// When the page is full, as history charges events; it holds at least one.
+        /// The size at which the page is full, as history charges events; it holds at least one
+        /// event.
         bytes_max: u64,
     },
-    /// Connections left these channels (no answer).
+    /// Connections left these channels. There is no answer.
     Leave(Vec<LeaveChannel>),
-    /// Order these, one after the other, until one can't be.
+    /// Order these, one after the other, up to the first that is refused.
     Publish {
-        /// Echoed.
+        /// Returned with the answer.
         ticket: Ticket,
-        /// How far they may fill the lanes of workers with subscribers.
+        /// How far they may fill the lanes of the workers that have subscribers.
         share: Share,
-        /// In order.
+        /// In the order to publish them.
         publications: Vec<Publication>,
     },
-    /// Take this to another worker (no answer by the log; the other worker may send one back the
-    /// same way). Lost if the other worker's lane is full.
+    /// Pass this on to another worker, or drop it if that worker's lane is full. The log gives no
+    /// answer; the other worker may send one the same way.
     Forward {
-        /// To whom.
+        /// The worker to pass it to.
         to: u16,
-        /// What.
+        /// What to pass on.
         letter: Letter,
     },
     /// `GET /channels/{channel}`.
     Describe {
-        /// Echoed.
+        /// Returned with the answer.
         ticket: Ticket,
-        /// Which channel.
+        /// The channel's name.
         channel: Box<str>,
     },
 }
 
-/// How far a publisher's events may fill a worker's lane. The rest is for publishers that ask for
-/// less at a time, so that none of those who ask for much can get them refused.
+/// How far a publisher's events may fill a worker's lane. Publishers with many requests under way
+/// get less of it, so that they cannot get the others refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// All of it: the publisher's only request.
+    /// All of it, for the publisher's only request.
     Whole,
-    /// The publisher has further requests on their way.
+    /// For a publisher that has other requests under way.
     ThreeQuarters,
-    /// Many events at once.
+    /// For many events at once.
     Half,
 }
 
 impl Share {
-    /// Of so many places.
+    /// This share of a number of places.
     pub fn of(self, places: usize) -> usize {
         match self {
             Self::Whole => places,
@@ -156,23 +156,23 @@ pub struct ReadChannel {
     pub name: Arc<ChannelName>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
-    /// Everything up to here is behind the subscriber.
+    /// The subscriber's cursor: it has everything up to here.
     pub after: u64,
-    /// [`PageChannel::place`] of the page before, [`NO_PLACE`] for the first.
+    /// [`PageChannel::place`] of the last page, or [`NO_PLACE`] for the first.
     pub place: u32,
 }
 
-/// Where reading begins that has not been anywhere.
+/// The place of a channel that has not been read yet.
 pub const NO_PLACE: u32 = u32::MAX;
 
 /// A piece of history: of each channel every kept event with `after < seq <= through`.
 #[derive(Debug)]
 pub struct Page {
-    /// In log order, with the place of their channel in the request.
+    /// In log order, each with its channel's index in the request.
     pub events: Vec<(u16, Arc<Event>)>,
-    /// Up to where.
+    /// The seq up to which the page is complete.
     pub through: u64,
-    /// Whether there was no more: `through` is the head of the log.
+    /// Whether the page ends at the head of the log.
     pub is_last: bool,
     /// In the order of the request.
     pub channels: Vec<PageChannel>,
@@ -181,11 +181,11 @@ pub struct Page {
 /// One channel of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageChannel {
-    /// Where the page begins: beyond the cursor if events behind it were lost.
+    /// Where the page begins: after the cursor if events after the cursor were lost.
     pub after: u64,
     /// The oldest event kept after that.
     pub first: Option<u64>,
-    /// Where history was left, to be echoed.
+    /// Where reading stopped in history, to be sent with the next request.
     pub place: u32,
 }
 
@@ -201,9 +201,9 @@ pub struct LeaveChannel {
 /// From the log to a worker.
 #[derive(Debug)]
 pub enum FromLog {
-    /// Another worker's letter.
+    /// A letter of another worker.
     Letter(Letter),
-    /// A channel this worker has subscribers on got an event.
+    /// An event of a channel this worker has subscribers on.
     Event(Arc<Event>),
     /// Answer to `Join`.
     Joined {
@@ -225,16 +225,16 @@ pub enum FromLog {
     JoinRefused {
         /// As in the request.
         ticket: Ticket,
-        /// Why.
+        /// Why it was refused.
         refusal: Refusal,
     },
     /// Answer to `Publish`.
     Published {
         /// As in the request.
         ticket: Ticket,
-        /// What became of it.
+        /// How far it succeeded.
         outcome: Published,
-        /// The publications that were not accepted, from the refused one on: they may be tried
+        /// The publications that were not accepted, from the refused one on; they may be tried
         /// again. Those the store lost are not among them.
         unaccepted: Vec<Publication>,
     },
@@ -250,13 +250,13 @@ pub enum FromLog {
 /// A channel as the log holds it at the moment of a join.
 #[derive(Debug)]
 pub struct JoinedChannel {
-    /// Its name, shared; further subscribers of the worker are counted here.
+    /// Its name, shared: the worker counts further subscribers in it.
     pub name: Arc<ChannelName>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
-    /// Where the subscriber stands now: everything up to here is behind it (or lost, see `gap`).
+    /// Where the subscriber starts: it has everything up to here, or has lost it (see `gap`).
     pub after: u64,
-    /// The newest event of the channel, 0 when none is known: what is between is to be read.
+    /// The newest event of the channel, 0 if none is known; what lies between has to be read.
     pub last_seq: u64,
     /// Set when events between the client's cursor and `after` may be lost.
     pub gap: Option<GapReason>,
@@ -265,18 +265,18 @@ pub struct JoinedChannel {
 /// Why a cursor could not be honoured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapReason {
-    /// History no longer holds the events behind the cursor.
+    /// History no longer holds the events after the cursor.
     Evicted,
-    /// The cursor is not of this epoch, ahead of the head, or no id of ours at all.
+    /// The cursor is of another epoch, ahead of the head, or not an id of ours at all.
     Epoch,
     /// The subscriber was slower than the channel and its policy is `skip`.
     Overrun,
 }
 
-/// What became of a `Publish`: the first `accepted` publications are ordered.
+/// The answer to a `Publish`: its first `accepted` publications are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// How many, from the front.
+    /// How many are ordered, from the front.
     pub accepted: u32,
     /// `seq` of the first one (0 when none).
     pub first_seq: u64,
@@ -284,7 +284,7 @@ pub struct Published {
     pub last_seq: u64,
     /// Subscribers joined to the last one's channel at that moment.
     pub subscribers: u32,
-    /// Why the one after them was refused, if any was.
+    /// Why the next one was refused, if one was.
     pub refusal: Option<Refusal>,
 }
 
@@ -293,14 +293,14 @@ pub struct Published {
 pub enum Refusal {
     /// A worker's lane has no room: try again in a moment (503).
     Busy,
-    /// The history's byte budget can't take it even after evicting all else (503).
+    /// The history's byte budget has no room for it even with all else evicted (503).
     Memory,
     /// `channels_max` is reached (503).
     Channels,
     /// The channel's publish rate is exceeded (429).
     Rate,
-    /// The store takes no events at the moment (503). One that was on its way may be kept all the
-    /// same.
+    /// The store takes no events at the moment (503). An event that was under way may still be
+    /// kept.
     Store,
 }
 
@@ -309,9 +309,9 @@ pub enum Refusal {
 pub struct Description {
     /// Newest event of the channel that was ever ordered, if any is known.
     pub last_seq: Option<u64>,
-    /// Oldest event kept.
+    /// Oldest event kept, if any.
     pub first_seq: Option<u64>,
-    /// How many are kept.
+    /// How many events are kept.
     pub events: u32,
     /// Subscribers joined, all workers together.
     pub subscribers: u32,

@@ -1,8 +1,9 @@
-//! The log: the one order of all events, its history, and who wants to hear of what. Sans-IO.
+//! The log: the one order of all events, their history, and which worker wants which channel. No
+//! I/O.
 //!
-//! [`Sequencer`] takes requests and gives events and answers; everything else here is a part of it. A channel
-//! is found once per publication, an event is allocated once, and every worker with interest gets
-//! the same `Arc`.
+//! [`Sequencer`] takes requests and returns events and answers; everything else here is a part of
+//! it. A channel is looked up once per publication, an event is allocated once, and every
+//! interested worker gets the same `Arc`.
 
 mod channel;
 pub mod channel_name;

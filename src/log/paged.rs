@@ -48,7 +48,7 @@ impl<T> Paged<T> {
         page_index << PAGE_BITS | slot
     }
 
-    /// Takes out what is there; it must be there.
+    /// Takes out the value at an index, which must be in use.
     pub fn remove(&mut self, index: u32) -> T {
         let (page_index, slot) = split(index);
         let page = &mut self.pages[page_index];
@@ -64,7 +64,7 @@ impl<T> Paged<T> {
         self.pages.get(page)?.get(slot)
     }
 
-    /// All values with their indices, in the order of the indices.
+    /// All values with their indices, in order of index.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let pages = (0..).zip(&self.pages);
         pages.flat_map(|(page, slab)| {

@@ -1,5 +1,5 @@
-//! What is ordered and not yet committed: events that may not be seen, and the answers that wait for
-//! them. Empty at all times over a store that commits at once.
+//! Events that are ordered and not yet committed, which must not be seen yet, and the answers that
+//! wait for them. Always empty with a store that commits at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,50 +11,50 @@ use super::history::bytes_of;
 use super::message::{Published, Refusal, Ticket};
 use super::publish::Accepted;
 
-/// Events that may wait for a commit. More than a disk needs to be busy, and a channel's part of
-/// them fits its count.
+/// Events that may wait for a commit: more than it takes to keep a disk busy, and so few that a
+/// channel's part of them can be counted in its `pending`.
 pub const PENDING_EVENTS_MAX: usize = u16::MAX as usize;
 
-/// Bytes of them, as history charges events.
+/// Bytes that may wait for a commit, as history charges events.
 pub const PENDING_BYTES_MAX: u64 = 64 << 20;
 
-/// Workers whose reserved places are counted apart: those with the same remainder share a count.
+/// Workers whose reserved places are counted apart; beyond that, workers share counts.
 const LANES_COUNTED: usize = 64;
 
-/// An event that waits.
+/// An event that waits for its commit.
 #[derive(Debug)]
 pub(super) struct PendingEvent {
     pub event: Arc<Event>,
-    /// Index of its channel, which is not freed before.
+    /// Index of its channel, which is not freed meanwhile.
     pub channel: u32,
-    /// The lanes in which a place is reserved for it, a bit each.
+    /// The lanes in which a place is reserved for it, one bit each.
     reserved: u64,
 }
 
-/// An answer that waits.
+/// An answer that waits for the commit of its events.
 #[derive(Debug)]
 pub(super) struct PendingAnswer {
     pub worker: u16,
     pub ticket: Ticket,
     pub outcome: Published,
     pub unaccepted: Vec<Publication>,
-    /// The seq of each accepted publication; a repeated key's is that of the first time.
+    /// The seq of each accepted publication; for a repeated key, that of the first time.
     pub seqs: Vec<u64>,
 }
 
 impl PendingAnswer {
-    /// Nothing is accepted yet.
+    /// An answer that accepts nothing yet.
     pub fn new(worker: u16, ticket: Ticket) -> Self {
         let outcome =
             Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
         Self { worker, ticket, outcome, unaccepted: Vec::new(), seqs: Vec::new() }
     }
 
-    /// One more publication is accepted. `waits`: some event of the log is not committed yet.
+    /// Counts one more accepted publication. `waits`: some event of the log is not committed yet.
     pub fn accept(&mut self, accepted: &Accepted, waits: bool) {
         let outcome = &mut self.outcome;
         if waits {
-            // Those before it were repeats of what is committed.
+            // Those before it repeat committed ones.
             self.seqs.resize(outcome.accepted as usize, outcome.last_seq);
             self.seqs.push(accepted.seq);
         }
@@ -71,7 +71,7 @@ impl PendingAnswer {
         self.seqs.iter().copied().max().unwrap_or(0)
     }
 
-    /// Everything behind `committed_to` is lost.
+    /// Takes back what was accepted after `committed_to`, which is lost.
     fn cut(&mut self, committed_to: u64) {
         let Some(accepted) = self.seqs.iter().position(|seq| *seq > committed_to) else { return };
         self.seqs.truncate(accepted);
@@ -84,7 +84,7 @@ impl PendingAnswer {
     }
 }
 
-/// All that waits, in the order in which it came.
+/// All that waits, in order of arrival.
 #[derive(Debug)]
 pub(super) struct Pending {
     events: VecDeque<PendingEvent>,
@@ -115,12 +115,12 @@ impl Pending {
         self.events.is_empty() && self.answers.is_empty()
     }
 
-    /// Whether no further event may wait.
+    /// Whether no more events may wait.
     pub fn is_full(&self) -> bool {
         self.events.len() >= PENDING_EVENTS_MAX || self.bytes >= PENDING_BYTES_MAX
     }
 
-    /// Places of a worker's lane that are spoken for.
+    /// Places of a worker's lane that are reserved.
     #[inline]
     pub fn reserved_for(&self, worker: u16) -> usize {
         self.reserved[lane(worker)] as usize
@@ -157,12 +157,12 @@ impl Pending {
         self.committed_to = self.committed_to.max(through);
     }
 
-    /// The next event to be shown.
+    /// The next event that may be shown.
     pub fn committed(&self) -> Option<&PendingEvent> {
         self.events.front().filter(|first| first.event.seq <= self.committed_to)
     }
 
-    /// Takes the first event: it is shown, or it is lost.
+    /// Takes the first event, which is shown or lost.
     pub fn take_event(&mut self) -> Option<PendingEvent> {
         let first = self.events.pop_front()?;
         self.forget(&first);
@@ -176,8 +176,7 @@ impl Pending {
         if is_due { self.answers.pop_front() } else { None }
     }
 
-    /// Everything that is not committed is lost, and its publishers are told so: takes the newest
-    /// of it.
+    /// Takes the newest event that is not committed: all of these are lost.
     pub fn take_lost(&mut self) -> Option<PendingEvent> {
         self.events.back().filter(|last| last.event.seq > self.committed_to)?;
         let last = self.events.pop_back()?;
@@ -185,7 +184,7 @@ impl Pending {
         Some(last)
     }
 
-    /// Answers tell of what is lost.
+    /// Takes back in waiting answers what is lost.
     pub fn cut_answers(&mut self) {
         self.answers.iter_mut().for_each(|answer| answer.cut(self.committed_to));
     }
@@ -198,7 +197,7 @@ impl Pending {
         lanes_of(taken.reserved).for_each(|lane| self.reserved[lane] -= 1);
     }
 
-    /// Walks everything: how many events wait, by their channels' indices.
+    /// Walks everything; `note` gets the channel index of each waiting event.
     pub fn check_invariants(&self, mut note: impl FnMut(u32)) {
         let seqs: Vec<u64> = self.events.iter().map(|pending| pending.event.seq).collect();
         assert!(seqs.is_sorted());

@@ -1,17 +1,19 @@
-//! What the operator decided per channel: how much history, how long, how fast.
+//! What the operator decided for each channel: how much history, for how long, and how fast events
+//! may come.
 
 use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::proto::name::{Pattern, first_match};
 
-/// Rules there may be: under byte pressure each eviction looks at the oldest event of every rule.
+/// How many rules there may be: under byte pressure each eviction looks at the oldest event of
+/// every rule.
 pub const POLICIES_MAX: usize = 64;
 
 /// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// Budget of all history together, see [`event_bytes`](super::history::event_bytes).
+    /// Budget for the history of all channels, see [`event_bytes`](super::history::event_bytes).
     pub history_bytes_max: u64,
     /// Channels that may exist at one time.
     pub channels_max: usize,
@@ -19,16 +21,16 @@ pub struct LogSettings {
     pub policies: Policies,
 }
 
-/// What holds for a channel.
+/// What applies to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Events kept, at most; 0 keeps none.
+    /// Most events kept; 0 keeps none.
     pub history_count: u32,
-    /// How long an event is kept, at most; zero keeps none.
+    /// Longest time an event is kept; zero keeps none.
     pub history_age: Duration,
     /// Events per second, with bursts of one second's worth; `None` is unlimited, 0 is none.
     pub publish_rate: Option<u32>,
-    /// Bytes that all channels of the rule together keep when others press.
+    /// Bytes that all channels of the rule together may keep even when others need room.
     pub history_share: u64,
 }
 
@@ -38,21 +40,21 @@ impl Policy {
         if self.history_age.is_zero() { 0 } else { self.history_count }
     }
 
-    /// The bucket of a channel after one more event at `now`; none if it has to wait.
+    /// The channel's bucket after one more event at `now`; `None` if the event is over the rate.
     pub(super) fn admit(&self, mut bucket: Bucket, now: Duration) -> Option<Bucket> {
         let admits = self.publish_rate.is_none_or(|rate| bucket.take(rate, now));
         admits.then_some(bucket)
     }
 }
 
-/// Rules in order, the first match wins, then a default.
+/// Rules in order, of which the first match wins, and a default.
 #[derive(Clone, Debug)]
 pub struct Policies {
     rules: Vec<(Pattern, Policy)>,
     default: Policy,
 }
 
-/// More than [`POLICIES_MAX`] rules: the operator's mistake, told at start or reload.
+/// More than [`POLICIES_MAX`] rules: the operator's mistake, reported at start or reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPolicies;
 
@@ -62,7 +64,7 @@ impl Policies {
         Self { rules: Vec::new(), default }
     }
 
-    /// Rules in order, then what holds where none matches.
+    /// Rules in order, and the default for channels that match none.
     pub fn new(rules: Vec<(Pattern, Policy)>, default: Policy) -> Result<Self, TooManyPolicies> {
         if rules.len() > POLICIES_MAX { Err(TooManyPolicies) } else { Ok(Self { rules, default }) }
     }
@@ -72,7 +74,7 @@ impl Policies {
         self.at(self.index_of(name))
     }
 
-    /// Which policy a channel has; `count() - 1` is the default.
+    /// The index of a channel's policy; `count() - 1` is the default.
     pub(super) fn index_of(&self, name: &str) -> u16 {
         first_match(&self.rules, name) as u16
     }

@@ -1,4 +1,4 @@
-//! Ordering one publication: all checks first, then nothing can fail.
+//! Ordering one publication: all checks come first, after which nothing can fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ pub(super) struct Accepted {
     pub subscribers: u32,
 }
 
-/// What the checks found out.
+/// What the checks found.
 struct Admission {
     /// The channel, if it exists.
     found: Option<u32>,
     hash: u64,
-    /// The channel's publish rate from now on.
+    /// The state of the channel's publish rate after this event.
     rate: Bucket,
 }
 
@@ -60,7 +60,7 @@ impl Sequencer {
         })
     }
 
-    /// Orders one publication and routes it, or hands it back and leaves no trace.
+    /// Orders one publication and routes it, or hands it back leaving no trace.
     pub(super) fn publish(
         &mut self,
         publication: Publication,
@@ -82,8 +82,8 @@ impl Sequencer {
         }
     }
 
-    /// The answer to an idempotency key the channel's history holds already, or will when what is
-    /// ordered is committed.
+    /// The answer if the idempotency key is already in the channel's history, or will be once what
+    /// is ordered is committed.
     fn repeated(&self, found: Option<u32>, hash: u64, again: &Publication) -> Option<Accepted> {
         let (index, key) = (found?, again.key.as_deref()?);
         let kept = self.history.seq_by_key(index, hash, key);
@@ -147,7 +147,7 @@ impl Sequencer {
         Accepted { seq, subscribers }
     }
 
-    /// Into history, within its bounds.
+    /// Puts an event into history, within its bounds.
     pub(super) fn keep(&mut self, index: u32, event: Arc<Event>) {
         let channel = self.channels.at_mut(index);
         if self.settings.policies.at(channel.policy).events_max() == 0 {

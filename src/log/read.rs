@@ -9,12 +9,12 @@ use super::history::bytes_of;
 use super::message::{Page, PageChannel, ReadChannel};
 use super::sequencer::Sequencer;
 
-/// The next event of one of the channels being merged: its seq, which channel, its entry.
+/// The next event of a channel being merged: its seq, the channel's index, its entry.
 type Head = Reverse<(u64, u16, u32)>;
 
 impl Sequencer {
-    /// The oldest kept events of all these channels behind their cursors, merged in log order, until
-    /// they are charged `bytes_max` or more.
+    /// The oldest kept events after the cursors of these channels, merged in log order, until they
+    /// are charged `bytes_max` or more.
     pub(super) fn read(&self, wanted: &[ReadChannel], bytes_max: u64) -> Page {
         let mut heads = BinaryHeap::with_capacity(wanted.len());
         let seek = |(index, of)| self.seek(index, of, &mut heads);
@@ -34,7 +34,7 @@ impl Sequencer {
         page
     }
 
-    /// The oldest of all; its channel's next one takes its place.
+    /// Takes the oldest event of all; the next one of its channel takes its place.
     fn take_first(&self, heads: &mut BinaryHeap<Head>) -> Option<(u64, u16, u32)> {
         let mut first = heads.peek_mut()?;
         let Reverse((seq, index, key)) = *first;
@@ -45,7 +45,7 @@ impl Sequencer {
         Some((seq, index, key))
     }
 
-    /// Where reading a channel begins.
+    /// Finds where reading a channel begins.
     fn seek(&self, index: u16, of: &ReadChannel, heads: &mut BinaryHeap<Head>) -> PageChannel {
         let Some(found) = self.channels.find(of.hash, &of.name) else {
             return PageChannel { after: of.after, first: None, place: of.place };

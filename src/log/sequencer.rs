@@ -1,4 +1,4 @@
-//! The state that orders all events. Requests in, events and answers out.
+//! The state that orders all events: takes requests, returns events and answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,26 +22,26 @@ use super::store::memory::Memory;
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::{Cursor, Epoch};
 
-/// Events one call of [`Sequencer::expire`] lets go: some 50 microseconds, so that requests do not
+/// Events one call of [`Sequencer::expire`] drops: about 50 microseconds, so that requests do not
 /// wait for a history that ages all at once.
 pub const EXPIRED_PER_CALL: usize = 500;
 
 /// Indices one call of [`Sequencer::channels`] looks at: after a million channels were freed a page
-/// may be short rather than late.
+/// may be short, but not late.
 pub const LISTED_PER_CALL: u32 = 10_000;
 
-/// Where [`FromLog`] goes: real lanes, or queues in a test. Each worker's lane has one producer at a
-/// time: the thread that runs the log.
+/// Where [`FromLog`] goes: real lanes, or queues in a test. Each worker's lane has one producer at
+/// a time, the thread that runs the log.
 pub trait Outlet {
     /// Whether one more event fits this share of the worker's lane when `reserved` places of it are
-    /// spoken for. (Answers have room of their own, reserved by the workers' request credit.)
+    /// reserved. (Answers have room of their own, which the workers' request credit keeps free.)
     fn has_room(&self, worker: u16, share: Share, reserved: usize) -> bool;
 
-    /// Puts it into the worker's lane, behind all earlier ones.
+    /// Puts a message into the worker's lane.
     fn send(&mut self, worker: u16, told: FromLog);
 }
 
-/// The log: assigns `seq`, keeps history, knows who wants to hear of what.
+/// The log: assigns `seq`, keeps history, and knows which worker wants which channel.
 #[derive(Debug)]
 pub struct Sequencer {
     pub(super) settings: LogSettings,
@@ -49,16 +49,16 @@ pub struct Sequencer {
     pub(super) workers: u16,
     pub(super) hasher: SharedHasher,
     pub(super) now: Duration,
-    /// The last place that was given.
+    /// The last `seq` that was assigned.
     pub(super) ordered_to: u64,
-    /// The newest event that may be seen: what is called the head of the log.
+    /// The newest event that may be seen: the head of the log.
     pub(super) head_seq: u64,
     pub(super) channels: Channels,
     pub(super) history: History,
     pub(super) tombstones: Tombstones,
     pub(super) store: Box<dyn Store>,
     pub(super) store_is_up: bool,
-    /// Ordered and not committed.
+    /// Events ordered and not committed.
     pub(super) pending: Pending,
     pub(super) counters: LogCounters,
 }
@@ -72,8 +72,7 @@ pub(super) enum Loss {
 }
 
 impl Sequencer {
-    /// An empty log that lives in memory. All threads that look at `Event::channel_hash` hold a
-    /// clone of `hasher`.
+    /// An empty log in memory. All threads that use `Event::channel_hash` hold a clone of `hasher`.
     pub fn new(settings: LogSettings, epoch: Epoch, workers: u16, hasher: SharedHasher) -> Self {
         let history = History::new(hasher.clone(), settings.policies.shares());
         Self {
@@ -94,9 +93,9 @@ impl Sequencer {
         }
     }
 
-    /// From here on the log lives in this store. Everything that is in the store was fed; what comes
-    /// next gets a place behind `resume_at`, and of channels it does not know it may have lost events
-    /// up to `removed_to`.
+    /// Moves the log to this store from now on. All events of the store must have been fed; the
+    /// next one gets a place after `resume_at`, and channels the store does not know may have lost
+    /// events up to `removed_to`.
     pub fn move_to(
         &mut self,
         store: Box<dyn Store>,
@@ -111,18 +110,18 @@ impl Sequencer {
         self.tombstones.forget_to(removed_to);
     }
 
-    /// Takes no more events; those it has are committed, and the store ends.
+    /// Takes no more events; those it has are committed, then the store ends.
     pub fn close(&mut self) {
         self.store_is_up = false;
         self.store.close();
     }
 
-    /// Which life of the log this is.
+    /// The log's epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// Does what came over the lane. Events go out before the answer to their publisher.
+    /// Carries out one request. Events go out before the answer to their publisher.
     pub fn handle(&mut self, request: ToLog, now: Duration, outlet: &mut impl Outlet) {
         self.now = self.now.max(now);
         self.release(outlet);
@@ -154,7 +153,7 @@ impl Sequencer {
                 self.answer_publish(answer, outlet);
             }
             Ask::Forward { to, letter } => {
-                // Who waits for an answer to it gives up by itself.
+                // If it is dropped, whoever waits for its answer gives up after a time.
                 if to < self.workers && outlet.has_room(to, Share::Whole, 0) {
                     outlet.send(to, FromLog::Letter(letter));
                 }
@@ -166,7 +165,7 @@ impl Sequencer {
         }
     }
 
-    /// What is to be done without a request: shows what was committed and had no room, and ages
+    /// Does what is due without a request: shows what was committed and had no room, and ages
     /// history as [`Sequencer::expire`] does.
     pub fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
         self.release(outlet);
@@ -179,8 +178,8 @@ impl Sequencer {
         if self.lose_before(room_from) { Some(now) } else { wake_at }
     }
 
-    /// Ages history out, at most [`EXPIRED_PER_CALL`] events. Returns when it wants to be called
-    /// again (`None`: nothing ages; `now`: there is more to do).
+    /// Drops at most [`EXPIRED_PER_CALL`] events that are too old. Returns when to call it again:
+    /// `None` if nothing ages, `now` if there is more to do.
     pub fn expire(&mut self, now: Duration) -> Option<Duration> {
         self.now = self.now.max(now);
         let mut budget = EXPIRED_PER_CALL;
@@ -188,7 +187,7 @@ impl Sequencer {
         for policy in 0..self.settings.policies.count() {
             let age = self.settings.policies.at(policy).history_age;
             while let Some((event, channel)) = self.history.oldest_of(policy) {
-                // An age too long for the clock never comes.
+                // An age too long for the clock is never reached.
                 let Some(due) = event.ordered_at.checked_add(age) else { break };
                 if due > self.now {
                     wake_at = Some(wake_at.map_or(due, |at| at.min(due)));
@@ -205,8 +204,8 @@ impl Sequencer {
         wake_at
     }
 
-    /// Takes new settings. Channels and events that no longer fit them are let go at once, except
-    /// that channels in use stay, however many.
+    /// Applies new settings. Channels and events that no longer fit them are dropped at once,
+    /// except that channels in use stay, however many there are.
     pub fn apply(&mut self, settings: LogSettings) {
         self.settings = settings;
         let policies = &self.settings.policies;
@@ -223,8 +222,8 @@ impl Sequencer {
         self.trim_to_bytes();
     }
 
-    /// The store has no room for what is before this: lets it go, at most [`EXPIRED_PER_CALL`]
-    /// events. Whether there is more.
+    /// Drops events before `seq`, for which the store has no room, at most [`EXPIRED_PER_CALL`].
+    /// Returns whether there are more.
     fn lose_before(&mut self, seq: u64) -> bool {
         for _ in 0..EXPIRED_PER_CALL {
             let Some(index) = self.history.channel_of_oldest_before(seq) else { return false };
@@ -234,7 +233,7 @@ impl Sequencer {
         true
     }
 
-    /// The log as it is.
+    /// The log's present figures.
     pub fn stats(&self) -> LogStats {
         LogStats {
             head_seq: self.head_seq,
@@ -250,8 +249,8 @@ impl Sequencer {
     }
 
     /// Up to `limit` channels from index `from` on (0 for the first page, then
-    /// [`ChannelPage::next`]). Channels that come and go meanwhile may be missed; none that stays
-    /// is missed or listed twice.
+    /// [`ChannelPage::next`]). Channels created or freed meanwhile may be missed; any other is
+    /// listed exactly once.
     pub fn channels(&self, from: u32, limit: usize) -> ChannelPage {
         let end = self.channels.index_end();
         let stop = end.min(from.saturating_add(LISTED_PER_CALL));
@@ -268,7 +267,7 @@ impl Sequencer {
         page
     }
 
-    /// Panics when the log contradicts itself. Walks everything.
+    /// Panics if the log contradicts itself. Walks everything.
     pub fn check_invariants(&self) {
         self.channels.check_invariants();
         self.tombstones.check_invariants(self.head_seq);
@@ -388,7 +387,7 @@ impl Sequencer {
         }
     }
 
-    /// Adds a channel that is unknown, or known by its tombstone only.
+    /// Adds a channel that is unknown, or known only by its tombstone.
     pub(super) fn create(&mut self, hash: u64, name: &str) -> u32 {
         let stone = self.tombstones.unearth(hash);
         let (last_seq, rate) =
@@ -410,7 +409,7 @@ impl Sequencer {
     pub(super) fn free_if_idle(&mut self, index: u32) {
         if self.channels.at(index).is_idle() {
             let channel = self.channels.remove(index);
-            // Without an event of its own it lost none that `forgotten_to` does not cover.
+            // A channel that never had an event lost none that `forgotten_to` does not cover.
             if channel.last_seq > 0 {
                 self.tombstones.bury(channel.hash, channel.last_seq, channel.rate);
             }
@@ -425,8 +424,8 @@ impl Sequencer {
         }
     }
 
-    /// Events leave until the budget holds, by the shares of their policies and then in log order.
-    /// Channels that lost their last are freed.
+    /// Evicts events until the budget holds, by the shares of their policies and then in log order.
+    /// Channels that lose their last event are freed.
     pub(super) fn trim_to_bytes(&mut self) {
         while self.history.bytes() > self.settings.history_bytes_max
             || self.history.len() > EVENTS_MAX
@@ -437,7 +436,7 @@ impl Sequencer {
         }
     }
 
-    /// The only place where a channel loses an event it kept.
+    /// The only place where a channel loses an event that was kept.
     fn lose_oldest(&mut self, index: u32, loss: Loss) {
         let channel = self.channels.at_mut(index);
         if let Some(event) = self.history.lose_oldest(&mut channel.chain, channel.policy) {
@@ -451,7 +450,8 @@ impl Sequencer {
     }
 }
 
-/// Where a subscriber stands, and whether it may have lost something on the way there.
+/// Where a subscriber with this cursor starts, and whether it may have lost events on the way
+/// there.
 fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
     match cursor {
         Cursor::Now => (head_seq, None),

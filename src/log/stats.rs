@@ -1,20 +1,20 @@
-//! What the log counted, and what it shows of its channels.
+//! What the log counts, and what it shows of its channels.
 
 use std::sync::Arc;
 
 use super::channel_name::ChannelName;
 use super::message::{Description, Refusal};
 
-/// The log at one moment. Counters count since it began.
+/// The log at one moment. Counters count from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
     /// Newest event of the log.
     pub head_seq: u64,
     /// Events kept.
     pub events: u64,
-    /// Bytes charged for them.
+    /// Bytes charged for kept events.
     pub bytes: u64,
-    /// Bytes they may have.
+    /// Bytes that may be charged.
     pub bytes_max: u64,
     /// Channels that exist.
     pub channels: u64,
@@ -22,26 +22,26 @@ pub struct LogStats {
     pub tombstones: u64,
     /// Whether the store refuses events.
     pub store_is_down: bool,
-    /// Events up to here may be unknown of channels that are not remembered.
+    /// Channels that are not remembered may have lost events up to here.
     pub forgotten_to: u64,
-    /// What was counted.
+    /// The counters.
     pub counters: LogCounters,
 }
 
-/// What the log counted since it began.
+/// What the log has counted since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounters {
     /// Publications ordered.
     pub published: u64,
     /// Publications whose idempotency key was answered from history.
     pub repeated: u64,
-    /// Events their channel had no count left for (those never kept included).
+    /// Events for which their channel's count had no room, including those never kept.
     pub evicted_by_count: u64,
     /// Events that grew too old.
     pub evicted_by_age: u64,
-    /// Events that made room in the byte budget.
+    /// Events evicted for lack of bytes.
     pub evicted_by_bytes: u64,
-    /// Requests refused, by why.
+    /// Requests refused, by reason.
     pub refused: Refused,
     /// Channels joined with a backlog.
     pub replays: u64,
@@ -79,7 +79,7 @@ impl Refused {
 /// A part of the list of channels.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelPage {
-    /// In the order of their indices.
+    /// In order of index.
     pub channels: Vec<(Arc<ChannelName>, Description)>,
     /// Where the next page begins; `None` after the last one.
     pub next: Option<u32>,

@@ -1,5 +1,5 @@
-//! What is left of channels that were freed: enough that a returning cursor is never told "nothing
-//! was lost" when something was.
+//! What is left of freed channels: enough that a returning cursor is never told "nothing was lost"
+//! when something was.
 
 use hashbrown::HashTable;
 
@@ -8,22 +8,23 @@ use super::paged::Paged;
 use crate::bucket::Bucket;
 
 /// Freed channels remembered one by one: a quarter of a million that went quiet, in about 13 MB.
-/// Beyond that a subscriber that returns, or asks for `earliest`, may be told of a gap that is none.
+/// Beyond that, a subscriber that returns or asks for `earliest` may be told of a gap where there
+/// is none.
 pub const TOMBSTONES_MAX: usize = 1 << 18;
 
-/// A freed channel. It is known by its keyed 64-bit hash alone: two names that share one are met
-/// once in a universe of 2^64 pairs.
+/// A freed channel. It is known by its keyed 64-bit hash alone: two names collide with probability
+/// 2^-64.
 #[derive(Debug)]
 pub(super) struct Tombstone {
     hash: u64,
     /// Its newest event. All its events are gone, so this is its `evicted_to` as well.
     pub last_seq: u64,
-    /// State of its publish rate, so that a channel without subscribers has one, too.
+    /// State of its publish rate, so that the rate applies to a channel without subscribers, too.
     pub rate: Bucket,
     links: Links,
 }
 
-/// Tombstones in the order of burying; the oldest falls out first.
+/// Tombstones in order of burial; the oldest falls out first.
 #[derive(Debug)]
 pub(super) struct Tombstones {
     slab: Paged<Tombstone>,
@@ -53,7 +54,7 @@ impl Tombstones {
         self.forgotten_to
     }
 
-    /// Nothing more is known of events up to here.
+    /// Forgets all about events up to here.
     pub fn forget_to(&mut self, seq: u64) {
         self.forgotten_to = self.forgotten_to.max(seq);
     }

@@ -1,4 +1,4 @@
-//! No store but the history itself: it is as safe as the process.
+//! No store but the history itself: events live as long as the process.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Where the log's order has its home: what gives an event its place, when it may be seen and its
-//! publisher answered, and what outlives the process.
+//! The home of the log's order: what gives an event its place, decides when it may be seen and its
+//! publisher answered, and outlives the process.
 //!
 //! | store | order given by | an event is seen and its publish answered | told to the sequencer by |
 //! |---|---|---|---|
@@ -9,8 +9,8 @@
 //!
 //! [`ToLog::Feed`]: super::message::ToLog::Feed
 //!
-//! The sequencer calls a store under the log's lock, so nothing here may wait: a store with a disk or
-//! a broker behind it has a thread for that, and this is the near end of its lane. The thread's
+//! The sequencer calls a store under the log's lock, so nothing here may wait: a store with a disk
+//! or a broker behind it has a thread for that, and this is the near end of its lane. The thread's
 //! reports come back over the log's own lane.
 
 pub mod memory;
@@ -25,14 +25,13 @@ pub trait Store: Debug + Send {
     /// Takes an event that has just got its place. Only called while the store is up.
     fn append(&mut self, event: &Arc<Event>) -> Taken;
 
-    /// The sequencer has given up all that was appended and not committed: none of it may be
-    /// written any more.
+    /// Gives up all that was appended and not committed: none of it may be written any more.
     fn give_up(&mut self);
 
-    /// Nothing is appended any more: ends in order once all that was is committed.
+    /// Ends the store in order: nothing more is appended, and what was is still to be committed.
     fn close(&mut self) {}
 
-    /// History holds nothing before this. Returns before which event there is no room for history.
+    /// History holds nothing before this seq. Returns the seq before which the store has no room.
     fn keeps_from(&mut self, _seq: u64) -> u64 {
         0
     }
@@ -50,15 +49,15 @@ pub enum Taken {
 /// What a store's thread reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// What was appended up to this seq is as safe as it was to become.
+    /// Everything appended up to this seq is as safe as this store makes it.
     Committed {
-        /// Newest event that is.
+        /// The newest event committed.
         through: u64,
-        /// Events since the last report: what it costs the log to show them.
+        /// Events since the last report: the cost to the log of showing them.
         count: u32,
     },
-    /// What was appended and not committed is lost, and what comes is refused.
+    /// What was appended and not committed is lost, and further events are refused.
     Down,
-    /// Events are taken again.
+    /// Events are accepted again.
     Up,
 }

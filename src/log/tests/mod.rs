@@ -52,7 +52,7 @@ impl Outlet for Lanes {
     }
 }
 
-/// A log with its lanes. Every step checks the invariants.
+/// A log with its lanes. Every step checks the log's invariants.
 struct Bench {
     log: Sequencer,
     lanes: Lanes,
@@ -76,7 +76,7 @@ impl Bench {
         self.log.check_invariants();
     }
 
-    /// What was sent last over the lane, which is the answer; those before it stay.
+    /// The last message in the lane, which is the answer; those before it stay.
     fn answer(&mut self, worker: u16) -> FromLog {
         self.lanes.queues[usize::from(worker)].pop().expect("an answer")
     }
@@ -120,7 +120,7 @@ impl Bench {
         }
     }
 
-    /// Joins one channel: where it stands, the gap, the backlog.
+    /// Joins one channel: returns its start, the gap, and the backlog.
     fn join(&mut self, worker: u16, name: &str, cursor: Cursor) -> Stand {
         let (_, mut joined) = self.join_all(worker, &[name], cursor).expect("room");
         let channel = joined.pop().expect("one channel");
@@ -288,14 +288,14 @@ fn pages_are_history_in_log_order_whatever_their_size() {
     for n in 0..15 {
         bench.publish(["a", "b", "c"][n % 3]);
     }
-    // Of each the newest five are kept, and each has its own cursor.
+    // Of each channel the newest five are kept, and each has its own cursor.
     let from = [("c", 3), ("a", 7), ("b", 100), ("unknown", 0)];
     for bytes_max in [0, 1, 500, 1000, u64::MAX] {
         assert_eq!(bench.read_all(0, &from, bytes_max), [6, 9, 10, 12, 13, 15], "{bytes_max}");
     }
 }
 
-/// A place in history is a guess: its entry may be gone, or be another channel's by now.
+/// A place in history is a hint: its entry may be gone, or belong to another channel by now.
 #[test]
 fn a_page_goes_on_where_it_should_although_history_has_moved_on() {
     let mut bench = Bench::uniform(Policy { history_count: 4, ..PLENTY });
@@ -447,7 +447,7 @@ fn a_freed_channel_still_knows_what_it_lost() {
     assert_eq!(bench.join(0, "z", Cursor::After(0)), (0, None, vec![]));
     bench.publish("c");
     bench.publish("d");
-    // "b" fell out of the tombstones: whoever is unknown may have lost as much as it did.
+    // "b" fell out of the tombstones, so an unknown channel may have lost as much as "b" did.
     assert_eq!(bench.log.stats().forgotten_to, 2);
     assert_eq!(bench.join(0, "b", Cursor::After(1)), (2, Some(GapReason::Evicted), vec![]));
     assert_eq!(bench.join(0, "y", Cursor::After(2)), (2, None, vec![]));
@@ -492,8 +492,8 @@ fn pages_list_every_channel_once() {
     assert_eq!(listed, names);
 }
 
-/// Who may publish to one pattern of channels cannot take the history of another, but only what
-/// that holds beyond its share.
+/// A publisher of one pattern of channels can evict another pattern's history, but only what that
+/// holds beyond its share.
 #[test]
 fn a_rule_keeps_its_share_when_others_press() {
     let of_users = Policy { history_share: 4_000, ..PLENTY };
@@ -513,7 +513,8 @@ fn a_rule_keeps_its_share_when_others_press() {
     assert!((4_000 - of_one..=4_000).contains(&bytes), "{bytes}");
 }
 
-/// Who sends many events at once leaves room in a worker's lane for who sends one.
+/// A publisher of many events at once leaves room in a worker's lane for one that sends a single
+/// one.
 #[test]
 fn a_lane_is_not_filled_by_one_kind_of_publisher() {
     let mut bench = Bench::uniform(PLENTY);

@@ -1,6 +1,6 @@
 //! The log against a naive one (a list of kept events, every answer recomputed), and against a
-//! witness that knows nothing of either: it has every event ever ordered, and every subscriber
-//! must have seen exactly those of its channel after its cursor, except what a gap told of.
+//! witness that knows neither: it has every event ever ordered, and every subscriber must have seen
+//! exactly those of its channel after its cursor, except what a gap told of.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ struct ModelChannel {
     subscribers: [u32; WORKERS as usize],
 }
 
-/// The naive log: no index, no list, nothing incremental.
+/// The naive log: no index, no linked list, nothing incremental.
 struct Model {
     settings: LogSettings,
     now: Duration,
@@ -151,7 +151,7 @@ impl Model {
         Ok((seq, subscribers))
     }
 
-    /// Whether these names fit, if need be after what is overdue has left.
+    /// Whether these names fit, possibly after overdue events have left.
     fn has_room(&mut self, names: &[&str]) -> bool {
         let fits = |model: &Self| {
             let fresh = names.iter().filter(|name| !model.channels.contains_key(**name)).count();
@@ -369,7 +369,7 @@ impl Trial {
         if self.witness.subscribers.is_empty() {
             return;
         }
-        // At times nearly all go, so that channels are freed.
+        // Now and then nearly all leave, so that channels are freed.
         let count = self.witness.subscribers.len();
         let leaving = if self.random.u8(..12) == 0 { count } else { 1 };
         for _ in 0..leaving {
@@ -457,7 +457,7 @@ fn the_log_agrees_with_a_naive_one_and_no_subscriber_loses_or_repeats_an_event()
         sum.replays += stats.counters.replays;
         sum.gaps += stats.counters.gaps;
     }
-    // The trial is worth something only if every path was taken often.
+    // The trial means little unless every path was taken often.
     let least = [
         sum.repeated,
         sum.evicted_by_count,

@@ -1,4 +1,4 @@
-//! The log over a store that commits when it is told to.
+//! The log over a store that commits only when told to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Bench {
         self.store_says(Stored::Committed { through, count: 1 });
     }
 
-    /// What waits in a worker's lane: the seq of each event, and `accepted` of each answer.
+    /// What is in a worker's lane: the seq of each event, and `accepted` of each answer.
     fn heard(&mut self, worker: u16) -> Vec<(char, u64)> {
         let tell = |told| match told {
             FromLog::Event(event) => ('e', event.seq),
