@@ -1,23 +1,23 @@
 //! What only some events have: who published it, what it replaces, how long it lasts. A plain event
-//! has none of it and pays a null pointer.
+//! has none of these and pays for a null pointer.
 //!
-//! Outside of memory (in the journal, in a broker's header) attributes are a list of entries: a tag
-//! in one byte, the length of its value in two (little-endian), the value.
+//! Outside of memory (in the journal, in a broker's header) attributes are a list of entries: one
+//! byte for the tag, two for the length of the value (little-endian), then the value.
 
-/// What an event has beside its payload.
+/// What an event may have besides its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// The publisher's subject, where the channel's rule says so. Never from the client.
+    /// The publisher's subject, if the channel's rule asks for it. Never supplied by the client.
     pub publisher: Option<Box<str>>,
-    /// `Event-Key`: the event replaces an earlier one of its channel with this key.
+    /// `Event-Key`: the event replaces the earlier one in its channel with this key.
     pub event_key: Option<Box<str>>,
-    /// `Event-Tombstone`: nothing is in its place from now on.
+    /// `Event-Tombstone`: the event only removes the earlier one.
     pub tombstone: bool,
-    /// Only for those who read at the moment: it is never kept.
+    /// Only sent to subscribers that are connected now, never kept.
     pub ephemeral: bool,
 }
 
-/// Why attributes were not read.
+/// Why attributes could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadAttributes {
     /// Cut off, not UTF-8, or a flag with a value.
@@ -35,7 +35,7 @@ const EPHEMERAL: u8 = 4;
 const ENTRY_HEAD_BYTES: usize = 3;
 
 impl Attributes {
-    /// None if there is nothing in them.
+    /// `None` if they are empty.
     pub fn boxed(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
@@ -46,7 +46,7 @@ impl Attributes {
         size_of::<Self>() + texts.map(|text| text.len()).sum::<usize>()
     }
 
-    /// Length of what [`Attributes::encode`] appends.
+    /// The length of what [`Attributes::encode`] appends.
     pub fn encoded_bytes(&self) -> usize {
         self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len()).sum()
     }
@@ -62,10 +62,10 @@ impl Attributes {
         }
     }
 
-    /// Reads entries, all there are.
+    /// Reads a complete list of entries.
     ///
     /// # Errors
-    /// They are not whole, or of a later version: then none of them is taken, as what is not
+    /// The list is cut short or of a later version. Then nothing of it is taken, as what is not
     /// understood may be what matters.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, BadAttributes> {
         let mut read = Self::default();
@@ -143,7 +143,7 @@ mod tests {
             prop_assert_eq!(bytes.len(), attributes.encoded_bytes());
             prop_assert_eq!(Attributes::decode(&bytes), Ok(attributes));
             for end in 0..bytes.len() {
-                // Cut between two entries it is a shorter list; anywhere else it is none.
+                // Cut between two entries it is a shorter list; anywhere else it is malformed.
                 if let Ok(part) = Attributes::decode(&bytes[..end]) {
                     prop_assert_eq!(part.encoded_bytes(), end);
                 }

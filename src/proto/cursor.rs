@@ -1,6 +1,6 @@
-//! Event ids and cursors: one number in the log's order, with the epoch it belongs to.
+//! Event ids and cursors: a number in the log's order, and the epoch it belongs to.
 //!
-//! On the wire an id is `<epoch>-<seq>`. A client hands back the last id it saw; that is its
+//! On the wire an id is `<epoch>-<seq>`. A client sends back the last id it saw: that is its
 //! cursor.
 
 use std::fmt;
@@ -10,7 +10,7 @@ pub const EPOCH_LEN: usize = 8;
 /// Longest id we print: epoch, dash, 20 digits of a `u64`.
 pub const ID_LEN_MAX: usize = EPOCH_LEN + 1 + 20;
 
-/// Random text chosen when the log began: ids of another life of the log are not ours.
+/// Random text chosen when the log began: ids of another epoch are not ours.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch([u8; EPOCH_LEN]);
 
@@ -46,9 +46,9 @@ impl fmt::Debug for Epoch {
 /// Place of an event in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId {
-    /// Which life of the log.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// Place in it; the first event has 1.
+    /// Its number in that epoch's order; the first event has 1.
     pub seq: u64,
 }
 
@@ -67,22 +67,22 @@ impl fmt::Display for EventId {
     }
 }
 
-/// Where a subscriber wants to begin.
+/// Where a subscriber starts reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// No cursor given: only what comes from now on.
+    /// No cursor given: only what is published from now on.
     Now,
-    /// `earliest`: all that history holds, behind a gap if the channel's beginning is gone.
+    /// `earliest`: all that history holds, after a gap if the beginning of the channel is gone.
     Earliest,
-    /// After this place of the present epoch (it may still be ahead of the head or evicted).
+    /// After this event of the present epoch (which may be ahead of the head, or evicted).
     After(u64),
-    /// Text that is no id of this epoch: a gap of reason `epoch`.
+    /// Text that is not an id of this epoch: a gap with reason `epoch`.
     Foreign,
 }
 
 impl Cursor {
     /// Reads what a client sent. Never fails: what is not one of our ids is [`Cursor::Foreign`],
-    /// because a 400 would stop a browser's EventSource for good. Empty text is no cursor
+    /// because a 400 would stop a browser's EventSource for good. Empty text counts as no cursor
     /// (WHATWG HTML: an empty last event id means none).
     pub fn parse(text: &[u8], epoch: Epoch) -> Self {
         match text {

@@ -1,8 +1,8 @@
-//! Everything a connection's way of reading events decides about its wire: one closed list, and one
-//! function each for events, gaps, heartbeats and ends. Another protocol is another entry here and a
-//! file in `worker/session`.
+//! Everything about its wire that depends on how a connection reads events: one closed list, and
+//! one function each for events, gaps, heartbeats and ends. Another protocol is another entry here
+//! and a file in `worker/session`.
 //!
-//! Each form is a pure function of the event: an event that was half sent is encoded again and goes
+//! Each form is a pure function of the event: a half-sent event is encoded again, and sending goes
 //! on from the offset.
 
 use super::data::EventView;
@@ -12,10 +12,11 @@ use super::ws;
 use super::ws::close::{CloseCode, write_close};
 use super::ws::frame::{self, Opcode, write_text_with};
 
-/// Query names a cursor may come by, the first that is there counts: ours, the polyfills', Ably's.
+/// Names of the query parameter that holds a cursor, of which the first present one counts: ours,
+/// the polyfills', Ably's.
 pub const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
 
-/// How one connection wants its events.
+/// How a connection is sent its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Dialect {
@@ -29,28 +30,28 @@ pub enum Dialect {
     WsEnvelope = 3,
 }
 
-/// What is sent so that proxies and peers know that the server is there.
+/// What is sent so that proxies and peers know the server is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// What costs least: a comment, or a ping.
+    /// The cheapest there is: a comment, or a ping.
     Plain,
     /// On SSE an event, for a page whose scripts see no comments.
     Event,
 }
 
 impl Dialect {
-    /// How many there are, for tables indexed by one.
+    /// How many dialects there are, for tables indexed by them.
     pub const COUNT: usize = 4;
 
-    /// All of them, by index.
+    /// All dialects, by index.
     pub const ALL: [Self; Self::COUNT] =
         [Self::SseBare, Self::SseEnvelope, Self::WsBare, Self::WsEnvelope];
 
-    /// Bits that hold any of them, with room for more than there are.
+    /// Bits that hold any dialect, with room for more of them.
     pub const BITS: u32 = 4;
 
-    /// What an encoding makes of a byte of data, at most: SSE writes `data: ` before each line (six
-    /// bytes are what JSON needs for a control character, four thirds what base64 does).
+    /// How many bytes an encoding makes of one byte of data, at most: SSE writes `data: ` before
+    /// each line (JSON needs six bytes for a control character, base64 four for three).
     pub const GROWTH_MAX: usize = 7;
 
     /// Whether it is spoken over a WebSocket.
@@ -58,7 +59,7 @@ impl Dialect {
         matches!(self, Self::WsBare | Self::WsEnvelope)
     }
 
-    /// Whether a message from the peer is an operation, and not an event.
+    /// Whether a message from the peer is an operation rather than an event.
     pub fn has_operations(self) -> bool {
         self == Self::WsEnvelope
     }
@@ -69,7 +70,7 @@ impl Dialect {
         matches!(self, Self::SseBare | Self::SseEnvelope)
     }
 
-    /// Whether a loss can be told in band. A bare WebSocket has no place for it, and is closed with
+    /// Whether a loss can be told in band. A bare WebSocket has no way to, and is closed with
     /// [`CloseCode::GAP`] instead.
     pub fn tells_gaps(self) -> bool {
         self != Self::WsBare
@@ -85,7 +86,7 @@ impl Dialect {
         }
     }
 
-    /// Appends a gap, where it can be told.
+    /// Appends a gap; the dialect must be able to tell it.
     pub fn write_gap(self, out: &mut Vec<u8>, gap: &GapView<'_>) {
         match self {
             Self::SseBare => sse::write_gap(out, gap),
@@ -108,8 +109,8 @@ impl Dialect {
         }
     }
 
-    /// Appends what says why the stream ends: the last event of SSE, or a close frame. `label`: the
-    /// reason's name for programs.
+    /// Appends why the stream ends: the last event of SSE, or a close frame. `label`: the reason's
+    /// name for programs.
     pub fn write_end(self, out: &mut Vec<u8>, label: &str, code: CloseCode, message: &str) {
         match self {
             Self::SseBare | Self::SseEnvelope => sse::write_end(out, label, code.0, message),

@@ -1,15 +1,15 @@
-//! The client a proxy speaks for, as headers name it: `X-Forwarded-For` and `Forwarded` (RFC 7239).
-//! Each proxy adds the address it sees at the end, so the list is read from there.
+//! The client a proxy speaks for, as named by the headers `X-Forwarded-For` and `Forwarded` (RFC
+//! 7239). Each proxy appends the address it sees, so the list is read from its end.
 
 use std::net::IpAddr;
 
-/// The addresses of an `X-Forwarded-For`, the nearest first; none if it is malformed.
+/// The addresses of an `X-Forwarded-For`, nearest first; `None` for a malformed one.
 pub fn x_forwarded_for(value: &str) -> impl Iterator<Item = Option<IpAddr>> {
     value.rsplit(',').map(node)
 }
 
-/// The addresses of a `Forwarded`'s `for` parameters, the nearest first; none for one that is
-/// hidden or missing (RFC 7239 section 6).
+/// The addresses of a `Forwarded`'s `for` parameters, nearest first; `None` for one that is hidden
+/// or missing (RFC 7239 section 6).
 pub fn forwarded(value: &str) -> impl Iterator<Item = Option<IpAddr>> {
     value.rsplit(',').map(|element| element.split(';').find_map(for_of).and_then(node))
 }

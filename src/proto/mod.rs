@@ -1,4 +1,4 @@
-//! Sans-IO codecs: bytes in, values out. No socket, clock, thread or randomness here.
+//! Codecs: bytes in, values out. No socket, clock, thread or randomness here.
 
 pub mod attributes;
 pub mod cursor;

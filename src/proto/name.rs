@@ -17,9 +17,9 @@ pub enum NameError {
     Byte,
     /// `.` or `..`: clients resolve these away before they send a path.
     Dots,
-    /// No byte at all.
+    /// Nothing.
     Empty,
-    /// A `%` that two hexadecimal digits do not follow.
+    /// A `%` that is not followed by two hexadecimal digits.
     Percent,
     /// More than [`NAME_BYTES_MAX`] bytes.
     TooLong,
@@ -56,8 +56,8 @@ pub fn channel_name(decoded: &[u8]) -> Result<&str, NameError> {
     std::str::from_utf8(decoded).map_err(|_| NameError::Byte)
 }
 
-/// Decodes and checks a channel name that is a segment of a path (`+` is no space there). `buffer`
-/// is only used when something is percent-encoded.
+/// Decodes and checks a channel name that is a segment of a path (where `+` is not a space).
+/// `buffer` is only used if something is percent-encoded.
 ///
 /// # Errors
 /// The first rule it breaks.
@@ -92,12 +92,12 @@ const NAME_BYTES: [bool; 256] = {
     table
 };
 
-/// Why a pattern is refused: the operator's or token issuer's fault.
+/// Why a pattern is refused: a mistake of the operator or the token's issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PatternError {
-    /// What is not the star is no channel name.
+    /// The part without the star is not a channel name.
     Name(NameError),
-    /// A `*` that is neither the whole pattern nor its end behind a `:`.
+    /// A `*` that is neither the whole pattern nor at its end after a `:`.
     Star,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
-/// Which channels something holds for.
+/// Which channels something applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(Form);
@@ -123,16 +123,16 @@ enum Form {
     All,
     /// `user:42:*`, kept as `user:42:`.
     Below(Box<str>),
-    /// One name.
+    /// A single name.
     Exact(Box<str>),
 }
 
 impl Pattern {
     /// Reads a name, `*` (every channel), or a prefix that ends in `:*` (every channel below it:
-    /// `user:42:*` holds for `user:42:x` and `user:42:x:y`, not for `user:42`).
+    /// `user:42:*` matches `user:42:x` and `user:42:x:y`, not `user:42`).
     ///
     /// # Errors
-    /// A `*` anywhere else, or what is left of it is no channel name.
+    /// A `*` anywhere else, or a rest that is not a channel name.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text == "*" {
             return Ok(Self(Form::All));
@@ -149,7 +149,7 @@ impl Pattern {
         Ok(Self(if is_prefix { Form::Below(name.into()) } else { Form::Exact(name.into()) }))
     }
 
-    /// Whether it holds for this channel.
+    /// Whether it matches this channel.
     pub fn matches(&self, name: &str) -> bool {
         match &self.0 {
             Form::All => true,
@@ -159,7 +159,7 @@ impl Pattern {
     }
 }
 
-/// The place of the first rule that holds for this name; past the end if none does.
+/// The index of the first rule that matches this name, or the number of rules if none does.
 pub fn first_match<T>(rules: &[(Pattern, T)], name: &str) -> usize {
     rules.iter().position(|(pattern, _)| pattern.matches(name)).unwrap_or(rules.len())
 }

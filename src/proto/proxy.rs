@@ -1,41 +1,42 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy says of its client before anything the client
-//! says (HAProxy's `proxy-protocol.txt`). Only the client's address is taken; TLVs are skipped.
+//! The PROXY protocol, versions 1 and 2: what a proxy says about its client before anything the
+//! client says (HAProxy's `proxy-protocol.txt`). Only the client's address is read; TLVs are
+//! skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest line of version 1, its CRLF included (section 2.1).
+/// The longest line of version 1, including its CRLF (section 2.1).
 const V1_BYTES_MAX: usize = 107;
 const V1_BEGIN: &[u8] = b"PROXY ";
 
 /// What version 2 begins with (section 2.2).
 const V2_BEGIN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Up to the length of what follows.
+/// Bytes up to and including the length of the rest.
 const V2_FIXED_BYTES: usize = 16;
-/// Addresses and TLVs: several certificates' worth of what proxies tell.
+/// Addresses and TLVs: room for several certificates' worth of what proxies tell.
 const V2_REST_BYTES_MAX: usize = 4096;
 
-/// What the bytes begin with.
+/// What was found at the beginning of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// A header that goes on.
+    /// An incomplete header.
     Partial,
     /// A whole header.
     Complete {
-        /// The client the proxy speaks for; none: itself, or unknown.
+        /// The client the proxy speaks for; `None` if it speaks for itself or does not know.
         source: Option<IpAddr>,
-        /// Bytes of the header.
+        /// The header's length in bytes.
         length: usize,
     },
 }
 
-/// No header of either version, or one that is too long.
+/// Not a header of either version, or one that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Reads the header that a connection begins with.
+/// Reads the header at the beginning of a connection.
 ///
 /// # Errors
-/// The bytes begin with something else, so their sender is not to be believed.
+/// The bytes begin with something else, so their sender must not be trusted.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
     match bytes.first() {
         None => Ok(Parsed::Partial),
@@ -56,7 +57,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Parsed, Malformed> {
     Ok(Parsed::Complete { source: source_of_line(line)?, length: end + 2 })
 }
 
-/// Protocol, addresses and ports, each behind one space.
+/// Protocol, addresses and ports, each after one space.
 fn source_of_line(line: &str) -> Result<Option<IpAddr>, Malformed> {
     let words: Vec<&str> = line.split(' ').collect();
     let [protocol, source, destination, ports @ ..] = &words[..] else {
@@ -96,7 +97,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, Malformed> {
             addresses.first_chunk::<16>().map(|b| Ipv6Addr::from(*b).into())
         }
         (PROXY, TCP4 | TCP6) => return Err(Malformed),
-        // Its own health check, or a client that is no TCP socket.
+        // The proxy's own health check, or a client that is not a TCP socket.
         _ => None,
     };
     Ok(Parsed::Complete { source, length: V2_FIXED_BYTES + length })
@@ -107,7 +108,7 @@ const PROXY: u8 = 0x21;
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 
-/// Whether the bytes begin with this, as far as they go.
+/// Whether the bytes begin with this, as far as both go.
 fn begins(bytes: &[u8], with: &[u8]) -> bool {
     let common = bytes.len().min(with.len());
     bytes[..common] == with[..common]
@@ -122,7 +123,7 @@ mod tests {
         [V2_BEGIN, &[command, family], &length, rest].concat()
     }
 
-    /// The header is found whatever follows it, and is partial at every split.
+    /// The header is found whatever follows it, and is incomplete at every cut.
     fn expect(header: &[u8], source: Option<&str>) {
         let source = source.map(|text| text.parse().expect("an address"));
         let complete = Ok(Parsed::Complete { source, length: header.len() });

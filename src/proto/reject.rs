@@ -1,15 +1,15 @@
-//! Refusals. Whatever a client is refused for becomes one [`Reject`], in one place beside the error
-//! it comes from, and is written here: once for each way in which an answer goes out.
+//! Refusals. Whatever a client is refused for becomes one [`Reject`], in one place next to the
+//! error it comes from, and is written here, once for each way an answer can go out.
 
 use std::borrow::Cow;
 
 use super::envelope::{json, write_reference};
 use super::http::response::Status;
 
-/// What a client is told when it is refused something.
+/// What a client is told when something is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// The status of an HTTP answer. The answer to a WebSocket's operation has none.
+    /// The status of an HTTP answer. The answer to a WebSocket operation has none.
     pub status: Status,
     /// A stable name, for programs.
     pub code: &'static str,
@@ -43,8 +43,8 @@ impl Reject {
         out.push(b'}');
     }
 
-    /// Begins the answer to NDJSON that was refused from a line on, `{"error":{…},"line":…,`. What
-    /// became of the lines before follows.
+    /// Begins the answer to NDJSON that was refused from a line on, `{"error":{…},"line":…,`. The
+    /// answer for the lines before follows.
     pub fn begin_lines_answer(&self, out: &mut Vec<u8>, line_no: u64, published: u64) {
         let message = &self.message;
         let message = format!("line {line_no}: {message}; {published} published before it");

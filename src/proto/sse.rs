@@ -1,21 +1,21 @@
 //! Server-Sent Events (WHATWG HTML, section "Server-sent events"): the response head, events,
 //! gaps, heartbeats.
 //!
-//! One line ending in the data is one line ending in what the browser hands on: CR, LF and CRLF all
-//! become LF, because the format knows no other. Empty data is dispatched too: a `data:` line
-//! appends an LF to the browser's buffer, the buffer is therefore not empty at the blank line, and
-//! that LF is taken off again.
+//! Each line ending in the data becomes one line ending in what the browser delivers: CR, LF and
+//! CRLF all become LF, because the format knows no other. Empty data is dispatched too: a `data:`
+//! line appends an LF to the browser's buffer, so the buffer is not empty at the blank line, and
+//! that LF is then removed again.
 
 use super::cursor::EventId;
 use super::data::{Data, EventView};
 use super::envelope::{self, GapView, json};
 use super::http::response::Date;
 
-/// A comment: proxies and clients see that the stream lives, no event is dispatched.
+/// A comment: proxies and clients see that the stream is alive, but no event is dispatched.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
-/// The same for a page, whose scripts see no comments. It has no `id:`, so it moves no cursor. The
-/// first one is [`write_first_beat`]'s.
+/// The same for a page, whose scripts see no comments. It has no `id:`, so it moves no cursor. A
+/// stream's first beat is that of [`write_first_beat`].
 pub const HEARTBEAT_EVENT: &[u8] = b"event: pushline.beat\ndata: {}\n\n";
 
 /// Appends the head of a stream's response. The body has no length and ends with the connection:
@@ -37,9 +37,9 @@ pub fn write_head(out: &mut Vec<u8>, date: &Date, extra_headers: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a whole stream that says no more than why there is none now and when to try again. A
-/// blank line would end an event, and with it set the client's last id to that of this stream:
-/// none. So there is none; `retry:` counts when its line ends (WHATWG HTML 9.2.6).
+/// Appends a complete stream that only says why there is none now, and when to try again. It has no
+/// blank line, as that would end an event and set the client's last id to this stream's, which is
+/// empty; `retry:` takes effect when its line ends (WHATWG HTML 9.2.6).
 pub fn write_refusal(
     out: &mut Vec<u8>,
     date: &Date,
@@ -55,10 +55,10 @@ pub fn write_refusal(
     out.push(b'\n');
 }
 
-/// Appends the first bytes of a stream: they open it in the client before any event comes, and
-/// tell it how long to wait before it reconnects. `from` is where a stream without a cursor begins:
-/// an `id:` without data dispatches nothing but is remembered (WHATWG HTML, "Interpreting an event
-/// stream"), so a client that is cut before its first event resumes all the same.
+/// Appends the first bytes of a stream: they open it in the client before any event comes, and say
+/// how long to wait before reconnecting. `from` is where a stream without a cursor begins: an `id:`
+/// without data dispatches nothing but is remembered (WHATWG HTML, "Interpreting an event stream"),
+/// so a client that is cut before its first event still resumes.
 pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32, from: Option<EventId>) {
     out.extend_from_slice(b": pushline\nretry: ");
     out.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
@@ -69,23 +69,23 @@ pub fn write_preamble(out: &mut Vec<u8>, retry_ms: u32, from: Option<EventId>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// Appends a beat that says when the next one is due: a page's watchdog needs to know, and whether
-/// events get through to it at all.
+/// Appends a beat that says when the next one is due: a page's watchdog needs to know that, and
+/// whether events reach it at all.
 pub fn write_first_beat(out: &mut Vec<u8>, period_ms: u128) {
     let beat = format!("event: pushline.beat\ndata: {{\"every_ms\":{period_ms}}}\n\n");
     out.extend_from_slice(beat.as_bytes());
 }
 
-/// Appends the event that tells a stream its connection's name, for
-/// `POST /sse/{connection}/token`. It has no `id:`, so it moves no cursor.
+/// Appends the event that tells the client its connection's name, for `POST
+/// /sse/{connection}/token`. It has no `id:`, so it moves no cursor.
 pub fn write_opened(out: &mut Vec<u8>, connection: &str) {
     out.extend_from_slice(b"event: pushline.open\ndata: {\"connection\":\"");
     out.extend_from_slice(connection.as_bytes());
     out.extend_from_slice(b"\"}\n\n");
 }
 
-/// Appends the event that says why the stream ends now. It has no `id:` either: where the client
-/// was is where it goes on.
+/// Appends the event that says why the stream ends. It has no `id:` either, so the client resumes
+/// from where it was.
 pub fn write_end(out: &mut Vec<u8>, reason: &str, code: u16, message: &str) {
     let end = format!(
         "event: pushline.end\ndata: {{\"reason\":\"{reason}\",\"code\":{code},\"message\":\"{message}\"}}\n\n"
@@ -115,7 +115,7 @@ pub fn write_event_enveloped(out: &mut Vec<u8>, event: &EventView<'_>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// Appends a gap whose `data:` is what was lost.
+/// Appends a gap whose `data:` describes the loss.
 pub fn write_gap(out: &mut Vec<u8>, gap: &GapView<'_>) {
     write_fields(out, gap.id, Some(envelope::GAP_TYPE));
     out.extend_from_slice(b"data: ");
@@ -136,7 +136,7 @@ fn write_fields(out: &mut Vec<u8>, id: EventId, event_type: Option<&str>) {
     id.write(out);
     out.push(b'\n');
     if let Some(event_type) = event_type {
-        // A type is checked when it comes in; a line end here would forge fields.
+        // Types are checked on arrival; a line end here would forge fields.
         debug_assert!(memchr::memchr2(b'\n', b'\r', event_type.as_bytes()).is_none());
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(event_type.as_bytes());
@@ -144,8 +144,8 @@ fn write_fields(out: &mut Vec<u8>, id: EventId, event_type: Option<&str>) {
     }
 }
 
-/// A `data:` line per line. The space after the colon is taken off by the client, so that data
-/// beginning with a space keeps its own.
+/// A `data:` line per line. The client removes the space after the colon, so that data beginning
+/// with a space keeps its own.
 fn write_data(out: &mut Vec<u8>, mut data: &[u8]) {
     while let Some(end) = memchr::memchr2(b'\n', b'\r', data) {
         write_line(out, &data[..end]);

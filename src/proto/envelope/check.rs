@@ -6,11 +6,11 @@ use super::Invalid;
 pub const TYPE_BYTES_MAX: usize = 128;
 /// Longest idempotency key: the log keeps it as long as the event.
 pub const KEY_BYTES_MAX: usize = 128;
-/// Event types that begin so are ours.
+/// Event types that begin with this are ours.
 pub const RESERVED_PREFIX: &str = "pushline.";
 
-/// Checks an event type, of the `Event-Type` header or an `event` field: 1 to 128 bytes, no control
-/// characters (a line end would forge SSE fields), not a reserved one.
+/// Checks an event type, from the `Event-Type` header or an `event` field: 1 to 128 bytes, no
+/// control characters (a line end would forge SSE fields), not reserved.
 pub fn event_type(text: &str) -> Result<&str, Invalid> {
     if text.starts_with(RESERVED_PREFIX) {
         return Err(Invalid::ReservedEventType);

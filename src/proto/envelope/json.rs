@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Bytes looked at per step: straight-line code that the compiler turns into vectors.
+/// Bytes looked at per step, by straight-line code that the compiler vectorises.
 const BLOCK_BYTES: usize = 32;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Appends a JSON string: runs that need no escape are copied whole.
+/// Appends a JSON string; runs that need no escape are copied whole.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -21,8 +21,8 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends a JSON value as it is, but in one line: outside of tokens CR and LF mean as much as a
-/// space, and inside of them they are not allowed.
+/// Appends a JSON value unchanged but on one line: outside tokens CR and LF mean the same as a
+/// space, and inside them they are not allowed.
 pub fn write_one_line(out: &mut Vec<u8>, value: &str) {
     let mut rest = value.as_bytes();
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
@@ -45,7 +45,7 @@ fn is_special(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
-/// The first byte that is not allowed in a JSON string, and where (RFC 8259 section 7).
+/// The first byte that must be escaped in a JSON string, and where it is (RFC 8259 section 7).
 fn find_special(bytes: &[u8]) -> Option<(usize, u8)> {
     let mut start = 0;
     for block in bytes.chunks_exact(BLOCK_BYTES) {

@@ -19,27 +19,27 @@ pub use op::{
 
 /// The event type of a gap.
 pub const GAP_TYPE: &str = "pushline.gap";
-/// As much of a foreign cursor as a gap says back: a client may send one as long as a head, and a
-/// longer one is not an id.
+/// How much of a foreign cursor a gap repeats: a client may send one as long as a head, and
+/// anything longer is not an id.
 pub const AFTER_BYTES_MAX: usize = 64;
 
 /// Events that a subscriber will not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GapView<'a> {
-    /// Where the subscriber goes on from: its cursor once it has read this.
+    /// Where the subscriber continues: its cursor once it has read this.
     pub id: EventId,
-    /// Which channel.
+    /// The channel.
     pub channel: &'a str,
     /// `evicted`, `epoch` or `overrun`.
     pub reason: &'a str,
-    /// The cursor that could not be honoured, as the client gave it.
+    /// The cursor that could not be honoured, as the client sent it.
     pub after: &'a str,
-    /// The oldest event that still comes, if any is kept.
+    /// The oldest event that will still come, if any is kept.
     pub first: Option<EventId>,
 }
 
-/// Appends `{"id","channel","event"?,"data"}` (`"data_base64"` for bytes), always one line. What only
-/// some events have comes before the data: `"publisher"`, `"event_key"`, `"tombstone"`, `"ephemeral"`.
+/// Appends `{"id","channel","event"?,"data"}` (`"data_base64"` for bytes), always on one line.
+/// Attributes come before the data: `"publisher"`, `"event_key"`, `"tombstone"`, `"ephemeral"`.
 pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
     write_start(out, event.id, event.channel, event.event_type);
     if let Some(attributes) = event.attributes {
@@ -150,7 +150,7 @@ fn write_id(out: &mut Vec<u8>, id: EventId) {
     out.push(b'"');
 }
 
-/// Begins an answer with `{"ref":…,`, or `{` without one.
+/// Begins an answer with `{"ref":…,`, or `{` if there is no `ref`.
 pub(super) fn write_reference(out: &mut Vec<u8>, reference: Option<&str>) {
     out.push(b'{');
     if let Some(reference) = reference {

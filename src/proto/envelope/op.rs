@@ -15,18 +15,18 @@ use crate::proto::reject::Reject;
 /// Longest `ref`, quotes included: it is echoed with every answer.
 pub const REF_BYTES_MAX: usize = 64;
 
-/// Padding is decoration: the length says the same.
+/// Padding is accepted and not required: the length says the same.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// An operation, and what to call it in the answer.
+/// An operation, and the client's name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOp<'a> {
-    /// The client's `ref`: a JSON string or number, to be echoed as it is.
+    /// The client's `ref`: a JSON string or number, echoed unchanged.
     pub reference: Option<&'a str>,
-    /// What to do.
+    /// The operation.
     pub body: OpBody<'a>,
 }
 
@@ -35,33 +35,33 @@ pub struct ClientOp<'a> {
 pub enum OpBody<'a> {
     /// Join a channel.
     Subscribe {
-        /// Which.
+        /// The channel's name.
         channel: Cow<'a, str>,
-        /// The cursor, as the client gave it.
+        /// The cursor, as the client sent it.
         after: Option<Cow<'a, str>>,
     },
     /// Leave a channel.
     Unsubscribe {
-        /// Which.
+        /// The channel's name.
         channel: Cow<'a, str>,
     },
     /// Publish an event.
     Publish(Publication<'a>),
-    /// Ask for an answer.
+    /// Ask for a pong.
     Ping,
     /// Renew the token.
     Auth {
-        /// Never to be echoed or logged.
+        /// Must never be echoed or logged.
         token: Cow<'a, str>,
     },
 }
 
-/// An event to be published. Its type and key are checked, its channel is not yet.
+/// An event to publish. Its type and key are checked, its channel is not yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication<'a> {
-    /// Where to.
+    /// The channel's name.
     pub channel: Cow<'a, str>,
-    /// What.
+    /// Its data.
     pub payload: Payload<'a>,
     /// `event`.
     pub event_type: Option<Cow<'a, str>>,
@@ -74,22 +74,22 @@ pub struct Publication<'a> {
 pub enum Payload<'a> {
     /// The string's characters.
     Text(Cow<'a, str>),
-    /// The value, as it was written.
+    /// The value as written.
     Json(&'a str),
     /// From `data_base64`.
     Binary(Vec<u8>),
 }
 
-/// Why an operation was refused, and what to call it in the answer (if that could be read).
+/// Why an operation was refused, and the client's name for it (if that could be read).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpError<'a> {
     /// As in [`ClientOp::reference`].
     pub reference: Option<&'a str>,
-    /// Why.
+    /// The reason.
     pub reason: Invalid,
 }
 
-/// What is wrong with an operation, a publication or a part of one. All are the client's doing;
+/// What is wrong with an operation, a publication or a part of one. All are the client's fault;
 /// nothing took effect, and the connection may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
@@ -109,11 +109,11 @@ pub enum Invalid {
     Op,
     /// `ref` is neither string nor number, or too long.
     Ref,
-    /// The event type begins like a reserved one.
+    /// The event type begins with the reserved prefix.
     ReservedEventType,
     /// No `token`.
     Token,
-    /// A publication has a key that none has: a slip that would lose something in silence.
+    /// A publication has a field we do not know: a slip that would silently lose something.
     UnknownKey,
     /// Not UTF-8.
     Utf8,
@@ -158,8 +158,8 @@ impl From<Invalid> for Reject {
     }
 }
 
-/// Reads one operation. Unknown keys are ignored, so that newer clients can talk to us, but not in
-/// a publication: there a misspelt `event` would be lost without a word.
+/// Reads one operation. Unknown keys are ignored, so that newer clients can talk to us, except in a
+/// publication, where a misspelt `event` would be silently lost.
 pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
     let refuse = |reference, reason| OpError { reference, reason };
     let fields: Fields<'_> = parse(text).map_err(|reason| refuse(None, reason))?;
@@ -185,11 +185,12 @@ pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
     }
 }
 
-/// All fields a line can have.
+/// All fields a line may have.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
-    /// What was received may be published again as it is; its id is of the log it came from.
+    /// Accepted so that a received event can be published again as it is; its id belongs to the log
+    /// it came from.
     #[serde(rename = "id")]
     _id: Option<IgnoredAny>,
     #[serde(borrow)]
@@ -221,7 +222,7 @@ struct PublishKeys {
     key: Option<IgnoredAny>,
 }
 
-/// All fields an operation or a publication can have.
+/// All fields an operation or a publication may have.
 #[derive(Default, Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -245,7 +246,7 @@ struct Fields<'a> {
     token: Option<Text<'a>>,
 }
 
-/// A string, borrowed where it has no escapes (a bare `Option<Cow>` would always be copied).
+/// A string, borrowed if it has no escapes (a bare `Option<Cow>` would always be copied).
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -214,7 +214,7 @@ fn a_line_says_what_to_publish() {
         ..publication("c", Payload::Json("null"))
     };
     assert_eq!(parse_publication(line), Ok(expected));
-    // A carriage return before the line's end is white space.
+    // A carriage return before the line's end counts as white space.
     let plain = publication("c", Payload::Text("x".into()));
     assert_eq!(parse_publication(b"{\"channel\":\"c\",\"data\":\"x\"}\r"), Ok(plain));
     assert_eq!(parse_publication(b"{\"data\":1}"), Err(Invalid::Channel));
@@ -225,7 +225,7 @@ fn a_line_says_what_to_publish() {
     let op = b"{\"op\":\"publish\",\"ref\":1,\"channel\":\"c\",\"evnet\":\"done\",\"data\":1}";
     let refused = OpError { reference: Some("1"), reason: Invalid::UnknownKey };
     assert_eq!(parse_op(op), Err(refused));
-    // Half of a surrogate pair is no character.
+    // Half of a surrogate pair is not a character.
     let half = br#"{"channel":"c","data":"\ud800"}"#;
     assert_eq!(parse_publication(half), Err(Invalid::Json));
 }

@@ -1,22 +1,22 @@
-//! Request bodies (RFC 9112 sections 6 and 7), decoded in place: payload comes out as slices of
-//! what went in.
+//! Request bodies (RFC 9112 sections 6 and 7), decoded in place: payload comes out as slices of the
+//! input.
 
 use super::head::Framing;
 use super::response::Status;
 use super::scan;
 use crate::proto::reject::Reject;
 
-/// Longest line with a chunk's size, extensions included. We use no extensions,
-/// and without a cap they would be a way to send without end and say nothing.
+/// Longest line with a chunk's size, extensions included. We use no extensions, and without a cap
+/// they would be a way to send for ever without saying anything.
 pub const CHUNK_LINE_BYTES_MAX: u16 = 256;
-/// Most bytes of trailer fields in total, line ends included. We read none of them.
+/// Most bytes of trailer fields in total, line ends included. We ignore all of them.
 pub const TRAILERS_BYTES_MAX: u16 = 8 * 1024;
 
-/// Why a body is refused. Each is the client's fault and ends the connection: the next request
-/// can't be found any more.
+/// Why a body is refused. Each is the client's fault and ends the connection, as the beginning of
+/// the next request can no longer be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BodyError {
-    /// A chunk extension that is none: no `;name`, `;name=token` or `;name="quoted"`.
+    /// Not a chunk extension: neither `;name`, `;name=token` nor `;name="quoted"`.
     ChunkExtensionInvalid,
     /// The line with a chunk's size exceeds [`CHUNK_LINE_BYTES_MAX`].
     ChunkLineTooLong,
@@ -24,7 +24,7 @@ pub enum BodyError {
     ChunkSizeInvalid,
     /// A line, or a chunk's data, does not end in CRLF where it must.
     LineEndInvalid,
-    /// A trailer line is no field line.
+    /// A trailer line is not a field line.
     TrailerInvalid,
     /// The trailers exceed [`TRAILERS_BYTES_MAX`].
     TrailersTooLarge,
@@ -64,7 +64,7 @@ impl From<BodyError> for Reject {
 pub enum Progress {
     /// The body has ended; what was not consumed belongs to the next request.
     Done,
-    /// Give what was not consumed again, or more bytes when all were.
+    /// Pass what was not consumed again, or more bytes if all were.
     More,
 }
 
@@ -73,7 +73,7 @@ pub enum Progress {
 pub struct Decoded<'b> {
     /// The next piece of payload; may be empty.
     pub payload: &'b [u8],
-    /// How many of the bytes are done with; the payload is among them.
+    /// How many of the bytes were used, including the payload.
     pub consumed: usize,
     /// Whether more is to come.
     pub progress: Progress,
@@ -87,15 +87,15 @@ enum State {
     SizeFirst,
     /// Within the digits.
     Size,
-    /// Within the extensions behind the digits.
+    /// Within the extensions after the digits.
     Extension(Extension),
     /// The LF of the size line.
     SizeLf,
     /// `remaining` bytes of a chunk.
     Data,
-    /// The CR behind a chunk.
+    /// The CR after a chunk.
     DataCr,
-    /// The LF behind a chunk.
+    /// The LF after a chunk.
     DataLf,
     /// At the beginning of a trailer line or the last, empty one.
     TrailerFirst,
@@ -111,33 +111,33 @@ enum State {
     Done,
 }
 
-/// A place within chunk extensions (RFC 9112 section 7.1.1), which have a grammar although they are
-/// ignored: what is not of it may be the end of the line to another parser. Whitespace around
-/// `;` and `=` is bad, but part of it.
+/// A place within chunk extensions (RFC 9112 section 7.1.1). Although they are ignored, they must
+/// follow their grammar: anything else may be the end of the line to another parser. Whitespace
+/// around `;` and `=` is bad style, but part of the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
     /// In whitespace before a `;`.
     Blank,
-    /// Behind a `;`, before the name.
+    /// After a `;`, before the name.
     NameFirst,
     /// Within the name.
     Name,
-    /// In whitespace behind the name: an `=` or a `;` is to come.
+    /// In whitespace after the name: an `=` or a `;` must follow.
     NameBlank,
-    /// Behind the `=`, before the value.
+    /// After the `=`, before the value.
     ValueFirst,
     /// Within a value that is a token.
     Value,
     /// Within the quotes.
     Quoted,
-    /// Behind a backslash within the quotes.
+    /// After a backslash within the quotes.
     Escaped,
-    /// Behind the closing quote.
+    /// After the closing quote.
     QuoteEnd,
 }
 
 impl Extension {
-    /// The place behind `byte`, if it may be here; the line's end is looked for before.
+    /// The place after `byte`, if that may come here; line ends were handled before.
     fn step(self, byte: u8) -> Option<Self> {
         let blank = matches!(byte, b' ' | b'\t');
         Some(match (self, byte) {
@@ -193,8 +193,8 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
-    /// Bytes of the body that are known to be still to come: of the whole body if its length was
-    /// given, else of the present chunk.
+    /// Bytes of the body known to be still to come: of the whole body if its length was given,
+    /// otherwise of the present chunk.
     pub fn announced_bytes(&self) -> u64 {
         match self.state {
             State::Length | State::Data => self.remaining,
@@ -202,11 +202,11 @@ impl BodyDecoder {
         }
     }
 
-    /// Decodes up to and including the next piece of payload. Without payload in sight all bytes
-    /// are consumed.
+    /// Decodes up to and including the next piece of payload; all bytes are consumed if there is
+    /// none.
     ///
     /// # Errors
-    /// The body is not what its framing promised. The decoder must not be used any further.
+    /// The body is not what its framing promised. The decoder must not be used again.
     pub fn decode<'b>(&mut self, bytes: &'b [u8]) -> Result<Decoded<'b>, BodyError> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -348,7 +348,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds `pieces` one after the other; the payload, and what the body left over.
+    /// Feeds `pieces` one after the other; returns the payload, and what the body left over.
     fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), BodyError> {
         let mut decoder = BodyDecoder::new(framing);
         let (mut payload, mut left) = (Vec::new(), Vec::new());
@@ -368,7 +368,7 @@ mod tests {
         Ok((payload, left, decoder.is_done()))
     }
 
-    /// The one outcome for all the ways the body can arrive.
+    /// The outcome, which must be the same however the body arrives.
     fn outcome(framing: Framing, body: &[u8]) -> Result<(Vec<u8>, Vec<u8>, bool), BodyError> {
         let whole = decode(framing, &[body]);
         let bytes: Vec<_> = body.chunks(1).collect();
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn each_cap_holds_to_the_byte() {
-        // The size line counts up to its CR.
+        // The size line is counted up to its CR.
         let extended = |length: usize| {
             let line = format!("0;{}\r\n\r\n", "x".repeat(length - 3));
             outcome(Framing::Chunked, line.as_bytes())
@@ -480,7 +480,7 @@ mod tests {
         assert_eq!(zeros(line_max), whole(b"", b""));
         assert_eq!(zeros(line_max + 1), Err(BodyError::ChunkLineTooLong));
 
-        // The trailers count up to the CR of the empty line.
+        // The trailers are counted up to the CR of the empty line.
         let trailers = |length: usize| {
             let value = "x".repeat(length - "A:\r\nB:\r\n\r".len());
             outcome(Framing::Chunked, format!("0\r\nA:\r\nB:{value}\r\n\r\n").as_bytes())

@@ -4,12 +4,12 @@ use super::response::Status;
 use crate::proto::reject::Reject;
 
 /// Why a head is refused. Each is the client's fault and ends the connection after the answer:
-/// behind a head we can't read there is no telling where the next one begins.
+/// after a head we cannot read, there is no telling where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeadError {
-    /// A CR that no LF follows.
+    /// A CR without an LF after it.
     BareCr,
-    /// A LF that no CR precedes.
+    /// An LF without a CR before it.
     BareLf,
     /// `Content-Length` is not a plain decimal `u64`.
     ContentLengthInvalid,
@@ -17,7 +17,7 @@ pub enum HeadError {
     ContentLengthRepeated,
     /// `Content-Length` together with `Transfer-Encoding`.
     ContentLengthWithTransferEncoding,
-    /// A control byte (NUL among them) in a field value.
+    /// A control byte (including NUL) in a field value.
     ControlByte,
     /// More empty lines before the request line than [`super::head::EMPTY_LINES_MAX`].
     EmptyLines,
@@ -25,11 +25,11 @@ pub enum HeadError {
     ExpectationUnknown,
     /// The head exceeds [`super::head::HEAD_BYTES_MAX`].
     HeadTooLarge,
-    /// A field name is empty or has a byte that is no token byte, or the line has no colon.
+    /// A field name is empty or has an illegal byte, or the line has no colon.
     HeaderNameInvalid,
     /// More than [`super::head::HEADERS_MAX`] fields.
     HeadersTooMany,
-    /// `Host`, or the authority of an absolute target, is no `host[:port]`.
+    /// `Host`, or the authority of an absolute target, is not a `host[:port]`.
     HostInvalid,
     /// An HTTP/1.1 request without `Host`.
     HostMissing,
@@ -37,15 +37,15 @@ pub enum HeadError {
     HostRepeated,
     /// A line begins with whitespace (obs-fold).
     LineFolded,
-    /// The method is no token.
+    /// The method is not a token.
     MethodInvalid,
-    /// The method is longer than any method we know of.
+    /// The method is longer than any we know of.
     MethodTooLong,
-    /// `CONNECT` to somewhere: this is no proxy.
+    /// `CONNECT`: this is not a proxy.
     MethodUnsupported,
     /// Whitespace between a field name and its colon.
     SpaceBeforeColon,
-    /// The target is in no form we serve or has an illegal byte.
+    /// The target has a form we do not serve, or an illegal byte.
     TargetInvalid,
     /// The target exceeds [`super::head::TARGET_BYTES_MAX`].
     TargetTooLong,
@@ -55,7 +55,7 @@ pub enum HeadError {
     TransferEncodingInvalid,
     /// `Transfer-Encoding` in an HTTP/1.0 request.
     TransferEncodingOnHttp10,
-    /// What follows the target is no `HTTP/digit.digit`.
+    /// What follows the target is not `HTTP/digit.digit`.
     VersionInvalid,
     /// A major version other than 1.
     VersionUnsupported,

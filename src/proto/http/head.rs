@@ -1,7 +1,7 @@
 //! Request heads (RFC 9112 sections 2 to 5), parsed in place and without allocating.
 //!
-//! [`parse_prefix`] reads a head that lies in one buffer, in one pass. When it answers
-//! [`Parsed::Partial`] the bytes are kept and [`HeadScan`] watches them grow, so that a head that
+//! [`parse_prefix`] reads a head that lies in one buffer, in one pass. If it answers
+//! [`Parsed::Partial`], the bytes are kept and [`HeadScan`] watches them grow, so that a head that
 //! trickles in is looked at once per byte, not once per arrival.
 
 pub use super::error::HeadError;
@@ -10,8 +10,8 @@ use super::response::Connection;
 use super::scan;
 use super::syntax::{self, FieldLine, Line, RequestLine, Stop};
 
-/// Longest head, leading empty lines and the closing one included. Room for fat cookies; small
-/// enough that an offset fits in a `u16`, and that 10,000 trickling heads can't hurt.
+/// Longest head, including empty lines before it and the closing one. Room for fat cookies; small
+/// enough that an offset fits a `u16`, and that 10,000 trickling heads do no harm.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most fields in a head. Browsers send about 20.
 pub const HEADERS_MAX: usize = 64;
@@ -72,9 +72,9 @@ pub enum Expectation {
     None,
 }
 
-/// Where one field's name and value lie in the head: name start and end, value start and end, 16
-/// bits each. One word, because it is read back as one right after it was written: four small
-/// stores and a large load would have to wait for each other.
+/// Where one field's name and value are in the head: name start and end, value start and end, 16
+/// bits each. One word, because it is read back right after it was written: four small stores
+/// followed by a large load would stall.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Field(u64);
 
@@ -107,7 +107,7 @@ impl Field {
     }
 }
 
-/// Room for the fields of one head: one per worker, used again for every request.
+/// Room for the fields of one head: one per worker, reused for every request.
 #[derive(Clone, Debug)]
 pub struct HeaderSpace {
     fields: [Field; HEADERS_MAX],
@@ -131,7 +131,7 @@ impl Default for HeaderSpace {
 pub enum Parsed<'b> {
     /// A whole head; [`Request::head_len`] says where it ends.
     Complete(Request<'b>),
-    /// The beginning of a head, without fault so far.
+    /// The beginning of a head, valid so far.
     Partial,
 }
 
@@ -146,7 +146,7 @@ pub struct Request<'b> {
 }
 
 impl<'b> Request<'b> {
-    /// Length of the head in bytes: the body begins here.
+    /// The head's length in bytes, which is where the body begins.
     pub fn head_len(&self) -> usize {
         usize::from(self.head_len)
     }
@@ -164,13 +164,13 @@ impl<'b> Request<'b> {
         }
     }
 
-    /// The target as sent: path and query, in whichever form.
+    /// The target as sent: path and query, in whatever form.
     pub fn target(&self) -> &'b str {
         ascii(self.line.target(self.bytes))
     }
 
     /// The path as sent, not decoded, up to the `?`. Begins with `/`, or is `*` (only for
-    /// `OPTIONS`). Of an absolute target only the path is left.
+    /// `OPTIONS`). Only the path is left of an absolute target.
     #[inline]
     pub fn path(&self) -> &'b str {
         match span(self.bytes, self.meaning.path_start, self.line.path_end) {
@@ -197,20 +197,20 @@ impl<'b> Request<'b> {
         self.fields.iter().map(move |field| (field.name(bytes), field.value(bytes)))
     }
 
-    /// The value of the first field of this name, in any case.
+    /// The value of the first field of this name, ignoring case.
     #[inline]
     pub fn header(&self, name: &str) -> Option<&'b [u8]> {
         self.headers_named(name).next()
     }
 
-    /// The values of all fields of this name, in any case.
+    /// The values of all fields of this name, ignoring case.
     #[inline]
     pub fn headers_named<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
         let bytes = self.bytes;
         self.fields
             .iter()
             .filter(move |field| {
-                // Lengths differ nearly always, and are known without touching the head.
+                // Lengths nearly always differ, and are known without touching the head.
                 usize::from(field.name_len()) == name.len()
                     && field.name(bytes).eq_ignore_ascii_case(name.as_bytes())
             })
@@ -223,7 +223,7 @@ impl<'b> Request<'b> {
         self.meaning.framing
     }
 
-    /// Whether the client lets the connection be used again, and what the answer must say.
+    /// Whether the client lets the connection be reused, and what the answer must say about it.
     #[inline]
     pub fn connection(&self) -> Connection {
         self.meaning.connection
@@ -235,15 +235,15 @@ impl<'b> Request<'b> {
         self.meaning.expectation
     }
 
-    /// `Host`, or the authority of an absolute target, which goes before it (RFC 9112 section
-    /// 3.2.2). None only in HTTP/1.0.
+    /// `Host`, or the authority of an absolute target, which takes precedence (RFC 9112 section
+    /// 3.2.2). `None` only in HTTP/1.0.
     pub fn host(&self) -> Option<&'b [u8]> {
         let (start, end) = self.meaning.host?;
         Some(span(self.bytes, start, end))
     }
 }
 
-/// Whether a comma-separated list (RFC 9110 section 5.6.1) has this token, in any case.
+/// Whether a comma-separated list (RFC 9110 section 5.6.1) contains this token, ignoring case.
 pub fn lists_token(list: &[u8], token: &str) -> bool {
     list.split(|&byte| byte == b',')
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
@@ -255,16 +255,16 @@ pub(super) fn span(bytes: &[u8], start: u16, end: u16) -> &[u8] {
     bytes.get(usize::from(start)..usize::from(end)).unwrap_or(&[])
 }
 
-/// Only ever called on bytes that were checked to be visible ASCII.
+/// Must only be called on bytes that were checked to be visible ASCII.
 #[inline]
 fn ascii(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("")
 }
 
-/// Parses the head at the beginning of `bytes`, which may go on behind it. One pass.
+/// Parses the head at the beginning of `bytes` in one pass; more may follow it.
 ///
 /// # Errors
-/// The first fault of form from the left, else the first of meaning; the connection must end.
+/// The leftmost fault of form, otherwise the first of meaning. The connection must end.
 #[inline]
 pub fn parse_prefix<'b>(
     bytes: &'b [u8],
@@ -285,7 +285,7 @@ fn parse_window<'b>(bytes: &'b [u8], space: &'b mut HeaderSpace) -> Result<Reque
     let (line, next) = syntax::request_line(bytes, start)?;
     let mut at = next;
     let mut count = 0;
-    // One bit per field whose name is as long as one that bears on the message itself.
+    // One bit for each field whose name is as long as one that matters to the message itself.
     let mut telling = 0_u64;
     let head_len = loop {
         match syntax::field_line(bytes, at)? {
@@ -308,7 +308,7 @@ fn parse_window<'b>(bytes: &'b [u8], space: &'b mut HeaderSpace) -> Result<Reque
 /// Parses a head that [`HeadScan`] found to be complete.
 ///
 /// # Errors
-/// As [`parse_prefix`]; a head that is not complete after all is [`HeadError::HeadTooLarge`].
+/// As [`parse_prefix`]. A head that is not complete after all is [`HeadError::HeadTooLarge`].
 pub fn parse<'b>(head: &'b [u8], space: &'b mut HeaderSpace) -> Result<Request<'b>, HeadError> {
     match parse_prefix(head, space)? {
         Parsed::Complete(request) => Ok(request),
@@ -316,15 +316,15 @@ pub fn parse<'b>(head: &'b [u8], space: &'b mut HeaderSpace) -> Result<Request<'
     }
 }
 
-/// Finds the end of a head that arrives in pieces. Looks at each byte once to find the line ends
-/// and once more to judge the line, however small the pieces are.
+/// Finds the end of a head that arrives in pieces. Looks at each byte once to find line ends and
+/// once more to judge the line, however small the pieces are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScan {
     /// Everything before this has been looked at.
     scanned: u16,
     /// Where the line being received begins.
     line_start: u16,
-    /// Whole lines so far; the empty ones before the request line don't count.
+    /// Complete lines so far, not counting empty ones before the request line.
     lines: u8,
 }
 
@@ -336,12 +336,12 @@ impl HeadScan {
         self.scanned > 0
     }
 
-    /// Looks at what is new in `bytes`, which holds the head from its first byte on and has only
-    /// grown since the last call. Answers the length of the head once it is complete.
+    /// Looks at what is new in `bytes`, which must hold the head from its first byte on and only
+    /// have grown since the last call. Returns the head's length once it is complete.
     ///
     /// # Errors
-    /// As soon as no continuation could make the head valid by its form: a bare LF, a method that
-    /// is no token, a broken line, a cap exceeded.
+    /// As soon as no continuation could make the head well-formed: a bare LF, a method that is not
+    /// a token, a broken line, an exceeded cap.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
         let window = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
         let seen = usize::from(self.scanned);
@@ -366,8 +366,8 @@ impl HeadScan {
         if window.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(self.judge_cut_line(window)) }
     }
 
-    /// The head is too long. What is wrong with its last line, as far as it is there, goes before
-    /// that: so says one pass over it.
+    /// The head is too long; a fault in its unfinished last line takes precedence, as it does when
+    /// the head is parsed in one pass.
     fn judge_cut_line(&self, bytes: &[u8]) -> HeadError {
         match syntax::field_line(bytes, usize::from(self.line_start)) {
             Err(Stop::Reject(error)) if self.lines > 0 => error,
@@ -375,7 +375,7 @@ impl HeadScan {
         }
     }
 
-    /// Reads the line that `bytes` ends in: its end, or what breaks it, is there.
+    /// Judges the line that `bytes` end in: its end, or what breaks it, has arrived.
     fn judge_line(&mut self, bytes: &[u8]) -> Result<Step, HeadError> {
         let step = match self.lines {
             0 => self.judge_first_line(bytes),
@@ -413,9 +413,8 @@ impl HeadScan {
         }
     }
 
-    /// The request line is incomplete and has no bytes that end it: can it still become one? Only
-    /// looked at while the method is short of its end (so a few times at most), and once more
-    /// when no request line can be that long.
+    /// Judges whether an incomplete request line can still become valid. Only done while the method
+    /// has not ended (so a few times at most), and once more when no request line can be that long.
     fn judge_beginning(&self, bytes: &[u8], seen: usize) -> Result<(), HeadError> {
         let line_start = usize::from(self.line_start);
         let in_method = seen <= line_start + METHOD_BYTES_MAX;

@@ -1,5 +1,5 @@
-//! What the fields of a head mean for the message: host, framing, persistence. Here sits what
-//! request smuggling lives on, so nothing is mended and nothing is guessed.
+//! What the fields of a head mean for the message: host, framing, persistence. Request smuggling
+//! lives on mistakes made here, so nothing is repaired and nothing is guessed.
 
 use super::head::{Expectation, Field, Framing, HeadError, Version, span};
 use super::response::Connection;
@@ -25,7 +25,7 @@ pub(super) fn is_telling_len(name_len: usize) -> bool {
     name_len < 32 && TELLING_LENS >> name_len & 1 == 1
 }
 
-/// The telling fields as found.
+/// The fields that matter to the message, as found.
 #[derive(Default)]
 struct Fields {
     host: Option<Field>,
@@ -43,7 +43,7 @@ impl Fields {
         match name.len() {
             4 if is(name, b"host") => once(&mut self.host, field, HeadError::HostRepeated),
             6 if is(name, b"expect") => {
-                // Of several only `100-continue` alone is met, so the first other one is kept.
+                // Only `100-continue` alone can be met, so of several the first other one is kept.
                 if self.expect.is_none_or(|expect| is_continue(expect.value(bytes))) {
                     self.expect = Some(field);
                 }
@@ -157,8 +157,8 @@ pub(super) fn meaning(
     })
 }
 
-/// Where the authority of a target that is no path begins and ends; none in `OPTIONS *`
-/// (RFC 9112 section 3.2).
+/// Where the authority of a target that is not a path begins and ends; none in `OPTIONS *` (RFC
+/// 9112 section 3.2).
 #[cold]
 fn authority(bytes: &[u8], line: &RequestLine) -> Result<Option<(u16, u16)>, HeadError> {
     if line.target(bytes) == b"*" && line.method(bytes) == b"OPTIONS" {
@@ -192,7 +192,7 @@ fn once(slot: &mut Option<Field>, field: Field, repeated: HeadError) -> Result<(
     }
 }
 
-/// Whether `name` is `lower`, in any case. Exact for token bytes: none but a letter's two cases
+/// Whether `name` is `lower`, ignoring case. Exact for token bytes: only the two cases of a letter
 /// become that letter by setting bit 5.
 #[inline(always)]
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
@@ -224,7 +224,7 @@ fn content_length(value: &[u8]) -> Result<u64, HeadError> {
         .ok_or(HeadError::ContentLengthInvalid)
 }
 
-/// Only `chunked`, once (RFC 9112 section 6.1). Tells codings we don't know from nonsense.
+/// Accepts only `chunked`, once (RFC 9112 section 6.1). Tells codings we do not know from nonsense.
 fn check_codings(codings: &[u8]) -> Result<(), HeadError> {
     if codings.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
@@ -246,13 +246,13 @@ fn check_codings(codings: &[u8]) -> Result<(), HeadError> {
 }
 
 /// `uri-host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An `http` target without a
-/// host is invalid (RFC 9110 section 4.2.1), so an empty one is no host.
+/// host is invalid (RFC 9110 section 4.2.1), so an empty host is refused.
 #[inline]
 fn check_host(bytes: &[u8], start: u16, end: u16) -> Result<(), HeadError> {
     let host = span(bytes, start, end);
     let name_len = match host {
         [b'[', rest @ ..] => literal_len(rest),
-        // What follows the host stops the scan, so it may look beyond.
+        // The byte after the host stops the scan, so it may look beyond.
         _ => scan::host_end(bytes, usize::from(start)) - usize::from(start),
     };
     let port_fits = match host.get(name_len..) {
@@ -263,7 +263,7 @@ fn check_host(bytes: &[u8], start: u16, end: u16) -> Result<(), HeadError> {
     if port_fits && name_len > 0 { Ok(()) } else { Err(HeadError::HostInvalid) }
 }
 
-/// Length of `[` address `]`, given what follows the `[`; 0 if it is none.
+/// Length of `[` address `]`, given what follows the `[`; 0 if it is not an address.
 #[cold]
 fn literal_len(rest: &[u8]) -> usize {
     let length = rest.iter().take_while(|&&byte| scan::is_host(byte) || byte == b':').count();

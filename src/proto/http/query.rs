@@ -1,18 +1,18 @@
 //! Query strings as `key=value` pairs, in the sense of `application/x-www-form-urlencoded` (WHATWG
-//! URL): that is what browsers' `URLSearchParams` and `curl --data-urlencode` write. So `+` is a
+//! URL), which is what browsers' `URLSearchParams` and `curl --data-urlencode` write. So `+` is a
 //! space here, in keys and values; in a path it is a plus.
 
 use std::borrow::Cow;
 
-/// A `%` that two hexadecimal digits do not follow. The client's fault; 400.
+/// A `%` that is not followed by two hexadecimal digits. The client's fault; 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PercentError;
 
 /// A decoded key and its value.
 pub type Pair<'q> = (Cow<'q, [u8]>, Cow<'q, [u8]>);
 
-/// The pairs of a query as sent, in order, decoded. A key without `=` has an empty value; empty
-/// pairs (`a&&b`) are skipped. Allocates only for what is encoded.
+/// The pairs of a query, in order, decoded. A key without `=` has an empty value; empty pairs
+/// (`a&&b`) are skipped. Allocates only for what is encoded.
 pub fn pairs(query: &str) -> impl Iterator<Item = Result<Pair<'_>, PercentError>> {
     query.as_bytes().split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
@@ -35,7 +35,7 @@ fn decode_form(text: &[u8]) -> Result<Cow<'_, [u8]>, PercentError> {
     Ok(Cow::Owned(decoded))
 }
 
-/// The first byte of percent-encoded text (RFC 3986 section 2.1), decoded, and the text behind it.
+/// The first byte of percent-encoded text (RFC 3986 section 2.1), decoded, and the text after it.
 pub(crate) fn next_byte(text: &[u8]) -> Result<Option<(u8, &[u8])>, PercentError> {
     match text {
         [] => Ok(None),

@@ -60,7 +60,7 @@ impl Status {
         self.line().as_bytes()[9..12].iter().fold(0, |sum, d| sum * 10 + u16::from(d - b'0'))
     }
 
-    /// The status line with its CRLF.
+    /// The status line, including its CRLF.
     fn line(self) -> &'static str {
         match self {
             Self::Continue => "HTTP/1.1 100 Continue\r\n",
@@ -98,14 +98,14 @@ impl Status {
     }
 }
 
-/// What becomes of the connection after the response.
+/// Whether the connection is kept after the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// It ends, and the response says so.
+    /// It closes, and the response says so.
     Close,
-    /// It stays, which HTTP/1.1 need not say.
+    /// It is kept, which HTTP/1.1 need not say.
     KeepAlive,
-    /// It stays, and an HTTP/1.0 client must be told.
+    /// It is kept, which an HTTP/1.0 client must be told.
     KeepAliveHttp10,
 }
 
@@ -121,12 +121,12 @@ pub enum BodyMode {
 /// A `Date` value as RFC 9110 section 5.6.7 writes it.
 pub type Date = [u8; 29];
 
-/// What a response's head says.
+/// What is in a response's head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// The status.
     pub status: Status,
-    /// What becomes of the connection. A 101 names its own `Connection` among `headers`.
+    /// Whether the connection is kept. A 101 names its own `Connection` among `headers`.
     pub connection: Connection,
     /// `Content-Type`, if there is content.
     pub content_type: Option<&'a str>,
@@ -134,18 +134,18 @@ pub struct Head<'a> {
     pub date: Option<&'a Date>,
     /// Further fields. Bytes that can't be in a field value become spaces (RFC 9110 section 5.5).
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// Whole lines, each with its CRLF, written as they are: CORS fields, prepared once.
+    /// Complete lines, each with its CRLF, written unchanged: CORS fields, prepared once.
     pub prepared: &'a [u8],
 }
 
 impl Head<'_> {
-    /// A head with nothing but these.
+    /// A head with nothing else.
     pub fn new(status: Status, connection: Connection) -> Self {
         Self { status, connection, content_type: None, date: None, headers: &[], prepared: &[] }
     }
 }
 
-/// Writes a response whose body is all here, with its `Content-Length`.
+/// Writes a response with its whole body and `Content-Length`.
 #[inline]
 pub fn write_response(out: &mut Vec<u8>, head: &Head<'_>, body: &[u8], mode: BodyMode) {
     out.reserve(HEAD_BYTES_TYPICAL + head.prepared.len() + body.len());
@@ -160,7 +160,7 @@ pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/// Room to reserve at once: heads without CORS fields are smaller than this.
+/// Reserved at once: heads without CORS fields are smaller than this.
 const HEAD_BYTES_TYPICAL: usize = 256;
 
 #[inline]

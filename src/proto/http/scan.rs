@@ -1,7 +1,7 @@
-//! Where a run of ordinary bytes ends, found a block of 16 bytes at a time.
+//! Finds the end of a run of ordinary bytes, 16 bytes at a time.
 //!
-//! A byte of zero stops every run, so the end of the input needs no case of its own: the last
-//! block is filled up with zeros.
+//! A zero byte stops every run, so the end of the input needs no case of its own: the last block is
+//! padded with zeros.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, mask8x16, u8x16};
@@ -69,13 +69,14 @@ pub(super) fn value_end(bytes: &[u8], at: usize) -> usize {
     run_end::<Controls>(bytes, at)
 }
 
-/// First byte at or after `at` that ends the path of a target: `?` or no target byte at all.
+/// First byte at or after `at` that ends the path of a target: `?` or one that cannot be in a
+/// target.
 #[inline(always)]
 pub(super) fn path_end(bytes: &[u8], at: usize) -> usize {
     run_end::<PathEnds>(bytes, at)
 }
 
-/// First byte at or after `at` that is no target byte. Target bytes are visible ASCII but for
+/// First byte at or after `at` that cannot be in a target. Target bytes are visible ASCII except
 /// `"`, `#`, `<` and `>`: what a URL serializer (WHATWG URL) leaves bare in a query.
 #[inline(always)]
 pub(super) fn query_end(bytes: &[u8], at: usize) -> usize {
@@ -94,15 +95,16 @@ fn run_end<C: Class>(bytes: &[u8], at: usize) -> usize {
         at += BLOCK;
         rest = tail;
     }
-    // The zeros behind the input stop the run at the latest.
+    // The zeros after the input stop the run at the latest.
     at + marks::<C>(&last_block(bytes, rest)).trailing_zeros() as usize
 }
 
-/// Fewer bytes than a block, the last ones of `bytes`, with zeros behind them.
+/// The last bytes of `bytes`, fewer than a block, padded with zeros.
 #[inline(always)]
 fn last_block(bytes: &[u8], rest: &[u8]) -> [u8; BLOCK] {
     match bytes.last_chunk() {
-        // Shift the block that ends where the input ends: no copy of a length known only now.
+        // Shift the block that ends at the end of the input: no copy whose length is known only
+        // now.
         Some(last) if !rest.is_empty() => {
             (u128::from_le_bytes(*last) >> (8 * (BLOCK - rest.len()))).to_le_bytes()
         }
@@ -117,8 +119,8 @@ fn short_block(rest: &[u8]) -> [u8; BLOCK] {
     block
 }
 
-/// One bit per byte that stops the run. The vectors are those that every processor of its kind
-/// has (SSE2, NEON): wider ones would have to be asked for, and runs are short.
+/// One bit per byte that stops the run. The vectors are those that every processor of the kind has
+/// (SSE2, NEON): wider ones would need a check at run time, and runs are short.
 #[inline(always)]
 fn marks<C: Class>(block: &[u8; BLOCK]) -> u64 {
     dispatch!(Level::baseline(), simd => C::stops(u8x16::from_slice(simd, block)).to_bitmask())
@@ -132,9 +134,9 @@ trait Class {
 struct Controls;
 struct NoTargetBytes;
 struct PathEnds;
-/// All but letters, digits, dots and dashes, which nearly all names of hosts are made of.
+/// All but letters, digits, dots and dashes, which make up nearly all host names.
 struct RareInHosts;
-/// All but the letters and dashes that nearly all names of fields are made of.
+/// All but letters and dashes, which make up nearly all field names.
 struct RareInNames;
 
 impl Class for Controls {
@@ -212,7 +214,7 @@ mod tests {
                     for place in 0..length {
                         let mut bytes = vec![b'a'; length];
                         bytes[place] = stop;
-                        // A byte that differs from it by one, where a borrow would show.
+                        // A byte that differs by one, which would show a wrong borrow.
                         if let Some(next) = bytes.get_mut(place + 1) {
                             *next = stop.wrapping_add(1);
                         }

@@ -1,4 +1,4 @@
-//! The lines of a head: where their parts begin and end, and nothing about what they mean.
+//! The lines of a head: where their parts begin and end, and nothing about their meaning.
 
 use super::head::{EMPTY_LINES_MAX, HeadError, METHOD_BYTES_MAX, TARGET_BYTES_MAX, Version, span};
 use super::scan;
@@ -6,9 +6,9 @@ use super::scan;
 /// Why a line has no value yet, or never will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The bytes end before the line does.
+    /// The bytes end before the line.
     Partial,
-    /// No further bytes can mend it.
+    /// No further bytes can repair it.
     Reject(HeadError),
 }
 
@@ -37,14 +37,14 @@ impl RequestLine {
         span(bytes, self.target_start(), self.target_end)
     }
 
-    /// One space behind the method.
+    /// One space after the method.
     pub(super) fn target_start(&self) -> u16 {
         self.method_end + 1
     }
 }
 
 /// Places in a field line, in words: packed into 16-bit offsets before it is returned, it would
-/// pass through memory and be waited for.
+/// pass through memory and stall.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldLine {
     pub(super) name_start: usize,
@@ -54,7 +54,7 @@ pub(super) struct FieldLine {
     pub(super) next: usize,
 }
 
-/// What is found where a field line or the end of the head is due.
+/// What was found where a field line or the end of the head is due.
 pub(super) enum Line {
     /// A field.
     Field(FieldLine),
@@ -83,7 +83,7 @@ fn some_empty_lines(bytes: &[u8]) -> Result<usize, Stop> {
     Ok(at)
 }
 
-/// Reads the request line at `start` (RFC 9112 section 3); answers where the next one begins.
+/// Reads the request line at `start` (RFC 9112 section 3); returns where the next line begins.
 #[inline]
 pub(super) fn request_line(bytes: &[u8], start: usize) -> Result<(RequestLine, usize), Stop> {
     let method_end = method_end(bytes, start)?;
@@ -185,8 +185,8 @@ pub(super) fn field_line(bytes: &[u8], start: usize) -> Result<Line, Stop> {
     if let Some(b'\r' | b'\n') = bytes.get(start) {
         return Ok(Line::End(line_feed(bytes, start)?));
     }
-    // From line end to line end, without waiting for the colon: so the processor looks at names
-    // and values of several lines at once.
+    // From line end to line end, without waiting for the colon, so that the processor looks at the
+    // names and values of several lines at once.
     let end = scan::value_end(bytes, start);
     let name_end = scan::token_end(bytes, start);
     if bytes.get(name_end) != Some(&b':') || name_end == start {

@@ -10,38 +10,38 @@ pub const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
-    /// The purpose is fulfilled.
+    /// The purpose of the connection is fulfilled.
     pub const NORMAL: Self = Self(1000);
-    /// The endpoint goes away.
+    /// The endpoint is going away.
     pub const GOING_AWAY: Self = Self(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// A type of data we don't take.
+    /// A type of data we do not accept.
     pub const UNSUPPORTED: Self = Self(1003);
     /// Text that is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
     /// Against our policy.
     pub const POLICY: Self = Self(1008);
-    /// A message longer than we take.
+    /// A message longer than we accept.
     pub const TOO_BIG: Self = Self(1009);
-    /// We restart: come back.
+    /// We restart: reconnect.
     pub const RESTART: Self = Self(1012);
-    /// We are overloaded, or the peer is too slow: come back later.
+    /// We are overloaded, or the peer is too slow: reconnect later.
     pub const TRY_AGAIN: Self = Self(1013);
     /// Events were lost and a bare connection has no other way to say so.
     pub const GAP: Self = Self(4000);
-    /// The token ran out.
+    /// The token expired.
     pub const TOKEN_EXPIRED: Self = Self(4401);
 
-    /// Whether a peer may send it: codes that mark the lack of a code and unregistered
-    /// codes are not allowed in a frame (RFC 6455 sections 7.4.1 and 7.4.2).
+    /// Whether a peer may send it: codes that stand for a missing code and unregistered codes are
+    /// not allowed in a frame (RFC 6455 sections 7.4.1 and 7.4.2).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 }
 
-/// Appends a server's close frame. `None` as code means an empty payload. A reason that does not
-/// fit is cut at a character's end.
+/// Appends a server's close frame. No code means an empty payload. A reason that does not fit is
+/// cut at the end of a character.
 pub fn write_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str) {
     let Some(code) = code else {
         return frame::write_header(out, Opcode::Close, 0);
@@ -53,7 +53,7 @@ pub fn write_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// The longest beginning of `text` that fits and ends with a character.
+/// The longest beginning of `text` that fits and ends on a character boundary.
 pub(in crate::proto) fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = bytes_max.min(text.len());
     while !text.is_char_boundary(end) {
@@ -62,7 +62,7 @@ pub(in crate::proto) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
-/// What a peer did wrong. All are the peer's doing and end the connection: the peer gets a close
+/// What a peer did wrong. Each is the peer's fault and ends the connection: the peer gets a close
 /// frame with [`Violation::code`] and [`Violation::reason`] (RFC 6455 section 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
@@ -101,7 +101,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// What the close frame says.
+    /// The close frame's code.
     pub fn code(self) -> CloseCode {
         match self {
             Self::ReservedBits
@@ -118,7 +118,7 @@ impl Violation {
             | Self::BadCloseCode => CloseCode::PROTOCOL_ERROR,
             Self::BadCloseReason | Self::BadUtf8 => CloseCode::INVALID_DATA,
             Self::MessageTooBig => CloseCode::TOO_BIG,
-            // Not 1009: the message may be small, it is the way it comes that we refuse.
+            // Not 1009: the message may be small, what we refuse is the way it comes.
             Self::TooManyFragments => CloseCode::POLICY,
         }
     }

@@ -1,4 +1,4 @@
-//! Frames (RFC 6455 section 5.2): the header in, the header out.
+//! Frames (RFC 6455 section 5.2): reading and writing headers.
 
 use super::close::Violation;
 use super::mask;
@@ -14,7 +14,7 @@ const MASKED: u8 = 0x80;
 const LENGTH_IN_U16: u8 = 126;
 const LENGTH_IN_U64: u8 = 127;
 
-/// What a frame is.
+/// The kinds of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -24,11 +24,11 @@ pub enum Opcode {
     Text = 1,
     /// A binary message or its first fragment.
     Binary = 2,
-    /// The end.
+    /// The end of the connection.
     Close = 8,
-    /// A question for life.
+    /// Asks whether the peer is alive.
     Ping = 9,
-    /// A sign of life.
+    /// The answer to a ping.
     Pong = 10,
 }
 
@@ -60,7 +60,7 @@ pub enum Fin {
     Last,
 }
 
-/// The sender of the bytes: a client masks, a server does not (RFC 6455 section 5.1).
+/// Who sent the bytes: a client masks, a server does not (RFC 6455 section 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sender {
     /// The bytes come from a client.
@@ -73,7 +73,7 @@ pub enum Sender {
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What it is.
+    /// The frame's kind.
     pub opcode: Opcode,
     /// Whether the message ends with it.
     pub fin: Fin,
@@ -90,11 +90,11 @@ pub enum Parsed {
     Complete(Header, usize),
     /// Fine so far, but more bytes are needed.
     Partial,
-    /// Already wrong.
+    /// Already invalid.
     Reject(Violation),
 }
 
-/// Reads the header at the front of `bytes`. What is wrong is rejected with the first byte that
+/// Reads the header at the front of `bytes`. An invalid one is rejected at the first byte that
 /// shows it.
 pub fn parse(bytes: &[u8], sender: Sender) -> Parsed {
     match parse_parts(bytes, sender) {
@@ -172,7 +172,7 @@ pub fn write(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 
 /// Appends a server's text message whose length is known only when it is written.
 pub fn write_text_with(out: &mut Vec<u8>, write_payload: impl FnOnce(&mut Vec<u8>)) {
-    // Most envelopes are of 126 bytes to 64 KiB; the others move to close or widen the hole.
+    // Most envelopes have 126 bytes to 64 KiB; others are moved to close or widen the gap.
     const HOLE_BYTES: usize = 4;
     let start = out.len();
     out.extend_from_slice(&[0; HOLE_BYTES]);
@@ -197,7 +197,7 @@ pub fn write_masked(out: &mut Vec<u8>, opcode: Opcode, fin: Fin, key: [u8; 4], p
     mask::unmask_into(out, payload, key);
 }
 
-/// A header without its key, and its length: the shortest that holds the payload's.
+/// A header without its key, and the header's length. The payload's length takes its shortest form.
 fn encode(opcode: Opcode, fin: Fin, masked: u8, payload_bytes: usize) -> ([u8; 10], usize) {
     let mut header = [0; 10];
     header[0] = opcode as u8 | if fin == Fin::Last { FIN } else { 0 };

@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455 section 4.2): is this request an upgrade, and the answer.
+//! The opening handshake (RFC 6455 section 4.2): whether a request is an upgrade, and the answer.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -10,16 +10,16 @@ use crate::proto::reject::Reject;
 
 /// The envelope protocol's name.
 pub const ENVELOPE_PROTOCOL: &str = "pushline.v1";
-/// A name for bare mode: a browser that offers protocols (to carry a token, say) drops a
+/// A name for bare mode: a browser that offers protocols (for instance to carry a token) drops a
 /// connection whose answer selects none of them.
 pub const BARE_PROTOCOL: &str = "pushline.bare";
-/// A subprotocol entry that begins so is no protocol but a token: a browser can set no header.
+/// A subprotocol entry that begins with this carries a token: browsers cannot set headers here.
 const BEARER_PREFIX: &[u8] = b"bearer.";
 
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const NONCE_BYTES: usize = 16;
 
-/// Some clients leave stray bits in the last digit; they carry no meaning.
+/// Some clients leave stray bits in the last digit; they mean nothing.
 const NONCE_BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -36,10 +36,10 @@ pub enum Mode {
     Envelope,
 }
 
-/// The facts of a request that decide.
+/// The facts of a request that decide whether it is an upgrade.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
-    /// As sent.
+    /// The method as sent.
     pub method: &'a [u8],
     /// 1 for HTTP/1.1.
     pub http_minor: u8,
@@ -55,32 +55,32 @@ pub struct Facts<'a> {
     pub protocol: Field<'a>,
 }
 
-/// A field's values: lists may come on several lines.
+/// A header's values; a list may be spread over several lines.
 pub type Field<'a> = &'a [&'a [u8]];
 
 /// A request that may be upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted<'a> {
-    /// For [`write_accept`].
+    /// What [`write_accept`] takes.
     pub accept_key: [u8; 28],
-    /// By the subprotocol.
+    /// Chosen by the subprotocol.
     pub mode: Mode,
-    /// To be named in the answer.
+    /// The subprotocol to name in the answer.
     pub protocol: Option<&'static str>,
-    /// The `bearer.` entry's token; empty if there are several, as none of them can count. Never to
-    /// be echoed or logged.
+    /// The `bearer.` entry's token; empty if there are several, as none of them can count. Must
+    /// never be echoed or logged.
     pub bearer: Option<&'a [u8]>,
 }
 
-/// Why a request is not upgraded. All are the client's doing; the connection may go on with
-/// another request.
+/// Why a request is not upgraded. Each is the client's fault; the connection may go on with another
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Not GET (405).
     Method,
     /// HTTP/1.0 knows no upgrade (426).
     HttpVersion,
-    /// `Upgrade` names no websocket, or `Connection` no upgrade (426).
+    /// `Upgrade` does not name websocket, or `Connection` does not name upgrade (426).
     NoUpgrade,
     /// Not version 13 (426 with the version we speak).
     VersionUnsupported,
@@ -128,7 +128,7 @@ impl From<Refusal> for Reject {
     }
 }
 
-/// Checks a request (RFC 6455 section 4.2.1). Host and Origin are the caller's.
+/// Checks a request (RFC 6455 section 4.2.1). Host and Origin are left to the caller.
 pub fn check<'a>(facts: &Facts<'a>) -> Result<Accepted<'a>, Refusal> {
     if facts.method != b"GET" {
         return Err(Refusal::Method);
@@ -154,7 +154,7 @@ pub fn check<'a>(facts: &Facts<'a>) -> Result<Accepted<'a>, Refusal> {
     Ok(Accepted { accept_key: accept_key(key), mode, protocol, bearer })
 }
 
-/// The first protocol we know, in the client's order of preference; none known is bare.
+/// The first protocol we know, in the client's order of preference; bare if we know none.
 fn select(offered: Field<'_>) -> (Mode, Option<&'static str>) {
     for item in items(offered) {
         if item == ENVELOPE_PROTOCOL.as_bytes() {
@@ -172,7 +172,7 @@ fn items<'a>(field: Field<'a>) -> impl Iterator<Item = &'a [u8]> {
 }
 
 fn is_nonce(key: &[u8]) -> bool {
-    // The decoder wants room for what the digits could hold at most.
+    // The decoder wants room for the most the digits could hold.
     let mut nonce = [0; NONCE_BYTES + 2];
     key.len() == 24 && NONCE_BASE64.decode_slice(key, &mut nonce) == Ok(NONCE_BYTES)
 }

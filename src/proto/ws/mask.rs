@@ -5,20 +5,20 @@ use std::sync::LazyLock;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch};
 
-/// Bytes from which on vectors wider than every x86-64 has are faster; below, picking them costs
+/// Size from which vectors wider than every x86-64 has are faster; below it, choosing them costs
 /// more than they save.
 const WIDE_BYTES_MIN: usize = 256;
 /// Vectors per step: enough that loads and stores overlap.
 const VECTORS: usize = 4;
-/// Bytes masked per step without them. One step is straight-line code on words that the compiler
-/// turns into vectors; longer blocks gain nothing, and shorter ones lose at 256 bytes and more.
+/// Bytes masked per step without them. One step is straight-line code on words, which the compiler
+/// vectorises; longer blocks gain nothing, and shorter ones lose at 256 bytes and more.
 const BLOCK_BYTES: usize = 128;
 const WORD_BYTES: usize = size_of::<u64>();
 
 /// What this processor can do.
 static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
 
-/// Removes (or puts on) the mask in place. `key` is the key as of the first byte: see [`advance`].
+/// Removes (or applies) the mask in place. `key` is the key as of the first byte: see [`advance`].
 pub fn unmask(bytes: &mut [u8], key: [u8; 4]) {
     if bytes.len() < WIDE_BYTES_MIN {
         by_words(bytes, key);
@@ -63,9 +63,9 @@ fn by_words(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// Appends `masked` without its mask, because what a peer sends lies in a buffer that is the
-/// kernel's again in a moment. A copy and then [`unmask`], while the copy is still in the first
-/// cache, measured faster than one pass block by block.
+/// Appends `masked` without its mask, because what a peer sends is in a buffer that soon goes back
+/// to the kernel. A copy followed by [`unmask`], while the copy is in the first cache, was measured
+/// to be faster than one pass block by block.
 pub fn unmask_into(out: &mut Vec<u8>, masked: &[u8], key: [u8; 4]) {
     let start = out.len();
     out.extend_from_slice(masked);

@@ -1,4 +1,4 @@
-//! Messages (RFC 6455 section 5.4): frames in arbitrary pieces in, whole messages out.
+//! Messages (RFC 6455 section 5.4): takes frames in arbitrary pieces, returns whole messages.
 
 use bytes::Bytes;
 
@@ -6,30 +6,30 @@ use super::close::{CloseCode, Violation};
 use super::frame::{self, Fin, HEADER_BYTES_MAX, Header, Opcode, Parsed, Sender};
 use super::mask;
 
-/// What a peer may ask of our memory.
+/// How much of our memory a peer may use.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageLimits {
     /// Longest message. A longer one is refused with the header that announces it (1009).
     pub message_bytes_max: usize,
-    /// Most fragments of one message, at least 1. Empty ones count: they cost time, if no memory.
+    /// Most fragments of one message, at least 1. Empty ones count: they cost time, if not memory.
     /// More are refused (1008).
     pub fragments_max: u32,
 }
 
-/// What a peer said.
+/// What a peer sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A text message: valid UTF-8.
     Text(Bytes),
     /// A binary message.
     Binary(Bytes),
-    /// To be answered with a pong of the same payload, at most 125 bytes.
+    /// Must be answered with a pong of the same payload, at most 125 bytes.
     Ping(Bytes),
-    /// The peer lives.
+    /// The peer is alive.
     Pong,
-    /// The last thing a peer says: whatever follows is not to be looked at.
+    /// The last thing a peer says: whatever follows must be ignored.
     Close {
-        /// `None` when the frame was empty (1005 in the words of section 7.1.5).
+        /// `None` if the frame was empty (what section 7.1.5 calls 1005).
         code: Option<CloseCode>,
         /// Valid UTF-8, for logs.
         reason: Bytes,
@@ -37,23 +37,23 @@ pub enum Received {
 }
 
 /// The receiving half of one connection. Between messages it is idle and need not be kept: a
-/// default one goes on just as well.
+/// default one continues just as well.
 #[derive(Debug, Default)]
 pub struct Receiver {
     sender: Sender,
     header_len: u8,
-    /// The beginning of a header whose end has not come yet.
+    /// The beginning of a header that is not complete yet.
     header: [u8; HEADER_BYTES_MAX],
     frame: Option<Frame>,
     message: Option<Message>,
-    /// Payload of a control frame whose end has not come yet.
+    /// Payload of a control frame that is not complete yet.
     control: Vec<u8>,
-    /// Messages are thrown away; only control frames are wanted.
+    /// Messages are thrown away; only control frames matter.
     discards: bool,
 }
 
-// Both are made on the stack and handed on: a receiver for every read of an idle connection, and
-// what was received by every layer above. A control payload held in place cost more in moving
+// Both are made on the stack and passed on: a receiver for every read of an idle connection, and
+// what was received through every layer above. A control payload held in place cost more in moving
 // messages than an allocation costs the rare ping that has one.
 const _: () = assert!(size_of::<Received>() <= 48);
 const _: () = assert!(size_of::<Receiver>() <= 128);
@@ -63,7 +63,7 @@ const _: () = assert!(size_of::<Receiver>() <= 128);
 struct Frame {
     opcode: Opcode,
     fin: Fin,
-    /// As of the next byte.
+    /// The key as of the next byte.
     key: [u8; 4],
     remaining: u64,
 }
@@ -73,7 +73,7 @@ struct Frame {
 struct Message {
     kind: Kind,
     bytes: Vec<u8>,
-    /// Text: everything before is known to be UTF-8, and at most 3 bytes lie after.
+    /// For text: everything before this is known to be UTF-8, and at most 3 bytes follow.
     checked: usize,
     fragments: u32,
 }
@@ -85,7 +85,7 @@ enum Kind {
 }
 
 impl Receiver {
-    /// For bytes sent by `sender`. The default is for a server: they come from a client.
+    /// A receiver of bytes sent by `sender`. The default is a server's: they come from a client.
     pub fn new(sender: Sender) -> Self {
         Self { sender, ..Self::default() }
     }
@@ -95,20 +95,19 @@ impl Receiver {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
-    /// Memory of what has not ended.
+    /// Memory held for what has not ended.
     pub fn held_bytes(&self) -> usize {
         self.message.as_ref().map_or(0, |message| message.bytes.capacity())
     }
 
-    /// Grows with the bytes of the message that is coming, and with nothing else: neither empty
-    /// fragments nor control frames bring it nearer to its end.
+    /// Grows with the bytes of the present message and with nothing else: neither empty fragments
+    /// nor control frames bring it nearer to its end.
     pub fn progress(&self) -> u32 {
         let bytes = self.message.as_ref().map_or(0, |message| message.bytes.len());
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
-    /// From now on only frames are followed: messages come out empty, if at all, and take no
-    /// memory.
+    /// Only follows frames from now on: messages come out empty, if at all, and take no memory.
     pub fn discard(&mut self) {
         self.discards = true;
         if let Some(message) = &mut self.message {
@@ -116,9 +115,9 @@ impl Receiver {
         }
     }
 
-    /// Takes bytes from the front up to the end of the next message or control frame, and says how
-    /// many it took. Without a `Received` it took them all. After an error or a `Close` the
-    /// connection is over and the receiver is not to be used again.
+    /// Takes bytes up to the end of the next message or control frame, and says how many it took;
+    /// without a `Received` it took all. After an error or a `Close` the connection is over, and
+    /// the receiver must not be used again.
     pub fn receive(
         &mut self,
         bytes: &[u8],
@@ -168,7 +167,7 @@ impl Receiver {
                 Ok((Some(self.open(header, limits)?), header_bytes - kept))
             }
             Parsed::Partial => {
-                // A header is partial only when all bytes there are belong to it.
+                // A header is only partial if all bytes belong to it.
                 debug_assert_eq!(more, bytes.len());
                 self.header[kept..kept + more].copy_from_slice(&bytes[..more]);
                 self.header_len = (kept + more) as u8;
@@ -178,7 +177,7 @@ impl Receiver {
         }
     }
 
-    /// Checks a header against the message it belongs to and the limits, before any memory.
+    /// Checks a header against the message it belongs to and the limits, before reserving memory.
     fn open(&mut self, header: Header, limits: &MessageLimits) -> Result<Frame, Violation> {
         let Header { opcode, fin, key, payload_bytes } = header;
         let frame = Frame { opcode, fin, key, remaining: payload_bytes };
@@ -203,7 +202,7 @@ impl Receiver {
         Ok(frame)
     }
 
-    /// Payload bytes of `frame`; puts the frame back when more are to come.
+    /// Takes payload bytes of `frame`; puts the frame back if more are to come.
     fn take_payload(
         &mut self,
         mut frame: Frame,
@@ -263,8 +262,8 @@ impl Receiver {
     }
 }
 
-/// The payload of a message in one frame that is here to its end: the common case, for which no
-/// state is made. Whatever is different, or wrong, is left to the careful way.
+/// The payload of a message that has arrived complete and in one frame: the common case, for which
+/// no state is kept. Whatever is different, or wrong, is left to the careful way.
 #[inline]
 fn take_whole(
     bytes: &[u8],
@@ -308,8 +307,8 @@ impl Message {
         }
     }
 
-    /// Doubles, but never past the end of the frame: memory follows what has come, not what was
-    /// announced, and an unfragmented message ends in a buffer of just its size.
+    /// Doubles the room, but never past the end of the frame: memory follows what has come, not
+    /// what was announced, and an unfragmented message ends in a buffer of exactly its size.
     fn make_room(&mut self, now: usize, remaining: u64) {
         if self.bytes.capacity() - self.bytes.len() < now {
             let ahead = usize::try_from(remaining).unwrap_or(usize::MAX);
@@ -317,8 +316,8 @@ impl Message {
         }
     }
 
-    /// Fails with the first byte that cannot be UTF-8, however far the message still goes
-    /// (RFC 6455 section 8.1).
+    /// Fails at the first byte that cannot be UTF-8, however long the message still is (RFC 6455
+    /// section 8.1).
     fn check(&mut self) -> Result<(), Violation> {
         match simdutf8::compat::from_utf8(&self.bytes[self.checked..]) {
             Ok(_) => self.checked = self.bytes.len(),
@@ -329,7 +328,7 @@ impl Message {
     }
 
     fn finish(mut self) -> Result<Received, Violation> {
-        // The bytes may live in history for long, charged by their length.
+        // The bytes may stay in history for long, charged by their length.
         self.bytes.shrink_to_fit();
         match self.kind {
             Kind::Text if self.checked < self.bytes.len() => Err(Violation::BadUtf8),

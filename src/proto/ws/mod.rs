@@ -1,5 +1,5 @@
 //! RFC 6455 for a server (and, for the load generator and tests, a client): handshake, frames,
-//! messages, close. Sans-IO; no extension is ever negotiated.
+//! messages, close. No I/O; no extension is ever negotiated.
 //!
 //! An event becomes one final frame ([`write_event`]); what a peer sends goes through a
 //! [`message::Receiver`].
