@@ -1,9 +1,10 @@
 //! A worker: one thread, one driver, its connections and its replicas of their channels.
 //!
-//! A connection is three things: a socket (`net`), a session that speaks its protocol (`session`), and
-//! perhaps a subscriber that reads channels (`hub`). Each keeps its own state, by the same index, and
-//! none knows the others: [`Core`] takes them through a turn (`turn`), carries out what sessions ask for
-//! (`effect`, `carry_out`), and speaks to the log (`link`). [`Worker`] is the shell with the [`Driver`].
+//! A connection is three things: a socket (`net`), a session that speaks its protocol (`session`),
+//! and perhaps a subscriber that reads channels (`hub`). Each keeps its own state, by the same
+//! index, and none knows the others: [`Core`] takes them through a turn (`turn`), carries out what
+//! sessions ask for (`effect`, `carry_out`), and speaks to the log (`link`). [`Worker`] is the
+//! shell with the [`Driver`].
 
 mod around;
 mod budget;
