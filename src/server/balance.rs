@@ -1,17 +1,17 @@
-//! Keeps `--steer cpu` from filling one worker: whose clients' packets all come to one core would
-//! have one worker of many.
+//! Keeps `--steer cpu` from filling one worker: if all packets arrived on one core, one worker of
+//! many would get all connections.
 
 use socket2::Socket;
 use tracing::{info, warn};
 
 use crate::ring::{steer_by_cpu, stop_steering};
 
-/// Connections above which a worker has too many, beyond half as many again as the mean: among few
-/// connections no share means anything.
+/// A worker has too many connections if it has this many more than one and a half times the mean:
+/// with few connections, shares mean nothing.
 const SURPLUS_MAX: u64 = 1000;
 
-/// What the fullest worker may have above the mean to be called even again, as a fraction of what
-/// made it uneven: so that it does not go back and forth.
+/// Workers count as even again once the fullest one's surplus is this fraction of what made them
+/// uneven, so that they do not switch back and forth.
 const EVEN_AGAIN: u64 = 4;
 
 /// How new connections find their worker at present.
@@ -30,12 +30,12 @@ pub(super) struct Balance {
 }
 
 impl Balance {
-    /// `listener`: any of the group, which is steered now.
+    /// `listener`: any listener of the group, which must be steered by core now.
     pub fn new(listener: Socket, workers: u16) -> Self {
         Self { listener, workers, way: Way::ByCpu }
     }
 
-    /// Looks at how many connections each worker has; to be called about once a second.
+    /// Looks at how many connections each worker has; call it about once a second.
     pub fn look(&mut self, open: &[u64]) {
         let way = choose(self.way, open);
         if way == self.way {

@@ -1,6 +1,6 @@
 //! The log's clerk: a thread that ages the log's history and does what main and the admin listener
-//! ask of the log. Requests are the workers' own business (see [`crate::mesh::hand`]); the clerk
-//! handles those that came while it had the log.
+//! ask of the log. Workers' requests are their own business (see [`crate::mesh::hand`]); the clerk
+//! only handles those that came while it held the log.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::ring::{Bell, Ringer, monotonic_now};
 /// What main and the admin listener ask of the log.
 #[derive(Debug)]
 pub(super) enum LogCommand {
-    /// How it is.
+    /// Report its figures.
     Stats(Sender<LogReport>),
-    /// A page of its channels, from this index on.
+    /// Report a page of its channels, from this index on.
     Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
-    /// New settings.
+    /// Apply new settings.
     Apply(Box<LogSettings>),
     /// Take no more events, and end the store.
     Close,
-    /// End.
+    /// End the thread.
     Stop,
 }
 
-/// The log as it is.
+/// The log's figures at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogReport {
     pub stats: LogStats,

@@ -1,4 +1,4 @@
-//! Which driver the workers run on, why, and the connections it has room for.
+//! Which driver the workers run on and why, and how many connections it has room for.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use crate::limits::{
 };
 use crate::ring::{Doorbells, StartError, descriptors_max, grow_descriptor_table, uring};
 
-/// What io_uring would be better at: a broadcast to 15,000 readers on two shared cores took 1.24 times
-/// as long.
+/// Measured: a broadcast to 15,000 readers on two shared cores took 1.24 times as long as with
+/// io_uring.
 const EPOLL_COSTS: &str = "all works, and costs about the same but for a broadcast to clients on \
                            this host's own cores (a quarter more)";
 
-/// What workers run on.
+/// What the workers run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DriverKind {
     IoUring(Doorbells),
@@ -22,7 +22,7 @@ pub(crate) enum DriverKind {
 }
 
 impl DriverKind {
-    /// What it is called in log lines and metrics.
+    /// Its name in log lines and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::IoUring(_) => "io_uring",
@@ -31,11 +31,11 @@ impl DriverKind {
     }
 }
 
-/// The driver that was taken.
+/// The driver that was chosen.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub kind: DriverKind,
-    /// Why io_uring was not, where it would have been.
+    /// Why it is not io_uring, if that was wanted.
     pub refusal: Option<StartError>,
 }
 
@@ -53,20 +53,20 @@ impl Choice {
         }
     }
 
-    /// What to say where the operator may not expect epoll: why, the cure, and what it costs.
+    /// What to tell an operator who may not expect epoll: the cause, the cure, and the cost.
     pub fn note(&self) -> Option<String> {
         let refusal = self.refusal.as_ref()?;
         Some(format!("running on epoll: {refusal}; until then, {EPOLL_COSTS}"))
     }
 }
 
-/// The connections there are descriptors for.
+/// How many connections there are descriptors for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
     kind: DriverKind,
     files: u64,
     workers: u16,
-    /// Connections one worker can hold, those it refuses included.
+    /// Connections one worker can hold, including those it refuses.
     pub slots: u32,
 }
 
@@ -85,7 +85,7 @@ impl Room {
         u64::from(self.slots.saturating_sub(SLOTS_RESERVED)) * u64::from(self.workers)
     }
 
-    /// The same, under the operator's limit.
+    /// The same, but no more than the operator's limit.
     pub fn within(&self, connections_max: Option<u64>) -> u64 {
         connections_max.unwrap_or(u64::MAX).min(self.connections())
     }
@@ -98,7 +98,8 @@ impl Room {
     }
 }
 
-/// A ring has a table of its own, as large as the limit; sockets of epoll share the process' table.
+/// A ring has a table of its own, as large as the limit; with epoll, all sockets share the
+/// process's table.
 fn slots(kind: DriverKind, files: u64, workers: u16) -> u32 {
     let workers = u64::from(workers);
     let slots = match kind {

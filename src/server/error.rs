@@ -12,61 +12,61 @@ use crate::journal::recover::JournalError;
 use crate::limits::SLOTS_RESERVED;
 use crate::ring::StartError;
 
-/// All of them are the operator's to cure.
+/// All of these are for the operator to cure.
 #[derive(Debug)]
 pub enum ServerError {
-    /// The kernel, or what the container leaves of it, lacks something.
+    /// The kernel, or what a container lets through of it, lacks something.
     Kernel(StartError),
-    /// The operator wants io_uring, and it cannot be had.
+    /// The operator demands io_uring, and it is not available.
     NoIoUring(StartError),
     /// The address can't be listened on.
     Bind {
-        /// Which.
+        /// The address.
         address: SocketAddr,
         /// What the kernel said.
         error: io::Error,
     },
     /// The server there can't be taken over.
     TakeOver {
-        /// Where it listens.
+        /// The server's address.
         address: SocketAddr,
-        /// Why.
+        /// What went wrong.
         error: TakeOverError,
     },
-    /// No keys, and an address others can reach.
+    /// There are no keys, and others can reach the address.
     OpenToTheWorld {
-        /// Which.
+        /// The address.
         listen: SocketAddr,
     },
-    /// No key for the operator's listener, and an address others can reach.
+    /// The operator's listener has no key, and others can reach its address.
     AdminOpenToTheWorld {
-        /// Which.
+        /// The address.
         admin: SocketAddr,
     },
-    /// The operator's key is none.
+    /// The operator's key cannot be used.
     AdminKey {
-        /// Where it should be.
+        /// Its file.
         path: PathBuf,
         /// What is wrong.
         why: String,
     },
-    /// A core that is not there, or not ours.
+    /// A core that does not exist, or that this process may not use.
     NoSuchCpu {
-        /// Which.
+        /// The core's number.
         cpu: usize,
     },
-    /// Not a single connection could be held.
+    /// Not even one connection could be held.
     NoRoom {
         /// Open files the process may have.
         files: u64,
-        /// Among how many workers, where they share them.
+        /// The workers that share them.
         workers: u16,
     },
     /// The journal can't be used.
     Journal(JournalError),
     /// Anything else the kernel refused.
     Io {
-        /// What was to be done.
+        /// What was being done.
         what: &'static str,
         /// What the kernel said.
         error: io::Error,
@@ -160,7 +160,7 @@ impl fmt::Display for ServerError {
 const MORE_FILES: &str = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit, docker run \
                           --ulimit nofile=)";
 
-/// What a thread that can't be started needs.
+/// The cure if a thread cannot be started.
 const MORE_THREADS: &str = "raise the limit of threads (ulimit -u, TasksMax= in a systemd unit, \
                             docker run --pids-limit=), or use fewer workers";
 

@@ -1,5 +1,5 @@
-//! Listening sockets that were there before this process: of a server that it takes over, or made
-//! by the service manager.
+//! Listening sockets older than this process: those of a server it takes over, or made by the
+//! service manager.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -10,10 +10,10 @@ use super::ServerError;
 use super::takeover::{self, Predecessor};
 use crate::config::Settings;
 
-/// What a unit's `FileDescriptorName=` calls the operator's listener.
+/// The name a unit's `FileDescriptorName=` gives the operator's listener.
 const ADMIN_NAME: &str = "admin";
 
-/// The sockets, and where they are from.
+/// The sockets, and their source.
 #[derive(Debug)]
 pub struct Inherited {
     pub(super) clients: Vec<TcpListener>,
@@ -21,20 +21,20 @@ pub struct Inherited {
     pub(super) source: Source,
 }
 
-/// Whose sockets they are.
+/// Where the sockets come from.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// The service manager's, which keeps them open when this server has ended.
+    /// The service manager, which keeps them open after this server has ended.
     Manager,
-    /// A server's, which waits to be relieved.
+    /// A running server, which waits to be replaced.
     Predecessor(Predecessor),
 }
 
 impl Inherited {
-    /// What the service manager has passed on (`sd_listen_fds(3)`), if anything.
+    /// The sockets the service manager has passed on (`sd_listen_fds(3)`), if any.
     ///
     /// # Errors
-    /// Something else than TCP listeners.
+    /// One of them is not a TCP listener.
     pub fn from_manager() -> Result<Option<Self>, ServerError> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -57,10 +57,10 @@ impl Inherited {
         Ok(Some(Self { clients, admin, source: Source::Manager }))
     }
 
-    /// The sockets of the server that listens where the settings say, if there is one.
+    /// The sockets of the server that runs at the configured address, if there is one.
     ///
     /// # Errors
-    /// There is one, but it can't be taken over.
+    /// There is one, but it cannot be taken over.
     pub fn from_predecessor(settings: &Settings) -> Result<Option<Self>, ServerError> {
         let address = settings.listen;
         let asked = takeover::ask(address);
@@ -72,7 +72,8 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Listeners for clients, the operator's, and whose they are; nothing of nothing.
+    /// Listeners for clients, the operator's listener, and their source; nothing if nothing was
+    /// inherited.
     pub(super) fn into_parts(
         inherited: Option<Self>,
     ) -> (Vec<TcpListener>, Option<TcpListener>, Option<Source>) {
@@ -82,7 +83,7 @@ impl Inherited {
         }
     }
 
-    /// The settings are to say where the sockets are.
+    /// Corrects the settings to say where the inherited sockets are.
     pub(super) fn correct(&self, settings: &mut Settings) -> Result<(), ServerError> {
         correct("listen", self.clients.first(), &mut settings.listen)?;
         correct("admin", self.admin.as_ref(), &mut settings.admin)

@@ -1,4 +1,4 @@
-//! The listening sockets: bound here, or taken over from a running server or from systemd.
+//! The listening sockets: bound here, or received from a running server or from systemd.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
@@ -14,17 +14,17 @@ use super::balance::Balance;
 use crate::config::{Settings, Steer};
 use crate::ring::{ListenOptions, listen, listen_again, steer_by_cpu, stop_steering};
 
-/// How long a start waits for its port: a killed server's 20,000 connections keep it for half a
-/// second here.
+/// How long a start waits for its port: the 20,000 connections of a killed server were measured to
+/// keep it for half a second.
 const BIND_TIME_MAX: Duration = Duration::from_secs(3);
-/// Pause between two tries.
+/// Pause between two attempts.
 const BIND_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a connection that says nothing is left to the kernel: nearly every client sends its
-/// request right behind the handshake, and accepting both together costs a worker a tenth less.
+/// How long the kernel keeps a connection that sends nothing: nearly every client sends its request
+/// right after the handshake, and accepting both together costs a worker a tenth less.
 const DEFER_ACCEPT: Duration = Duration::from_secs(1);
 
-/// The listeners for clients, all on one port: one per worker where this server bound them.
+/// The listeners for clients, all on one port; one per worker if this server bound them.
 #[derive(Debug)]
 pub(super) struct Listeners {
     address: SocketAddr,
@@ -34,8 +34,8 @@ pub(super) struct Listeners {
 impl Listeners {
     pub fn bind(settings: &Settings, workers: u16) -> Result<Self, ServerError> {
         let bind_error = |error| ServerError::Bind { address: settings.listen, error };
-        // With SO_REUSEPORT a second server of the same user would share the port and nobody
-        // would be told; without it, binding fails if anyone listens there.
+        // With SO_REUSEPORT a second server of the same user would silently share the port; without
+        // it, binding fails if another program listens there.
         let trial = bind_patiently(settings.listen).map_err(bind_error)?;
         let address = trial.local_addr().map_err(bind_error)?;
         drop(trial);
@@ -49,7 +49,7 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Goes on with sockets that another process bound, of which there is one at least.
+    /// Uses sockets that another process bound, of which there must be at least one.
     pub fn adopt(sockets: Vec<TcpListener>, settings: &Settings) -> Result<Self, ServerError> {
         let failed = |error| ServerError::io("going on with a listener", error);
         let sockets: Vec<Socket> = sockets.into_iter().map(Socket::from).collect();
@@ -80,14 +80,14 @@ impl Listeners {
         u16::try_from(self.sockets.len()).unwrap_or(u16::MAX)
     }
 
-    /// Whether several workers accept from one listener. Then each accept is armed by itself: of
-    /// multishot ones the kernel would wake always the same worker's.
+    /// Whether several workers accept from one listener. If so, accepts are armed one at a time:
+    /// with multishot accepts the kernel would always wake the same worker.
     pub fn are_shared(&self, workers: u16) -> bool {
         self.count() < workers
     }
 
-    /// What each worker accepts from. Every listener has a worker, so that no connection waits in
-    /// a queue that is never read, and every worker has a listener.
+    /// What each worker accepts from. Every listener has a worker, so that no connection waits in a
+    /// queue that is never read, and every worker has a listener.
     pub fn shares(self, workers: u16) -> Result<Vec<Vec<OwnedFd>>, ServerError> {
         let mut sockets = self.sockets;
         let (count, workers) = (sockets.len(), usize::from(workers));
@@ -102,7 +102,7 @@ impl Listeners {
         Ok(shares)
     }
 
-    /// What keeps workers balanced, if these are steered in a way that needs it.
+    /// What keeps workers balanced, if the listeners are steered in a way that needs it.
     pub fn balance(&self, steer: Steer) -> Result<Option<Balance>, ServerError> {
         let steered = self.sockets.first().filter(|_| steer == Steer::Cpu);
         let listener = steered.map(Socket::try_clone).transpose();
@@ -110,7 +110,7 @@ impl Listeners {
         Ok(listener.map(|listener| Balance::new(listener, self.count())))
     }
 
-    /// The same sockets again, for a process that may take over.
+    /// Copies of the sockets, for a process that may take over.
     pub fn copies(&self) -> Result<Vec<OwnedFd>, ServerError> {
         let copies: io::Result<Vec<OwnedFd>> =
             self.sockets.iter().map(|socket| Ok(socket.try_clone()?.into())).collect();
@@ -121,7 +121,7 @@ impl Listeners {
 fn options(settings: &Settings) -> ListenOptions {
     ListenOptions {
         reuse_port: true,
-        // The kernel takes the smaller of this and net.core.somaxconn.
+        // The kernel uses the smaller of this and net.core.somaxconn.
         backlog: i32::MAX,
         send_buffer_bytes: settings.send_buffer,
         unsent_bytes: settings.unsent,
@@ -132,9 +132,9 @@ fn options(settings: &Settings) -> ListenOptions {
     }
 }
 
-/// The kernel takes a ring apart after its process is gone, and with it the listener of a server
-/// that was killed under many connections: a server that is restarted at once finds the port in
-/// use.
+/// Binds, trying again for a while: the kernel takes a ring apart only after its process has ended,
+/// and with it the listener. If a server was killed with many connections, its port is still in use
+/// when it is restarted at once.
 fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
     let deadline = Instant::now() + BIND_TIME_MAX;
     loop {

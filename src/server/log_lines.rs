@@ -1,6 +1,6 @@
-//! The operator's lines about what happens in the workers: their log lines, as they come; and what
-//! was refused or went wrong, as counters have it, so that a flood of refusals is a line now and
-//! then. A thread of its own, because the reader of the lines may be slow.
+//! The operator's log lines about what happens in the workers: single lines as they come; and
+//! refusals and faults from counters, so that a flood of refusals is one line now and then. They
+//! have a thread of their own, because the reader of the log may be slow.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use crate::metrics::{Counter, ERROR_STATUSES, WorkerMetrics};
 use crate::reason::{CloseReason, Refused};
 use crate::worker::{Asked, LogLine};
 
-/// Lines that wait to be written; a burst of requests of all workers in one turn.
+/// Lines that may wait to be written: a burst of requests to all workers in one turn.
 const LINES_WAITING_MAX: usize = 8192;
 
 /// How often counters are looked at.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// A number that keeps growing has a line this often.
+/// How often there is a line about a number that keeps growing.
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 
-/// Starts the thread. It ends when the last sender is gone.
+/// Starts the thread. It ends when the last sender is dropped.
 pub(super) fn start(shared: &Shared) -> Result<(Sender<LogLine>, JoinHandle<()>), ServerError> {
     let (to_log, lane) = bounded(LINES_WAITING_MAX);
     let metrics = shared.metrics.clone();
@@ -71,7 +71,8 @@ fn write(line: &LogLine) {
 
 type Of = fn(&WorkerMetrics) -> &Counter;
 
-/// What is watched: what a line says, why it happened, and whether the operator may have to act.
+/// What is watched: what happened, its cause, whether the operator may have to act, and the
+/// counter.
 const WATCHED: [(&str, &str, Seriousness, Of); 20] = [
     ("connections refused", Refused::LABELS[0], Seriousness::Warn, |of| &of.refused[0]),
     ("connections refused", Refused::LABELS[1], Seriousness::Warn, |of| &of.refused[1]),
@@ -101,7 +102,7 @@ enum Seriousness {
     Info,
 }
 
-/// What has grown since it was last told of.
+/// A counter that has grown since it was last reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Grown {
     what: &'static str,
@@ -120,14 +121,14 @@ impl Grown {
     }
 }
 
-/// Remembers what was told, and when. Sans-IO.
+/// Remembers what was reported, and when. No I/O.
 #[derive(Debug, Default)]
 struct Watch {
     told: [(u64, Option<Duration>); WATCHED.len()],
 }
 
 impl Watch {
-    /// Compares; what has grown, and was not told of a moment ago.
+    /// Finds the counters that have grown and were not reported a moment ago.
     fn look<'w>(
         &'w mut self,
         now: Duration,

@@ -50,31 +50,32 @@ use crate::web;
 use crate::worker::command::Command;
 use crate::worker::connection_count::{ByAddress, ConnectionCount};
 
-/// What all threads know.
+/// What all threads share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The operator's choices at start.
+    /// The operator's settings at start.
     pub settings: Arc<Settings>,
     /// The log's epoch.
     pub epoch: Epoch,
     /// Hashes channel names.
     pub hasher: SharedHasher,
-    /// Proves the names of connections.
+    /// Proves connections' names.
     pub proof_key: ProofKey,
     /// Counts connections.
     pub connection_count: Arc<ConnectionCount>,
-    /// One per worker.
+    /// The metrics of each worker.
     pub metrics: Vec<Arc<WorkerMetrics>>,
-    /// Of the journal's thread; zeros where there is none.
+    /// Metrics of the journal's thread; zeros if there is none.
     pub journal: Arc<JournalMetrics>,
-    /// What they run on.
+    /// The driver the workers run on.
     pub(crate) driver: DriverKind,
 }
 
-/// How often a draining server looks whether its workers are done.
+/// How often a draining server checks whether its workers are done.
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long workers may take to hear those they have accepted, before they are drained without.
+/// How long workers may take to hear the connections they have accepted before they are drained
+/// anyway.
 const RETIRE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A running server.
@@ -87,27 +88,27 @@ pub struct Server {
     ends: MainEnds<Command>,
     bell: Ringer,
     shared: Arc<Shared>,
-    /// The operator's choices as of the last reload.
+    /// The operator's settings as of the last reload.
     settings: Arc<Settings>,
-    /// Where connections are spread in a way that can leave workers uneven.
+    /// Set if connections are spread in a way that can leave workers uneven.
     balance: Option<Balance>,
-    /// The service manager has the listeners too, and keeps them.
+    /// Whether the service manager has the listeners, too, and keeps them.
     managed: bool,
     succession: Succession,
     workers: Vec<JoinHandle<()>>,
     lost: Receiver<Lost>,
     log_lines: JoinHandle<()>,
     clerk: JoinHandle<()>,
-    /// None: the log is in memory, or its journal is closed.
+    /// `None` if the log is in memory, or its journal is closed.
     store: Option<JoinHandle<()>>,
     log_commands: crossbeam_channel::Sender<LogCommand>,
     admin_server: admin::AdminServer,
 }
 
-/// What became of the connections when the server ended.
+/// What the end of the server did to connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Connections that were cut because the time to drain was over.
+    /// Connections that were cut because the drain time was over.
     pub cut: u64,
 }
 
@@ -115,16 +116,16 @@ impl Server {
     /// Starts everything. When this returns, connections are accepted.
     ///
     /// # Errors
-    /// What is missing, what was found, and how to cure it.
+    /// What is missing, what was found instead, and how to cure it.
     pub fn start(settings: Settings, gate: Gate) -> Result<Self, ServerError> {
         Self::start_with(settings, gate, None)
     }
 
-    /// The same on sockets that are there already. The server they are from, if they are from one,
-    /// serves until this one can.
+    /// The same on sockets that exist already. If they come from a running server, that one serves
+    /// until this one can.
     ///
     /// # Errors
-    /// As [`Server::start`]; that other server then goes on.
+    /// As [`Server::start`]; the other server then carries on.
     pub fn start_with(
         mut settings: Settings,
         gate: Gate,
@@ -174,7 +175,7 @@ impl Server {
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
         let (to_log, log_lines) = log_lines::start(&shared)?;
-        // Each worker, the clerk and the store have one end to tell of.
+        // Each worker, the clerk and the store may report one end.
         let (tell_lost, lost) = bounded(usize::from(workers) + 2);
         let log = SharedLog::new(log, &log_ends);
         let requests = worker_ends[0].requests.clone();
@@ -189,7 +190,7 @@ impl Server {
         };
         let balance = listeners.balance(shared.settings.steer)?;
         let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
-        // The lines end with the last worker.
+        // The log lines' thread ends with the last worker.
         drop(plan);
         let (log_commands, log_inbox) = bounded(16);
         let clerk = Clerk::new(log.clone(), &log_ends, bell(&started.bells)?)
@@ -206,7 +207,7 @@ impl Server {
             let relieved = predecessor.relieve();
             relieved.map_err(|error| ServerError::TakeOver { address: listen, error })?;
         }
-        // The predecessor has closed it by now.
+        // The predecessor has closed the journal by now.
         let store = match opening.finish(&shared, &log)? {
             Some(opened) => {
                 let bell = bell(&started.bells)?;
@@ -240,34 +241,34 @@ impl Server {
         })
     }
 
-    /// Tells of a worker or log that ended of itself: the process should end, too.
+    /// Reports a worker or log that ended unexpectedly: the process should end, too.
     pub fn lost(&self) -> &Receiver<Lost> {
         &self.lost
     }
 
-    /// Whether workers can become uneven, so that [`Server::keep_balance`] is to be called.
+    /// Whether workers can become uneven, so that [`Server::keep_balance`] must be called.
     pub fn needs_balance(&self) -> bool {
         self.balance.is_some()
     }
 
-    /// Looks at how many connections each worker has; to be called about once a second.
+    /// Looks at how many connections each worker has; call it about once a second.
     pub fn keep_balance(&mut self) {
         let Some(balance) = &mut self.balance else { return };
         let open = |of: &Arc<WorkerMetrics>| of.open.iter().map(Counter::value).sum();
         balance.look(&self.shared.metrics.iter().map(open).collect::<Vec<u64>>());
     }
 
-    /// Whether every worker turns; takes up to a second to find out.
+    /// Whether every worker responds; takes up to a second to find out.
     pub fn workers_turn(&self) -> bool {
         self.admin_server.workers_turn()
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Where the operator connects.
+    /// The address for the operator.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -282,12 +283,12 @@ impl Server {
         self.placement.to_string()
     }
 
-    /// What they run on: `io_uring` or `epoll`.
+    /// The driver they run on: `io_uring` or `epoll`.
     pub fn driver(&self) -> String {
         self.driver.kind.name().to_owned()
     }
 
-    /// Why they run on epoll although it was not asked for, what to allow and what it costs.
+    /// Why they run on epoll although that was not asked for, what to allow, and what it costs.
     pub fn driver_note(&self) -> Option<String> {
         self.driver.note()
     }
@@ -300,7 +301,7 @@ impl Server {
         }
     }
 
-    /// How many connections the settings ask for that there is no room for.
+    /// How many of the connections the settings ask for there is no room for.
     pub fn wanting(&self) -> u64 {
         let wanted = self.settings.connections_max.unwrap_or(0);
         wanted.saturating_sub(self.room.connections())
@@ -311,14 +312,13 @@ impl Server {
         &self.shared
     }
 
-    /// Tells of a process that is ready to go on in place of this one; see
-    /// [`Server::hand_over`].
+    /// Reports a process that is ready to take over from this one; see [`Server::hand_over`].
     pub fn successors(&self) -> &Receiver<Successor> {
         self.succession.successors()
     }
 
-    /// Lets the successor begin, and drains. No connection is refused meanwhile, or left waiting
-    /// for longer than those already accepted take to be heard.
+    /// Lets the successor begin, and drains. No connection is refused meanwhile, and none waits
+    /// longer than it takes to hear those already accepted.
     pub fn hand_over(mut self, successor: &Successor, cut: &Receiver<()>) -> Ended {
         self.admin_server.leave();
         self.retire();
@@ -327,8 +327,8 @@ impl Server {
         self.let_go(cut)
     }
 
-    /// Leaves the port, lets connections go over the drain time, then ends all threads. `cut` ends
-    /// the waiting.
+    /// Leaves the port, ends connections over the drain time, then ends all threads. `cut` ends the
+    /// wait early.
     pub fn drain(mut self, cut: &Receiver<()>) -> Ended {
         self.succession.end();
         if self.managed {
@@ -337,21 +337,21 @@ impl Server {
         self.let_go(cut)
     }
 
-    /// The log takes no more events; those it has are safe when this returns.
+    /// Stops the log from taking events; those it has are safe when this returns.
     fn close_store(&mut self) {
         if let Some(store) = self.store.take() {
             let _ = self.log_commands.send(LogCommand::Close);
-            // `lost` tells of one that panicked.
+            // If it panicked, `lost` has reported that.
             let _ = store.join();
         }
     }
 
-    /// The listeners belong to another process from now on; accepted connections are served.
+    /// Leaves the listeners to another process; accepted connections are still served.
     fn retire(&mut self) {
         let (tell, heard) = bounded(self.workers.len());
         self.command_all(|| Command::Retire(tell.clone()));
         let deadline = Instant::now() + RETIRE_TIME_MAX;
-        // A worker that does not answer in time is drained all the same.
+        // A worker that does not answer in time is drained anyway.
         let answers = self.workers.iter().map_while(|_| heard.recv_deadline(deadline).ok());
         answers.for_each(drop);
     }
@@ -364,7 +364,7 @@ impl Server {
             match cut.recv_timeout(DRAIN_PAUSE) {
                 Ok(()) => break,
                 Err(RecvTimeoutError::Timeout) => {}
-                // The sender is gone: the wait cannot be cut short any more.
+                // The sender is gone, so the wait can no longer be cut short.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(DRAIN_PAUSE),
             }
         }
@@ -381,7 +381,7 @@ impl Server {
         let cut = self.shared.connection_count.open();
         self.command_all(|| Command::Stop);
         for worker in self.workers.drain(..) {
-            // `lost` tells of one that panicked.
+            // If it panicked, `lost` has reported that.
             let _ = worker.join();
         }
         self.close_store();
@@ -394,7 +394,7 @@ impl Server {
 
     fn command_all(&mut self, command: impl Fn() -> Command) {
         for (worker, lane) in self.ends.commands.iter().enumerate() {
-            // Disconnected: that worker is gone already.
+            // Disconnected: that worker has ended already.
             let _ = lane.send(command());
             if self.ends.asleep[worker].needs_ring() {
                 self.bell.ring(worker as u16);
@@ -404,8 +404,8 @@ impl Server {
     }
 }
 
-/// Without keys everyone may do everything: that is for programs and web pages of this machine,
-/// unless the operator wants it otherwise.
+/// Without keys everyone may do everything. That is restricted to programs and web pages of this
+/// machine, unless the operator says otherwise.
 fn keep_to_this_machine(settings: &Settings, gate: Gate) -> Result<Gate, ServerError> {
     match (gate.is_open() && !settings.open, settings.listen.ip().is_loopback()) {
         (false, _) => Ok(gate),

@@ -1,4 +1,4 @@
-//! Taking new settings and rules of access while running.
+//! Applying new settings and access rules while running.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::auth::Gate;
 use crate::config::{Change, KEYS, Settings};
 use crate::worker::command::Command;
 
-/// What became of a reload.
+/// The outcome of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Keys that have changed.
+    /// Keys whose new values were applied.
     pub applied: Vec<&'static str>,
-    /// Keys that were to change, and will at a restart.
+    /// Keys whose new values need a restart.
     pub needs_restart: Vec<&'static str>,
 }
 
@@ -32,10 +32,10 @@ impl fmt::Display for Reloaded {
 }
 
 impl Server {
-    /// Takes new settings and rules of access. What needs a restart stays as it is.
+    /// Applies new settings and access rules. Settings that need a restart are left unchanged.
     ///
     /// # Errors
-    /// The new rules would leave the server open to the world; then nothing has changed.
+    /// The new rules would leave the server open to the world; nothing has changed then.
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted);
         let gate = keep_to_this_machine(&settings, gate)?;
@@ -55,7 +55,7 @@ impl Server {
     }
 }
 
-/// The wanted settings, but for what can only change at a restart.
+/// The wanted settings, except those that can only change at a restart.
 fn merge(current: &Settings, mut wanted: Settings) -> (Settings, Reloaded) {
     let mut reloaded = Reloaded::default();
     for key in KEYS {

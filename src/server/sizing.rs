@@ -7,30 +7,30 @@ use crate::host::Host;
 use super::ServerError;
 use super::threads::allowed_cpus;
 
-/// Of the memory limit, history and the replicas of all workers together take one part in this
-/// many; the rest is for connections, rings and the kernel's socket buffers, which are charged to
+/// History and the replicas of all workers together may take one part in this many of the memory
+/// limit; the rest is for connections, rings and the kernel's socket buffers, which are charged to
 /// the same control group.
 const EVENTS_PART: u64 = 2;
 
 /// More workers than any host has cores for.
 const WORKERS_MAX: usize = 1024;
 
-/// Reasons, for the log.
+/// The reasons for what was decided, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizing {
-    /// Why there are as many workers as there are.
+    /// Why there are this many workers.
     pub workers: String,
-    /// Why history and replicas have the size they have.
+    /// Why history and replicas are this large.
     pub memory: String,
-    /// What was chosen although it does not fit.
+    /// A setting that was kept although it does not fit.
     pub warning: Option<String>,
 }
 
 impl Sizing {
-    /// Decides what `config` leaves open, and puts it there.
+    /// Decides what `config` leaves open, and sets it there.
     ///
     /// # Errors
-    /// The cores cannot be asked for.
+    /// The kernel does not say which cores there are.
     pub fn decide(config: &mut Config, host: &Host) -> Result<Self, ServerError> {
         let cores = cores(&config.settings, allowed_cpus()?.len());
         Ok(Self::with_cores(config, host, cores))
@@ -44,7 +44,7 @@ impl Sizing {
     }
 }
 
-/// Cores that workers run on: those of the list, else those allowed.
+/// The cores workers run on: those listed, otherwise all allowed ones.
 pub(super) fn cores(settings: &Settings, allowed: usize) -> usize {
     let listed = settings.cpus.as_ref().map_or(0, Vec::len);
     let cores = if listed > 0 { listed } else { allowed };
@@ -57,7 +57,7 @@ fn workers(settings: &Settings, host: &Host, cores: usize) -> (u16, String) {
     }
     let one_each = cores as u16;
     match host.cgroup_cpu() {
-        // More workers than that would stop each other in the middle of a turn.
+        // More workers than that would interrupt each other in the middle of a turn.
         Some(quota) if quota.cores.ceil() < f64::from(one_each) => {
             let because =
                 format!("a quota of {:.2} cores in {}", quota.cores, quota.file.display());
@@ -67,13 +67,13 @@ fn workers(settings: &Settings, host: &Host, cores: usize) -> (u16, String) {
     }
 }
 
-/// Makes the defaults smaller where the memory of this process could not hold them.
+/// Reduces the defaults if the memory of this process could not hold them.
 fn fit_memory(config: &mut Config, host: &Host, workers: u64) -> (String, Option<String>) {
     let Some((limit_bytes, origin)) = memory_limit(host) else {
         return ("as set; the memory of this host is not known".to_owned(), None);
     };
     let share = limit_bytes / EVENTS_PART / (workers + 1);
-    // One largest event must fit, with its names, and what was promised to channels.
+    // The largest event must fit, with its names, and what was promised to channels.
     let promised = config.settings.channels.iter().map(|(_, of)| of.history_share);
     let promised = promised.fold(0, u64::saturating_add);
     let share = share.max(config.settings.event_bytes_max as u64 * 2).max(promised);
@@ -96,7 +96,7 @@ fn fit_memory(config: &mut Config, host: &Host, workers: u64) -> (String, Option
     (because, excess(&config.settings, workers, limit_bytes, &origin))
 }
 
-/// What to say when events alone may take all the memory there is.
+/// The warning if events alone may take all the memory there is.
 fn excess(settings: &Settings, workers: u64, limit_bytes: u64, origin: &str) -> Option<String> {
     let replicas = (settings.replicas_bytes_max() as u64).saturating_mul(workers);
     let events = settings.history_bytes.saturating_add(replicas);
@@ -110,7 +110,7 @@ fn excess(settings: &Settings, workers: u64, limit_bytes: u64, origin: &str) -> 
     })
 }
 
-/// The least of the host's memory and the limits on this process, and where it comes from.
+/// The smallest of the host's memory and the limits on this process, and where it was found.
 fn memory_limit(host: &Host) -> Option<(u64, String)> {
     let of_host = host.memory_total_bytes().map(|bytes| (bytes, "this host's memory".to_owned()));
     let of_group = host
@@ -128,7 +128,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Decides for a host of 16 GiB and four cores with these files of its control group.
+    /// Decides for a host of 16 GiB and four cores whose control group has these files.
     fn decided(text: &str, files: &[(&str, &str)]) -> (Config, Sizing) {
         let folder = tempfile::tempdir().expect("a folder");
         let common = [

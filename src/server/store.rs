@@ -27,24 +27,24 @@ use crate::mesh::hand::{Hand, LogHand, SharedLog};
 use crate::proto::cursor::Epoch;
 use crate::ring::{Bell, Ringer, monotonic_now};
 
-/// Events that are fed to the log at once while a journal is read.
+/// Events fed to the log at once while a journal is read.
 const FED_AT_ONCE: usize = 1024;
 
-/// How often the thread looks after the disk when nothing is published.
+/// How often the thread maintains the disk when nothing is published.
 const KEEPING_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where the order lives, before the log is there.
+/// The home of the order before the log exists.
 #[derive(Debug)]
 pub(super) enum Home {
     /// In memory.
     Memory,
-    /// In a journal that this process has.
+    /// A journal that this process holds.
     Journal(Box<Taken>),
-    /// In a journal that the predecessor has until it lets go.
+    /// A journal that the predecessor holds until it lets go.
     Inherited(Box<JournalSettings>, Epoch),
 }
 
-/// A journal whose lock was taken.
+/// A journal whose lock this process has taken.
 #[derive(Debug)]
 pub(super) struct Taken {
     lock: Lock,
@@ -52,7 +52,8 @@ pub(super) struct Taken {
 }
 
 impl Home {
-    /// As the operator chose. `has_predecessor`: another process may have the journal for now.
+    /// The home the operator chose. `has_predecessor`: another process may hold the journal for
+    /// now.
     pub fn of(settings: &Settings, has_predecessor: bool) -> Result<Self, ServerError> {
         let Some(dir) = &settings.data_dir else { return Ok(Self::Memory) };
         let journal = journal_settings(settings)?;
@@ -66,8 +67,8 @@ impl Home {
         }
     }
 
-    /// Reads the journal into an empty log, unless another process has it, and says which epoch the
-    /// log has.
+    /// Reads the journal into an empty log, unless another process holds it; returns the log's
+    /// epoch.
     pub fn open(
         self,
         settings: &Settings,
@@ -85,20 +86,20 @@ impl Home {
     }
 }
 
-/// How far a home was opened.
+/// How far a home has been opened.
 #[derive(Debug)]
 pub(super) enum Opening {
     /// There is nothing to open.
     Memory,
-    /// All of it.
+    /// All of it was opened.
     Done(Box<Opened>),
-    /// Another process has it.
+    /// Another process still holds it.
     Later(Box<JournalSettings>),
 }
 
 impl Opening {
-    /// What the store's thread needs, once another process has let go of it; none: there is no such
-    /// thread.
+    /// What the store's thread needs, once another process has let go of the journal; `None` if
+    /// there is no such thread.
     pub fn finish(self, shared: &Shared, log: &SharedLog) -> Result<Option<Opened>, ServerError> {
         match self {
             Self::Memory => Ok(None),
@@ -108,7 +109,7 @@ impl Opening {
     }
 }
 
-/// The predecessor has let go: takes its journal and reads it.
+/// Takes the journal that the predecessor has let go of, and reads it.
 fn inherit(
     journal: JournalSettings,
     shared: &Shared,
@@ -120,7 +121,7 @@ fn inherit(
     let opened = Taken { lock, settings: journal }.read(settings, metrics, log)?;
     match log.epoch() == shared.epoch {
         true => Ok(opened),
-        // The workers know the other one. It cannot be, after an end in order.
+        // The workers know the old epoch. This cannot happen after an orderly end.
         false => Err(ServerError::io(
             "taking the journal over",
             std::io::Error::other("its epoch has changed; start without --take-over"),
@@ -128,7 +129,7 @@ fn inherit(
     }
 }
 
-/// A journal that was read, and what its thread needs.
+/// A journal that was read, with what its thread needs.
 #[derive(Debug)]
 pub(super) struct Opened {
     lock: Lock,
@@ -183,14 +184,15 @@ fn journal_settings(settings: &Settings) -> Result<JournalSettings, ServerError>
     })
 }
 
-/// Which boot of the machine this is, if the kernel says so; else it is taken for a new one.
+/// Identifies this boot of the machine, if the kernel tells; otherwise every start counts as a new
+/// boot.
 fn boot() -> Option<u64> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).ok()
 }
 
-/// Feeds what is read to the log.
+/// Feeds the log with what is read.
 struct Feeder<'a> {
     log: &'a mut Sequencer,
     /// Unix time minus the log's clock.
@@ -214,7 +216,7 @@ impl Feeder<'_> {
     }
 }
 
-/// Before the first subscriber there is no one to tell.
+/// Before the first subscriber there are no workers to tell.
 struct Nowhere;
 
 impl Outlet for Nowhere {
@@ -231,7 +233,7 @@ pub(super) struct StoreThread {
     reports: Reports,
 }
 
-/// The way of its reports to the log.
+/// How the thread's reports reach the log.
 struct Reports {
     requests: Sender<ToLog>,
     hand: LogHand,
@@ -280,13 +282,13 @@ impl StoreThread {
                 self.reports.tell(stored);
             }
         }
-        // Another process may have the journal from here on.
+        // Another process may take the journal from here on.
         drop(lock);
     }
 }
 
 impl Reports {
-    /// Tells the log, and does what it then has to do, unless another thread is at it.
+    /// Reports to the log, and runs it, unless another thread is doing so.
     fn tell(&mut self, stored: Stored) {
         let mut request = ToLog::Store(stored);
         while let Err(TrySendError::Full(unsent)) = self.requests.try_send(request) {

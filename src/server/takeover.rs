@@ -1,8 +1,7 @@
 //! A restart without a refused connection. The new process asks the running one for its listening
-//! sockets, so that the queues of connections that wait to be accepted live on, and is ready before
-//! the old one lets go. They meet on a Unix socket whose abstract name is the address of the
-//! server: it is no file, and is gone with its process. Each end makes sure that the other is of
-//! its user.
+//! sockets, so that the queues of waiting connections live on, and is ready before the old one lets
+//! go. They meet on a Unix socket whose abstract name is the server's address: it is not a file,
+//! and is gone with its process. Each end checks that the other runs as the same user.
 //!
 //! | successor | predecessor |
 //! |---|---|
@@ -11,7 +10,8 @@
 //! | | closes its journal, if it has one, and says `released` |
 //! | opens it, and accepts | drains |
 //!
-//! Until it is told `ready` the predecessor serves as ever: a successor that fails changes nothing.
+//! Until it is told `ready`, the predecessor serves as usual: a successor that fails changes
+//! nothing.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter};
@@ -38,35 +38,35 @@ use super::door::{self, Knock};
 use super::inherited::{Inherited, Source};
 use super::listeners::Listeners;
 
-/// What a successor asks for. The number changes with what follows.
+/// What a successor sends first. The number changes when the protocol does.
 const REQUEST: &[u8] = b"pushline take-over 1";
-/// Comes with a listener for clients.
+/// Sent with a listener for clients.
 const CLIENTS: &[u8] = b"clients";
-/// Comes with the operator's listener.
+/// Sent with the operator's listener.
 const ADMIN: &[u8] = b"admin";
-/// Behind the last listener.
+/// Sent after the last listener.
 const ALL: &[u8] = b"all";
 /// The successor can begin.
 const READY: &[u8] = b"ready";
-/// The predecessor has let go of everything that only one may have.
+/// The predecessor has let go of everything that only one process may have.
 const RELEASED: &[u8] = b"released";
 
 /// The longest packet.
 const PACKET_BYTES_MAX: usize = 64;
 
-/// How long one end waits for a packet of the other: the slowest step is a start with a ring for
-/// each of many cores.
+/// How long one end waits for a packet of the other. The slowest step is a start that makes a ring
+/// for each of many cores.
 const STEP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Why a running server could not be taken over.
 #[derive(Debug)]
 pub enum TakeOverError {
-    /// It is another user's.
+    /// It runs as another user.
     Foreign {
-        /// The user it runs as.
+        /// That user's id.
         uid: u32,
     },
-    /// It did not do what was expected of it.
+    /// It did not answer as expected.
     Io(io::Error),
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for TakeOverError {
 #[derive(Debug)]
 pub(super) struct Predecessor(OwnedFd);
 
-/// Asks the server that listens on `address` for its sockets; none if there is no such server.
+/// Asks the server that listens on `address` for its sockets; `None` if there is no such server.
 pub(super) fn ask(address: SocketAddr) -> Result<Option<Inherited>, TakeOverError> {
     let socket = unix_socket()?;
     match connect(&socket, &name_of(address)?) {
@@ -122,7 +122,7 @@ pub(super) fn ask(address: SocketAddr) -> Result<Option<Inherited>, TakeOverErro
 }
 
 impl Predecessor {
-    /// Lets it know that its successor can begin, and waits until it may.
+    /// Tells it that its successor can begin, and waits until it has let go.
     pub fn relieve(self) -> Result<(), TakeOverError> {
         send(&self.0, READY, None)?;
         match receive(&self.0)?.0.as_slice() {
@@ -134,12 +134,12 @@ impl Predecessor {
 
 // --- the predecessor ---
 
-/// A process that is ready to go on in place of this one.
+/// A process that is ready to take over from this one.
 #[derive(Debug)]
 pub struct Successor(OwnedFd);
 
 impl Successor {
-    /// Lets it begin.
+    /// Tells it to begin.
     pub(super) fn release(&self) {
         if let Err(error) = send(&self.0, RELEASED, None) {
             warn!("the server that was to take over is gone: {error}");
@@ -147,7 +147,7 @@ impl Successor {
     }
 }
 
-/// What a successor is given.
+/// What a successor receives.
 #[derive(Debug)]
 pub(super) struct Estate {
     pub clients: Vec<OwnedFd>,
@@ -155,7 +155,7 @@ pub(super) struct Estate {
 }
 
 impl Estate {
-    /// The same sockets again.
+    /// Copies of the sockets.
     pub fn copy(listeners: &Listeners, admin: &TcpListener) -> Result<Self, ServerError> {
         let admin = admin.try_clone();
         let admin = admin.map_err(|error| ServerError::io("sharing a listener", error))?;
@@ -168,19 +168,19 @@ impl Estate {
 pub(super) struct Succession {
     waiting: Option<Waiting>,
     successors: Receiver<Successor>,
-    /// A caller that waits for a successor must not take the end of the thread for one.
+    /// Kept so that a caller who waits for a successor does not take the thread's end for one.
     _tell: Sender<Successor>,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    /// Ends the thread when it is closed.
+    /// Closing it ends the thread.
     end: PipeWriter,
     thread: JoinHandle<()>,
 }
 
 impl Succession {
-    /// Waits at the name of `address`. A server that can't be taken over is one all the same.
+    /// Waits under the name of `address`. A server that cannot be taken over still serves.
     pub fn start(address: SocketAddr, estate: Estate) -> Self {
         let (tell, successors) = bounded(1);
         let waiting = Waiting::start(address, estate, tell.clone());
@@ -190,12 +190,12 @@ impl Succession {
         Self { waiting: waiting.ok(), successors, _tell: tell }
     }
 
-    /// Tells of the successor.
+    /// Reports the successor.
     pub fn successors(&self) -> &Receiver<Successor> {
         &self.successors
     }
 
-    /// No process can take over from here on, and the name is free.
+    /// Stops waiting: no process can take over from here on, and the name is free.
     pub fn end(&mut self) {
         if let Some(Waiting { end, thread }) = self.waiting.take() {
             drop(end);
@@ -215,15 +215,15 @@ impl Waiting {
     }
 }
 
-/// Gives the sockets to each process that asks, until one says that it is ready. The name is free
-/// before that one hears that it may begin.
+/// Gives the sockets to each process that asks, until one says it is ready. The name is freed
+/// before that process is told to begin.
 fn serve(socket: OwnedFd, ended: &PipeReader, estate: &Estate, tell: &Sender<Successor>) {
     while door::wait(&socket, ended) == Knock::Somebody {
         let Ok(peer) = accept_with(&socket, SocketFlags::CLOEXEC) else { continue };
         match hand_over(&peer, estate) {
             Ok(()) => {
                 drop(socket);
-                // The receiver is gone: the server ends anyway.
+                // The receiver is gone: the server is ending anyway.
                 let _ = tell.try_send(Successor(peer));
                 return;
             }
@@ -294,7 +294,8 @@ fn send(to: &OwnedFd, packet: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Resu
     retry_on_intr(|| sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
 }
 
-/// A packet, and the descriptor that came with it. No packet is the other end's end.
+/// A packet, and the descriptor that came with it. An empty packet means that the other end has
+/// closed.
 fn receive(from: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
     let mut bytes = [0; PACKET_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_successor_gets_every_listener_and_begins_when_the_predecessor_has_let_go() {
-        // Ports that cannot be bound: only their names count here.
+        // Ports that cannot be bound: only the names matter here.
         let address = SocketAddr::from(([192, 0, 2, 1], 1));
         let estate = estate(300);
         let admin = estate.admin.try_clone().map(TcpListener::from).expect("a copy");

@@ -22,8 +22,9 @@ use crate::ring::{BellTarget, DriverSettings, PeerAddresses, StartError};
 use crate::worker::command::Command;
 use crate::worker::{Core, LogLine, Setup, Worker};
 
-/// Receive buffers of a worker, and bytes of each: most requests fit one. They are touched in turn,
-/// so all of them count: 256 KiB a worker, 15 bytes a connection at 17,000 each.
+/// A worker's receive buffers: how many, and bytes of each, so that most requests fit one. They are
+/// used in turn, so all of them take memory: 256 KiB a worker, 15 bytes a connection at 17,000
+/// each.
 const RECV_BUFFERS: u16 = 128;
 /// See `RECV_BUFFERS`.
 const RECV_BUFFER_BYTES: u32 = 2048;
@@ -31,7 +32,7 @@ const RECV_BUFFER_BYTES: u32 = 2048;
 /// Which worker runs on which core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placement {
-    /// A core for each worker; none: wherever the kernel likes.
+    /// A core for each worker; `None`: any core the kernel likes.
     cpus: Vec<Option<usize>>,
 }
 
@@ -89,7 +90,7 @@ pub(super) struct WorkerPlan<'a> {
     pub log_ends: LogEnds,
 }
 
-/// Workers that have their rings, and wait for the word to begin.
+/// Workers that have their rings and wait to begin.
 pub(super) struct Started {
     pub handles: Vec<JoinHandle<()>>,
     pub bells: Arc<[BellTarget]>,
@@ -97,17 +98,17 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// From now on they accept.
+    /// Makes them accept.
     pub fn begin(&self) {
         for _ in &self.handles {
-            // Full cannot be, and a worker that has ended needs no word.
+            // The lane has room, and a worker that has ended need not be told.
             let _ = self.begin.try_send(self.bells.clone());
         }
     }
 }
 
-/// Starts the workers; each makes its own driver, on its own thread and core. Any of them may
-/// ring any other, so the word to begin tells them where.
+/// Starts the workers; each makes its own driver on its own thread and core. Any of them may ring
+/// any other, so they are told all doorbells when they begin.
 pub(super) fn start_workers(
     plan: &WorkerPlan<'_>,
     placement: &Placement,
@@ -137,7 +138,7 @@ pub(super) fn start_workers(
             };
             let begins = move |bell| {
                 let _ = tell.send(bell);
-                // Without the word to begin, the start has failed elsewhere.
+                // If it is never told to begin, the start has failed elsewhere.
                 may_begin.recv().ok()
             };
             match kind {
@@ -167,7 +168,7 @@ pub(super) fn start_workers(
     Ok(Started { handles, bells: bells.into(), begin })
 }
 
-/// The driver, when it could be made and everything else `begins`, too.
+/// The driver, if it could be made and everything else `begins`, too.
 fn ready<D>(
     made: Result<(D, BellTarget), StartError>,
     set_bells: impl FnOnce(&mut D, Arc<[BellTarget]>),
@@ -194,8 +195,9 @@ impl WorkerPlan<'_> {
         }
     }
 
-    /// Addresses cost io_uring an accept of their own each: only a server that counts connections
-    /// or failed checks by them, shows them, or takes some peers' word asks for them.
+    /// Addresses cost io_uring a separate accept for each connection, so they are only asked for by
+    /// a server that counts connections or failed checks by address, shows addresses, or trusts
+    /// some peers as proxies.
     fn peers(&self, listeners: &Listeners, workers: u16) -> PeerAddresses {
         let settings = &self.shared.settings;
         let counts = settings.address_connections_max.is_some() || self.gate.is_slow();
@@ -225,7 +227,7 @@ fn pin(cpu: Option<usize>) {
     let Some(cpu) = cpu else { return };
     let mut set = CpuSet::new();
     set.set(cpu);
-    // The core was among the allowed ones a moment ago; if it no longer is, running elsewhere is
-    // better than not running.
+    // The core was allowed a moment ago; if it no longer is, running on another is better than not
+    // running.
     let _ = sched_setaffinity(None, &set);
 }

@@ -1,12 +1,12 @@
-//! The threads a server can't do without: its workers and the log's clerk. If one ends of itself,
-//! the others would go on with its connections and events unanswered, unnoticed. So main is told,
-//! and ends the process; its supervisor starts it again.
+//! The threads a server cannot do without: its workers and the log's clerk. If one ended
+//! unexpectedly, the others would carry on with its connections and events silently unanswered. So
+//! main is told, and ends the process; its supervisor starts it again.
 
 use std::{fmt, io, thread};
 
 use crossbeam_channel::Sender;
 
-/// A thread that ended although it was not told to.
+/// A thread that ended without being told to.
 #[derive(Debug)]
 pub struct Lost {
     thread: String,
@@ -22,13 +22,13 @@ impl fmt::Display for Lost {
 
 impl std::error::Error for Lost {}
 
-/// Runs the body of a thread; tells if it fails or panics.
+/// Runs the body of a thread; reports if it fails or panics.
 pub(super) fn vital(tell: Sender<Lost>, body: impl FnOnce() -> io::Result<()>) {
     let mut guard = Guard { tell, why: Some("it panicked".to_owned()) };
     guard.why = body().err().map(|error| error.to_string());
 }
 
-/// Its end is the thread's, by a panic too (in a build that unwinds; others abort at once).
+/// Dropped when the thread ends, by a panic too (in a build that unwinds; others abort at once).
 struct Guard {
     tell: Sender<Lost>,
     why: Option<String>,
@@ -38,7 +38,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let Some(why) = self.why.take() else { return };
         let thread = thread::current().name().unwrap_or("without a name").to_owned();
-        // The server itself is gone.
+        // Full or disconnected: the server is ending already.
         let _ = self.tell.try_send(Lost { thread, why });
     }
 }
@@ -52,7 +52,7 @@ mod tests {
     fn lost_of(body: impl FnOnce() -> io::Result<()> + Send + 'static) -> Receiver<Lost> {
         let (tell, lost) = bounded(1);
         let named = thread::Builder::new().name("worker-7".into());
-        // That it panics is what the test wants.
+        // The panic is what this test wants.
         let _ = named.spawn(move || vital(tell, body)).expect("a thread").join();
         lost
     }

@@ -1,5 +1,5 @@
-//! Questions to the log and to workers: a command, a doorbell if they sleep, and an answer in time
-//! or none.
+//! Questions to the log and to workers: a command, a doorbell if the worker sleeps, and an answer
+//! within a deadline or none.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::worker::command::Command;
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// It has ended.
+    /// The thread has ended.
     Gone,
-    /// Its lane is full, or its time is over.
+    /// Its lane is full, or it did not answer in time.
     Stalled,
 }
 
@@ -30,7 +30,7 @@ impl State {
         Ok(answer)
     }
 
-    /// Asks a worker, and waits.
+    /// Asks a worker and waits for the answer.
     pub fn ask_worker<T>(
         &self,
         worker: u16,
@@ -45,8 +45,7 @@ impl State {
         })
     }
 
-    /// The first of these workers that does not answer in time, if there is one. All are asked at
-    /// once.
+    /// Asks all these workers at once; fails with the first that does not answer in time.
     pub fn ping(&self, workers: &[u16], deadline: Instant) -> Result<(), u16> {
         let (reply, answers) = bounded(workers.len());
         for &worker in workers {
@@ -63,7 +62,7 @@ impl State {
         Ok(())
     }
 
-    /// Workers there are.
+    /// How many workers there are.
     pub fn workers(&self) -> u16 {
         self.ends.commands.len() as u16
     }

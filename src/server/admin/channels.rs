@@ -1,4 +1,4 @@
-//! `/v1/channels`: the channels the log has, in pages.
+//! `/v1/channels`: the log's channels, in pages.
 
 use std::time::Instant;
 
@@ -17,9 +17,9 @@ use crate::server::clerk::LogCommand;
 #[derive(Debug, Serialize)]
 struct Entry {
     channel: String,
-    /// Newest event ever; null while there was none.
+    /// Newest event ever; null if there was none.
     last_id: Option<String>,
-    /// Oldest event history holds; null while it holds none.
+    /// Oldest event history holds; null if it holds none.
     first_id: Option<String>,
     events: u32,
     subscribers: u32,
@@ -28,18 +28,18 @@ struct Entry {
 #[derive(Debug, Default, Serialize)]
 struct Page {
     channels: Vec<Entry>,
-    /// What `from` must be for the next page; null after the last one.
+    /// The value of `from` for the next page; null after the last one.
     next: Option<u32>,
 }
 
 impl State {
-    /// `GET /v1/channels`, in no order that means anything.
+    /// `GET /v1/channels`, in no particular order.
     pub(super) fn channels(&self, query: &str, deadline: Instant) -> Reply {
         let (mut from, limit) = match parse_query(query) {
             Ok(parsed) => parsed,
             Err(refusal) => return refusal,
         };
-        // Where many channels were freed there is little to list: then the page is short.
+        // Where many channels were freed, few are found in time: then the page is short.
         let look_until = within(STALL_TIME, deadline);
         let mut page = Page::default();
         loop {

@@ -37,11 +37,11 @@ struct Entry {
 #[derive(Debug, Serialize)]
 struct Page {
     connections: Vec<Entry>,
-    /// What `after` must be for the next page; null after the last one.
+    /// The value of `after` for the next page; null after the last one.
     next: Option<String>,
 }
 
-/// A place in the list: in which worker, from which slot on.
+/// A place in the list: a worker, and the slot to begin at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     worker: u16,
@@ -49,14 +49,14 @@ struct Place {
 }
 
 impl State {
-    /// `GET /v1/connections`: worker by worker, in the order of their slots.
+    /// `GET /v1/connections`: worker by worker, ordered by slot.
     pub(super) fn connections(&self, query: &str, deadline: Instant) -> Reply {
         let (mut place, PageQuery { limit, filter: subject, .. }) = match parse_query(query) {
             Ok(parsed) => parsed,
             Err(refusal) => return refusal,
         };
-        // A table that is mostly empty may take longer to look through than a request may: then
-        // the page is short.
+        // Searching a table that is mostly empty may take longer than a request may: then the page
+        // is short.
         let look_until = within(STALL_TIME, deadline);
         let mut page = Page { connections: Vec::new(), next: None };
         while place.worker < self.workers() {
@@ -91,8 +91,8 @@ impl State {
         Reply::json(&page)
     }
 
-    /// `DELETE /v1/subjects/{sub}`: its tokens up to now are void, and its connections end. A token
-    /// of this very second may be from before, so it is void too.
+    /// `DELETE /v1/subjects/{sub}`: revokes the tokens it has so far and ends its connections. A
+    /// token of this very second may be from before, so it is revoked too.
     pub(super) fn call_back(&self, segment: &str) -> Reply {
         let Some(subject) = decoded(segment) else {
             return Reply::error(Status::BadRequest, "subject", "a subject is text, with %XX");
@@ -103,7 +103,7 @@ impl State {
             let message = "too many subjects were called back: change the key of all tokens";
             return Reply::error(Status::ServiceUnavailable, "too_many_subjects", message);
         }
-        // Under the lock, so that no worker hears of an older table last.
+        // Under the lock, so that no worker is left with an older table.
         let told = |worker| self.command(worker, Command::Revoke(revoked.clone()));
         let stalled_worker = (0..self.workers()).find(|&w| told(w) == Err(NoAnswer::Stalled));
         match stalled_worker {
@@ -143,7 +143,7 @@ const ID_FORM: &str = "an id is worker-slot-generation, as in 0-17-3";
 impl Place {
     const START: Self = Self { worker: 0, slot: 0 };
 
-    /// Behind this connection, which need not be there any more.
+    /// After this connection, which may be gone by now.
     fn after(id: ConnectionId) -> Self {
         match id.token.slot.checked_add(1) {
             Some(slot) => Self { worker: id.worker, slot },
@@ -151,7 +151,7 @@ impl Place {
         }
     }
 
-    /// An id that this place is behind of; no connection need have it.
+    /// The id before this place; no connection need have it.
     fn before(self) -> ConnectionId {
         let (worker, slot) = match self.slot.checked_sub(1) {
             Some(slot) => (self.worker, slot),
@@ -165,7 +165,7 @@ impl Place {
     }
 }
 
-/// A segment of a path.
+/// Decodes a segment of a path.
 fn decoded(segment: &str) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::new(), segment.as_bytes());
     while let Some((byte, after)) = query::next_byte(rest).ok()? {

@@ -1,5 +1,5 @@
-//! Waits for requests. One thread watches every connection whose head has not come yet, so that
-//! hundreds that drip delay no other; what is whole goes to the threads that answer.
+//! Waits for requests. One thread watches all connections whose head is incomplete, so that
+//! hundreds of slow ones delay no other; complete requests go to the threads that answer.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::net::{TcpListener, TcpStream};
@@ -16,41 +16,41 @@ use crate::proto::http::head::{self, HeaderSpace, Parsed};
 /// How long a head may take. Probes and scrapers send theirs in one piece.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Connections that may be without a whole head; of more, the oldest goes.
+/// Connections that may be without a complete head; beyond that, the oldest is closed.
 const HEADLESS_MAX: usize = 128;
 
-/// Pause after a failed `accept`: for want of descriptors it would fail again at once.
+/// Pause after a failed `accept`: without free descriptors it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection whose request is to be answered: its head is whole, or none.
+/// A connection ready to be answered: its head is complete, or invalid.
 pub(super) struct Arrived {
     pub stream: TcpStream,
     pub received: Vec<u8>,
 }
 
-/// A connection whose head is on its way.
+/// A connection whose head is incomplete.
 struct Headless {
     arrived: Arrived,
     until: Instant,
 }
 
-/// What has come of a head.
+/// How much of a head has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
     Partial,
-    /// All of a supervisor's question.
+    /// A complete probe of a supervisor.
     Probe,
-    /// All of another request, or none at all.
+    /// Another complete request, or something that is no request.
     Other,
     /// The peer is gone.
     Gone,
 }
 
-/// The listener, and accepted connections without a whole request yet; the oldest first.
+/// The listener, and accepted connections without a complete request; the oldest first.
 pub(super) struct Door {
     listener: TcpListener,
-    /// Closed at its other end when the server stops. A shutdown of the listener would end it for
-    /// another process that has it, too.
+    /// Its other end is closed when the server stops. Shutting down the listener would end it for
+    /// another process that shares it.
     ended: PipeReader,
     headless: Vec<Headless>,
     probes: Sender<Arrived>,
@@ -73,7 +73,7 @@ impl Door {
     /// Lets requests in until the server stops.
     pub fn watch(&mut self) {
         while let Some((knocked, heard)) = self.wait() {
-            // From the end, so that places stay right.
+            // From the end, so that the remaining indices stay right.
             for place in heard.into_iter().rev() {
                 self.hear(place);
             }
@@ -85,8 +85,8 @@ impl Door {
         }
     }
 
-    /// Sleeps until something comes or a connection's time is over: whether a connection came, and
-    /// the places of those that sent something. Nothing when the server stops.
+    /// Sleeps until something comes or a connection's time is over. Returns whether a connection
+    /// came, and the indices of those that sent something; `None` when the server stops.
     fn wait(&self) -> Option<(bool, Vec<usize>)> {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let timeout = self.headless.first().map(|oldest| left(oldest.until));
@@ -111,7 +111,7 @@ impl Door {
             match self.listener.accept() {
                 Ok((stream, _)) => self.let_in(stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // Its peer has gone again, or there is no descriptor: one may be free soon.
+                // Its peer has left again, or there is no descriptor; one may be free soon.
                 Err(_) => {
                     self.headless.drain(..self.headless.len().min(1));
                     return thread::sleep(ACCEPT_PAUSE);
@@ -130,11 +130,11 @@ impl Door {
         let until = Instant::now() + HEAD_TIME_MAX;
         let arrived = Arrived { stream, received: Vec::new() };
         self.headless.push(Headless { arrived, until });
-        // Most have their head with them.
+        // Most send their head along.
         self.hear(self.headless.len() - 1);
     }
 
-    /// Reads what one of them has sent; a whole request goes to the threads that answer.
+    /// Reads what one of them has sent; a complete request goes to the threads that answer.
     fn hear(&mut self, place: usize) {
         let lane = match self.headless[place].arrived.read(&mut self.space) {
             Head::Partial => return,
@@ -161,7 +161,7 @@ impl Arrived {
             }
             match head::parse_prefix(&self.received, space) {
                 Ok(Parsed::Partial) => {}
-                // With a body its client might have to be waited for.
+                // With a body, its client might have to be waited for.
                 Ok(Parsed::Complete(request))
                     if is_probe(request.path()) && !has_body(&request) =>
                 {

@@ -10,14 +10,14 @@ use crate::proto::http::head::{self, Framing, HeaderSpace, Method};
 use crate::proto::http::head::{Parsed, Request};
 use crate::proto::http::response::BodyMode;
 
-/// How long a client that was answered may go on sending. Closing at once would reset the
+/// How long a client that was answered may keep sending. Closing at once would reset the
 /// connection, and the answer could be lost on its way.
 const LINGER_TIME: Duration = Duration::from_millis(500);
 
-/// Answers a request, ends.
+/// Answers a request and ends the connection.
 ///
 /// # Errors
-/// The peer went away, or the deadline came first.
+/// The peer left, or the deadline passed.
 pub(super) fn serve(
     arrived: &Arrived,
     deadline: Instant,
@@ -34,7 +34,7 @@ pub(super) fn serve(
             };
             (answer(&request).into_bytes(mode), has_body(&request))
         }
-        // The door lets only whole heads in.
+        // The door only lets complete heads in.
         Ok(Parsed::Partial) => return Ok(()),
         Err(error) => (Reply::reject(&error.into()).into_bytes(BodyMode::Whole), true),
     };
@@ -45,7 +45,7 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// Whether more follows the head.
+/// Whether a body follows the head.
 pub(super) fn has_body(request: &Request<'_>) -> bool {
     !matches!(request.framing(), Framing::None | Framing::Length(0))
 }
@@ -73,7 +73,7 @@ fn write(mut stream: &TcpStream, deadline: Instant, mut bytes: &[u8]) -> io::Res
     Ok(())
 }
 
-/// Lets the peer end first, for a moment; what it still sends is thrown away.
+/// Lets the peer close first, for a moment; what it still sends is thrown away.
 fn linger(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let mut piece = [0; 4096];
@@ -81,7 +81,7 @@ fn linger(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// A timeout of zero would mean none.
+/// Time left until the deadline, never zero: as a socket timeout, zero would mean none.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }

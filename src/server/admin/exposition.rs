@@ -1,4 +1,4 @@
-//! The Prometheus text format, version 0.0.4. Sans-IO: names and numbers in, lines out.
+//! The Prometheus text format, version 0.0.4: names and numbers in, lines out. No I/O.
 
 use std::fmt::Write;
 
@@ -17,12 +17,12 @@ pub(super) struct Exposition {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Label {
     Number(&'static str, u64),
-    /// One of our own words: nothing in it needs to be escaped.
+    /// A word of our own, which needs no escaping.
     Word(&'static str, &'static str),
 }
 
 impl Exposition {
-    /// Writes a counter, if `name` ends in `_total`, or a gauge.
+    /// Writes a counter if `name` ends in `_total`, otherwise a gauge.
     pub fn numbers(&mut self, name: &str, help: &str, samples: Vec<(Vec<Label>, f64)>) {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         self.begin(name, kind, help);
@@ -33,7 +33,7 @@ impl Exposition {
         }
     }
 
-    /// Writes a histogram of durations in seconds, all of `parts` added up.
+    /// Writes a histogram of durations in seconds, the sum of all `parts`.
     pub fn histogram<'h>(
         &mut self,
         name: &str,
@@ -54,7 +54,7 @@ impl Exposition {
         let mut total = 0u64;
         for (place, (bound, count)) in bounds.iter().zip(counts).enumerate() {
             total += count;
-            // The last bucket has no bound: it takes all that is above the others.
+            // The last bucket has no bound: it counts all that is above the others.
             match place == Histogram::BUCKETS - 1 {
                 true => self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {total}")),
                 false => self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {total}")),
@@ -64,7 +64,6 @@ impl Exposition {
         self.line(format_args!("{name}_count {total}"));
     }
 
-    /// All of it.
     pub fn into_text(self) -> String {
         self.text
     }
@@ -78,7 +77,7 @@ impl Exposition {
     fn labels(&mut self, labels: &[Label]) {
         for (place, label) in labels.iter().enumerate() {
             self.text.push(if place == 0 { '{' } else { ',' });
-            // Writing to a String can't fail.
+            // Writing to a String cannot fail.
             let _ = match label {
                 Label::Number(name, number) => write!(self.text, "{name}=\"{number}\""),
                 Label::Word(name, word) => {

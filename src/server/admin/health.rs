@@ -27,8 +27,8 @@ impl State {
         Reply::text("ready\n")
     }
 
-    /// Fails with a worker that does not turn. One that has turned within the last second does. One
-    /// that has not may sleep, as an idle worker does for ever: it is woken and asked.
+    /// Fails with a worker that does not respond. One that has turned within the last second does.
+    /// Any other may be asleep, which an idle worker may be for ever, so it is woken and asked.
     pub(super) fn find_stalled(&self, deadline: Instant) -> Result<(), u16> {
         self.ping(&self.quiet_workers(), deadline)
     }
@@ -70,7 +70,7 @@ mod tests {
     use crate::server::{ConnectionCount, Shared};
     use crate::worker::command::Command;
 
-    /// A server whose threads are what the test makes of their ends.
+    /// A server whose threads are played by the test, which holds their ends.
     fn server_of_ends() -> (Arc<State>, Vec<WorkerEnds<Command>>, Receiver<LogCommand>) {
         let (ends, _, workers) = mesh(2, 16);
         let (log_commands, inbox) = bounded(16);
@@ -135,7 +135,7 @@ mod tests {
         let answer = readiness(&state);
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("worker_stalled") && answer.contains("worker 1 "), "{answer}");
-        // It is busy, but it turns.
+        // It is busy, but it still turns.
         state.shared.metrics[1].turned_at_ms.set(monotonic_now().as_millis() as u64);
         assert!(readiness(&state).starts_with("HTTP/1.1 200 "));
         drop(silent);
@@ -149,7 +149,7 @@ mod tests {
         }
         let answer = readiness(&state);
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("log_stalled"), "{answer}");
-        // Metrics are there all the same, without the log's.
+        // There are metrics all the same, without the log's.
         let metrics = String::from_utf8(state.metrics().into_bytes(BodyMode::Whole));
         let metrics = metrics.expect("text");
         assert!(metrics.contains("\npushline_log_up 0\n"), "{metrics}");

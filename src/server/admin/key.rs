@@ -1,4 +1,4 @@
-//! The operator's own key. Kept and compared as a digest, in constant time.
+//! The operator's own key. It is kept and compared as a digest, in constant time.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,14 @@ use crate::auth::PUBLISH_KEY_BYTES_MIN;
 use crate::proto::http::head::Request;
 use crate::server::ServerError;
 
-/// What opens the operator's listener.
+/// The key to the operator's listener.
 #[derive(Debug)]
 pub(super) struct Key {
     digest: [u8; 32],
 }
 
 impl Key {
-    /// Reads it from its file; a line break at its end is not part of it.
+    /// Reads it from its file; a line break at the end is not part of it.
     pub fn read(path: &Path) -> Result<Self, ServerError> {
         let unusable = |why: String| ServerError::AdminKey { path: path.to_owned(), why };
         let text = fs::read(path).map_err(|error| unusable(error.to_string()))?;
@@ -28,7 +28,7 @@ impl Key {
         Ok(Self { digest: Sha256::digest(text).into() })
     }
 
-    /// Whether the request shows it.
+    /// Whether the request carries the key.
     pub fn opens(&self, request: &Request<'_>) -> bool {
         let mut shown = request.headers_named("authorization");
         let (Some(value), None) = (shown.next(), shown.next()) else { return false };

@@ -1,7 +1,7 @@
 //! `/metrics`: every metric, with its name, its help and how it is read, in [`METRICS`].
 //!
 //! A scrape costs the workers nothing: it reads memory they write anyway. Only the log is asked,
-//! once. What tells workers apart (how full, how busy) has a label `worker`; all else is added up,
+//! once. What distinguishes workers (how full, how busy) has a label `worker`; all else is summed,
 //! so that a machine with many cores does not have a thousand series.
 
 use std::sync::atomic::Ordering;
@@ -17,15 +17,15 @@ use crate::reason::{CloseReason, Refused};
 use crate::server::Shared;
 use crate::server::clerk::{LogCommand, LogReport};
 
-/// A name, a line of help, and where the number comes from. A name that ends in `_total` is of a
-/// counter; other numbers are gauges.
+/// A name, a line of help, and how the number is read. A name that ends in `_total` is a counter,
+/// any other a gauge.
 type Metric = (&'static str, &'static str, Reading);
 
 /// Numbers by the value of a label.
 type ByLabel = Vec<(&'static str, u64)>;
 
 enum Reading {
-    /// Of the whole server; left out where it is not known.
+    /// Of the whole server; left out if not known.
     Server(fn(&Scrape<'_>) -> Option<f64>),
     /// The same, by this label.
     ServerBy(&'static str, fn(&Scrape<'_>) -> ByLabel),
@@ -52,8 +52,8 @@ struct Scrape<'s> {
     log: Option<LogReport>,
 }
 
-/// All there is, in the order it is shown. README's table and `tests/server/metrics.rs` name the
-/// same ones. Those of the process have the names that every client library uses.
+/// All metrics, in the order they are shown. README's table and `tests/server/metrics.rs` list the
+/// same ones. Those about the process have the names every client library uses.
 const METRICS: &[Metric] = &[
     (
         "pushline_build_info",
@@ -172,7 +172,7 @@ const METRICS: &[Metric] = &[
         "Subscriptions now: live ones have all there is, explicit ones a cursor of their own.",
         EachBy("state", |of| {
             let (live, all) = (of.live.value(), of.subscriptions.value());
-            // The two were not read at one moment.
+            // The two were not read at the same moment.
             vec![("live", live), ("explicit", all.saturating_sub(live))]
         }),
     ),
@@ -352,7 +352,7 @@ fn labelled<'c>(
 }
 
 impl State {
-    /// `/metrics`. While the log is stalled, what it counts is left out.
+    /// `/metrics`. While the log is stalled, its figures are left out.
     pub(super) fn metrics(&self) -> Reply {
         let asked = self.ask_log(LogCommand::Stats);
         let process = Process::now();

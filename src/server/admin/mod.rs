@@ -1,6 +1,6 @@
 //! The operator's listener: threads of its own with plain sockets, never in the way of the workers.
-//! One request a connection, and a time limit over all of it. [`door`] waits for requests, so that
-//! slow clients delay no other; a few threads answer, and some of them only probes.
+//! One request per connection, and a time limit on all of it. [`door`] waits for requests, so that
+//! slow clients delay no other; a few threads answer, some of them only probes.
 
 mod ask;
 mod channels;
@@ -39,17 +39,17 @@ use crate::web;
 use crate::worker::command::Command;
 
 /// How long an answer to an operator may take, from the last byte of the request: however slowly it
-/// is read, its thread is free again after this.
+/// is read, its thread is free after this.
 const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Requests answered at once; more than a scraper and an operator need, so that some may hang.
+/// Requests answered at once: more than a scraper and an operator need, so that some may hang.
 const EXCHANGES_MAX: usize = 6;
 
 /// Probes answered at once, by threads that do nothing else: a supervisor that gets no answer kills
 /// the server.
 const PROBES_MAX: usize = 2;
 
-/// Requests of either kind that wait for a thread; further ones are not answered.
+/// Requests of either kind that wait for a thread; more are not answered.
 const WAITING_MAX: usize = 64;
 
 /// How long the log or a worker may take to answer before it counts as stalled.
@@ -62,7 +62,7 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Binds the operator's address, unless a listener of it is inherited, and reads the key to it.
+    /// Binds the operator's address, unless its listener is inherited, and reads its key.
     pub fn new(settings: &Settings, inherited: Option<TcpListener>) -> Result<Self, ServerError> {
         let address = settings.admin;
         let key = settings.admin_key_file.as_deref().map(Key::read).transpose()?;
@@ -83,7 +83,7 @@ impl Bound {
 /// The threads behind the operator's listener.
 pub(super) struct AdminServer {
     state: Arc<State>,
-    /// Closed when the threads are to end.
+    /// Closing it ends the threads.
     end: Option<PipeWriter>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -96,7 +96,7 @@ struct State {
     log_commands: Sender<LogCommand>,
     ends: MainEnds<Command>,
     bell: Mutex<Ringer>,
-    /// Whose tokens were called back.
+    /// Subjects whose tokens are revoked.
     revoked: Mutex<Arc<Revoked>>,
     started_unix_s: f64,
     draining: AtomicBool,
@@ -138,7 +138,7 @@ impl AdminServer {
                 spawn(Box::new(move || state.serve(&lane)))?;
             }
         }
-        // Their lanes end with it.
+        // Their lanes end with the door.
         let mut door = Door::new(listener, ended, probes, others).map_err(failed)?;
         spawn(Box::new(move || door.watch()))?;
         Ok(Self { state, end: Some(end), threads })
@@ -148,22 +148,22 @@ impl AdminServer {
         self.state.address
     }
 
-    /// Whether every worker turns.
+    /// Whether every worker responds.
     pub fn workers_turn(&self) -> bool {
         self.state.find_stalled(Instant::now() + STALL_TIME).is_ok()
     }
 
-    /// From now on the server is not ready.
+    /// Makes the server report that it is not ready.
     pub fn note_draining(&self) {
         self.state.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Accepts no more: another process does, on the same socket.
+    /// Stops accepting: another process accepts on the same socket.
     pub fn leave(&mut self) {
         self.end = None;
     }
 
-    /// Ends the threads; requests being served may finish.
+    /// Ends the threads; requests being served may complete.
     pub fn stop(&mut self) {
         self.leave();
         for thread in self.threads.drain(..) {
@@ -177,7 +177,7 @@ impl State {
         for arrived in lane {
             let deadline = Instant::now() + EXCHANGE_TIME_MAX;
             let answer = |request: &Request<'_>| self.answer(request, deadline);
-            // A client that went away or was too slow: the next one may do.
+            // The client left or was too slow; the next one may do better.
             let _ = exchange::serve(&arrived, deadline, answer);
         }
     }
@@ -188,7 +188,7 @@ impl State {
         }
         let reading = matches!(request.method(), Method::Get | Method::Head);
         let path = request.path();
-        // The dashboard is the same for everybody: it asks for the key itself.
+        // The dashboard is the same for all: it asks for the key itself.
         let may_ask =
             path == "/" || is_probe(path) || self.key.as_ref().is_none_or(|key| key.opens(request));
         if !may_ask {
@@ -223,15 +223,15 @@ impl State {
     }
 }
 
-/// Whether it is a supervisor's probe, which needs no key: it tells only whether the server is
+/// Whether this is a supervisor's probe. It needs no key, as it only tells whether the server is
 /// well.
 fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// What a web page is told, and an operator with a made-up host name.
+/// The answer to a web page, or to an operator who uses some other host name.
 const HOSTS: &str = "this listener is on loopback: ask for it by its address or as localhost";
 
-/// What a lost operator is told.
+/// The answer to a path that does not exist.
 const PATHS: &str = "no such path; there are /, /healthz, /readyz, /metrics, /v1/connections, \
                      /v1/connections/{id}, /v1/subjects/{sub} and /v1/channels";

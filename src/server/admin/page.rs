@@ -6,26 +6,26 @@ use super::reply::Reply;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
 
-/// Entries of a page when no number is asked for.
+/// Entries of a page if no number is given.
 pub(super) const PAGE_DEFAULT: usize = 100;
 
-/// Entries of a page at most: a few hundred kilobytes.
+/// Most entries of a page: a few hundred kilobytes.
 pub(super) const PAGE_MAX: usize = 1000;
 
-/// What a page's query says.
+/// What the query of a page says.
 #[derive(Debug)]
 pub(super) struct PageQuery {
-    /// Where it begins, as the client gave it.
+    /// Where the page begins, as the client sent it.
     pub place: Option<String>,
-    /// Entries at most.
+    /// Most entries wanted.
     pub limit: usize,
-    /// Which entries only.
+    /// What entries must match.
     pub filter: Option<String>,
 }
 
 impl PageQuery {
-    /// Reads a query whose place is called `place_name`, and its filter, if the list has one,
-    /// `filter_name`. An unknown name is refused: it is probably misspelt.
+    /// Reads a query. `place_name` is the key of the place, `filter_name` that of the filter, if
+    /// the list has one. An unknown key is refused: it is probably misspelt.
     pub fn parse(text: &str, place_name: &str, filter_name: Option<&str>) -> Result<Self, Reply> {
         let mut parsed = Self { place: None, limit: PAGE_DEFAULT, filter: None };
         for pair in query::pairs(text) {
@@ -49,7 +49,7 @@ impl PageQuery {
     }
 }
 
-/// 400, and what would be right.
+/// 400, with what would be right.
 pub(super) fn bad_query(message: impl Into<Cow<'static, str>>) -> Reply {
     Reply::error(Status::BadRequest, "query", message)
 }

@@ -29,14 +29,14 @@ impl Process {
             resident_bytes: pages(1),
             cpu_s: cpu_ticks.map(ticks_to_s),
             threads: stat_number(&stat, NUM_THREADS),
-            // Less the one that the count itself needs.
+            // Minus the one that counting needs.
             open_fds: fs::read_dir("/proc/self/fd").ok().map(|list| list.count() as u64 - 1),
             max_fds: getrlimit(Resource::Nofile).current,
         }
     }
 }
 
-/// When the process began, in seconds since 1970 (0 where the kernel does not say).
+/// When the process began, in seconds since 1970 (0 if the kernel does not tell).
 pub(super) fn started_unix_s() -> f64 {
     let since_boot = stat_number(&stat_fields(), STARTTIME).map_or(0.0, ticks_to_s);
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -50,7 +50,7 @@ const STIME: usize = 15;
 const NUM_THREADS: usize = 20;
 const STARTTIME: usize = 22;
 
-/// Fields from the third on: the second, the name, may hold spaces and is in parentheses.
+/// Fields from the third on: the second, the name, may contain spaces and is in parentheses.
 fn stat_fields() -> Vec<String> {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let behind_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);

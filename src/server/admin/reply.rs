@@ -1,4 +1,4 @@
-//! An answer to an operator, before it is bytes.
+//! An answer to an operator, before it is written.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -8,18 +8,17 @@ use serde::Serialize;
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
 use crate::proto::reject::Reject;
 
-/// An answer.
 #[derive(Debug)]
 pub(super) struct Reply {
     status: Status,
     content_type: Option<&'static str>,
     body: Vec<u8>,
-    /// A header of its own: what is allowed, or what is wanted.
+    /// An additional header: the allowed methods, or the kind of credentials wanted.
     header: Option<(&'static str, &'static str)>,
 }
 
 impl Reply {
-    /// 200 with a few words.
+    /// 200 with plain text.
     pub fn text(text: &str) -> Self {
         Self::ok("text/plain; charset=utf-8", text.as_bytes().to_vec())
     }
@@ -37,7 +36,8 @@ impl Reply {
         Self { status: Status::Ok, content_type: Some(content_type), body, header: None }
     }
 
-    /// 200 with a page that is no part of another one: that one could borrow the operator's clicks.
+    /// 200 with a page that may not be framed: another page could then borrow the operator's
+    /// clicks.
     pub fn page(page: String) -> Self {
         let header = Some(("X-Frame-Options", "DENY"));
         Self { header, ..Self::ok("text/html; charset=utf-8", page.into_bytes()) }
@@ -57,14 +57,14 @@ impl Reply {
         Self::reject(&Reject { status, code, message: message.into() })
     }
 
-    /// The same.
+    /// The same from a [`Reject`].
     pub fn reject(reject: &Reject) -> Self {
         let mut body = Vec::new();
         reject.write_body(&mut body);
         Self { status: reject.status, content_type: Some("application/json"), body, header: None }
     }
 
-    /// 405, and what is allowed.
+    /// 405, with the allowed methods.
     pub fn not_allowed(allow: &'static str) -> Self {
         let message = "this path does not support this method";
         let error = Self::error(Status::MethodNotAllowed, "method_not_allowed", message);
@@ -78,7 +78,7 @@ impl Reply {
         Self { header: Some(("WWW-Authenticate", "Bearer")), ..error }
     }
 
-    /// As HTTP; the connection ends with it.
+    /// As an HTTP response that ends the connection.
     pub fn into_bytes(self, mode: BodyMode) -> Vec<u8> {
         let cache: (&str, &[u8]) = ("Cache-Control", b"no-store");
         let own = self.header.map(|(name, value)| (name, value.as_bytes()));
