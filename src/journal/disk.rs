@@ -1,5 +1,5 @@
-//! What the journal needs of a disk: a flat folder of files. A simulated one tears writes, forgets
-//! what was not synced, and fails.
+//! What the journal needs from a disk: a flat folder of files. The simulated one tears writes,
+//! loses what was not synced, and fails.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -12,62 +12,60 @@ use rustix::fs::{FallocateFlags, fallocate};
 /// Only the server's user may read events, whatever the umask.
 pub(super) const OWNER_ONLY: u32 = 0o600;
 
-/// A folder.
 pub trait Disk: Debug + Send {
-    /// A file of it that is open.
+    /// An open file of the folder.
     type File: DiskFile;
 
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Opens a file that is there, to be read and written.
+    /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// A new empty file; an older one of this name is gone.
+    /// Creates an empty file, replacing an older one of this name.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Gives a file another name, in place of the file that had it.
+    /// Renames a file, replacing the one that had the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Takes a file away.
+    /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Returns when the names of all files are safe.
+    /// Returns once the names of all files are safe.
     fn sync_names(&self) -> io::Result<()>;
 }
 
-/// A file.
 pub trait DiskFile: Debug + Send {
-    /// Its bytes from `at` on; fewer than asked for at its end.
+    /// Reads its bytes from `at` on; fewer than asked for at its end.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
 
-    /// Writes some of these bytes, and says how many.
+    /// Writes some of these bytes, and returns how many.
     fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<usize>;
 
-    /// How long it is.
+    /// Its length in bytes.
     fn length(&self) -> io::Result<u64>;
 
-    /// Cuts it or fills it up with zeros.
+    /// Cuts it, or extends it with zeros.
     fn set_length(&mut self, length: u64) -> io::Result<()>;
 
-    /// Makes room for this many bytes, zeros where nothing is yet. What is there stays.
+    /// Reserves room for this many bytes without changing those that exist; new ones are zeros.
     fn make_room(&mut self, length: u64) -> io::Result<()>;
 
-    /// Returns when its bytes and its length are safe.
+    /// Returns once its bytes and its length are safe.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A folder of the machine.
+/// A folder of this machine.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// One that is there.
+    /// An existing folder.
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// Opens a file that is there, to be read alone.
+    /// Opens an existing file for reading only.
     pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
         File::open(self.0.join(name))
     }
@@ -123,14 +121,14 @@ impl DiskFile for File {
 
     fn make_room(&mut self, length: u64) -> io::Result<()> {
         match fallocate(&*self, FallocateFlags::empty(), 0, length) {
-            // Not every file system can; then it is found out later whether there is room.
+            // Not every file system can; then a full disk is only noticed when writing.
             Err(rustix::io::Errno::OPNOTSUPP) => self.set_len(length),
             made => Ok(made?),
         }
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        // The length counts as data where it is needed to read the file.
+        // The length counts as data, as it is needed to read the file.
         self.sync_data()
     }
 }

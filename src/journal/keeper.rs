@@ -1,4 +1,4 @@
-//! The far end of the journal: takes what gathered in its lane, commits all of it at once, and
+//! The far end of the journal: takes what has gathered in its lane, commits all of it at once, and
 //! reports to the log. While one group is synced the next one gathers, so no timer is needed.
 
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::log::store::Stored;
 pub enum ToKeeper {
     /// The next event of the log.
     Event(Arc<Event>),
-    /// The log has heard that what it sent is lost.
+    /// The log knows that what it sent before this is lost.
     GivenUp,
-    /// End in order.
+    /// End in an orderly way.
     Close,
 }
 
-/// Whether events are taken.
+/// Whether events are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Up,
-    /// The log was told that they are not; what comes meanwhile is lost, too.
+    /// The log was told of the loss but does not know yet; what comes meanwhile is lost, too.
     Losing(Cause),
     /// The log knows.
     Down(Cause),
@@ -36,17 +36,17 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Full,
-    /// For as long as this process lives.
+    /// Until this process ends.
     Broken,
 }
 
 /// Keeps the journal.
 #[derive(Debug)]
 pub struct Keeper<D: Disk> {
-    /// None once it is closed.
+    /// `None` once it is closed.
     writer: Option<Writer<D>>,
     state: State,
-    /// What is committed next.
+    /// The events to commit next.
     group: Vec<Arc<Event>>,
     /// The newest event that was sent.
     ordered_to: u64,
@@ -56,7 +56,7 @@ pub struct Keeper<D: Disk> {
 }
 
 impl<D: Disk> Keeper<D> {
-    /// Goes on behind what was read back.
+    /// Continues after what was read back.
     pub fn new(
         writer: Writer<D>,
         resume_at: u64,
@@ -77,17 +77,17 @@ impl<D: Disk> Keeper<D> {
         keeper
     }
 
-    /// Whether it was closed, so that nothing is to be done any more.
+    /// Whether it was closed, so that there is nothing more to do.
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
     }
 
-    /// What was taken and not committed.
+    /// How many events were taken and not committed.
     pub fn waiting(&self) -> usize {
         self.group.len()
     }
 
-    /// Takes a message; [`Keeper::work`] does what it asks for.
+    /// Takes a message; [`Keeper::work`] acts on it.
     pub fn take(&mut self, message: ToKeeper, report: &mut impl FnMut(Stored)) {
         match (message, self.state) {
             (ToKeeper::Event(event), State::Up) => {
@@ -104,7 +104,7 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Commits what was taken, and looks after the rest.
+    /// Commits what was taken, and does the journal's upkeep.
     pub fn work(&mut self, report: &mut impl FnMut(Stored)) {
         if !self.group.is_empty() {
             self.commit(report);

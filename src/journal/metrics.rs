@@ -1,4 +1,4 @@
-//! What is counted of the journal. Written by its thread, read by a scrape.
+//! The journal's metrics, written by its thread and read by a scrape.
 
 use crate::metrics::{Counter, Histogram};
 
@@ -9,8 +9,8 @@ pub struct JournalMetrics {
     pub bytes: Counter,
     /// How many segments there are.
     pub segments: Counter,
-    /// What reading it back took at start, in microseconds.
+    /// How long reading it back took at start, in microseconds.
     pub recovery_us: Counter,
-    /// What a group commit took.
+    /// How long group commits took.
     pub sync_time: Histogram,
 }

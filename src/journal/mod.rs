@@ -46,30 +46,30 @@ const LOCK_NAME: &str = "lock";
 /// The near end of the journal: what the sequencer sees.
 #[derive(Debug)]
 pub struct Journal {
-    /// Bounded by what the log lets wait for a commit.
+    /// Bounded by how much the log lets wait for a commit.
     to_keeper: Sender<ToKeeper>,
     bounds: Arc<Bounds>,
 }
 
-/// Both ends of the lane to the store's thread, and what they know of each other.
+/// Both ends of the lane to the store's thread, and what they tell each other.
 pub fn lane() -> (Journal, Receiver<ToKeeper>, Arc<Bounds>) {
     let (to_keeper, inbox) = unbounded();
     let bounds = Arc::<Bounds>::default();
     (Journal { to_keeper, bounds: bounds.clone() }, inbox, bounds)
 }
 
-/// What each end lets the other know of history.
+/// What each end tells the other about history.
 #[derive(Debug, Default)]
 pub struct Bounds {
-    /// The log: nothing before this is kept.
+    /// From the log: nothing before this seq is kept.
     kept_from: AtomicU64,
-    /// The store's thread: there is no room for what is before this.
+    /// From the store's thread: there is no room for anything before this seq.
     room_from: AtomicU64,
 }
 
 impl Store for Journal {
     fn append(&mut self, event: &Arc<Event>) -> Taken {
-        // A thread that is gone has told its server to end.
+        // A store's thread that is gone has told its server to end.
         let _ = self.to_keeper.send(ToKeeper::Event(Arc::clone(event)));
         Taken::Later
     }
@@ -88,15 +88,15 @@ impl Store for Journal {
     }
 }
 
-/// Keeps other processes from the journal for as long as it lives.
+/// Keeps other processes out of the journal while it lives.
 #[derive(Debug)]
 pub struct Lock(File);
 
 impl Lock {
-    /// Takes it, and makes the folder if there is none.
+    /// Takes the lock, and creates the folder if there is none.
     ///
     /// # Errors
-    /// Another process has it, or the folder can't be written.
+    /// Another process has it, or the folder cannot be written.
     pub fn take(dir: &Path) -> Result<Self, JournalError> {
         let doing = |what: &str| JournalError::io(format!("{what} {}", dir.display()));
         let mut builder = fs::DirBuilder::new();
@@ -108,7 +108,7 @@ impl Lock {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let mut lock = Self(file);
-                // Only so that another process can say who has it.
+                // Only there so that another process can say which one has it.
                 let _ = lock.0.set_len(0);
                 let _ = writeln!(lock.0, "{}", std::process::id());
                 Ok(lock)
@@ -139,10 +139,10 @@ pub fn open(
     recover(Folder::new(dir), settings, feed)
 }
 
-/// The epoch of a journal that another process has, as bits.
+/// The epoch of a journal that another process holds, as bits.
 ///
 /// # Errors
-/// There is no journal, or its head can't be read.
+/// There is no journal, or its head cannot be read.
 pub fn epoch_bits(dir: &Path) -> Result<u64, JournalError> {
     let doing =
         || JournalError::io(format!("reading the head of the journal in {}", dir.display()));

@@ -23,11 +23,11 @@ use crate::log::event::{Attributes, BadAttributes, Event, Kind, Publication};
 
 /// Bytes of a record before its texts.
 pub const RECORD_HEAD_BYTES: usize = 40;
-/// What a record begins with that its checksum does not cover.
+/// The prefix of a record, which its checksum does not cover.
 const PREFIX_BYTES: usize = 8;
-/// What attributes begin with: their length.
+/// The prefix of attributes: their length.
 const SECTION_HEAD_BYTES: usize = 2;
-/// The length of a text that is not there.
+/// The length that stands for a missing text.
 const NONE: u16 = u16::MAX;
 /// Bytes of a segment before its first record.
 pub const SEGMENT_HEAD_BYTES: usize = 48;
@@ -36,20 +36,20 @@ const SEGMENT_MAGIC: &[u8; 8] = b"PUSHLOG1";
 pub const HEAD_BYTES: usize = 80;
 const HEAD_MAGIC: &[u8; 8] = b"PUSHHED1";
 
-/// An event as it was read back.
+/// An event that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its place.
+    /// Its place in the log.
     pub seq: u64,
     /// When it was ordered, in milliseconds of Unix time.
     pub unix_ms: u64,
-    /// Everything up to here was synced before this was written.
+    /// Everything up to here was synced before this record was written.
     pub synced_to: u64,
     /// What was published.
     pub publication: RecordPublication,
 }
 
-/// What was published, comparable.
+/// What was published, in a form that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordPublication {
     /// The channel's name.
@@ -73,20 +73,20 @@ impl From<RecordPublication> for Publication {
     }
 }
 
-/// What there is at a place of a segment.
+/// What was found at a place of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
     /// A record, and its length with padding.
     Record(Record, usize),
     /// Zeros or the end: nothing was written here.
     End,
-    /// Something that is no record.
+    /// Something that is not a record.
     Broken,
-    /// A whole record of a later version.
+    /// A complete record of a later version.
     Newer,
 }
 
-/// Bytes an event takes, padding included.
+/// Bytes of an event's record, including padding.
 pub fn record_bytes(event: &Event) -> usize {
     let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
     let texts = event.channel.len() + text(&event.event_type) + text(&event.key);
@@ -104,14 +104,14 @@ pub fn write_record(out: &mut Vec<u8>, seed: u32, event: &Event, unix_ms: u64, s
     }
     let texts = [Some(&**event.channel), event.event_type.as_deref(), event.key.as_deref()];
     for text in texts {
-        // Names, types and keys are bounded far below.
+        // Names, types and keys are much shorter.
         let length = text.map_or(NONE, |text| u16::try_from(text.len()).unwrap_or(NONE));
         out.extend_from_slice(&length.to_le_bytes());
     }
     out.extend_from_slice(&[kind_byte(event.kind), u8::from(event.attributes.is_some())]);
     texts.iter().flatten().for_each(|text| out.extend_from_slice(text.as_bytes()));
     if let Some(attributes) = &event.attributes {
-        // Bounded far below, as its texts are.
+        // Much shorter, as their texts are.
         out.extend_from_slice(&(attributes.encoded_bytes() as u16).to_le_bytes());
         attributes.encode(out);
     }
@@ -124,7 +124,7 @@ pub fn write_record(out: &mut Vec<u8>, seed: u32, event: &Event, unix_ms: u64, s
     out.resize(start + padded(length as usize), 0);
 }
 
-/// Reads what there is at the front of `bytes`.
+/// Reads what is at the front of `bytes`.
 pub fn read_record(bytes: &[u8], seed: u32) -> Read {
     let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
         return if bytes.iter().all(|byte| *byte == 0) { Read::End } else { Read::Broken };
@@ -171,7 +171,7 @@ fn split_attributes(bytes: &[u8]) -> Result<WithRest<'_, Option<Box<Attributes>>
     Ok((Some(Box::new(Attributes::decode(section)?)), rest))
 }
 
-/// All but the attributes and the data, and the bytes of those.
+/// Reads all but the attributes and the data; returns those as bytes.
 fn parse_head(record: &[u8]) -> Option<WithRest<'_, RecordPublication>> {
     let mut rest = record.get(RECORD_HEAD_BYTES..)?;
     let mut text = |at: usize| -> Option<Option<Box<str>>> {
@@ -190,19 +190,18 @@ fn parse_head(record: &[u8]) -> Option<WithRest<'_, RecordPublication>> {
     Some((publication, rest))
 }
 
-/// What a segment begins with.
+/// The beginning of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
-    /// Of which journal it is.
+    /// The journal it belongs to.
     pub journal: u64,
-    /// No event in it is before this.
+    /// No event in it is older than this.
     pub first_seq: u64,
-    /// The last event of the segment before, 0 if there was none.
+    /// The last event of the segment before it; 0 if there was none.
     pub before: u64,
 }
 
 impl SegmentHead {
-    /// The bytes.
     pub fn encode(&self) -> [u8; SEGMENT_HEAD_BYTES] {
         let mut bytes = [0; SEGMENT_HEAD_BYTES];
         bytes[..8].copy_from_slice(SEGMENT_MAGIC);
@@ -213,25 +212,25 @@ impl SegmentHead {
         bytes
     }
 
-    /// None: these are not such bytes.
+    /// `None` if the bytes are not a segment's head.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = opened::<SEGMENT_HEAD_BYTES>(bytes, SEGMENT_MAGIC)?;
         let (journal, first_seq, before) = (u64_at(bytes, 8), u64_at(bytes, 16), u64_at(bytes, 24));
         Some(Self { journal, first_seq, before })
     }
 
-    /// What the checksums of its records begin with.
+    /// What the checksums of its records start from.
     pub fn seed(&self) -> u32 {
         crc32c(&self.encode())
     }
 }
 
-/// The `head` file: what has to be known before the segments are read.
+/// The `head` file: what must be known before the segments are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Tells this journal's segments from another's.
     pub journal: u64,
-    /// From which the epoch is made.
+    /// The epoch is made from these bits.
     pub epoch_bits: u64,
     /// No event above this may have been shown.
     pub reserved_to: u64,
@@ -239,8 +238,8 @@ pub struct Head {
     pub synced_to: u64,
     /// Segments that held events up to here were removed.
     pub removed_to: u64,
-    /// Hash of the machine's boot when this was written: what was written to files and not synced
-    /// lives as long as that.
+    /// Hash of the machine's boot at the time: bytes that were written to files and not synced live
+    /// only as long as that.
     pub boot: u64,
     /// The journal was closed: nothing came after this.
     pub closed: bool,
@@ -249,7 +248,6 @@ pub struct Head {
 }
 
 impl Head {
-    /// The bytes.
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(HEAD_MAGIC);
@@ -270,7 +268,7 @@ impl Head {
         bytes
     }
 
-    /// None: these are not such bytes.
+    /// `None` if the bytes are not a head file.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = opened::<HEAD_BYTES>(bytes, HEAD_MAGIC)?;
         let number = |place: usize| u64_at(bytes, 8 + 8 * place);

@@ -1,8 +1,8 @@
-//! Reading a journal back, and what to make of one that did not end in order.
+//! Reading a journal back, and what to make of one that was not closed.
 //!
 //! Only the end of the last segment may be torn: what was not synced when the machine stopped. It
-//! is cut off. Anything else that is broken or missing had been safe, so it is corruption: the
-//! server does not start, unless the operator accepts the loss. Then a new epoch begins, so that
+//! is cut off. Anything else that is broken or missing was already safe, so the journal is corrupt:
+//! the server does not start unless the operator accepts the loss. Then a new epoch begins, so that
 //! every client is told.
 
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use super::writer::{
     HEAD_NAME, JournalSettings, NEW_SUFFIX, SEGMENT_SUFFIX, Sealed, WriteError, Writer, make_file,
 };
 
-/// What the name of a segment that can't be read at all ends with, once that loss was accepted.
+/// Suffix for a segment that cannot be read at all, once its loss was accepted.
 const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// Why a journal can't be used.
@@ -25,30 +25,30 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 pub enum JournalError {
     /// Something was not permitted, or the disk failed.
     Io {
-        /// While doing what.
+        /// What was being done.
         doing: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// Another process has it.
     InUse {
-        /// Where it is.
+        /// Its folder.
         dir: PathBuf,
         /// The process, if it left its number.
         pid: Option<u32>,
     },
-    /// A later version wrote to it what this one does not know.
+    /// A later version wrote something this one does not know.
     Newer {
-        /// In which file.
+        /// The file.
         file: String,
-        /// From which byte on.
+        /// The offset in bytes.
         offset: u64,
     },
     /// Something that was safe is broken or missing.
     Corrupt {
-        /// In which file.
+        /// The file.
         file: String,
-        /// From which byte on.
+        /// The offset in bytes.
         offset: u64,
         /// What is wrong.
         what: &'static str,
@@ -107,23 +107,23 @@ impl std::error::Error for JournalError {}
 /// A journal that was read back.
 #[derive(Debug)]
 pub struct Recovered<D: Disk> {
-    /// Where what comes next is written.
+    /// Writes what comes next.
     pub writer: Writer<D>,
-    /// From which the epoch is made.
+    /// The epoch is made from these bits.
     pub epoch_bits: u64,
-    /// The next event comes behind this place.
+    /// The next event gets a place after this.
     pub resume_at: u64,
-    /// Channels may have lost events up to here that nothing is known of.
+    /// Channels that are not in the journal may have lost events up to here.
     pub removed_to: u64,
-    /// Bytes that were cut off behind the last whole event.
+    /// Bytes that were cut off after the last complete event.
     pub cut_bytes: u64,
     /// Whether something that was safe is lost, or may be.
     pub lossy: bool,
-    /// Events that were read.
+    /// How many events were read.
     pub events: u64,
 }
 
-/// Reads everything, in order, and prepares to go on. `feed` is given each event.
+/// Reads everything in order and prepares to continue. Each event is passed to `feed`.
 ///
 /// # Errors
 /// See [`JournalError`].
@@ -164,15 +164,15 @@ struct Reader<D: Disk, F> {
     disk: D,
     settings: JournalSettings,
     feed: F,
-    /// None: the journal is new, or its head is lost.
+    /// `None` if the journal is new or its head is lost.
     head: Option<Head>,
-    /// By the head, or else by the first segment.
+    /// From the head, otherwise from the first segment.
     journal: Option<u64>,
     sealed: VecDeque<Sealed>,
     last_seq: u64,
-    /// What is no event in the segment that is read.
+    /// Ranges of the present segment that are not events.
     skipped: Vec<Range<usize>>,
-    /// Segments up to here are missing, and that was accepted.
+    /// Segments up to here are missing, which was accepted.
     removed_to: u64,
     cut_bytes: u64,
     lossy: bool,
@@ -201,7 +201,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         self.head.is_some_and(|head| head.closed)
     }
 
-    /// Something that was safe is not there. Whoever accepts that goes on.
+    /// Something that was safe is gone. Continues only if the operator accepts the loss.
     fn corrupt(
         &mut self,
         file: &str,
@@ -239,9 +239,9 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         } else if is_last && !(self.is_closed() && end == bytes.len()) {
             let torn = bytes[end..].iter().rposition(|byte| *byte != 0);
             self.cut_bytes = torn.map_or(0, |last| last as u64 + 1);
-            // What was read is about to be seen, so it has to be safe first. A sync of this file
-            // could lie: after one that failed the kernel has the bytes, the disk does not, and
-            // nothing is left to be written. Written once more they are.
+            // What was read is about to be seen, so it must be safe first. Syncing this file could
+            // lie: after a failed sync the kernel may consider the bytes clean although the disk
+            // does not have them. So they are written again.
             make_file(&self.disk, name, &bytes[..end], 0)?;
         }
         let bytes = end as u64;
@@ -249,7 +249,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         Ok(())
     }
 
-    /// Where the records end.
+    /// Finds where the records end.
     fn read_records(
         &mut self,
         name: &str,
@@ -266,7 +266,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
                 at += length;
                 continue;
             }
-            // It is whole: to cut it off would lose an event that was safe.
+            // It is complete: cutting it off would lose an event that was safe.
             if read_record(&bytes[at..], seed) == Read::Newer {
                 return Err(JournalError::Newer { file: name.to_owned(), offset: at as u64 });
             }
@@ -282,7 +282,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         Ok(at)
     }
 
-    /// The segment as it is to be from now on.
+    /// The segment as it will be from now on.
     fn without_skipped(&self, bytes: &[u8]) -> Vec<u8> {
         let (mut whole, mut from) = (Vec::with_capacity(bytes.len()), 0);
         for skipped in &self.skipped {
@@ -293,7 +293,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         whole
     }
 
-    /// The whole record at the front, if it comes behind those before it.
+    /// The complete record at the front, if it is newer than those before it.
     fn record_at(&self, bytes: &[u8], seed: u32) -> Option<(Record, usize)> {
         match read_record(bytes, seed) {
             Read::Record(record, length) if record.seq > self.last_seq => Some((record, length)),
@@ -301,8 +301,8 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         }
     }
 
-    /// The next record behind something that is none, if that had been safe: in the last segment a
-    /// record says so that was written when what is missing was synced.
+    /// The next record after something that is not one, if the missing part was safe. In the last
+    /// segment a record shows that if it was written after the missing part was synced.
     fn next_record(&self, bytes: &[u8], from: usize, seed: u32, is_last: bool) -> Option<usize> {
         (from + 8..bytes.len()).step_by(8).find(|&at| match self.record_at(&bytes[at..], seed) {
             Some((record, _)) => !is_last || record.synced_to > self.last_seq,
@@ -319,7 +319,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
             let end = self.sealed.back().map_or(0, |last| last.bytes as usize);
             self.corrupt(&file, end, "events that were safe are missing behind this")?;
         }
-        // The kernel had events that were shown, and it is gone.
+        // The kernel held events that were shown, and that kernel is gone.
         let forgot =
             head.is_some_and(|head| head.lax && !head.closed && head.boot != self.settings.boot);
         let lossy = self.lossy || forgot;

@@ -1,5 +1,5 @@
-//! A disk in memory that does what disks do: without a sync any sector may be lost or half written,
-//! names too, and now and then it fails.
+//! A disk in memory with the vices of real ones: without a sync any sector may be lost or half
+//! written, and any name; and now and then it fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,10 +11,10 @@ use super::disk::{Disk, DiskFile};
 
 const SECTOR_BYTES: usize = 64;
 
-/// A rule broken on purpose: if a test does not see that, it sees nothing.
+/// A rule broken on purpose: a test that does not notice proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskTamper {
-    /// What is written is taken for safe at once.
+    /// What is written counts as safe at once.
     AcknowledgeBeforeSync,
     /// Names are never made safe.
     ForgetNames,
@@ -28,13 +28,13 @@ pub struct SimDisk(Arc<Mutex<State>>);
 struct State {
     rng: Rng,
     files: Vec<Content>,
-    /// Names as processes see them, and as they are safe.
+    /// Names as processes see them, and as they would survive.
     names: BTreeMap<String, usize>,
     safe_names: BTreeMap<String, usize>,
-    /// What was done to names since they were made safe.
+    /// Changes to names since they were last made safe.
     renames: Vec<(String, Option<usize>)>,
     room: u64,
-    /// Syncs until one fails.
+    /// How many syncs until one fails.
     fails_in: Option<u32>,
     tamper: Option<DiskTamper>,
 }
@@ -47,7 +47,6 @@ struct Content {
 }
 
 impl SimDisk {
-    /// An empty one.
     pub fn new(seed: u64, tamper: Option<DiskTamper>) -> Self {
         Self(Arc::new(Mutex::new(State {
             rng: Rng::with_seed(seed),
@@ -61,12 +60,12 @@ impl SimDisk {
         })))
     }
 
-    /// The machine loses its power: of what was not synced any part may be there, in any order.
+    /// The machine loses power: any part of what was not synced may survive, in any order.
     pub fn lose_power(&self) {
         self.state().lose_power();
     }
 
-    /// Bytes of all files at most.
+    /// Limits the bytes of all files.
     pub fn limit(&self, room: u64) {
         self.state().room = room;
     }
@@ -76,12 +75,12 @@ impl SimDisk {
         self.state().used()
     }
 
-    /// The sync after this many fails, and with it what it was to make safe is forgotten.
+    /// Makes the sync after this many fail, and lose what it was to make safe.
     pub fn fail_in(&self, syncs: Option<u32>) {
         self.state().fails_in = syncs;
     }
 
-    /// A bit of a file is no longer what it was. Returns whether there was one.
+    /// Flips a bit of a file. Returns whether there was one to flip.
     pub fn flip_bit(&self) -> bool {
         self.state().flip_bit()
     }
@@ -150,7 +149,7 @@ impl State {
     fn sync(&mut self, file: usize) -> io::Result<()> {
         if let Some(left) = &mut self.fails_in {
             if *left == 0 {
-                // The kernel takes the pages for clean from here on.
+                // The kernel considers the pages clean from here on.
                 self.files[file].dirty.clear();
                 return Err(io::Error::other("simulated EIO"));
             }
@@ -171,8 +170,8 @@ fn set_name(names: &mut BTreeMap<String, usize>, name: String, file: Option<usiz
 }
 
 impl Content {
-    /// What is dirty is written, and nothing else: after a sync that failed that is less than what
-    /// is not safe.
+    /// Writes what is dirty and nothing else: after a failed sync that is less than what is not
+    /// safe.
     fn sync(&mut self) {
         self.safe.resize(self.bytes.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {

@@ -1,4 +1,4 @@
-//! Looking at a journal without changing it: what a start would read, and what it would say.
+//! Looking at a journal without changing it: what a start would read and report.
 
 use std::fs::File;
 use std::io;
@@ -10,17 +10,17 @@ use super::record::Record;
 use super::recover::{JournalError, Recovered, recover};
 use super::writer::{Durability, JournalSettings};
 
-/// Reads the journal in a folder as a start does, and leaves it as it is.
+/// Reads the journal in a folder as a start does, and leaves it unchanged.
 ///
 /// # Errors
-/// What a start would refuse.
+/// What would keep a server from starting.
 pub fn view(dir: &Path, feed: impl FnMut(Record)) -> Result<Recovered<ReadOnly>, JournalError> {
     let settings = JournalSettings {
         durability: Durability::Sync,
         segment_bytes: 0,
         bytes_max: u64::MAX,
         clock_began: Duration::ZERO,
-        // It is of no consequence which boot of the machine this is.
+        // It does not matter which boot of the machine this is.
         boot: 0,
         fresh: [0; 2],
         accept_loss: false,
@@ -28,11 +28,11 @@ pub fn view(dir: &Path, feed: impl FnMut(Record)) -> Result<Recovered<ReadOnly>,
     recover(ReadOnly(Folder::new(dir)), settings, feed)
 }
 
-/// A disk that does nothing of what would change it.
+/// A disk that skips everything that would change it.
 #[derive(Debug)]
 pub struct ReadOnly(Folder);
 
-/// A file of it; none: one that was to be made.
+/// A file of it; `None` if it was to be created.
 #[derive(Debug)]
 pub struct ReadOnlyFile(Option<File>);
 

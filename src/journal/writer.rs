@@ -1,5 +1,5 @@
-//! Writing: batches of events become records of the last segment; then one sync makes all of them
-//! safe. Everything here is on the store's thread.
+//! Writing: batches of events become records of the last segment, then one sync makes all of them
+//! safe. All of this runs on the store's thread.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,23 +17,23 @@ pub(super) const HEAD_NAME: &str = "head";
 pub(super) const SEGMENT_SUFFIX: &str = ".log";
 pub(super) const NEW_SUFFIX: &str = ".new";
 
-/// Places in the order that the head file reserves at once: a restart that was no orderly one goes
-/// on behind them, and one small file is synced for each million events.
+/// Places in the order that the head file reserves at once: after a crash the log continues beyond
+/// them, and one small file is synced for each million events.
 const RESERVED_AT_ONCE: u64 = 1 << 20;
 
-/// How safe an event is to be before it is seen.
+/// How safe an event must be before it is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It is on the disk: it outlives a loss of power.
+    /// The disk has it: it survives a loss of power.
     Sync,
-    /// The kernel has it: it outlives the process.
+    /// The kernel has it: it survives the process.
     Os,
 }
 
 /// How a journal is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalSettings {
-    /// How safe events are to be.
+    /// How safe events must be.
     pub durability: Durability,
     /// Bytes of a segment; an event that does not fit gets one of its own.
     pub segment_bytes: u64,
@@ -43,9 +43,9 @@ pub struct JournalSettings {
     pub clock_began: Duration,
     /// Hash of the machine's boot.
     pub boot: u64,
-    /// Random bits for a journal or an epoch that begins.
+    /// Random bits for a new journal or epoch.
     pub fresh: [u64; 2],
-    /// What is broken or missing is skipped, and a new epoch begins.
+    /// Whether to skip what is broken or missing, and begin a new epoch.
     pub accept_loss: bool,
 }
 
@@ -54,8 +54,8 @@ pub struct JournalSettings {
 pub enum WriteError {
     /// The disk is full. What was not committed is cut off; there may be room later.
     Full,
-    /// Nothing is known of what was not committed. A second try could lie: the kernel forgets what
-    /// it could not write.
+    /// Nothing is known about what was not committed. A second attempt could lie: the kernel
+    /// forgets what it could not write.
     Broken(io::Error),
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Sealed {
     pub bytes: u64,
 }
 
-/// The segment that is written to.
+/// The segment that is being written.
 #[derive(Debug)]
 struct Open<F> {
     name: String,
@@ -93,12 +93,12 @@ struct Open<F> {
     seed: u32,
     /// Where the next record goes.
     at: u64,
-    /// Everything before is committed.
+    /// Everything before this offset is committed.
     committed_at: u64,
     room: u64,
 }
 
-/// The end of a journal that is written.
+/// The writing end of a journal.
 #[derive(Debug)]
 pub struct Writer<D: Disk> {
     pub(super) disk: D,
@@ -106,7 +106,7 @@ pub struct Writer<D: Disk> {
     pub(super) head: Head,
     pub(super) sealed: VecDeque<Sealed>,
     open: Option<Open<D::File>>,
-    /// Encoded and not written.
+    /// Records that are encoded and not written.
     buffer: Vec<u8>,
     /// The newest event encoded, written and synced.
     encoded_to: u64,
@@ -117,7 +117,7 @@ pub struct Writer<D: Disk> {
 }
 
 impl<D: Disk> Writer<D> {
-    /// Behind what was read back: `last_seq` is the newest event of it.
+    /// Continues after what was read back; `last_seq` is its newest event.
     pub(super) fn new(
         disk: D,
         settings: JournalSettings,
@@ -154,8 +154,8 @@ impl<D: Disk> Writer<D> {
         (bytes, self.sealed.len() as u64 + u64::from(self.open.is_some()))
     }
 
-    /// Before which event there is no room: old events that are kept can hold on to segments full of
-    /// what is not.
+    /// The seq before which there is no room. Old events that are kept can hold on to segments full
+    /// of others that are not.
     pub fn room_from(&self) -> u64 {
         let oldest = self.sealed.front().filter(|_| self.size().0 > self.settings.bytes_max);
         oldest.map_or(0, |oldest| oldest.last_seq + 1)
@@ -164,7 +164,7 @@ impl<D: Disk> Writer<D> {
     /// Writes a group of events, in order, and commits it.
     ///
     /// # Errors
-    /// What is behind [`Writer::committed_to`] is not in the journal, or it is broken.
+    /// What comes after [`Writer::committed_to`] is not in the journal, or the journal is broken.
     pub fn commit(&mut self, events: &[Arc<Event>]) -> Result<(), WriteError> {
         let done = self.try_commit(events);
         match done {
@@ -220,7 +220,7 @@ impl<D: Disk> Writer<D> {
 
     fn sync(&mut self) -> Result<(), WriteError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        // Of a sync that failed, whatever it says, nobody knows what it left.
+        // Whatever a failed sync reports, it is not known what it left.
         open.file.sync().map_err(WriteError::Broken)?;
         self.syncs += 1;
         self.synced_to = self.written_to;
@@ -234,7 +234,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// The open segment ends here: it is as long as what is in it, and safe.
+    /// Ends the open segment: cuts it to what is in it, and makes it safe.
     fn seal(&mut self) -> Result<(), WriteError> {
         self.write()?;
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -244,7 +244,7 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// One without an event goes: the next one may have its name.
+    /// Removes a segment without an event: the next one may need its name.
     fn set_aside(&mut self) {
         let Some(Open { name, at, .. }) = self.open.take() else { return };
         match at > SEGMENT_HEAD_BYTES as u64 {
@@ -256,7 +256,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Whoever finds a segment finds a whole head in it, so it gets its name when that is safe.
+    /// A segment gets its name once its head is safe, so that every segment found has a complete
+    /// head.
     fn begin_segment(&mut self, first_seq: u64, bytes: u64) -> Result<(), WriteError> {
         let name = format!("{first_seq:020}{SEGMENT_SUFFIX}");
         let head = SegmentHead { journal: self.head.journal, first_seq, before: self.written_to };
@@ -268,7 +269,7 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Nothing above what the head file reserves may be shown.
+    /// Makes sure that the head file reserves this seq: nothing above it may be shown.
     fn reserve(&mut self, seq: u64) -> Result<(), WriteError> {
         match seq > self.head.reserved_to {
             true => self.write_head(seq + RESERVED_AT_ONCE, false),
@@ -276,7 +277,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Writes the head file, in place of the one before.
+    /// Replaces the head file.
     pub(super) fn write_head(&mut self, reserved_to: u64, closed: bool) -> Result<(), WriteError> {
         let head = Head {
             reserved_to,
@@ -291,8 +292,8 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// The disk is full: what is not committed goes, and with it all doubt about what of it was
-    /// written. A new segment begins when there is room.
+    /// The disk is full: cuts off what is not committed, and with it all doubt about how much of it
+    /// was written. A new segment begins once there is room.
     fn cut_back(&mut self) -> Result<(), WriteError> {
         self.buffer.clear();
         let committed_to = self.committed_to();
@@ -307,20 +308,20 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Whether there is room for a segment, so that events can be taken again.
+    /// Checks whether there is room for a segment, so that events can be accepted again.
     ///
     /// # Errors
     /// As [`Writer::commit`].
     pub fn find_room(&mut self, next_seq: u64) -> Result<(), WriteError> {
         if self.open.is_none() {
-            // A start goes on behind what is reserved: its segments come behind this one.
+            // A start continues above what is reserved, so its segments come after this one.
             self.reserve(next_seq)?;
             self.begin_segment(next_seq, 0)?;
         }
         Ok(())
     }
 
-    /// Removes the segments all of whose events are before `kept_from`.
+    /// Removes segments whose events are all older than `kept_from`.
     ///
     /// # Errors
     /// As [`Writer::commit`].
@@ -337,7 +338,7 @@ impl<D: Disk> Writer<D> {
         self.disk.sync_names().map_err(WriteError::Broken)
     }
 
-    /// Ends it in order: the next start knows that nothing is missing.
+    /// Closes the journal: the next start knows that nothing is missing.
     ///
     /// # Errors
     /// As [`Writer::commit`]; the next start then finds out by itself.
@@ -347,7 +348,7 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Makes a file that is whole when it has its name, and safe with it.
+/// Creates a file that is complete and safe by the time it has its name.
 pub(super) fn make_file<D: Disk>(
     disk: &D,
     name: &str,

@@ -1,10 +1,10 @@
-//! One state that several threads work at, none of them waiting for another.
+//! A state that several threads work on, none of them waiting for another.
 //!
 //! A thread puts work into a lane and calls [`combine`], which fences and tries the lock. With the
 //! lock it does all the work in the lane, unlocks, fences, and looks again; without it, it leaves
-//! the work to the thread that has the lock. Whichever of two fences comes second sees what was
+//! the work to the thread that has the lock. Whichever of the two fences comes second sees what was
 //! written before the first: either this thread finds the lock free, or the other one's next look
-//! finds the work. So work is never left in the lane while no thread is at it.
+//! finds the work. So work is never left in the lane without a thread that will do it.
 //!
 //! A unit test checks this file with loom's types in place of `super::sync`.
 
@@ -16,12 +16,12 @@ use super::sync::{Mutex, MutexGuard, Ordering, TryLockError, fence};
 pub enum Left {
     /// No: this thread may sleep.
     Nothing,
-    /// Yes, its budget is spent: it must come back without sleeping.
+    /// Yes, because its budget is spent: it must come back without sleeping.
     Work,
 }
 
-/// Does the work in a lane under the lock, unless another thread has it. `act` does all of it and
-/// says [`Left::Nothing`], or stops when it has done enough and says [`Left::Work`].
+/// Does the work in a lane under the lock, unless another thread has it. `act` either does all of
+/// it and returns [`Left::Nothing`], or stops when it has done enough and returns [`Left::Work`].
 pub fn combine<S>(
     state: &Mutex<S>,
     lane_is_empty: impl Fn() -> bool,
@@ -47,7 +47,7 @@ fn try_lock<S>(state: &Mutex<S>) -> Option<MutexGuard<'_, S>> {
     }
 }
 
-/// Ends the process: a thread panicked while it changed the state, and what it left half done must
+/// Ends the process: a thread panicked while changing the state, which may be half done and must
 /// not be served.
 pub(super) fn abort() -> ! {
     tracing::error!("a thread panicked while it held the log: the process ends");

@@ -1,9 +1,9 @@
 //! The log has no thread of its own: a thread that has a request for it runs it.
 //!
-//! All requests go into one lane. Then a worker runs its hand: if the log's lock is free, it
-//! handles what is in the lane, its own requests and those of others, and puts what it has to say into the
-//! workers' lanes; if not, the holder does. Only the holder sends into those, so each lane
-//! stays FIFO. A worker never waits for the lock, and nothing under it waits for a lane.
+//! All requests go into one lane. A worker then runs its hand: if the log's lock is free, it
+//! handles what is in the lane, its own requests and those of others, and puts the log's messages
+//! into the workers' lanes; if not, the holder does. Only the holder sends into those lanes, so
+//! each stays FIFO. A worker never waits for the lock, and nothing under it waits for a lane.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::limits::{AGE_PAUSE_MAX, AGE_PAUSE_MIN, WORK_PER_HAND};
 use crate::log::message::ToLog;
 use crate::log::{Outlet, Sequencer};
 
-/// What a worker needs of the log. A simulation has one that finds the lock taken now and then.
+/// What a worker needs of the log. In a simulation it now and then finds the lock taken.
 pub trait Hand {
-    /// Handles the requests in the log's lane, up to a budget, unless another thread is at it.
-    /// `now` is the workers' clock. The sleeping workers that got something are added to `rings`:
-    /// the caller rings them.
+    /// Handles the requests in the log's lane, up to a budget, unless another thread is doing so.
+    /// `now` is the workers' clock. Sleeping workers that were sent something are added to `rings`,
+    /// for the caller to ring.
     fn run(&mut self, now: Duration, rings: &mut Vec<u16>) -> Left;
 }
 
-/// What the lock guards. A simulation puts one in place of the [`Sequencer`] that watches it.
+/// What the lock guards. A simulation replaces the [`Sequencer`] by one that watches it.
 pub trait Guarded {
     /// [`Sequencer::handle`].
     fn handle(&mut self, request: ToLog, now: Duration, outlet: &mut impl Outlet);
@@ -43,7 +43,7 @@ impl Guarded for Sequencer {
     }
 }
 
-/// The log, its lock, and the lane of requests for it.
+/// The log, its lock, and the lane of its requests.
 #[derive(Debug)]
 pub struct SharedLog<L = Sequencer> {
     log: Mutex<L>,
@@ -51,7 +51,7 @@ pub struct SharedLog<L = Sequencer> {
 }
 
 impl<L: Guarded> SharedLog<L> {
-    /// With the lane of these ends.
+    /// Guards `log`, and takes requests from the lane of these ends.
     pub fn new(log: L, ends: &LogEnds) -> Arc<Self> {
         Arc::new(Self { log: Mutex::new(log), requests: ends.requests.clone() })
     }
@@ -61,8 +61,8 @@ impl<L: Guarded> SharedLog<L> {
         self.requests.len()
     }
 
-    /// The log, once it is free. Not for workers; and a thread that lets go of it has to run a hand
-    /// then, for the workers that found it taken.
+    /// Waits for the log. Not for workers; and a thread that releases it must then run a hand, for
+    /// the workers that found it taken.
     pub fn lock(&self) -> MutexGuard<'_, L> {
         self.log.lock().unwrap_or_else(|_| abort())
     }
@@ -73,18 +73,18 @@ impl<L: Guarded> SharedLog<L> {
 pub struct LogHand<L = Sequencer> {
     log: Arc<SharedLog<L>>,
     outlet: LogOutlet,
-    /// What one run handles, by [`ToLog::weight`].
+    /// How much one run handles, by [`ToLog::weight`].
     pub budget: usize,
 }
 
 impl<L: Guarded> LogHand<L> {
-    /// On this log.
+    /// A hand on this log.
     pub fn new(log: Arc<SharedLog<L>>, ends: &LogEnds) -> Self {
         Self { log, outlet: LogOutlet::new(ends), budget: WORK_PER_HAND }
     }
 
-    /// Does something with the log as soon as it is free, and then whatever workers that found it
-    /// taken have asked for. Not for workers.
+    /// Does something with the log once it is free, and then what workers that found it taken have
+    /// asked for. Not for workers.
     pub fn with<T>(
         &mut self,
         now: Duration,
@@ -96,7 +96,8 @@ impl<L: Guarded> LogHand<L> {
         done
     }
 
-    /// Tends the log: ages history, a piece at a time. Returns when to come again. Not for workers.
+    /// Tends the log: ages history, a piece at a time. Returns when to call it again. Not for
+    /// workers.
     pub fn age(&mut self, now: Duration, rings: &mut Vec<u16>) -> Duration {
         let due = self.log.lock().tend(now, &mut self.outlet);
         while self.run(now, rings) == Left::Work {}

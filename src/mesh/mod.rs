@@ -1,11 +1,10 @@
 //! Lanes between threads, and the flags that say which threads sleep.
 //!
-//! Lanes are bounded and FIFO per pair of threads. A thread that puts something into a lane of a
-//! worker rings its doorbell, but only if it sleeps. The sleep protocol: the worker sets `asleep`,
+//! Lanes are bounded and FIFO per pair of threads. A thread that puts something into a worker's
+//! lane rings its doorbell, but only if it sleeps. The sleep protocol: the worker sets `asleep`,
 //! fences, looks into its lanes once more, and only then blocks; the sender puts, fences, and then
-//! looks at
-//! `asleep`. Whichever fence comes second sees the other side's write, so either the worker sees
-//! the message or the sender sees the sleeper: no wake-up is lost.
+//! looks at `asleep`. Whichever fence comes second sees the other side's write, so either the
+//! worker sees the message or the sender sees the sleeper: no wake-up is lost.
 //!
 //! [`hand`] is how threads take turns at the log, [`combine`] why no request is left behind.
 
@@ -14,7 +13,7 @@ pub mod hand;
 #[cfg(test)]
 mod tests;
 
-/// What [`combine`] is built from; its test puts loom's in place of them.
+/// What [`combine`] is built from; its test replaces them with loom's.
 mod sync {
     pub(super) use std::sync::atomic::{Ordering, fence};
     pub(super) use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -34,19 +33,19 @@ use crate::log::message::{FromLog, Share, ToLog};
 pub struct SleepFlag(AtomicBool);
 
 impl SleepFlag {
-    /// The worker announces that it will sleep. It must look into its lanes after this.
+    /// Announces that the worker will sleep. It must look into its lanes after this.
     pub fn announce(&self) {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// The worker is awake.
+    /// Notes that the worker is awake.
     pub fn wake(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// The sender has put something into a lane: whether it must ring. Only one sender is told so
-    /// per sleep.
+    /// Whether a sender that has put something into a lane must ring. Only one sender per sleep is
+    /// told so.
     pub fn needs_ring(&self) -> bool {
         fence(Ordering::SeqCst);
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
@@ -80,9 +79,9 @@ pub struct LogEnds {
     pub requests: Receiver<ToLog>,
     /// To each worker.
     pub from_log: Vec<Sender<FromLog>>,
-    /// Events that may wait in each of those.
+    /// Events that may wait in each of those lanes.
     pub events_max: usize,
-    /// Which threads sleep.
+    /// Which workers sleep.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
@@ -91,12 +90,12 @@ pub struct LogEnds {
 pub struct MainEnds<O> {
     /// To each worker.
     pub commands: Vec<Sender<O>>,
-    /// Which threads sleep.
+    /// Which workers sleep.
     pub asleep: Vec<Arc<SleepFlag>>,
 }
 
-/// Makes all lanes of a server with this many workers, in each of whose lanes `events_max` events
-/// may wait. `O` is what main commands workers to do.
+/// Makes all lanes of a server with this many workers, where `events_max` events may wait in each
+/// worker's lane. `O` is what main commands workers to do.
 pub fn mesh<O>(workers: u16, events_max: usize) -> (MainEnds<O>, LogEnds, Vec<WorkerEnds<O>>) {
     let (to_log, requests) = bounded(LANE_REQUESTS_MAX);
     let mut main = MainEnds { commands: Vec::new(), asleep: Vec::new() };
@@ -115,7 +114,7 @@ pub fn mesh<O>(workers: u16, events_max: usize) -> (MainEnds<O>, LogEnds, Vec<Wo
     (main, log, ends)
 }
 
-/// A thread's way out of the log: the lanes to the workers, and which of them got something.
+/// The log's outlet to the workers: their lanes, and which of them were sent something.
 #[derive(Debug)]
 struct LogOutlet {
     from_log: Vec<Sender<FromLog>>,
@@ -134,7 +133,7 @@ impl LogOutlet {
         }
     }
 
-    /// Adds the workers that got something since the last call and sleep: they are to be rung.
+    /// Adds the sleeping workers that were sent something since the last call: they must be rung.
     fn sleepers(&mut self, rings: &mut Vec<u16>) {
         for (worker, touched) in (0..).zip(&mut self.touched) {
             if std::mem::take(touched) && self.asleep[usize::from(worker)].needs_ring() {
@@ -152,8 +151,9 @@ impl Outlet for LogOutlet {
     fn send(&mut self, worker: u16, told: FromLog) {
         let index = usize::from(worker);
         self.touched[index] = true;
-        // Full cannot be: events leave room for answers, and a worker never waits for more answers
-        // than that. Disconnected means the worker is gone and its lane is not read any more.
+        // It cannot be full: events leave room for answers, and a worker never waits for more
+        // answers than that. Disconnected means that the worker is gone and its lane is not read
+        // any more.
         let sent = self.from_log[index].try_send(told);
         debug_assert!(!matches!(sent, Err(crossbeam_channel::TrySendError::Full(_))));
     }

@@ -1,5 +1,5 @@
 //! The log over a journal on a simulated disk: published to, killed, left without power, started
-//! again. What was answered or seen has to be there, with the same content, whatever happened.
+//! again. What was answered or seen must still be there, with the same content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ const SEEDS: u64 = 400;
 const LIVES: u64 = 6;
 const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// What one machine went through.
+/// The history of one machine.
 struct World {
     rng: Rng,
     disk: SimDisk,
     durability: Durability,
     now: Duration,
     boot: u64,
-    /// What has to be there: was answered, was seen by a subscriber, or was read back.
+    /// What must be there: it was answered, seen by a subscriber, or read back.
     truth: BTreeMap<u64, Vec<u8>>,
-    /// Keys and the seq that was answered.
+    /// Keys, and the seq each was answered with.
     keys: BTreeMap<String, u64>,
-    /// Events up to here may be gone: history lost them.
+    /// Events up to here may be gone: history dropped them.
     removed_to: u64,
     epoch_bits: Option<u64>,
     published: u64,
@@ -50,7 +50,7 @@ struct Life {
     log: Sequencer,
     keeper: Keeper<SimDisk>,
     inbox: Receiver<ToKeeper>,
-    /// By ticket, what was published under it.
+    /// What was published under each ticket.
     asked: BTreeMap<u32, Publication>,
     outlet: Seen,
 }
@@ -76,7 +76,7 @@ enum End {
     PowerLoss,
 }
 
-/// All of an event that has to come back.
+/// Everything about an event that must come back.
 fn content(data: &[u8], attributes: Option<&Attributes>) -> Vec<u8> {
     format!("{data:?} {attributes:?}").into_bytes()
 }
@@ -122,7 +122,7 @@ impl World {
         Ok((recovered, records))
     }
 
-    /// Starts a process, and looks whether everything is there.
+    /// Starts a process, and checks that everything is there.
     fn start(&mut self) -> Life {
         let (recovered, records) = self.recover(false).expect("nothing is corrupt");
         self.check(&recovered, &records);
@@ -252,7 +252,7 @@ impl World {
         }
     }
 
-    /// What clients get to know.
+    /// Records what clients are told.
     fn listen(&mut self, life: &mut Life) {
         for told in life.outlet.0.drain(..) {
             match told {
@@ -283,7 +283,7 @@ impl World {
         assert_eq!(*known, content, "{seq} was given twice");
     }
 
-    /// A key that was answered is answered again, while history has its event.
+    /// A key that was answered must be answered again while history has its event.
     fn check_keys(&mut self, life: &mut Life) {
         for (name, seq) in self.keys.clone() {
             let (channel, key) = name.split_once('/').expect("as it was made");
@@ -339,7 +339,7 @@ impl World {
     }
 }
 
-/// A machine's lives; panics if one of them finds less than the one before has told.
+/// A machine's lives; panics if one of them finds less than earlier ones promised.
 fn run(seed: u64, tamper: Option<DiskTamper>) {
     let mut world = World::new(seed, tamper);
     for _ in 0..LIVES {
@@ -371,8 +371,8 @@ fn rules_broken_on_purpose_are_found_out() {
     }
 }
 
-/// Whatever bit changes in a journal that was closed: either all is there, or the start is refused and
-/// names the place; and with the loss accepted, every client is told.
+/// Whichever bit changes in a closed journal, either everything is there, or the start is refused
+/// and names the place; and once the loss is accepted, every client is told.
 #[test]
 fn a_flipped_bit_is_never_a_silent_loss() {
     let mut refused = 0;

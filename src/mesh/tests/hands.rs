@@ -34,7 +34,7 @@ fn answered(told: &FromLog) -> u32 {
     ticket.0
 }
 
-/// A worker that does nothing but ask, wait and hear.
+/// A worker that only asks, waits and listens.
 struct Asker {
     ends: WorkerEnds<()>,
     hand: LogHand,
@@ -54,7 +54,7 @@ impl Asker {
         }
     }
 
-    /// Sleeps as a worker does until it is told.
+    /// Sleeps as a worker does until it is sent something.
     fn hear(&mut self) -> u32 {
         loop {
             if let Ok(told) = self.ends.from_log.try_recv() {
@@ -69,8 +69,8 @@ impl Asker {
     }
 }
 
-/// Both ask at the same moment, over and over, and no other thread runs the log: an answer that
-/// does not come means that a request was stranded, or a doorbell not rung.
+/// Both ask at the same moment, over and over, and no other thread runs the log: a missing answer
+/// means that a request was stranded, or a doorbell not rung.
 #[test]
 fn no_request_is_stranded_between_two_hands() {
     const ROUNDS: u32 = 20_000;
@@ -130,7 +130,7 @@ fn a_hand_stops_at_its_budget_and_says_so() {
     assert_eq!(told, [3, 6, 7]);
 }
 
-/// Lines of a stream come in requests of some hundred events, which take the log a while.
+/// Lines of a stream come in requests of some hundred events, which keep the log busy for a while.
 #[test]
 fn a_request_of_many_events_counts_as_many() {
     let (log, log_ends, ends) = log_of(1);
@@ -159,7 +159,7 @@ fn lines(ticket: u32, count: usize) -> ToLog {
     ToLog::Worker { worker: 0, body: Ask::Publish { ticket, share, publications } }
 }
 
-/// A log whose holder panicked half way must not be served.
+/// A log whose holder panicked half-way must not be served.
 #[test]
 fn a_poisoned_lock_ends_the_process() {
     const CHILD: &str = "PUSHLINE_TEST_POISONED";

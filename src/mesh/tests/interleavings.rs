@@ -1,4 +1,4 @@
-//! `combine.rs` as it is, on loom's types: all interleavings of its threads, and all values that a
+//! `combine.rs` itself, on loom's types: all interleavings of its threads, and all values that a
 //! load without a fence might see.
 
 mod sync {
@@ -16,10 +16,10 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use sync::Mutex;
 
-/// A lane with a place for each thread. It orders nothing: only the fences do.
+/// A lane with a place for each thread. It imposes no order: only the fences do.
 type Lane = [AtomicBool; 2];
 
-/// Counts what it does. With a budget of one it comes back as often as it is told to.
+/// Counts the work it does. With a budget of one it must be called again as long as it says so.
 fn work(lane: &Lane, done: &Mutex<u32>, budget: u32) {
     let is_empty = || lane.iter().all(|place| !place.load(Ordering::Relaxed));
     let run = || {
