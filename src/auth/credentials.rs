@@ -1,12 +1,12 @@
-//! Finds the one credential that counts among those a request carries.
+//! Finds the one credential that counts among those in a request.
 
 use std::fmt;
 
 use super::{Denied, QueryToken, TOKEN_BYTES_MAX};
 
-/// Everything in a request that can carry a token or key, as it came.
+/// Everything in a request that can carry a token or key, as received.
 ///
-/// The first of these that is present counts, and the others are not even looked at; if it is
+/// The first of these that is present counts; the others are not even looked at, and if it is
 /// refused, so is the request:
 ///
 /// 1. `Authorization: Bearer`, a token or a publish key (another scheme is not ours: passed over),
@@ -15,8 +15,8 @@ use super::{Denied, QueryToken, TOKEN_BYTES_MAX};
 /// 4. `?access_token=`, if enabled,
 /// 5. the cookie, if one is configured.
 ///
-/// What a client sets on purpose comes before what a browser adds by itself. A header that came
-/// twice must be refused before it gets here (`Cookie` and `Authorization` are not lists).
+/// What a client sets on purpose comes before what a browser adds by itself. A repeated header must
+/// be refused before this (`Cookie` and `Authorization` are not lists).
 #[derive(Clone, Copy, Default)]
 pub struct Credentials<'a> {
     /// The `Authorization` header.
@@ -32,7 +32,7 @@ pub struct Credentials<'a> {
 }
 
 impl fmt::Debug for Credentials<'_> {
-    /// Says what is there, never what it is.
+    /// Shows which are present, never what they contain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("authorization", &self.authorization.is_some())
@@ -55,14 +55,14 @@ pub fn bearer_entry(subprotocol: &str) -> Option<&str> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presented<'a> {
     Nothing,
-    /// From `Authorization`, where both kinds can be.
+    /// From `Authorization`, which may carry either.
     TokenOrPublishKey(&'a str),
     PublishKey(&'a str),
     Token(&'a str),
 }
 
 impl<'a> Credentials<'a> {
-    /// Picks by the order above.
+    /// Picks one in the order above.
     pub(super) fn pick(
         &self,
         cookie_name: Option<&str>,
@@ -93,8 +93,8 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// What follows the scheme `Bearer`, which is case-insensitive (RFC 9110 section 11.1). `None`:
-/// another scheme, say the one of a proxy in front of us.
+/// What follows the scheme `Bearer`, which is case-insensitive (RFC 9110 section 11.1). `None` if
+/// the scheme is another, such as that of a proxy in front of us.
 fn bearer_value(authorization: &[u8]) -> Option<&[u8]> {
     let authorization = authorization.trim_ascii();
     let scheme_end = authorization.iter().position(u8::is_ascii_whitespace);
@@ -102,7 +102,8 @@ fn bearer_value(authorization: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer").then(|| value.trim_ascii_start())
 }
 
-/// A credential is one run of visible ASCII; this bounds it before anything is computed from it.
+/// Checks that a credential is one run of visible ASCII and not too long, before anything is
+/// computed from it.
 fn checked(credential: &[u8]) -> Result<&str, Denied> {
     if credential.len() > TOKEN_BYTES_MAX {
         return Err(Denied::CredentialsTooLong);
@@ -113,8 +114,8 @@ fn checked(credential: &[u8]) -> Result<&str, Denied> {
     std::str::from_utf8(credential).map_err(|_| Denied::MalformedCredentials)
 }
 
-/// The value of the cookie of this name (RFC 6265 section 4.2.1), without quotes around it. An
-/// empty one is what signing out leaves behind, and counts as none.
+/// The value of the cookie of this name (RFC 6265 section 4.2.1), without surrounding quotes.
+/// Signing out leaves an empty one behind, which counts as none.
 fn cookie_value<'a>(header: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Denied> {
     let mut values = header.split(|byte| *byte == b';').filter_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=')?;

@@ -1,13 +1,13 @@
-//! Why a request was turned away: a closed list, with what the client is told about it.
+//! Why a request was denied: a closed list, with what the client is told about each.
 
 use std::fmt;
 
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 
-/// The denials: status, code and message of each. 401 if other credentials could help, 403 if
-/// these are known and not enough. Messages are plain ASCII without quotes, so they fit a header as
-/// they are.
+/// The denials, with status, code and message of each. 401 if other credentials could help, 403 if
+/// these are known and insufficient. Messages are plain ASCII without quotes, so that they fit a
+/// header unchanged.
 macro_rules! denials {
     ($($(#[$doc:meta])* $name:ident: $status:ident, $code:literal, $message:literal;)*) => {
         /// Why access was denied. No variant carries anything the client sent, so printing, logging
@@ -31,23 +31,25 @@ macro_rules! denials {
 }
 
 denials! {
-    /// Nothing was presented and anonymous access is not allowed.
+    /// Nothing was sent, and anonymous access is not allowed.
     MissingCredentials: Unauthorized, "credentials_missing",
         "a token or key is required";
-    /// What was presented cannot be a token or a key: empty, not text, or not three parts.
+    /// What was sent cannot be a token or a key: it is empty, not text, or does not have three
+    /// parts.
     MalformedCredentials: Unauthorized, "credentials_malformed",
         "this is neither a known key nor of the form of a token (a JWT: three parts, dots \
          between)";
     /// Longer than [`super::TOKEN_BYTES_MAX`].
     CredentialsTooLong: Unauthorized, "credentials_too_long",
         "the token or key is too long";
-    /// The cookie came more than once. A sibling domain can add a second one, so neither is taken.
+    /// The cookie was sent more than once. A sibling domain can add a second one, so neither
+    /// counts.
     AmbiguousCookie: Unauthorized, "cookie_ambiguous",
         "the session cookie was sent more than once";
     /// A token in the URL while `query_token` is disabled.
     QueryTokenDisabled: Unauthorized, "query_token_disabled",
         "tokens in the URL are not accepted here";
-    /// `alg` is `none`, unknown, or of no key that is configured.
+    /// `alg` is `none`, unknown, or not that of a configured key.
     UnsupportedAlgorithm: Unauthorized, "token_algorithm",
         "no key is configured for the algorithm of this token";
     /// `crit` asks for an extension; none is understood (RFC 7515 section 4.1.11).
@@ -86,29 +88,29 @@ denials! {
     /// Not one of the publish keys.
     UnknownPublishKey: Unauthorized, "publish_key_unknown",
         "this publish key is not known";
-    /// Known, but this channel may not be subscribed to.
+    /// Known, but not allowed to subscribe to this channel.
     SubscribeForbidden: Forbidden, "subscribe_forbidden",
         "these credentials do not allow subscribing to this channel";
-    /// Known, but this channel may not be published to.
+    /// Known, but not allowed to publish to this channel.
     PublishForbidden: Forbidden, "publish_forbidden",
         "these credentials do not allow publishing to this channel";
     /// A web page of an origin that is not allowed.
     OriginForbidden: Forbidden, "origin_forbidden",
         "pages of this origin are not allowed";
-    /// Asked by a name, where only this machine may ask.
+    /// The request names a host, where only this machine may ask.
     HostForbidden: Forbidden, "host_forbidden",
         "this server is open to its own machine: ask for it by address or as localhost, give \
          it keys, or start it with --open";
-    /// Its subject's tokens of that time were called back.
+    /// Its subject's tokens of that time were revoked.
     Revoked: Unauthorized, "token_revoked",
         "the token was called back; a new one may do";
-    /// A running connection was shown a token of another `sub`.
+    /// A running connection was sent a token of another `sub`.
     OtherSubject: Forbidden, "token_subject",
         "the token is for somebody else than the connection";
 }
 
 impl Denied {
-    /// Whether it took a look at the signature to find out.
+    /// Whether the signature had to be checked to find this out.
     pub fn follows_check(self) -> bool {
         matches!(
             self,
@@ -123,7 +125,7 @@ impl Denied {
         )
     }
 
-    /// The value of the `WWW-Authenticate` header (RFC 6750 section 3), where one belongs.
+    /// The value of the `WWW-Authenticate` header (RFC 6750 section 3), if there must be one.
     ///
     /// A request without credentials gets the bare challenge, as section 3.1 asks. A refused
     /// origin gets none: no token would change the answer.
@@ -171,7 +173,7 @@ mod tests {
         }
     }
 
-    /// RFC 6750 section 3.1: a bare challenge when nothing was sent, else an error code.
+    /// RFC 6750 section 3.1: a bare challenge if nothing was sent, otherwise an error code.
     #[test]
     fn challenges_follow_rfc_6750() {
         let challenge = |denied: Denied| denied.www_authenticate().unwrap_or_default();

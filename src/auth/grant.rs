@@ -7,22 +7,22 @@ use super::Denied;
 use super::key_fingerprint::KeyFingerprint;
 use crate::proto::name::Pattern;
 
-/// Patterns in one list of a token or a key. A token of the longest length could otherwise unfold
-/// into thousands of small allocations held for as long as its connection lives.
+/// Most patterns in one list of a token or key. A token of the longest length could otherwise
+/// become thousands of small allocations that live as long as its connection.
 pub const PATTERNS_PER_LIST_MAX: usize = 128;
 
 /// The channels one list of patterns covers.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns(Box<[Pattern]>);
 
-/// Why a list of patterns was not taken. The text itself stays out: it may come from a token.
+/// Why a list of patterns was refused. The text itself is left out: it may come from a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadPatterns {
     /// More than [`PATTERNS_PER_LIST_MAX`]; the issuer should use a prefix.
     TooMany,
-    /// One is not an exact channel, `*`, or something ending in `:*`. Its place counts from 0.
+    /// One of them is not an exact channel, `*`, or something ending in `:*`.
     Malformed {
-        /// Index of the first bad pattern.
+        /// Its index, from 0.
         index: usize,
     },
 }
@@ -54,28 +54,28 @@ impl Patterns {
         self.0.is_empty()
     }
 
-    /// The same for the same patterns in the same order, and only for those.
+    /// A text that is the same for the same patterns in the same order, and only for those.
     pub(super) fn spelled(&self) -> String {
         self.0.iter().map(|pattern| format!("{pattern}\n")).collect()
     }
 }
 
 /// What one client may do, and until when. Connections share it behind an `Arc`: the grants of
-/// anonymous clients and of publish keys are built once with the gate, only a token adds one.
+/// anonymous clients and publish keys are built once with the gate; only a token adds one.
 pub struct Grant {
     subscribe: Patterns,
     publish: Patterns,
     /// [`NEVER`]: it does not expire.
     expires_at_unix_s: u32,
-    /// 0: unknown. [`NEVER`]: it was not issued, it is a publish key's.
+    /// 0: unknown. [`NEVER`]: it was not issued, because it is a publish key's.
     issued_at_unix_s: u32,
     subject: Option<Box<str>>,
-    /// Tells publishers apart: the subject, or else the key.
+    /// Tells publishers apart: by subject, otherwise by key.
     publisher: KeyFingerprint,
-    /// The key that granted it, or its own rights if none did.
+    /// The key that granted it, otherwise its own rights.
     granted_by: KeyFingerprint,
-    /// What everybody may do. A token adds to it: signing in must not take rights away that
-    /// dropping the token would give back.
+    /// What everybody may do. A token adds to it: signing in must not take away rights that signing
+    /// out would give back.
     everybody: Option<Arc<Grant>>,
 }
 
@@ -86,7 +86,7 @@ const NEVER: u32 = u32::MAX;
 const _: () = assert!(size_of::<Grant>() <= 80);
 
 impl Grant {
-    /// A grant without an expiry and a subject. Until a key grants it, it rests on its own rights.
+    /// A grant without expiry or subject, which rests on its own rights until a key grants it.
     pub fn new(subscribe: Patterns, publish: Patterns) -> Self {
         let spelled = [subscribe.spelled(), publish.spelled()];
         let own = KeyFingerprint::of("rights", &spelled.each_ref().map(|rights| rights.as_bytes()));
@@ -102,7 +102,7 @@ impl Grant {
         }
     }
 
-    /// Everything, for ever: the grant of an open gate.
+    /// Everything, without end: the grant of an open gate.
     pub fn everything() -> Self {
         Self::new(Patterns::all(), Patterns::all())
     }
@@ -112,7 +112,7 @@ impl Grant {
         Self { expires_at_unix_s: at.unwrap_or(NEVER), ..self }
     }
 
-    /// Of a token: its subject and when it was issued, if it says so.
+    /// Adds a token's subject and time of issue, if it has them.
     pub(super) fn issued_to(self, subject: Option<Box<str>>, at_unix_s: Option<u64>) -> Self {
         let of_subject =
             subject.as_ref().map(|sub| KeyFingerprint::of("subject", &[sub.as_bytes()]));
@@ -121,7 +121,7 @@ impl Grant {
         Self { subject, publisher, issued_at_unix_s: at.min(NEVER - 1), ..self }
     }
 
-    /// Of a publish key, with its name.
+    /// Adds the name of a publish key.
     pub(super) fn of_publish_key(self, name: Option<Box<str>>) -> Self {
         Self { subject: name, issued_at_unix_s: NEVER, ..self }
     }
@@ -134,14 +134,14 @@ impl Grant {
         Self { everybody: Some(everybody), ..self }
     }
 
-    /// Whether no channel at all is covered.
+    /// Whether it covers no channel at all.
     pub(super) fn is_useless(&self) -> bool {
         self.subscribe.is_empty()
             && self.publish.is_empty()
             && self.everybody.as_ref().is_none_or(|grant| grant.is_useless())
     }
 
-    /// Its own, and that of the rights of everybody it adds to.
+    /// Its own, and that of everybody's rights if it adds to them.
     pub(super) fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
         let everybody = self.everybody.as_ref().map(|grant| grant.granted_by);
         std::iter::once(self.granted_by).chain(everybody)
@@ -170,7 +170,7 @@ impl Grant {
         if self.may_subscribe(channel) { Ok(()) } else { Err(Denied::SubscribeForbidden) }
     }
 
-    /// The second from which the grant is void, leeway included: the same one from which
+    /// The second from which the grant is void, leeway included: the one from which
     /// [`super::Gate::admit`] refuses its token. `None`: it does not expire.
     pub fn expires_at_unix_s(&self) -> Option<u64> {
         (self.expires_at_unix_s != NEVER).then_some(u64::from(self.expires_at_unix_s))
@@ -186,12 +186,12 @@ impl Grant {
         self.issued_at_unix_s == NEVER
     }
 
-    /// The second its token was issued in, as far as it said so.
+    /// The second its token was issued in, if it said so.
     pub(super) fn issued_at_unix_s(&self) -> u32 {
         self.issued_at_unix_s
     }
 
-    /// The same for the same publisher, whichever of its tokens it shows, and for no other.
+    /// The same for all tokens of one publisher, and different for any other.
     pub fn publisher(&self) -> impl fmt::Display {
         self.publisher
     }

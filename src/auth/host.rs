@@ -1,11 +1,11 @@
-//! Which host a request was meant for. A web page can have its own name lead to 127.0.0.1 (DNS
-//! rebinding): a browser then takes what listens there for a part of that page's site, and lets it
-//! read and do everything. `Host` still says the page's name, and on loopback no name is needed.
+//! Which host a request was meant for. A web page can let its own name resolve to 127.0.0.1 (DNS
+//! rebinding): a browser then treats what listens there as part of that page's site, and lets it
+//! read and do everything. `Host` still names the page's host, and on loopback no name is needed.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Whether a request with this `Host` can only come from this machine, on a listener bound to
-/// loopback: it says an address, `localhost`, or nothing (HTTP/1.0, which no browser speaks).
+/// Whether a request with this `Host`, on a listener bound to loopback, can only come from this
+/// machine: it names an address, `localhost`, or nothing (HTTP/1.0, which no browser speaks).
 pub fn is_meant_for_loopback(host: Option<&[u8]>) -> bool {
     let Some(host) = host else { return true };
     let Ok(host) = std::str::from_utf8(host) else { return false };

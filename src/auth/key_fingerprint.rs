@@ -1,4 +1,4 @@
-//! What a grant rests on, as a digest. When rules are reloaded, a connection goes on only if the key
+//! What a grant rests on, as a digest. When rules are reloaded, a connection stays only if the key
 //! that let it in is still among them.
 
 use std::fmt;
@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::grant::Grant;
 
-/// The digest of a key, or of the rights of everybody. It is short because each connection holds
-/// one; a collision helps only an operator, who can write the keys anyway.
+/// The digest of a key, or of everybody's rights. It is short because each connection holds one; a
+/// collision only helps an operator, who can write the keys anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyFingerprint(u64);
 
@@ -19,7 +19,7 @@ impl fmt::Display for KeyFingerprint {
 }
 
 impl KeyFingerprint {
-    /// Of something of this kind that consists of these parts.
+    /// The fingerprint of something of this kind, made of these parts.
     pub fn of(kind: &str, parts: &[&[u8]]) -> Self {
         let mut digest = Sha256::new();
         digest.update(kind);
@@ -33,7 +33,7 @@ impl KeyFingerprint {
     }
 }
 
-/// Of all keys and rights of one set of rules.
+/// The fingerprints of all keys and rights of one set of rules.
 pub(super) struct KeyFingerprints(Box<[KeyFingerprint]>);
 
 impl KeyFingerprints {
@@ -42,7 +42,7 @@ impl KeyFingerprints {
         Self(fingerprints.into())
     }
 
-    /// Whether the grant would still be given, as far as keys and everybody's rights go.
+    /// Whether the grant would still be given, as far as keys and everybody's rights are concerned.
     pub fn cover(&self, grant: &Grant) -> bool {
         grant.fingerprints().all(|fingerprint| self.0.binary_search(&fingerprint).is_ok())
     }

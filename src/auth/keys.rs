@@ -1,6 +1,6 @@
-//! The keys that check tokens. Every key is bound, when it is loaded, to the algorithms of its own
-//! kind; a token's `alg` only ever chooses among keys that have it. That is what makes algorithm
-//! confusion impossible: a public key is never handed to HMAC, whatever a token asks for.
+//! The keys that check tokens. Every key is bound, when loaded, to the algorithms of its own kind;
+//! a token's `alg` can only choose among keys that have it. That rules out algorithm confusion: a
+//! public key is never given to HMAC, whatever a token asks for.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -21,10 +21,10 @@ use super::source::{self, Env, Material, Place};
 use super::{Algorithm, AuthSettings, Denied};
 
 /// Keys that check tokens. A token without `kid` is tried against all shared secrets, at 1 us each;
-/// of public keys, which take a hundred times as long, it meets one at most.
+/// public keys take a hundred times as long, and it is checked against at most one of them.
 pub const KEYS_MAX: usize = 16;
 
-/// Checks made to learn how long one takes; the shortest counts.
+/// Checks made to find out how long one takes; the shortest counts.
 const TRIALS: usize = 3;
 
 /// RFC 7518 section 3.3 asks for 2048 bits or more; the crate that does the arithmetic takes 4096.
@@ -72,18 +72,18 @@ impl KeyRing {
         self.0.is_empty()
     }
 
-    /// Whether a check can take long: anything but HMAC.
+    /// Whether checks can take long: any key that is not for HMAC.
     pub fn is_slow(&self) -> bool {
         self.0.iter().any(TokenKey::is_public)
     }
 
-    /// How long the check of a token takes that says this of itself. Zero where it is refused
-    /// without one, and for shared secrets.
+    /// How long it takes to check a token with this header. Zero for shared secrets, and if it is
+    /// refused without a check.
     pub fn cost(&self, with: &SignedWith<'_>) -> Duration {
         self.candidates(with).map_or(Duration::ZERO, |keys| keys.map(|key| key.cost).sum())
     }
 
-    /// The keys of the token's algorithm and, if it names one, of its `kid`: any number of shared
+    /// The keys for the token's algorithm and, if it names one, its `kid`: any number of shared
     /// secrets, or one public key.
     fn candidates(&self, with: &SignedWith<'_>) -> Result<impl Iterator<Item = &TokenKey>, Denied> {
         let of_algorithm = || self.0.iter().filter(|key| key.has(with.algorithm));
@@ -101,13 +101,13 @@ impl KeyRing {
         }
     }
 
-    /// What vouches for tokens.
+    /// The fingerprints of all these keys.
     pub fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
         self.0.iter().map(|key| key.fingerprint)
     }
 
     /// Checks the signature of `message`, given as base64url, by the keys of the token's algorithm
-    /// and, if it names one, of its `kid`. Tells which key it was.
+    /// and, if it names one, its `kid`. Returns which key it was.
     pub fn check(
         &self,
         with: &SignedWith<'_>,
@@ -137,7 +137,7 @@ struct TokenKey {
 }
 
 impl TokenKey {
-    /// Binds a key to its algorithms, after making sure that each of them can really use it.
+    /// Binds a key to its algorithms, after making sure that it really works with each of them.
     fn new(key: DecodingKey, algorithms: &[Algorithm]) -> Result<Self, CryptoError> {
         for algorithm in algorithms {
             (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&algorithm.in_crypto(), &key)?;
@@ -161,12 +161,12 @@ impl TokenKey {
         self.key.family() != AlgorithmFamily::Hmac
     }
 
-    /// How long a check takes here and now, of a signature that could be one: machines differ, and
-    /// so do keys of one kind.
+    /// How long a check takes on this machine, measured on a signature of plausible form: machines
+    /// differ, and so do keys of one kind.
     fn measured(&self) -> Duration {
         let signature = match self.key.family() {
             AlgorithmFamily::Rsa => vec![0x55; rsa_bits(&self.key).unwrap_or(0) / 8],
-            // Of Ed25519, the last byte must be small.
+            // For Ed25519, the last byte must be small.
             AlgorithmFamily::Ed => [&[0x55; 63][..], &[0]].concat(),
             _ => vec![0x55; 64],
         };
@@ -187,7 +187,7 @@ impl TokenKey {
         self.algorithms.contains(&algorithm)
     }
 
-    /// A key with an id serves tokens that name it or none; a key without one serves every token.
+    /// A key with an id serves tokens that name it or none; a key without an id serves every token.
     fn serves(&self, kid: Option<&str>) -> bool {
         match (self.kid.as_deref(), kid) {
             (Some(own), Some(wanted)) => own == wanted,
@@ -246,7 +246,7 @@ fn is_public_key_text(secret: &[u8]) -> bool {
     has(b"-----BEGIN") || has(b"\"kty\"") || is_ssh
 }
 
-/// A public key in PEM; its kind is read from the key itself.
+/// A public key in PEM; its kind is read from the key.
 fn pem_key(pem: &[u8]) -> Result<TokenKey, AuthFault> {
     let count = |label: &[u8]| memchr::memmem::find_iter(pem, label).count();
     if count(b"PRIVATE KEY-----") > 0 {
@@ -272,8 +272,8 @@ fn pem_key(pem: &[u8]) -> Result<TokenKey, AuthFault> {
     TokenKey::new(key, &[algorithm]).map_err(|_| AuthFault::NotPublicKey)
 }
 
-/// The verifier looks at a key only when it checks a token: a key of another curve would be taken
-/// for one of P-256 that refuses everything.
+/// The verifier looks at a key only when it checks a token: a key of another curve would pass for a
+/// P-256 key that refuses everything.
 fn check_curve(key: &DecodingKey) -> Result<(), CryptoError> {
     let point = key.try_get_as_bytes()?;
     match ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point) {
@@ -306,7 +306,7 @@ fn rsa_bits(key: &DecodingKey) -> Option<usize> {
     }
 }
 
-/// The verifier cuts the key at 32 bytes without looking, which would panic on a shorter one.
+/// The verifier cuts the key at 32 bytes unchecked, which would panic on a shorter one.
 fn check_ed_size(key: &DecodingKey) -> Result<(), AuthFault> {
     match key.try_get_as_bytes() {
         Ok(bytes) if bytes.len() == 32 => Ok(()),
@@ -314,25 +314,25 @@ fn check_ed_size(key: &DecodingKey) -> Result<(), AuthFault> {
     }
 }
 
-/// The keys of a set that can check signatures. Providers publish sets with keys for other uses,
-/// so those are skipped; a key that is meant for us and broken is an error.
+/// The keys of a set that can check signatures. Providers publish sets with keys for other uses, so
+/// those are skipped; a key that is meant for us and broken is an error.
 fn jwks_keys(
     material: &Material,
     settings: &AuthSettings,
 ) -> Result<Vec<TokenKey>, AuthConfigError> {
-    // The error of the JSON reader can quote its input, so only the place is kept.
+    // The JSON reader's error can quote its input, so only the position is kept.
     let set: JwkSet = serde_json::from_slice(&material.bytes)
         .map_err(|error| material.error(AuthFault::JwksSyntax(error.line(), error.column())))?;
     let mut keys = Vec::new();
     for (index, jwk) in set.keys.iter().enumerate() {
         let key = jwk_key(jwk).map_err(|_| material.error(AuthFault::JwksKey(index)))?;
-        // A set is not ours to edit: a key whose algorithm is not wanted is left out.
+        // The operator cannot edit a provider's set, so a key of an unwanted algorithm is left out.
         keys.extend(key.and_then(|key| narrowed(key, settings).ok()));
     }
     if keys.is_empty() { Err(material.error(AuthFault::JwksEmpty)) } else { Ok(keys) }
 }
 
-/// One key of a set; `None` if it is not for checking signatures, or of a kind that is not used.
+/// One key of a set; `None` if it is not for checking signatures, or not of a kind we use.
 fn jwk_key(jwk: &Jwk) -> Result<Option<TokenKey>, AuthFault> {
     let common = &jwk.common;
     let is_for_signatures =
@@ -365,7 +365,7 @@ fn jwk_key(jwk: &Jwk) -> Result<Option<TokenKey>, AuthFault> {
         }
         _ => return Ok(None),
     };
-    // A key that names its algorithm is for that one alone (RFC 7517 section 4.4).
+    // A key that names its algorithm is for that one only (RFC 7517 section 4.4).
     if let Some(wanted) = common.key_algorithm {
         key.algorithms.retain(|algorithm| algorithm.in_jwk() == wanted);
     }
@@ -373,7 +373,7 @@ fn jwk_key(jwk: &Jwk) -> Result<Option<TokenKey>, AuthFault> {
     Ok(is_usable.then(|| key.named(&common.key_id)))
 }
 
-/// Takes the algorithms away that the settings do not list.
+/// Removes algorithms that the settings do not list.
 fn narrowed(mut key: TokenKey, settings: &AuthSettings) -> Result<TokenKey, AuthFault> {
     if !settings.algorithms.is_empty() {
         key.algorithms.retain(|algorithm| settings.algorithms.contains(algorithm));
@@ -393,8 +393,8 @@ fn check_ring(ring: &[TokenKey], settings: &AuthSettings) -> Result<(), AuthConf
     Ok(())
 }
 
-/// Where several public keys have one algorithm, each needs an id of its own: which one is meant
-/// must be known before any is tried.
+/// If several public keys have one algorithm, each needs an id of its own: which one is meant must
+/// be known before any is tried.
 fn check_key_ids(ring: &[TokenKey]) -> Result<(), AuthConfigError> {
     for (place, key) in ring.iter().enumerate().filter(|(_, key)| key.is_public()) {
         let is_rival = |other: &&TokenKey| other.algorithms == key.algorithms;

@@ -1,11 +1,12 @@
-//! Access control: who may subscribe and publish, and which web pages may try.
+//! Access control: who may subscribe and publish, and which web pages may connect.
 //!
 //! A [`Gate`] is built from [`AuthSettings`], never changes, and is shared by all workers; a reload
 //! builds another. A request goes through [`Gate::admit`], which checks the page's origin, finds
 //! the credential that counts, and answers with a [`Grant`] or a [`Denied`]. Nothing here opens a
-//! socket or reads a clock; files are read only while a gate is built.
+//! socket or reads a clock; files are only read while a gate is built.
 //!
-//! Secrets stay inside: every type that holds one prints itself without, and no error quotes one.
+//! Secrets stay inside: every type that holds one leaves it out when printed, and no error quotes
+//! one.
 
 pub mod cli;
 mod credentials;
@@ -50,9 +51,9 @@ use origin::{Openness, OriginRules, RequestKind};
 use publish_keys::PublishKeys;
 use token::ClaimRules;
 
-/// All rules of access, ready to be applied.
+/// All access rules, ready to be applied.
 pub struct Gate {
-    /// What needs no credentials: all of an open gate, `anonymous` of a guarded one.
+    /// The rights without credentials: all of them in an open gate, `anonymous` in a guarded one.
     everybody: Arc<Grant>,
     anonymous: Anonymous,
     keys: KeyRing,
@@ -64,16 +65,16 @@ pub struct Gate {
     origins: OriginRules,
 }
 
-/// What becomes of a request without credentials.
+/// What happens to a request without credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Anonymous {
-    /// It has the rights of everybody.
+    /// It is admitted with everybody's rights.
     Admitted,
-    /// Everybody has no rights, so it is asked for credentials.
+    /// It is asked for credentials, as everybody has no rights.
     Refused,
 }
 
-/// What a request wants, for [`Gate::admit`].
+/// The kind of a request, for [`Gate::admit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// A WebSocket upgrade.
@@ -84,7 +85,7 @@ pub enum Access {
 
 impl Gate {
     /// A gate without keys: everyone may do everything. Fit for loopback; the server refuses to
-    /// listen on other addresses with it unless told `--open`, and makes it
+    /// listen on other addresses with it unless told `--open`, and turns it into
     /// [`Gate::for_this_machine`].
     pub fn open() -> Self {
         Self::from_settings(&AuthSettings::default(), &|_| None)
@@ -131,8 +132,8 @@ impl Gate {
         })
     }
 
-    /// The same for a server that only its own machine is to use: where no key is needed, the web
-    /// pages of other sites are kept out, which a browser on this machine would let in.
+    /// The same for a server that only its own machine is to use. Where no key is needed it keeps
+    /// out the web pages of other sites, which a browser on this machine would let in.
     pub fn for_this_machine(mut self) -> Self {
         self.origins.keep_to_this_machine();
         self
@@ -143,14 +144,13 @@ impl Gate {
         self.origins.openness() != Openness::Guarded
     }
 
-    /// Whether a request that asks for this `Host` is meant for this server.
+    /// Whether a request with this `Host` is meant for this server.
     pub fn is_meant(&self, host: Option<&[u8]>) -> bool {
         self.origins.openness() != Openness::ThisMachine || is_meant_for_loopback(host)
     }
 
-    /// Whether what a connection was let in by, perhaps under earlier rules, still lets it in: its
-    /// key is still here, and everybody may still do the same. Without a grant it was let in by an
-    /// open gate.
+    /// Whether a connection that was let in, perhaps under earlier rules, may stay: its key still
+    /// exists, and everybody may still do the same. Without a grant it was let in by an open gate.
     pub fn stands_by(&self, grant: Option<&Grant>) -> bool {
         self.is_open() || grant.is_some_and(|grant| self.fingerprints.cover(grant))
     }
@@ -160,7 +160,7 @@ impl Gate {
         self.keys.is_slow()
     }
 
-    /// How long the check of these credentials takes. Zero where that is not worth counting.
+    /// How long checking these credentials takes. Zero if that is not worth counting.
     pub fn cost_of(&self, credentials: &Credentials<'_>) -> Duration {
         match self.presented(credentials) {
             Ok(Presented::Token(token) | Presented::TokenOrPublishKey(token)) => {
@@ -170,12 +170,12 @@ impl Gate {
         }
     }
 
-    /// The same of a token by itself.
+    /// The same for a token alone.
     pub fn cost_of_token(&self, token: &str) -> Duration {
         if self.is_slow() { token::cost(token, &self.keys) } else { Duration::ZERO }
     }
 
-    /// Lets a request in or not: the page it comes from is checked first, then the credentials.
+    /// Admits or denies a request: the page it comes from is checked first, then the credentials.
     pub fn admit(
         &self,
         access: Access,
@@ -195,24 +195,24 @@ impl Gate {
         self.grant_for(presented, now_unix_s)
     }
 
-    /// A token by itself, as in the refresh of a running connection.
+    /// Checks a token alone, as in the refresh of a running connection.
     pub fn authenticate_token(&self, token: &str, now_unix_s: u64) -> Result<Arc<Grant>, Denied> {
         let token = if self.is_open() { Presented::Nothing } else { Presented::Token(token) };
         self.grant_for(token, now_unix_s)
     }
 
-    /// The CORS header lines, each with its line end, of a response to a page of this origin. A
-    /// preflight's answer adds [`CORS_PREFLIGHT`].
+    /// The CORS header lines, each with its line end, of a response to a page of this origin. The
+    /// answer to a preflight adds [`CORS_PREFLIGHT`].
     ///
     /// A listed origin is named exactly, with credentials and `Vary`; any other gets none. Only an
     /// open gate without a list answers `*`, and then without credentials; one for this machine
-    /// does so to its pages alone. The text comes from the settings, never from the request.
+    /// does so only to its own pages. The text comes from the settings, never from the request.
     pub fn cors_headers(&self, origin: Option<&[u8]>) -> &[u8] {
         self.origins.cors_headers(origin)
     }
 
-    /// The credential that counts. An open gate looks at none: an old cookie must not shut out
-    /// a client that would be let in without it.
+    /// The credential that counts. An open gate looks at none: an old cookie must not shut out a
+    /// client that would be let in without it.
     fn presented<'a>(&self, credentials: &Credentials<'a>) -> Result<Presented<'a>, Denied> {
         if self.is_open() {
             return Ok(Presented::Nothing);
@@ -230,7 +230,7 @@ impl Gate {
                 self.token_grant(text, now_unix_s)
             }
             Presented::Token(token) => self.token_grant(token, now_unix_s),
-            // Not said to be an unknown key: it may as well be a token that was cut.
+            // Not reported as an unknown key: it may just as well be a truncated token.
             Presented::TokenOrPublishKey(text) => {
                 self.publish_key_grant(text).map_err(|_| Denied::MalformedCredentials)
             }
@@ -261,7 +261,7 @@ fn anonymous_grant(settings: &AnonymousSettings) -> Result<Grant, AuthConfigErro
 }
 
 impl fmt::Debug for Gate {
-    /// How strict it is and how many keys it has; no key.
+    /// Shows how strict it is and how many keys it has, but no key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
             .field("openness", &self.origins.openness())

@@ -2,41 +2,41 @@
 //!
 //! A browser adds the user's cookies to whatever a page asks for, and does not protect WebSockets
 //! by CORS at all; so the page's origin is checked here, on every WebSocket upgrade and on every
-//! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means no browser page, or
-//! a request whose answer the page can't read.
+//! request with credentials (Cross-Site WebSocket Hijacking). No `Origin` means that there is no
+//! browser page, or that the page cannot read the answer.
 
 use std::net::Ipv4Addr;
 
 use super::settings::{AuthConfigError, AuthFault};
 
-/// What a request wants, as far as origins matter.
+/// The kind of a request, as far as origins matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
     /// A WebSocket upgrade. Browsers let any page try, and read the answer.
     WebSocket,
     /// An HTTP request that presents a credential.
     Credentialed,
-    /// An HTTP request without one. It has the rights of everybody, and CORS keeps foreign pages
-    /// from reading the answer.
+    /// An HTTP request without one. It has everybody's rights, and CORS keeps foreign pages from
+    /// reading the answer.
     Plain,
 }
 
-/// What a browser says of the page behind a request, each as its header came.
+/// What a browser says about the page behind a request: the headers as received.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Page<'a> {
     /// `Origin`.
     pub origin: Option<&'a [u8]>,
     /// `Host`.
     pub host: Option<&'a [u8]>,
-    /// `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.3): how the page's site is to
-    /// ours, as the browser sees it. Older browsers, and some for WebSockets, do not say.
+    /// `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.3): how the browser sees the
+    /// page's site in relation to ours. Older browsers do not send it, nor do some for WebSockets.
     pub fetch_site: Option<&'a [u8]>,
 }
 
-/// How strict the rules are where no allow-list speaks.
+/// How strict the rules are if there is no allow-list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Openness {
-    /// No keys, and the operator knows: for every page, unless some are listed.
+    /// No keys, which the operator accepts: for every page, unless some are listed.
     Anybody,
     /// No keys: for pages of this machine.
     ThisMachine,
@@ -57,10 +57,10 @@ struct ListedOrigin {
     cors: Box<[u8]>,
 }
 
-/// The lines that are the same for every page.
+/// The CORS lines that do not depend on the page.
 pub const CORS_FIXED: [&[u8]; 4] = [CORS_ANYBODY, CORS_LOCAL, CORS_NOBODY, b""];
 
-/// For a page of this machine: a cache must not give another page the answer.
+/// For a page of this machine: a cache must not give this answer to another page.
 const CORS_LOCAL: &[u8] = b"Access-Control-Allow-Origin: *\r\n\
     Access-Control-Expose-Headers: Retry-After\r\nVary: Origin\r\n";
 
@@ -69,7 +69,7 @@ const CORS_LOCAL: &[u8] = b"Access-Control-Allow-Origin: *\r\n\
 pub const CORS_ANYBODY: &[u8] =
     b"Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
 
-/// For a page that is not let in while others are: a cache must not give it their answer.
+/// For a page that is refused while others are allowed: a cache must not give it their answer.
 const CORS_NOBODY: &[u8] = b"Vary: Origin\r\n";
 
 /// Added to the answer of a preflight, for pages that get CORS headers at all. Browsers cap the
@@ -103,7 +103,7 @@ impl OriginRules {
         self.openness
     }
 
-    /// From now on an open gate is for pages of this machine.
+    /// Restricts an open gate to pages of this machine.
     pub fn keep_to_this_machine(&mut self) {
         if self.openness == Openness::Anybody {
             self.openness = Openness::ThisMachine;
@@ -143,15 +143,16 @@ impl OriginRules {
 }
 
 impl Page<'_> {
-    /// A browser that says how a page of our own name is to us calls it of our origin, unless its
-    /// scheme is another: we cannot know ours, behind a proxy that ends TLS.
+    /// Whether the browser says that a page with our host name is not of our origin. Its scheme is
+    /// then another; we cannot know ours behind a proxy that ends TLS.
     fn is_of_another_scheme(&self) -> bool {
         self.fetch_site.is_some_and(|site| site != b"same-origin")
     }
 }
 
-/// Other sites' pages can make a browser ask with the user's cookies and without `Origin`, as for
-/// an image; they cannot read the answer, but a stream would be held open for them.
+/// Other sites' pages can make a browser send a request with the user's cookies and without
+/// `Origin`, as for an image; they cannot read the answer, but a stream would be held open for
+/// them.
 fn allows_no_origin(kind: RequestKind, page: &Page<'_>) -> bool {
     kind != RequestKind::Credentialed || page.fetch_site != Some(b"cross-site")
 }
@@ -193,7 +194,7 @@ impl<'a> Origin<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Takes host and port only: user info, paths and anything strange make it `None`.
+    /// Accepts host and port only: user info, paths and anything strange make it `None`.
     fn parse(text: &'a [u8]) -> Option<Self> {
         let host_end = match text.first()? {
             b'[' => text.iter().position(|byte| *byte == b']')? + 1,
@@ -220,7 +221,7 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Whether a page of `origin` was served by `host`, schemes aside. A missing port means the one of
+/// Whether a page of `origin` was served by `host`, ignoring schemes. A missing port means that of
 /// the origin's scheme.
 fn is_same_host(origin: &[u8], host: &[u8]) -> bool {
     let (Some(origin), Some(host)) = (Origin::parse(origin), Authority::parse(host)) else {
@@ -243,8 +244,8 @@ fn is_local(origin: &[u8]) -> bool {
     })
 }
 
-/// Whether a browser could send this text as `Origin`: an entry that it never sends would look
-/// like an allowed origin and be none.
+/// Whether a browser could send this text as `Origin`. An entry that no browser sends would look
+/// like an allowed origin and allow nothing.
 fn is_browser_origin(text: &str) -> bool {
     if text == "null" {
         return true;

@@ -1,4 +1,4 @@
-//! Proofs that a name was given out by this process.
+//! Proofs that a name was issued by this process.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq;
 /// Bytes of a proof: a guess is right once in 2^128.
 const PROOF_BYTES: usize = 16;
 
-/// Makes and checks proofs: HMAC-SHA-256 (RFC 2104), cut to 128 bits. Its key serves nothing else,
-/// so that collected proofs tell nothing about how the tables hash.
+/// Makes and checks proofs: HMAC-SHA-256 (RFC 2104), cut to 128 bits. Its key has no other use, so
+/// collected proofs tell nothing about how the tables hash.
 #[derive(Clone)]
 pub struct ProofKey(Hmac<Sha256>);
 
@@ -26,7 +26,7 @@ impl ProofKey {
         tag[..PROOF_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether the text is the proof of the name; takes as long whichever digit is wrong.
+    /// Whether the text is the proof of the name; takes equally long whichever digit is wrong.
     pub fn is_proven(&self, name: &str, proof: &str) -> bool {
         self.prove(name).as_bytes().ct_eq(proof.as_bytes()).into()
     }

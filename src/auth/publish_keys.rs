@@ -1,7 +1,7 @@
 //! Keys for backends that publish.
 //!
-//! A key is kept as its SHA-256 and compared in constant time with every entry, so that neither
-//! its length, nor how far a guess agrees, nor which entry it hits can be read from the clock.
+//! A key is kept as its SHA-256 and compared in constant time with every entry, so that timing
+//! reveals neither its length, nor how much of a guess is right, nor which entry it matches.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::settings::{AuthConfigError, AuthFault, PublishKeySettings};
 use super::source::{Env, Place};
 use super::token;
 
-/// Shortest publish key: 16 characters of hex are 64 bits, below which guessing gets thinkable.
+/// Shortest publish key: 16 characters of hex are 64 bits, below which guessing becomes feasible.
 pub const PUBLISH_KEY_BYTES_MIN: usize = 16;
 
 /// Publish keys in one gate. Each credential is compared with all of them, at a few ns each.
@@ -77,7 +77,8 @@ impl PublishKeys {
                     AuthConfigError::new(format!("{setting}.publish"), bad.into())
                 })?,
             };
-            // Other patterns make it another key: what it no longer covers must end.
+            // With other patterns it counts as another key: connections it no longer covers must
+            // end.
             let rights = publish.spelled();
             let fingerprint = KeyFingerprint::of("publish key", &[&digest.0, rights.as_bytes()]);
             let grant = Grant::new(Patterns::default(), publish)
@@ -89,7 +90,7 @@ impl PublishKeys {
         Ok(Self(keys.into()))
     }
 
-    /// What their grants rest on.
+    /// The fingerprints of their grants.
     pub fn fingerprints(&self) -> impl Iterator<Item = KeyFingerprint> {
         self.0.iter().flat_map(|key| key.grant.fingerprints())
     }
@@ -99,7 +100,7 @@ impl PublishKeys {
         self.0.is_empty()
     }
 
-    /// The grant of a key, if it is one. Looks at every entry, whichever it hits.
+    /// The grant of a key, if there is such a key. Looks at every entry, whichever matches.
     pub fn find(&self, candidate: &[u8]) -> Option<&Arc<Grant>> {
         let digest = KeyDigest::of(candidate);
         let mut hit = NO_KEY;
@@ -113,8 +114,8 @@ impl PublishKeys {
 /// An index that no key has.
 const NO_KEY: u32 = u32::MAX;
 
-/// Long enough, fit for a header, and not to be mistaken for a token: `Authorization` carries
-/// both, and the shape decides which it is.
+/// Whether it is long enough, fit for a header, and not to be mistaken for a token: `Authorization`
+/// carries both, and the shape decides which it is.
 fn is_strong_key(key: &[u8]) -> bool {
     (PUBLISH_KEY_BYTES_MIN..=super::TOKEN_BYTES_MAX).contains(&key.len())
         && key.iter().all(u8::is_ascii_graphic)
@@ -156,8 +157,8 @@ mod tests {
         assert!(PublishKeys::default().find(b"a-key-of-the-first").is_none());
     }
 
-    /// Comparing must go through `subtle` on fingerprints of equal length. The type has no `==`,
-    /// so the one way to break this is to compare the bytes inside, which this looks for.
+    /// Comparisons must go through `subtle` on fingerprints of equal length. The type has no `==`,
+    /// so the only way to break this is to compare the bytes inside, which this looks for.
     #[test]
     fn keys_are_only_compared_in_constant_time() {
         let source = include_str!("publish_keys.rs");

@@ -1,14 +1,14 @@
-//! Subjects whose tokens were called back: those issued before a second are void.
+//! Subjects whose tokens are revoked: those issued before a given second are void.
 
 use std::collections::BTreeMap;
 
 use super::grant::Grant;
 
-/// Subjects at most. Beyond that the key is the thing to change.
+/// Most subjects. Beyond that, the key should be changed instead.
 pub const REVOKED_MAX: usize = 4096;
 
-/// Revoked subjects, and the second from which their tokens count again. It is held in memory only:
-/// a restart forgets it, so it is for tokens that run out soon.
+/// Revoked subjects, and the second from which their tokens count again. It is kept in memory only,
+/// so a restart forgets it: it is meant for tokens that expire soon.
 #[derive(Clone, Debug, Default)]
 pub struct Revoked(BTreeMap<Box<str>, u32>);
 
@@ -17,10 +17,10 @@ pub struct Revoked(BTreeMap<Box<str>, u32>);
 pub struct TooManyRevoked;
 
 impl Revoked {
-    /// Calls back what the subject got before this second.
+    /// Revokes what the subject was issued before this second.
     ///
     /// # Errors
-    /// [`REVOKED_MAX`] subjects are in it already: nothing has changed.
+    /// There are [`REVOKED_MAX`] subjects already; nothing has changed.
     pub fn add(&mut self, subject: &str, not_before_unix_s: u64) -> Result<(), TooManyRevoked> {
         if self.0.len() >= REVOKED_MAX && !self.0.contains_key(subject) {
             return Err(TooManyRevoked);
@@ -31,8 +31,8 @@ impl Revoked {
         Ok(())
     }
 
-    /// Whether the grant was called back. One that does not say when it was issued is taken for an
-    /// old one; a publish key is no token.
+    /// Whether the grant is revoked. One that does not say when it was issued counts as old; a
+    /// publish key is not a token.
     pub fn covers(&self, grant: &Grant) -> bool {
         if self.0.is_empty() || grant.is_of_publish_key() {
             return false;

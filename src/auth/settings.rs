@@ -41,24 +41,25 @@ pub struct AuthSettings {
     /// A token must name one of these in `aud`. Empty: a token must have no `aud` (RFC 7519
     /// section 4.1.3: a server that is not named in it must refuse it).
     pub audience: Vec<String>,
-    /// A token must come from one of these, by `iss`. Empty: any.
+    /// A token's `iss` must be one of these. Empty: any.
     pub issuer: Vec<String>,
-    /// How far the clocks of issuer and server may differ, for `exp` and `nbf`, in seconds.
+    /// How far the clocks of issuer and server may differ, in seconds, for `exp` and `nbf`.
     pub leeway_s: Leeway,
     /// Whether a token must have `exp`.
     pub expiry: Expiry,
     /// The name of a cookie that holds a token. None: cookies are ignored.
     pub cookie: Option<String>,
-    /// Whether `?access_token=` is taken. URLs end up in logs and histories: leave it off if a
-    /// header, a cookie or a subprotocol entry can do.
+    /// Whether `?access_token=` is accepted. URLs end up in logs and histories: leave it off if a
+    /// header, a cookie or a subprotocol entry will do.
     pub query_token: QueryToken,
     /// Keys for backends that publish.
     pub publish_keys: Vec<PublishKeySettings>,
     /// What clients without credentials may do. None: nothing, or all if there is no key either.
     pub anonymous: Option<AnonymousSettings>,
     /// Web origins whose pages may connect, exactly as browsers send them:
-    /// `https://app.example.com`, without a path, and without the scheme's own port. `null` is
-    /// for files and sandboxed frames, which anybody can make: list it only to try things out.
+    /// `https://app.example.com`, without a path, and without the scheme's default port. `null`
+    /// stands for files and sandboxed frames, which anybody can make: list it only to try things
+    /// out.
     pub origins: Vec<String>,
 }
 
@@ -89,7 +90,7 @@ pub struct KeySource {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PublishKeySettings {
-    /// What it is called in logs. Not secret.
+    /// Its name in logs. Not secret.
     pub name: Option<String>,
     /// A file that holds it.
     pub file: Option<PathBuf>,
@@ -135,7 +136,7 @@ pub enum Algorithm {
 pub struct Leeway(pub u64);
 
 impl Default for Leeway {
-    /// Enough for machines that keep time at all, short enough not to be relied on.
+    /// Enough for any machine that keeps time, and too short to be relied on.
     fn default() -> Self {
         Self(5)
     }
@@ -145,21 +146,21 @@ impl Default for Leeway {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expiry {
-    /// A token without it is refused: one that leaks would be good for ever.
+    /// A token without it is refused: if leaked, it would be valid for ever.
     #[default]
     Required,
     /// A token without it does not expire.
     Optional,
 }
 
-/// Whether `?access_token=` is taken.
+/// Whether `?access_token=` is accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueryToken {
     /// A token in the URL is refused.
     #[default]
     Disabled,
-    /// A token in the URL is taken if nothing comes before it.
+    /// A token in the URL is accepted if no stronger credential is present.
     Enabled,
 }
 
@@ -185,8 +186,8 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// What is wrong with the settings: which one, why, and how to cure it. Never any key material:
-/// a path, a variable's name and a pattern are as much as it says.
+/// What is wrong with the settings: which one, why, and how to cure it. Contains a path, a
+/// variable's name or a pattern, never key material.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthConfigError {
     /// The setting, the file or the environment variable.
@@ -209,7 +210,7 @@ impl fmt::Display for AuthConfigError {
 
 impl std::error::Error for AuthConfigError {}
 
-/// The ways in which access settings can be wrong. All are the operator's to cure.
+/// The ways in which access settings can be wrong. All are for the operator to cure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthFault {
     /// Not exactly one of `file`, `env`, `value`.
@@ -230,7 +231,7 @@ pub enum AuthFault {
     Certificate,
     /// More than one PEM block.
     SeveralKeys,
-    /// Not a PEM public key of a kind that is used.
+    /// Not a PEM public key of a kind we use.
     NotPublicKey,
     /// An RSA key of an unsafe or unsupported size.
     RsaSize,
@@ -242,25 +243,25 @@ pub enum AuthFault {
     JwksKey(usize),
     /// More keys than this.
     TooManyKeys(usize),
-    /// Several public keys of one algorithm that ids do not tell apart.
+    /// Several public keys of one algorithm without distinct ids.
     KeyIdNeeded,
     /// An algorithm is listed that no key has, or a key has none of those listed.
     AlgorithmMismatch,
-    /// Something that only matters to tokens is set, but there is no key to check tokens with.
+    /// Something that only matters to tokens is set, but no key can check tokens.
     NoTokenKey,
     /// A publish key that is short, not printable, or shaped like a token.
     WeakPublishKey,
     /// The same publish key twice.
     DuplicatePublishKey,
-    /// A pattern is malformed; its index.
+    /// The pattern with this index is malformed.
     BadPattern(usize),
     /// Too many patterns.
     TooManyPatterns,
     /// Not the name of a cookie.
     BadCookieName,
-    /// Not an origin as browsers send it; its index.
+    /// The origin with this index is not one that browsers send.
     BadOrigin(usize),
-    /// More leeway than clocks can need.
+    /// More leeway than any clock needs.
     LeewayTooLong,
 }
 
@@ -273,7 +274,7 @@ impl From<BadPatterns> for AuthFault {
     }
 }
 
-/// Why a file cannot be read, as an operator would say it.
+/// Why a file cannot be read, in an operator's terms.
 pub(crate) fn unreadable(kind: std::io::ErrorKind) -> String {
     match kind {
         std::io::ErrorKind::NotFound => "no such file; check the path".to_owned(),

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::settings::{AuthConfigError, AuthFault, PublishKeySettings, SecretText};
 use super::{AuthSettings, KeySource};
 
-/// Longest key file read: a set of 16 RSA 4096 keys takes 16 KiB. Keeps a wrong path (a log, a
-/// device) from filling memory.
+/// Longest key file: a set of 16 RSA 4096 keys takes 16 KiB. Keeps a wrong path (a log, a device)
+/// from filling memory.
 pub const KEY_FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Looks up an environment variable.
@@ -25,7 +25,7 @@ impl Material {
         AuthConfigError::new(&self.place, fault)
     }
 
-    /// The bytes without the line break an editor or `echo` puts at the end of a file.
+    /// The bytes without the line break that editors and `echo` put at the end of a file.
     pub fn without_line_break(&self) -> &[u8] {
         let bytes = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
         bytes.strip_suffix(b"\r").unwrap_or(bytes)
@@ -88,7 +88,7 @@ pub(super) fn read_file(setting: &str, path: &Path) -> Result<Material, AuthConf
     }
 }
 
-/// Refuses settings that only matter to tokens when no key can check one: an operator who set an
+/// Refuses settings that only matter to tokens if no key can check one: an operator who set an
 /// audience and forgot the key must not end up with an open server.
 pub(super) fn refuse_token_settings(settings: &AuthSettings) -> Result<(), AuthConfigError> {
     let set = [

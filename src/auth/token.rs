@@ -13,14 +13,14 @@ use super::key_fingerprint::KeyFingerprint;
 use super::keys::{KeyRing, SignedWith};
 use super::{Algorithm, AuthSettings, Denied, Expiry};
 
-/// Longest token or key. Twice what browsers keep in a cookie, and within the cap of a request's
-/// head; everything a token can make us do is bounded by it.
+/// Longest token or key: twice what browsers keep in a cookie, and within the cap of a request's
+/// head. It bounds everything a token can make us do.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Most leeway that can be set: more is not clock skew but a longer life for every token.
+/// Most leeway that can be set: more would not be clock skew but a longer life for every token.
 pub const LEEWAY_S_MAX: u64 = 300;
 
-/// Longest `sub` that is kept; a connection holds it for as long as it lives.
+/// Longest `sub` that is accepted; a connection holds it as long as it lives.
 const SUBJECT_BYTES_MAX: usize = 255;
 
 /// What the claims of a token must say.
@@ -49,8 +49,8 @@ pub(super) fn has_token_shape(text: &[u8]) -> bool {
     text.iter().filter(|byte| **byte == b'.').count() == 2
 }
 
-/// Checks a token and gives its rights. The signature comes first: claims of a forgery are not
-/// even parsed.
+/// Checks a token and returns its rights. The signature comes first: claims of a forged token are
+/// not even parsed.
 pub(super) fn check(
     token: &str,
     keys: &KeyRing,
@@ -74,7 +74,7 @@ pub(super) fn check(
     claims.into_grant(rules.leeway_s, fingerprint)
 }
 
-/// How long the check of a token takes. Zero where that is not worth counting.
+/// How long checking a token takes. Zero if that is not worth counting.
 pub(super) fn cost(token: &str, keys: &KeyRing) -> Duration {
     if token.len() > TOKEN_BYTES_MAX {
         return Duration::ZERO;
@@ -89,19 +89,19 @@ fn decode_part(part: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(part).ok()
 }
 
-/// Reads a JSON object. A list would do for serde, with members by their order.
+/// Reads a JSON object. Serde would also take a list, with members by their order.
 fn object<'t, T: Deserialize<'t>>(json: &'t [u8]) -> Option<T> {
     let is_object = json.trim_ascii_start().starts_with(b"{");
     is_object.then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
 /// The parts of a header (RFC 7515 section 4.1) that matter. `jwk`, `jku`, `x5u` and `x5c`, by
-/// which a token could bring its own key, are not looked at.
+/// which a token could bring its own key, are ignored.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
     kid: Option<String>,
-    /// Whatever it says, `null` too, it is there to be understood.
+    /// Present even if it is `null`: then it is an extension that must be understood.
     #[serde(default, deserialize_with = "present")]
     crit: Option<IgnoredAny>,
 }
@@ -121,7 +121,7 @@ impl Header {
 }
 
 impl Algorithm {
-    /// The algorithm of this name, exactly as registered: `none`, `None` and `hs256` are not there.
+    /// The algorithm of this name, exactly as registered; there is no `none`, `None` or `hs256`.
     fn from_name(name: &str) -> Option<Self> {
         match name {
             "HS256" => Some(Self::HS256),
@@ -149,7 +149,7 @@ struct Claims<'t> {
 }
 
 /// `"pushline": {"subscribe": [...], "publish": [...]}`. Other members are refused: one that a
-/// later version understands as a limit must not be passed over by this one.
+/// later version treats as a limit must not be ignored by this one.
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct Rights {
