@@ -1,12 +1,12 @@
-//! A bound on how often something may happen: one rule for connections, publishes of a connection and
-//! of a channel, and failed checks.
+//! A bound on how often something may happen: one rule for connections, publishes of a connection
+//! and of a channel, and failed checks.
 
 use std::time::Duration;
 
 const SECOND_NANOS: u64 = 1_000_000_000;
 
 /// A token bucket that holds one second's worth, in one number: the moment at which it is full
-/// again. Each use moves that moment on by one interval; the bucket is empty when it is a second
+/// again. Each use postpones that moment by one interval; the bucket is empty when it is a second
 /// away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
@@ -14,10 +14,10 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub const FULL: Self = Self { full_at_ns: 0 };
 
-    /// Takes one if there is one left. A rate of 0 gives none.
+    /// Takes a token if there is one. A rate of 0 gives none.
     pub fn take(&mut self, per_second: u32, now: Duration) -> bool {
         let Some(interval) = SECOND_NANOS.checked_div(u64::from(per_second)) else { return false };
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -29,7 +29,7 @@ impl Bucket {
         true
     }
 
-    /// Whether there is none left to be taken.
+    /// Whether there is no token left.
     pub fn is_empty(self, per_second: u32, now: Duration) -> bool {
         !Self { ..self }.take(per_second, now)
     }

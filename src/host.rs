@@ -1,4 +1,4 @@
-//! What the host says about itself in `/proc` and `/sys`, read below a root that tests replace.
+//! What the host says about itself in `/proc` and `/sys`, read below a root that tests can replace.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -14,23 +14,23 @@ pub struct Host {
 pub struct Limit {
     /// In force now.
     pub soft: u64,
-    /// As far as the process may raise it itself.
+    /// The limit to which the process may raise it.
     pub hard: u64,
 }
 
 /// The tightest memory limit above this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupMemory {
-    /// Bytes.
+    /// The limit in bytes.
     pub limit_bytes: u64,
-    /// Where it is set, for the cure.
+    /// Where it is set, so that the operator can change it.
     pub file: PathBuf,
 }
 
 /// The tightest CPU quota above this process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CgroupCpu {
-    /// Cores' worth of time.
+    /// CPU time, in cores.
     pub cores: f64,
     /// Where it is set.
     pub file: PathBuf,
@@ -51,7 +51,7 @@ impl Host {
     /// it shares as a negative number.
     ///
     /// # Errors
-    /// `NotFound` where this kernel or namespace has no such key.
+    /// `NotFound` if this kernel or namespace has no such key.
     pub fn sysctl(&self, key: &str) -> io::Result<Vec<u64>> {
         let text = self.sysctl_text(key)?;
         let number = |word: &str| {
@@ -93,7 +93,7 @@ impl Host {
         Some(Limit { soft: values.next()??, hard: values.next()?? })
     }
 
-    /// Whether this process has the capability of that number in effect.
+    /// Whether the capability of this number is in effect for this process.
     pub fn has_capability(&self, number: u32) -> bool {
         let effective = || -> Option<u64> {
             let status = self.read("proc/self/status").ok()?;
@@ -113,8 +113,8 @@ impl Host {
         self.meminfo_bytes("MemTotal:")
     }
 
-    /// The tightest memory limit of the control groups this process is in, of either version.
-    /// `None` when there is none.
+    /// The tightest memory limit of the control groups this process is in, of either version, if
+    /// there is one.
     pub fn cgroup_memory(&self) -> Option<CgroupMemory> {
         let limit = |group: Cgroup| {
             let file = group.dir.join(match group.version {
@@ -122,15 +122,15 @@ impl Host {
                 CgroupVersion::One => "memory.limit_in_bytes",
             });
             let limit_bytes = self.read_absolute(&file)?.trim().parse().ok()?;
-            // Version 1 says "none" as the largest multiple of a page.
+            // Version 1 shows "none" as the largest multiple of a page.
             (limit_bytes < u64::MAX / 4).then_some(CgroupMemory { limit_bytes, file })
         };
         let limits = self.cgroups("memory").into_iter().filter_map(limit);
         limits.min_by_key(|limit| limit.limit_bytes)
     }
 
-    /// The tightest CPU quota of the control groups this process is in, of either version. `None`
-    /// when there is none.
+    /// The tightest CPU quota of the control groups this process is in, of either version, if there
+    /// is one.
     pub fn cgroup_cpu(&self) -> Option<CgroupCpu> {
         let quota = |group: Cgroup| {
             let read = |name: &str| self.read_absolute(&group.dir.join(name));
@@ -154,8 +154,9 @@ impl Host {
         quotas.min_by(|a, b| a.cores.total_cmp(&b.cores))
     }
 
-    /// Our groups of this controller and everything above them: each of them binds. A container may
-    /// see the host's path in `/proc/self/cgroup`; then only the mount's own root exists here.
+    /// Our groups of this controller and all groups above them, as each of them limits us. A
+    /// container may see the host's path in `/proc/self/cgroup`; then only the mount's own root
+    /// exists here.
     fn cgroups(&self, controller: &str) -> Vec<Cgroup> {
         let groups = self.read("proc/self/cgroup").unwrap_or_default();
         let mounts = self.read("proc/self/mounts").unwrap_or_default();
@@ -209,8 +210,8 @@ enum CgroupVersion {
     Two,
 }
 
-/// The path of our group, without its slash: of the unified hierarchy (`0::/path`) or of the
-/// controller (`4:memory:/path`).
+/// Our group's path without its leading slash: in the unified hierarchy (`0::/path`) or in that of
+/// the controller (`4:memory:/path`).
 fn group_path(groups: &str, version: CgroupVersion, controller: &str) -> Option<String> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);

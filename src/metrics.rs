@@ -9,10 +9,10 @@ use crate::reason::{CloseReason, Refused};
 pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
 
 /// Why a client changed its transport, as it says in `?fallback=`: a stream brought nothing, or
-/// nothing more than its beginning, a WebSocket did not open, anything else.
+/// only its beginning; a WebSocket did not open; anything else.
 pub const FALLBACKS: [&str; 4] = ["buffered", "silent", "refused", "other"];
 
-/// Statuses of [`WorkerMetrics::request_errors`]; the last is for all others.
+/// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
 pub const ERROR_STATUSES: [(u16, &str); 10] = [
     (400, "status 400"),
     (401, "status 401"),
@@ -36,7 +36,7 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes away; only the owning thread may call this.
+    /// Subtracts; only the owning thread may call this.
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
@@ -46,7 +46,7 @@ impl Counter {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// As it is now.
+    /// The present value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -60,24 +60,24 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Buckets: up to 1, 2, 4, ... µs; the last one takes all above (2 s).
+    /// Buckets: up to 1, 2, 4, ... µs; the last one counts all above (2 s).
     pub const BUCKETS: usize = 22;
 
-    /// Notes one duration.
+    /// Counts one duration.
     pub fn observe_us(&self, us: u64) {
         let bucket = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
         self.buckets[bucket.min(Self::BUCKETS - 1)].add(1);
         self.sum_us.add(us);
     }
 
-    /// Upper bounds in seconds (the last bucket has none in truth) and the count in each bucket
+    /// Upper bounds in seconds (although the last bucket has none) and the count of each bucket
     /// (not cumulative).
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bound = |place: usize| (1u64 << place) as f64 / 1e6;
         self.buckets.iter().enumerate().map(move |(place, n)| (bound(place), n.value()))
     }
 
-    /// All durations together, in seconds.
+    /// The sum of all durations, in seconds.
     pub fn sum_s(&self) -> f64 {
         self.sum_us.value() as f64 / 1e6
     }
@@ -88,17 +88,18 @@ impl Histogram {
 pub struct WorkerMetrics {
     /// Connections accepted.
     pub accepts: Counter,
-    /// Connections open now, by what they are.
+    /// Connections open now, by [`TRANSPORTS`].
     pub open: [Counter; TRANSPORTS.len()],
     /// Connections ended, by `CloseReason::index`.
     pub closes: [Counter; CloseReason::LABELS.len()],
-    /// Connections refused: no slot, too many from one address, arriving too fast, going away.
+    /// Connections refused: no slot, too many from one address, arriving too fast, server shutting
+    /// down.
     pub refused: [Counter; Refused::LABELS.len()],
     /// Requests answered.
     pub requests: Counter,
     /// Requests answered with an error, by their place in [`ERROR_STATUSES`].
     pub request_errors: [Counter; ERROR_STATUSES.len()],
-    /// Clients that came back by their other transport, by [`FALLBACKS`].
+    /// Clients that reconnected by their other transport, by [`FALLBACKS`].
     pub client_fallbacks: [Counter; FALLBACKS.len()],
     /// Events this worker's connections published.
     pub published: Counter,
@@ -110,7 +111,7 @@ pub struct WorkerMetrics {
     pub sends_live: Counter,
     /// Sends to all other connections: explicit subscribers, answers, control frames.
     pub sends_explicit: Counter,
-    /// Sends a socket did not take whole.
+    /// Sends that a socket took only in part.
     pub sends_short: Counter,
     /// Bytes sockets took.
     pub bytes_out: Counter,
@@ -132,7 +133,7 @@ pub struct WorkerMetrics {
     pub subscriptions: Counter,
     /// Channels with a replica here.
     pub channels: Counter,
-    /// Payload bytes held for readers that are behind (and what is under way to all).
+    /// Payload bytes held for readers that are behind, including what is under way to all.
     pub replica_bytes: Counter,
     /// Heartbeats sent.
     pub heartbeats: Counter,

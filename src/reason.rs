@@ -1,4 +1,5 @@
-//! Closed lists of why: every connection that ends has one close reason, every refusal one name.
+//! Closed lists of reasons: every connection that ends has one close reason, every refusal one
+//! name.
 
 use crate::log::message::{GapReason, Refusal};
 use crate::proto::http::response::Status;
@@ -11,11 +12,11 @@ use crate::proto::ws::close::{CloseCode, Violation};
 pub enum Refused {
     /// No slot, or the server's limit is reached.
     Full,
-    /// Its address has too many already.
+    /// Its address has too many connections already.
     Address,
     /// Connections arrive too fast.
     Rate,
-    /// The server is going away.
+    /// The server is shutting down.
     Draining,
 }
 
@@ -60,13 +61,13 @@ pub enum CloseReason {
     Violation(Violation),
     /// The reader was slower than its channel and the policy is `disconnect`.
     SlowConsumer,
-    /// Events were lost and a bare WebSocket has no other way to tell.
+    /// Events were lost, and a bare WebSocket has no other way to be told.
     Gap,
-    /// Its token ran out.
+    /// Its token expired.
     TokenExpired,
-    /// The key that let it in is gone, or what everybody may do has changed.
+    /// The key that let it in was removed, or everybody's rights have changed.
     KeyRemoved,
-    /// Its token no longer opens what it is subscribed to.
+    /// Its token no longer allows what it is subscribed to.
     Denied,
     /// No room: connections, address or rate limit.
     Refused,
@@ -76,7 +77,7 @@ pub enum CloseReason {
     CloseTimeout,
     /// An operator cut it by its id.
     Operator,
-    /// The server goes away.
+    /// The server is shutting down.
     Drain,
 }
 
@@ -104,7 +105,7 @@ impl CloseReason {
         "key_removed",
     ];
 
-    /// Place in tables, as in [`CloseReason::LABELS`].
+    /// Its place in tables, as in [`CloseReason::LABELS`].
     pub fn index(self) -> usize {
         match self {
             Self::Answered => 0,
@@ -129,13 +130,13 @@ impl CloseReason {
         }
     }
 
-    /// Whether an SSE stream is told before it ends: a page then knows that to come back with what
-    /// it has is of no use.
+    /// Whether an SSE stream is told the reason: a page then knows that reconnecting with the same
+    /// credentials is useless.
     pub fn is_told(self) -> bool {
         matches!(self, Self::TokenExpired | Self::KeyRemoved | Self::Denied | Self::Operator)
     }
 
-    /// What the close frame of a WebSocket says, and the last event of an SSE stream.
+    /// The code and text for a WebSocket's close frame, and for the last event of an SSE stream.
     pub fn close_frame(self) -> (CloseCode, &'static str) {
         match self {
             Self::Answered | Self::PeerClosed | Self::PeerGone | Self::CloseTimeout => {
@@ -159,7 +160,7 @@ impl CloseReason {
 }
 
 impl GapReason {
-    /// As told to clients.
+    /// The reason as clients are told it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Evicted => "evicted",

@@ -1,11 +1,11 @@
-//! What is printed at start, for people: where, how many, and one line to try.
+//! What is printed at start for people: where, how many, and a command to try.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::auth::{AuthSettings, KeySource};
 use crate::server::Server;
 
-/// The channel of the line to try.
+/// The channel of that command.
 const CHANNEL: &str = "news";
 
 /// Three lines.
@@ -25,7 +25,7 @@ pub(super) fn banner(server: &Server, auth: &AuthSettings, is_open: bool) -> Str
     )
 }
 
-/// A subscriber and a publisher on a command line, with what these settings ask of them.
+/// Commands for a subscriber and a publisher, with what these settings require of them.
 fn example(listen: SocketAddr, auth: &AuthSettings, is_open: bool) -> String {
     let at = reachable(listen);
     if is_open {
@@ -45,7 +45,7 @@ fn example(listen: SocketAddr, auth: &AuthSettings, is_open: bool) -> String {
     )
 }
 
-/// The command that makes a token which this server takes. A secret is named, and never shown.
+/// The command that makes a token this server accepts. It names the secret and never shows it.
 fn token_command(secret: &KeySource, auth: &AuthSettings) -> String {
     let mut command = format!("pushline token --subscribe {CHANNEL} --publish {CHANNEL}");
     let mut add = |option: &str, value: &str| {
@@ -68,7 +68,7 @@ fn token_command(secret: &KeySource, auth: &AuthSettings) -> String {
     command
 }
 
-/// Where a client on this machine reaches it.
+/// The address at which a client on this machine reaches it.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! `pushline journal`: a look at a journal, while a server has it or not.
+//! `pushline journal`: looks at a journal, whether or not a server holds it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::data::{Data, EventView};
 use crate::proto::envelope::write_event;
 
-/// Lines are written when there are this many bytes of them.
+/// Lines are written once there are this many bytes of them.
 const WRITTEN_AT_ONCE: usize = 64 * 1024;
 
 #[derive(Debug, Subcommand)]
@@ -81,7 +81,7 @@ fn epoch_of(dir: &Path) -> Result<Epoch, String> {
 
 fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
     let RecordPublication { channel, kind, data, event_type, attributes, .. } = &record.publication;
-    // What was read back is UTF-8 where it has to be.
+    // Text that was read back is valid UTF-8.
     let text = std::str::from_utf8(data).unwrap_or_default();
     let data = match kind {
         Kind::Text => Data::Text(text),

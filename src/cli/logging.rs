@@ -9,11 +9,11 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel, LogLines};
 
-/// Holds on to what a reload can change.
+/// A handle on what a reload can change.
 pub(super) struct Logging(reload::Handle<LevelFilter, Registry>);
 
 impl Logging {
-    /// Begins to write lines.
+    /// Starts writing lines.
     pub fn start(lines: &LogLines) -> Self {
         let (filter, handle) = reload::Layer::new(filter(lines.level));
         let format = fmt::layer().with_writer(io::stderr).with_target(false);
@@ -21,15 +21,15 @@ impl Logging {
             LogFormat::Text => format.with_ansi(io::stderr().is_terminal()).boxed(),
             LogFormat::Json => format.json().flatten_event(true).with_ansi(false).boxed(),
         };
-        // An embedding program, or an earlier call, may have taken the lines already: then they
-        // are its business.
+        // An embedding program, or an earlier call, may have set up logging already: then it is up
+        // to them.
         let _ = tracing_subscriber::registry().with(filter).with(format).try_init();
         Self(handle)
     }
 
-    /// From now on this much is written.
+    /// Sets the level from now on.
     pub fn set_level(&self, level: LogLevel) {
-        // Fails only when standard error is closed.
+        // Fails only if standard error is closed.
         let _ = self.0.modify(|current| *current = filter(level));
     }
 }

@@ -1,4 +1,4 @@
-//! What the service manager is told (`sd_notify(3)`); nothing where there is none.
+//! What the service manager is told (`sd_notify(3)`); nothing if there is none.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ pub(super) fn tell_ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The configuration is read again; ready follows.
+/// The configuration is being read again; `ready` follows.
 pub(super) fn tell_reloading() {
-    // `Type=notify-reload` wants to know since when.
+    // `Type=notify-reload` wants to know when that began.
     let since = NotifyState::monotonic_usec_now().ok();
     let state: Vec<_> = [NotifyState::Reloading].into_iter().chain(since).collect();
     tell(&state);
 }
 
-/// The server drains.
+/// The server is draining.
 pub(super) fn tell_stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// The workers turn.
+/// The workers respond.
 pub(super) fn tell_alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often it wants to hear that, so that one can be late.
+/// How often to tell it that, often enough that one message may be late.
 pub(super) fn alive_pause() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|longest| longest / 2)
 }

@@ -1,5 +1,5 @@
-//! The command line: arguments in, exit code out. 0: done; 1: it failed, and one message on
-//! standard error says why; 2: the arguments were wrong.
+//! The command line: arguments in, exit code out. 0: done; 1: failed, and one message on standard
+//! error says why; 2: the arguments were wrong.
 
 mod banner;
 mod journal;
@@ -41,7 +41,7 @@ enum Command {
     /// Check or print a configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Find out whether this host can hold that many connections, and what to change if not.
+    /// Find out whether this host can hold a number of connections, and what to change if not.
     Doctor(DoctorArgs),
     /// Check, raise or give back the kernel settings for a number of connections.
     #[command(subcommand)]
@@ -61,7 +61,7 @@ enum Command {
     Man(ManArgs),
 }
 
-/// Runs the program; answers its exit code.
+/// Runs the program and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -90,12 +90,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-/// An environment variable, if it is set and text.
+/// An environment variable, if it is set and valid UTF-8.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+/// Writes to standard output. It is no failure if the reader has seen enough (`| head`).
 fn say(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

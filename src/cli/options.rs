@@ -8,27 +8,27 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 use crate::auth::Env;
 use crate::config::{self, KEYS, Key, Settings, Sources};
 
-/// The option of a restart.
+/// The option for a restart without a refused connection.
 const TAKE_OVER: &str = "take-over";
 const ACCEPT_LOSS: &str = "accept-loss";
 
-/// The option that names the file, and the variable that may.
+/// The option that names the configuration file, and the variable that may.
 const CONFIG: &str = "config";
 const CONFIG_VARIABLE: &str = "PUSHLINE_CONFIG";
 
 /// What the command line said about the server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServeArgs {
-    /// To go on in place of the server that is running.
+    /// Whether to take over from the running server.
     pub take_over: bool,
-    /// Whether a damaged journal is used all the same.
+    /// Whether to use a damaged journal anyway.
     pub accept_loss: bool,
     file: Option<PathBuf>,
     options: Vec<(&'static Key, String)>,
 }
 
 impl ServeArgs {
-    /// Where the settings come from.
+    /// The sources of the settings.
     pub fn into_sources(self, env: Env<'_>) -> Sources {
         let of_variable = || env(CONFIG_VARIABLE).filter(|path| !path.is_empty());
         let file = self.file.or_else(|| of_variable().map(PathBuf::from));
@@ -88,7 +88,7 @@ impl FromArgMatches for ServeArgs {
 }
 
 fn option(key: &'static Key) -> Arg {
-    // Only to see whether it is taken; the settings are put together later.
+    // Only checks whether it is accepted; the settings are put together later.
     let check = |text: &str| match key.put(&mut Settings::default(), text) {
         Ok(()) => Ok(text.to_owned()),
         Err(unfit) => Err(unfit),

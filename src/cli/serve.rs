@@ -18,15 +18,15 @@ use crate::host::Host;
 use crate::server::{Inherited, Reloaded, Server, ServerError, Sizing};
 use crate::tools::client;
 
-/// Signals that wait to be looked at; more of one kind say nothing new.
+/// Signals waiting to be handled; more of one kind would say nothing new.
 const SIGNALS_MAX: usize = 4;
 
-/// How often it is seen whether workers are even, where that can be otherwise.
+/// How often to check whether workers are even, if they may not be.
 const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the server until it is told to end.
+/// Runs the server until it is told to stop.
 pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
-    // It changes the environment: before any thread starts that might read it.
+    // Must come before any thread starts that might read the environment, which it changes.
     let managed = Inherited::from_manager().map_err(|error| error.to_string())?;
     let (take_over, accept_loss) = (args.take_over, args.accept_loss);
     let sources = args.into_sources(&environment);
@@ -43,7 +43,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     let server = inherited
         .and_then(|inherited| Server::start_with(config.settings, gate, inherited))
         .map_err(|error| error.to_string())?;
-    // Lines of JSON are for programs, which find the same in them.
+    // JSON lines are for programs, which find the same facts in them.
     if server.settings().log_lines.format == LogFormat::Text {
         client::tell_plainly(&banner(&server, &config.auth, is_open));
     }
@@ -53,14 +53,14 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     run(server, &sources, &logging, &signals)
 }
 
-/// Reads all settings, and decides those that were not chosen.
+/// Reads all settings, and decides those that were not set.
 fn load(sources: &Sources) -> Result<(Config, Sizing), String> {
     let mut config = config::load(sources, &environment).map_err(|errors| errors.to_string())?;
     let sizing = Sizing::decide(&mut config, &Host::live()).map_err(|error| error.to_string())?;
     Ok((config, sizing))
 }
 
-/// Signals, told apart by what they ask for.
+/// Signals, by what they ask for.
 struct Asked {
     reload: Receiver<()>,
     end: Receiver<()>,
@@ -138,7 +138,7 @@ fn reload_and_say(server: &mut Server, sources: &Sources, logging: &Logging) {
     }
 }
 
-/// Everything is read and checked before anything is applied.
+/// Reads and checks everything before applying anything.
 fn reload(server: &mut Server, sources: &Sources) -> Result<Reloaded, String> {
     let (config, _) = load(sources)?;
     let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
@@ -157,7 +157,7 @@ fn tell_of_wanting_room(server: &Server) {
     }
 }
 
-/// One line for each thing worth knowing when one reads the log later.
+/// Logs one line for each fact worth knowing when reading the log later.
 fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: bool) {
     let Settings { heartbeat, history_bytes, channels, .. } = server.settings();
     info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "started");

@@ -1,4 +1,4 @@
-//! Commands that run no server.
+//! Commands that do not run a server.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -53,8 +53,8 @@ pub(super) fn config(command: ConfigCommand) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As at start, but without the environment's settings: it is the server's that counts, not this
-/// shell's. Keys that the file names by variable are looked for in it, though.
+/// As at start, but without settings from the environment: the server's environment counts, not
+/// this shell's. Keys that the file names by variable are still looked up in it.
 fn check(file: &Path) -> Result<(), String> {
     let config = if file == Path::new("-") {
         let mut text = String::new();
@@ -140,7 +140,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, String> {
 
 pub(super) fn man(args: &ManArgs) -> Result<ExitCode, String> {
     let mut program = Cli::command();
-    // Gives the commands their whole names.
+    // Gives the commands their full names.
     program.build();
     let command = match &args.command {
         None => program,

@@ -1,4 +1,4 @@
-//! The keys of `[auth]`, and how they are read without ever quoting what they hold.
+//! The keys of `[auth]`, and how they are read without quoting what they hold.
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -17,9 +17,9 @@ use crate::auth::{AuthSettings, Env};
 pub(super) struct AuthKey {
     pub name: &'static str,
     pub kind: Kind,
-    /// The default as TOML; none: an example takes its place, as a comment.
+    /// The default as TOML; `None`: the key is shown commented out, with its example.
     pub default: Option<&'static str>,
-    /// As TOML.
+    /// An example as TOML.
     pub example: &'static str,
     pub help: &'static str,
 }
@@ -45,7 +45,7 @@ impl AuthKey {
         variable(&format!("auth.{}", self.name))
     }
 
-    /// What a variable holds, as TOML.
+    /// A variable's text as TOML.
     fn as_toml(&self, text: &str) -> String {
         match self.kind {
             Kind::Text => literal(text),
@@ -155,7 +155,7 @@ pub(super) static AUTH_KEYS: &[AuthKey] = &[
     },
 ];
 
-/// Puts the access settings together: the environment wins over the file, key by key.
+/// Puts the access settings together, key by key; the environment wins over the file.
 pub(super) fn read(
     from_file: Vec<AuthValue<'_>>,
     env: Env<'_>,
@@ -179,7 +179,7 @@ pub(super) fn read(
             Err(_) => errors.add(place, Fault::AuthShape(key.name, not_toml(key))),
         }
     }
-    // Each key was taken by itself, so all of them are together.
+    // Each key was accepted alone, so all of them are accepted together.
     AuthSettings::deserialize(Spanned::new(0..0, table).into_deserializer()).unwrap_or_default()
 }
 
@@ -211,8 +211,8 @@ fn not_toml(key: &AuthKey) -> String {
     format!("not TOML; wanted: something like {}", key.example)
 }
 
-/// What was wanted. What was found instead may be a secret in the wrong place, so of the message
-/// only the part that lists names is kept.
+/// What was wanted. What was found instead may be a misplaced secret, so only the part of the
+/// message that lists names is kept.
 fn wanted(message: &str) -> String {
     let wanted = message.rsplit_once("expected ").map(|(_, wanted)| wanted.trim());
     match wanted {
@@ -226,7 +226,7 @@ fn wanted(message: &str) -> String {
     }
 }
 
-/// The known name nearest to what was written, which itself is not quoted.
+/// The known name nearest to the one written, which is not quoted.
 fn meant<'a>(message: &str, wanted: &'a str) -> Option<&'a str> {
     let (written, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
     nearest(written, wanted.split('`').skip(1).step_by(2))
@@ -236,7 +236,7 @@ fn meant<'a>(message: &str, wanted: &'a str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    /// The names serde knows, from its own refusal of one it does not.
+    /// The names serde knows, taken from its own refusal of an unknown one.
     #[test]
     fn the_keys_are_those_of_the_settings() {
         let refusal = toml::from_str::<AuthSettings>("nonsense = 1").expect_err("unknown");

@@ -11,7 +11,7 @@ use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, SlowPolicy, Steer}
 use crate::journal::writer::Durability;
 use crate::limits::EVENT_BYTES_MAX;
 
-/// All keys, in the order of help and of the file.
+/// All keys, in the order in which help and the file show them.
 pub static KEYS: &[Key] = &[
     Key {
         name: "listen",
@@ -524,7 +524,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// More than a host has memory for.
+/// More connections than any host has memory for.
 const CONNECTIONS_MAX: u64 = 1_000_000_000;
 
 const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[

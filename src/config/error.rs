@@ -1,5 +1,5 @@
-//! What can be wrong with a configuration, and where. All of it is the operator's to cure, and
-//! none of it quotes anything from the `[auth]` section but names of keys.
+//! What can be wrong with a configuration, and where. All of it is for the operator to cure, and
+//! none of it quotes anything from the `[auth]` section except names of keys.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::proto::name::PatternError;
 pub struct ConfigError {
     /// Where it is.
     pub place: Place,
-    /// What it is.
+    /// What is wrong.
     pub fault: Fault,
 }
 
@@ -44,9 +44,9 @@ pub enum Fault {
     TooLong,
     /// Not TOML.
     Syntax(String),
-    /// No such key; which one was meant, if one is near.
+    /// No such key; with the one that was probably meant, if any is near.
     UnknownKey(String, Option<String>),
-    /// A key that belongs elsewhere: key, where.
+    /// A key in the wrong place: the key, and where it belongs.
     Misplaced(String, &'static str),
     /// The key takes another kind of value: key, wanted, found.
     WrongType(String, &'static str, &'static str),
@@ -62,11 +62,11 @@ pub enum Fault {
     TooManyChannels(usize),
     /// A key of `[auth]` does not have the right shape: key, what is wanted.
     AuthShape(&'static str, String),
-    /// The access settings are well-formed, and wrong.
+    /// The access settings are well-formed but wrong.
     Auth(AuthConfigError),
-    /// Clients and operator on one address.
+    /// Clients and the operator share one address.
     SameAddress(SocketAddr),
-    /// The first key is too small for the second.
+    /// The first key's value is too small for that of the second.
     TooSmallFor(&'static str, &'static str),
     /// The shares of all `[[channel]]` together are more than there is.
     SharesTooLarge(&'static str),
@@ -135,7 +135,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Quoted and cut: a file can hold anything.
+/// Quoted and shortened: a file can hold anything.
 pub(super) fn quoted(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let cut: String = text.chars().take(CHARS_MAX).collect();
@@ -151,7 +151,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// All mistakes that were found; at least one.
+/// All mistakes that were found; there is at least one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -165,7 +165,7 @@ impl ConfigErrors {
         if self.0.is_empty() {
             return Ok(value);
         }
-        // As one reads the file; what is not on a line comes last.
+        // In the order of the file; what is not on a line comes last.
         self.0.sort_by_key(|error| match error.place {
             Place::Line(_, line) => line,
             Place::File(_) | Place::Variable(_) | Place::Option(_) | Place::Together => usize::MAX,
@@ -173,7 +173,7 @@ impl ConfigErrors {
         Err(self)
     }
 
-    /// In the order of the file, and then the others.
+    /// In the order of the file, then the others.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
@@ -186,7 +186,7 @@ impl From<AuthConfigError> for ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// One a line.
+    /// One per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.0.iter().enumerate() {
             let line_end = if index == 0 { "" } else { "\n" };

@@ -1,5 +1,5 @@
-//! Reads the file. What it finds is kept as text with its place; [`super::load()`] puts it together
-//! with what comes from elsewhere.
+//! Reads the file. Values are kept as text with their place; [`super::load()`] combines them with
+//! those from elsewhere.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,21 +16,21 @@ use super::suggest::nearest;
 pub(super) const CHANNEL: &str = "channel";
 /// The name of the table of access settings.
 pub(super) const AUTH: &str = "auth";
-/// The key of a `[[channel]]` that says which channels it holds for.
+/// The key of a `[[channel]]` that says which channels it applies to.
 pub(super) const PATTERN: &str = "pattern";
 
-/// A value as text, and its place.
+/// A value as text, with its place.
 #[derive(Debug)]
 pub(super) struct Written {
     pub key: &'static Key,
     pub text: String,
-    /// The same as it was written, to be told with a mistake.
+    /// The value as written, for messages about mistakes.
     pub shown: String,
     pub place: Place,
 }
 
 impl Written {
-    /// What a variable or an option holds is text.
+    /// A value from a variable or an option, which is text.
     pub fn as_text(key: &'static Key, text: String, place: Place) -> Self {
         Self { key, shown: quoted(&text), text, place }
     }
@@ -52,7 +52,7 @@ pub(super) struct AuthValue<'a> {
     pub value: Spanned<DeValue<'a>>,
 }
 
-/// All of it.
+/// The whole file.
 #[derive(Debug, Default)]
 pub(super) struct Document<'a> {
     pub values: Vec<Written>,
@@ -60,7 +60,7 @@ pub(super) struct Document<'a> {
     pub auth: Vec<AuthValue<'a>>,
 }
 
-/// What a text is and where it comes from, to name places in it.
+/// A text and its source, to name places in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Origin<'a> {
     /// A file: path and text.
@@ -82,14 +82,14 @@ impl Origin<'_> {
     }
 }
 
-/// Reads a whole file. Mistakes are added to `errors`, and the rest is read on.
+/// Reads a whole file. Mistakes are added to `errors`, and reading continues.
 pub(super) fn read<'a>(path: &str, text: &'a str, errors: &mut ConfigErrors) -> Document<'a> {
     let origin = Origin::File(path, text);
     let table = match DeTable::parse(text) {
         Ok(table) => table.into_inner(),
         Err(error) => {
             let place = origin.place(&error.span().unwrap_or_default());
-            // The message without the lines it is about: they may hold a secret.
+            // The message without the lines it is about, which may hold a secret.
             errors.add(place, Fault::Syntax(error.message().to_owned()));
             return Document::default();
         }
@@ -205,7 +205,7 @@ fn auth<'a>(
 }
 
 fn unknown<'a>(name: &str, path: &str, known: impl Iterator<Item = &'a str>) -> Fault {
-    // After a table's head everything is part of it, which is easily forgotten.
+    // Everything after a table's head belongs to that table, which is easily forgotten.
     let place = match name {
         PATTERN => Some("in a [[channel]]"),
         _ if AuthKey::named(name).is_some() => Some("in [auth]"),
@@ -244,7 +244,7 @@ fn written(
     }
 }
 
-/// A plain value as one would write it on the command line; a list with commas.
+/// A plain value as it is written on the command line; a list with commas.
 fn text_of<'a>(value: &'a DeValue<'_>) -> Option<Cow<'a, str>> {
     match value {
         DeValue::String(text) => Some(Cow::Borrowed(text)),

@@ -1,4 +1,4 @@
-//! What a key is, and what follows from its definition: where it can be set, and how.
+//! What a key is, and what follows from its definition: where and how it can be set.
 
 pub use super::define::KEYS;
 use super::units::Unfit;
@@ -7,9 +7,9 @@ use super::{ChannelSettings, Settings};
 /// A key of the configuration.
 #[derive(Debug)]
 pub struct Key {
-    /// As in the file.
+    /// Its name, as in the file.
     pub name: &'static str,
-    /// Placeholder of its value in help.
+    /// The placeholder for its value in help.
     pub value: &'static str,
     /// Its section in help and in the file.
     pub group: Group,
@@ -25,7 +25,7 @@ pub struct Key {
 pub enum Change {
     /// A reload applies it.
     Reload,
-    /// It stays as it was at start.
+    /// It keeps its value from the start.
     Restart,
 }
 
@@ -40,13 +40,13 @@ pub enum Group {
     Connections,
     /// How long things take.
     Times,
-    /// What holds for channels no pattern names.
+    /// What applies to channels that no pattern matches.
     Channels,
     /// Memory.
     Limits,
-    /// What outlives the process.
+    /// What survives the process.
     Journal,
-    /// What is written.
+    /// What is logged.
     Logs,
 }
 
@@ -66,17 +66,18 @@ impl Group {
     }
 }
 
-/// Where a key's value is kept, and how it is read and shown. What `show` gives, `put` takes.
+/// Where a key's value is kept, and how it is read and shown. `put` accepts whatever `show`
+/// returns.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Field {
-    /// Of the server as a whole.
+    /// For the server as a whole.
     Server { put: fn(&mut Settings, &str) -> Result<(), Unfit>, show: fn(&Settings) -> String },
     /// May also be set in `[[channel]]`.
     Channel {
         put: fn(&mut ChannelSettings, &str) -> Result<(), Unfit>,
         show: fn(&ChannelSettings) -> String,
     },
-    /// Of the server as a whole; in `[[channel]]`, the part of it that those channels have.
+    /// For the server as a whole; in `[[channel]]`, the part of it that those channels get.
     Shared {
         put: fn(&mut Settings, &str) -> Result<(), Unfit>,
         show: fn(&Settings) -> String,
@@ -95,10 +96,10 @@ impl Key {
         KEYS.iter().filter(|key| !matches!(key.field, Field::Server { .. }))
     }
 
-    /// Sets it.
+    /// Sets the key.
     ///
     /// # Errors
-    /// The value is not one of those wanted; nothing has changed.
+    /// The value is not acceptable; nothing has changed.
     pub fn put(&self, settings: &mut Settings, text: &str) -> Result<(), Unfit> {
         match self.field {
             Field::Server { put, .. } | Field::Shared { put, .. } => put(settings, text),
@@ -106,7 +107,7 @@ impl Key {
         }
     }
 
-    /// Its value, as it is written.
+    /// Its value, in the form it is written.
     pub fn show(&self, settings: &Settings) -> String {
         match self.field {
             Field::Server { show, .. } | Field::Shared { show, .. } => show(settings),
@@ -127,17 +128,17 @@ impl Key {
         self.show(&Settings::default())
     }
 
-    /// The option of the command line.
+    /// Its option on the command line.
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// The environment variable.
+    /// Its environment variable.
     pub fn variable(&self) -> String {
         variable(self.name)
     }
 
-    /// Whether it is true or false, so that the option needs no value.
+    /// Whether it is true or false, so that its option needs no value.
     pub fn is_switch(&self) -> bool {
         self.value == "true|false"
     }

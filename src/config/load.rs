@@ -15,18 +15,18 @@ use crate::auth::{AuthSettings, Env, Gate};
 use crate::log::policy::POLICIES_MAX;
 use crate::proto::name::Pattern;
 
-/// Longest file that is read: every key, every channel rule and every access rule that can be
-/// take less. Keeps a wrong path (a log, a device) from filling memory.
+/// Longest file that is read: all keys, channel rules and access rules there can be take less.
+/// Keeps a wrong path (a log, a device) from filling memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What an event takes beside its data, at most: names, ids and its place in history.
+/// The most an event takes besides its data: names, ids and its place in history.
 const EVENT_EXTRA_BYTES: u64 = 1024;
 
-/// Where a configuration file is looked for when none is named; the first that is there counts.
+/// Where a configuration file is looked for if none is named; the first that exists counts.
 pub const DEFAULT_FILES: [&str; 2] = ["pushline.toml", "/etc/pushline/pushline.toml"];
 
-/// The file to read when none is named. One that is there but cannot be read counts, so that its
-/// reader is told.
+/// The file to read if none is named. One that exists but cannot be read counts, so that the
+/// operator is told.
 pub fn default_file() -> Option<PathBuf> {
     first_there(DEFAULT_FILES.map(PathBuf::from))
 }
@@ -40,28 +40,28 @@ fn first_there(places: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
 pub struct Sources {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// What the command line said.
+    /// The options of the command line.
     pub options: Vec<(&'static Key, String)>,
 }
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What the server runs by.
+    /// What the server runs with.
     pub settings: Settings,
     /// Who may do what.
     pub auth: AuthSettings,
-    /// Names of the keys whose value was chosen.
+    /// Names of the keys the operator has set.
     pub(super) chosen: Vec<&'static str>,
 }
 
 impl Config {
-    /// Whether this key's value was chosen, so that we must not change it.
+    /// Whether the operator has set this key, so that we must not change it.
     pub fn is_chosen(&self, name: &str) -> bool {
         self.chosen.contains(&name)
     }
 
-    /// The rules of access, with keys read from where they are.
+    /// The access rules, with keys read from their sources.
     ///
     /// # Errors
     /// A key that cannot be read or used, or a rule that contradicts another.
@@ -70,7 +70,7 @@ impl Config {
     }
 }
 
-/// Reads the file and the environment, and puts the options on top.
+/// Reads the file and the environment, and applies the options last.
 ///
 /// # Errors
 /// Every mistake found.
@@ -92,7 +92,7 @@ pub fn load(sources: &Sources, env: Env<'_>) -> Result<Config, ConfigErrors> {
     assemble(&path, &text, &sources.options, env, errors)
 }
 
-/// Reads a file's text by itself; `name` is what mistakes are told with.
+/// Reads the text of a file alone; `name` stands for it in messages.
 ///
 /// # Errors
 /// Every mistake found.
@@ -100,8 +100,8 @@ pub fn check_text(name: &str, text: &str) -> Result<Config, ConfigErrors> {
     assemble(name, text, &[], &|_| None, ConfigErrors::default())
 }
 
-/// Variables that are no settings but nearly called like one, with its name. Others that begin
-/// with `PUSHLINE_` may well belong to another program, and those that `auth` names hold a key.
+/// Variables that are no setting but nearly named like one, with that setting's name. Others that
+/// begin with `PUSHLINE_` may belong to another program, and those named in `auth` hold a key.
 pub fn misspelt_variables(
     names: impl Iterator<Item = String>,
     auth: &AuthSettings,
@@ -179,7 +179,7 @@ fn channels_of_variable(text: &str, errors: &mut ConfigErrors) -> Vec<Entry> {
     }
 }
 
-/// After all else, so that what a `[[channel]]` leaves out is what holds in general.
+/// Comes after all else, so that what a `[[channel]]` leaves out is the general value.
 fn put_channels(settings: &mut Settings, entries: Vec<Entry>, errors: &mut ConfigErrors) {
     if let Some(one_too_many) = entries.get(POLICIES_MAX) {
         errors.add(one_too_many.place.clone(), Fault::TooManyChannels(POLICIES_MAX));
@@ -201,7 +201,7 @@ fn put_channels(settings: &mut Settings, entries: Vec<Entry>, errors: &mut Confi
     }
 }
 
-/// What no setting can know by itself.
+/// Checks what no setting can check alone.
 fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     let Settings { listen, admin, .. } = *settings;
     if listen == admin && listen.port() != 0 {
@@ -215,7 +215,7 @@ fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     if shares.fold(0, u64::saturating_add) > settings.history_bytes {
         errors.add(Place::Together, Fault::SharesTooLarge("history_bytes"));
     }
-    // History is the operator's budget; this one only has to hold what is under way.
+    // History is the operator's budget; this only has to hold what is under way.
     settings.replica_bytes = settings.replica_bytes.max(event_bytes as usize);
 }
 

@@ -1,10 +1,11 @@
-//! The operator's choices.
+//! The operator's settings.
 //!
-//! [`Settings`] is what the server runs by. `keys` defines every key once: its name, its bounds,
+//! [`Settings`] is what the server runs with. `keys` defines every key once: its name, its bounds,
 //! its help, and whether it can change while the server runs. The file's schema, the environment
-//! variables, the options of the command line and `pushline config default` are all made from it.
-//! An option wins over the environment, that over the file, and that over the default. The file is
-//! the one named by `--config`, else by `PUSHLINE_CONFIG`, else the first of [`DEFAULT_FILES`].
+//! variables, the options of the command line and `pushline config default` are all derived from
+//! it. An option overrides the environment, which overrides the file, which overrides the default.
+//! The file is the one named by `--config`, otherwise by `PUSHLINE_CONFIG`, otherwise the first of
+//! [`DEFAULT_FILES`].
 
 mod access;
 mod define;
@@ -38,44 +39,44 @@ pub use template::template;
 /// What happens to a reader that is slower than its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowPolicy {
-    /// It is told of the gap and goes on with the oldest event kept.
+    /// It is told of the gap and continues with the oldest event kept.
     #[default]
     Skip,
-    /// It is disconnected, to come back and resume.
+    /// It is disconnected, to reconnect and resume.
     Disconnect,
 }
 
-/// What holds for the channels of a pattern.
+/// What applies to the channels of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelSettings {
-    /// Events kept at most.
+    /// Most events kept.
     pub history_count: u32,
-    /// How long an event is kept at most.
+    /// Longest time an event is kept.
     pub history_age: Duration,
     /// What happens to slow readers.
     pub slow: SlowPolicy,
-    /// Events a second; none: no limit.
+    /// Events a second; `None`: no limit.
     pub publish_rate: Option<u32>,
-    /// Bytes of history that the channels of the pattern keep together when others press.
+    /// Bytes of history that the channels of the pattern keep together even when others need room.
     pub history_share: u64,
 }
 
 impl ChannelSettings {
-    /// Events a worker holds for slow readers at most: as many as history, so that one that is a
-    /// little behind need not ask for them.
+    /// Most events a worker holds for slow readers: as many as history, so that a reader that is a
+    /// little behind need not ask the log.
     pub fn replica_events_max(&self) -> usize {
         (self.history_count as usize).max(REPLICA_EVENTS_MIN)
     }
 }
 
-/// What workers ask the kernel by.
+/// The kernel interface the workers use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum DriverWanted {
-    /// io_uring where all that is used of it is there, else epoll.
+    /// io_uring if the host allows all we use of it, otherwise epoll.
     #[default]
     Auto,
-    /// io_uring, or no start.
+    /// io_uring, or the server does not start.
     IoUring,
     /// epoll.
     Epoll,
@@ -84,10 +85,10 @@ pub enum DriverWanted {
 /// How the kernel spreads new connections over the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Steer {
-    /// By a hash of both addresses: evenly.
+    /// Evenly, by a hash of both addresses.
     #[default]
     Hash,
-    /// To the worker of the core that took the packet.
+    /// To the worker on the core that received the packet.
     Cpu,
 }
 
@@ -101,35 +102,35 @@ pub enum LogFormat {
     Json,
 }
 
-/// The least serious lines that are written.
+/// How serious a line must be to be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// What the operator should act on.
     Error,
-    /// And what may.
+    /// Also what the operator may have to act on.
     Warn,
-    /// And what happens seldom: start, reload, drain.
+    /// Also what happens seldom: start, reload, drain.
     #[default]
     Info,
-    /// And each stream that begins, and each connection that ends.
+    /// Also each stream that begins, and each connection that ends.
     Debug,
-    /// And whatever libraries have to say.
+    /// Also whatever libraries log.
     Trace,
 }
 
-/// What is written about the server's doings.
+/// What is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogLines {
-    /// How.
+    /// The form of the lines.
     pub format: LogFormat,
-    /// How much.
+    /// How serious lines must be.
     pub level: LogLevel,
     /// Whether each request has a line.
     pub access: bool,
 }
 
-/// How a trusted proxy says whose a connection or a request is. Only one way is believed: a proxy
-/// passes on what it does not write itself, and that may be a lie of the client.
+/// How a trusted proxy names the client of a connection or request. Only one way is believed: a
+/// proxy passes on what it does not write itself, and that may be a client's lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAddress {
     /// `X-Forwarded-For`.
@@ -143,55 +144,56 @@ pub enum ClientAddress {
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where clients connect.
+    /// The address for clients.
     pub listen: SocketAddr,
-    /// Where the operator connects.
+    /// The address for the operator.
     pub admin: SocketAddr,
-    /// Where the operator's key is; none: the operator needs none.
+    /// The file with the operator's key; `None`: no key is needed.
     pub admin_key_file: Option<PathBuf>,
-    /// Whether there are demos; none: on loopback.
+    /// Whether there are demos; `None`: if the server listens on loopback.
     pub demo: Option<bool>,
-    /// Threads that own connections; none: one per core.
+    /// Threads that own connections; `None`: one per core.
     pub workers: Option<u16>,
-    /// Cores the workers are pinned to, in turn; none: not pinned.
+    /// Cores the workers are pinned to, in turn; `None`: not pinned.
     pub cpus: Option<Vec<usize>>,
-    /// What workers ask the kernel by.
+    /// The kernel interface the workers use.
     pub driver: DriverWanted,
-    /// What holds for channels no pattern names.
+    /// What applies to channels that no pattern matches.
     pub channel_default: ChannelSettings,
-    /// What holds for channels by pattern; the first match wins.
+    /// What applies to channels by pattern; the first match wins.
     pub channels: Vec<(Pattern, ChannelSettings)>,
     /// Bytes of all history.
     pub history_bytes: u64,
-    /// Where the journal is; none: the log is in memory.
+    /// The journal's folder; `None`: the log is in memory.
     pub data_dir: Option<PathBuf>,
-    /// How safe an event is before it is seen, with a journal.
+    /// How safe an event must be before it is seen, with a journal.
     pub durability: Durability,
-    /// A journal that is damaged is used without what can't be read. Not a key: it is for one start.
+    /// Whether to use a damaged journal without what cannot be read. Not a key: it is meant for a
+    /// single start.
     pub accept_loss: bool,
     /// Bytes a worker holds for the slow readers of one channel.
     pub replica_bytes: usize,
-    /// The same of all its channels together.
+    /// The same for all its channels together.
     pub worker_replica_bytes: usize,
     /// Bytes of unfinished input a worker holds.
     pub worker_input_bytes: usize,
     /// Events that may wait in a worker's lane.
     pub lane_events: usize,
-    /// How often an idle stream hears from us.
+    /// How often an idle stream gets a heartbeat.
     pub heartbeat: Duration,
-    /// Connections at most; none: what descriptors allow.
+    /// Most connections; `None`: as many as descriptors allow.
     pub connections_max: Option<u64>,
-    /// Connections of one client address; none: no limit.
+    /// Most connections of one client address; `None`: no limit.
     pub address_connections_max: Option<u32>,
-    /// Proxies whose word on a client's address is taken.
+    /// Proxies that are trusted to name the client's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// How they say it.
+    /// How they name it.
     pub client_address: ClientAddress,
-    /// New connections a second and worker; none: no limit.
+    /// New connections a second and worker; `None`: no limit.
     pub accept_rate: Option<u32>,
-    /// Publishes a second of one connection (of lines, batches); none: no limit.
+    /// Publishes a second of one connection (batches, for a body of lines); `None`: no limit.
     pub connection_publish_rate: Option<u32>,
-    /// Whether clients that publish are not told how many subscribers there are.
+    /// Whether publishing clients are not told how many subscribers there are.
     pub hide_subscribers: bool,
     /// How new connections are spread.
     pub steer: Steer,
@@ -203,27 +205,27 @@ pub struct Settings {
     pub connection_channels_max: usize,
     /// Channels in all.
     pub channels_max: usize,
-    /// `SO_SNDBUF` of connections, in bytes; none: as the kernel sees fit, which may be megabytes.
+    /// `SO_SNDBUF` of connections, in bytes; `None`: the kernel decides, up to megabytes.
     pub send_buffer: Option<u32>,
-    /// Bytes the kernel takes for a reader beyond what is in flight to it (`TCP_NOTSENT_LOWAT`);
-    /// none: as much as the send buffer holds.
+    /// Bytes the kernel accepts for a reader beyond those in flight to it (`TCP_NOTSENT_LOWAT`);
+    /// `None`: as much as the send buffer holds.
     pub unsent: Option<u32>,
-    /// Mean of the `retry:` a subscriber is told; each is told one between half and one and a
-    /// half of it.
+    /// Mean of the `retry:` subscribers are told; each is told between half and one and a half
+    /// times this.
     pub retry: Duration,
     /// How long a request head may take.
     pub head_time: Duration,
-    /// How long a request body may make no progress.
+    /// How long a request body may pause.
     pub body_time: Duration,
     /// How long a connection without a request stays open.
     pub idle_time: Duration,
-    /// How long draining may take.
+    /// How long a drain may take.
     pub drain_time: Duration,
     /// How long a peer may leave what was sent to it unacknowledged (`TCP_USER_TIMEOUT`).
     pub dead_time: Duration,
     /// Whether to listen beyond loopback without keys.
     pub open: bool,
-    /// What is written about it all.
+    /// What is logged.
     pub log_lines: LogLines,
 }
 
@@ -238,7 +240,7 @@ impl Default for Settings {
             cpus: Some(Vec::new()),
             driver: DriverWanted::Auto,
             channel_default: ChannelSettings {
-                // A streamed answer and a look back at it: a token an event, some minutes.
+                // A streamed answer and time to look back at it: at a token an event, some minutes.
                 history_count: 1000,
                 history_age: Duration::from_secs(600),
                 slow: SlowPolicy::Skip,
@@ -271,7 +273,7 @@ impl Default for Settings {
             connection_channels_max: 128,
             channels_max: 4_000_000,
             // One largest event fits, and a reader that stalls holds 256 KiB of the kernel's memory
-            // (it counts double) and not the megabytes it would grow to by itself.
+            // (which counts double) instead of the megabytes the buffer would grow to.
             send_buffer: Some(128 << 10),
             unsent: Some(64 << 10),
             retry: Duration::from_secs(2),
@@ -287,33 +289,33 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether there are demos.
+    /// Whether there are demo pages.
     pub fn shows_demos(&self) -> bool {
         self.demo.unwrap_or(self.listen.ip().is_loopback())
     }
 
-    /// Which of `channels` holds for this channel; past the end: the default.
+    /// The index of the entry of `channels` for this channel; past the end: the default.
     pub fn channel_index(&self, name: &str) -> usize {
         first_match(&self.channels, name)
     }
 
-    /// What holds where `channel_index` said so.
+    /// The settings for what `channel_index` returned.
     pub fn channel_at(&self, index: usize) -> &ChannelSettings {
         self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
     }
 
-    /// Bytes all replicas of a worker may hold: at least those of one.
+    /// Bytes all replicas of a worker may hold: at least as much as one may.
     pub fn replicas_bytes_max(&self) -> usize {
         self.worker_replica_bytes.max(self.replica_bytes)
     }
 
-    /// Bytes of unfinished input a worker may hold: a message that carries the largest event fits.
+    /// Bytes of unfinished input a worker may hold: at least a message with the largest event.
     pub fn input_bytes_max(&self) -> usize {
         let message = self.event_bytes_max.saturating_mul(2 * JSON_GROWTH_MAX);
         self.worker_input_bytes.max(message)
     }
 
-    /// The log's part.
+    /// The log's settings.
     pub fn log_settings(&self) -> LogSettings {
         let policy = |channel: &ChannelSettings| Policy {
             history_count: channel.history_count,

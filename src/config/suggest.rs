@@ -2,11 +2,11 @@
 
 use strsim::osa_distance;
 
-/// The nearest of these names, if it is near enough to be what was meant: one slip in three
-/// letters, and hyphens are as good as underscores.
+/// The nearest of these names, if near enough to be what was meant: one slip in three letters.
+/// Hyphens count as underscores.
 pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase().replace('-', "_");
-    // Longer than any name: not worth the arithmetic.
+    // Longer than any name, and not worth the arithmetic.
     if written.len() > NAME_BYTES_MAX {
         return None;
     }
@@ -15,7 +15,7 @@ pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> O
     (slips <= 1 + written.len().min(name.len()) / 3).then_some(name)
 }
 
-/// No key comes near this.
+/// No key is nearly as long.
 const NAME_BYTES_MAX: usize = 100;
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use super::access::AUTH_KEYS;
 use super::file::{AUTH, CHANNEL, PATTERN};
 use super::keys::{Change, KEYS, Key, variable};
 
-/// Every key with its help and its default. Keys without a default, and what may come several
-/// times, are there as commented examples.
+/// Every key with its help and its default. Keys without a default, and tables that may be
+/// repeated, are shown as commented examples.
 pub fn template() -> String {
     let mut out = String::from(
         "# Pushline. Every key with its default; leave out what you do not change.\n\
@@ -66,11 +66,11 @@ fn access(out: &mut String) {
         }
         out.push('\n');
     }
-    // One line end at the end of the file.
+    // The file ends with one line end.
     out.pop();
 }
 
-/// As comment lines of at most 100 columns.
+/// Writes comment lines of at most 100 columns.
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split(' ') {
@@ -84,7 +84,7 @@ fn comment(out: &mut String, text: &str) {
     let _ = writeln!(out, "{line}");
 }
 
-/// Numbers, true and false as they are; all else in quotes.
+/// Numbers, true and false bare; all else in quotes.
 fn bare_or_literal(text: &str) -> String {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_number || text == "true" || text == "false" { text.to_owned() } else { literal(text) }

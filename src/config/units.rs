@@ -1,21 +1,21 @@
-//! How values are written: counts, sizes, durations and words with a meaning.
-//! Everything that is shown here can be read here.
+//! How values are written: counts, sizes, durations and words with a meaning. Everything shown here
+//! can be read here.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// A value is not one of those wanted; says which are.
+/// A value that is not acceptable; says what is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit(String);
 
 impl Unfit {
-    /// Wants this.
+    /// Asks for this.
     pub fn wants(what: impl Into<String>) -> Self {
         Self(what.into())
     }
 
-    /// Wants this word, or what was wanted.
+    /// Also allows this word.
     fn or_word(self, word: &str) -> Self {
         Self(format!("{}, or {word}", self.0))
     }
@@ -57,7 +57,7 @@ pub fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration,
     })
 }
 
-/// This word for none, or a value.
+/// This word for `None`, or a value.
 pub fn unless<T>(
     word: &str,
     text: &str,
@@ -69,13 +69,13 @@ pub fn unless<T>(
     read(text).map(Some).map_err(|unfit| unfit.or_word(word))
 }
 
-/// A limit per second; 0 is none.
+/// A limit per second; 0 means none.
 pub fn rate(text: &str) -> Result<Option<u32>, Unfit> {
     let number: u32 = count(text, 0..=RATE_MAX)?;
     Ok((number > 0).then_some(number))
 }
 
-/// More a second is no limit any more.
+/// Any higher rate would not be a limit.
 const RATE_MAX: u64 = 100_000_000;
 
 /// Yes or no.
@@ -92,7 +92,7 @@ pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Unfit> {
     })
 }
 
-/// Which of these words means the value.
+/// The word for this value.
 pub fn show_word<T: Copy + PartialEq>(value: T, words: &[(&str, T)]) -> String {
     words.iter().find(|(_, of)| *of == value).map_or("", |(word, _)| word).to_owned()
 }
@@ -114,10 +114,10 @@ pub fn cores(text: &str) -> Result<Vec<usize>, Unfit> {
     Ok(cores)
 }
 
-/// What an affinity mask of the kernel can name.
+/// The highest core that an affinity mask of the kernel can name.
 const CORES_MAX: u64 = 1024;
 
-/// With the largest unit that leaves a whole number.
+/// In the largest unit that leaves a whole number.
 pub fn show_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
@@ -125,7 +125,7 @@ pub fn show_size(bytes: u64) -> String {
     format!("{}{name}", bytes / unit)
 }
 
-/// With the largest unit that leaves a whole number.
+/// In the largest unit that leaves a whole number.
 pub fn show_duration(duration: Duration) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
     let ms = duration.as_millis();
@@ -138,7 +138,7 @@ pub fn show_duration(duration: Duration) -> String {
 }
 
 fn digits(text: &str) -> Option<u64> {
-    // `parse` alone would take a plus sign.
+    // `parse` alone would accept a plus sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
@@ -154,8 +154,8 @@ fn bytes(text: &str) -> Option<u64> {
     digits(&text[..end])?.checked_mul(unit)
 }
 
-/// A size in a unit of thousands, or in none that says which, as it has to be written here. Some
-/// read `MB` as a million bytes and some as 1 MiB, so it is not guessed.
+/// How a size in thousands, or in an ambiguous unit, must be written here. Some read `MB` as a
+/// million bytes and some as 1 MiB, so we do not guess.
 fn binary_unit(text: &str) -> Option<String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let initial = match unit.to_ascii_lowercase().as_str() {

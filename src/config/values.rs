@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use super::Settings;
 use super::units::{self, Unfit, count};
 
-/// The value that leaves it to the server or the kernel.
+/// The value that leaves the decision to the server or the kernel.
 pub(super) const AUTO: &str = "auto";
 
-/// The value for which there is nothing.
+/// The value that stands for nothing.
 pub(super) const NONE: &str = "none";
 
-/// An address and port, with the two shorthands other servers take. Names are not looked up: what
+/// An address and port, with the two shorthands other servers accept. Names are not looked up: what
 /// they mean can change while the server runs.
 pub(super) fn address(text: &str) -> Result<SocketAddr, Unfit> {
     let host_and_port = text.rsplit_once(':');

@@ -1,6 +1,6 @@
-//! What browsers load from the server: the client, pages that show what it does, and the operator's
-//! dashboard. The sources are written to be read and copied; the client is served without its
-//! comments, a third of it.
+//! What browsers load from the server: the client, demo pages, and the operator's dashboard. The
+//! sources are written to be read and copied; the client is served without its comments and
+//! indentation.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ pub struct Asset {
     pub body: String,
     /// `ETag`, with its quotes.
     pub etag: String,
-    /// Whether it is there where demos are wanted.
+    /// Whether it is only served with demos on.
     pub is_demo: bool,
 }
 
@@ -54,19 +54,19 @@ fn openapi() -> Asset {
     Asset::new("application/json", text)
 }
 
-/// Makes all of them, so that no worker waits for another one that does.
+/// Makes all of them, so that no worker waits for another that does.
 pub fn prepare() {
     for (_, asset) in &ASSETS {
         LazyLock::force(asset);
     }
 }
 
-/// The file at this path.
+/// The file at this path, if there is one.
 pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|(known, _)| *known == path).map(|(_, asset)| &**asset)
 }
 
-/// The operator's dashboard, one page, of a server whose clients connect at this port.
+/// The operator's dashboard, one page, for a server whose clients connect to this port.
 pub fn dashboard(listen_port: u16) -> String {
     let style = include_str!("dashboard/style.css");
     let script = include_str!("dashboard/script.js");
@@ -83,8 +83,8 @@ fn policy_hash(text: &str) -> String {
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
 }
 
-/// Leaves out comments and what lines are indented by. In the sources no text goes over a line end,
-/// no line of code begins as a comment does, and no text has ` // ` in it.
+/// Removes comments and indentation. In the sources no string spans a line end, no line of code
+/// begins like a comment, and no string contains ` // `.
 fn without_comments(source: &str) -> String {
     let is_code = |line: &&str| {
         !line.is_empty() && !["//", "/*", "* ", "*/"].iter().any(|mark| line.starts_with(mark))
