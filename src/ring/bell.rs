@@ -1,7 +1,7 @@
 //! Doorbells: how another thread wakes a worker that sleeps in its turn.
 //!
-//! `MSG_RING` puts a completion into a ring's queue directly, many workers with one system call.
-//! Where the kernel lacks it, and where workers have no ring, the bell writes to an eventfd.
+//! `MSG_RING` puts a completion directly into a ring's queue, for many workers with one system
+//! call. If the kernel lacks it, or workers have no ring, the bell writes to an eventfd.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ pub enum Doorbells {
     EventFd,
 }
 
-/// Where one worker is rung. Keeps that file open, and none of the worker's connections.
+/// Where one worker is rung. Keeps that file open, but none of the worker's connections.
 #[derive(Clone, Debug)]
 pub enum BellTarget {
     /// Its io_uring, by `MSG_RING`.
@@ -29,13 +29,13 @@ pub enum BellTarget {
     Event(Arc<OwnedFd>),
 }
 
-/// Rings workers from a thread that has no driver. Each thread that rings has one of its own.
+/// Rings workers from a thread that has no driver. Each such thread has a ringer of its own.
 pub struct Ringer {
     targets: Vec<BellTarget>,
     /// Workers to ring at the next flush, each once.
     gathered: Vec<u16>,
     is_gathered: Vec<bool>,
-    /// Only where a target is rung by `MSG_RING`.
+    /// Only set if a target is rung by `MSG_RING`.
     messenger: Option<RingMessenger>,
 }
 
@@ -43,7 +43,7 @@ impl Ringer {
     /// Rings workers `0..targets.len()`.
     ///
     /// # Errors
-    /// What `io_uring_setup` says.
+    /// As for `io_uring_setup`.
     pub fn new(targets: Vec<BellTarget>) -> io::Result<Self> {
         assert!(targets.len() <= usize::from(u16::MAX));
         let workers = targets.len();
@@ -83,6 +83,6 @@ impl Bell for Ringer {
 
 /// Rings a worker by its eventfd.
 pub(super) fn ring_event(event: &OwnedFd) {
-    // It can only fail when the counter is full, and then the bell rings already.
+    // It can only fail if the counter is full, and then the bell is ringing already.
     let _ = rustix::io::write(event, &1u64.to_ne_bytes());
 }

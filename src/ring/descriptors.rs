@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
 
-/// Open files this process may have: the hard limit, to which this raises the soft one.
+/// How many open files this process may have: the hard limit, to which this raises the soft one.
 ///
 /// # Errors
 /// When the limit cannot be raised.
@@ -18,15 +18,15 @@ pub fn descriptors_max() -> Result<u64, StartError> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// Descriptors the table of a process is grown to at most at once: a mebibyte of it. Beyond that
-/// few doublings are left.
+/// Most descriptors for which the table of a process is grown at once, a mebibyte of it. Beyond
+/// that few doublings are left.
 const TABLE_GROWN_MAX: u64 = 1 << 17;
 
-/// Makes room for this many descriptors in advance. The kernel doubles a process' table when it is
+/// Makes room for this many descriptors in advance. The kernel doubles a process's table when it is
 /// full, and with more than one thread waits each time until all cores have noticed: up to 20 ms in
 /// which no worker can accept.
 pub fn grow_descriptor_table(files: u64) {
     let last = i32::try_from(files.clamp(1, TABLE_GROWN_MAX) - 1).unwrap_or(i32::MAX);
-    // Where it fails, the table grows bit by bit.
+    // If it fails, the table grows bit by bit.
     drop(rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last));
 }

@@ -1,11 +1,11 @@
-//! Why a driver cannot be had, and what to tell the operator.
+//! Why a driver cannot be made, and what to tell the operator.
 
 use std::fmt;
 use std::io;
 
 use super::kernel::{self, KernelVersion, URING_SINCE};
 
-/// Who keeps io_uring from us.
+/// What keeps io_uring from us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidder {
     /// `kernel.io_uring_disabled` is 1: only root and one group may.
@@ -16,7 +16,7 @@ pub enum Forbidder {
     SandboxOrSecurityModule,
 }
 
-/// Why a ring cannot be had. The operator can cure each of them; the message says how.
+/// Why a ring cannot be made. The operator can cure each of these; the message says how.
 #[derive(Debug)]
 pub enum StartError {
     /// Older than 6.1.
@@ -31,9 +31,9 @@ pub enum StartError {
     },
     /// A call is not permitted (`EPERM`, `EACCES`).
     Forbidden {
-        /// Which.
+        /// The system call.
         call: &'static str,
-        /// By whom.
+        /// What forbids it.
         by: Forbidder,
     },
     /// The kernel claims to be new enough but refuses the ring flags (`EINVAL`).
@@ -64,35 +64,36 @@ pub enum StartError {
     },
     /// The kernel had no memory (`ENOMEM`).
     NoMemory {
-        /// For what.
+        /// What it was for.
         doing: &'static str,
     },
     /// No more threads (`EAGAIN`).
     NoThreads,
     /// Too many open files in the process or the system (`EMFILE`, `ENFILE`).
     NoFiles {
-        /// For what.
+        /// What it was for.
         doing: &'static str,
     },
-    /// Anything else the kernel said.
+    /// Any other error of the kernel.
     Kernel {
-        /// What we were doing.
+        /// What was being done.
         doing: &'static str,
-        /// Its answer.
+        /// The kernel's error.
         error: io::Error,
     },
 }
 
-/// What `kernel.io_uring_disabled` says; `None` where there is no such setting (before 6.6).
+/// The value of `kernel.io_uring_disabled`; `None` if there is no such setting (before 6.6).
 fn io_uring_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
 impl StartError {
-    /// The answer of a call after a ring was there.
+    /// The error of a call made after a ring existed.
     pub(super) fn of(doing: &'static str, error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::PermissionDenied {
-            // The ring itself was allowed, so it is no sysctl: a filter lets one call pass of three.
+            // The ring itself was allowed, so this is not the sysctl: a filter lets only some of
+            // the three calls pass.
             let by = Forbidder::SandboxOrSecurityModule;
             return StartError::Forbidden { call: "io_uring_enter or io_uring_register", by };
         }
@@ -102,7 +103,7 @@ impl StartError {
         }
     }
 
-    /// The answer of a call that has nothing to do with rings.
+    /// The error of a call that has nothing to do with rings.
     pub(super) fn of_call(doing: &'static str, error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => StartError::NoFiles { doing },
@@ -110,7 +111,7 @@ impl StartError {
         }
     }
 
-    /// The answer of `io_uring_setup`.
+    /// The error of `io_uring_setup`.
     pub(super) fn of_setup(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSYS) => StartError::NoIoUring { release: kernel::release() },

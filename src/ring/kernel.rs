@@ -18,7 +18,7 @@ impl KernelVersion {
         Self::of(&release())
     }
 
-    /// The leading numbers of `uname -r`; what is not a number counts as 0.
+    /// The leading numbers of `uname -r`; anything that is not a number counts as 0.
     pub(crate) fn of(release: &str) -> Self {
         let numbers = release.split(|c: char| !c.is_ascii_digit());
         let mut numbers = numbers.map(|number| number.parse().unwrap_or(0));

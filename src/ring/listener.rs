@@ -1,4 +1,4 @@
-//! Listening sockets. Accepted sockets inherit on Linux what is set here (buffer sizes, no delay,
+//! Listening sockets. On Linux, accepted sockets inherit what is set here (buffer sizes, no delay,
 //! user timeout), which saves a system call per connection and option.
 
 use std::io;
@@ -11,19 +11,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::uring::set_defer_accept;
 pub use super::uring::{steer_by_cpu, stop_steering};
 
-/// What a listener and the sockets accepted from it are set to.
+/// Settings of a listener and of the sockets accepted from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Several listeners share the port, one per worker (`SO_REUSEPORT`).
     pub reuse_port: bool,
     /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
-    /// `SO_SNDBUF` in bytes; the kernel doubles it for its own book-keeping. `None`: the
-    /// kernel sizes buffers by itself, up to megabytes for one slow consumer.
+    /// `SO_SNDBUF` in bytes; the kernel doubles it for its own book-keeping. `None`: the kernel
+    /// sizes buffers itself, up to megabytes for one slow consumer.
     pub send_buffer_bytes: Option<u32>,
-    /// `TCP_NOTSENT_LOWAT`: bytes the kernel takes beyond what is in flight. It bounds what a
-    /// reader that has stopped can make the kernel hold, and unlike `SO_SNDBUF` leaves a fast
-    /// reader far away its whole window. `None`: as much as the send buffer holds.
+    /// `TCP_NOTSENT_LOWAT`: bytes the kernel accepts beyond those in flight. It bounds how much a
+    /// reader that has stopped makes the kernel hold; unlike `SO_SNDBUF` it leaves the whole window
+    /// to a distant reader that keeps up. `None`: as much as the send buffer holds.
     pub unsent_bytes: Option<u32>,
     /// `SO_RCVBUF` in bytes, as `send_buffer_bytes`.
     pub recv_buffer_bytes: Option<u32>,
@@ -32,8 +32,8 @@ pub struct ListenOptions {
     pub user_timeout: Option<Duration>,
     /// `TCP_NODELAY`: small events leave at once.
     pub nodelay: bool,
-    /// `TCP_DEFER_ACCEPT` in whole seconds: how long the kernel keeps a connection whose peer has
-    /// not said anything yet. It is accepted with its first bytes, or when this is over, so that
+    /// `TCP_DEFER_ACCEPT` in whole seconds: how long the kernel holds a connection whose peer has
+    /// not sent anything. It is accepted with its first bytes, or when this time is over, so that
     /// the worker wakes up once for both. `None`: accepted at once.
     pub defer_accept: Option<Duration>,
 }
@@ -56,10 +56,10 @@ impl Default for ListenOptions {
 /// Opens a listening TCP socket on `address`.
 ///
 /// # Errors
-/// What `socket`, `setsockopt`, `bind` and `listen` say, `AddrInUse` first of all.
+/// As for `socket`, `setsockopt`, `bind` and `listen`, most often `AddrInUse`.
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // So that a restart need not wait for connections in TIME_WAIT.
+    // A restart need not wait for connections in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if options.reuse_port {
         sockopt::set_socket_reuseport(&socket, true)?;
@@ -73,11 +73,11 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket
     Ok(socket)
 }
 
-/// Sets a bound socket, which may be listening already, to what `options` say, and lets it listen.
-/// Of one that another process made, what the options leave to the kernel stays as it was.
+/// Sets a bound socket, which may be listening already, to `options`, and lets it listen. If
+/// another process made it, what the options leave to the kernel stays unchanged.
 ///
 /// # Errors
-/// What `setsockopt` and `listen` say.
+/// As for `setsockopt` and `listen`.
 pub fn listen_again(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     if let Some(bytes) = options.send_buffer_bytes {
         sockopt::set_socket_send_buffer_size(socket, bytes as usize)?;
@@ -171,7 +171,7 @@ mod tests {
             let mut only = CpuSet::new();
             only.set(cpu);
             sched_setaffinity(None, &only).unwrap();
-            // On the loopback the sender's CPU handles the SYN.
+            // On the loopback, the sender's CPU handles the SYN.
             for _ in 0..20 {
                 let _peer = TcpStream::connect(address(&first)).unwrap();
                 let (chosen, other) =

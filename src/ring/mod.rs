@@ -27,70 +27,73 @@ pub use listener::{ListenOptions, listen, listen_again, steer_by_cpu, stop_steer
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// One connection at one time of its life: a slot and the generation that tells
-/// its present owner from earlier ones. Completions of earlier generations are stale.
+/// One connection: a slot, and the generation that distinguishes its present owner from earlier
+/// ones. Completions of earlier generations are stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token {
     /// Index of the worker's slot; on io_uring also of the direct descriptor.
     pub slot: u32,
-    /// Counts the lives of the slot. The worker sets it; the driver carries it there and back.
+    /// Counts the connections the slot has had. The worker sets it; the driver carries it there and
+    /// back.
     pub generation: u32,
 }
 
-/// What a worker asks for. Sends refer to bytes in the arena of the [`Batch`] they stand in.
+/// What a worker asks for. Sends refer to bytes in the arena of their [`Batch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Start (or re-arm) accepting. At most one accept is armed.
     AcceptStart,
     /// Stop accepting. [`Completion::AcceptEnded`] follows if one was armed.
     AcceptStop,
-    /// Accept what waits already, then leave the port: from then on connections are refused.
-    /// [`Completion::AcceptEnded`] follows if an accept was armed; none is armed after this. Not
-    /// where another process has the listener too: it would be closed there as well.
+    /// Accept what is waiting, then leave the port: from then on connections are refused.
+    /// [`Completion::AcceptEnded`] follows if an accept was armed; none is armed after this. Must
+    /// not be used if another process shares the listener, for which it would be closed as well.
     ListenStop,
-    /// Arm receiving. Not while it is armed already.
+    /// Arm receiving, which must not be armed already.
     RecvStart(Token),
     /// Disarm receiving. Data may still arrive until [`Completion::RecvEnded`] does.
     RecvStop(Token),
-    /// Fire and forget: all of `arena[from..to]` is taken by the socket and nothing is heard of it,
-    /// or `SendShort`/`SendFailed` is among the completions this very turn returns. At most one
+    /// Fire and forget: either the socket takes all of `arena[from..to]` and nothing is reported,
+    /// or `SendShort`/`SendFailed` is among the completions this same turn returns. At most one
     /// send per token in a batch: a second one behind a short one would tear the stream.
     Send {
-        /// To whom.
+        /// The connection to send to.
         token: Token,
         /// First byte, as an offset into the batch's arena.
         from: u32,
         /// One past the last byte.
         to: u32,
     },
-    /// Tell once when the socket can take more bytes.
+    /// Report once when the socket can take more bytes.
     PollOut(Token),
-    /// Half-close: no more is sent, receiving goes on (lingering close after an error response).
+    /// Half-close: nothing more is sent, receiving continues (lingering close after an error
+    /// response).
     Shutdown(Token),
-    /// Cancel whatever is in flight for the token and free the descriptor. Nothing is heard of the
-    /// token afterwards (what still arrives is dropped by its generation, and counted as stale).
+    /// Cancel whatever is in flight for the token and free the descriptor. Nothing is reported for
+    /// the token afterwards (what still arrives is dropped by its generation, and counted as
+    /// stale).
     Close(Token),
 }
 
 /// What a worker hands to the driver in one turn.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Other workers to be woken, before anything else: they have work, and so many sends may
-    /// follow that they would lose a millisecond.
+    /// Other workers to wake before anything else: they have work, and the sends that follow may be
+    /// so many that they would lose a millisecond.
     pub rings: Vec<u16>,
-    /// In this order.
+    /// Carried out in this order.
     pub ops: Vec<Op>,
-    /// The bytes all sends of this batch refer to. They stay untouched until the next turn began,
-    /// so that the worker can look at what was not taken.
+    /// The bytes all sends of this batch refer to. They stay unchanged until the next turn has
+    /// begun, so that the worker can look at what was not taken.
     pub arena: Vec<u8>,
 }
 
 impl Batch {
-    /// Where the next byte of the arena will stand.
+    /// Where the next byte of the arena goes.
     ///
     /// # Panics
-    /// Beyond 4 GiB: better an end than another connection's bytes. The filler of an arena has budgets
-    /// that keep it far below.
+    /// Beyond 4 GiB: better to stop than to send another connection's bytes. Whoever fills an arena
+    /// has budgets that keep it far below.
     pub fn end(&self) -> u32 {
         u32::try_from(self.arena.len()).expect("turns have budgets of bytes")
     }
@@ -100,20 +103,20 @@ impl Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferId(pub u16);
 
-/// Why receiving ended (it is disarmed now).
+/// Why receiving has ended; it is disarmed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecvEnd {
     /// The peer sent FIN: it sends no more, but may still read.
     Eof,
-    /// No buffer was free: ordinary, re-arm.
+    /// No buffer was free. Ordinary: re-arm.
     NoBuffers,
-    /// The kernel ended it for a reason of its own, or `RecvStop` did: re-arm if wanted.
+    /// The kernel ended it for a reason of its own, or because of `RecvStop`: re-arm if wanted.
     Disarmed,
     /// The connection is broken (`ECONNRESET`, `ETIMEDOUT`, ...): the errno.
     Failed(i32),
 }
 
-/// Whether to tell who connected.
+/// Whether connections are reported with their peer's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerAddresses {
     /// No: the cheapest way.
@@ -123,57 +126,57 @@ pub enum PeerAddresses {
     Wanted,
 }
 
-/// What the kernel says.
+/// What the kernel reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Completion {
-    /// A connection arrived and lives in this slot. `peer` where the driver was asked for addresses.
+    /// A connection arrived in this slot.
     Accepted {
         /// The slot it got.
         slot: u32,
-        /// Who connected, if addresses are wanted.
+        /// Its peer's address, if addresses are wanted.
         peer: Option<IpAddr>,
     },
-    /// Accepting ended (errno; 0 when it ended without an error). Re-arm: at once after 0 or
-    /// `ECONNABORTED`, when a slot came free after `ENFILE`/`EMFILE`.
+    /// Accepting ended (errno; 0 if without an error). Re-arm at once after 0 or `ECONNABORTED`;
+    /// after `ENFILE`/`EMFILE`, once a slot is free.
     AcceptEnded {
-        /// Why.
+        /// The error, or 0.
         errno: i32,
     },
     /// Bytes arrived: `Driver::received(buffer)[..]`. Recycle the buffer after use.
     Received {
-        /// From whom.
+        /// The connection.
         token: Token,
-        /// Where they are.
+        /// The buffer that holds them.
         buffer: BufferId,
     },
     /// Receiving ended.
     RecvEnded {
-        /// Whose.
+        /// The connection.
         token: Token,
-        /// Why.
+        /// The reason.
         why: RecvEnd,
     },
     /// The socket took only the first `taken` bytes of the send (0: its buffer was full).
     SendShort {
-        /// Whose.
+        /// The connection.
         token: Token,
-        /// Bytes taken.
+        /// How many bytes it took.
         taken: u32,
     },
     /// The send failed: the peer is gone (`EPIPE`, `ECONNRESET`).
     SendFailed {
-        /// Whose.
+        /// The connection.
         token: Token,
-        /// Why.
+        /// The error.
         errno: i32,
     },
-    /// The socket can take bytes again (answer to [`Op::PollOut`]; also on error or hang-up, which
-    /// the next send will then report).
+    /// The socket can take bytes again (the answer to [`Op::PollOut`]; also on error or hang-up,
+    /// which the next send will then report).
     Writable {
-        /// Whose.
+        /// The connection.
         token: Token,
     },
-    /// Another thread rang: look into the lanes.
+    /// Another thread rang: the lanes need a look.
     Doorbell,
 }
 
@@ -188,7 +191,7 @@ pub enum Wait {
     Forever,
 }
 
-/// What happened inside the driver since it was made; plain counters, read by the worker's metrics.
+/// Counters of the driver since it was made, read by the worker's metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriverStats {
     /// `io_uring_enter` or `epoll_wait` calls.
@@ -197,9 +200,9 @@ pub struct DriverStats {
     pub sq_full: u64,
     /// Times the kernel had to park completions outside the completion queue.
     pub cq_overflows: u64,
-    /// Receives that found no buffer.
+    /// Receives that found no free buffer.
     pub no_buffers: u64,
-    /// Sends asked for.
+    /// Sends queued.
     pub sends: u64,
     /// Completions of tokens or operations that nothing waits for any more.
     pub stale: u64,
@@ -214,18 +217,18 @@ pub struct DriverSettings {
     pub recv_buffers: u16,
     /// Bytes of each.
     pub recv_buffer_bytes: u32,
-    /// Whether connections come with their peer's address.
+    /// Whether connections are reported with their peer's address.
     pub peers: PeerAddresses,
 }
 
 /// A worker's way to the network. One per worker, used by that thread alone.
 pub trait Driver {
-    /// Submits the batch (all sends in it are decided when this returns), sleeps as told, and
-    /// appends every completion that is ready to `completions` (reaping until the queue is empty).
-    /// `batch.rings` and `batch.ops` are empty afterwards; `batch.arena` is as it was.
+    /// Submits the batch (the outcome of all its sends is known when this returns), sleeps as told,
+    /// and appends every completion that is ready to `completions` (reaping until the queue is
+    /// empty). `batch.rings` and `batch.ops` are empty afterwards; `batch.arena` is unchanged.
     ///
     /// # Errors
-    /// Only what leaves the driver unusable; the worker stops and says so.
+    /// Only errors that leave the driver unusable; the worker stops and reports them.
     fn turn(
         &mut self,
         batch: &mut Batch,
@@ -239,21 +242,21 @@ pub trait Driver {
     /// Gives a buffer back to the pool. Exactly once per `Received`.
     fn recycle(&mut self, buffer: BufferId);
 
-    /// Connections it can hold: tokens have `slot < capacity()`.
+    /// How many connections it can hold: tokens have `slot < capacity()`.
     fn capacity(&self) -> u32;
 
     /// Monotonic time since some fixed moment (virtual in `sim`).
     fn now(&self) -> Duration;
 
-    /// Counters so far.
+    /// The counters so far.
     fn stats(&self) -> DriverStats;
 }
 
-/// Wakes sleeping workers, for threads that have no driver: the log's clerk and main own one each.
+/// Wakes sleeping workers from threads that have no driver: the log's clerk and main own one each.
 pub trait Bell: Send {
-    /// Makes the worker's `turn` return with [`Completion::Doorbell`], soon. Rings are gathered
+    /// Makes the worker's `turn` return with [`Completion::Doorbell`] soon. Rings are gathered
     /// until [`Bell::flush`].
     fn ring(&mut self, worker: u16);
-    /// Sends the gathered rings with one system call where the kernel allows.
+    /// Sends the gathered rings, with one system call if the kernel can.
     fn flush(&mut self);
 }

@@ -14,7 +14,7 @@ use crate::ring::PeerAddresses;
 /// Connections a listener may bring in one turn.
 const ACCEPTS_PER_TURN_MAX: u32 = 64;
 
-/// Who connected, where that is asked for.
+/// An accepted socket, with its peer's address if that is wanted.
 pub(super) type Accepted = (OwnedFd, Option<IpAddr>);
 
 pub(super) struct Acceptor {
@@ -23,9 +23,9 @@ pub(super) struct Acceptor {
     ready: Vec<u32>,
     peers: PeerAddresses,
     is_armed: bool,
-    /// Connections a listener may bring in this turn. An accept that finds nothing costs as much
-    /// as one that does (the kernel makes the socket first), so a burst begins with one, and the
-    /// budget doubles while every turn finds more.
+    /// Connections a listener may bring in this turn. An accept that finds nothing costs as much as
+    /// one that succeeds (the kernel makes the socket first), so a burst begins with one, and the
+    /// budget doubles as long as every turn finds more.
     budget: u32,
 }
 
@@ -47,10 +47,10 @@ impl Acceptor {
         self.listeners.len() as u32
     }
 
-    /// Leaves the port: from here on connections are refused.
+    /// Leaves the port: connections are refused from here on.
     pub fn leave(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
-            // What is shut down would be an event for ever.
+            // A socket that is shut down would be an event for ever.
             epoll::delete(epoll, &listener)?;
             rustix::net::shutdown(&listener, Shutdown::Both)?;
         }
@@ -60,10 +60,11 @@ impl Acceptor {
     pub fn arm(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         assert!(!self.is_armed, "accepting is armed already");
         for listener in &self.listeners {
-            // Only now: a process that this one takes over may be accepting from it until now.
+            // Not earlier: a process that this one takes over may have been accepting from it until
+            // now.
             rustix::io::ioctl_fionbio(listener, true)?;
         }
-        // Level-triggered: what the budget leaves waiting is an event again.
+        // Level-triggered: what the budget leaves waiting becomes an event again.
         self.watch(epoll, EventFlags::IN)
     }
 
@@ -86,7 +87,7 @@ impl Acceptor {
         }
     }
 
-    /// Begins a turn's accepts: how many each listener may bring.
+    /// Begins a turn's accepts; returns how many each listener may bring.
     pub fn begin(&mut self) -> u32 {
         let budget = self.budget;
         self.budget = match self.ready.is_empty() {

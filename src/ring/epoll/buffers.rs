@@ -20,19 +20,19 @@ impl Buffers {
             // Zeroed by the kernel: pages are touched only when data arrives.
             memory: vec![0; usize::from(count) * buffer_bytes],
             lent_bytes: vec![0; usize::from(count)],
-            // The last one freed is the next one used: few of them are ever touched.
+            // The last one freed is the next one used, so that few of them are ever touched.
             free: (0..count).rev().collect(),
             buffer_bytes,
         }
     }
 
-    /// The buffer that [`Buffers::lend`] lends next.
+    /// The buffer that [`Buffers::lend`] will lend next.
     pub fn next(&mut self) -> Option<&mut [u8]> {
         let from = usize::from(*self.free.last()?) * self.buffer_bytes;
         Some(&mut self.memory[from..from + self.buffer_bytes])
     }
 
-    /// Bytes were received into [`Buffers::next`]: it is the worker's until recycled.
+    /// Lends [`Buffers::next`], into which bytes were received, to the worker until it is recycled.
     pub fn lend(&mut self, bytes: usize) -> BufferId {
         assert!(0 < bytes && bytes <= self.buffer_bytes);
         let id = self.free.pop().expect("`next` has just given one out");
@@ -40,7 +40,7 @@ impl Buffers {
         BufferId(id)
     }
 
-    /// What was received into a lent buffer.
+    /// The bytes in a lent buffer.
     pub fn received(&self, buffer: BufferId) -> &[u8] {
         let bytes = self.lent_bytes[usize::from(buffer.0)];
         assert_ne!(bytes, 0, "{buffer:?} is not lent");
@@ -48,7 +48,7 @@ impl Buffers {
         &self.memory[from..from + bytes as usize]
     }
 
-    /// The worker gives a lent buffer back.
+    /// Takes a lent buffer back.
     pub fn recycle(&mut self, buffer: BufferId) {
         let lent = std::mem::take(&mut self.lent_bytes[usize::from(buffer.0)]);
         assert_ne!(lent, 0, "{buffer:?} is recycled, but was not lent");

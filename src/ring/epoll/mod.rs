@@ -2,8 +2,8 @@
 //! sandboxes, kernels before 6.1.
 //!
 //! Nothing is ever in flight here: each operation is one system call, made while the batch is
-//! applied, and the kernel's answer is known at once. Connections are registered once, edge
-//! triggered; the driver remembers which of them have unread bytes.
+//! applied, and the kernel answers at once. Connections are registered once, edge-triggered; the
+//! driver remembers which of them have unread bytes.
 
 mod accept;
 mod buffers;
@@ -34,10 +34,11 @@ use super::{
     Token, Wait,
 };
 
-/// Events taken in one turn (6 KiB of them); the kernel keeps the others for the next.
+/// Events taken in one turn (6 KiB of them); the kernel keeps the rest for the next.
 const EVENTS_PER_TURN: usize = 512;
 
-/// Longest sleep asked of the kernel, which counts milliseconds in 32 bits; longer ones are several.
+/// Longest sleep asked of the kernel, which counts milliseconds in 32 bits; a longer one takes
+/// several.
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const SENDING: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -50,13 +51,13 @@ pub struct EpollDriver {
     epoll: OwnedFd,
     events: Vec<Event>,
     acceptor: Acceptor,
-    /// Watched, and never read: each write to it is an edge.
+    /// Watched but never read: each write to it is an edge.
     _bell: Arc<OwnedFd>,
-    /// Where all workers are rung.
+    /// Where each worker is rung.
     bells: Arc<[BellTarget]>,
     slots: Slots,
     buffers: Buffers,
-    /// Slots that receive and may have something to read, in turn.
+    /// Slots that receive and may have something to read, in order.
     line: VecDeque<u32>,
     stats: DriverStats,
 }
@@ -104,10 +105,10 @@ impl Driver for EpollDriver {
 }
 
 impl EpollDriver {
-    /// Makes a driver for `listeners`, of which there is one at least.
+    /// Makes a driver for `listeners`, of which there must be at least one.
     ///
     /// # Errors
-    /// What is missing and to be done, as one message.
+    /// What is missing and what to do about it, as one message.
     pub fn new(
         settings: &DriverSettings,
         listeners: impl IntoIterator<Item: Into<OwnedFd>>,
@@ -135,7 +136,7 @@ impl EpollDriver {
         Ok((driver, target))
     }
 
-    /// Tells where each worker is rung. Until then a batch must not have rings.
+    /// Sets where each worker is rung. Until then a batch must not have rings.
     pub fn set_bells(&mut self, bells: Arc<[BellTarget]>) {
         self.bells = bells;
     }
@@ -161,7 +162,8 @@ impl EpollDriver {
             }
             Op::PollOut(token) => self.watch_for_room(token)?,
             Op::Shutdown(token) => {
-                // An error says that the peer has ended the connection, which is heard elsewhere.
+                // An error means that the peer has ended the connection, which is reported
+                // elsewhere.
                 let _ = rustix::net::shutdown(self.slots.adopt(token).socket(), Shutdown::Write);
             }
             // Its only descriptor: closing it takes it out of the interest list.
@@ -173,8 +175,8 @@ impl EpollDriver {
     fn watch_for_room(&mut self, token: Token) -> io::Result<()> {
         let slot = self.slots.adopt(token);
         slot.is_blocked = true;
-        // Modifying looks at the socket again: if there is room already (it came in between, or it
-        // was memory that the kernel lacked), that is an event, too.
+        // Modifying the registration looks at the socket again: if there is room already (because
+        // it came meanwhile, or the kernel had only lacked memory), that is an event, too.
         let data = Subject::Slot { index: token.slot, life: slot.life() }.pack();
         Ok(epoll::modify(&self.epoll, slot.socket(), data, READS | EventFlags::OUT)?)
     }
@@ -227,19 +229,19 @@ impl EpollDriver {
         Ok(())
     }
 
-    /// Accepts a connection and gives it a slot. If there is none, it is turned away without a word,
-    /// as io_uring does where the descriptor table is full.
+    /// Accepts a connection and gives it a slot. If there is none, it is closed without an answer,
+    /// as io_uring does if the descriptor table is full.
     fn accept_one(&mut self, listener: u32) -> Result<Completion, Errno> {
         let (socket, peer) = self.acceptor.accept(listener)?;
         let (index, life) = self.slots.vacant().ok_or(Errno::NFILE)?;
-        // It fails for want of memory, or where fs.epoll.max_user_watches is reached: full, too.
+        // This fails for lack of memory, or if fs.epoll.max_user_watches is reached: full, too.
         epoll::add(&self.epoll, &socket, Subject::Slot { index, life }.pack(), READS)
             .map_err(|_| Errno::NFILE)?;
         self.slots.occupy((index, life), socket);
         Ok(Completion::Accepted { slot: index, peer })
     }
 
-    /// Accepts all who wait, as far as there are slots, and leaves the port.
+    /// Accepts all waiting connections, as far as there are slots, and leaves the port.
     fn leave_port(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         for listener in 0..self.acceptor.listeners() {
             while self.acceptor.is_armed()
@@ -261,7 +263,7 @@ impl EpollDriver {
     }
 }
 
-/// Nothing if all was taken.
+/// `None` if all was taken.
 fn send(token: Token, socket: &OwnedFd, bytes: &[u8]) -> Option<Completion> {
     assert!(!bytes.is_empty(), "an empty send to {token:?}");
     loop {

@@ -1,4 +1,4 @@
-//! Receiving: what events say is remembered, and read as far as buffers go.
+//! Receiving: events are remembered, and sockets are read as far as buffers go.
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -13,14 +13,14 @@ const RECVS_PER_TURN: u32 = 16;
 /// The peer has ended its side, or the connection.
 const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
-/// What says that a blocked sender should try again, if only to hear of the end.
+/// Events after which a blocked sender should try again, if only to hear of the end.
 const UNBLOCKS: EventFlags = EventFlags::OUT.union(EventFlags::HUP).union(EventFlags::ERR);
 
-/// Why a connection is not read further now.
+/// Why a connection is not read any further for now.
 enum Stop {
     /// All has been read.
     Dry,
-    /// It is another's turn.
+    /// It is another connection's turn.
     Turn,
     /// Receiving has ended.
     Ended(RecvEnd),
@@ -40,7 +40,7 @@ impl EpollDriver {
         }
     }
 
-    /// An event told of the connection that lived in this slot.
+    /// Notes an event of the connection that lived in this slot.
     pub(super) fn note_ready(
         &mut self,
         index: u32,
@@ -70,7 +70,7 @@ impl EpollDriver {
         }
     }
 
-    /// Reads from every connection in line, as far as buffers go.
+    /// Reads from every connection in the line, as far as buffers go.
     pub(super) fn receive(&mut self, out: &mut Vec<Completion>) {
         for _ in 0..self.line.len() {
             let Some(index) = self.line.pop_front() else { return };
@@ -87,7 +87,7 @@ impl EpollDriver {
                     slot.is_receiving = false;
                     out.push(Completion::RecvEnded { token: slot.token(index), why });
                     if why == RecvEnd::NoBuffers {
-                        // The others need not be told: they stay in line.
+                        // The others need not be reported: they stay in the line.
                         self.stats.no_buffers += 1;
                         return;
                     }
@@ -103,12 +103,12 @@ impl EpollDriver {
             let Some(memory) = self.buffers.next() else { return Stop::Ended(RecvEnd::NoBuffers) };
             let room = memory.len();
             match rustix::net::recv(slot.socket(), memory, RecvFlags::DONTWAIT) {
-                // It stays readable: receiving again hears of the end again.
+                // It stays readable: if receiving is armed again, the end is found again.
                 Ok((_, 0)) => return Stop::Ended(RecvEnd::Eof),
                 Ok((_, bytes)) => {
                     out.push(Completion::Received { token, buffer: self.buffers.lend(bytes) });
-                    // Less than there was room for is all there was, and what comes later is a new
-                    // event: but not an end whose event was seen already.
+                    // Less than there was room for means that it was all there was, and what comes
+                    // later is a new event: but not an end whose event was seen already.
                     if bytes < room && !slot.is_ending {
                         return Stop::Dry;
                     }

@@ -6,24 +6,25 @@ use std::os::fd::OwnedFd;
 
 use crate::ring::Token;
 
-/// A connection and what the driver knows of it.
+/// A connection and what the driver knows about it.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     socket: Option<OwnedFd>,
     generation: u32,
-    /// Counts what lived here; events carry it, so that one of a former life is known.
+    /// Counts the connections the slot has had; events carry it, which identifies those of former
+    /// ones.
     life: u16,
     /// The worker has not yet named the generation.
     is_fresh: bool,
     /// The worker wants to receive.
     pub is_receiving: bool,
-    /// The worker wants to hear of room to send.
+    /// The worker wants to be told when there is room to send.
     pub is_blocked: bool,
-    /// There may be something to read: an event said so, and since then no read took it all.
+    /// There may be something to read: an event said so, and no read since has taken all.
     pub is_readable: bool,
-    /// It stands in the line of those to be read.
+    /// It is in the line of connections to read.
     pub is_in_line: bool,
-    /// An event told of a FIN, a reset or an error: no later one will.
+    /// An event reported a FIN, a reset or an error; no later one will.
     pub is_ending: bool,
 }
 
@@ -44,7 +45,7 @@ impl Slot {
 /// Slots are handed out lowest first, as the kernel does with direct descriptors.
 #[derive(Debug)]
 pub(super) struct Slots {
-    /// As many as were ever in use at once.
+    /// As many slots as were ever in use at once.
     slots: Vec<Slot>,
     vacant: BinaryHeap<Reverse<u32>>,
     count: u32,
@@ -52,7 +53,7 @@ pub(super) struct Slots {
 
 impl Slots {
     pub fn new(count: u32) -> Self {
-        // Room that is never used is never touched, and takes no memory.
+        // Room that is never used is never touched and takes no memory.
         let slots = Vec::with_capacity(count as usize);
         Self { slots, vacant: BinaryHeap::new(), count }
     }
@@ -65,7 +66,7 @@ impl Slots {
         &mut self.slots[index as usize]
     }
 
-    /// The lowest slot that is free, and the life that would begin there with [`Slots::occupy`].
+    /// The lowest free slot, and the life that would begin there with [`Slots::occupy`].
     pub fn vacant(&self) -> Option<(u32, u16)> {
         let fresh = self.slots.len() as u32;
         match self.vacant.peek() {
@@ -87,13 +88,13 @@ impl Slots {
         }
     }
 
-    /// The slot an event is about, unless what it is about is gone.
+    /// The slot an event is about, unless that connection is gone.
     pub fn living(&mut self, index: u32, life: u16) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(index as usize)?;
         (slot.socket.is_some() && slot.life == life).then_some(slot)
     }
 
-    /// The worker uses `token`: the first use after an accept names the generation.
+    /// The worker uses `token`; the first use after an accept sets the generation.
     pub fn adopt(&mut self, token: Token) -> &mut Slot {
         let slot = &mut self.slots[token.slot as usize];
         if std::mem::take(&mut slot.is_fresh) {
@@ -106,7 +107,7 @@ impl Slots {
         slot
     }
 
-    /// The worker is done with the connection; its socket.
+    /// Frees the slot of a connection that the worker is done with; returns its socket.
     pub fn vacate(&mut self, token: Token) -> Option<OwnedFd> {
         let slot = self.adopt(token);
         let life = slot.life;

@@ -1,4 +1,4 @@
-//! The far end of a simulated connection, in the hands of a test.
+//! The far end of a simulated connection, controlled by a test.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,17 +20,17 @@ impl SimClient {
         Self { world, key }
     }
 
-    /// Sends bytes and says how many the pipe took: none when it is full or the connection broken.
+    /// Sends bytes and returns how many the pipe took: none if it is full or the connection broken.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         self.change(|link| link.client_write(bytes))
     }
 
-    /// Appends all bytes that have arrived to `to` and says how many that were.
+    /// Appends all bytes that have arrived to `to` and returns how many.
     pub fn read(&mut self, to: &mut Vec<u8>) -> usize {
         self.read_at_most(usize::MAX, to)
     }
 
-    /// Like [`Self::read`], but a slow reader: at most `count_max` bytes.
+    /// Like [`Self::read`], but slowly: at most `count_max` bytes.
     pub fn read_at_most(&mut self, count_max: usize, to: &mut Vec<u8>) -> usize {
         self.change(|link| match link.client {
             ClientEnd::Open => link.to_client.pull(count_max, to),
@@ -38,7 +38,7 @@ impl SimClient {
         })
     }
 
-    /// Sends FIN, but goes on reading.
+    /// Sends FIN, but keeps reading.
     pub fn finish(&mut self) {
         self.change(|link| {
             if link.client != ClientEnd::Dead {
@@ -76,7 +76,7 @@ impl SimClient {
         });
     }
 
-    /// The machine is gone: from now on nothing arrives, in either direction, and no FIN tells.
+    /// The machine is gone: from now on nothing arrives in either direction, not even a FIN.
     pub fn drop_packets(&mut self) {
         self.change(|link| link.client = ClientEnd::Dead);
     }

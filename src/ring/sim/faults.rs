@@ -6,7 +6,7 @@ use fastrand::Rng;
 /// One million: the certain event.
 pub const CERTAIN_PPM: u32 = 1_000_000;
 
-/// One way in which the world treats a worker badly, all within the driver's contract.
+/// One way in which the world may treat a worker badly, all within the driver's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A send takes fewer bytes than there is room for: none, some, or all but one.
@@ -19,16 +19,16 @@ pub enum Fault {
     NoBuffers,
     /// A multishot receive ends for no visible reason.
     RecvDisarmed,
-    /// Accepting ends: `ECONNABORTED`, or `EMFILE`/`ENFILE` while some slot is in use (with none in
-    /// use no slot could come free, and nothing would ever re-arm).
+    /// Accepting ends: `ECONNABORTED`, or `EMFILE`/`ENFILE` while some slot is in use (otherwise no
+    /// slot could become free, and nothing would ever re-arm).
     AcceptFailed,
     /// The connection is reset on both sides.
     Reset,
-    /// Who resets loses what the other side has not read yet.
+    /// The side that resets destroys what the other side has not read yet.
     ResetLosesBytes,
     /// A connection is accepted up to [`LATE_MICROS_MAX`] late.
     LateAccept,
-    /// Bytes (or the end of them) are seen up to [`LATE_MICROS_MAX`] late.
+    /// Bytes (or their end) are seen up to [`LATE_MICROS_MAX`] late.
     LateRecv,
     /// `RecvStop` and `AcceptStop` take effect up to [`LATE_MICROS_MAX`] late.
     LateStop,
@@ -39,9 +39,9 @@ pub enum Fault {
     /// `Writable` comes although there is no room.
     SpuriousWritable,
     /// Completions were posted before the batch of the same turn took effect, so that they cross
-    /// the worker's ops: bytes behind a `RecvStop`, anything behind a `Close`.
+    /// the worker's ops: bytes after a `RecvStop`, anything after a `Close`.
     Crossing,
-    /// Ready completions of different sockets come in another order.
+    /// Ready completions of different sockets come in a different order.
     Reorder,
     /// The kernel hands out a random free slot, not the lowest.
     SlotOrder,
@@ -49,9 +49,9 @@ pub enum Fault {
     WorkerStall,
 }
 
-/// How late a delayed completion is at most.
+/// The longest delay of a completion.
 pub const LATE_MICROS_MAX: u64 = 50_000;
-/// How long a stalled worker does not run at most.
+/// How long a stalled worker may be kept from running.
 pub const STALL_MICROS_MAX: u64 = 5_000_000;
 
 impl Fault {
@@ -77,8 +77,8 @@ impl Fault {
         Self::WorkerStall,
     ];
 
-    /// The highest chance [`Faults::from_seed`] gives it: high enough to hurt, low enough for a
-    /// worker to get on.
+    /// The highest chance [`Faults::from_seed`] gives it: high enough to hurt, low enough that a
+    /// worker makes progress.
     fn seeded_ppm_max(self) -> u32 {
         match self {
             Self::Reset | Self::WorkerStall => 5_000,
@@ -114,7 +114,7 @@ impl Faults {
     }
 
     /// About half of the kinds, each with a chance of its own. Leaving kinds out finds more than
-    /// having all of them always: some bugs only show when nothing else is wrong.
+    /// always having all of them: some bugs only show when nothing else is wrong.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = stream(seed, u64::MAX);
@@ -160,7 +160,7 @@ impl Dice {
         self.faults = faults;
     }
 
-    /// Does it happen this time? Kinds that never happen draw nothing.
+    /// Decides whether it happens this time. Kinds that never happen draw nothing.
     pub(super) fn hits(&mut self, fault: Fault) -> bool {
         let ppm = self.faults.ppm[fault as usize];
         let happens = ppm > 0 && self.streams[fault as usize].u32(0..CERTAIN_PPM) < ppm;
@@ -168,7 +168,7 @@ impl Dice {
         happens
     }
 
-    /// The details of a fault that happens.
+    /// Draws the details of a fault that happens.
     pub(super) fn details(&mut self, fault: Fault) -> &mut Rng {
         &mut self.streams[fault as usize]
     }

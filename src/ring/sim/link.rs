@@ -1,6 +1,6 @@
-//! One TCP connection in memory: two bounded byte pipes and what each end knows of the other.
-//! Who may see what follows Linux: bytes that arrived before a reset stay readable, an error is
-//! reported once, after a FIN reading gives end-of-file for good.
+//! One TCP connection in memory: two bounded byte pipes and what each end knows about the other.
+//! What each end sees follows Linux: bytes that arrived before a reset stay readable, an error is
+//! reported once, and after a FIN reading always returns end-of-file.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ impl Pipe {
         self.room() > 0 && self.room() * 2 >= self.bytes.len()
     }
 
-    /// Takes what fits and says how much that was.
+    /// Takes what fits and returns how much that was.
     pub(super) fn push(&mut self, bytes: &[u8]) -> usize {
         assert!(!self.finished, "bytes behind a FIN");
         let taken = bytes.len().min(self.room());
@@ -67,7 +67,7 @@ impl Pipe {
     }
 }
 
-/// Where the server's end is.
+/// The place of the server's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerEnd {
     /// In the listener's backlog.
@@ -93,7 +93,7 @@ pub(super) enum ClientEnd {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Who connected, where that is to be told.
+    /// The client's address, if that is to be reported.
     pub(super) peer: Option<IpAddr>,
     pub(super) to_server: Pipe,
     pub(super) to_client: Pipe,
@@ -101,13 +101,13 @@ pub(super) struct Link {
     pub(super) client: ClientEnd,
     /// The client was told that the connection is broken.
     pub(super) client_reset: bool,
-    /// The server's socket is broken; the errno until it was told.
+    /// The server's socket is broken; holds the errno until it was reported.
     broken: Option<Option<i32>>,
     /// The client's handle still exists.
     pub(super) held: bool,
 }
 
-/// What reading gives the server when it has read all bytes.
+/// What the server reads once it has read all bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
     /// Nothing yet.
@@ -130,7 +130,7 @@ impl Link {
         }
     }
 
-    /// The server has something to read, be it the end.
+    /// The server has something to read, if only the end.
     pub(super) fn readable(&self) -> bool {
         self.to_server.len() > 0 || self.to_server.finished || self.broken.is_some()
     }
@@ -140,7 +140,7 @@ impl Link {
         self.broken.is_some() || self.to_client.writable()
     }
 
-    /// What comes behind the last byte. Tells a pending error, once.
+    /// What follows the last byte. Reports a pending error, once.
     pub(super) fn read_end(&mut self) -> ReadEnd {
         match &mut self.broken {
             _ if self.to_server.finished => ReadEnd::Eof,
@@ -149,13 +149,13 @@ impl Link {
         }
     }
 
-    /// The errno a send fails with, if it does. Tells a pending error, once.
+    /// The errno a send fails with, if it does. Reports a pending error, once.
     pub(super) fn send_error(&mut self) -> Option<i32> {
         let errno = self.broken.as_mut()?.take();
         Some(errno.unwrap_or(Errno::PIPE.raw_os_error()))
     }
 
-    /// The server sends; says how many bytes were taken.
+    /// The server sends; returns how many bytes were taken.
     pub(super) fn send(&mut self, bytes: &[u8]) -> usize {
         let taken = self.to_client.push(bytes);
         if self.client == ClientEnd::Closed {
@@ -165,7 +165,7 @@ impl Link {
         taken
     }
 
-    /// The server's socket breaks. A reset that finds it half-closed by the peer is `EPIPE`.
+    /// Breaks the server's socket. A reset that finds it half-closed by the peer is `EPIPE`.
     pub(super) fn break_server(&mut self, errno: Errno) {
         if self.broken.is_none() && self.server != ServerEnd::Gone {
             let errno = if self.to_server.finished { Errno::PIPE } else { errno };
@@ -173,7 +173,7 @@ impl Link {
         }
     }
 
-    /// The client sends bytes; says how many were taken.
+    /// The client sends bytes; returns how many were taken.
     pub(super) fn client_write(&mut self, bytes: &[u8]) -> usize {
         assert!(self.client != ClientEnd::Closed, "write on a closed client");
         assert!(!self.to_server.finished, "write behind the client's own FIN");
@@ -186,7 +186,7 @@ impl Link {
         if self.client_reset { 0 } else { self.to_server.push(bytes) }
     }
 
-    /// The client closes its socket. As on Linux, unread bytes turn that into a reset; answers
+    /// The client closes its socket. As on Linux, unread bytes turn that into a reset; returns
     /// whether they did.
     pub(super) fn client_close(&mut self) -> bool {
         match self.client {
@@ -227,7 +227,7 @@ impl Link {
         }
     }
 
-    /// Nobody can reach it any more.
+    /// Neither end can reach it any more.
     pub(super) fn forgotten(&self) -> bool {
         self.server == ServerEnd::Gone && !self.held
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything runs on one thread. A scheduler steps workers (each a [`SimDriver`]) and clients
 //! ([`SimClient`]) as it likes and moves the clock with [`SimNet::advance`]; no step blocks. The
-//! same seed and the same steps give the same run, to the byte: [`SimNet::trace`] tells.
+//! same seed and the same steps give the same run, to the byte, as [`SimNet::trace`] shows.
 //!
 //! The other half of the contract is checked here too: a worker that breaks it (an op on a closed
 //! token, two sends to one socket in a batch, a buffer recycled twice, ...) panics at once.
@@ -42,7 +42,7 @@ pub struct SimSettings {
     pub recv_buffers: u16,
     /// Bytes each of them holds.
     pub recv_buffer_bytes: usize,
-    /// Bytes on the way in one direction of one connection.
+    /// Bytes under way in one direction of one connection.
     pub socket_buffer_bytes: usize,
 }
 
@@ -62,7 +62,7 @@ impl Default for SimSettings {
 #[derive(Clone, Debug)]
 pub struct SimNet {
     world: Rc<RefCell<World>>,
-    /// Which listener the kernel would have picked for a connection.
+    /// Picks the listener the kernel would have picked for a connection.
     balance: Rc<RefCell<Rng>>,
 }
 
@@ -78,7 +78,7 @@ impl SimNet {
     }
 
     /// The worker's driver; one at a time. Dropping it closes the listener and all connections of
-    /// the worker, making another one opens the listener again.
+    /// the worker; making another one opens the listener again.
     #[must_use]
     pub fn driver(&self, worker: u16) -> SimDriver {
         let mut world = self.world.borrow_mut();
@@ -101,14 +101,14 @@ impl SimNet {
         SimBell { rings: Arc::clone(&self.world.borrow().rings), gathered: Vec::new() }
     }
 
-    /// A client connects; which worker gets it is as good as random.
+    /// Connects a client; which worker gets it is as good as random.
     #[must_use]
     pub fn connect(&self) -> SimClient {
         let worker = self.balance.borrow_mut().u16(0..self.world.borrow().settings.workers);
         self.connect_to(worker)
     }
 
-    /// A client connects to the listener of this worker. Without one it is reset at once.
+    /// Connects a client to the listener of this worker. If there is none, it is reset at once.
     #[must_use]
     pub fn connect_to(&self, worker: u16) -> SimClient {
         self.connect_with(worker, None)
@@ -131,8 +131,8 @@ impl SimNet {
         self.world.borrow().now
     }
 
-    /// From now on, these faults (what was delayed stays delayed). With [`Faults::none`] a
-    /// simulation can see whether everything becomes quiet.
+    /// Uses these faults from now on (what was delayed stays delayed). With [`Faults::none`] a
+    /// simulation can check that everything becomes quiet.
     pub fn set_faults(&self, faults: Faults) {
         self.world.borrow_mut().dice.set_faults(faults);
     }
@@ -150,7 +150,7 @@ impl SimNet {
         }
     }
 
-    /// A turn of the worker would return completions, or at least look for them.
+    /// Whether a turn of the worker would return completions, or at least look for them.
     #[must_use]
     pub fn has_ready(&self, worker: u16) -> bool {
         let mut world = self.world.borrow_mut();
@@ -160,14 +160,14 @@ impl SimNet {
         w.stalled_until <= now && w.next_look_at().is_some_and(|at| at <= now)
     }
 
-    /// The worker's thread would run now: something is ready, or its sleep is over. Never while
-    /// [`Fault::WorkerStall`] keeps it off its core.
+    /// Whether the worker's thread would run now: something is ready, or its sleep is over. Never
+    /// while [`Fault::WorkerStall`] keeps it off its core.
     #[must_use]
     pub fn is_due(&self, worker: u16) -> bool {
         self.due_at(worker).is_some_and(|at| at <= self.now())
     }
 
-    /// When the worker's thread runs next, if nothing new happens; `None`: never.
+    /// When the worker's thread will run next if nothing new happens; `None`: never.
     #[must_use]
     pub fn due_at(&self, worker: u16) -> Option<Duration> {
         let mut world = self.world.borrow_mut();
@@ -190,7 +190,7 @@ impl SimNet {
         self.world.borrow().workers[usize::from(worker)].asleep_until
     }
 
-    /// A scheduler's own stall: the worker's thread does not run for this long.
+    /// Stalls the worker's thread for this long, at the scheduler's wish.
     pub fn stall(&self, worker: u16, time: Duration) {
         let mut world = self.world.borrow_mut();
         let until = world.now + time;
@@ -216,10 +216,10 @@ impl SimNet {
         self.world.borrow().trace()
     }
 
-    /// Nothing was lost or made from nothing: buffers, slots, connections, bytes.
+    /// Checks that nothing was lost or appeared from nowhere: buffers, slots, connections, bytes.
     ///
     /// # Panics
-    /// If something was.
+    /// If something was lost or appeared.
     pub fn check_conservation(&self) {
         self.world.borrow().check_conservation();
     }
@@ -231,7 +231,7 @@ impl SimNet {
 pub struct SimDriver {
     world: Rc<RefCell<World>>,
     worker: u16,
-    /// The provided buffers; here and not in the world so that they can be borrowed.
+    /// The provided buffers, kept here and not in the world so that they can be borrowed.
     buffers: Vec<Vec<u8>>,
 }
 
@@ -279,7 +279,7 @@ impl Drop for SimDriver {
     }
 }
 
-/// Rings workers of a [`SimNet`]. May be sent to other threads, though then the run is no longer
+/// Rings workers of a [`SimNet`]. It may be sent to other threads, but then the run is no longer
 /// the same every time.
 #[derive(Debug)]
 pub struct SimBell {

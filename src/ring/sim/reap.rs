@@ -10,7 +10,7 @@ use super::worker::{Armed, Look};
 use super::world::{Output, World};
 use crate::ring::{Completion, RecvEnd, Token};
 
-/// A doubled doorbell comes in a turn of its own.
+/// A repeated doorbell comes in a turn of its own.
 const DOORBELL_AGAIN_AFTER: Duration = Duration::from_micros(1);
 
 impl World {
@@ -49,7 +49,7 @@ impl World {
                         self.plan_at(worker, at, Look::DoorbellAgain);
                     }
                 }
-                // Not doubled again: one ring must not keep a worker awake for ever.
+                // Not repeated again: one ring must not keep a worker awake for ever.
                 Look::DoorbellAgain => out.completions.push(Completion::Doorbell),
             }
         }
@@ -71,7 +71,7 @@ impl World {
             } else {
                 0
             };
-            // As the kernel does it: it accepts first and then finds no place for the socket.
+            // As in the kernel, which accepts first and then finds no room for the socket.
             let Some(slot) = w.free_slot(from) else {
                 self.drop_server_end(key);
                 self.end_accept(worker, Errno::NFILE.raw_os_error(), out);
@@ -125,7 +125,7 @@ impl World {
                 self.end_recv(worker, token, why, out);
                 return;
             }
-            // Not all of it need be there yet.
+            // Not all of it need have arrived yet.
             if self.dice.hits(Fault::TinyRecv) && self.dice.details(Fault::TinyRecv).bool() {
                 self.plan_recv(worker, token.slot);
                 return;
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// Brings one buffer of bytes, or says why not.
+    /// Delivers one buffer of bytes, or says why not.
     fn receive(
         &mut self,
         worker: u16,
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// Nothing is heard of closed tokens, even if it had been posted before the close.
+    /// Nothing is reported for closed tokens, even if it was posted before the close.
     pub(super) fn drop_stale(&mut self, worker: u16, first: usize, out: &mut Output) {
         let w = &mut self.workers[usize::from(worker)];
         let mut kept = first;

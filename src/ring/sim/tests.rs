@@ -20,7 +20,7 @@ const SMALL: SimSettings = SimSettings {
     socket_buffer_bytes: 12,
 };
 
-/// One worker in the hands of a test.
+/// One worker, controlled by a test.
 struct Rig {
     net: SimNet,
     driver: SimDriver,
@@ -74,7 +74,7 @@ impl Rig {
         (rig, client, token)
     }
 
-    /// The bytes of all `Received`, which must be all there is.
+    /// The bytes of all `Received`; there must be no other completions.
     fn bytes_of(&mut self, completions: &[Completion]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for completion in completions {

@@ -1,5 +1,5 @@
 //! One worker's share of the simulated kernel: its descriptor table, what is armed, its provided
-//! buffers, and the agenda of moments at which something is to be looked at.
+//! buffers, and the agenda of moments at which something must be looked at.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
@@ -19,13 +19,13 @@ pub(super) enum Armed {
 /// A descriptor in use.
 #[derive(Debug)]
 pub(super) struct Life {
-    /// Tells lives of the same slot apart before (and whatever) the worker numbers them.
+    /// Distinguishes lives of the same slot, independently of the worker's generations.
     pub(super) serial: u64,
     pub(super) link: usize,
-    /// As the first op named it.
+    /// As set by the first op that used it.
     generation: Option<u32>,
     pub(super) recv: Armed,
-    /// The turn that told the end of receiving: the worker cannot know before the next.
+    /// The turn that reported the end of receiving: the worker cannot know before the next.
     pub(super) recv_ended_turn: u64,
     pub(super) recv_on_agenda: bool,
     pub(super) poll_armed: bool,
@@ -40,7 +40,7 @@ struct Slot {
     generation_before: Option<u32>,
 }
 
-/// What is to be looked at.
+/// Something to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Look {
     Accept,
@@ -53,7 +53,7 @@ pub(super) enum Look {
     DoorbellAgain,
 }
 
-/// When: by time, then shuffled if the fault says so, then first come, first served.
+/// When to look: by time, then shuffled if the fault says so, then in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Duration,
@@ -114,7 +114,7 @@ impl Worker {
     }
 
     /// The life a worker's op is about; panics if there is none, because then the worker is wrong.
-    /// The first op of a life tells its generation, which must be a new one.
+    /// The first op of a life sets its generation, which must be a new one.
     pub(super) fn life_of(&mut self, token: Token) -> &mut Life {
         let capacity = self.slots.len();
         assert!((token.slot as usize) < capacity, "{token:?}: only {capacity} slots");
@@ -133,7 +133,7 @@ impl Worker {
         life
     }
 
-    /// The life an entry of the agenda is about, if it goes on.
+    /// The life an entry of the agenda is about, if it still goes on.
     pub(super) fn life_at(&mut self, slot: u32, serial: u64) -> Option<(Token, &mut Life)> {
         let life = self.slots[slot as usize].life.as_mut()?;
         let generation = life.generation?;
@@ -195,7 +195,7 @@ impl Worker {
         self.agenda.push(Reverse(Entry { at, shuffle, sequence: self.entries, look }));
     }
 
-    /// When something is to be looked at next.
+    /// When something must be looked at next.
     pub(super) fn next_look_at(&self) -> Option<Duration> {
         self.agenda.peek().map(|Reverse(entry)| entry.at)
     }
@@ -207,7 +207,7 @@ impl Worker {
         self.agenda.pop().map(|Reverse(entry)| entry.look)
     }
 
-    /// When its thread would run on, if nothing new happens.
+    /// When its thread will run next if nothing new happens.
     pub(super) fn due_at(&self) -> Option<Duration> {
         let first = [self.asleep_until, self.next_look_at()].into_iter().flatten().min();
         first.map(|at| at.max(self.stalled_until))
@@ -243,7 +243,8 @@ impl Worker {
         assert_eq!(lent, self.buffers_lent(), "buffers lent == buffers outstanding");
     }
 
-    /// What is armed and ready will be looked at: the simulation itself loses no wake-up.
+    /// Checks that what is armed and ready will be looked at: the simulation itself loses no
+    /// wake-up.
     pub(super) fn check_agenda(&self, slot: u32, readable: bool, writable: bool) {
         let life = self.slots[slot as usize].life.as_ref().expect("an open slot");
         let receiving = life.recv != Armed::No && readable;

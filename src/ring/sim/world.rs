@@ -1,5 +1,5 @@
 //! The simulated kernel: applies a worker's ops, and finds out what completes. Nothing happens by
-//! itself; every change plans a look at what it may have made ready, and a turn does the looks
+//! itself; every change schedules a look at what it may have made ready, and a turn takes the looks
 //! whose time has come. So a step costs what is ready, not what is connected.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -183,7 +183,7 @@ impl World {
         short.then_some(Completion::SendShort { token, taken: taken as u32 })
     }
 
-    /// Closes the slot from the server's side and lets its link go.
+    /// Closes the slot from the server's side and releases its link.
     fn close(&mut self, worker: u16, slot: u32) {
         let key = self.workers[usize::from(worker)].close(slot);
         self.drop_server_end(key);
@@ -236,7 +236,7 @@ impl World {
         self.server_end_changed(key);
     }
 
-    /// Plans the looks that a change of the link's state calls for.
+    /// Schedules the looks that a change of the link's state calls for.
     pub(super) fn server_end_changed(&mut self, key: usize) {
         match self.links[key].server {
             ServerEnd::Gone | ServerEnd::Waiting { .. } => {}
@@ -314,7 +314,7 @@ impl World {
         self.trace.finish()
     }
 
-    /// Bells may be rung from anywhere, so they only leave a mark; here it becomes a look.
+    /// Bells may be rung from anywhere, so they only leave a mark, which becomes a look here.
     pub(super) fn hear_rings(&mut self, worker: u16) {
         let rung = self.rings[usize::from(worker)].swap(false, Ordering::AcqRel);
         let w = &mut self.workers[usize::from(worker)];
@@ -329,7 +329,7 @@ impl World {
         self.plan_at(worker, at, Look::Doorbell);
     }
 
-    /// A client connects to the worker's listener. Refused, it is as if reset at once.
+    /// Connects a client to the worker's listener. A refusal looks like an immediate reset.
     pub(super) fn connect(&mut self, worker: u16, peer: Option<IpAddr>) -> usize {
         let link = Link::new(worker, peer, self.settings.socket_buffer_bytes);
         let key = self.links.insert(link);
@@ -344,7 +344,7 @@ impl World {
         key
     }
 
-    /// The worker's process part is gone: its listener and all its sockets are closed.
+    /// The worker's part of the process is gone: its listener and all its sockets are closed.
     pub(super) fn drop_driver(&mut self, worker: u16) {
         let w = &mut self.workers[usize::from(worker)];
         let open: Vec<u32> = w.links().map(|(slot, _)| slot).collect();
@@ -358,7 +358,7 @@ impl World {
         w.listening = false;
     }
 
-    /// Refuses who waits and who comes; an armed accept ends.
+    /// Refuses waiting and new connections; an armed accept ends.
     pub(super) fn stop_listening(&mut self, worker: u16) {
         self.accept_stop(worker);
         let w = &mut self.workers[usize::from(worker)];

@@ -1,5 +1,5 @@
 //! Accepting straight into the descriptor table. Without peer addresses one multishot accept does
-//! it; multishot cannot tell addresses, so with them several single accepts take turns.
+//! it; multishot accepts cannot report addresses, so with them several single accepts take turns.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,7 +35,7 @@ const CELL_EMPTY: Cell = Cell {
     address_bytes: size_of::<libc::sockaddr_in6>() as libc::socklen_t,
 };
 
-/// The listeners and the accepts in flight on them, shared out in turn.
+/// The listeners, and the accepts in flight on them, distributed in turn.
 pub(super) struct Acceptor {
     listeners: Box<[OwnedFd]>,
     /// One per single accept; empty when a multishot accept does the work.
@@ -48,13 +48,13 @@ pub(super) struct Acceptor {
 enum State {
     Off,
     Accepting,
-    /// No accept is armed again; when the last one in flight ended, this is the reason to tell.
+    /// No accept is armed again; this reason is reported once the last one in flight has ended.
     Ending {
         errno: i32,
     },
 }
 
-/// What the driver has to do after an accept completed.
+/// What the driver must do after an accept has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Nothing,
@@ -76,7 +76,7 @@ impl Acceptor {
         Acceptor { listeners, cells, in_flight: 0, state: State::Off }
     }
 
-    /// Whether a connection waits that one of the accepts in flight will take.
+    /// Whether a connection is waiting that one of the accepts in flight will take.
     pub(super) fn has_waiting(&self) -> io::Result<bool> {
         let listeners = self.listeners.iter();
         let mut listeners: Vec<_> = listeners.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
@@ -89,7 +89,7 @@ impl Acceptor {
         self.listeners.iter().try_for_each(|fd| Ok(shutdown(fd, Shutdown::Both)?))
     }
 
-    /// Accepts to arm (and to cancel) one by one.
+    /// How many accepts to arm (and to cancel) one by one.
     pub(super) fn shots(&self) -> u32 {
         self.cells.len().max(self.listeners.len()) as u32
     }
@@ -98,11 +98,12 @@ impl Acceptor {
     pub(super) fn start(&mut self) -> io::Result<()> {
         assert_eq!(self.state, State::Off, "accepting is armed already");
         self.state = State::Accepting;
-        // One that was taken over from a process on epoll is not, and its accepts would not wait.
+        // A listener taken over from a process on epoll is non-blocking, and its accepts would not
+        // wait.
         self.listeners.iter().try_for_each(|fd| Ok(rustix::io::ioctl_fionbio(fd, false)?))
     }
 
-    /// Begins to stop. Answers whether there is something to cancel.
+    /// Begins to stop. Returns whether there is something to cancel.
     pub(super) fn stop(&mut self) -> bool {
         if self.state == State::Accepting {
             self.state = State::Ending { errno: 0 };
@@ -123,7 +124,8 @@ impl Acceptor {
         let listener = Fd(listener.as_raw_fd());
         let entry = match self.cells.get_mut(shot as usize) {
             None => {
-                // Direct descriptors have no close-on-exec flag: they are in no table to inherit.
+                // Direct descriptors need no close-on-exec flag: they are in no table that is
+                // inherited.
                 opcode::AcceptMulti::new(listener).allocate_file_index(true).build()
             }
             Some(cell) => {
@@ -137,7 +139,7 @@ impl Acceptor {
         entry.user_data(Acceptor::user_data(shot))
     }
 
-    /// Who connected, for the shot that just completed.
+    /// The peer's address of the shot that just completed.
     pub(super) fn peer(&self, shot: u32) -> Option<IpAddr> {
         let address = &self.cells.get(shot as usize)?.address;
         match i32::from(address.sin6_family) {
@@ -152,8 +154,8 @@ impl Acceptor {
         }
     }
 
-    /// One accept completed (`result`: slot or negative errno). The caller has told of the
-    /// connection; this decides how accepting goes on and tells when it has ended.
+    /// One accept completed (`result`: slot or negative errno). The caller has reported the
+    /// connection; this decides how accepting goes on, and reports when it has ended.
     pub(super) fn completed(
         &mut self,
         shot: u32,

@@ -1,4 +1,4 @@
-//! Doorbells of rings: what a worker waits for, and `MSG_RING` from a ring that has no other use.
+//! Doorbells of rings: what a worker waits for, and `MSG_RING` from a ring used for nothing else.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,11 +10,11 @@ use io_uring::{IoUring, opcode, squeue};
 use super::user_data::BELL;
 use crate::ring::{BellTarget, Doorbells};
 
-/// Most `MSG_RING`s submitted at once; more workers take more system calls.
+/// Most `MSG_RING`s submitted at once; for more workers it takes more system calls.
 const RINGS_PER_SUBMIT_MAX: usize = 256;
 
-/// Times a ring is sent again when the kernel had no memory for it. A ring lost for good would
-/// leave a worker asleep, but a kernel that is out of memory for so long has other troubles.
+/// How often a ring is sent again if the kernel had no memory for it. A lost ring would leave a
+/// worker asleep for ever, but a kernel that is out of memory for so long has other troubles.
 const RING_ATTEMPTS_MAX: u32 = 100;
 
 /// The entry that rings a worker's ring; it completes only if it fails.
@@ -25,7 +25,7 @@ pub(super) fn message(ring: RawFd, user_data: u64) -> squeue::Entry {
         .user_data(user_data)
 }
 
-/// Whether a ring failed because its worker has ended: that one needs no bell.
+/// Whether a ring failed because its worker has ended, and needs no bell.
 pub(super) fn is_gone(errno: i32) -> bool {
     matches!(errno, libc::EOWNERDEAD | libc::EBADFD | libc::EBADF)
 }
@@ -33,7 +33,7 @@ pub(super) fn is_gone(errno: i32) -> bool {
 /// The worker's end.
 pub(super) struct BellEnd {
     event: Option<Arc<OwnedFd>>,
-    /// What is read from the eventfd; only the arrival counts.
+    /// Where the eventfd is read to; only that it is read counts.
     word: Box<u64>,
 }
 
@@ -76,16 +76,16 @@ pub(in crate::ring) struct RingMessenger {
 }
 
 impl RingMessenger {
-    /// For this many workers.
+    /// A messenger for this many workers.
     ///
     /// # Errors
-    /// What `io_uring_setup` says.
+    /// As for `io_uring_setup`.
     pub(in crate::ring) fn new(workers: usize) -> io::Result<Self> {
         let entries = workers.clamp(1, RINGS_PER_SUBMIT_MAX).next_power_of_two() as u32;
         Ok(Self { ring: IoUring::new(entries)?, failed: Vec::with_capacity(workers) })
     }
 
-    /// Queues one. The ring stays open until [`Self::flush`] is over.
+    /// Queues a ring. The target stays open until [`Self::flush`] is over.
     pub(in crate::ring) fn ring(&mut self, target: &OwnedFd) {
         self.queue(target.as_raw_fd());
     }
@@ -95,13 +95,13 @@ impl RingMessenger {
             self.submit();
         }
         let entry = message(target, target as u64);
-        // SAFETY: the entry refers to no memory; were the descriptor another's by now, that could
-        // only be a ring that ends a turn early.
+        // SAFETY: the entry refers to no memory. If the descriptor belonged to another file by now,
+        // that could only be a ring, whose turn would end early.
         let queued = unsafe { self.ring.submission().push(&entry) };
         debug_assert!(queued.is_ok(), "submitting makes room");
     }
 
-    /// Sends what is queued; again, where the kernel had no memory.
+    /// Sends what is queued, again if the kernel had no memory.
     pub(in crate::ring) fn flush(&mut self) {
         for _ in 0..RING_ATTEMPTS_MAX {
             self.submit();
@@ -117,7 +117,8 @@ impl RingMessenger {
     /// Submits queued rings until the kernel has consumed them, and notes those that failed.
     fn submit(&mut self) {
         for _ in 0..RING_ATTEMPTS_MAX {
-            // An error means not consumed: the queue tells, and it is tried again.
+            // An error means that entries were not consumed: the queue shows that, and they are
+            // tried again.
             let _ = self.ring.submit();
             for entry in self.ring.completion() {
                 if entry.result() < 0 && !is_gone(-entry.result()) {

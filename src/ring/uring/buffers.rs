@@ -32,7 +32,7 @@ impl Buffers {
     /// ring and offers them all. Pages are touched by the kernel only when data arrives.
     ///
     /// # Errors
-    /// What `mmap` and `io_uring_register` say.
+    /// As for `mmap` and `io_uring_register`.
     pub(super) fn register(ring: &IoUring, count: u16, buffer_bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= BUFFERS_MAX, "{count} buffers");
         assert!(buffer_bytes > 0);
@@ -56,7 +56,7 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// The kernel received `bytes` into `buffer`: it is the worker's until recycled.
+    /// Lends `buffer`, into which the kernel received `bytes`, to the worker until it is recycled.
     pub(super) fn lend(&mut self, buffer: BufferId, bytes: u32) {
         let lent = &mut self.lent_bytes[usize::from(buffer.0)];
         assert_eq!(*lent, 0, "the kernel used {buffer:?}, which is lent");
@@ -64,7 +64,7 @@ impl Buffers {
         *lent = bytes;
     }
 
-    /// What was received into a lent buffer.
+    /// The bytes in a lent buffer.
     pub(super) fn received(&self, buffer: BufferId) -> &[u8] {
         let bytes = self.lent_bytes[usize::from(buffer.0)];
         assert_ne!(bytes, 0, "{buffer:?} is not lent");
@@ -77,7 +77,7 @@ impl Buffers {
         }
     }
 
-    /// The worker gives a lent buffer back.
+    /// Takes a lent buffer back.
     pub(super) fn recycle(&mut self, buffer: BufferId) {
         let lent = &mut self.lent_bytes[usize::from(buffer.0)];
         assert_ne!(*lent, 0, "{buffer:?} is recycled, but was not lent");
@@ -85,7 +85,7 @@ impl Buffers {
         self.offer(buffer.0);
     }
 
-    /// A completion that nothing waits for brought `buffer`: straight back to the kernel.
+    /// Returns a buffer whose completion nothing waits for straight to the kernel.
     pub(super) fn put_back(&mut self, buffer: BufferId) {
         assert_eq!(self.lent_bytes[usize::from(buffer.0)], 0, "{buffer:?} is lent");
         self.offer(buffer.0);

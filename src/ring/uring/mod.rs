@@ -46,17 +46,17 @@ use slots::InFlight;
 use submit::Ring;
 use user_data::{Kind, pack};
 
-/// Times a turn asks the kernel again to take the rest of a batch before it gives up. Each time
+/// How often a turn asks the kernel again to take the rest of a batch before it gives up. Each time
 /// the kernel was out of memory for requests; this many in a row is no passing shortage.
 const SUBMITS_MAX: u32 = 10_000;
 
-/// Calls a turn spends on work the kernel deferred beyond the first. A piece of work is a
-/// completion and a call runs about 20: enough to gather a burst into one turn, so that its events
+/// Calls beyond the first that a turn spends on work the kernel deferred. A piece of work is a
+/// completion, and a call runs about 20: enough to gather a burst into one turn, so that its events
 /// share their sends, and few enough that a turn ends while packets keep coming.
 const DEFERRED_ROUNDS_MAX: u32 = 64;
 
-/// Turns in which connections that wait are still accepted before the port is left. Each takes all
-/// that are there; a flood must not keep the port open for ever.
+/// Turns in which waiting connections are still accepted before the port is left. Each takes all
+/// that are waiting; a flood must not keep the port open for ever.
 const LEAVE_TURNS_MAX: u32 = 64;
 
 /// Flags of every send. Without `DONTWAIT` it could go asynchronous (and the arena would be read
@@ -65,25 +65,25 @@ const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIG
 
 /// A worker's ring. It belongs to the thread that made it.
 ///
-/// The order of the fields is the order of their end: the ring goes before the memory (buffers,
-/// accept cells, the doorbell's word) that operations in flight refer to.
+/// Fields are dropped in this order: the ring before the memory (buffers, accept cells, the
+/// doorbell's word) that operations in flight refer to.
 pub struct UringDriver {
     ring: Ring,
     state: State,
-    /// How the kernel lets go of closed descriptors.
+    /// How the kernel releases closed descriptors.
     release: Release,
-    /// Accepting was asked for while the last slots were on their way to be freed.
+    /// Accepting was asked for while the last slots were about to be freed.
     accept_deferred: bool,
-    /// The port is to be left, after this many turns at the latest.
+    /// The port must be left after this many turns at the latest.
     leave_within: Option<u32>,
-    /// Set while entries that refer to a batch's arena may be queued. It stays set when a turn
-    /// fails half way, and then no later turn may submit them: the arena could be gone.
+    /// Set while entries that refer to a batch's arena may be queued. It stays set if a turn fails
+    /// half-way; then no later turn may submit them, as the arena could be gone.
     arena_in_queue: bool,
     /// This turn had to submit before all of its batch was queued.
     submitted_early: bool,
-    /// Receives are queued that are to be made in this turn.
+    /// Receives are queued that must be made in this turn.
     has_receives: bool,
-    /// Where all workers are rung.
+    /// Where each worker is rung.
     bells: Arc<[BellTarget]>,
     /// `IORING_SETUP_SINGLE_ISSUER`: the kernel refuses other threads, and so does the compiler.
     not_send: PhantomData<*const ()>,
@@ -154,7 +154,7 @@ impl Driver for UringDriver {
 }
 
 impl UringDriver {
-    /// Tells where each worker is rung. Until then a batch must not have rings.
+    /// Sets where each worker is rung. Until then a batch must not have rings.
     pub fn set_bells(&mut self, bells: Arc<[BellTarget]>) {
         self.bells = bells;
     }
@@ -208,7 +208,7 @@ impl UringDriver {
     }
 
     fn queue_accept_start(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
-        // An accept that finds no slot turns its connection away, and one is about to be free.
+        // An accept that finds no slot closes its connection, and one is about to be free.
         self.accept_deferred = self.state.slots.has_room_soon();
         if self.accept_deferred {
             return Ok(());
@@ -232,7 +232,7 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Leaves the port when no connection waits to be accepted, now or after one of the next turns.
+    /// Leaves the port once no connection waits to be accepted, now or after one of the next turns.
     fn begin_to_leave(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         if std::mem::take(&mut self.accept_deferred) {
             out.push(Completion::AcceptEnded { errno: 0 });
@@ -304,7 +304,7 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Translates every completion that is ready, parked ones included.
+    /// Translates every completion that is ready, including parked ones.
     fn reap(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         loop {
             for entry in self.ring.completions() {
@@ -328,7 +328,7 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Queues what completions called for; it is submitted at the latest before the next sleep.
+    /// Queues what completions called for; it is submitted before the next sleep at the latest.
     fn rearm(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         while let Some(rearm) = self.state.rearms.pop() {
             match rearm {
@@ -357,7 +357,8 @@ impl UringDriver {
     }
 }
 
-/// Cancels all that has this name: a poll that was stopped may end after the next one began.
+/// Cancels all operations with this user data: a poll that was stopped may end after the next one
+/// began.
 fn cancel(user_data: u64) -> squeue::Entry {
     opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data).all())
         .build()

@@ -1,5 +1,5 @@
-//! Options of listeners that neither `rustix` nor `socket2` knows. They have nothing to do with
-//! rings, but take a raw `setsockopt`, and only this folder may say `unsafe`.
+//! Options of listeners that neither `rustix` nor `socket2` has. They have nothing to do with
+//! rings, but need a raw `setsockopt`, and only this folder may contain `unsafe`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,19 +8,19 @@ use std::time::Duration;
 /// `TCP_DEFER_ACCEPT`, which counts in whole seconds.
 ///
 /// # Errors
-/// What `setsockopt` says.
+/// As for `setsockopt`.
 pub(in crate::ring) fn set_defer_accept(socket: &impl AsFd, time: Duration) -> io::Result<()> {
     let seconds = libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds)
 }
 
 /// Sends each connection to the listener whose index in its `SO_REUSEPORT` group is the CPU that
-/// handled the SYN, modulo `workers`. With worker `i` pinned to CPU `i` the packets of a
-/// connection and its worker then share a core. One call for the whole group, when all listeners
+/// handled the SYN, modulo `workers`. With worker `i` pinned to CPU `i`, the packets of a
+/// connection and its worker then share a core. One call serves the whole group once all listeners
 /// are open; the index is the order in which they began to listen.
 ///
 /// # Errors
-/// What `setsockopt` says.
+/// As for `setsockopt`.
 pub fn steer_by_cpu(socket: &impl AsFd, workers: u16) -> io::Result<()> {
     assert!(workers > 0);
     // Classic BPF: A = cpu; A %= workers; return A.
@@ -35,10 +35,10 @@ pub fn steer_by_cpu(socket: &impl AsFd, workers: u16) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
 }
 
-/// Takes back [`steer_by_cpu`]: the kernel spreads connections by their addresses again.
+/// Undoes [`steer_by_cpu`]: the kernel spreads connections by their addresses again.
 ///
 /// # Errors
-/// What `setsockopt` says; `ENOENT` if nothing was attached.
+/// As for `setsockopt`; `ENOENT` if nothing was attached.
 pub fn stop_steering(socket: &impl AsFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0)
 }

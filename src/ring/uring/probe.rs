@@ -1,4 +1,4 @@
-//! What the driver needs of the kernel.
+//! What the driver needs from the kernel.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::user_data::BELL;
 use crate::ring::kernel::{self, KernelVersion, URING_SINCE};
 use crate::ring::{Bell, Doorbells, Ringer, StartError, Wait};
 
-/// How long the trial doorbell may take before it counts as not arriving.
+/// How long the trial doorbell may take before it counts as lost.
 const TRIAL_RING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Operations we use, by the names the manual gives them.
@@ -29,7 +29,7 @@ const OPERATIONS: [(u8, &str); 9] = [
     (opcode::Read::CODE, "READ"),
 ];
 
-/// What the probe found; all that is needed is there.
+/// What the probe found. Everything needed is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelReport {
     /// `uname -r`.
@@ -40,8 +40,8 @@ pub struct KernelReport {
     pub doorbells: Doorbells,
 }
 
-/// Finds out whether the kernel has all the driver needs, by trying it. Makes and drops small
-/// rings and a thread; call it once at start.
+/// Finds out by trial whether the kernel has all the driver needs. Makes and drops small rings and
+/// a thread; call it once at start.
 ///
 /// # Errors
 /// What is missing.
@@ -103,8 +103,8 @@ fn missing<const N: usize>(needed: [(bool, &str); N]) -> String {
     missing.join(" ")
 }
 
-/// Rings a worker's kind of ring while its thread sleeps in it. Kernels differ in whether
-/// `MSG_RING` reaches a ring that defers its work, so nothing but trying will do.
+/// Rings a ring like a worker's while its thread sleeps in it. Kernels differ in whether `MSG_RING`
+/// reaches a ring that defers its work, so only a trial can tell.
 fn trial_ring() -> Result<bool, StartError> {
     let (sender, receiver) = mpsc::channel();
     let sleeper = std::thread::Builder::new().spawn(move || -> Result<bool, StartError> {

@@ -21,26 +21,26 @@ pub(super) struct State {
     pub(super) stats: DriverStats,
     /// What completions called for; the driver queues it when it has reaped.
     pub(super) rearms: Vec<Rearm>,
-    /// A doorbell was told of in this turn already.
+    /// A doorbell was already reported in this turn.
     rang: bool,
 }
 
-/// Follow-up work of the driver's own.
+/// Follow-up work of the driver itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rearm {
     /// Arm this accept cell again.
     Accept(u32),
-    /// Accepting has to end: cancel what is in flight.
+    /// Accepting must end: cancel what is in flight.
     CancelAccepts,
     /// Read the doorbell's eventfd again.
     Bell,
     /// Ring this worker again: the kernel had no memory for it.
     Ring(u16),
-    /// The shutdown this close was held back for has run.
+    /// The shutdown for which this close was held back has run.
     Close(Token),
     /// There may be bytes.
     Recv(Token),
-    /// Tell when there are bytes.
+    /// Report when there are bytes.
     PollIn(Token),
 }
 
@@ -78,11 +78,11 @@ impl State {
                     self.rearms.push(Rearm::Close(token));
                 }
             }
-            // It does not say that it found nothing: what it was for has completed, and that
-            // completion is in the queue. A close cannot fail on a slot that is in use.
+            // It found nothing: its target has completed, and that completion is in the queue. A
+            // close cannot fail on a slot that is in use.
             Kind::Cancel => self.stats.stale += 1,
             Kind::Close => assert!(result >= 0, "closing {token:?} failed: {}", -result),
-            // Only a failed one says something.
+            // Only a failed ring is reported.
             Kind::Ring if is_gone(-result) => {}
             Kind::Ring => self.rearms.push(Rearm::Ring(token.slot as u16)),
             Kind::Bell => {

@@ -1,10 +1,10 @@
 //! Receiving: connections that are heard often have a multishot receive armed, the others a poll.
 //!
-//! A multishot receive needs no word from us, but while it waits it holds 868 B of the kernel's
-//! memory (Linux 6.18); a poll holds 256, and when it fires a receive takes the bytes in the same
-//! turn. So a connection begins with a receive and a poll, and gets a multishot receive when it is
-//! heard again while few others are. There are so many of these at most; who had it longest gives
-//! it back.
+//! A multishot receive needs nothing from us, but while it waits it holds 868 B of the kernel's
+//! memory (Linux 6.18); a poll holds 256 B, and when it fires, a receive takes the bytes in the
+//! same turn. So a connection begins with a receive and a poll, and gets a multishot receive if it
+//! is heard again while few others are. Their number is bounded; the connection that has had one
+//! longest gives it up.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,12 +20,12 @@ use crate::ring::{BufferId, Completion, RecvEnd, Token, Wait};
 /// What a poll waits for.
 const BYTES_OR_END: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
 
-/// Who has a multishot receive.
+/// The connections that have a multishot receive.
 pub(super) struct Multishots {
     max: u16,
     /// In the order in which they got it. Some may have lost it since.
     holders: VecDeque<Token>,
-    /// Counts what a poll or a first receive was for; it wraps.
+    /// Counts what polls and first receives found; it wraps.
     heard: u16,
 }
 
@@ -34,7 +34,7 @@ impl Multishots {
         Self { max, holders: VecDeque::with_capacity(max.into()), heard: 0 }
     }
 
-    /// Gives one to the token. Answers from whom, if none was left.
+    /// Gives one to the token. Returns the token it was taken from, if none was left.
     fn pass_to(&mut self, token: Token) -> Option<Token> {
         let are_all_held = self.holders.len() == usize::from(self.max);
         let former = if are_all_held { self.holders.pop_front() } else { None };
@@ -44,7 +44,7 @@ impl Multishots {
 }
 
 impl UringDriver {
-    /// Begins with a receive: a first request is there before it is asked for.
+    /// Begins with a receive: a first request is nearly always there already.
     pub(super) fn start_receiving(
         &mut self,
         token: Token,
@@ -68,7 +68,7 @@ impl UringDriver {
             return Ok(());
         }
         if self.state.slots.is_in_flight(token.slot, InFlight::Recv) {
-            // It may still bring bytes, and then tells the end itself.
+            // It may still bring bytes, and then reports the end itself.
             return self.push(&cancel(InFlight::Recv.user_data(token)), out);
         }
         out.push(Completion::RecvEnded { token, why: RecvEnd::Disarmed });
@@ -76,7 +76,7 @@ impl UringDriver {
         self.push(&cancel(InFlight::PollIn.user_data(token)), out)
     }
 
-    /// A poll told that there is something to receive.
+    /// A poll reported that there is something to receive.
     pub(super) fn receive(&mut self, token: Token, out: &mut Vec<Completion>) -> io::Result<()> {
         if !self.state.may_arm(token) {
             return Ok(());
@@ -89,7 +89,7 @@ impl UringDriver {
         }
     }
 
-    /// One that is over as soon as it is submitted.
+    /// Queues a receive that completes as soon as it is submitted.
     fn queue_recv(&mut self, token: Token, out: &mut Vec<Completion>) -> io::Result<()> {
         self.state.slots.begin(token.slot, InFlight::Recv);
         // The kernel chooses the buffer and fills it.
@@ -113,7 +113,7 @@ impl UringDriver {
         self.push(&entry.user_data(InFlight::Recv.user_data(token)), out)
     }
 
-    /// Cancels what is armed to receive; when it has ended, the poll is armed.
+    /// Cancels the armed receive; the poll is armed once that has ended.
     pub(super) fn wait_by_poll(&mut self, slot: u32, out: &mut Vec<Completion>) -> io::Result<()> {
         match self.state.slots.begin_refresh(slot) {
             Some((token, what)) => self.push(&cancel(what.user_data(token)), out),
@@ -130,7 +130,7 @@ impl UringDriver {
         self.push(&entry.user_data(InFlight::PollIn.user_data(token)), out)
     }
 
-    /// Makes the receives that polls called for. What they call for has time until the next turn.
+    /// Makes the receives that polls called for. What those call for can wait for the next turn.
     pub(super) fn receive_now(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         if !self.has_receives {
             return Ok(());
@@ -149,7 +149,7 @@ impl State {
             && !self.slots.is_in_flight(token.slot, InFlight::PollIn)
     }
 
-    /// Notes that the token is heard. Answers whether it was among the last who were.
+    /// Notes that the token is heard. Returns whether it was among the last that were.
     fn is_heard_often(&mut self, token: Token) -> bool {
         let Multishots { heard, max, .. } = &mut self.multishots;
         *heard = heard.wrapping_add(1);
@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// The receive is not armed any more: the poll is armed instead, unless receiving has ended.
+    /// The receive is no longer armed; the poll takes its place, unless receiving has ended.
     fn recv_ended(&mut self, token: Token, result: i32, out: &mut Vec<Completion>) {
         self.slots.end_refresh(token.slot);
         self.slots.finish(token.slot, InFlight::Recv);

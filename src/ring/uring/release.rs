@@ -1,11 +1,11 @@
-//! Closing on kernels that let go of closed descriptors in order.
+//! Closing on kernels that release closed descriptors in order.
 //!
 //! Before Linux 6.13 every operation on a direct descriptor holds the whole table as it was when
-//! the operation began: a closed socket stays open until all that was begun before its close has
-//! ended (Linux 6.1 adds a second). One idle connection with its poll armed keeps every later
-//! socket from its end, and its peer from hearing of it. So on these kernels a close shuts the
-//! socket down first, which the peer hears of at once, and now and then all that is armed is
-//! armed again, which lets the shut sockets go.
+//! the operation began: a closed socket stays open until everything that began before its close has
+//! ended (plus a second on Linux 6.1). One idle connection with its poll armed keeps all later
+//! sockets from closing, and their peers from hearing of it. So on these kernels a close shuts the
+//! socket down first, which the peer notices at once, and now and then all that is armed is armed
+//! again, which releases those sockets.
 
 use std::io;
 
@@ -19,11 +19,11 @@ use crate::ring::{Completion, KernelVersion, Token};
 /// The first kernel in which each descriptor is released by itself.
 const RELEASES_AT_ONCE_SINCE: KernelVersion = KernelVersion { major: 6, minor: 13 };
 
-/// Closed sockets that may linger before what is armed is armed again, at least: a walk over the
+/// Closed sockets that may linger, at least, before what is armed is armed again: a walk over the
 /// table should release more than a handful.
 const LINGERING_MIN: u32 = 256;
 
-/// Beyond the least, one closed socket may linger for so many that are open: a close then costs
+/// Beyond that, one closed socket may linger for each of this many open ones: a close then costs
 /// this many re-arms.
 const OPEN_PER_LINGERING: u32 = 4;
 
@@ -42,7 +42,7 @@ pub(super) enum Release {
 pub(super) struct Walk {
     /// Closes since the last walk began: sockets that may linger.
     closes: u32,
-    /// The slot to look at next.
+    /// The next slot to visit.
     hand: u32,
     /// Slots the walk has left; 0 when there is none.
     left: u32,
@@ -57,7 +57,7 @@ impl Release {
         }
     }
 
-    /// A descriptor was closed while `open` of `slots` were in use.
+    /// Counts a closed descriptor; `open` of `slots` are in use.
     fn closed(&mut self, open: u32, slots: u32) {
         let Release::InOrder(walk) = self else { return };
         walk.closes += 1;
@@ -66,7 +66,7 @@ impl Release {
         }
     }
 
-    /// The slots this turn is to look at.
+    /// The slots this turn must visit.
     fn step(&mut self) -> std::ops::Range<u32> {
         let Release::InOrder(walk) = self else { return 0..0 };
         let from = walk.hand;
@@ -83,8 +83,8 @@ impl UringDriver {
         token: Token,
         out: &mut Vec<Completion>,
     ) -> io::Result<()> {
-        // What is in flight holds the socket open: without the cancels, closing would only free
-        // the slot and the peer would never hear of it.
+        // What is in flight holds the socket open: without the cancels, closing would only free the
+        // slot, and the peer would never notice.
         for what in [InFlight::Recv, InFlight::PollIn, InFlight::PollOut] {
             if self.state.slots.is_in_flight(token.slot, what) {
                 self.push(&cancel(what.user_data(token)), out)?;
@@ -108,8 +108,8 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Goes on with the walk, if one is under way. What was armed to receive is armed again when
-    /// it has ended; a cancelled poll for room tells `Writable`, and the send that follows finds out.
+    /// Continues the walk, if one is under way. A cancelled receive is armed again once it has
+    /// ended; a cancelled poll for room reports `Writable`, and the send that follows finds out.
     pub(super) fn refresh(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         for slot in self.release.step() {
             self.wait_by_poll(slot, out)?;

@@ -31,32 +31,32 @@ const _: () = assert!(TABLE_SLOTS_MAX <= SLOTS_MAX);
 /// How long the end of a driver waits for a shutdown that runs on a kernel thread, in seconds.
 const CANCEL_SECONDS_MAX: u64 = 1;
 
-/// How long a ring that is made waits for the locked memory of rings that ended just now: the
-/// kernel gives it back on a thread of its own.
+/// How long making a ring waits for the locked memory of rings that have just ended: the kernel
+/// gives it back on a thread of its own.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Between two tries.
+/// Pause between two attempts.
 const MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sizes of one worker's ring. All of it is paid once per worker, whatever it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UringSettings {
-    /// Direct descriptors: connections this worker can hold. At most `RLIMIT_NOFILE`, which
-    /// counts per ring here.
+    /// Direct descriptors: connections this worker can hold. At most `RLIMIT_NOFILE`, which here
+    /// counts per ring.
     pub slots: u32,
     /// Submission queue entries (64 bytes each, a power of two). Longer batches take more calls.
     pub entries: u32,
-    /// Completion queue entries (16 bytes each, a power of two, not below `entries`). More
-    /// completions at once are parked by the kernel and cost extra.
+    /// Completion queue entries (16 bytes each, a power of two, not below `entries`). If more
+    /// completions come at once, the kernel parks them, at extra cost.
     pub cq_entries: u32,
     /// Provided receive buffers, a power of two up to 32,768.
     pub recv_buffers: u16,
     /// Bytes of each.
     pub recv_buffer_bytes: u32,
-    /// Connections that may have a multishot receive armed, which costs less than a poll and a
-    /// receive for each that is heard, but 612 bytes of kernel memory more.
+    /// Connections that may have a multishot receive armed. It costs less than a poll and a receive
+    /// each time the connection is heard, but 612 bytes more of kernel memory.
     pub multishots: u16,
-    /// Whether connections come with their peer's address.
+    /// Whether connections are reported with their peer's address.
     pub peers: PeerAddresses,
     /// How this worker is woken; take it from [`super::KernelReport`].
     pub doorbells: Doorbells,
@@ -86,11 +86,11 @@ impl From<DriverSettings> for UringSettings {
 }
 
 impl UringDriver {
-    /// Makes the calling thread's driver for `listeners`, of which there is one at least. Raises the process' soft limit of open
-    /// files to the hard one, see [`slots_max`].
+    /// Makes the calling thread's driver for `listeners`, of which there must be at least one.
+    /// Raises the process's soft limit of open files to the hard one, see [`slots_max`].
     ///
     /// # Errors
-    /// What is missing, found, and to be done, as one message.
+    /// What is missing, what was found, and what to do about it, as one message.
     pub fn new(
         settings: &UringSettings,
         listeners: impl IntoIterator<Item: Into<OwnedFd>>,
@@ -133,13 +133,13 @@ impl UringDriver {
         Ok((driver, target))
     }
 
-    /// Ends everything in flight and closes every connection now. The kernel would do it too, but
-    /// later, and not while a [`BellTarget`] keeps the ring's file open.
+    /// Ends everything in flight and closes every connection now. The kernel would do so later, but
+    /// not while a [`BellTarget`] keeps the ring's file open.
     fn end_all(&mut self) -> io::Result<()> {
         let mut ignored = Vec::new();
         self.ring.enter(Wait::No)?;
         let timeout = io_uring::types::Timespec::new().sec(CANCEL_SECONDS_MAX);
-        // Nothing to cancel is an error too (ENOENT), and a welcome one.
+        // If there is nothing to cancel, that is an error (ENOENT), and a welcome one.
         let _ =
             self.ring.io().submitter().register_sync_cancel(Some(timeout), CancelBuilder::any());
         for slot in 0..self.state.slots.count() {
@@ -162,7 +162,7 @@ impl Drop for UringDriver {
 }
 
 impl UringSettings {
-    /// Catches settings that are our own mistake: operators do not choose these one by one.
+    /// Catches sizes that are our own mistake: operators do not choose these one by one.
     fn check(&self) {
         assert!(self.slots > 0);
         assert!(self.entries.is_power_of_two() && self.cq_entries.is_power_of_two());
@@ -172,8 +172,8 @@ impl UringSettings {
     }
 }
 
-/// Makes the rings of this many workers and one more, for those who ring them, and drops them: the
-/// user's limit of locked memory may be enough for some only.
+/// Makes the rings of this many workers, and one more for the threads that ring them, and drops
+/// them: the user's limit of locked memory may be enough for only some of them.
 ///
 /// # Errors
 /// As [`UringDriver::new`].
@@ -183,7 +183,7 @@ pub fn try_rings(workers: u16) -> Result<(), StartError> {
     made.map(drop)
 }
 
-/// Builds a worker's kind of ring on the calling thread, and waits a little for memory.
+/// Builds a ring like a worker's on the calling thread, and waits a little for memory.
 pub(super) fn build(entries: u32, cq_entries: u32) -> Result<IoUring, StartError> {
     let give_up_at = Instant::now() + MEMORY_PATIENCE;
     loop {
@@ -205,7 +205,7 @@ fn build_now(entries: u32, cq_entries: u32) -> Result<IoUring, StartError> {
         .setup_coop_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all();
-    // Linux 6.6 saves the indirection; before that the flag is unknown.
+    // Saves an indirection since Linux 6.6; older kernels do not know the flag.
     let direct = builder.clone().setup_no_sqarray().build(entries);
     let built = match direct {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(entries),
@@ -215,7 +215,7 @@ fn build_now(entries: u32, cq_entries: u32) -> Result<IoUring, StartError> {
 }
 
 /// The most slots one worker's table can have: the hard limit of open files, to which this raises
-/// the soft one, or what the kernel allows a ring.
+/// the soft one, or the kernel's limit for a ring.
 ///
 /// # Errors
 /// When the limit cannot be raised.

@@ -1,4 +1,4 @@
-//! What the driver must know of each slot: whose it is, and what is in flight for it.
+//! What the driver must know about each slot: its connection, and what is in flight for it.
 
 use super::user_data::{Kind, pack};
 use crate::ring::Token;
@@ -12,19 +12,19 @@ const RECEIVING: u16 = 1 << 2;
 const RECV_ARMED: u16 = 1 << 3;
 const POLL_IN_ARMED: u16 = 1 << 4;
 /// The receive or the poll for bytes was cancelled so that the poll is armed instead, which the
-/// worker is not to notice.
+/// worker must not notice.
 const REFRESHING: u16 = 1 << 5;
 const POLL_OUT_ARMED: u16 = 1 << 6;
 /// A shutdown runs on a kernel thread; it looks the descriptor up by slot *when it runs*.
 const SHUTTING_DOWN: u16 = 1 << 7;
-/// Closed by the worker, but the descriptor must stay until the shutdown ran.
+/// Closed by the worker, but the descriptor must stay until the shutdown has run.
 const CLOSE_HELD_BACK: u16 = 1 << 8;
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
     generation: u32,
     flags: u16,
-    /// When there was something to receive last, as [`super::receive::Multishots`] counts.
+    /// When there was last something to receive, as counted by [`super::receive::Multishots`].
     heard: u16,
 }
 
@@ -47,7 +47,7 @@ impl InFlight {
         }
     }
 
-    /// How its completion is known.
+    /// The user data that identifies its completion.
     pub(super) fn user_data(self, token: Token) -> u64 {
         let kind = match self {
             InFlight::Recv => Kind::Recv,
@@ -61,12 +61,12 @@ impl InFlight {
 
 /// One entry per direct descriptor.
 pub(super) struct Slots {
-    /// As many as were ever in use: the others' memory is not touched.
+    /// As many as were ever in use: the memory of the others is not touched.
     slots: Vec<Slot>,
     count: u32,
-    /// Slots with a connection, closes held back included.
+    /// Slots with a connection, including those whose close is held back.
     occupied: u32,
-    /// Closes held back.
+    /// Closes that are held back.
     held_back: u32,
 }
 
@@ -84,17 +84,17 @@ impl Slots {
         self.occupied
     }
 
-    /// Whether no slot is free, but one will be without anything more being asked.
+    /// Whether no slot is free, but one will be without further requests.
     pub(super) fn has_room_soon(&self) -> bool {
         self.occupied == self.count() && self.held_back > 0
     }
 
-    /// Whether a connection is here, closed or not, named or not.
+    /// Whether a connection is here, whether closed or not, named or not.
     pub(super) fn is_occupied(&self, slot: u32) -> bool {
         self.slots.get(slot as usize).is_some_and(|slot| slot.flags != 0)
     }
 
-    /// The kernel put a new connection here. That implies that the earlier one's close has run.
+    /// The kernel put a new connection here, which implies that the earlier one's close has run.
     pub(super) fn accepted(&mut self, slot: u32) {
         assert!(slot < self.count, "the kernel handed out slot {slot} of {}", self.count);
         if self.slots.len() <= slot as usize {
@@ -106,7 +106,7 @@ impl Slots {
         self.occupied += 1;
     }
 
-    /// The worker uses `token`: the first use after an accept names the generation.
+    /// The worker uses `token`; the first use after an accept sets the generation.
     pub(super) fn adopt(&mut self, token: Token) {
         let entry = &mut self.slots[token.slot as usize];
         if entry.flags & FRESH != 0 {
@@ -118,7 +118,7 @@ impl Slots {
         );
     }
 
-    /// Whether completions for `token` are still waited for.
+    /// Whether completions for `token` are still of interest.
     pub(super) fn is_current(&self, token: Token) -> bool {
         self.slots
             .get(token.slot as usize)
@@ -137,8 +137,8 @@ impl Slots {
         self.slots[slot as usize].flags &= !what.flag();
     }
 
-    /// The worker is done with the connection. Answers whether the descriptor can be freed now;
-    /// if not, [`Slots::shutdown_ran`] says when.
+    /// The worker is done with the connection. Returns whether the descriptor can be freed now; if
+    /// not, [`Slots::shutdown_ran`] will say when.
     pub(super) fn close(&mut self, slot: u32) -> bool {
         let entry = &mut self.slots[slot as usize];
         if entry.flags & SHUTTING_DOWN != 0 {
@@ -151,7 +151,8 @@ impl Slots {
         true
     }
 
-    /// The shutdown ran. Answers whether a close was held back for it and must be submitted now.
+    /// The shutdown has run. Returns whether a close was held back for it and must be submitted
+    /// now.
     pub(super) fn shutdown_ran(&mut self, slot: u32) -> bool {
         let entry = &mut self.slots[slot as usize];
         assert!(entry.flags & SHUTTING_DOWN != 0, "a shutdown ran on slot {slot} unasked");
@@ -170,7 +171,7 @@ impl Slots {
         self.slots[slot as usize].flags & RECEIVING != 0
     }
 
-    /// The worker wants to receive, or no longer. Answers whether it did.
+    /// Sets whether the worker wants to receive. Returns whether it did before.
     pub(super) fn set_receiving(&mut self, slot: u32, is_wanted: bool) -> bool {
         let was = self.is_receiving(slot);
         let flags = &mut self.slots[slot as usize].flags;
@@ -178,13 +179,13 @@ impl Slots {
         was
     }
 
-    /// There is something to receive. Answers when there was before.
+    /// Notes that there is something to receive. Returns when there last was.
     pub(super) fn note_heard(&mut self, slot: u32, now: u16) -> u16 {
         std::mem::replace(&mut self.slots[slot as usize].heard, now)
     }
 
-    /// If a receive or a poll for bytes is armed here and not yet being refreshed, begins to; whose
-    /// and which it is.
+    /// Begins to refresh what is armed here, if that is a receive or a poll for bytes and not being
+    /// refreshed yet; returns its token and which of the two it is.
     pub(super) fn begin_refresh(&mut self, slot: u32) -> Option<(Token, InFlight)> {
         let entry = self.slots.get_mut(slot as usize)?;
         let what = match entry.flags & (RECV_ARMED | POLL_IN_ARMED | REFRESHING) {
@@ -196,7 +197,8 @@ impl Slots {
         Some((Token { slot, generation: entry.generation }, what))
     }
 
-    /// The poll is armed instead, or need not be any more. Answers whether it was to be.
+    /// Ends a refresh: the poll is armed instead, or no longer needed. Returns whether there was
+    /// one.
     pub(super) fn end_refresh(&mut self, slot: u32) -> bool {
         let flags = &mut self.slots[slot as usize].flags;
         let was = *flags & REFRESHING != 0;
@@ -204,7 +206,7 @@ impl Slots {
         was
     }
 
-    /// Whose poll is armed here.
+    /// The token whose poll is armed here.
     pub(super) fn polled(&self, slot: u32) -> Option<Token> {
         let Slot { generation, flags, .. } = *self.slots.get(slot as usize)?;
         (flags & POLL_OUT_ARMED != 0).then_some(Token { slot, generation })

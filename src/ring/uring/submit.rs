@@ -11,7 +11,8 @@ use crate::ring::Wait;
 /// The ring, with `io_uring_enter` reduced to what a turn needs.
 pub(super) struct Ring {
     io: IoUring,
-    /// Always extended arguments (for the timeout), always reap; without iowait where possible.
+    /// Always with extended arguments (for the timeout), always reaping; without iowait if
+    /// possible.
     enter_flags: EnterFlags,
     /// `io_uring_enter` calls so far.
     pub(super) enters: u64,
@@ -41,7 +42,7 @@ impl Ring {
         self.io.submission().is_full()
     }
 
-    /// Entries the kernel has not consumed yet.
+    /// How many entries the kernel has not consumed yet.
     pub(super) fn pending(&mut self) -> usize {
         self.io.submission().len()
     }
@@ -53,19 +54,19 @@ impl Ring {
     /// Queues one entry; there must be room.
     ///
     /// # Safety
-    /// Memory the entry refers to must stay valid until the operation completed (for a send that
-    /// cannot go asynchronous: until the entry is consumed).
+    /// Memory the entry refers to must stay valid until the operation has completed (for a send
+    /// that cannot go asynchronous: until the entry is consumed).
     pub(super) unsafe fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: the caller's promise.
         let pushed = unsafe { self.io.submission().push(entry) };
         assert!(pushed.is_ok(), "the submission queue is full");
     }
 
-    /// Submits what is queued, runs deferred work, and sleeps as told unless completions are there.
-    /// Part of the entries may be left in the queue; the caller looks and calls again.
+    /// Submits what is queued, runs deferred work, and sleeps as told unless there are completions.
+    /// Part of the entries may be left in the queue; the caller checks and calls again.
     ///
     /// # Errors
-    /// Only what leaves the ring unusable, as a sentence.
+    /// Only errors that leave the ring unusable, as a sentence.
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let (completions_wanted, timeout) = match wait {
             Wait::No => (0, None),
@@ -85,14 +86,14 @@ impl Ring {
         self.call(0, EnterFlags::EXT_ARG, &SubmitArgs::new())
     }
 
-    /// Whether the kernel holds deferred work: newer ones (seen on 6.18) run about 20 pieces a
+    /// Whether the kernel holds deferred work: newer kernels (seen on 6.18) run about 20 pieces per
     /// call and leave the rest for the next.
     pub(super) fn has_deferred_work(&mut self) -> bool {
         self.io.submission().taskrun()
     }
 
-    /// Fetches completions the kernel had to park when the queue was full. Answers whether there
-    /// may be more in the queue now; to be called when the queue was drained.
+    /// Fetches completions the kernel had to park when the queue was full. Returns whether there
+    /// may be more in the queue now; call it when the queue was drained.
     ///
     /// # Errors
     /// As [`Ring::enter`].
@@ -108,7 +109,7 @@ impl Ring {
     fn call(&mut self, want: u32, flags: EnterFlags, args: &SubmitArgs<'_, '_>) -> io::Result<()> {
         let submit = self.pending() as u32;
         self.enters += 1;
-        // SAFETY: `args` is what EXT_ARG announces, and it outlives the call.
+        // SAFETY: `args` is what EXT_ARG promises, and it outlives the call.
         let entered = unsafe { self.io.submitter().enter(submit, want, flags.bits(), Some(args)) };
         match entered {
             Ok(_) => Ok(()),
@@ -117,12 +118,12 @@ impl Ring {
     }
 }
 
-/// Sorts the errors of `io_uring_enter` into passing ones and those that end the ring.
+/// Separates the errors of `io_uring_enter` that pass from those that end the ring.
 fn tolerate(error: io::Error) -> io::Result<()> {
     let sentence = match error.raw_os_error() {
         // The wait timed out: nothing arrived, as agreed.
         Some(libc::ETIME) => return Ok(()),
-        // A signal ended the wait: what has arrived is in the queue, the next turn waits again.
+        // A signal ended the wait: what has arrived is in the queue, and the next turn waits again.
         Some(libc::EINTR) => return Ok(()),
         // No memory for a request just now: what was not consumed is submitted again.
         Some(libc::EAGAIN) => return Ok(()),

@@ -7,7 +7,7 @@ const SLOT_BITS: u32 = 24;
 const GENERATION_BITS: u32 = 32;
 const KIND_SHIFT: u32 = SLOT_BITS + GENERATION_BITS;
 
-/// Slots that fit the packing.
+/// How many slots fit the packing.
 pub(super) const SLOTS_MAX: u32 = 1 << SLOT_BITS;
 
 /// Which operation completed.
@@ -23,9 +23,9 @@ pub(super) enum Kind {
     Close,
     Cancel,
     Bell,
-    /// A doorbell of another worker's; the slot field is that worker.
+    /// The doorbell of another worker, whose number is in the slot field.
     Ring,
-    /// Something can be received, bytes or their end.
+    /// Something can be received, bytes or the end.
     PollIn,
 }
 
