@@ -1,4 +1,4 @@
-//! What comes with the server and is no part of it: clients, a load generator, and the doctor.
+//! What comes with the server but is not part of it: clients, a load generator, and the doctor.
 
 pub(crate) mod bench;
 pub(crate) mod client;

@@ -1,6 +1,6 @@
 //! Numbers as people read them.
 
-/// 1234567 as `1,234,567`.
+/// 1234567 becomes `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -66,8 +66,7 @@ impl std::fmt::Display for Channels {
     }
 }
 
-/// Events per second when nothing else is said: enough for a course over time, few enough for any
-/// server.
+/// Events per second by default: enough to show a course over time, few enough for any server.
 const PUBLISH_RATE_DEFAULT: f64 = 10.0;
 
 const OTHER_SERVERS: &str = "\
@@ -245,14 +244,14 @@ pub enum PublishPlan {
 pub enum Heartbeats {
     /// Count those that come.
     Count,
-    /// Go on until each connection has seen one.
+    /// Continue until each connection has seen one.
     Await,
 }
 
 /// What the reading processes do while events are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// They read: latency is true, the server pays for waking them.
+    /// They read: latency is true, and the server pays for waking them.
     Awake,
     /// They are stopped and read afterwards: latency says nothing.
     Stopped,

@@ -31,10 +31,10 @@ const ORDERS: u64 = u64::MAX;
 /// Time between two lines of progress.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
-/// With no answer to any connect for this long, those still waiting are given up.
+/// After this long without an answer to any connect, those still waiting are given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Connects started in one turn, so that answers are not left lying.
+/// Connects started in one turn, so that answers are not left waiting.
 const STARTS_PER_TURN_MAX: u32 = 64;
 
 /// Bytes read at once, shared by all connections of the process.
@@ -64,7 +64,7 @@ pub fn run() -> Result<(), BenchError> {
     }
 }
 
-/// Lifts the soft limit on descriptors to the hard one; returns the latter.
+/// Raises the soft limit on descriptors to the hard one, and returns that.
 pub(super) fn raise_descriptor_limit() -> u32 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -333,7 +333,7 @@ impl Client {
         say(&Line::Progress(self.progress))
     }
 
-    /// How long nothing of our own needs doing; `None`: until something arrives.
+    /// How long there is nothing to do; `None`: until something arrives.
     fn timeout(&self) -> Option<Duration> {
         let report_in = (self.progress != self.reported)
             .then(|| REPORT_EVERY.saturating_sub(self.reported_at.elapsed()));
@@ -391,7 +391,7 @@ impl Client {
         }
     }
 
-    /// Closes with a reset: a million sockets in TIME-WAIT would be in the next run's way.
+    /// Closes with a reset: a million sockets in TIME-WAIT would get in the way of the next run.
     fn reset_connections(&mut self) {
         for socket in self.connections.iter_mut().filter_map(|one| one.socket.take()) {
             let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));

@@ -26,11 +26,11 @@ pub(super) enum State {
     Connecting,
     /// The request is sent.
     Asked,
-    /// The server took the subscription.
+    /// The server accepted the subscription.
     Subscribed,
-    /// It ended after it had been taken.
+    /// It ended after it had been accepted.
     Ended,
-    /// It was never taken.
+    /// It was never accepted.
     Failed,
 }
 
@@ -49,11 +49,11 @@ pub(super) struct Connection {
     pub is_beating: bool,
 }
 
-// A million of these must not show beside the kernel's share.
+// A million of these must not matter beside the kernel's share.
 const _: () = assert!(size_of::<Connection>() <= 32);
 
 impl Connection {
-    /// A subscriber whose socket is on its way.
+    /// A subscriber whose socket is connecting.
     pub fn new(socket: OwnedFd, state: State) -> Self {
         Self { socket: Some(socket), sequence: 0, stream: Stream::new(), state, is_beating: false }
     }
@@ -96,8 +96,8 @@ impl Opener {
         }
     }
 
-    /// Takes the next port that is free. Other runs on this machine use the same addresses and may
-    /// hold long rows of ports, so the whole range is tried.
+    /// Binds the next free port. Other runs on this machine use the same addresses and may hold
+    /// long ranges of ports, so the whole range is tried.
     fn bind(&mut self, socket: &OwnedFd, source: Ipv4Addr) -> io::Result<()> {
         let ports = plan::PORTS.len() as u32;
         for _ in 0..ports {
@@ -127,7 +127,7 @@ pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
     let path = escaped(&task.path.replace("{channel}", channel));
     let upgrade = match task.transport {
         Transport::Sse => "Accept: text/event-stream\r\n",
-        // Any 16 bytes do for a key here (RFC 6455 section 4.1): no proxy is being fooled.
+        // Any 16 bytes will do as a key here (RFC 6455 section 4.1): there is no proxy to protect.
         Transport::Ws => {
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n"
@@ -137,8 +137,8 @@ pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\n{upgrade}{lines}\r\n").into_bytes()
 }
 
-/// Percent-encodes what no URL may hold, so that a template can have JSON in its query. What is
-/// encoded already stays as it is.
+/// Percent-encodes what a URL may not contain, so that a template can have JSON in its query. What
+/// is encoded already is left alone.
 fn escaped(target: &str) -> String {
     let mut escaped = String::with_capacity(target.len());
     for character in target.chars() {
@@ -157,19 +157,19 @@ fn escaped(target: &str) -> String {
     escaped
 }
 
-/// Answers a ping (RFC 6455 section 5.5.3). A constant key will do where nothing between the ends
+/// Answers a ping (RFC 6455 section 5.5.3). A constant key is enough where nothing between the ends
 /// could be attacked with chosen bytes.
 pub(super) fn pong(socket: &OwnedFd, data: &[u8]) {
     let mut frame = Vec::new();
     frame::write_masked(&mut frame, Opcode::Pong, Fin::Last, [0x37, 0xfa, 0x21, 0x3d], data);
-    // A socket too full for a pong will be found dead by its server, as it should be.
+    // If the socket is too full for a pong, its server will find it dead, as it should.
     let _ = rustix::net::send(socket, &frame, SendFlags::NOSIGNAL);
 }
 
-/// Why reading from a connection came to its end.
+/// Why reading from a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The bytes made no sense, or said so themselves.
+    /// The bytes made no sense, or reported an error themselves.
     Fault(Fault),
     /// The peer closed.
     Closed,
@@ -199,7 +199,7 @@ pub(super) fn io_kind(error: &io::Error) -> String {
     }
 }
 
-/// Reads all there is; `on` gets what became complete.
+/// Reads all there is; `on` gets what is complete.
 pub(super) fn read_all(
     socket: &OwnedFd,
     stream: &mut Stream,
@@ -216,7 +216,7 @@ pub(super) fn read_all(
             Err(error) => return Err(End::Io(error.into())),
         };
         stream.feed(transport, &buffer[..length], &mut on).map_err(End::Fault)?;
-        // With edge triggering, a short read means drained (epoll(7)).
+        // With edge triggering, a short read means that nothing is left (epoll(7)).
         if length < buffer.len() {
             return Ok(());
         }

@@ -106,7 +106,7 @@ impl Fleet {
         }
     }
 
-    /// Tells all of them.
+    /// Sends an order to all of them.
     pub fn order(&mut self, order: Order) -> Result<(), BenchError> {
         for client in &mut self.clients {
             write_line(&mut client.orders, &order).map_err(BenchError::Client)?;
@@ -141,7 +141,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets them go on.
+    /// Lets them continue.
     pub fn go_on(&self) -> Result<(), BenchError> {
         self.signal(Signal::CONT)
     }
@@ -158,7 +158,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         for client in &mut self.clients {
-            // One that has been waited for is left alone by both.
+            // Both do nothing to a process that has been waited for.
             let _ = client.child.kill();
             let _ = client.child.wait();
         }
@@ -171,7 +171,7 @@ fn write_line(orders: &mut ChildStdin, value: &impl serde::Serialize) -> io::Res
     orders.write_all(&line)
 }
 
-/// Passes a client's lines on; `None` when it has no more.
+/// Passes a client's lines on, then `None`.
 fn pass_on(index: usize, output: ChildStdout, lines: &Sender<(usize, Option<Line>)>) {
     let parsed = BufReader::new(output)
         .lines()

@@ -65,7 +65,7 @@ pub(super) enum Line {
 /// The progress of a client process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// Subscriptions that the server has taken.
+    /// Subscriptions that the server has accepted.
     pub connected: u64,
     /// Subscriptions that failed.
     pub failed: u64,

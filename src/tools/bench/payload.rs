@@ -1,7 +1,7 @@
-//! What an event of a benchmark says: run, channel, sequence, publish time, padding.
+//! What an event of a benchmark contains: run, channel, sequence, publish time, padding.
 //!
-//! A server may hand the event on as it is, or inside an envelope of its own, or several at once.
-//! So the facts begin with a mark that can be searched for, and are written in letters, digits and
+//! A server may deliver the event as it is, inside an envelope of its own, or several at once. So
+//! the facts begin with a mark that can be searched for, and are written in letters, digits and
 //! dashes, which no URL, form, template or JSON string needs to escape.
 
 use std::io::Write;
@@ -50,7 +50,7 @@ impl Payload {
     }
 }
 
-/// Takes digits and the dash behind them off the front.
+/// Takes digits and the following dash off the front.
 fn number(rest: &mut &[u8]) -> Option<u64> {
     let end = rest.iter().position(|byte| *byte == b'-')?;
     let (digits, tail) = rest.split_at(end);

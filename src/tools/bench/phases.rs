@@ -24,17 +24,17 @@ use super::{
     tally::events_for,
 };
 
-/// Connects that may wait for their answer at once, over all client processes: under the usual
+/// Connects that may wait for their answer at once, over all client processes: fewer than the usual
 /// listen backlog (`net.core.somaxconn` 4096).
 const CONNECTING_MAX: u32 = 2_048;
 
-/// Rest after the ramp, so that memory is counted when buffers have been given back.
+/// Rest after the ramp, so that memory is measured once buffers have been freed.
 const SETTLE: Duration = Duration::from_millis(1_000);
 
 /// Longest wait for heartbeats: several times the longest heartbeat in use.
 const HEARTBEATS_WITHIN: Duration = Duration::from_secs(120);
 
-/// Deliveries are complete when they are all there, or none has come for this long.
+/// Deliveries are complete when all have arrived, or none has come for this long.
 const QUIET: Duration = Duration::from_secs(3);
 
 /// A server that uses less CPU time than this in [`CPU_WINDOW`] has done its work.
@@ -51,7 +51,7 @@ pub fn run(options: BenchOptions) -> Result<Report, BenchError> {
     if options.readers == Readers::Stopped && options.server_pids.is_empty() {
         return Err(BenchError::Options("--stop-readers needs --server-pid"));
     }
-    // Before a long run and not behind it.
+    // Before a long run and not after it.
     for path in options.json.iter().chain(&options.plot) {
         check_writable(path)?;
     }
@@ -227,8 +227,8 @@ fn await_idle_server(options: &BenchOptions) {
     }
 }
 
-/// Waits until all deliveries are in. The count due is exact if all connections were made and held;
-/// otherwise the quiet time ends the wait.
+/// Waits until all deliveries have arrived. The expected count is exact if all connections were
+/// made and held; otherwise the quiet time ends the wait.
 fn await_deliveries(
     options: &BenchOptions,
     published: u64,
@@ -270,7 +270,7 @@ fn write_json(path: &Path, report: &Report) -> Result<(), BenchError> {
     fs::write(path, text + "\n").map_err(failed)
 }
 
-/// The line that says what is going on: rewritten in place on a terminal, else one a second.
+/// The line that shows what is going on: rewritten in place on a terminal, otherwise one a second.
 #[derive(Debug)]
 struct Live {
     every: Duration,

@@ -1,4 +1,4 @@
-//! Where connections come from: shared out over processes, addresses and ports.
+//! Where connections come from: distributed over processes, addresses and ports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
@@ -9,7 +9,7 @@ use crate::tools::wire::url::Url;
 /// containers, and its pipes, epoll and standard streams need a few.
 pub(super) const CONNECTIONS_PER_PROCESS_MAX: u32 = 18_000;
 
-/// Descriptors of a client process that are not connections, generously.
+/// Descriptors of a client process that are not connections; a generous number.
 const DESCRIPTORS_SPARE: u32 = 100;
 
 /// Ports a client process uses on its own loopback address. It picks them itself: letting the
@@ -49,7 +49,7 @@ pub(super) struct Share {
     pub count: u32,
 }
 
-/// Shares `connections` out evenly over as few processes as the descriptor limit allows.
+/// Distributes `connections` evenly over as few processes as the descriptor limit allows.
 pub(super) fn shares(connections: u32, descriptors_max: u32) -> Vec<Share> {
     let room = descriptors_max.saturating_sub(DESCRIPTORS_SPARE).max(1);
     let processes = connections.div_ceil(room.min(CONNECTIONS_PER_PROCESS_MAX));

@@ -20,10 +20,10 @@ const INK: RGBColor = RGBColor(31, 97, 141);
 const ACCENT: RGBColor = RGBColor(192, 80, 30);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// Labels on an axis, about.
+/// Approximate number of labels on an axis.
 const TICKS: usize = 6;
 
-/// Percentiles that are marked, as nines and as named.
+/// Percentiles that are marked: as nines, and by name.
 const MARKED: [(f64, &str); 3] = [(0.301, "p50"), (2.0, "p99"), (3.0, "p99.9")];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -95,7 +95,7 @@ fn latency(area: &Area<'_>, report: &Report) -> Drawn {
 /// Each window of time as a step.
 fn timeline(area: &Area<'_>, report: &Report) -> Drawn {
     let (end_s, top) = (end_s(&report.rates), rates::peak(&report.rates).max(1.0));
-    // What is over in a moment is told in milliseconds.
+    // What is over in a moment is shown in milliseconds.
     let (unit, per_unit_s) = if end_s < 1.0 { ("ms", 1e-3) } else { ("s", 1.0) };
     let end = end_s / per_unit_s;
     let steps = report.rates.iter().flat_map(|window| {
@@ -129,20 +129,20 @@ fn end_s(rates: &[rates::Window]) -> f64 {
     rates.last().map_or(1.0, |last| last.from_s + last.width_s)
 }
 
-/// A label of an axis that ends at `end`, with as many digits as tell its neighbours apart.
+/// A label of an axis that ends at `end`, with enough digits to distinguish its neighbours.
 fn tick(value: f64, end: f64) -> String {
     let step = end / TICKS as f64;
     let decimals = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
     if decimals == 0 { thousands(value.round() as u64) } else { format!("{value:.decimals$}") }
 }
 
-/// A mark on the curve, if it gets that far: where, and what is written there.
+/// A mark on the curve, if it reaches that far: where, and its text.
 fn mark(points: &[(f64, f64)], nines: f64, name: &str) -> Option<(f64, f64, String)> {
     let (_, ms) = points.iter().find(|(at, _)| *at >= nines)?;
     Some((nines, *ms, format!("{name} {} ms", number(*ms))))
 }
 
-/// With no more digits than say something.
+/// With no more digits than mean something.
 fn number(value: f64) -> String {
     match value {
         _ if value >= 1000.0 => thousands(value.round() as u64),

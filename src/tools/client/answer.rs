@@ -1,4 +1,4 @@
-//! What a server's answers say. Sans-IO.
+//! What a server's answers say. No I/O.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// The parts of our JSON answers that a client looks at.
+/// The parts of our JSON answers that a client uses.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Facts {
@@ -37,17 +37,17 @@ struct ErrorFacts {
 }
 
 impl Answer {
-    /// Whether the server did what it was asked for.
+    /// Whether the server did what was asked.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.head.status)
     }
 
-    /// What the body says; nothing if it is not ours.
+    /// What the body says; nothing if it is not one of ours.
     pub fn facts(&self) -> Facts {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// What the body of a success says; any web server answers 200, but only ours says this.
+    /// What the body of a success says. Any web server answers 200, but only ours says this.
     ///
     /// # Errors
     /// The answer is a refusal, or not a Pushline server's.
@@ -60,7 +60,7 @@ impl Answer {
             .map_err(|_| ClientError::not_understood("its answer is not our JSON"))
     }
 
-    /// The refusal this answer is.
+    /// This answer as a refusal.
     pub fn refused(&self) -> Refused {
         let said = self.facts().error.map(|error| error.message);
         Refused {
@@ -70,12 +70,12 @@ impl Answer {
         }
     }
 
-    /// How long to wait before another try.
+    /// How long to wait before another attempt.
     fn retry_after(&self) -> Option<Duration> {
         self.head.field("retry-after")?.parse().ok().map(Duration::from_secs)
     }
 
-    /// What to say of a refusal that a Pushline server would have explained.
+    /// What to say about a refusal, which a Pushline server would have explained.
     fn foreign_refusal(&self) -> String {
         match (self.head.field("location"), self.head.media_type()) {
             (Some(place), _) => format!("the server redirects to {place}; is the URL right?"),

@@ -11,7 +11,7 @@ use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
 use crate::tools::bench::Transport;
 
-/// Where the token is looked for if nothing else is said.
+/// Where the token is looked for by default.
 const TOKEN_VARIABLE: &str = "PUSHLINE_TOKEN";
 
 /// Longest key: the server takes 128 bytes, and a line's number and a dash have up to 21.
@@ -95,7 +95,7 @@ fn parse_event_type(text: &str) -> Result<String, Cow<'static, str>> {
 }
 
 fn parse_key(text: &str) -> Result<String, Cow<'static, str>> {
-    // Lines get their number behind it.
+    // For lines, a number follows it.
     if text.len() > KEY_BYTES_MAX {
         return Err("a key is at most 100 bytes here".into());
     }

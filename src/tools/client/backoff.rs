@@ -1,5 +1,5 @@
-//! How long to wait before another try: exponential, with full jitter, so that the clients of a
-//! server that was away do not come back in waves. Sans-IO.
+//! How long to wait before another attempt: exponential, with full jitter, so that the clients of a
+//! server that was away do not reconnect in waves. No I/O.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ impl Backoff {
         self.base = base.min(PAUSE_MAX);
     }
 
-    /// It works.
+    /// Resets it after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// The pause after another failure: anything from nothing to the base, which doubles with
-    /// each failure. Not shorter than `at_least` (`Retry-After`).
+    /// The pause after another failure: anything from nothing to the base, which doubles with each
+    /// failure, but not shorter than `at_least` (`Retry-After`).
     pub fn pause(&mut self, at_least: Option<Duration>) -> Duration {
         let doubled = self.base.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         self.failures = self.failures.saturating_add(1);

@@ -9,15 +9,15 @@ use super::error::ClientError;
 use super::server::Server;
 use crate::tools::wire::connection;
 
-/// How long a connect may take; then the next address is tried, or the next time.
+/// How long a connect may take before the next address, or the next attempt.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long one write may take: the server takes nothing more.
+/// How long one write may take before the server counts as stuck.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
 pub(super) type Connection = connection::Connection<TcpStream>;
 
-/// Connects. Reading fails once nothing came for `silence_max`, if that is given.
+/// Connects. Reading fails once nothing has come for `silence_max`, if that is given.
 pub(super) fn open(
     server: &Server,
     silence_max: Option<Duration>,
@@ -27,7 +27,7 @@ pub(super) fn open(
     for address in server.address.to_socket_addrs().map_err(unreachable)? {
         match TcpStream::connect_timeout(&address, CONNECT_TIME_MAX) {
             Ok(socket) => {
-                // A line is sent when it comes, not when the last one was confirmed.
+                // A line is sent when it comes, not once the last one is acknowledged.
                 socket.set_nodelay(true)?;
                 socket.set_read_timeout(silence_max)?;
                 socket.set_write_timeout(Some(WRITE_TIME_MAX))?;

@@ -1,4 +1,4 @@
-//! Why a client fails, and whether another try could help.
+//! Why a client fails, and whether another attempt could help.
 
 use std::fmt;
 use std::io;
@@ -11,11 +11,11 @@ use crate::tools::wire::url::BadUrl;
 /// What went wrong.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Not a URL we can use; the user's doing.
+    /// Not a URL we can use; the user's mistake.
     Url(BadUrl),
-    /// The environment variable named on the command line is not set; the user's doing.
+    /// The environment variable named on the command line is not set; the user's mistake.
     TokenMissing(String),
-    /// The token has bytes no token has; the user's doing.
+    /// The token contains bytes no token has; the user's mistake.
     TokenInvalid(String),
     /// The connection could not be made: to where, and why.
     Unreachable(String, io::Error),
@@ -23,7 +23,7 @@ pub enum ClientError {
     Network(io::Error),
     /// The server closed the connection.
     Closed,
-    /// Not a byte for longer than any server is silent.
+    /// Nothing came for longer than any server is silent.
     Silent,
     /// What came is not HTTP, or not what was asked for.
     NotUnderstood(String),
@@ -58,10 +58,10 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
 }
 
-/// Whether another try could help.
+/// Whether another attempt could help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// It could.
+    /// It could help.
     Retry,
     /// The same would happen again.
     GiveUp,
@@ -73,7 +73,7 @@ impl ClientError {
         Self::NotUnderstood(what.into())
     }
 
-    /// Whether another try could help.
+    /// Whether another attempt could help.
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::Unreachable(..)
@@ -109,7 +109,7 @@ impl ClientError {
 }
 
 impl Refused {
-    /// Too much at the moment, or the server is not up to it: that passes.
+    /// The server has too much to do at the moment, or is not ready: that passes.
     pub(super) fn recovery(&self) -> Recovery {
         match self.status {
             408 | 425 | 429 | 500 | 502..=504 => Recovery::Retry,
@@ -154,7 +154,7 @@ impl std::error::Error for ClientError {}
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // What a read timeout comes as.
+            // This is how a read timeout shows.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
             _ => Self::Network(error),
         }

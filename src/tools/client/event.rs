@@ -13,7 +13,7 @@ use crate::proto::envelope::GAP_TYPE;
 /// The envelope all events come in, on both transports.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
-    /// The cursor behind this event.
+    /// The cursor after this event.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
     #[serde(borrow)]
@@ -47,12 +47,12 @@ pub(super) enum Format {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads one; none if it is something else that a server may say.
+    /// Reads an event; `None` if it is something else that a server may say.
     pub fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// The loss this event tells of, in words.
+    /// The loss this event reports, in words.
     pub fn gap(&self) -> Option<String> {
         if self.event.as_deref() != Some(GAP_TYPE) {
             return None;

@@ -1,4 +1,4 @@
-//! `pushline sub`: follows channels across whatever happens to connections and servers.
+//! `pushline sub`: follows channels, whatever happens to connections and servers.
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -23,21 +23,21 @@ use crate::tools::wire::connection::WireError;
 use crate::tools::wire::head::Head;
 use crate::tools::wire::sse::{EventStream, Item};
 
-/// A connection on which nothing came for this long is dead: heartbeats come every 25 s if the
-/// operator did not choose otherwise, and a reconnect too many does no harm.
+/// A connection on which nothing came for this long is dead: heartbeats come every 25 s by default,
+/// and one reconnect too many does no harm.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// Longest wait for the answer to a short question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A stream that has lasted this long works, even if it brought no event. One that ended sooner
-/// makes the next pause longer: something accepts streams only to end them.
+/// lengthens the next pause: something may accept streams only to end them.
 const STEADY_TIME: Duration = Duration::from_secs(10);
 
 /// Subscribes until a signal comes or standard output is closed.
 ///
 /// # Errors
-/// What another try would not help against.
+/// Failures that another attempt would not cure.
 pub fn subscribe(args: &SubArgs) -> Result<(), ClientError> {
     exit_on_signals()?;
     let mut follower = Follower {
@@ -54,7 +54,7 @@ pub fn subscribe(args: &SubArgs) -> Result<(), ClientError> {
     follower.run()
 }
 
-/// Nothing is held that would have to be finished.
+/// Exits at once, as there is nothing to complete.
 fn exit_on_signals() -> Result<(), ClientError> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(ClientError::Signals)?;
     thread::spawn(move || {
@@ -70,13 +70,13 @@ struct Follower {
     channels: Vec<String>,
     transport: Transport,
     format: Format,
-    /// Everything up to here was printed; none before we know where the log is.
+    /// Everything up to here was printed; `None` until we know the log's position.
     cursor: Option<String>,
     backoff: Backoff,
     out: BufWriter<StdoutLock<'static>>,
-    /// When the server took the subscription of this connection.
+    /// When the server accepted this connection's subscription.
     opened_at: Option<Instant>,
-    /// The user was told that the connection is gone.
+    /// The user was told that the connection is lost.
     is_away: bool,
 }
 
@@ -84,7 +84,7 @@ impl Follower {
     fn run(&mut self) -> Result<(), ClientError> {
         loop {
             let Err(error) = self.follow();
-            // What came before the end is printed before we wait for more.
+            // Print what came before the end before waiting for more.
             let error = self.out.flush().map_or_else(ClientError::Output, |()| error);
             match error {
                 // The reader of our output has seen enough.
@@ -107,7 +107,7 @@ impl Follower {
         }
     }
 
-    /// One connection's life.
+    /// Follows one connection until it ends.
     fn follow(&mut self) -> Result<Infallible, ClientError> {
         let cursor = match self.cursor.clone() {
             Some(cursor) => cursor,
@@ -121,8 +121,8 @@ impl Follower {
         }
     }
 
-    /// Where the channels are now, so that what comes before the first event reaches us is not
-    /// lost with the connection. Channels that never had an event are followed from the earliest.
+    /// Where the channels are now, so that events before the first one that reaches us are not lost
+    /// with the connection. Channels that never had an event are followed from the earliest.
     fn position(&self) -> Result<String, ClientError> {
         let mut connection = connection::open(&self.server, Some(ANSWER_TIME_MAX))?;
         let mut newest: Option<(u64, String)> = None;
@@ -170,7 +170,7 @@ impl Follower {
                     self.feed(&mut stream, rest)?;
                     break;
                 };
-                // A proxy may have put it into chunks.
+                // A proxy may have put the stream into chunks.
                 let decoded = decoder.decode(rest).map_err(WireError::Body)?;
                 self.feed(&mut stream, decoded.payload)?;
                 rest = &rest[decoded.consumed..];
@@ -243,7 +243,7 @@ impl Follower {
         if let Some(gap) = &gap {
             tell(format_args!("{gap}"));
         }
-        // A reader of JSON can tell a loss from an event, and needs it in its place.
+        // A reader of JSON can distinguish a loss from an event, and needs it in its place.
         if gap.is_none() || self.format == Format::Json {
             envelope.print(text, self.format, &mut self.out).map_err(ClientError::Output)?;
         }

@@ -1,4 +1,4 @@
-//! Standard input by lines, and each line as the server takes it.
+//! Standard input by lines, and each line in the form the server takes.
 
 use std::io::{self, BufRead, Read};
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::args::PubArgs;
 
-/// Longest line: the largest event a Pushline can be set to take.
+/// Longest line: the largest event a Pushline server can be set to take.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What comes from standard input.
@@ -20,7 +20,7 @@ pub(super) enum Input {
     Line(Vec<u8>),
     /// There are no more.
     End,
-    /// It cannot be read on.
+    /// Reading failed.
     Failed(io::Error),
 }
 
@@ -53,7 +53,7 @@ fn without_end(mut line: Vec<u8>) -> Vec<u8> {
     line
 }
 
-/// What makes publications of lines.
+/// Makes publications from lines.
 #[derive(Debug)]
 pub(super) struct Encoder {
     channel: String,
@@ -89,7 +89,7 @@ enum Data<'a> {
 }
 
 impl Encoder {
-    /// As the arguments say; keys begin with `key`.
+    /// Encodes as the arguments say; keys begin with `key`.
     pub fn new(args: &PubArgs, key: String) -> Self {
         let essence = args.content_type.split(';').next().unwrap_or("").trim();
         let media = match essence.to_ascii_lowercase().as_str() {
@@ -100,7 +100,7 @@ impl Encoder {
         Self { channel: args.channel.clone(), event: args.event.clone(), key, media }
     }
 
-    /// A line of the request's body, with its LF; none for an empty line between JSON values.
+    /// A line of the request's body, with its LF; `None` for an empty line between JSON values.
     ///
     /// # Errors
     /// The line is not what the media type promises.
@@ -110,7 +110,7 @@ impl Encoder {
             (Media::Json, Ok(text)) if text.trim().is_empty() => return Ok(None),
             (Media::Json, _) => (Some(Data::Json(serde_json::from_slice(line)?)), None),
             (Media::Text, Ok(text)) => (Some(Data::Text(text)), None),
-            // Not text after all: nothing of it is lost this way.
+            // Not text after all: this way nothing of it is lost.
             (Media::Text, Err(_)) | (Media::Binary, _) => (None, Some(STANDARD.encode(line))),
         };
         let event = self.event.as_deref();

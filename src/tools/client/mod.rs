@@ -1,6 +1,6 @@
-//! `pushline sub` and `pushline pub`: a subscriber and a publisher that come back by themselves.
+//! `pushline sub` and `pushline pub`: a subscriber and a publisher that reconnect by themselves.
 //!
-//! Blocking sockets and a few threads: a client has one connection. What can be pure is:
+//! Blocking sockets and a few threads: a client has one connection. What can be pure is pure:
 //! [`backoff`] says how long to wait, [`outbox`] knows which lines the server has not confirmed,
 //! and [`super::wire`] reads what the server sends.
 

@@ -1,23 +1,23 @@
-//! The lines a server has not confirmed. Sans-IO.
+//! The lines a server has not confirmed. No I/O.
 //!
-//! Lines go out in requests that are answered as a whole, so what broke off in the middle may have
-//! been published or not. Every line therefore has an idempotency key, and is sent again with the
-//! same one: the server publishes it once, as long as its history holds the key. That is why few
-//! lines are on their way at a time.
+//! Lines go out in requests that are answered as a whole, so lines of a broken request may or may
+//! not have been published. Every line therefore has an idempotency key, and is sent again with the
+//! same one: the server publishes it only once, as long as its history holds the key. That is why
+//! few lines are under way at a time.
 
 use std::collections::VecDeque;
 
-/// Lines that may be unconfirmed: well below the 100 events a channel's history holds if the
-/// operator did not choose otherwise, so that the keys of all of them are still known.
+/// Lines that may be unconfirmed: far fewer than the 1,000 events a channel's history holds by
+/// default, so that the keys of all of them are still known.
 pub const LINES_MAX: usize = 64;
 
-/// Bytes that may be unconfirmed, but for the last line.
+/// Bytes that may be unconfirmed, not counting the last line.
 pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A line of the request's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Which line of the input it is, from 1.
+    /// Its line number in the input, from 1.
     pub number: u64,
     /// The publication as JSON, with the LF.
     pub json: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Line {
 pub struct Outbox {
     lines: VecDeque<Line>,
     bytes: usize,
-    /// Lines of each request that waits for its answer.
+    /// The number of lines of each request that waits for its answer.
     ended: VecDeque<usize>,
     /// Lines of the request being sent.
     open: usize,
@@ -56,13 +56,13 @@ impl Outbox {
         self.open
     }
 
-    /// A line to be sent.
+    /// Adds a line to send.
     pub fn push(&mut self, line: Line) {
         self.bytes += line.json.len();
         self.lines.push_back(line);
     }
 
-    /// The next line to be sent; it belongs to the open request from now on.
+    /// The next line to send, which belongs to the open request from now on.
     pub fn send_next(&mut self) -> Option<&Line> {
         let place = self.sent();
         let line = self.lines.get(place)?;
@@ -75,34 +75,34 @@ impl Outbox {
         self.sent() < self.lines.len()
     }
 
-    /// The open request has ended, and its answer will come after those of earlier ones.
+    /// Ends the open request; its answer will come after those of earlier ones.
     pub fn end_request(&mut self) {
         debug_assert!(self.open > 0, "a request has lines");
         self.ended.push_back(std::mem::take(&mut self.open));
     }
 
-    /// The oldest request was answered: all of it is published.
+    /// Confirms the oldest request: all of it is published.
     pub fn confirm(&mut self) {
         let count = self.ended.pop_front().unwrap_or(0);
         self.forget(count);
     }
 
-    /// The oldest request was refused after this many lines. The connection is over, and
-    /// everything else is to be sent again.
+    /// The oldest request was refused after this many lines. The connection is over, and everything
+    /// else must be sent again.
     pub fn refuse(&mut self, published: usize) {
         let lines = self.ended.front().copied().unwrap_or(self.open);
         self.forget(published.min(lines));
         self.disconnect();
     }
 
-    /// The oldest line is not to be sent again.
+    /// Drops the oldest line, which must not be sent again.
     pub fn drop_oldest(&mut self) -> Option<Line> {
         let line = self.lines.pop_front()?;
         self.bytes -= line.json.len();
         Some(line)
     }
 
-    /// The connection is over: what is unconfirmed is to be sent again.
+    /// The connection is over: what is unconfirmed must be sent again.
     pub fn disconnect(&mut self) {
         self.ended.clear();
         self.open = 0;

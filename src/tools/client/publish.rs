@@ -12,10 +12,10 @@ use super::stdin_lines;
 /// Longest wait for the answer to a single event.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Publishes what the arguments say. The answer to a single event is printed.
+/// Publishes as the arguments say. The answer to a single event is printed.
 ///
 /// # Errors
-/// What was not published, and why.
+/// What could not be published, and why.
 pub fn publish(args: &PubArgs) -> Result<(), ClientError> {
     match &args.data {
         Some(data) => publish_one(args, data),
@@ -44,7 +44,7 @@ fn publish_one(args: &PubArgs, data: &str) -> Result<(), ClientError> {
     let mut out = io::stdout().lock();
     let printed = out.write_all(&answer.body).and_then(|()| out.write_all(b"\n"));
     match printed {
-        // It is published; our output was not wanted.
+        // It is published; the reader of our output has gone.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.map_err(ClientError::Output),
     }

@@ -1,25 +1,25 @@
-//! The checks of the doctor: each compares one thing of the host with what the connections need.
+//! The checks of the doctor: each compares one property of the host with what the connections need.
 
 use super::settings::{Change, Effect, FILES_ELSEWHERE, Judged, Setting, settings, text};
 use super::{DoctorOptions, Finding, Verdict, driver};
 use crate::host::{CgroupMemory, Host};
 use crate::tools::numbers::grouped;
 
-/// What the kernel keeps for an idle TCP connection on one side: socket, inode, file, dentry and
+/// What the kernel holds for an idle TCP connection on one side: socket, inode, file, dentry, and
 /// what waits for its bytes, a poll of io_uring or an item of epoll (half of the 7.1 to 7.8 KB
 /// measured for both ends of a pair).
 pub const KERNEL_BYTES_PER_CONNECTION: u64 = 3900;
 
-/// What the server keeps for an idle connection on a shared channel.
+/// What the server holds for an idle connection on a shared channel.
 pub const SERVER_BYTES_PER_CONNECTION: u64 = 128;
 
-/// Charged to a connection while an event is on its way: the kernel counts a page at least.
+/// Charged to a connection while an event is under way: the kernel counts at least a page.
 pub const SEND_BYTES_PER_CONNECTION: u64 = 4096;
 
 /// The server without connections: rings, history, code.
 pub const SERVER_BYTES: u64 = 512 << 20;
 
-/// Connections this host holds as it is, an event on its way to all of them included.
+/// Connections this host can hold as it is, including an event under way to all of them.
 pub fn capacity(workers: u64, on_epoll: bool, host: &Host) -> u64 {
     let descriptors = driver::capacity(workers, on_epoll, host);
     let files = host.sysctl("fs.file-max").ok().and_then(|numbers| numbers.first().copied());
@@ -46,7 +46,7 @@ pub fn memory(options: &DoctorOptions, host: &Host) -> Finding {
     }
 }
 
-/// The same against the limit of the control group: socket memory of the kernel is charged to it.
+/// The same against the limit of the control group, to which the kernel's socket memory is charged.
 pub fn cgroup_memory(options: &DoctorOptions, host: &Host) -> Finding {
     let check = "memory of the control group";
     match host.cgroup_memory() {
@@ -135,7 +135,7 @@ pub(super) fn unreadable(check: &str, wanted: String) -> Finding {
     finding(check, "cannot be read", wanted, Verdict::Note, "")
 }
 
-/// A finding; the cure is dropped where there is nothing to cure.
+/// A finding; the cure is dropped if nothing needs curing.
 pub(super) fn finding(
     check: &str,
     found: impl Into<String>,

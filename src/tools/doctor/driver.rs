@@ -1,4 +1,4 @@
-//! What the server will run on, and what that asks of the host.
+//! What the server will run on, and what that requires of the host.
 
 use super::checks::{finding, mib, unreadable};
 use super::settings::{SLOTS_PER_RING_MAX, text};
@@ -9,25 +9,25 @@ use crate::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED, SLOTS_RESERVED
 use crate::ring::{KernelVersion, URING_SINCE};
 use crate::tools::numbers::grouped;
 
-/// Oldest kernel the server is meant for on epoll; `scripts/kernel-matrix` is to try it.
+/// Oldest kernel the server is meant for on epoll, as tried by `scripts/kernel-matrix`.
 const EPOLL_SINCE: KernelVersion = KernelVersion { major: 5, minor: 10 };
 
 /// From this kernel on rings are charged to RLIMIT_MEMLOCK (again).
 const CHARGING_SINCE: KernelVersion = KernelVersion { major: 6, minor: 14 };
 
-/// Bit of the capability that exempts from it.
+/// Number of the capability that exempts a process from that limit.
 const CAP_IPC_LOCK: u32 = 14;
 
-/// Room for the rings of a worker: 4096 submissions take 404 KiB with a completion queue of twice
-/// as many (measured, 6.18); larger queues and the provided-buffer ring fit in the rest.
+/// Room for the rings of a worker: 4096 submissions take 404 KiB with a completion queue twice as
+/// long (measured on 6.18); larger queues and the provided-buffer ring fit in the rest.
 const LOCKED_BYTES_PER_WORKER: u64 = 1 << 20;
 
-/// Slots of each worker that are no subscriber's: the server answers 503 from them when it is full.
+/// Slots of each worker that are not for subscribers: the server answers 503 from them when full.
 const SLOTS_RESERVED_PER_WORKER: u64 = SLOTS_RESERVED as u64;
 
 const WATCHES: &str = "fs.epoll.max_user_watches";
 
-/// What `wanted` comes to where trying io_uring gave this.
+/// Whether `wanted` results in epoll, given the outcome of trying io_uring.
 pub fn is_epoll(wanted: DriverWanted, tried: &Result<String, String>) -> bool {
     match wanted {
         DriverWanted::Auto => tried.is_err(),
@@ -36,7 +36,7 @@ pub fn is_epoll(wanted: DriverWanted, tried: &Result<String, String>) -> bool {
     }
 }
 
-/// Subscribers there are descriptors for, where the limit can be read.
+/// Subscribers there are descriptors for, if the limit can be read.
 pub fn capacity(workers: u64, on_epoll: bool, host: &Host) -> Option<u64> {
     let limit = host.limit("Max open files")?.hard;
     Some(match on_epoll {
@@ -50,13 +50,13 @@ fn slots(descriptors_max: u64) -> u64 {
     descriptors_max.min(SLOTS_PER_RING_MAX).saturating_sub(SLOTS_RESERVED_PER_WORKER)
 }
 
-/// Descriptors of the process that are no subscriber's, on epoll.
+/// Descriptors of the process that are not for subscribers, on epoll.
 fn reserved(workers: u64) -> u64 {
     let per_worker = DESCRIPTORS_PER_WORKER + SLOTS_RESERVED_PER_WORKER;
     DESCRIPTORS_RESERVED.saturating_add(workers.saturating_mul(per_worker))
 }
 
-/// `tried` is what trying io_uring gave: what is there, or what is missing and the cure.
+/// `tried` is the outcome of trying io_uring: what exists, or what is missing and the cure.
 pub fn findings(
     options: &DoctorOptions,
     host: &Host,
@@ -78,7 +78,7 @@ pub fn findings(
     findings
 }
 
-/// How bad a host without io_uring is where this driver is wanted.
+/// How bad it is for a host to lack io_uring if this driver is wanted.
 fn without_io_uring(wanted: DriverWanted) -> Verdict {
     match wanted {
         DriverWanted::IoUring => Verdict::Fail,
@@ -114,7 +114,7 @@ fn io_uring_allowed(wanted: DriverWanted, host: &Host) -> Finding {
         Ok([0]) => ("0".to_owned(), Verdict::Ok),
         Ok([1]) => ("1: only CAP_SYS_ADMIN and kernel.io_uring_group".to_owned(), Verdict::Weak),
         Ok(numbers) => (text(numbers), without_io_uring(wanted)),
-        // Kernels before 6.6 have no such switch: allowed.
+        // Kernels before 6.6 have no such switch: it is allowed.
         Err(_) => ("no such switch".to_owned(), Verdict::Ok),
     };
     finding(
@@ -193,16 +193,16 @@ fn shared_descriptors(options: &DoctorOptions, host: &Host) -> Finding {
         verdict,
         &format!(
             "LimitNOFILE={} (ulimit -Hn, docker run --ulimit nofile=)",
-            // Workers have equal shares, of whole connections.
+            // Workers get equal shares, of whole connections.
             connections + reserved + workers
         ),
     )
 }
 
-/// Sockets that one user may have watched, all processes together.
+/// Sockets that one user may have watched, in all processes together.
 fn epoll_watches(options: &DoctorOptions, host: &Host) -> Finding {
     let DoctorOptions { connections, workers, .. } = *options;
-    // A doorbell and a listener each.
+    // Besides connections: a doorbell and a listener per worker.
     let need = connections.saturating_add(workers.saturating_mul(2));
     match host.sysctl(WATCHES).as_deref() {
         Ok(&[max]) => finding(
@@ -217,7 +217,7 @@ fn epoll_watches(options: &DoctorOptions, host: &Host) -> Finding {
 }
 
 /// Locked memory: since 6.14 the memory of rings is charged to the user's limit, unless the process
-/// has `CAP_IPC_LOCK`; between 5.12 and that it was not. The limit is per user, over all processes.
+/// has `CAP_IPC_LOCK`; from 5.12 until then it was not. The limit is per user, over all processes.
 fn memlock(options: &DoctorOptions, host: &Host) -> Finding {
     let need_bytes = options.workers.saturating_mul(LOCKED_BYTES_PER_WORKER);
     let wanted = format!("{} (rings, since kernel 6.14)", mib(need_bytes));

@@ -1,8 +1,8 @@
-//! `pushline doctor`: can this host hold that many connections, and if not, what is the cure.
+//! `pushline doctor`: whether this host can hold a number of connections, and the cure if not.
 //!
 //! [`settings`] owns the wanted kernel values, [`checks`] compares them and everything else with
-//! what [`crate::host`] says; what the server will run on has a file of its own. Of all this only
-//! `tune` changes anything.
+//! what [`crate::host`] says; the driver has a file of its own. Of all this only `tune` changes
+//! anything.
 
 pub mod checks;
 mod driver;
@@ -25,7 +25,7 @@ pub const LARGER_CONNECTIONS: u64 = 1_000_000;
 /// Connections asked about by default.
 pub const CONNECTIONS_DEFAULT: u64 = 100_000;
 
-/// Most connections one may ask for: beyond it the arithmetic says nothing about a real host.
+/// Most connections that may be asked for: beyond it the arithmetic says nothing about a real host.
 pub const CONNECTIONS_MAX: u64 = 1_000_000_000;
 
 /// Arguments of `pushline doctor`.
@@ -52,15 +52,15 @@ pub struct DoctorOptions {
     pub connections: u64,
     /// Workers the server will run with.
     pub workers: u64,
-    /// What they are to run on.
+    /// The driver they are to run on.
     pub driver: DriverWanted,
-    /// Whether that comes to epoll here.
+    /// Whether that results in epoll here.
     pub on_epoll: bool,
 }
 
 impl DoctorOptions {
-    /// What was asked for; what was not, by what this host has. `tried` is what trying io_uring
-    /// gave (a file cannot tell): what is there, or what is missing and the cure.
+    /// What was asked for; for what was not, what this host has. `tried` is the outcome of trying
+    /// io_uring (no file shows it): what exists, or what is missing and the cure.
     pub fn of(args: &DoctorArgs, host: &Host, tried: &Result<String, String>) -> Self {
         let cores = || available_parallelism().map_or(1, |cores| cores.get() as u64);
         let workers = args.workers.unwrap_or_else(cores);
@@ -71,40 +71,40 @@ impl DoctorOptions {
     }
 }
 
-/// How a check came out.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// As wanted.
     Ok,
-    /// Could not be read or needs no judgement; said for completeness.
+    /// Could not be read or needs no judgement; shown for completeness.
     Note,
-    /// The connections are held, but something suffers.
+    /// The connections can be held, but something suffers.
     Weak,
-    /// The connections cannot be held. Makes the exit code 1.
+    /// The connections cannot be held. The exit code will be 1.
     Fail,
 }
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub check: String,
-    /// What is there.
+    /// What was found.
     pub found: String,
-    /// What was asked for.
+    /// What is needed.
     pub wanted: String,
     /// The comparison.
     pub verdict: Verdict,
-    /// What to do about it; empty when nothing is to be done.
+    /// What to do about it; empty if nothing.
     pub cure: String,
 }
 
 /// Everything found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoctorReport {
-    /// What was asked.
+    /// What the host was examined for.
     pub options: DoctorOptions,
-    /// In the order looked at.
+    /// In the order of the checks.
     pub findings: Vec<Finding>,
 }
 
@@ -123,12 +123,12 @@ pub fn sysctl_file(connections: u64) -> String {
 }
 
 impl DoctorReport {
-    /// 0, or 1 when at least one finding stops the connections from being held.
+    /// 1 if at least one finding keeps the connections from being held, otherwise 0.
     pub fn exit_code(&self) -> u8 {
         u8::from(self.count(Verdict::Fail) > 0)
     }
 
-    /// How many findings came out like this.
+    /// How many findings had this outcome.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.findings.iter().filter(|finding| finding.verdict == verdict).count()
     }

@@ -1,5 +1,5 @@
-//! What a program must not change blindly, and says instead: where a network card's interrupts go,
-//! and how its packets are spread.
+//! What a program must not change blindly, and suggests instead: where a network card's interrupts
+//! go, and how its packets are spread.
 
 use std::fmt::Write;
 use std::fs;
@@ -22,7 +22,7 @@ pub(super) fn hints(host: &Host, root: &Path, connections: u64) -> String {
         "\nRLIMIT_NOFILE of this shell (hard): {hard}; each worker holds that many connections\n"
     );
     let cards = entries(&root.join("sys/class/net"));
-    // Only what has hardware behind it: not lo, bridges, tunnels.
+    // Only hardware: not lo, bridges or tunnels.
     let cards: Vec<_> = cards.into_iter().filter(|card| card.join("device").exists()).collect();
     if cards.is_empty() {
         text += "No NIC here, loopback only: no interrupts to place, no RPS or RFS.\n";
@@ -60,8 +60,8 @@ fn of_card(card: &Path, root: &Path, connections: u64) -> String {
     text
 }
 
-/// Interrupts of the card's own or, for virtio, its parent's message-signalled vectors; else those
-/// that the kernel lists under its name.
+/// The card's own interrupts or, for virtio, its parent's message-signalled vectors; otherwise
+/// those the kernel lists under its name.
 fn interrupts(card: &Path, name: &str, root: &Path) -> Vec<String> {
     let device = fs::canonicalize(card.join("device")).unwrap_or_default();
     for vectors in [device.join("msi_irqs"), device.join("../msi_irqs")] {
@@ -79,7 +79,7 @@ fn interrupts(card: &Path, name: &str, root: &Path) -> Vec<String> {
     of_card.filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
-/// Hexadecimal mask of the first cores, in the comma-separated words the kernel reads.
+/// Hexadecimal mask of the first cores, in the comma-separated words the kernel expects.
 fn core_mask(cores: usize) -> String {
     let whole = ",ffffffff".repeat(cores / 32);
     let first = (1u64 << (cores % 32)) - 1;

@@ -1,16 +1,16 @@
-//! The kernel settings a given number of connections asks for. This table is the only owner of the
-//! values: the doctor and `pushline tune` judge by it, `tuning/99-pushline.conf` is printed from
-//! it, and `tuning/README.md` is compared with it by `tests/tools/tune.rs`.
+//! The kernel settings that a given number of connections needs. This table is the only owner of
+//! the values: the doctor and `pushline tune` judge by it, `tuning/99-pushline.conf` is printed
+//! from it, and `tests/tools/tune.rs` compares `tuning/README.md` with it.
 
 use crate::host::Host;
 use crate::tools::numbers::grouped;
 
-/// Seconds over which every client is expected to come back after a restart: the default drain
-/// spreads the goodbyes over as long.
+/// Seconds over which every client is expected to reconnect after a restart: the default drain ends
+/// streams over the same time.
 pub const STORM_SECS: u64 = 20;
 
-/// Connections per second and worker pause the accept queue rides out, in seconds: nothing in a
-/// turn may take longer, so this is ten times and more the worst we allow ourselves.
+/// How long a pause of a worker the accept queue survives, in seconds. Nothing in a turn may take
+/// longer; this is at least ten times the worst we allow ourselves.
 pub const ACCEPT_PAUSE_SECS: u64 = 1;
 
 /// The largest direct descriptor table the kernel gives to one ring (`IORING_MAX_FIXED_FILES`).
@@ -26,7 +26,7 @@ pub const FLOWS_ELSEWHERE: u64 = 65_536;
 /// one by one, during 20 ms in which its softirq does not run.
 pub const BACKLOG_PACKETS: u64 = 250_000 * 20 / 1000;
 
-/// `net.core.netdev_max_backlog` as the kernel starts with it.
+/// `net.core.netdev_max_backlog` as the kernel sets it at boot.
 pub const BACKLOG_DEFAULT: u64 = 1000;
 
 const CONNTRACK: &str = "net.netfilter.nf_conntrack_max";
@@ -46,21 +46,21 @@ pub enum Effect {
 pub enum Change {
     /// By `sysctl`, at run time; the kernel starts with a fixed value.
     Sysctl,
-    /// By `sysctl`, at run time; the kernel or systemd starts with a value of the host's own, grown
-    /// with its memory. A file that sets it would lower it on a large host.
+    /// By `sysctl`, at run time; the kernel or systemd starts with a value that depends on the
+    /// host's memory. A file that sets it would lower it on a large host.
     SysctlByHost,
     /// Only on the kernel's command line, by this parameter.
     Boot(&'static str),
 }
 
-/// One kernel setting: `current >= wanted`, number by number, is what we ask for.
+/// One kernel setting: we ask for `current >= wanted`, number by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Dotted sysctl name.
     pub key: &'static str,
     /// The least value (`tcp_mem` has three numbers).
     pub wanted: Vec<u64>,
-    /// What a lower value does.
+    /// What happens with a lower value.
     pub effect: Effect,
     /// How to change it.
     pub change: Change,
@@ -73,21 +73,21 @@ pub struct Setting {
 pub enum Judged {
     /// This kernel or namespace has no such key.
     Absent,
-    /// The key is there, and not to be read.
+    /// The key exists but cannot be read.
     Unreadable,
     /// At least what is wanted.
     Enough {
-        /// What is there.
+        /// The present value.
         current: Vec<u64>,
     },
-    /// Less than wanted, and it does not matter: loaded, but without a rule that asks for it.
+    /// Less than wanted, but it does not matter: loaded, but no rule uses it.
     Unused {
-        /// What is there.
+        /// The present value.
         current: Vec<u64>,
     },
     /// Less than wanted.
     Low {
-        /// What is there.
+        /// The present value.
         current: Vec<u64>,
         /// What to write: see [`Setting::raised`].
         raised: Vec<u64>,
@@ -95,7 +95,7 @@ pub enum Judged {
 }
 
 impl Setting {
-    /// Compares the host with it.
+    /// Compares the host with this setting.
     pub fn judge(&self, host: &Host) -> Judged {
         let current = match host.sysctl(self.key) {
             Ok(current) => current,
@@ -110,7 +110,7 @@ impl Setting {
         }
     }
 
-    /// The parameter of the kernel's command line, where that is the only way.
+    /// The parameter of the kernel's command line, if that is the only way.
     pub fn boot_parameter(&self) -> Option<&'static str> {
         match self.change {
             Change::Boot(parameter) => Some(parameter),
@@ -128,7 +128,7 @@ impl Setting {
         text(&self.wanted)
     }
 
-    /// What to write over `current`: never lower than it, number by number. `None` when nothing is
+    /// What to write over `current`: never lower than it, number by number. `None` if nothing needs
     /// to be done.
     pub fn raised(&self, current: &[u64]) -> Option<Vec<u64>> {
         let at = |i: usize| current.get(i).copied().unwrap_or(0);
@@ -143,13 +143,13 @@ pub fn text(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// What `connections` connections ask of the kernel, in the order it is shown.
+/// What this many connections need from the kernel, in the order it is shown.
 pub fn settings(connections: u64) -> Vec<Setting> {
     use Change::{Boot, Sysctl, SysctlByHost};
     use Effect::{Blocks, Hurts};
     let per_sec = connections.div_ceil(STORM_SECS);
     let queue = (per_sec * ACCEPT_PAUSE_SECS).next_power_of_two().max(4096);
-    // What the kernel starts with holds the acknowledgements of as many connections.
+    // The kernel's own value suffices for the acknowledgements of this many connections.
     let backlog = match connections.min(BACKLOG_PACKETS) {
         few if few <= BACKLOG_DEFAULT => BACKLOG_DEFAULT,
         many => many.next_power_of_two(),
@@ -248,7 +248,7 @@ pub fn sysctl_conf(connections: u64, larger: u64) -> String {
         for line in wrapped(setting.why, 97) {
             conf.push_str(&format!("# {line}\n"));
         }
-        // A leading minus: sysctl goes on where the key does not exist (containers, conntrack).
+        // A leading minus: sysctl continues if the key does not exist (containers, conntrack).
         conf.push_str(&match setting.change {
             Change::Sysctl => format!("# [{large}]\n-{key} = {wanted}\n"),
             Change::SysctlByHost => format!("# [{large}]\n#-{key} = {wanted}\n"),

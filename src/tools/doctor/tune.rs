@@ -1,7 +1,7 @@
-//! `pushline tune`: the kernel settings of [`super::settings`], checked, raised and given back.
+//! `pushline tune`: the kernel settings of [`super::settings`], checked, raised and restored.
 //!
-//! A value is never lowered. What was there before the first `apply` is kept in a state file, so
-//! that `revert` gives back exactly that, whatever happened in between.
+//! A value is never lowered. The values from before the first `apply` are kept in a state file, so
+//! that `revert` restores exactly those, whatever happened in between.
 
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
@@ -40,12 +40,12 @@ pub struct TuneArgs {
     pub root: PathBuf,
 }
 
-/// What was done, to be printed, and whether it is as it should be.
+/// What was done, to be printed, and whether everything is as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuned {
-    /// A table, and hints behind it.
+    /// A table, followed by hints.
     pub text: String,
-    /// No key is too low, or all were given back.
+    /// No key is too low, or all were restored.
     pub is_good: bool,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for TuneError {
 
 impl std::error::Error for TuneError {}
 
-/// Does what was asked.
+/// Carries out the command.
 ///
 /// # Errors
 /// The state file failed, and nothing was changed after that.
@@ -189,7 +189,7 @@ struct State {
 }
 
 impl State {
-    /// What is kept, and a line to print if it was of an earlier boot: those values are gone.
+    /// What is kept, and a line to print if it is from an earlier boot: those values are gone.
     fn open(path: &Path, host: &Host) -> Result<(Self, String), TuneError> {
         let boot_id = host.sysctl_text(BOOT_ID).unwrap_or_else(|_| "unknown".to_owned());
         let mut state = Self { path: path.to_owned(), boot_id, values: Vec::new() };
@@ -212,8 +212,8 @@ impl State {
         Ok((state, String::new()))
     }
 
-    /// Keeps a value, unless an earlier one of the key is kept: a second `apply`, of another size,
-    /// must not take our own value for the host's.
+    /// Keeps a value, unless an earlier one of the key is kept: a second `apply`, for another size,
+    /// must not mistake our own value for the host's.
     fn keep(&mut self, key: &str, old: &str) -> Result<(), TuneError> {
         if self.values.iter().any(|(known, _)| known == key) {
             return Ok(());

@@ -1,16 +1,16 @@
-//! The beginning of something whose end has not come yet.
+//! The beginning of something that is not complete yet.
 
 use super::{TooLong, UNIT_BYTES_MAX};
 
-/// Unfinished bytes. Boxed twice over so that the usual, empty one takes 8 bytes: a load generator
-/// holds a million of them.
+/// Unfinished bytes. Boxed twice so that the usual, empty one takes 8 bytes: a load generator holds
+/// a million of them.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "a Vec takes 24 bytes in each idle connection")]
 pub(in crate::tools) struct Carry(Option<Box<Vec<u8>>>);
 
 impl Carry {
-    /// Runs `advance` over what was carried and `bytes` joined. `advance` is told how many of the
-    /// bytes it has seen before and says how many it is done with; the rest is carried.
+    /// Runs `advance` over the carried bytes followed by `bytes`. `advance` is told how many of
+    /// these it has seen before, and returns how many it is done with; the rest is carried.
     pub fn pour<E: From<TooLong>>(
         &mut self,
         bytes: &[u8],

@@ -7,18 +7,18 @@ use super::head::{Head, HeadError};
 use crate::proto::http::body::{BodyDecoder, BodyError};
 use crate::proto::reject::Reject;
 
-/// Longest body of an answer: ours say an id and a few numbers.
+/// Longest body of an answer: ours contain an id and a few numbers.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What is read at once.
+/// Bytes read at once.
 const READ_BYTES: usize = 32 * 1024;
 
-/// A connection and what has come of it but was not looked at yet.
+/// A connection, and the bytes that have come and were not used yet.
 #[derive(Debug)]
 pub struct Connection<S> {
     /// To send with.
     pub socket: S,
-    /// In the order it came.
+    /// Received bytes, in order.
     pub received: Vec<u8>,
 }
 
@@ -29,7 +29,7 @@ pub enum WireError {
     Io(io::Error),
     /// The server closed the connection.
     Closed,
-    /// It does not begin as an answer does.
+    /// It does not begin like an HTTP answer.
     Head(HeadError),
     /// Its body breaks the chunked coding.
     Body(BodyError),
@@ -46,7 +46,7 @@ impl<S: Read> Connection<S> {
     /// Reads on.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The connection has ended.
     pub fn read(&mut self) -> Result<(), WireError> {
         let length = self.received.len();
         self.received.resize(length + READ_BYTES, 0);
@@ -64,10 +64,10 @@ impl<S: Read> Connection<S> {
         }
     }
 
-    /// The head of the next answer that is not interim; its body is what comes next.
+    /// The head of the next answer that is not interim; its body comes next.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no answer.
     pub fn head(&mut self) -> Result<Head, WireError> {
         loop {
             match Head::parse(&self.received).map_err(WireError::Head)? {
@@ -82,7 +82,7 @@ impl<S: Read> Connection<S> {
         }
     }
 
-    /// The body behind a head. One without a length is taken to be empty: we ask for none.
+    /// The body after a head. One without a length counts as empty: we ask for none.
     ///
     /// # Errors
     /// It has no end that we would wait for.

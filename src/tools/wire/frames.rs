@@ -1,5 +1,5 @@
-//! A server's WebSocket frames (RFC 6455 section 5.2), without joining fragments: messages are what
-//! [`crate::proto::ws::message`] makes of them.
+//! A server's WebSocket frames (RFC 6455 section 5.2), without joining fragments:
+//! [`crate::proto::ws::message`] makes messages of them.
 
 use super::carry::Carry;
 use super::{TooLong, UNIT_BYTES_MAX};
@@ -9,11 +9,11 @@ use crate::proto::ws::frame::{self, Fin, Opcode, Parsed, Sender};
 /// A whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is.
+    /// Its kind.
     pub opcode: Opcode,
     /// Whether the message ends with it.
     pub fin: Fin,
-    /// What it carries.
+    /// Its payload.
     pub payload: &'a [u8],
 }
 
@@ -32,10 +32,10 @@ impl From<TooLong> for FrameError {
     }
 }
 
-/// Takes the frame at the front of `bytes` and says how long it is, once all of it is there.
+/// Takes the frame at the front of `bytes` and returns its length too, once all of it has come.
 ///
 /// # Errors
-/// More bytes will not make it one.
+/// More bytes will not make it a frame.
 pub fn first(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let (header, header_bytes) = match frame::parse(bytes, Sender::Server) {
         Parsed::Complete(header, header_bytes) => (header, header_bytes),
@@ -51,18 +51,18 @@ pub fn first(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     Ok(Some((frame, header_bytes + payload_bytes)))
 }
 
-/// Finds frames in pieces of a stream. Bytes are looked at where they lie; only an unfinished frame
-/// is kept.
+/// Finds frames in pieces of a stream. Bytes are used where they lie; only an unfinished frame is
+/// kept.
 #[derive(Debug, Default)]
 pub struct Frames {
     carry: Carry,
 }
 
 impl Frames {
-    /// Reads on; `on` gets each frame that became complete.
+    /// Reads on; `on` gets each frame that is complete.
     ///
     /// # Errors
-    /// What a server must not send, or what `on` returns.
+    /// The server sent something it must not send, or `on` failed.
     pub fn feed<E: From<TooLong> + From<FrameError>>(
         &mut self,
         bytes: &[u8],

@@ -17,16 +17,16 @@ pub struct Head {
 pub enum HeadError {
     /// They do not begin with a status line of HTTP/1.
     NotHttp,
-    /// There is no end within [`HEAD_BYTES_MAX`].
+    /// It does not end within [`HEAD_BYTES_MAX`].
     TooLong,
 }
 
 impl Head {
-    /// Reads a head and says how long it is, once all of it is there. Interim answers (1xx) have
-    /// heads too.
+    /// Reads a head and returns its length too, once all of it has come. Interim answers (1xx) have
+    /// heads as well.
     ///
     /// # Errors
-    /// It is no head, and more bytes will not make it one.
+    /// It is not a head, and more bytes will not make it one.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
             return if bytes.len() > HEAD_BYTES_MAX { Err(HeadError::TooLong) } else { Ok(None) };
@@ -50,7 +50,7 @@ impl Head {
         lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name, value.trim()))
     }
 
-    /// The first value of a field, in whatever case its name is written.
+    /// The first value of a field, ignoring the case of its name.
     pub fn field(&self, name: &str) -> Option<&str> {
         let found = self.fields().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value)
@@ -67,7 +67,7 @@ impl Head {
         self.field("content-length")?.parse().ok().map(Framing::Length)
     }
 
-    /// Whether the server closes the connection behind this answer.
+    /// Whether the server closes the connection after this answer.
     pub fn closes(&self) -> bool {
         self.lists("connection", "close")
     }

@@ -7,8 +7,8 @@ pub mod head;
 pub mod sse;
 pub(crate) mod url;
 
-/// The longest line, event or frame of a server that is waited for: the largest event Pushline can
-/// be set to take (16 MiB), base64 and framing included.
+/// The longest line, event or frame of a server that is accepted: the largest event Pushline can be
+/// set to take (16 MiB), with base64 and framing.
 pub const UNIT_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// The longest head of an answer: what common servers and clients use.

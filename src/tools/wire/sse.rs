@@ -12,13 +12,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub enum Line<'a> {
     /// The end of an event.
     Blank,
-    /// What is behind the colon.
+    /// What follows the colon.
     Comment(&'a [u8]),
-    /// A field; one space behind the colon is no part of the value.
+    /// A field; one space after the colon is not part of the value.
     Field {
         /// Before the colon.
         name: &'a [u8],
-        /// Behind the colon; empty without one.
+        /// After the colon; empty if there is none.
         value: &'a [u8],
     },
 }
@@ -48,8 +48,8 @@ enum Place {
     AfterCr,
 }
 
-/// Finds lines in pieces of a stream. Bytes are looked at where they lie; only an unfinished line
-/// is kept.
+/// Finds lines in pieces of a stream. Bytes are used where they lie; only an unfinished line is
+/// kept.
 #[derive(Debug, Default)]
 pub struct Lines {
     carry: Carry,
@@ -57,10 +57,10 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Reads on; `on` gets each line that became complete.
+    /// Reads on; `on` gets each line that is complete.
     ///
     /// # Errors
-    /// A line is longer than [`UNIT_BYTES_MAX`], or what `on` returns.
+    /// A line is longer than [`UNIT_BYTES_MAX`], or `on` failed.
     pub fn feed<E: From<TooLong>>(
         &mut self,
         bytes: &[u8],
@@ -71,8 +71,8 @@ impl Lines {
     }
 }
 
-/// Gives complete lines to `on` and says how many bytes they took. There is no line end within the
-/// first `seen` bytes.
+/// Passes complete lines to `on` and returns how many bytes they took. There is no line end within
+/// the first `seen` bytes.
 fn complete_lines<E>(
     bytes: &[u8],
     seen: usize,
@@ -107,7 +107,7 @@ fn complete_lines<E>(
     Ok(start)
 }
 
-/// What a stream says.
+/// An item of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// Something was published.
@@ -123,7 +123,7 @@ pub enum Item<'a> {
 pub struct Event<'a> {
     /// The last event id so far; empty if there was none.
     pub id: &'a str,
-    /// `message` if the stream did not say.
+    /// `message` if the stream does not say.
     pub event_type: &'a str,
     /// The data, lines ending in LF.
     pub data: &'a str,
@@ -136,18 +136,18 @@ pub struct EventStream {
     event: Unfinished,
 }
 
-/// The event whose lines are coming in.
+/// The event whose lines are arriving.
 #[derive(Debug, Default)]
 struct Unfinished {
-    /// Outlives the event.
+    /// Kept after the event.
     id: String,
     event_type: String,
-    /// Each line with an LF behind it.
+    /// Each line, followed by an LF.
     data: String,
 }
 
 impl EventStream {
-    /// Reads on; `on` gets everything that became complete.
+    /// Reads on; `on` gets everything that is complete.
     ///
     /// # Errors
     /// A line or an event is longer than [`UNIT_BYTES_MAX`].
@@ -156,7 +156,7 @@ impl EventStream {
         self.lines.feed(bytes, |line| event.take(line, &mut on))
     }
 
-    /// The id to resume with: of the last line that set it, whether an event followed or not.
+    /// The id to resume with: from the last line that set it, whether or not an event followed.
     pub fn last_id(&self) -> &str {
         &self.event.id
     }

@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-/// Where requests go.
+/// A server's URL, in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// `host[:port]` as in the URL, for the `Host` header.
     pub authority: String,
-    /// All behind the authority: empty, or beginning with a slash. May hold placeholders.
+    /// Everything after the authority: empty, or beginning with a slash. May contain placeholders.
     pub path: String,
 }
 
-/// A text is not a URL that can be used.
+/// Why a text is not a usable URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadUrl {
     /// TLS is not spoken.
@@ -33,14 +33,14 @@ impl Url {
         if authority.is_empty() || authority.contains(['@', '?', '#']) || !visible {
             return Err(malformed());
         }
-        // A space or a line end would tear the request line.
+        // A space or a line end would break the request line.
         if path.bytes().any(|byte| byte.is_ascii_control() || byte == b' ') {
             return Err(malformed());
         }
         Ok(Self { authority: authority.to_owned(), path: path.to_owned() })
     }
 
-    /// Host and port, to be resolved.
+    /// Host and port, to resolve.
     pub fn address(&self) -> String {
         let authority = &self.authority;
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
