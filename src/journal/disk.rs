@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 /// Only the server's user may read events, whatever the umask.
 pub(super) const OWNER_ONLY: u32 = 0o600;
 
+/// The folder of a journal, and what is done with its files by name.
 pub trait Disk: Debug + Send {
     /// An open file of the folder.
     type File: DiskFile;
@@ -35,6 +36,7 @@ pub trait Disk: Debug + Send {
     fn sync_names(&self) -> io::Result<()>;
 }
 
+/// An open file of a journal.
 pub trait DiskFile: Debug + Send {
     /// Reads its bytes from `at` on; fewer than asked for at its end.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;

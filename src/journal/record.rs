@@ -202,6 +202,7 @@ pub struct SegmentHead {
 }
 
 impl SegmentHead {
+    /// As it is written at the front of its file.
     pub fn encode(&self) -> [u8; SEGMENT_HEAD_BYTES] {
         let mut bytes = [0; SEGMENT_HEAD_BYTES];
         bytes[..8].copy_from_slice(SEGMENT_MAGIC);
@@ -248,6 +249,7 @@ pub struct Head {
 }
 
 impl Head {
+    /// As the `head` file holds it.
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(HEAD_MAGIC);

@@ -47,6 +47,7 @@ struct Content {
 }
 
 impl SimDisk {
+    /// An empty disk whose faults follow from the seed.
     pub fn new(seed: u64, tamper: Option<DiskTamper>) -> Self {
         Self(Arc::new(Mutex::new(State {
             rng: Rng::with_seed(seed),
