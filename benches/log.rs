@@ -10,7 +10,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
 use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
-use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use pushline::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -74,6 +74,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
         history_age: Duration::from_secs(300),
         publish_rate: None,
         history_share: 0,
+        keeps: Keeps::All,
     };
     let settings = LogSettings {
         history_bytes_max: 256 << 20,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
-use pushline::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use pushline::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 
 #[global_allocator]
@@ -45,6 +45,7 @@ fn a_private_channel_costs_the_log_no_more_than_its_share() {
         history_age: Duration::from_secs(300),
         publish_rate: None,
         history_share: 0,
+        keeps: Keeps::All,
     };
     let settings = LogSettings {
         history_bytes_max: 1 << 20,

@@ -196,6 +196,11 @@ impl Grant {
         self.publisher
     }
 
+    /// The `sub` claim of the token.
+    pub fn token_subject(&self) -> Option<&str> {
+        self.subject().filter(|_| !self.is_of_publish_key())
+    }
+
     /// The `sub` claim of the token, or the name of the publish key.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()

@@ -7,9 +7,10 @@ use super::units::{
     self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
 use super::values::{AUTO, NONE, address, put_cpus, put_networks, show_cpus, show_networks};
-use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, SlowPolicy, Steer};
+use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, PublisherShown, SlowPolicy, Steer};
 use crate::journal::writer::Durability;
 use crate::limits::EVENT_BYTES_MAX;
+use crate::log::policy::Keeps;
 
 /// All keys, in the order in which help and the file show them.
 pub static KEYS: &[Key] = &[
@@ -314,6 +315,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "history",
+        value: "all|latest",
+        group: Group::Channels,
+        change: Change::Reload,
+        help: "What a channel keeps within its bounds: all events, or the latest of each Event-Key: \
+               then it is a state, which who comes is given, and which slow readers skip to.",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.history, word(t, HISTORIES)),
+            show: |c| show_word(c.history, HISTORIES),
+        },
+    },
+    Key {
         name: "history_count",
         value: "N",
         group: Group::Channels,
@@ -356,6 +369,18 @@ pub static KEYS: &[Key] = &[
         field: Field::Channel {
             put: |c, t| set(&mut c.publish_rate, rate(t)),
             show: |c| show_rate(c.publish_rate),
+        },
+    },
+    Key {
+        name: "publisher",
+        value: "none|subject",
+        group: Group::Channels,
+        change: Change::Reload,
+        help: "What an event says of who published it: none, or the subject of the token (the sub \
+               claim).",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.publisher, word(t, PUBLISHERS)),
+            show: |c| show_word(c.publisher, PUBLISHERS),
         },
     },
     Key {
@@ -542,6 +567,9 @@ const DRIVERS: &[(&str, DriverWanted)] = &[
 const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 const SLOW: &[(&str, SlowPolicy)] =
     &[("skip", SlowPolicy::Skip), ("disconnect", SlowPolicy::Disconnect)];
+const HISTORIES: &[(&str, Keeps)] = &[("all", Keeps::All), ("latest", Keeps::Latest)];
+const PUBLISHERS: &[(&str, PublisherShown)] =
+    &[("none", PublisherShown::None), ("subject", PublisherShown::Subject)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),

@@ -26,7 +26,7 @@ use ipnet::IpNet;
 
 use crate::journal::writer::Durability;
 use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
-use crate::log::policy::{LogSettings, Policies, Policy};
+use crate::log::policy::{Keeps, LogSettings, Policies, Policy};
 use crate::proto::name::{Pattern, first_match};
 
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
@@ -46,6 +46,16 @@ pub enum SlowPolicy {
     Disconnect,
 }
 
+/// What an event says of its publisher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublisherShown {
+    /// Nothing.
+    #[default]
+    None,
+    /// The subject of the token it was published with.
+    Subject,
+}
+
 /// What applies to the channels of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelSettings {
@@ -59,6 +69,10 @@ pub struct ChannelSettings {
     pub publish_rate: Option<u32>,
     /// Bytes of history that the channels of the pattern keep together even when others need room.
     pub history_share: u64,
+    /// Which events are kept.
+    pub history: Keeps,
+    /// What its events say of their publishers.
+    pub publisher: PublisherShown,
 }
 
 impl ChannelSettings {
@@ -246,6 +260,8 @@ impl Default for Settings {
                 slow: SlowPolicy::Skip,
                 publish_rate: None,
                 history_share: 0,
+                history: Keeps::All,
+                publisher: PublisherShown::None,
             },
             channels: Vec::new(),
             history_bytes: 256 << 20,
@@ -304,6 +320,11 @@ impl Settings {
         self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
     }
 
+    /// What holds for a channel.
+    pub fn channel(&self, name: &str) -> &ChannelSettings {
+        self.channel_at(self.channel_index(name))
+    }
+
     /// Bytes all replicas of a worker may hold: at least as much as one may.
     pub fn replicas_bytes_max(&self) -> usize {
         self.worker_replica_bytes.max(self.replica_bytes)
@@ -322,6 +343,7 @@ impl Settings {
             history_age: channel.history_age,
             publish_rate: channel.publish_rate,
             history_share: channel.history_share,
+            keeps: channel.history,
         };
         let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
         let default = policy(&self.channel_default);

@@ -108,6 +108,8 @@ pub struct Writer<D: Disk> {
     open: Option<Open<D::File>>,
     /// Records that are encoded and not written.
     buffer: Vec<u8>,
+    /// The newest event that needed no record and has all before it committed.
+    passed_to: u64,
     /// The newest event encoded, written and synced.
     encoded_to: u64,
     written_to: u64,
@@ -132,6 +134,7 @@ impl<D: Disk> Writer<D> {
             sealed,
             open: None,
             buffer: Vec::new(),
+            passed_to: 0,
             encoded_to: last_seq,
             written_to: last_seq,
             synced_to: last_seq,
@@ -141,6 +144,11 @@ impl<D: Disk> Writer<D> {
 
     /// The newest event that may be seen.
     pub fn committed_to(&self) -> u64 {
+        self.safe_to().max(self.passed_to)
+    }
+
+    /// The newest event whose record is as safe as it is to be.
+    fn safe_to(&self) -> u64 {
         match self.settings.durability {
             Durability::Sync => self.synced_to,
             Durability::Os => self.written_to,
@@ -178,9 +186,17 @@ impl<D: Disk> Writer<D> {
         if let Some(last) = events.last() {
             self.reserve(last.seq)?;
         }
-        for event in events {
+        for event in events.iter().filter(|event| event.is_kept()) {
             self.encode(event)?;
         }
+        if self.encoded_to > self.safe_to() {
+            self.make_safe()?;
+        }
+        self.passed_to = events.last().map_or(self.passed_to, |last| last.seq);
+        Ok(())
+    }
+
+    fn make_safe(&mut self) -> Result<(), WriteError> {
         self.write()?;
         match self.settings.durability {
             Durability::Sync => self.sync(),
@@ -296,13 +312,13 @@ impl<D: Disk> Writer<D> {
     /// was written. A new segment begins once there is room.
     fn cut_back(&mut self) -> Result<(), WriteError> {
         self.buffer.clear();
-        let committed_to = self.committed_to();
-        (self.encoded_to, self.written_to) = (committed_to, committed_to);
+        let safe_to = self.safe_to();
+        (self.encoded_to, self.written_to) = (safe_to, safe_to);
         if let Some(open) = &mut self.open {
             open.at = open.committed_at;
             open.file.set_length(open.at).map_err(WriteError::Broken)?;
             open.file.sync().map_err(WriteError::Broken)?;
-            self.synced_to = committed_to;
+            self.synced_to = safe_to;
             self.set_aside();
         }
         Ok(())

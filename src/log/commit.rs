@@ -85,7 +85,9 @@ impl Sequencer {
         self.head_seq = event.seq;
         self.counters.published += 1;
         let channel = self.channels.at_mut(index);
-        channel.last_seq = event.seq;
+        if event.is_kept() {
+            channel.last_seq = event.seq;
+        }
         for worker in channel.interest.workers() {
             outlet.send(worker, FromLog::Event(Arc::clone(&event)));
         }

@@ -64,6 +64,16 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether history may have it. What is ephemeral is no loss to those who were not there.
+    pub fn is_kept(&self) -> bool {
+        is_kept(self.attributes.as_deref())
+    }
+
+    /// `Event-Key`, if any.
+    pub fn event_key(&self) -> Option<&str> {
+        self.attributes.as_ref()?.event_key.as_deref()
+    }
+
     /// The form the encoders take.
     pub fn view(&self, epoch: Epoch) -> EventView<'_> {
         EventView {
@@ -78,6 +88,10 @@ impl Event {
             attributes: self.attributes.as_deref(),
         }
     }
+}
+
+pub(super) fn is_kept(attributes: Option<&Attributes>) -> bool {
+    attributes.is_none_or(|attributes| !attributes.ephemeral)
 }
 
 /// Valid, as the publisher's worker has checked it. Checking again costs little, as an event is

@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+use hashbrown::{HashSet, HashTable};
 
 use super::event::{Event, Publication};
 use super::hash::SharedHasher;
@@ -105,6 +106,8 @@ pub(super) struct History {
     lines: Vec<Line>,
     /// Entries with an idempotency key.
     by_key: HashTable<u32>,
+    /// Of the entries with an event key, the newest of each channel and key.
+    newest_of: HashTable<u32>,
     hasher: SharedHasher,
     bytes: u64,
 }
@@ -116,6 +119,7 @@ impl History {
             entries: Paged::new(),
             lines: shares.map(Line::empty).collect(),
             by_key: HashTable::new(),
+            newest_of: HashTable::new(),
             hasher,
             bytes: 0,
         }
@@ -131,8 +135,15 @@ impl History {
         self.bytes
     }
 
-    /// Keeps the newest event of the log.
-    pub fn keep(&mut self, event: Arc<Event>, channel: u32, chain: &mut Chain, policy: u16) {
+    /// Keeps the newest event of the log. If it has an event key, tells which entry was the newest
+    /// with that.
+    pub fn keep(
+        &mut self,
+        event: Arc<Event>,
+        channel: u32,
+        chain: &mut Chain,
+        policy: u16,
+    ) -> Option<u32> {
         let bytes = bytes_of(&event);
         self.bytes += bytes;
         let keyed = event.key.as_ref().map(|key| self.hasher.key(event.channel_hash, key));
@@ -147,11 +158,43 @@ impl History {
             let (entries, hasher) = (&self.entries, &self.hasher);
             self.by_key.insert_unique(hash, key, |&key| key_hash(hasher, entries, key));
         }
+        self.supersede(key)
+    }
+
+    /// The entry is the newest with its event key from now on; tells which one was.
+    fn supersede(&mut self, key: u32) -> Option<u32> {
+        let Self { entries, hasher, newest_of, .. } = self;
+        let of = &entries[key];
+        let event_key = of.event.event_key()?;
+        let same = |&other: &u32| {
+            let other = &entries[other];
+            other.channel == of.channel && other.event.event_key() == Some(event_key)
+        };
+        let hash = hasher.key(of.event.channel_hash, event_key);
+        let hash_of = |&key: &u32| event_key_hash(hasher, entries, key);
+        match newest_of.entry(hash, same, hash_of) {
+            Slot::Occupied(mut slot) => Some(std::mem::replace(slot.get_mut(), key)),
+            Slot::Vacant(slot) => {
+                slot.insert(key);
+                None
+            }
+        }
     }
 
     /// Drops a channel's oldest event and returns it.
     pub fn lose_oldest(&mut self, chain: &mut Chain, policy: u16) -> Option<Arc<Event>> {
         let key = chain.list.first()?;
+        Some(self.lose(key, chain, policy))
+    }
+
+    /// Lets go of an event of a channel.
+    pub fn lose(&mut self, key: u32, chain: &mut Chain, policy: u16) -> Arc<Event> {
+        let hash = event_key_hash(&self.hasher, &self.entries, key);
+        if self.entries[key].event.event_key().is_some()
+            && let Ok(newest) = self.newest_of.find_entry(hash, |&other| other == key)
+        {
+            newest.remove();
+        }
         if self.entries[key].event.key.is_some() {
             let hash = key_hash(&self.hasher, &self.entries, key);
             match self.by_key.find_entry(hash, |&other| other == key) {
@@ -166,7 +209,7 @@ impl History {
         let event = self.entries.remove(key).event;
         line.bytes -= bytes_of(&event);
         self.bytes -= bytes_of(&event);
-        Some(event)
+        event
     }
 
     /// The channel whose oldest event goes first when the byte budget is exceeded: the oldest of
@@ -266,6 +309,8 @@ impl History {
         let events = || self.entries.iter().map(|(_, entry)| &entry.event);
         assert_eq!(self.bytes, events().map(|event| bytes_of(event)).sum::<u64>());
         assert_eq!(self.by_key.len(), events().filter(|event| event.key.is_some()).count());
+        let keyed = events().filter_map(|event| Some((event.channel_hash, event.event_key()?)));
+        assert_eq!(self.newest_of.len(), keyed.collect::<HashSet<_>>().len());
         let mut lined_up = 0;
         for line in &self.lines {
             let keys = self.walk(&line.list, |entry| entry.in_line);
@@ -303,6 +348,11 @@ impl History {
 fn key_hash(hasher: &SharedHasher, entries: &Paged<Entry>, key: u32) -> u64 {
     let event = &entries[key].event;
     hasher.key(event.channel_hash, event.key.as_deref().unwrap_or_default())
+}
+
+fn event_key_hash(hasher: &SharedHasher, entries: &Paged<Entry>, key: u32) -> u64 {
+    let event = &entries[key].event;
+    hasher.key(event.channel_hash, event.event_key().unwrap_or_default())
 }
 
 const _: () = assert!(EVENTS_MAX < NIL as usize);

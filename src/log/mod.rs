@@ -26,7 +26,7 @@ pub mod tombstone;
 
 pub use channel_name::ChannelName;
 pub use hash::SharedHasher;
-pub use policy::{LogSettings, Policies, Policy};
+pub use policy::{Keeps, LogSettings, Policies, Policy};
 pub use sequencer::{Outlet, Sequencer};
 pub use stats::{ChannelPage, LogCounters, LogStats};
 

@@ -21,6 +21,16 @@ pub struct LogSettings {
     pub policies: Policies,
 }
 
+/// Which events of a channel history is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// All of them, the newest at least.
+    #[default]
+    All,
+    /// The newest of each event key: the channel is a state, and who comes is given it.
+    Latest,
+}
+
 /// What applies to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -32,6 +42,8 @@ pub struct Policy {
     pub publish_rate: Option<u32>,
     /// Bytes that all channels of the rule together may keep even when others need room.
     pub history_share: u64,
+    /// Which events are kept.
+    pub keeps: Keeps,
 }
 
 impl Policy {
@@ -106,6 +118,7 @@ mod tests {
             history_age: Duration::MAX,
             publish_rate: Some(rate),
             history_share: 0,
+            keeps: Keeps::All,
         }
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Event, Publication};
+use super::event::{Event, Publication, is_kept};
 use super::history::publication_bytes;
 use super::message::{Fed, Refusal, Share};
+use super::policy::Keeps;
 use super::sequencer::{Outlet, Sequencer};
 use crate::bucket::Bucket;
 
@@ -117,7 +118,7 @@ impl Sequencer {
             }
         };
         let rate = policy.admit(rate, self.now).ok_or(Refusal::Rate)?;
-        let kept = policy.events_max() > 0;
+        let kept = policy.events_max() > 0 && is_kept(publication.attributes.as_deref());
         if kept && publication_bytes(publication) > self.settings.history_bytes_max {
             return Err(Refusal::Memory);
         }
@@ -149,6 +150,9 @@ impl Sequencer {
 
     /// Puts an event into history, within its bounds.
     pub(super) fn keep(&mut self, index: u32, event: Arc<Event>) {
+        if !event.is_kept() {
+            return self.free_if_idle(index);
+        }
         let channel = self.channels.at_mut(index);
         if self.settings.policies.at(channel.policy).events_max() == 0 {
             channel.evicted_to = event.seq;
@@ -156,7 +160,12 @@ impl Sequencer {
             self.free_if_idle(index);
             return;
         }
-        self.history.keep(event, index, &mut channel.chain, channel.policy);
+        let policy = self.settings.policies.at(channel.policy);
+        let replaced = self.history.keep(event, index, &mut channel.chain, channel.policy);
+        if let (Keeps::Latest, Some(replaced)) = (policy.keeps, replaced) {
+            // No loss: those who had not seen it get what came in its place.
+            self.history.lose(replaced, &mut channel.chain, channel.policy);
+        }
         self.trim_to_count(index);
         self.trim_to_bytes();
     }

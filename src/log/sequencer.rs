@@ -15,7 +15,7 @@ use super::message::{
     Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Share, ToLog,
 };
 use super::pending::{Pending, PendingAnswer};
-use super::policy::LogSettings;
+use super::policy::{Keeps, LogSettings};
 use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::store::Store;
 use super::store::memory::Memory;
@@ -324,7 +324,12 @@ impl Sequencer {
         let index = found.unwrap_or_else(|| self.create(hash, name));
         let channel = self.channels.at_mut(index);
         channel.interest.join(worker);
-        let (after, gap) = stand(cursor, self.head_seq, channel.evicted_to);
+        let keeps = self.settings.policies.at(channel.policy).keeps;
+        let (after, gap) = match (cursor, keeps) {
+            // A newcomer to a state: what it lost, it never had.
+            (Cursor::Now, Keeps::Latest) => (0, None),
+            _ => stand(cursor, self.head_seq, channel.evicted_to),
+        };
         let last_seq = channel.last_seq;
         self.counters.replays += u64::from(last_seq > after);
         self.counters.gaps += u64::from(gap.is_some());

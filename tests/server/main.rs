@@ -7,6 +7,7 @@ mod operator;
 
 mod access;
 mod admin;
+mod attributes;
 mod drain;
 mod http_surface;
 mod limits;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pushline::config::{ChannelSettings, Settings, SlowPolicy};
+use pushline::config::{ChannelSettings, PublisherShown, Settings, SlowPolicy};
 use pushline::limits::SLOTS_RESERVED;
+use pushline::log::Keeps;
 use pushline::proto::name::Pattern;
 use pushline::ring::sim::{Faults, SimSettings};
 
@@ -142,6 +143,8 @@ fn settings(rng: &mut Rng, large: bool) -> Settings {
         slow: if rng.u8(0..3) == 0 { SlowPolicy::Disconnect } else { SlowPolicy::Skip },
         publish_rate: (rng.u8(0..6) == 0).then(|| rng.u32(1..50)),
         history_share: pick(rng, &[0, 0, 1000, 10_000]),
+        history: Keeps::All,
+        publisher: PublisherShown::None,
     };
     let (default, special) = (channel(rng), channel(rng));
     let pattern = Pattern::parse("c0").expect("a valid pattern");

@@ -18,7 +18,7 @@ use crate::journal::{self};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Ask, Fed, FromLog, Share, Ticket, ToLog};
 use crate::log::store::Stored;
-use crate::log::{LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use crate::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use crate::proto::attributes::Attributes;
 use crate::proto::cursor::{Cursor, Epoch};
 
@@ -39,6 +39,8 @@ struct World {
     keys: BTreeMap<String, u64>,
     /// Events up to here may be gone: history dropped them.
     removed_to: u64,
+    /// The newest ephemeral event that was seen.
+    ephemeral_to: u64,
     epoch_bits: Option<u64>,
     published: u64,
     /// Whether the disk fails now and then.
@@ -81,6 +83,10 @@ fn content(data: &[u8], attributes: Option<&Attributes>) -> Vec<u8> {
     format!("{data:?} {attributes:?}").into_bytes()
 }
 
+fn is_ephemeral(of: &Publication) -> bool {
+    of.attributes.as_ref().is_some_and(|attributes| attributes.ephemeral)
+}
+
 impl World {
     fn new(seed: u64, tamper: Option<DiskTamper>) -> Self {
         let mut rng = Rng::with_seed(seed);
@@ -94,6 +100,7 @@ impl World {
             truth: BTreeMap::new(),
             keys: BTreeMap::new(),
             removed_to: 0,
+            ephemeral_to: 0,
             epoch_bits: None,
             published: 0,
             is_troubled: true,
@@ -131,6 +138,7 @@ impl World {
             history_age: Duration::from_secs(100_000),
             publish_rate: None,
             history_share: 0,
+            keeps: Keeps::All,
         };
         let settings = LogSettings {
             history_bytes_max: 20_000,
@@ -170,6 +178,8 @@ impl World {
         } else if let Some(epoch_bits) = self.epoch_bits {
             assert_eq!(recovered.epoch_bits, epoch_bits);
         }
+        let resume_at = recovered.resume_at;
+        assert!(self.ephemeral_to <= resume_at || recovered.lossy, "its place is given again");
         for (seq, content) in &self.truth {
             assert!(*seq <= recovered.resume_at, "{seq} would be given again");
             if *seq > self.removed_to && !recovered.lossy {
@@ -179,6 +189,7 @@ impl World {
         if recovered.lossy {
             self.truth.clear();
             self.keys.clear();
+            self.ephemeral_to = 0;
         }
         self.epoch_bits = Some(recovered.epoch_bits);
         // Clients can read them from here on.
@@ -214,14 +225,18 @@ impl World {
         self.published += 1;
         let key = (self.rng.u8(..3) == 0).then(|| format!("k{}", self.rng.u8(..20)));
         let size = self.rng.usize(0..300);
-        let publication = Publication {
+        let attributes = self.some_attributes();
+        let mut publication = Publication {
             channel: CHANNELS[self.rng.usize(..CHANNELS.len())].into(),
             kind: Kind::Text,
             data: Bytes::from(format!("{}{}", self.published, "x".repeat(size))),
             event_type: None,
             key: key.map(Into::into),
-            attributes: self.some_attributes(),
+            attributes,
         };
+        if is_ephemeral(&publication) {
+            publication.key = None;
+        }
         let ticket = Ticket(self.published as u32);
         life.asked.insert(ticket.0, publication.clone());
         let publications = vec![publication];
@@ -233,7 +248,8 @@ impl World {
         let rng = &mut self.rng;
         let mut text = |of: &str| rng.bool().then(|| format!("{of}{}", rng.u8(..9)).into());
         let (publisher, event_key) = (text("jane"), text("price"));
-        Attributes { publisher, event_key, tombstone: rng.bool(), ..Attributes::default() }.boxed()
+        let (tombstone, ephemeral) = (rng.bool(), rng.u8(..4) == 0);
+        Attributes { publisher, event_key, tombstone, ephemeral }.boxed()
     }
 
     fn store_works(&mut self, life: &mut Life) {
@@ -256,6 +272,7 @@ impl World {
     fn listen(&mut self, life: &mut Life) {
         for told in life.outlet.0.drain(..) {
             match told {
+                FromLog::Event(event) if !event.is_kept() => self.note_ephemeral(event.seq),
                 FromLog::Event(event) => {
                     self.note(event.seq, content(&event.data, event.attributes.as_deref()));
                 }
@@ -267,6 +284,7 @@ impl World {
                             let key = format!("{}/{key}", asked.channel);
                             self.keys.insert(key, outcome.last_seq);
                         }
+                        None if is_ephemeral(asked) => self.note_ephemeral(outcome.last_seq),
                         None => self.note(
                             outcome.last_seq,
                             content(&asked.data, asked.attributes.as_deref()),
@@ -276,6 +294,12 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// Its place is never given to another event.
+    fn note_ephemeral(&mut self, seq: u64) {
+        assert!(!self.truth.contains_key(&seq), "{seq} was given twice");
+        self.ephemeral_to = self.ephemeral_to.max(seq);
     }
 
     fn note(&mut self, seq: u64, content: Vec<u8>) {

@@ -1,6 +1,7 @@
 //! Behaviour of the log. `model` compares it with a naive one over thousands of random operations.
 
 mod model;
+mod state;
 mod store;
 
 use std::time::Duration;
@@ -13,15 +14,20 @@ use super::message::{
     Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page, Published,
     ReadChannel, Refusal, Share, Ticket, ToLog,
 };
-use super::policy::{LogSettings, Policies, Policy};
+use super::policy::{Keeps, LogSettings, Policies, Policy};
 use super::{ChannelName, Outlet, Sequencer, SharedHasher};
 use crate::proto::cursor::{Cursor, Epoch};
 use crate::proto::name::Pattern;
 
 const TICKET: Ticket = Ticket(7);
 const AGE: Duration = Duration::from_secs(60);
-const PLENTY: Policy =
-    Policy { history_count: 100, history_age: AGE, publish_rate: None, history_share: 0 };
+const PLENTY: Policy = Policy {
+    history_count: 100,
+    history_age: AGE,
+    publish_rate: None,
+    history_share: 0,
+    keeps: Keeps::All,
+};
 
 /// A queue per worker; `full` ones have no room for events.
 struct Lanes {

@@ -424,6 +424,7 @@ fn random_settings(random: &mut fastrand::Rng) -> LogSettings {
         history_age: Duration::from_secs([0, 5, 60, 300][random.usize(..4)]),
         publish_rate: None,
         history_share: [0, 1_000, 4_000][random.usize(..3)],
+        keeps: Keeps::All,
     };
     let policies = rules(&[("a", policy()), ("d:*", policy()), ("e", policy())]);
     let channels_max = random.usize(4..=NAMES.len());

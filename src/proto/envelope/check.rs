@@ -1,6 +1,7 @@
 //! What an event type and an idempotency key may be.
 
 use super::Invalid;
+use crate::proto::attributes::Attributes;
 
 /// Longest event type.
 pub const TYPE_BYTES_MAX: usize = 128;
@@ -24,6 +25,22 @@ pub fn event_type(text: &str) -> Result<&str, Invalid> {
 /// Checks an idempotency key: 1 to 128 bytes, no control characters.
 pub fn key(text: &str) -> Result<&str, Invalid> {
     if is_plain(text, KEY_BYTES_MAX) { Ok(text) } else { Err(Invalid::Key) }
+}
+
+/// Checks an event key: 1 to 128 bytes, no control characters.
+pub fn event_key(text: &str) -> Result<&str, Invalid> {
+    if is_plain(text, KEY_BYTES_MAX) { Ok(text) } else { Err(Invalid::EventKey) }
+}
+
+/// Checks what a publisher may say of an event beside its type and its idempotency key.
+/// `is_empty`: it has no data.
+pub fn attributes(of: &Attributes, is_empty: bool) -> Result<(), Invalid> {
+    let Attributes { event_key, tombstone, ephemeral, .. } = of;
+    event_key.as_deref().map(self::event_key).transpose()?;
+    if *tombstone && (event_key.is_none() || !is_empty || *ephemeral) {
+        return Err(Invalid::Tombstone);
+    }
+    Ok(())
 }
 
 fn is_plain(text: &str, bytes_max: usize) -> bool {

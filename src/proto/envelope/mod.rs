@@ -11,7 +11,9 @@ use super::cursor::EventId;
 use super::data::{Data, EventView};
 use super::ws::close::cut;
 
-pub use check::{KEY_BYTES_MAX, RESERVED_PREFIX, TYPE_BYTES_MAX, event_type, key};
+pub use check::{
+    KEY_BYTES_MAX, RESERVED_PREFIX, TYPE_BYTES_MAX, attributes, event_key, event_type, key,
+};
 pub use op::{
     ClientOp, Invalid, OpBody, OpError, Payload, Publication, REF_BYTES_MAX, parse_op,
     parse_publication,

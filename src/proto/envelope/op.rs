@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::check;
+use crate::proto::attributes::Attributes;
 use crate::proto::reject::Reject;
 
 /// Longest `ref`, quotes included: it is echoed with every answer.
@@ -67,6 +68,8 @@ pub struct Publication<'a> {
     pub event_type: Option<Cow<'a, str>>,
     /// `key`.
     pub key: Option<Cow<'a, str>>,
+    /// `event_key`, `tombstone`, `ephemeral`.
+    pub attributes: Option<Box<Attributes>>,
 }
 
 /// A payload: a JSON string in `data` is text, any other value there is JSON.
@@ -78,6 +81,16 @@ pub enum Payload<'a> {
     Json(&'a str),
     /// From `data_base64`.
     Binary(Vec<u8>),
+}
+
+impl Payload<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Json(_) => false,
+            Self::Binary(bytes) => bytes.is_empty(),
+        }
+    }
 }
 
 /// Why an operation was refused, and the client's name for it (if that could be read).
@@ -99,6 +112,8 @@ pub enum Invalid {
     Channel,
     /// Neither `data` nor `data_base64`, or both.
     Data,
+    /// The event key is empty, too long, or has control characters.
+    EventKey,
     /// The event type is empty, too long, or has control characters.
     EventType,
     /// Not a JSON object, a field of the wrong type, or a field twice.
@@ -113,6 +128,8 @@ pub enum Invalid {
     ReservedEventType,
     /// No `token`.
     Token,
+    /// A tombstone without a key, with data, or one that is not to be kept.
+    Tombstone,
     /// A publication has a field we do not know: a slip that would silently lose something.
     UnknownKey,
     /// Not UTF-8.
@@ -128,6 +145,10 @@ impl From<Invalid> for Reject {
             Invalid::Data => {
                 bad_request("bad_data", "exactly one of data and data_base64 is needed")
             }
+            Invalid::EventKey => bad_request(
+                "bad_event_key",
+                "an event key is 1 to 128 bytes without control characters",
+            ),
             Invalid::EventType => bad_request(
                 "bad_event_type",
                 "an event type is 1 to 128 bytes without control characters",
@@ -149,9 +170,14 @@ impl From<Invalid> for Reject {
                 "event types that begin with pushline. are reserved",
             ),
             Invalid::Token => bad_request("bad_token", "token is missing"),
+            Invalid::Tombstone => bad_request(
+                "bad_tombstone",
+                "a tombstone has an event key and no data, and is not ephemeral",
+            ),
             Invalid::UnknownKey => bad_request(
                 "unknown_key",
-                "a publication has channel, data or data_base64, event and key, and nothing else",
+                "a publication has channel, data or data_base64, event, key, event_key, tombstone and \
+                 ephemeral, and nothing else",
             ),
             Invalid::Utf8 => bad_request("bad_utf8", "not UTF-8"),
         }
@@ -172,14 +198,12 @@ pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
     Ok(ClientOp { reference, body })
 }
 
-/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`.
+/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`; and, where an
+/// event is more than that, `event_key`, `tombstone` and `ephemeral`.
 pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
     let text = utf8(line)?;
     match serde_json::from_str::<Line<'_>>(text) {
-        Ok(Line { channel, data, data_base64, event, key, .. }) => {
-            let none = Fields::default();
-            publication(Fields { channel, data, data_base64, event, key, ..none })
-        }
+        Ok(line) => publication(line.into()),
         Err(_) if serde_json::from_str::<Fields<'_>>(text).is_ok() => Err(Invalid::UnknownKey),
         Err(_) => Err(Invalid::Json),
     }
@@ -204,6 +228,31 @@ struct Line<'a> {
     event: Option<Text<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
+    /// Who it was published by is for the server to say.
+    #[serde(rename = "publisher")]
+    _publisher: Option<IgnoredAny>,
+    #[serde(borrow)]
+    event_key: Option<Text<'a>>,
+    tombstone: Option<bool>,
+    ephemeral: Option<bool>,
+}
+
+impl<'a> From<Line<'a>> for Fields<'a> {
+    fn from(line: Line<'a>) -> Self {
+        let Line { channel, data, data_base64, event, key, .. } = line;
+        let Line { event_key, tombstone, ephemeral, .. } = line;
+        Self {
+            channel,
+            data,
+            data_base64,
+            event,
+            key,
+            event_key,
+            tombstone,
+            ephemeral,
+            ..Self::default()
+        }
+    }
 }
 
 /// The keys of a publishing operation, whatever their values.
@@ -220,6 +269,10 @@ struct PublishKeys {
     data_base64: Option<IgnoredAny>,
     event: Option<IgnoredAny>,
     key: Option<IgnoredAny>,
+    publisher: Option<IgnoredAny>,
+    event_key: Option<IgnoredAny>,
+    tombstone: Option<IgnoredAny>,
+    ephemeral: Option<IgnoredAny>,
 }
 
 /// All fields an operation or a publication may have.
@@ -242,6 +295,10 @@ struct Fields<'a> {
     event: Option<Text<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
+    #[serde(borrow)]
+    event_key: Option<Text<'a>>,
+    tombstone: Option<bool>,
+    ephemeral: Option<bool>,
     #[serde(borrow)]
     token: Option<Text<'a>>,
 }
@@ -291,7 +348,14 @@ fn body(fields: Fields<'_>) -> Result<OpBody<'_>, Invalid> {
 
 fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
     let channel = fields.channel.ok_or(Invalid::Channel)?.0;
+    let attributes = Attributes {
+        event_key: fields.event_key.map(|text| text.0.into()),
+        tombstone: fields.tombstone == Some(true),
+        ephemeral: fields.ephemeral == Some(true),
+        ..Attributes::default()
+    };
     let payload = match (fields.data, fields.data_base64) {
+        (None, None) if attributes.tombstone => Payload::Text("".into()),
         (Some(raw), None) => payload(raw.get())?,
         (None, Some(text)) => {
             Payload::Binary(BASE64.decode(text.0.as_bytes()).map_err(|_| Invalid::Base64)?)
@@ -306,7 +370,8 @@ fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
     if let Some(text) = &key {
         check::key(text)?;
     }
-    Ok(Publication { channel, payload, event_type, key })
+    check::attributes(&attributes, payload.is_empty())?;
+    Ok(Publication { channel, payload, event_type, key, attributes: attributes.boxed() })
 }
 
 fn payload(raw: &str) -> Result<Payload<'_>, Invalid> {

@@ -114,7 +114,7 @@ fn answers_carry_the_ref_as_it_came() {
 }
 
 fn publication<'a>(channel: &'a str, payload: Payload<'a>) -> Publication<'a> {
-    Publication { channel: channel.into(), payload, event_type: None, key: None }
+    Publication { channel: channel.into(), payload, event_type: None, key: None, attributes: None }
 }
 
 #[test]
@@ -228,6 +228,44 @@ fn a_line_says_what_to_publish() {
     // Half of a surrogate pair is not a character.
     let half = br#"{"channel":"c","data":"\ud800"}"#;
     assert_eq!(parse_publication(half), Err(Invalid::Json));
+}
+
+#[test]
+fn a_line_may_say_what_the_event_replaces_and_that_it_is_not_to_be_kept() {
+    let with = |attributes: Attributes| Publication {
+        attributes: attributes.boxed(),
+        ..publication("c", Payload::Text("".into()))
+    };
+    let none = Attributes::default();
+    let event_key = || Some("price:EUR".into());
+    for (line, attributes) in [
+        (
+            r#","data":"","event_key":"price:EUR""#,
+            Attributes { event_key: event_key(), ..none.clone() },
+        ),
+        (
+            r#","event_key":"price:EUR","tombstone":true"#,
+            Attributes { event_key: event_key(), tombstone: true, ..none.clone() },
+        ),
+        (r#","data":"","ephemeral":true"#, Attributes { ephemeral: true, ..none.clone() }),
+        (r#","data":"","ephemeral":false,"publisher":"forged""#, none.clone()),
+    ] {
+        let line = format!("{{\"channel\":\"c\"{line}}}");
+        assert_eq!(parse_publication(line.as_bytes()), Ok(with(attributes.clone())), "{line}");
+        let op = format!("{{\"op\":\"publish\",{}", &line[1..]);
+        let parsed = parse_op(op.as_bytes()).map(|op| op.body);
+        assert_eq!(parsed, Ok(OpBody::Publish(with(attributes))), "{op}");
+    }
+    for (line, expected) in [
+        (r#""event_key":"","data":1"#, Invalid::EventKey),
+        (r#""tombstone":true"#, Invalid::Tombstone),
+        (r#""tombstone":true,"event_key":"k","data":"x""#, Invalid::Tombstone),
+        (r#""tombstone":true,"event_key":"k","ephemeral":true"#, Invalid::Tombstone),
+        (r#""ephemeral":"yes","data":1"#, Invalid::Json),
+    ] {
+        let line = format!("{{\"channel\":\"c\",{line}}}");
+        assert_eq!(parse_publication(line.as_bytes()), Err(expected), "{line}");
+    }
 }
 
 #[test]

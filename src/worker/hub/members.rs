@@ -7,8 +7,8 @@ use super::Hub;
 use super::reading::Reading;
 use super::replica::{Live, Moved, Replica};
 use super::subscriber::{Explicit, Gap, Sub, Subscriber};
-use crate::log::ChannelName;
 use crate::log::message::{GapReason, JoinedChannel, LeaveChannel};
+use crate::log::{ChannelName, Keeps};
 use crate::proto::cursor::Cursor;
 use crate::proto::dialect::Dialect;
 
@@ -26,6 +26,9 @@ impl Hub {
         let mut stands = std::mem::take(&mut self.stands);
         stands.extend(names.iter().map_while(|name| {
             let replica = self.find(name)?;
+            if cursor == Cursor::Now && self.is_state(replica) {
+                return None;
+            }
             Some((replica, self.channels[replica].stand(cursor, self.head_seen)?))
         }));
         let here = stands.len() == names.len();
@@ -37,6 +40,12 @@ impl Hub {
         }
         self.stands = stands;
         here
+    }
+
+    /// Whether a newcomer is given what the channel has.
+    fn is_state(&self, replica: u32) -> bool {
+        let bounds = usize::from(self.channels[replica].bounds);
+        self.settings.channel_at(bounds).history == Keeps::Latest
     }
 
     /// The replicas of these channels, made where there are none, and kept until the log has
@@ -122,7 +131,12 @@ impl Hub {
         // With two channels it needs a cursor for each.
         self.make_explicit(index);
         let explicit = self.take_explicit(index, dialect);
-        explicit.position = explicit.position.max(position);
+        // A newcomer to a state and to other channels still lacks all of the state.
+        let lacks_all = position == 0 || explicit.position == 0 && !explicit.subs.is_empty();
+        explicit.position = match dialect.has_one_cursor() && lacks_all {
+            true => 0,
+            false => explicit.position.max(position),
+        };
         explicit.read_anew();
         explicit.subs.push(Sub { replica, place, cursor, gap });
     }

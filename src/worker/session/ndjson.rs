@@ -108,9 +108,7 @@ impl Sessions {
                 return cx.wait(Why::Retry);
             }
             let mut batch = std::mem::take(&mut lines.batch);
-            for line in batch.iter_mut().filter(|line| line.key.is_some()) {
-                line.key = self.own_key(index, line.key.take());
-            }
+            batch.iter_mut().for_each(|line| self.sign(index, line));
             self.ask_publish(cx, batch, AfterPublish::Ndjson);
         } else if lines.failed.is_some() || lines.decoder.is_done() {
             self.answer_ndjson(cx);
@@ -321,6 +319,6 @@ pub(super) fn to_publication(
         data,
         event_type: from.event_type.map(Into::into),
         key: from.key.map(Into::into),
-        attributes: None,
+        attributes: from.attributes,
     })
 }

@@ -5,10 +5,13 @@ use bytes::Bytes;
 
 use super::answer::Content;
 use super::http::{HttpState, Step};
-use super::publish_head::{PublishHead, check_coding, check_data, checked_field, kind_of, only};
+use super::publish_head::{
+    PublishHead, attributes_of, check_coding, check_data, checked_field, kind_of, only,
+};
 use super::{Cx, Sessions};
 use crate::auth::Access;
 use crate::bucket::Bucket;
+use crate::config::PublisherShown;
 use crate::limits::WAITING_MAX;
 use crate::log::event::Publication;
 use crate::log::message::{Published, Refusal, Share};
@@ -99,6 +102,7 @@ impl Sessions {
         check_coding(request)?;
         let event_type = checked_field(request, "event-type", envelope::event_type)?;
         let key = checked_field(request, "idempotency-key", envelope::key)?;
+        let attributes = attributes_of(request)?;
         let bytes_max = self.settings.event_bytes_max;
         match request.framing() {
             Framing::None => return Err(LENGTH_REQUIRED),
@@ -107,7 +111,7 @@ impl Sessions {
             }
             Framing::Length(_) | Framing::Chunked => {}
         }
-        Ok(PublishHead { channel: channel.into(), kind, event_type, key })
+        Ok(PublishHead { channel: channel.into(), kind, event_type, key, attributes })
     }
 
     /// Takes more of a single event's body.
@@ -142,11 +146,28 @@ impl Sessions {
 
     /// An idempotency key as the log keeps it: marked with its publisher, or one publisher could
     /// use up another's keys.
-    pub(super) fn own_key(&self, index: u32, key: Option<Box<str>>) -> Option<Box<str>> {
+    fn own_key(&self, index: u32, key: Option<Box<str>>) -> Option<Box<str>> {
         let grant = self.of[index as usize].grant.as_ref();
         match (key, grant) {
             (Some(key), Some(grant)) => Some(format!("{} {key}", grant.publisher()).into()),
             (key, _) => key,
+        }
+    }
+
+    /// Completes what a client publishes with what is not for the client to say.
+    pub(super) fn sign(&self, index: u32, publication: &mut Publication) {
+        publication.key = self.own_key(index, publication.key.take());
+        let rule = self.settings.channel(&publication.channel);
+        if rule.publisher == PublisherShown::Subject
+            && let Some(subject) = self.grant(index).and_then(|grant| grant.token_subject())
+        {
+            publication.attributes.get_or_insert_default().publisher = Some(subject.into());
+        }
+        if let Some(attributes) = &publication.attributes
+            && attributes.ephemeral
+        {
+            // A repeat can't be told from it: nothing remembers it.
+            publication.key = None;
         }
     }
 
@@ -155,13 +176,17 @@ impl Sessions {
         if let Err(reject) = check_data(head.kind, &data) {
             return self.reject(cx, reject);
         }
+        if let Err(invalid) = envelope::attributes(&head.attributes, data.is_empty()) {
+            return self.reject(cx, invalid);
+        }
         if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
             return self.reject(cx, refusal);
         }
-        let PublishHead { channel, kind, event_type, key } = head;
-        let key = self.own_key(index, key);
+        let PublishHead { channel, kind, event_type, key, attributes } = head;
         let then = AfterPublish::Respond { channel: channel.clone() };
-        let publication = Publication { channel, kind, data, event_type, key, attributes: None };
+        let attributes = attributes.boxed();
+        let mut publication = Publication { channel, kind, data, event_type, key, attributes };
+        self.sign(index, &mut publication);
         self.await_log(cx.index());
         self.ask_publish(cx, vec![publication], then);
     }

@@ -3,7 +3,8 @@
 use memchr::memchr;
 
 use crate::log::event::Kind;
-use crate::proto::envelope::Invalid;
+use crate::proto::attributes::Attributes;
+use crate::proto::envelope::{self, Invalid};
 use crate::proto::http::head::Request;
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
@@ -15,6 +16,26 @@ pub(super) struct PublishHead {
     pub kind: Kind,
     pub event_type: Option<Box<str>>,
     pub key: Option<Box<str>>,
+    pub attributes: Attributes,
+}
+
+/// What the head says of the event beside its type and idempotency key.
+pub(super) fn attributes_of(request: &Request<'_>) -> Result<Attributes, Reject> {
+    let event_key = checked_field(request, "event-key", envelope::event_key)?;
+    let tombstone = switch(request, "event-tombstone")?;
+    let ephemeral = switch(request, "event-ephemeral")?;
+    Ok(Attributes { event_key, tombstone, ephemeral, ..Attributes::default() })
+}
+
+fn switch(request: &Request<'_>, name: &str) -> Result<bool, Reject> {
+    match only(request, name)? {
+        None | Some(b"false") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(_) => {
+            let message = "Event-Tombstone and Event-Ephemeral are true or false";
+            Err(Reject::bad_request("bad_switch", message))
+        }
+    }
 }
 
 /// How a body is to be read, by its media type; parameters are ignored.
@@ -42,7 +63,8 @@ pub(super) fn only<'r>(request: &Request<'r>, name: &str) -> Result<Option<&'r [
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => {
-            let message = "Content-Type, Event-Type and Idempotency-Key may appear only once";
+            let message =
+                "Content-Type, Idempotency-Key and the Event- fields may appear only once";
             Err(Reject::bad_request("header_repeated", message))
         }
     }

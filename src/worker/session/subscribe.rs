@@ -3,6 +3,7 @@
 use super::http::HttpState;
 use super::{Cx, Flags, Protocol, Sessions};
 use crate::auth::{Access, Denied};
+use crate::log::Keeps;
 use crate::log::message::Refusal;
 use crate::proto::dialect::{CURSOR_NAMES, Dialect, Heartbeat};
 use crate::proto::http::head::{Framing, Method, Request, Version};
@@ -61,7 +62,12 @@ impl Sessions {
         }
         let cors = self.work(index).answer.cors.clone().into_owned().into();
         let cursor = wanted.cursor.as_deref().unwrap_or_default();
-        let begins = if cursor.is_empty() { Begins::Now } else { Begins::AtCursor };
+        // Who has not read all of a state must not be told that it has.
+        let is_state = |name: &str| self.settings.channel(name).history == Keeps::Latest;
+        let begins = match cursor.is_empty() && !wanted.channels.iter().any(|name| is_state(name)) {
+            true => Begins::Now,
+            false => Begins::AtCursor,
+        };
         self.begin_join(cx, wanted, AfterJoin::OpenSse { cors, begins });
     }
 

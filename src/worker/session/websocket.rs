@@ -143,8 +143,9 @@ impl Sessions {
             }
             Err(_) => return self.ws_refuse(cx, CloseReason::Overloaded),
         }
-        let publication =
-            Publication { channel, kind, data, event_type: None, key: None, attributes: None };
+        let (event_type, key, attributes) = (None, None, None);
+        let mut publication = Publication { channel, kind, data, event_type, key, attributes };
+        self.sign(cx.index(), &mut publication);
         self.ask_publish(cx, vec![publication], AfterPublish::BareMessage);
     }
 
@@ -272,7 +273,7 @@ impl Sessions {
         if let Err(refusal) = self.admit_publish(cx, self.share_of(cx.index())) {
             return self.ws_reject(cx, reference, refusal);
         }
-        publication.key = self.own_key(cx.index(), publication.key);
+        self.sign(cx.index(), &mut publication);
         let then = AfterPublish::Acknowledge(reference.map(Into::into));
         self.ask_publish(cx, vec![publication], then);
     }
