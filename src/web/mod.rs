@@ -1,12 +1,15 @@
 //! What browsers load from the server: the client, demo pages, and the operator's dashboard. The
-//! sources are written to be read and copied; the client is served without its comments and
-//! indentation.
+//! sources are written to be read and copied; the client is served without what only readers need.
+
+mod squeeze;
 
 use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
+
+use self::squeeze::squeeze;
 
 /// A file that browsers load.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,8 +48,7 @@ static ASSETS: [(&str, LazyLock<Asset>); 7] = [
 ];
 
 fn client() -> Asset {
-    let code = without_comments(include_str!("pushline.js"));
-    Asset::new("text/javascript; charset=utf-8", code)
+    Asset::new("text/javascript; charset=utf-8", squeeze(include_str!("pushline.js")))
 }
 
 fn openapi() -> Asset {
@@ -81,27 +83,4 @@ pub fn dashboard(listen_port: u16) -> String {
 /// How a page's policy names the one script that may run in it (CSP 3 section 2.3.1).
 fn policy_hash(text: &str) -> String {
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
-}
-
-/// Removes comments and indentation. In the sources no string spans a line end, no line of code
-/// begins like a comment, and no string contains ` // `.
-fn without_comments(source: &str) -> String {
-    let is_code = |line: &&str| {
-        !line.is_empty() && !["//", "/*", "* ", "*/"].iter().any(|mark| line.starts_with(mark))
-    };
-    let lines = source.lines().map(str::trim).filter(is_code);
-    let codes = lines.map(|line| line.split_once(" // ").map_or(line, |(code, _)| code));
-    codes.flat_map(|line| [line, "\n"]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn comments_are_for_readers_of_the_source() {
-        let source =
-            "/** Why. */\nlet a = 1; // One.\n\n  // Why.\n  f(\"//\");\n/**\n * More.\n */\n";
-        assert_eq!(without_comments(source), "let a = 1;\nf(\"//\");\n");
-    }
 }

@@ -121,7 +121,7 @@ async function sse(link, signal) {
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) {
-      const [, name, text] = /^(\w*): ?(.*)/.exec(line) ?? [];
+      const [, name, text] = /^(\w*):\x20?(.*)/.exec(line) ?? [];
       if (name) block[name] = text;
       if (line) continue;
       link.block(block);
