@@ -2,9 +2,7 @@
 //! cuts what it is told to, and shows a stream's frames.
 
 use std::fs;
-use std::sync::PoisonError;
 
-use crate::ONE_AT_A_TIME;
 use crate::common::browser::{Browser, Kind};
 use crate::common::{Sse, TestServer, await_subscribers, fetch, publish};
 use crate::demos::await_all;
@@ -13,7 +11,6 @@ const KEY: &str = "an-operators-key-for-tests-0123456789";
 
 #[test]
 fn the_dashboard_shows_the_server_and_cuts_a_connection() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = TestServer::start();
     let mut stream = Sse::open(server.addr, "channel=seen");
     publish(server.addr, "seen", "x");
@@ -41,7 +38,6 @@ fn the_dashboard_shows_the_server_and_cuts_a_connection() {
 
 #[test]
 fn the_dashboard_asks_for_the_operators_key() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), KEY).expect("written");
     let server = TestServer::with(|settings| settings.admin_key_file = Some(file.path().into()));

@@ -1,12 +1,10 @@
 //! The README's chat and the pages at `/demo`, as a newcomer opens them: in two browsers at once, with
 //! the server killed under them.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::ONE_AT_A_TIME;
 use crate::common::browser::{Browser, Kind};
 use crate::common::program::{Program, free_ports};
 use crate::common::{TestServer, fetch};
@@ -15,6 +13,7 @@ use crate::common::{TestServer, fetch};
 const COME_BACK: Duration = Duration::from_secs(60);
 const OPTIONS: [&str; 6] = ["--workers", "2", "--cpus", "none", "--retry", "500ms"];
 const PAGES: usize = 2;
+const DEMOS: [&str; 4] = ["feed", "chat", "progress", "counter"];
 
 /// Where in a page the state is told, what is typed into, and what then appears.
 struct Chat {
@@ -55,7 +54,6 @@ fn the_demos_chat_goes_on_after_a_crash_and_says_so() {
 
 /// Two people talk, the server is killed, one writes meanwhile, and both go on.
 fn survive(chat: &Chat, open: impl FnOnce(&mut Browser, &str)) {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
     let port = free_ports(2);
     let server = Program::start(port, &OPTIONS);
@@ -74,10 +72,8 @@ fn survive(chat: &Chat, open: impl FnOnce(&mut Browser, &str)) {
 
 #[test]
 fn each_demo_works_is_short_and_its_source_is_beside_it() {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = TestServer::start();
-    let demos = ["feed", "chat", "progress", "counter"];
-    for demo in demos {
+    for demo in DEMOS {
         let page = fetch(server.addr, "GET", &format!("/demo/{demo}"), &[], None);
         assert_eq!((page.status, page.text().lines().count() <= 60), (200, true), "{demo}");
     }
@@ -86,30 +82,61 @@ fn each_demo_works_is_short_and_its_source_is_beside_it() {
     let sources = "[...document.querySelectorAll('pre')]
         .filter(({ textContent }) => textContent.includes('import Pushline')).length === 4";
     await_all(&mut browser, sources);
-    let inside = |name: &str, what: &str| {
-        format!(
-            "(() => {{ const page = document.querySelector('iframe[title={name}]').contentDocument;
-            const find = (id) => page.getElementById(id); {what} }})()"
-        )
-    };
-    for name in demos {
+    for name in DEMOS {
         let live = "return find('state').textContent.startsWith('Live')";
         await_all(&mut browser, &inside(name, live));
     }
-    browser.evaluate(&inside("feed", "find('text').value = 'news'; find('form').requestSubmit()"));
-    browser.evaluate(&inside("counter", "find('more').click()"));
-    browser.evaluate(&inside("progress", "find('start').click()"));
+    use_all(&mut browser);
     await_all(&mut browser, &inside("feed", "return find('feed').textContent === 'news'"));
     await_all(&mut browser, &inside("counter", "return find('count').textContent === '1'"));
     await_all(&mut browser, &inside("progress", "return find('bar').value === 100"));
 }
 
 #[test]
-fn demos_are_there_only_where_they_are_wanted() {
-    let server = TestServer::with(|settings| settings.demo = Some(false));
-    assert_eq!(fetch(server.addr, "GET", "/demo/chat", &[], None).status, 404);
-    assert!(!fetch(server.addr, "GET", "/", &[], None).text().contains("/demo"));
-    assert_eq!(fetch(server.addr, "GET", "/pushline.js", &[], None).status, 200);
+fn each_demo_says_that_the_server_was_killed_and_goes_on() {
+    let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
+    let port = free_ports(2);
+    let server = Program::start(port, &OPTIONS);
+    browser.visit(&format!("http://{}/demo", server.addr), 1);
+    let state = |is: &str| format!("return find('state').textContent.startsWith('{is}')");
+    let all = |browser: &mut Browser, what: &str| {
+        for name in DEMOS {
+            await_all(browser, &inside(name, what));
+        }
+    };
+    all(&mut browser, &state("Live"));
+    use_all(&mut browser);
+    await_all(&mut browser, &inside("counter", "return find('count').textContent === '1'"));
+    await_all(&mut browser, &inside("progress", "return find('bar').value > 0"));
+    server.kill();
+    all(&mut browser, &state("Cut off"));
+    let _server = Program::start(port, &OPTIONS);
+    all(&mut browser, &state("Live"));
+    all(&mut browser, "return page.body.textContent.includes('he server was restarted')");
+}
+
+/// Does in each demo what it is for.
+fn use_all(browser: &mut Browser) {
+    for (name, what) in [
+        ("feed", "find('text').value = 'news'; find('form').requestSubmit()"),
+        (
+            "chat",
+            "find('name').value = 'ann'; find('text').value = 'hi';
+                  find('form').requestSubmit()",
+        ),
+        ("counter", "find('more').click()"),
+        ("progress", "find('start').click()"),
+    ] {
+        browser.evaluate(&inside(name, what));
+    }
+}
+
+/// What a function does in the page of one demo.
+fn inside(name: &str, what: &str) -> String {
+    format!(
+        "(() => {{ const page = document.querySelector('iframe[title={name}]').contentDocument;
+        const find = (id) => page.getElementById(id); {what} }})()"
+    )
 }
 
 pub fn await_all(browser: &mut Browser, expression: &str) {

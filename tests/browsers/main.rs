@@ -3,6 +3,7 @@
 //! published, so they have an idle connection over which a browser reconnects first. Pages with our
 //! own client live through more than that.
 
+mod cable;
 mod client;
 // Each test binary uses its own part of it.
 #[path = "../common/mod.rs"]
@@ -11,6 +12,3 @@ mod dashboard;
 mod demos;
 mod proxies;
 mod restarts;
-
-/// Two browsers at once would be one too many for a small machine.
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());

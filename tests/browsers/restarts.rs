@@ -1,12 +1,10 @@
 //! The same pages through one restart after another.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::ONE_AT_A_TIME;
 use crate::common::browser::{Browser, Kind};
 use crate::common::program::{Program, free_ports};
 use crate::common::publish;
@@ -18,9 +16,19 @@ const WARM: usize = PAGES / 2;
 /// A browser comes back within 5 s; the rest is a busy machine.
 const COME_BACK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-const OPTIONS: [&str; 8] =
-    ["--workers", "2", "--cpus", "none", "--history-count", "1000", "--drain", "2s"];
-const DRAIN: Duration = Duration::from_secs(2);
+pub const OPTIONS: [&str; 10] = [
+    "--workers",
+    "2",
+    "--cpus",
+    "none",
+    "--history-count",
+    "1000",
+    "--drain",
+    "1s",
+    "--retry",
+    "500ms",
+];
+const DRAIN: Duration = Duration::from_secs(1);
 
 #[test]
 fn chromium_lives_through_restarts() {
@@ -68,8 +76,6 @@ enum Origins {
 }
 
 fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
-    // A test that failed says so itself.
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(browser) = Browser::launch(kind) else { return };
     let port = free_ports(2);
     let server = Program::start(port, &OPTIONS);

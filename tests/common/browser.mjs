@@ -1,5 +1,6 @@
 // Drives one browser for tests/common/browser.rs: one command a line on standard input, one answer
-// a line on standard output. The browser ends when the input does.
+// a line on standard output, as soon as there is one. Each test has pages of its own. The browser ends
+// when the input does.
 // Arguments: chrome or firefox, and its program.
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
@@ -13,15 +14,29 @@ const running = await puppeteer.launch({
   browser, executablePath, headless: true, acceptInsecureCerts: true,
   args: browser === 'chrome' ? quiet : [],
 });
-const pages = [];
+
+/** What one test has: its pages in their order, and what is to end with them. */
+class Test {
+  pages = [];
+  ends = [];
+
+  async profile() {
+    const profile = await running.createBrowserContext();
+    this.ends.push(() => profile.close());
+    return profile;
+  }
+}
+
+const tests = new Map();
 
 /** An origin on this machine with this page: a browser keeps pages from elsewhere away from it. */
-async function elsewhere(body) {
+async function elsewhere(test, body) {
   const server = createServer((_, answer) => {
     answer.writeHead(200, { 'Content-Type': 'text/html', Connection: 'close' });
     answer.end(body);
   });
   await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
+  test.ends.push(() => server.close());
   return `http://127.0.0.1:${server.address().port}`;
 }
 
@@ -38,74 +53,72 @@ const commands = {
    * Pages with this script, each in a profile of its own: with connections of its own, as on another
    * machine. Without an origin they come from another one.
    */
-  async open({ origin, script, count }) {
+  async open(test, { origin, script, count }) {
     const body = `<!doctype html><link rel=icon href="data:,"><script>${script}</script>`;
-    const foreign = origin ? null : await elsewhere(body);
+    const foreign = origin ? null : await elsewhere(test, body);
     await Promise.all(Array.from({ length: count }, async () => {
-      const profile = await running.createBrowserContext();
-      const page = await profile.newPage();
+      const page = await (await test.profile()).newPage();
       await (origin ? pretend(page, origin, body) : page.goto(foreign));
-      pages.push(page);
+      test.pages.push(page);
     }));
-    return [];
   },
   /** Tabs of one profile that show the server's own page, with this script. */
-  async tabs({ origin, script, count }) {
-    const profile = await running.createBrowserContext();
+  async tabs(test, { origin, script, count }) {
+    const profile = await test.profile();
     for (let opened = 0; opened < count; opened += 1) {
       const page = await profile.newPage();
       await page.goto(`${origin}/`);
       await page.addScriptTag({ content: script });
-      pages.push(page);
+      test.pages.push(page);
     }
-    return [];
   },
   /** Pages at this address, or with this text at another origin; each in a profile of its own. */
-  async visit({ address, body, count }) {
-    const url = address ?? await elsewhere(body);
+  async visit(test, { address, body, count }) {
+    const url = address ?? await elsewhere(test, body);
     for (let opened = 0; opened < count; opened += 1) {
-      const profile = await running.createBrowserContext();
-      const page = await profile.newPage();
+      const page = await (await test.profile()).newPage();
       await page.goto(url);
-      pages.push(page);
+      test.pages.push(page);
     }
-    return [];
   },
   /** What the expression is in each of these pages; a promise is waited for. */
-  evaluate({ from, to, expression }) {
+  evaluate({ pages }, { from, to, expression }) {
     return Promise.all(pages.slice(from, to).map((page) => page.evaluate(expression)));
   },
-  async close({ page }) {
+  async close({ pages }, { page }) {
     await pages.splice(page, 1)[0].close();
-    return [];
   },
   /** Chromium alone: the page's process ends. */
-  async crash({ page }) {
+  async crash({ pages }, { page }) {
     const session = await pages.splice(page, 1)[0].createCDPSession();
     // It never answers.
     session.send('Page.crash').catch(() => {});
-    return [];
   },
   /** Chromium alone: what its protocol for developers can do to a page. */
-  async protocol({ page, method, parameters }) {
+  async protocol({ pages }, { page, method, parameters }) {
     // What it does to the network lasts as long as the session.
     pages[page].session ??= await pages[page].createCDPSession();
     await pages[page].session.send(method, parameters);
-    return [];
+  },
+  /** The test is over. */
+  async end(test) {
+    await Promise.all(test.ends.map((end) => end()));
   },
 };
 
-console.log(JSON.stringify({ answer: [] }));
+async function obey({ id, test, command, ...given }) {
+  if (!tests.has(test)) tests.set(test, new Test());
+  try {
+    const answer = await commands[command](tests.get(test), given) ?? [];
+    console.log(JSON.stringify({ id, answer }));
+  } catch (error) {
+    console.log(JSON.stringify({ id, error: String(error) }));
+  }
+}
+
 const lines = createInterface({ input: process.stdin });
+lines.on('line', (line) => obey(JSON.parse(line)));
 lines.on('close', async () => {
   await running.close();
   process.exit(0);
 });
-for await (const line of lines) {
-  const { command, ...given } = JSON.parse(line);
-  try {
-    console.log(JSON.stringify({ answer: await commands[command](given) }));
-  } catch (error) {
-    console.log(JSON.stringify({ error: String(error) }));
-  }
-}

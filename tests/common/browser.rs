@@ -1,11 +1,15 @@
-//! Real browsers with real pages. Each page has a profile of its own, so its connections are its
-//! own too. What is not installed is skipped by name: see [`skip`].
+//! Real browsers with real pages. All tests of a program share one browser of each kind, and each has
+//! pages of its own, which have profiles of their own: their connections are their own, too. What is
+//! not installed is skipped by name: see [`skip`].
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -32,15 +36,16 @@ impl Kind {
     }
 }
 
-/// A running browser and its pages; it ends with the value.
+/// A test's pages in a browser; they end with the value.
 pub struct Browser {
-    child: Child,
-    answers: Receiver<String>,
+    driver: &'static Driver,
+    /// The test, for the driver.
+    test: u64,
     pages: usize,
 }
 
 impl Browser {
-    /// Starts one without pages; `None` after a skip.
+    /// Without pages; `None` after a skip.
     pub fn launch(kind: Kind) -> Option<Self> {
         let (name, program) = kind.names();
         let Some(program) = installed(program) else {
@@ -53,33 +58,10 @@ impl Browser {
             skip("node and the npm package puppeteer-core", "scripts/test-clients");
             return None;
         }
-        Some(Self::start(name, &program))
-    }
-
-    fn start(name: &str, program: &Path) -> Self {
-        // Packages are looked for where the script is.
-        let script = tempfile::Builder::new().suffix(".mjs").tempfile_in(clients_dir());
-        let script = script.expect("a file");
-        std::fs::write(script.path(), include_str!("browser.mjs")).expect("it is written");
-        let mut child = Command::new("node")
-            .arg(script.path())
-            .arg(name)
-            .arg(program)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        let (tell, answers) = channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                // The receiver is gone: the browser is about to end.
-                let _ = tell.send(line);
-            }
-        });
-        let browser = Self { child, answers, pages: 0 };
-        browser.answer("it starts");
-        browser
+        static DRIVERS: [OnceLock<Driver>; 2] = [OnceLock::new(), OnceLock::new()];
+        static TESTS: AtomicU64 = AtomicU64::new(1);
+        let driver = DRIVERS[kind as usize].get_or_init(|| Driver::start(name, &program));
+        Some(Self { driver, test: TESTS.fetch_add(1, Ordering::Relaxed), pages: 0 })
     }
 
     /// Opens more pages, of this origin or else of another than any server's, that run this script
@@ -140,23 +122,69 @@ impl Browser {
     }
 
     fn ask(&mut self, command: &Value) -> Value {
-        let input = self.child.stdin.as_mut().expect("it is piped");
-        writeln!(input, "{command}").expect("node reads");
-        self.answer(&command["command"].to_string())
-    }
-
-    fn answer(&self, what: &str) -> Value {
-        let line = self.answers.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never: {what}"));
-        let mut told: Value = serde_json::from_str(&line).expect("JSON");
-        assert!(told["error"].is_null(), "{what}: {told}");
-        told["answer"].take()
+        self.driver.ask(self.test, command)
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The end of its input ends the script, which ends the browser.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
+        // A test that failed does so for its own reason.
+        if !std::thread::panicking() {
+            self.ask(&json!({ "command": "end" }));
+        }
+    }
+}
+
+/// The script that drives a browser. It ends when its input does, which is when this program ends.
+struct Driver {
+    input: Mutex<ChildStdin>,
+    /// By the id of a command: who waits for its answer.
+    waiting: Arc<Mutex<HashMap<u64, Sender<Value>>>>,
+    next_id: AtomicU64,
+}
+
+impl Driver {
+    fn start(name: &str, program: &Path) -> Self {
+        // Packages are looked for where the script is; node has read it when it answers.
+        let script = tempfile::Builder::new().suffix(".mjs").tempfile_in(clients_dir());
+        let script = script.expect("a file");
+        std::fs::write(script.path(), include_str!("browser.mjs")).expect("it is written");
+        let mut child = Command::new("node")
+            .arg(script.path())
+            .args([name.as_ref(), program.as_os_str()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node starts");
+        let input = Mutex::new(child.stdin.take().expect("it is piped"));
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let waiting = Arc::<Mutex<HashMap<u64, Sender<Value>>>>::default();
+        let driver = Self { input, waiting: waiting.clone(), next_id: AtomicU64::default() };
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let told: Value = serde_json::from_str(&line).expect("JSON");
+                let id = told["id"].as_u64().expect("an id");
+                let asked = waiting.lock().expect("not poisoned").remove(&id);
+                // Who asked may have lost its patience.
+                let _ = asked.expect("once").send(told);
+            }
+            let _ = child.wait();
+        });
+        driver.ask(0, &json!({ "command": "end" }));
+        driver
+    }
+
+    fn ask(&self, test: u64, command: &Value) -> Value {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (tell, answer) = channel();
+        self.waiting.lock().expect("not poisoned").insert(id, tell);
+        let mut line = command.clone();
+        line["id"] = json!(id);
+        line["test"] = json!(test);
+        writeln!(self.input.lock().expect("not poisoned"), "{line}").expect("node reads");
+        let what = &command["command"];
+        let mut told = answer.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never: {what}"));
+        assert!(told["error"].is_null(), "{what}: {told}");
+        told["answer"].take()
     }
 }

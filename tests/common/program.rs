@@ -29,8 +29,13 @@ pub struct Program {
 impl Program {
     /// Starts it on this port and the next and waits until it is ready.
     pub fn start(port: u16, options: &[&str]) -> Self {
-        let [addr, admin] = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pushline"))
+        let addresses = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Self::run(Command::new(env!("CARGO_BIN_EXE_pushline")), addresses, options)
+    }
+
+    /// The same by this command, at these addresses for clients and the operator.
+    pub fn run(mut command: Command, [addr, admin]: [SocketAddr; 2], options: &[&str]) -> Self {
+        let mut child = command
             .args(["--listen", &addr.to_string(), "--admin", &admin.to_string()])
             .args(options)
             .stdout(Stdio::null())

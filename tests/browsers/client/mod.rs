@@ -8,12 +8,10 @@ mod tabs;
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::ONE_AT_A_TIME;
 use crate::common::browser::{Browser, Kind};
 use crate::common::{fetch, publish};
 
@@ -32,18 +30,15 @@ struct Pages {
     server: SocketAddr,
     expected: Vec<Value>,
     count: usize,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Pages {
     /// Tabs of one profile; `None` after a skip.
     fn tabs(kind: Kind, base: &str, server: SocketAddr, count: usize) -> Option<Self> {
-        // A test that failed says so itself.
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut browser = Browser::launch(kind)?;
         browser.open_tabs(base, SCRIPT, count);
         let (base, expected) = (base.to_owned(), Vec::new());
-        Some(Self { browser, base, server, expected, count, _turn: turn })
+        Some(Self { browser, base, server, expected, count })
     }
 
     /// One page of a server in this process.

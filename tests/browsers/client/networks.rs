@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::{BOTH, Pages, streams};
+use crate::cable::Cable;
 use crate::common::browser::Kind;
 use crate::common::relay::Relay;
 use crate::common::{TestServer, await_that, describe, metric, publish};
-use crate::proxies::{self, NGINX, Proxy};
+use crate::proxies::{self, HAPROXY, NGINX, Proxy};
 
 /// As many configurations of nginx are: it hands on an answer when it has all of it.
 const BUFFERING: proxies::Kind = NGINX.with(&[
@@ -51,6 +52,69 @@ fn behind_an_nginx_that_refuses_upgrades_the_client_delivers_over_an_event_strea
     pages.publish("through");
     pages.await_seen();
     assert_eq!(metric(server.admin, "pushline_client_fallbacks_total{reason=\"refused\"}"), 1);
+}
+
+#[test]
+fn behind_haproxy_the_client_delivers_over_either_transport() {
+    let server = TestServer::start();
+    let Some(proxy) = Proxy::start(&HAPROXY, server.addr) else { return };
+    let base = format!("https://{}", proxy.host());
+    for (kind, transport) in [(Kind::Chromium, "ws"), (Kind::Firefox, "sse")] {
+        let Some(mut pages) = Pages::tabs(kind, &base, server.addr, 2) else { return };
+        assert_eq!(pages.follow(&format!("transport: '{transport}'")), [transport; 2]);
+        let sent = pages.first("client.publish('c', 'through').then(({ channel }) => channel)");
+        assert_eq!(sent, "c");
+        pages.expected.push(json!("through"));
+        pages.await_seen();
+    }
+}
+
+/// Not a relay of ours that swallows bytes, but the cable: what is sent is lost, and no end is seen.
+#[test]
+fn when_the_link_goes_dark_the_client_knows_and_resumes_when_it_is_back() {
+    let Some(cable) = Cable::plug_in() else { return };
+    let server = cable.serve(&["--heartbeat", "1s", "--dead-time", "10m", "--open"]);
+    let base = format!("http://{}", server.addr);
+    for (kind, transport) in [(Kind::Chromium, "sse"), (Kind::Firefox, "ws")] {
+        let Some(mut pages) = Pages::tabs(kind, &base, server.addr, 1) else { return };
+        pages.follow(&format!("transport: '{transport}'"));
+        pages.publish("before");
+        pages.await_seen();
+        cable.set("down");
+        pages.await_in(0..1, "states.some((state) => state.startsWith('waiting'))");
+        pages.first("void (sent = client.publish('c', 'written in the dark'))");
+        cable.set("up");
+        assert_eq!(pages.first("sent.then(({ channel }) => channel)"), "c");
+        pages.expected.push(json!("written in the dark"));
+        pages.publish("after");
+        pages.await_seen();
+    }
+}
+
+/// No server has to be there for that: what is waited for is written down, and not waited for.
+#[test]
+fn attempts_back_off_at_random_and_as_a_server_says() {
+    const REFUSED: &str =
+        "fetch = async () => new Response('{}', { status: 503, headers: HEADERS })";
+    let server = TestServer::start();
+    // Its other timers watch over a request, or wait for ever.
+    let note = "waits = [], timer = setTimeout, Math.random = () => 0.5,
+        setTimeout = (then, ms) => {
+            const isPause = 0 < ms && ms <= 30000 && ms !== 10000 && ms !== 5000;
+            if (isPause) waits.push(ms);
+            return timer(then, isPause ? 0 : ms);
+        }";
+    let doubled = json!([500, 1000, 2000, 4000, 8000, 15000, 15000]);
+    for (headers, expected) in [("{}", doubled), ("{ 'Retry-After': '7' }", json!(vec![7000; 7]))] {
+        let Some(mut pages) = Pages::one(Kind::Chromium, server.addr) else { return };
+        let refused = REFUSED.replace("HEADERS", headers);
+        pages.first("import('/pushline.js').then((module) => { ({ Pushline } = module); })");
+        pages.first(&format!("void ({refused}, {note}, seen.length = 0)"));
+        pages.first("void (client = new Pushline('/', { channels: ['c'], share: false }))");
+        pages.await_in(0..1, "waits.length >= 7");
+        assert_eq!(pages.first("waits.slice(0, 7)"), expected);
+        pages.first("client.close()");
+    }
 }
 
 /// The path takes bytes and brings none: no end, no error.

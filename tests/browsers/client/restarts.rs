@@ -6,19 +6,7 @@ use serde_json::json;
 use super::Pages;
 use crate::common::browser::Kind;
 use crate::common::program::{Program, free_ports};
-
-const OPTIONS: [&str; 10] = [
-    "--workers",
-    "2",
-    "--cpus",
-    "none",
-    "--history-count",
-    "1000",
-    "--drain",
-    "1s",
-    "--retry",
-    "500ms",
-];
+use crate::restarts::{OPTIONS, await_drained};
 
 #[test]
 fn the_client_in_chromium_lives_through_restarts_on_an_event_stream() {
@@ -52,12 +40,12 @@ fn restarts(kind: Kind, transport: &str) {
     });
     let server = restart(&mut pages, server, "SIGTERM", |old| {
         old.signal(Signal::TERM);
-        crate::restarts::await_drained(old);
+        await_drained(old);
         Program::start(port, &OPTIONS)
     });
     restart(&mut pages, server, "--take-over", |old| {
         let new = Program::start(port, &[&OPTIONS[..], &["--take-over"]].concat());
-        crate::restarts::await_drained(old);
+        await_drained(old);
         new
     });
 }

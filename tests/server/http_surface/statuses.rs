@@ -66,6 +66,14 @@ fn the_browser_client_is_everybodys_and_small() {
 }
 
 #[test]
+fn demos_are_there_only_where_they_are_wanted() {
+    let server = TestServer::with(|settings| settings.demo = Some(false));
+    assert_eq!(fetch(server.addr, "GET", "/demo/chat", &[], None).status, 404);
+    assert!(!fetch(server.addr, "GET", "/", &[], None).text().contains("/demo"));
+    assert_eq!(fetch(server.addr, "GET", "/pushline.js", &[], None).status, 200);
+}
+
+#[test]
 fn the_openapi_description_names_each_route_and_its_methods() {
     let server = TestServer::start();
     let description = fetch(server.addr, "GET", "/openapi.json", &[], None);
