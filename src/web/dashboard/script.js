@@ -71,17 +71,18 @@ const labelsOf = (name, label) => [
   ...new Set(samples.at(-1).metrics.filter(([of]) => of === `pushline_${name}`).map(([, of]) => of[label])),
 ];
 
-/** The bound below which this part of the deliveries between two samples was. */
-const lags = (part) =>
-  samples.slice(1).map((sample, at) => {
-    const buckets = labelsOf("delivery_lag_seconds_bucket", "le").map((le) => {
-      const name = "delivery_lag_seconds_bucket";
-      return [Number(le.replace("+Inf", "Infinity")), sum(sample, name, { le }) - sum(samples[at], name, { le })];
-    });
-    const all = buckets.at(-1)?.[1] ?? 0;
-    const bound = all > 0 ? buckets.find(([, below]) => below >= part * all)?.[0] : 0;
+/** The bound below which this part of what a histogram counted between two samples was. */
+const quantiles = (histogram, part) => {
+  const name = `${histogram}_bucket`;
+  const bounds = labelsOf(name, "le");
+  return samples.slice(1).map((sample, at) => {
+    const below = (le) => sum(sample, name, { le }) - sum(samples[at], name, { le });
+    const all = below("+Inf");
+    const bound = all > 0 ? Number(bounds.find((le) => below(le) >= part * all)) : 0;
     return Number.isFinite(bound) ? bound : 0;
   });
+};
+const lags = (part) => quantiles("delivery_lag_seconds", part);
 
 // --- what is shown ---
 
@@ -94,10 +95,16 @@ function showServer() {
   find("server").textContent = `${version} on ${driver}, ${state}, up for ${span(Date.now() / 1000 - started)}`;
 }
 
+/** Of a server whose history is on disk. */
+const journalTiles = () => ({
+  [`Journal, segments: ${count(now("journal_segments"))}`]: bytes(now("journal_bytes")),
+  "Commit, 99 of 100": time(quantiles("journal_commit_duration_seconds", 0.99).at(-1) ?? 0),
+});
+
 function showTiles() {
   const tiles = {
     Connections: count(now("connections")),
-    "room for": count(now("connections_max")),
+    "Room for": count(now("connections_max")),
     Subscriptions: count(now("subscriptions")),
     "Deliveries/s": count(rate("deliveries_total")),
     "Events published/s": count(rate("events_published_total")),
@@ -105,9 +112,10 @@ function showTiles() {
     "Lag, 99 of 100": time(lags(0.99).at(-1) ?? 0),
     Channels: count(now("channels")),
     "Events kept": count(now("history_events")),
-    "History": `${bytes(now("history_bytes"))} of ${bytes(now("history_bytes_max"))}`,
+    [`History, of ${bytes(now("history_bytes_max"))}`]: bytes(now("history_bytes")),
     "Slow readers": count(now("slow_consumers_total")),
     "Gaps told": count(now("gaps_total")),
+    ...(labelsOf("journal_segments").length && journalTiles()),
   };
   const tile = ([name, value]) => element("div", {}, element("b", {}, value), element("span", {}, name));
   find("tiles").replaceChildren(...Object.entries(tiles).map(tile));
@@ -173,7 +181,7 @@ function showReasons() {
       return { what, why: why ?? "", recently, ever: now(name, labels) };
     }),
   );
-  const seen = rows.filter(({ ever }) => ever > 0);
+  const seen = rows.filter(({ ever }) => ever > 0).sort((a, b) => b.recently - a.recently);
   fill("reasons", seen.map(({ what, why, recently, ever }) => row(what, why.replaceAll("_", " "), count(recently), count(ever))));
 }
 
