@@ -76,7 +76,10 @@
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
 //! | the same contract where io_uring is refused | `ring::epoll`, chosen in `server::driver` |
 //! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
-//! | HTTP/1.1, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
+//! | HTTP/1.1, HTTP/2, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
+//! | HTTP/2: one connection, many streams, each a connection of HTTP/1.1 to its session | [`proto::h2`], `worker::session::http2`, `worker::streams` |
+//! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::streams`, `worker::table` |
+//! | what an HTTP/2 client may not do without end | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
 //! | who may do what | [`auth`], `worker::session::access` |
 //! | bad tokens cost others nothing: checks have a budget and a line per address | `worker::session::checks` |

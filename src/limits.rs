@@ -146,6 +146,63 @@ pub const ARENA_BYTES_KEPT: usize = 2 * 1024 * 1024;
 /// such event in every form: offsets into it are `u32`.
 pub const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes a connection of HTTP/2 takes from its streams before it is sent something: what a socket
+/// buffer takes, and what is held for a peer that stops reading.
+pub const CARRIER_OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Answers and control frames a connection of HTTP/2 may leave unread, with what its streams have
+/// said, before its input is left alone.
+pub const HTTP2_OUT_BYTES_MAX: usize = CARRIER_OUT_BYTES_MAX + OUT_BYTES_MAX;
+
+/// Answers that may wait for the windows of one connection's streams before a further stream is
+/// refused: their client opens streams and windows as it likes, and the memory is ours.
+pub const STREAMS_OUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of connections that carry streams that are gathered in one turn.
+pub const CARRIERS_BYTES_PER_TURN: usize = 512 * 1024;
+
+/// HTTP/2 streams a worker can have at most: their indices and those of sockets fit 28 bits.
+pub const STREAMS_PER_WORKER_MAX: u32 = 1 << 27;
+
+/// Bytes a stream must be sent within the dead time if its client kept it waiting: a window that
+/// opens by a byte now and then is closed.
+pub const STALLED_BYTES_MIN: u32 = 16 * 1024;
+
+/// Bytes of a field block: with Huffman coding more than any head that is taken.
+pub const FIELD_BLOCK_BYTES_MAX: usize = 32 * 1024;
+
+/// Frames of a field block: a client that fills its frames needs three.
+pub const FIELD_BLOCK_PIECES_MAX: u32 = 16;
+
+/// Updates of windows that are taken of an HTTP/2 client before it was sent anything.
+pub const WINDOW_UPDATES_AHEAD: u32 = 128;
+
+/// Updates of windows that are taken for each frame it was sent: two are what a client needs that
+/// opens both windows again each time.
+pub const WINDOW_UPDATES_PER_FRAME: u32 = 4;
+
+/// Updates of windows that may come at once of one that was sent very much.
+pub const WINDOW_UPDATES_AHEAD_MAX: u32 = 65_536;
+
+/// What an HTTP/2 client may do a second. (Half of a second's count is carried over to the next.)
+pub mod http2_per_second {
+    /// Requests taken back before they are answered.
+    pub const RAPID_RESETS: u16 = 100;
+    /// Streams given up, however few a connection may have.
+    pub const RESETS: u16 = 200;
+    /// Streams we have to reset.
+    pub const MADE_RESETS: u16 = 200;
+    /// Pings: browsers send one before they use a connection again.
+    pub const PINGS: u16 = 100;
+    /// Settings: hardly any client sends them twice.
+    pub const SETTINGS: u16 = 50;
+    /// Frames of a body with nothing in them.
+    pub const EMPTY_DATA: u16 = 100;
+    /// Frames that mean nothing, or come too late: Firefox sends priorities, a client whose uploads
+    /// are refused goes on for a moment.
+    pub const IGNORED: u16 = 1000;
+}
+
 /// Events and answers taken from the log's lane in one turn.
 pub const LANE_TAKEN_PER_TURN: usize = 4096;
 
@@ -185,6 +242,8 @@ pub const PUBLISH_RETRY_PAUSE: Duration = Duration::from_millis(5);
 const _: () = assert!(SLICE_BYTES_MAX <= SEND_BYTES_MAX);
 const _: () = assert!(SEND_BYTES_MAX <= EXPLICIT_BYTES_PER_TURN);
 const _: () = assert!(
-    FANOUT_BYTES_PER_TURN + EXPLICIT_BYTES_PER_TURN + 2 * SEND_BYTES_MAX <= ARENA_BYTES_KEPT
+    FANOUT_BYTES_PER_TURN + EXPLICIT_BYTES_PER_TURN + CARRIERS_BYTES_PER_TURN + 2 * SEND_BYTES_MAX
+        <= ARENA_BYTES_KEPT
 );
+const _: () = assert!(STREAMS_PER_WORKER_MAX + SLOTS_PER_WORKER_MAX <= 1 << 28);
 const _: () = assert!(OUTSTANDING_MAX as usize <= LANE_ANSWERS_MAX);

@@ -6,11 +6,54 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::reason::{CloseReason, Refused};
 
 /// Labels of [`WorkerMetrics::open`], by what a connection speaks.
-pub const TRANSPORTS: [&str; 3] = ["http", "sse", "ws"];
+pub const TRANSPORTS: [&str; 4] = ["http", "sse", "ws", "http2"];
 
 /// Why a client changed its transport, as it says in `?fallback=`: a stream brought nothing, or
 /// only its beginning; a WebSocket did not open; anything else.
 pub const FALLBACKS: [&str; 4] = ["buffered", "silent", "refused", "other"];
+
+/// What a client of HTTP/2 may not do without end; labels are [`FLOODS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flood {
+    /// Requests that are taken back before they are answered (CVE-2023-44487).
+    RapidReset,
+    /// Streams given up.
+    Reset,
+    /// Resets it makes us send (CVE-2025-8671).
+    MadeReset,
+    /// Pings.
+    Ping,
+    /// Settings.
+    Settings,
+    /// Frames of a body with nothing in them.
+    EmptyData,
+    /// Frames for streams that are gone.
+    Late,
+    /// Frames that mean nothing.
+    Ignored,
+    /// Updates of windows without anything that was sent.
+    WindowUpdate,
+    /// Heads in too many pieces, or with too much in them (CVE-2024-27316).
+    Head,
+    /// A window that stays closed while something waits for it (CVE-2026-49975).
+    ClosedWindow,
+}
+
+/// Labels in the order of [`Flood`].
+pub const FLOODS: [&str; 11] = [
+    "rapid_reset",
+    "reset",
+    "made_reset",
+    "ping",
+    "settings",
+    "empty_data",
+    "late",
+    "ignored",
+    "window_update",
+    "head",
+    "closed_window",
+];
 
 /// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
 pub const ERROR_STATUSES: [(u16, &str); 10] = [
@@ -95,6 +138,12 @@ pub struct WorkerMetrics {
     /// Connections refused: no slot, too many from one address, arriving too fast, server shutting
     /// down.
     pub refused: [Counter; Refused::LABELS.len()],
+    /// HTTP/2 streams opened.
+    pub http2_streams: Counter,
+    /// HTTP/2 streams ended, by `CloseReason::index`.
+    pub http2_stream_closes: [Counter; CloseReason::LABELS.len()],
+    /// Connections and streams of HTTP/2 ended for too much of something, by [`Flood`].
+    pub http2_floods: [Counter; FLOODS.len()],
     /// Requests answered.
     pub requests: Counter,
     /// Requests answered with an error, by their place in [`ERROR_STATUSES`].

@@ -79,11 +79,13 @@ pub enum CloseReason {
     Operator,
     /// The server is shutting down.
     Drain,
+    /// An HTTP/2 client did too much of what costs it nothing.
+    Flood,
 }
 
 impl CloseReason {
     /// Labels in the order of [`CloseReason::index`].
-    pub const LABELS: [&'static str; 19] = [
+    pub const LABELS: [&'static str; 20] = [
         "answered",
         "peer_closed",
         "peer_gone",
@@ -103,6 +105,7 @@ impl CloseReason {
         "operator",
         "drain",
         "key_removed",
+        "flood",
     ];
 
     /// Its place in tables, as in [`CloseReason::LABELS`].
@@ -127,6 +130,7 @@ impl CloseReason {
             Self::Operator => 16,
             Self::Drain => 17,
             Self::KeyRemoved => 18,
+            Self::Flood => 19,
         }
     }
 
@@ -152,6 +156,7 @@ impl CloseReason {
             Self::TokenExpired => (CloseCode::TOKEN_EXPIRED, "token expired"),
             Self::KeyRemoved => (CloseCode::TOKEN_EXPIRED, "key removed"),
             Self::Denied => (CloseCode::POLICY, "denied"),
+            Self::Flood => (CloseCode::POLICY, "too much"),
             Self::Refused | Self::Overloaded => (CloseCode::TRY_AGAIN, "overloaded"),
             Self::Operator => (CloseCode::POLICY, "closed by the operator"),
             Self::Drain => (CloseCode::RESTART, "restart"),

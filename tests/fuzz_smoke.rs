@@ -64,7 +64,10 @@ macro_rules! smoke {
     };
 }
 
-smoke! { chunked_body config envelope http_head last_event_id proxy_header request_stream sse_stream ws_stream }
+smoke! {
+    chunked_body config envelope http2_connection http2_head http_head last_event_id proxy_header
+    request_stream sse_stream ws_stream
+}
 
 fn run(name: &str, check: Check) {
     let corpus = corpus(name);

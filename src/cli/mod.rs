@@ -124,13 +124,16 @@ mod tests {
                 "N" | "N|auto" | "LIST|auto|none" => "7",
                 "SIZE" | "SIZE|auto" => "2MiB",
                 "TIME" => "33s",
+                "true|false" if key.default_text() == "true" => "false",
                 "true|false" => "true",
                 words => words.split('|').nth(1).expect("two words"),
             };
             assert_ne!(key.default_text(), text, "{}", key.name);
             let option = format!("--{}={text}", key.flag());
             let spellings = match (key.is_switch(), option.split_once('=')) {
-                (true, Some((name, _))) => [vec![name], vec![&*option]],
+                (true, Some((name, _))) if text == "true" => [vec![name], vec![&*option]],
+                // Without a value it is switched on.
+                (true, _) => [vec![&*option], vec![&*option]],
                 (_, Some((name, value))) => [vec![name, value], vec![&*option]],
                 (_, None) => unreachable!("it was put in above"),
             };

@@ -7,10 +7,10 @@ use super::units::{
     self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
 use super::values::{AUTO, NONE, address, put_cpus, put_networks, show_cpus, show_networks};
-use super::{ClientAddress, DriverWanted, LogFormat, LogLevel, PublisherShown, SlowPolicy, Steer};
-use crate::journal::writer::Durability;
+use super::words::{
+    CLIENT_ADDRESS, DRIVERS, DURABILITIES, FORMATS, HISTORIES, LEVELS, PUBLISHERS, SLOW, STEER,
+};
 use crate::limits::EVENT_BYTES_MAX;
-use crate::log::policy::Keeps;
 
 /// All keys, in the order in which help and the file show them.
 pub static KEYS: &[Key] = &[
@@ -221,6 +221,29 @@ pub static KEYS: &[Key] = &[
         field: Field::Server {
             put: |s, t| set(&mut s.connection_publish_rate, rate(t)),
             show: |s| show_rate(s.connection_publish_rate),
+        },
+    },
+    Key {
+        name: "http2",
+        value: "true|false",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Whether connections may speak HTTP/2: by ALPN, or at once without TLS, as proxies do.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.http2, units::switch(t)),
+            show: |s| s.http2.to_string(),
+        },
+    },
+    Key {
+        name: "http2_max_streams",
+        value: "N",
+        group: Group::Connections,
+        change: Change::Reload,
+        help: "Streams of one HTTP/2 connection at most: its subscribers and requests at a time. \
+               More for a proxy that brings many clients over few connections.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.http2_streams_max, count(t, 1..=100_000)),
+            show: |s| s.http2_streams_max.to_string(),
         },
     },
     Key {
@@ -551,33 +574,6 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// More connections than any host has memory for.
 const CONNECTIONS_MAX: u64 = 1_000_000_000;
-
-const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[
-    ("x-forwarded-for", ClientAddress::XForwardedFor),
-    ("forwarded", ClientAddress::Forwarded),
-    ("proxy-protocol", ClientAddress::ProxyProtocol),
-];
-const DURABILITIES: &[(&str, Durability)] = &[("sync", Durability::Sync), ("os", Durability::Os)];
-
-const DRIVERS: &[(&str, DriverWanted)] = &[
-    ("auto", DriverWanted::Auto),
-    ("io_uring", DriverWanted::IoUring),
-    ("epoll", DriverWanted::Epoll),
-];
-const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
-const SLOW: &[(&str, SlowPolicy)] =
-    &[("skip", SlowPolicy::Skip), ("disconnect", SlowPolicy::Disconnect)];
-const HISTORIES: &[(&str, Keeps)] = &[("all", Keeps::All), ("latest", Keeps::Latest)];
-const PUBLISHERS: &[(&str, PublisherShown)] =
-    &[("none", PublisherShown::None), ("subject", PublisherShown::Subject)];
-const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
-const LEVELS: &[(&str, LogLevel)] = &[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
 
 fn set<T>(field: &mut T, read: Result<T, Unfit>) -> Result<(), Unfit> {
     read.map(|value| *field = value)

@@ -17,6 +17,7 @@ mod suggest;
 mod template;
 mod units;
 mod values;
+mod words;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -215,6 +216,10 @@ pub struct Settings {
     pub event_bytes_max: usize,
     /// Fragments of one WebSocket message.
     pub fragments_max: u32,
+    /// Whether connections may speak HTTP/2.
+    pub http2: bool,
+    /// Streams of one HTTP/2 connection at most.
+    pub http2_streams_max: u32,
     /// Channels one connection may have.
     pub connection_channels_max: usize,
     /// Channels in all.
@@ -286,6 +291,8 @@ impl Default for Settings {
             steer: Steer::Hash,
             event_bytes_max: 64 << 10,
             fragments_max: 1024,
+            http2: true,
+            http2_streams_max: 128,
             connection_channels_max: 128,
             channels_max: 4_000_000,
             // One largest event fits, and a reader that stalls holds 256 KiB of the kernel's memory

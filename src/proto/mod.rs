@@ -6,6 +6,7 @@ pub mod data;
 pub mod dialect;
 pub mod envelope;
 pub(crate) mod forwarded;
+pub mod h2;
 pub mod http;
 pub mod name;
 pub mod proxy;

@@ -7,6 +7,7 @@ use super::hub::Hub;
 use super::link::Link;
 use super::net::Net;
 use super::session::World;
+use super::table::{Overflow, StreamView};
 use crate::log::ChannelName;
 use crate::proto::cursor::EventId;
 use crate::reason::Refused;
@@ -99,6 +100,38 @@ impl World for Around<'_> {
 
     fn head(&self) -> EventId {
         self.hub.head()
+    }
+
+    fn carry(&mut self) {
+        self.net.carry(self.index);
+    }
+
+    fn carrier(&self) -> u32 {
+        self.net.carrier_of(self.index)
+    }
+
+    fn stream_count(&self) -> usize {
+        self.net.stream_count(self.index)
+    }
+
+    fn stream(&self, id: u32) -> Option<StreamView> {
+        self.net.stream(self.index, id)
+    }
+
+    fn count_data(&mut self, index: Option<u32>, length: u32) -> Result<(), Overflow> {
+        self.net.count_data(self.index, index, length)
+    }
+
+    fn admit_update(&mut self) -> bool {
+        self.net.admit_update(self.index)
+    }
+
+    fn widen(&mut self, index: Option<u32>, by: u32) -> Result<(), Overflow> {
+        self.net.widen(self.index, index, by)
+    }
+
+    fn set_initial_window(&mut self, window: u32) -> Result<(), Overflow> {
+        self.net.set_initial_window(self.index, window)
     }
 
     fn waiting_at_log(&self) -> usize {

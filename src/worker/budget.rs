@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// One send: its share of the system call, and TCP.
 pub const SEND_NS: u64 = 4_000;
+/// One frame of a stream that shares its connection's send with others.
+pub const STREAM_NS: u64 = 100;
 /// Merging, encoding and accounting for one event.
 pub const EVENT_NS: u64 = 250;
 /// Asking for and reading one page of history.

@@ -33,6 +33,9 @@ impl Core {
     pub(super) fn carry_out(&mut self, token: Token) {
         let index = token.slot;
         if !self.effects.out.is_empty() {
+            if self.net.is_stream(index) {
+                self.write_heads(index);
+            }
             self.net.out(index).append(&mut self.effects.out);
             self.queue(index);
         }

@@ -32,9 +32,11 @@ pub enum Why {
     Letter,
     /// A publisher's lines that were refused are due to be tried again.
     Retry,
+    /// A stream whose window was closed must have been sent something.
+    Stalled,
 }
 
-const WHYS: [Why; 8] = [
+const WHYS: [Why; 9] = [
     Why::Head,
     Why::Body,
     Why::Linger,
@@ -43,6 +45,7 @@ const WHYS: [Why; 8] = [
     Why::Refusal,
     Why::Letter,
     Why::Retry,
+    Why::Stalled,
 ];
 
 /// The point at which a wait began: which request, and how far into its body.

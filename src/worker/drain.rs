@@ -125,18 +125,22 @@ impl Core {
         let streams = u32::try_from(streams).unwrap_or(u32::MAX);
         let pace = Pace::new(self.now, streams, self.settings.drain_time);
         self.drain = Drain::Draining(pace);
+        for index in self.net.indices() {
+            if self.net.is_open(index) && self.sessions.protocol(index) == Protocol::Http2 {
+                self.session(index, |sessions, cx| sessions.announce_drain(cx));
+            }
+        }
     }
 
     /// Connections other than those that linger.
     fn connections(&self) -> impl Iterator<Item = u32> {
-        (0..self.net.len())
-            .filter(|&index| self.net.is_open(index) && !self.net.is_lingering(index))
+        self.net.indices().filter(|&index| self.net.is_open(index) && !self.net.is_lingering(index))
     }
 
     /// Ends what is left, at once.
     pub(super) fn stop(&mut self) {
         self.begin_drain();
-        for index in 0..self.net.len() {
+        for index in self.net.indices() {
             if self.net.is_open(index) {
                 self.end(index, Ending::Now(CloseReason::Drain));
             }
@@ -175,7 +179,7 @@ impl Core {
     /// Ends all that is idle, and as many streams as are due.
     fn let_go(&mut self, mut pace: Pace) {
         let due = pace.due(self.now);
-        for index in 0..self.net.len() {
+        for index in self.net.indices() {
             if !self.net.is_open(index) || self.net.is_lingering(index) {
                 continue;
             }
@@ -189,8 +193,15 @@ impl Core {
                         self.end(index, Ending::Now(CloseReason::Drain));
                     }
                 }
+                Protocol::Http2 if self.net.stream_count(index) == 0 => {
+                    self.disconnect(index, CloseReason::Drain);
+                }
                 // A publish that was accepted is completed and answered.
-                Protocol::Sse | Protocol::Ws | Protocol::Http | Protocol::WsClosing => {}
+                Protocol::Sse
+                | Protocol::Ws
+                | Protocol::Http
+                | Protocol::Http2
+                | Protocol::WsClosing => {}
             }
         }
         pace.next_at = self.now + pace.step();

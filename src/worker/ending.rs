@@ -19,6 +19,7 @@ impl Core {
         match ending {
             Ending::Now(reason) => self.close(index, reason),
             Ending::AfterOutput(reason) => {
+                self.end_streams(index, reason.unwrap_or(CloseReason::Answered));
                 if let Some(reason) = reason {
                     self.net.note_ending(index, reason);
                 }
@@ -45,6 +46,11 @@ impl Core {
     }
 
     fn close(&mut self, index: u32, reason: CloseReason) {
+        self.end_streams(index, reason);
+        self.close_one(index, reason);
+    }
+
+    pub(super) fn close_one(&mut self, index: u32, reason: CloseReason) {
         let reason = self.net.ending(index).unwrap_or(reason);
         self.session(index, |sessions, cx| sessions.note_closed(cx, reason));
         self.hub.forget(index);
@@ -64,6 +70,9 @@ impl Core {
         // Both close frames are sent, and the peer's was first.
         let closed = self.sessions.protocol(index) == Protocol::WsClosing;
         let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
+        if self.net.is_stream(index) {
+            self.net.finish_stream(index);
+        }
         if self.net.will_linger(index) {
             self.net.note_ending(index, reason);
             self.hub.forget(index);

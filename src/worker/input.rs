@@ -67,7 +67,7 @@ impl Core {
             return;
         }
         match self.sessions.protocol(index) {
-            Protocol::Http | Protocol::Ws => {}
+            Protocol::Http | Protocol::Http2 | Protocol::Ws => {}
             // A closing WebSocket still has to see the peer's close frame.
             Protocol::WsClosing => {
                 return self.session(index, |sessions, cx| sessions.ws_closing_input(cx, bytes));
@@ -126,6 +126,10 @@ impl Core {
             match self.session(token.slot, |sessions, cx| sessions.input(cx, rest)) {
                 Step::Used(count) => used += count,
                 Step::Wait(count) => return used + count,
+                Step::Stream(count, what) => {
+                    self.for_stream(token, what, rest);
+                    used += count;
+                }
             }
         }
         used

@@ -13,7 +13,7 @@ use crate::log::ChannelName;
 use crate::ring::Token;
 
 /// Slots one request covers: about 50 µs, during which the worker does nothing else.
-pub const SLOTS_PER_LOOK: u32 = 256;
+pub const SLOTS_PER_LOOK: usize = 256;
 
 /// How many channels of a connection are named; the others are only counted.
 pub const CHANNELS_NAMED_MAX: usize = 16;
@@ -55,6 +55,8 @@ pub struct ConnectionInfo {
 pub enum Phase {
     /// Speaks HTTP.
     Http,
+    /// Speaks HTTP/2: its streams are listed beside it.
+    Http2,
     /// An SSE stream.
     Sse,
     /// A WebSocket.
@@ -68,11 +70,9 @@ pub enum Phase {
 impl Core {
     /// Describes connections from this slot on: at most `limit`, of all subjects or of one.
     pub(super) fn look(&self, from: u32, limit: usize, subject: Option<&str>) -> Page {
-        let end = self.net.len();
-        let stop = end.min(from.saturating_add(SLOTS_PER_LOOK));
         let mut connections = Vec::new();
-        for index in from..stop {
-            if connections.len() >= limit {
+        for (looked_at, index) in self.net.indices_from(from).enumerate() {
+            if looked_at >= SLOTS_PER_LOOK || connections.len() >= limit {
                 return Page { connections, next: Some(index) };
             }
             if !self.net.is_open(index) {
@@ -83,7 +83,7 @@ impl Core {
                 connections.push(self.describe(index));
             }
         }
-        Page { connections, next: (stop < end).then_some(stop) }
+        Page { connections, next: None }
     }
 
     fn describe(&self, index: u32) -> ConnectionInfo {
@@ -105,6 +105,7 @@ impl Core {
         match self.sessions.protocol(index) {
             _ if self.net.is_lingering(index) => Phase::Lingering,
             Protocol::Http => Phase::Http,
+            Protocol::Http2 => Phase::Http2,
             Protocol::Sse => Phase::Sse,
             Protocol::Ws => Phase::Ws,
             Protocol::WsClosing => Phase::WsClosing,
@@ -117,6 +118,7 @@ impl Phase {
     pub fn transport(self) -> usize {
         match self {
             Self::Http | Self::Lingering => Protocol::Http.index(),
+            Self::Http2 => Protocol::Http2.index(),
             Self::Sse => Protocol::Sse.index(),
             Self::Ws | Self::WsClosing => Protocol::Ws.index(),
         }

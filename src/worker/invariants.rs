@@ -12,7 +12,7 @@ impl Core {
             && self.sessions.is_quiet()
             && self.hub.is_quiet()
             && self.link.is_quiet()
-            && !(0..self.net.len()).any(|index| self.net.is_sending(index))
+            && !self.net.indices().any(|index| self.net.is_sending(index))
     }
 
     /// Subscriptions at present, live and explicit.
@@ -33,7 +33,7 @@ impl Core {
         self.hub.check_invariants(self.link.joins());
         self.link.check_invariants();
         assert!(!self.clock.is_crowded(self.net.len()), "stale expiries pile up");
-        for index in (0..self.net.len()).filter(|&index| self.net.is_open(index)) {
+        for index in self.net.indices().filter(|&index| self.net.is_open(index)) {
             self.check_connection(index);
         }
     }

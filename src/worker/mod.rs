@@ -24,6 +24,8 @@ mod pool;
 mod sending;
 mod session;
 mod setup;
+mod streams;
+mod table;
 mod turn;
 mod waiting;
 

@@ -1,15 +1,17 @@
 //! What is sent to a connection in a turn, and how that is settled: its subscriber's events and its
 //! own output, composed into one send.
 
-use super::budget::{Budget, CHANNEL_NS, EVENT_NS, PAGE_NS, SEND_NS, copy_ns};
+use std::ops::Range;
+
+use super::budget::{Budget, CHANNEL_NS, EVENT_NS, PAGE_NS, SEND_NS, STREAM_NS, copy_ns};
 use super::effect::Ending;
 use super::hub::{Beats, Extent, Wire};
 use super::link::Pending;
-use super::net::{Net, Queue, Short};
+use super::net::{Draft, Net, Queue, Short};
 use super::turn::Core;
 use crate::limits::{
-    EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX, PAGE_BYTES_MAX,
-    REPLAY_TIME_PER_TURN,
+    CARRIERS_BYTES_PER_TURN, EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX,
+    PAGE_BYTES_MAX, REPLAY_TIME_PER_TURN,
 };
 use crate::log::message::Ask;
 use crate::proto::dialect::Heartbeat;
@@ -26,8 +28,14 @@ impl Wire for Net {
         Net::arena_end(self)
     }
 
-    fn send_shared(&mut self, index: u32, bytes: std::ops::Range<u32>) {
+    fn send_shared(&mut self, index: u32, bytes: Range<u32>) -> Option<u64> {
+        let copy_ns = copy_ns(bytes.len());
+        if self.is_stream(index) {
+            let is_first = self.share_with_stream(index, bytes)?;
+            return Some(if is_first { SEND_NS } else { 0 } + STREAM_NS + copy_ns);
+        }
         Net::send_shared(self, index, bytes);
+        Some(SEND_NS + copy_ns)
     }
 
     fn wake(&mut self, index: u32) {
@@ -64,14 +72,19 @@ impl Core {
     // --- sending ---
 
     /// Composes sends: first for connections with output of their own or little to read, then for
-    /// those that are further behind. Each group has a budget, so that neither waits for ever for
-    /// the other.
+    /// those that are further behind, and last for those that carry streams, once these have had
+    /// their say. Each group has a budget, so that none waits for ever for another.
     pub(super) fn send_queued(&mut self) {
-        let arena_max = self.net.arena_end() as usize + EXPLICIT_BYTES_PER_TURN;
-        for (queue, time) in
-            [(Queue::First, EXPLICIT_TIME_PER_TURN), (Queue::Behind, REPLAY_TIME_PER_TURN)]
-        {
+        let mut arena_max = self.net.arena_end() as usize + EXPLICIT_BYTES_PER_TURN;
+        for (queue, time) in [
+            (Queue::First, EXPLICIT_TIME_PER_TURN),
+            (Queue::Behind, REPLAY_TIME_PER_TURN),
+            (Queue::Carriers, EXPLICIT_TIME_PER_TURN),
+        ] {
             let mut budget = Budget::new(time);
+            if queue == Queue::Carriers {
+                arena_max = self.net.arena_end() as usize + CARRIERS_BYTES_PER_TURN;
+            }
             for _ in 0..self.net.queued(queue) {
                 if budget.is_spent() || self.net.arena_end() as usize >= arena_max {
                     break;
@@ -85,7 +98,7 @@ impl Core {
 
     fn send_to(&mut self, index: u32, queue: Queue, budget: &mut Budget) {
         let bytes_max = match queue {
-            Queue::First => FIRST_SEND_BYTES_MAX,
+            Queue::First | Queue::Carriers => FIRST_SEND_BYTES_MAX,
             Queue::Behind => {
                 self.ask_page_if_due(index, budget);
                 self.net.replay_bytes_max(index)
@@ -96,13 +109,35 @@ impl Core {
                 sessions.ws_close(cx, CloseCode::GAP, "gap", CloseReason::Gap);
             });
         }
-        if !self.compose(index, bytes_max, budget) {
+        if self.net.is_stream(index) {
+            self.send_to_stream(index, bytes_max, budget);
+        } else if !self.compose(index, bytes_max, budget) {
             self.rest(index);
         }
     }
 
     /// Composes the connection's send; returns whether there was something to send.
     fn compose(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) -> bool {
+        let (draft, events, extent) = self.draft(index, bytes_max, budget);
+        let length = self.net.finish_send(index, draft);
+        if length == 0 {
+            return false;
+        }
+        budget.spend(SEND_NS + copy_ns(length) + events as u64 * EVENT_NS);
+        if extent == Extent::Part || self.waits_for_output(index) {
+            self.net.settle_soon();
+        }
+        true
+    }
+
+    /// Puts into the arena what the connection is to be sent next. Tells how many events that is,
+    /// and whether it is all there is.
+    pub(super) fn draft(
+        &mut self,
+        index: u32,
+        bytes_max: usize,
+        budget: &mut Budget,
+    ) -> (Draft, usize, Extent) {
         let Self { net, hub, .. } = self;
         budget.spend(hub.cursor_count(index) as u64 * CHANNEL_NS);
         let mut draft = net.begin_send(bytes_max);
@@ -116,15 +151,7 @@ impl Core {
                 hub.write_events(index, net.arena(), draft.until)
             }
         };
-        let length = net.finish_send(index, draft);
-        if length == 0 {
-            return false;
-        }
-        budget.spend(SEND_NS + copy_ns(length) + events as u64 * EVENT_NS);
-        if extent == Extent::Part || self.waits_for_output(index) {
-            self.net.settle_soon();
-        }
-        true
+        (draft, events, extent)
     }
 
     /// Whether the connection does something as soon as its output is sent. For all others the next
@@ -133,10 +160,11 @@ impl Core {
         self.net.ends_after_output(index)
             || self.sessions.carried(index) > 0
             || self.sessions.has_farewell(index)
+            || self.net.has_waiting(index)
     }
 
     /// Handles a connection with nothing to send: it asks for a page, or rests.
-    fn rest(&mut self, index: u32) {
+    pub(super) fn rest(&mut self, index: u32) {
         if self.hub.needs_page(index) {
             self.go_on(index);
         } else {
@@ -220,8 +248,9 @@ impl Core {
     }
 
     /// All of the connection's send was taken: either it has more, or it can rest.
-    fn after_send(&mut self, token: Token) {
+    pub(super) fn after_send(&mut self, token: Token) {
         let index = token.slot;
+        self.net.release_next(index);
         if self.say_farewell_if_due(index) {
             return;
         }

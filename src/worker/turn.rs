@@ -50,7 +50,7 @@ impl Core {
     pub fn new(setup: Setup, log: Sender<ToLog>, metrics: Arc<WorkerMetrics>) -> Self {
         let sessions = Sessions::new(&setup, metrics.clone());
         let Setup { worker, epoch, hasher, settings, slots, connection_count, .. } = setup;
-        let clients = Clients::new(connection_count, hasher.clone());
+        let clients = Clients::new(slots, connection_count, hasher.clone());
         Self {
             worker,
             now: Duration::ZERO,
@@ -269,6 +269,10 @@ impl Core {
                 }
                 continue;
             }
+            if why == Why::Stalled {
+                self.stall_due(&deadline);
+                continue;
+            }
             self.session(index, |sessions, cx| sessions.due(cx, why, deadline.mark));
             if why == Why::Letter && self.net.is_current(deadline.token) {
                 self.take_carry(deadline.token);
@@ -285,7 +289,7 @@ impl Core {
             }
         }
         let Self { clock, net, sessions, .. } = self;
-        if clock.is_crowded(net.open()) {
+        if clock.is_crowded(net.open() + net.open_streams()) {
             clock.tidy_expiries(|at, token| {
                 net.is_current(token) && sessions.expires_at(token.slot, at)
             });
@@ -294,7 +298,8 @@ impl Core {
 
     /// Ends streams that changed rules no longer let in, one slice per turn.
     fn vet(&mut self) {
-        for index in self.sessions.next_to_vet() {
+        for place in self.sessions.next_to_vet() {
+            let index = self.sessions.index_at(place);
             if self.net.is_open(index)
                 && !self.net.is_lingering(index)
                 && let Some(reason) = self.sessions.disowned(index)
@@ -311,10 +316,10 @@ impl Core {
         }
         // A table that was full may have room by now, for reasons of the kernel's own.
         self.net.accept_again();
-        let slots = self.net.len();
+        let places = self.net.len();
         let mut beats = Beats::default();
-        for _ in 0..self.clock.advance(self.now, slots) {
-            let index = self.clock.look_on(slots);
+        for _ in 0..self.clock.advance(self.now, places) {
+            let index = self.net.index_at(self.clock.look_on(places));
             if self.net.is_open(index) && !self.net.is_lingering(index) {
                 self.look_at(index, &mut beats);
             }
@@ -322,20 +327,21 @@ impl Core {
     }
 
     fn look_at(&mut self, index: u32, beats: &mut Beats) {
-        match self.sessions.look(index, self.net.is_blocked(index)) {
+        match self.sessions.look(index, self.net.is_blocked(index), self.net.stream_count(index)) {
             Look::Nothing => {}
             Look::EndIfIdle => {
                 if self.is_idle(index) && self.net.is_silent(index) {
-                    self.end(index, Ending::Now(CloseReason::IdleTimeout));
+                    self.disconnect(index, CloseReason::IdleTimeout);
                 }
             }
             Look::Beat(form) => self.beat(index, form, beats),
+            Look::Ping => self.session(index, |sessions, cx| sessions.ping_http2(cx)),
             Look::Dead => self.end(index, Ending::Now(CloseReason::PeerDead)),
         }
     }
 
     /// Whether the connection is between requests: none begun, none unanswered.
     pub(super) fn is_idle(&self, index: u32) -> bool {
-        self.sessions.is_idle(index) && !self.has_output(index)
+        self.sessions.is_idle(index) && !self.has_output(index) && self.net.stream_count(index) == 0
     }
 }

@@ -9,6 +9,7 @@ mod access;
 mod admin;
 mod attributes;
 mod drain;
+mod http2;
 mod http_surface;
 mod limits;
 mod log_lines;

@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 59] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 62] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -44,6 +44,9 @@ const DOCUMENTED: [(&str, &str, &[&str]); 59] = [
     ("pushline_history_bytes", "gauge", &[]),
     ("pushline_history_bytes_max", "gauge", &[]),
     ("pushline_history_events", "gauge", &[]),
+    ("pushline_http2_floods_total", "counter", &["kind"]),
+    ("pushline_http2_stream_closes_total", "counter", &["reason"]),
+    ("pushline_http2_streams_total", "counter", &["worker"]),
     ("pushline_http_errors_total", "counter", &[]),
     ("pushline_http_requests_total", "counter", &[]),
     ("pushline_journal_bytes", "gauge", &[]),

@@ -12,7 +12,9 @@ use super::process::Process;
 use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::log::LogStats;
-use crate::metrics::{Counter, ERROR_STATUSES, FALLBACKS, Histogram, TRANSPORTS, WorkerMetrics};
+use crate::metrics::{
+    Counter, ERROR_STATUSES, FALLBACKS, FLOODS, Histogram, TRANSPORTS, WorkerMetrics,
+};
 use crate::reason::{CloseReason, Refused};
 use crate::server::Shared;
 use crate::server::clerk::{LogCommand, LogReport};
@@ -126,6 +128,21 @@ const METRICS: &[Metric] = &[
         "pushline_closes_total",
         "Connections that ended, by the reason decided first.",
         SumBy("reason", |of| labelled(CloseReason::LABELS, &of.closes)),
+    ),
+    (
+        "pushline_http2_streams_total",
+        "HTTP/2 streams that were opened.",
+        Each(|of| number(&of.http2_streams)),
+    ),
+    (
+        "pushline_http2_stream_closes_total",
+        "HTTP/2 streams that ended, by the reason decided first.",
+        SumBy("reason", |of| labelled(CloseReason::LABELS, &of.http2_stream_closes)),
+    ),
+    (
+        "pushline_http2_floods_total",
+        "HTTP/2 connections and streams ended because their client did too much of this.",
+        SumBy("kind", |of| labelled(FLOODS, &of.http2_floods)),
     ),
     (
         "pushline_http_errors_total",

@@ -146,7 +146,7 @@ function chart(title, show, series) {
 function showCharts() {
   const transport = (name) => values("connections", { transport: name });
   find("charts").replaceChildren(
-    chart("Connections", count, { SSE: transport("sse"), WebSocket: transport("ws"), HTTP: transport("http") }),
+    chart("Connections", count, { SSE: transport("sse"), WebSocket: transport("ws"), HTTP: transport("http"), "HTTP/2": transport("http2") }),
     chart("Deliveries a second", count, { all: rates("deliveries_total") }),
     chart("Events a second", count, { published: rates("events_published_total"), refused: rates("publish_refusals_total") }),
     chart("Delivery lag", time, { median: lags(0.5), "99 of 100": lags(0.99) }),

@@ -15,7 +15,7 @@ impl Hub {
         assert_eq!(self.metrics.subscriptions.value(), self.subscriptions() as u64);
         let live: usize = self.channels.iter().map(|of| of.live_len()).sum();
         assert_eq!(self.metrics.live.value(), live as u64);
-        for index in 0..self.subscribers.len() as u32 {
+        for index in self.subscribers.indices() {
             self.check_subscriber(index);
         }
         let held: usize = self.channels.iter().map(Replica::ring_bytes).sum();

@@ -136,8 +136,7 @@ impl Hub {
     /// Appends what is left of a half-sent event, or the part of it that fits.
     pub fn write_rest(&mut self, index: u32, arena: &mut Vec<u8>, until: usize) -> Extent {
         let Self { subscribers, sending, epoch, .. } = self;
-        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
-        else {
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index) else {
             return Extent::Whole;
         };
         let items_from = sending.items.len() as u32;
@@ -163,8 +162,7 @@ impl Hub {
     ) -> (usize, Extent) {
         let needs_page = self.needs_page(index);
         let Self { subscribers, sending, channels, epoch, .. } = self;
-        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
-        else {
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index) else {
             return (0, Extent::Whole);
         };
         let items_from = sending.items.len();
@@ -194,7 +192,7 @@ impl Hub {
     /// go out before anything else.
     pub fn settle(&mut self, index: u32, rest: usize, events: usize) -> Option<Range<usize>> {
         let Self { subscribers, sending, channels, handed, .. } = self;
-        let Some(Subscriber::Explicit(_, explicit)) = subscribers.get_mut(index as usize) else {
+        let Some(Subscriber::Explicit(_, explicit)) = subscribers.get_mut(index) else {
             return None;
         };
         let mut start = 0;

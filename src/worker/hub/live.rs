@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::log::event::Event;
 use crate::proto::dialect::{Dialect, Heartbeat};
-use crate::worker::budget::{Budget, SEND_NS, copy_ns, encode_ns};
+use crate::worker::budget::{Budget, encode_ns};
 
 /// Where a subscriber's bytes go.
 pub trait Wire {
@@ -19,8 +19,9 @@ pub trait Wire {
     fn arena(&mut self) -> &mut Vec<u8>;
     /// Where the next byte of the arena goes.
     fn arena_end(&self) -> u32;
-    /// Sends bytes of the arena, which other sends may share.
-    fn send_shared(&mut self, index: u32, bytes: Range<u32>);
+    /// Sends bytes of the arena, which other sends may share, and returns the price; `None` if the
+    /// subscriber can take none of them now.
+    fn send_shared(&mut self, index: u32, bytes: Range<u32>) -> Option<u64>;
     /// Notes that an explicit subscriber has something to read.
     fn wake(&mut self, index: u32);
 }
@@ -136,10 +137,24 @@ impl Hub {
                 budget.spend(encode_ns(range.len()));
                 range
             });
-            wire.send_shared(live.slot(), range.clone());
-            budget.spend(SEND_NS + copy_ns(range.len()));
+            match wire.send_shared(live.slot(), range.clone()) {
+                Some(price_ns) => budget.spend(price_ns),
+                None => self.refused.push(live.slot()),
+            }
         }
-        some.len()
+        let count = some.len() - self.refused.len();
+        self.make_refused_explicit(index, wire);
+        count
+    }
+
+    /// Those whose connection took nothing of the present slice have a cursor of their own from
+    /// here on, in front of it.
+    fn make_refused_explicit(&mut self, index: u32, wire: &mut impl Wire) {
+        let cursor = self.channels[index].slice_start();
+        while let Some(slot) = self.refused.pop() {
+            self.make_explicit_at(slot, cursor);
+            wire.wake(slot);
+        }
     }
 
     /// Sends a live subscriber a heartbeat and returns true, unless it is sent an event in this
@@ -162,8 +177,7 @@ impl Hub {
             dialect.write_heartbeat(wire.arena(), form);
             from..wire.arena_end()
         });
-        wire.send_shared(index, range.clone());
-        true
+        wire.send_shared(index, range.clone()).is_some()
     }
 
     /// A live subscriber's socket took only `taken` bytes of its send, a slice or a heartbeat of

@@ -152,11 +152,8 @@ impl Hub {
 
     /// The subscriber's cursors, which it has unless it has no channel yet.
     fn take_explicit(&mut self, index: u32, dialect: Dialect) -> &mut Explicit {
-        let needed = index as usize + 1;
-        if self.subscribers.len() < needed {
-            self.subscribers.resize_with(needed, Subscriber::default);
-        }
-        let subscriber = &mut self.subscribers[index as usize];
+        self.subscribers.reach(index, Subscriber::default);
+        let subscriber = &mut self.subscribers[index];
         if matches!(subscriber, Subscriber::None) {
             *subscriber = Subscriber::Explicit(dialect, self.pool.take());
         }
@@ -184,7 +181,7 @@ impl Hub {
         self.note_live_moves(moves);
         let place = self.channels[replica].add_follower(index);
         self.metrics.live.sub(1);
-        self.subscribers[index as usize] = Subscriber::None;
+        self.subscribers[index] = Subscriber::None;
         let explicit = self.take_explicit(index, dialect);
         debug_assert!(explicit.subs.is_empty());
         explicit.subs.push(Sub { replica, place, cursor, gap: None });
@@ -215,7 +212,7 @@ impl Hub {
         self.note_follower_move(replica, moved);
         let (place, moved) = self.channels[replica].add_live(Live::new(index, dialect));
         let before = std::mem::replace(
-            &mut self.subscribers[index as usize],
+            &mut self.subscribers[index],
             Subscriber::Live { dialect, replica, place },
         );
         if let Subscriber::Explicit(_, explicit) = before {
@@ -228,7 +225,7 @@ impl Hub {
 
     fn note_live_moves(&mut self, moves: [Option<Moved>; 2]) {
         for moved in moves.into_iter().flatten() {
-            if let Subscriber::Live { place, .. } = &mut self.subscribers[moved.slot as usize] {
+            if let Subscriber::Live { place, .. } = &mut self.subscribers[moved.slot] {
                 *place = moved.index;
             }
         }
@@ -252,7 +249,7 @@ impl Hub {
         if let &Subscriber::Live { replica, place, .. } = self.subscriber(index) {
             let moves = self.channels[replica].remove_live(place);
             self.note_live_moves(moves);
-            self.subscribers[index as usize] = Subscriber::None;
+            self.subscribers[index] = Subscriber::None;
             self.metrics.live.sub(1);
             self.metrics.subscriptions.sub(1);
             return self.left(replica);
@@ -292,8 +289,7 @@ impl Hub {
     /// Returns what a subscriber without channels does not need to the pool.
     pub fn free_idle(&mut self, index: u32) {
         if self.explicit(index).is_some_and(Explicit::is_idle)
-            && let Subscriber::Explicit(_, explicit) =
-                std::mem::take(&mut self.subscribers[index as usize])
+            && let Subscriber::Explicit(_, explicit) = std::mem::take(&mut self.subscribers[index])
         {
             self.pool.give(explicit);
         }

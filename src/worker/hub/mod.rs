@@ -19,6 +19,7 @@ use self::channels::Channels;
 use self::explicit::Sending;
 use self::subscriber::{Explicit, Subscriber};
 use super::pool::Pool;
+use super::table::Table;
 use crate::config::Settings;
 use crate::log::event::Event;
 use crate::log::message::LeaveChannel;
@@ -31,7 +32,7 @@ pub use self::explicit::Extent;
 pub use self::live::{Beats, Wire};
 pub use self::reading::Arrived;
 
-/// A worker's subscribers, by slot, and its replicas of their channels.
+/// A worker's subscribers, by index, and its replicas of their channels.
 #[derive(Debug)]
 pub struct Hub {
     settings: Arc<Settings>,
@@ -40,7 +41,7 @@ pub struct Hub {
     hasher: SharedHasher,
     now: Duration,
     turn: u32,
-    subscribers: Vec<Subscriber>,
+    subscribers: Table<Subscriber>,
     pool: Pool<Explicit>,
     channels: Channels,
     /// Newest event of the log this worker knows of.
@@ -50,6 +51,8 @@ pub struct Hub {
     /// Replicas that were fanned out in this batch.
     fanned: Vec<u32>,
     slice: Vec<Arc<Event>>,
+    /// Live subscribers that took nothing of a slice, empty in between.
+    refused: Vec<u32>,
     stands: Vec<(u32, u64)>,
     sending: Sending,
     /// Deliveries handed to sockets since the last turn was settled.
@@ -63,7 +66,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub without subscribers. `slots` bounds their indices.
+    /// A hub without subscribers. `slots` is the size of the driver's table.
     pub fn new(
         (epoch, hasher): (Epoch, SharedHasher),
         slots: u32,
@@ -77,14 +80,14 @@ impl Hub {
             hasher,
             now: Duration::ZERO,
             turn: 0,
-            // Reserved at once, like the sockets.
-            subscribers: Vec::with_capacity(slots as usize),
+            subscribers: Table::with_room(slots),
             pool: Pool::default(),
             channels: Channels::default(),
             head_seen: 0,
             scheduled: VecDeque::new(),
             fanned: Vec::new(),
             slice: Vec::new(),
+            refused: Vec::new(),
             stands: Vec::new(),
             sending: Sending::default(),
             handed: 0,
@@ -129,7 +132,7 @@ impl Hub {
     // --- what a subscriber reads ---
 
     fn subscriber(&self, index: u32) -> &Subscriber {
-        self.subscribers.get(index as usize).unwrap_or(&Subscriber::None)
+        self.subscribers.get(index).unwrap_or(&Subscriber::None)
     }
 
     fn explicit(&self, index: u32) -> Option<&Explicit> {
@@ -140,7 +143,7 @@ impl Hub {
     }
 
     fn explicit_mut(&mut self, index: u32) -> Option<(Dialect, &mut Explicit)> {
-        match self.subscribers.get_mut(index as usize) {
+        match self.subscribers.get_mut(index) {
             Some(Subscriber::Explicit(dialect, explicit)) => Some((*dialect, explicit)),
             _ => None,
         }

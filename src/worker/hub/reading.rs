@@ -102,8 +102,7 @@ impl Hub {
     /// Begins to wait for the next page; returns which channels to read from where.
     pub fn begin_reading(&mut self, index: u32, ticket: Ticket) -> Vec<ReadChannel> {
         let Self { subscribers, channels, .. } = self;
-        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
-        else {
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index) else {
             return Vec::new();
         };
         explicit.reading = Reading::Asked(ticket);
@@ -127,8 +126,7 @@ impl Hub {
     /// Takes the page that was asked for under this ticket.
     pub fn page(&mut self, index: u32, ticket: Ticket, page: Page) -> Arrived {
         let Self { subscribers, channels, settings, metrics, epoch, .. } = self;
-        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index as usize)
-        else {
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index) else {
             return Arrived::Late;
         };
         if !matches!(explicit.reading, Reading::Asked(asked) if asked == ticket) {

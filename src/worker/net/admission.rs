@@ -11,14 +11,15 @@ use super::socket::Flags;
 use crate::limits::SLOTS_RESERVED;
 use crate::log::SharedHasher;
 use crate::reason::Refused;
+use crate::worker::table::Table;
 
 /// Counts connections by client, with those of other workers.
 #[derive(Debug)]
 pub struct Clients {
     connection_count: Arc<ConnectionCount>,
     hasher: SharedHasher,
-    /// By slot; empty if nothing asks for addresses.
-    of: Vec<Option<Client>>,
+    /// By index; empty if nothing asks for addresses.
+    of: Table<Option<Client>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +30,17 @@ struct Client {
 }
 
 impl Clients {
-    pub fn new(connection_count: Arc<ConnectionCount>, hasher: SharedHasher) -> Self {
-        Self { connection_count, hasher, of: Vec::new() }
+    pub fn new(slots: u32, connection_count: Arc<ConnectionCount>, hasher: SharedHasher) -> Self {
+        Self { connection_count, hasher, of: Table::new(slots) }
     }
 
     fn get(&self, index: u32) -> Option<Client> {
-        self.of.get(index as usize).copied().flatten()
+        self.of.get(index).copied().flatten()
     }
 
     fn set(&mut self, index: u32, client: Client) {
-        let needed = index as usize + 1;
-        if self.of.len() < needed {
-            self.of.resize(needed, None);
-        }
-        self.of[index as usize] = Some(client);
+        self.of.reach(index, || None);
+        self.of[index] = Some(client);
     }
 
     /// Counts the connection as this client's from now on. Returns how many the client has, and
@@ -62,7 +60,7 @@ impl Clients {
         if counted {
             self.connection_count.leave();
         }
-        let client = self.of.get_mut(index as usize).and_then(Option::take);
+        let client = self.of.get_mut(index).and_then(Option::take);
         if let Some(place) = client.and_then(|client| client.place) {
             self.connection_count.leave_from(place);
         }
@@ -72,10 +70,10 @@ impl Clients {
 impl Net {
     /// Whether all open connections are within the limit.
     pub fn has_room(&self) -> bool {
-        self.open <= self.room() && !self.clients.connection_count.is_full()
+        self.open <= self.slots_for_use() && !self.clients.connection_count.is_full()
     }
 
-    fn room(&self) -> u32 {
+    fn slots_for_use(&self) -> u32 {
         self.slots.saturating_sub(SLOTS_RESERVED)
     }
 
@@ -86,10 +84,10 @@ impl Net {
     pub fn admit(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
         let counted = self.clients.connection_count.enter();
         if !counted {
-            self.sockets[index as usize].flags.set(Flags::UNCOUNTED);
+            self.sockets[index].flags.set(Flags::UNCOUNTED);
         }
         self.note_peer(index, peer)?;
-        if self.open > self.room() || !counted {
+        if self.open > self.slots_for_use() || !counted {
             return Err(Refused::Full);
         }
         let rate = self.settings.accept_rate;
@@ -103,7 +101,7 @@ impl Net {
     fn note_peer(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
         let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return Ok(()) };
         if self.is_trusted(peer) {
-            self.sockets[index as usize].flags.set(Flags::PROXIED);
+            self.sockets[index].flags.set(Flags::PROXIED);
             self.clients.set(index, Client { address: peer, place: None });
             return Ok(());
         }
@@ -139,22 +137,27 @@ impl Net {
 
     /// The connection's client, if addresses are known.
     pub fn client(&self, index: u32) -> Option<IpAddr> {
-        self.clients.get(index).map(|client| client.address)
+        self.client_of(index).map(|client| client.address)
     }
 
     /// Where the client's address is counted, if it is.
     pub fn client_place(&self, index: u32) -> Option<u32> {
-        self.clients.get(index).and_then(|client| client.place)
+        self.client_of(index).and_then(|client| client.place)
+    }
+
+    /// A stream's is that of its connection, unless a proxy says otherwise.
+    fn client_of(&self, index: u32) -> Option<Client> {
+        self.clients.get(index).or_else(|| self.clients.get(self.carrier_of(index)))
     }
 
     /// Whether a trusted proxy brings the connection, and has not said yet for which client.
     pub fn is_proxied(&self, index: u32) -> bool {
-        self.sockets[index as usize].flags.has(Flags::PROXIED)
+        self.sockets[index].flags.has(Flags::PROXIED)
     }
 
     /// Notes that the proxy has named the client for the whole connection.
     pub fn end_proxied(&mut self, index: u32) {
-        self.sockets[index as usize].flags.clear(Flags::PROXIED);
+        self.sockets[index].flags.clear(Flags::PROXIED);
     }
 }
 

@@ -1,17 +1,21 @@
-//! Sockets: bytes in, at most one send a turn out. They know no protocol and no channel.
+//! Sockets: bytes in, at most one send a turn out. A stream of HTTP/2 is a socket that another one
+//! carries. They know no request and no channel.
 
 pub mod admission;
 pub mod connection_count;
 mod output;
 mod socket;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::admission::Clients;
 use self::output::{Output, Own};
-use self::socket::{Flags, Socket, State};
+use self::socket::{Flags, Socket};
+use self::streams::Streams;
 use super::pool::Pool;
+use super::table::Table;
 use crate::bucket::Bucket;
 use crate::config::Settings;
 use crate::limits::SLOTS_FREE_TO_ACCEPT;
@@ -19,9 +23,9 @@ use crate::metrics::WorkerMetrics;
 use crate::reason::CloseReason;
 use crate::ring::{Op, RecvEnd, Token};
 
-pub use self::output::{Queue, Short};
+pub use self::output::{Draft, Queue, Short};
 
-/// A worker's sockets, by slot.
+/// A worker's sockets, by index.
 #[derive(Debug)]
 pub struct Net {
     settings: Arc<Settings>,
@@ -29,9 +33,10 @@ pub struct Net {
     now: Duration,
     /// Slots of the driver's table.
     slots: u32,
-    sockets: Vec<Socket>,
+    sockets: Table<Socket>,
     /// Kept apart from the sockets: fan-out reads these and nothing else of a connection.
-    generations: Vec<u32>,
+    generations: Table<u32>,
+    streams: Streams,
     open: u32,
     accept: Accept,
     clients: Clients,
@@ -86,10 +91,9 @@ impl Net {
             metrics,
             now: Duration::ZERO,
             slots,
-            // Reserved at once: only what is used takes memory, while growing by doubling would
-            // leave as much behind.
-            sockets: Vec::with_capacity(slots as usize),
-            generations: Vec::with_capacity(slots as usize),
+            sockets: Table::with_room(slots),
+            generations: Table::with_room(slots),
+            streams: Streams::new(slots),
             open: 0,
             accept: Accept::Wanted,
             clients,
@@ -114,34 +118,48 @@ impl Net {
         self.open
     }
 
-    /// Slots that are or were in use: every connection's index is below this.
+    /// Indices that are or were in use, of sockets and of streams.
     pub fn len(&self) -> u32 {
-        self.sockets.len() as u32
+        self.sockets.len()
     }
 
-    /// Whether a connection has this slot.
+    /// The index at this place among them.
+    pub fn index_at(&self, place: u32) -> u32 {
+        self.sockets.index_at(place)
+    }
+
+    /// All of them.
+    pub fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+        self.sockets.indices()
+    }
+
+    /// Those from this one on.
+    pub fn indices_from(&self, from: u32) -> impl Iterator<Item = u32> + use<> {
+        self.sockets.indices_from(from)
+    }
+
+    /// Whether a connection or a stream has this index.
     pub fn is_open(&self, index: u32) -> bool {
-        self.sockets[index as usize].state != State::Free
+        self.sockets[index].is_open()
     }
 
     /// Whether the token's connection is still open.
     pub fn is_current(&self, token: Token) -> bool {
-        self.generations.get(token.slot as usize) == Some(&token.generation)
-            && self.is_open(token.slot)
+        self.generations.get(token.slot) == Some(&token.generation) && self.is_open(token.slot)
     }
 
     pub fn token(&self, index: u32) -> Token {
-        Token { slot: index, generation: self.generations[index as usize] }
+        Token { slot: index, generation: self.generations[index] }
     }
 
     /// Whether the socket only waits for its peer to close.
     pub fn is_lingering(&self, index: u32) -> bool {
-        self.sockets[index as usize].state == State::Lingering
+        self.sockets[index].flags.has(Flags::LINGERING)
     }
 
     /// Seconds since the connection was accepted.
     pub fn age_s(&self, index: u32) -> u32 {
-        self.now_s().wrapping_sub(self.sockets[index as usize].opened_s)
+        self.now_s().wrapping_sub(self.sockets[index].opened_s)
     }
 
     fn now_s(&self) -> u32 {
@@ -152,19 +170,20 @@ impl Net {
 
     /// Takes up a connection that was accepted into this slot.
     pub fn accepted(&mut self, index: u32) {
-        let needed = index as usize + 1;
-        if self.sockets.len() < needed {
-            self.sockets.resize_with(needed, Socket::free);
-            self.generations.resize(needed, 0);
-        }
-        debug_assert!(!self.is_open(index));
+        self.opened(index);
         self.open += 1;
         self.metrics.accepts.add(1);
-        let now_s = self.now_s();
-        let socket = &mut self.sockets[index as usize];
-        *socket = Socket { state: State::Open, heard_s: now_s, opened_s: now_s, ..Socket::free() };
-        socket.flags.set(Flags::RECV_ARMED);
+        self.sockets[index].flags.set(Flags::RECV_ARMED);
         self.push(Op::RecvStart(self.token(index)));
+    }
+
+    fn opened(&mut self, index: u32) {
+        self.sockets.reach(index, Socket::free);
+        self.generations.reach(index, || 0);
+        debug_assert!(!self.is_open(index));
+        let now_s = self.now_s();
+        self.sockets[index] = Socket { heard_s: now_s, opened_s: now_s, ..Socket::free() };
+        self.sockets[index].flags.set(Flags::OPEN);
     }
 
     /// Accepts with this batch, if it is time to.
@@ -227,18 +246,18 @@ impl Net {
 
     /// Notes that bytes arrived.
     pub fn heard(&mut self, index: u32) {
-        self.sockets[index as usize].heard_s = self.now_s();
+        self.sockets[index].heard_s = self.now_s();
     }
 
     /// Whether the peer was silent for as long as a connection may be idle.
     pub fn is_silent(&self, index: u32) -> bool {
-        let idle_s = self.now_s().saturating_sub(self.sockets[index as usize].heard_s);
+        let idle_s = self.now_s().saturating_sub(self.sockets[index].heard_s);
         u64::from(idle_s) >= self.settings.idle_time.as_secs()
     }
 
     /// Receiving has ended; begins it again if there may be more to come.
     pub fn receive_ended(&mut self, index: u32, why: RecvEnd) -> Heard {
-        let flags = &mut self.sockets[index as usize].flags;
+        let flags = &mut self.sockets[index].flags;
         flags.clear(Flags::RECV_ARMED);
         match why {
             RecvEnd::Eof => {
@@ -255,12 +274,15 @@ impl Net {
 
     /// Whether the peer sends no more.
     pub fn has_peer_ended(&self, index: u32) -> bool {
-        self.sockets[index as usize].flags.has(Flags::EOF)
+        self.sockets[index].flags.has(Flags::EOF)
     }
 
     /// Receives again, unless the socket is paused.
     fn rearm(&mut self, index: u32) {
-        let flags = &mut self.sockets[index as usize].flags;
+        if self.is_stream(index) {
+            return self.take_more(index);
+        }
+        let flags = &mut self.sockets[index].flags;
         if !flags.has(Flags::PAUSED) && !flags.has(Flags::EOF) && flags.raise(Flags::RECV_ARMED) {
             self.push(Op::RecvStart(self.token(index)));
         }
@@ -268,7 +290,7 @@ impl Net {
 
     /// Leaves what else the peer sends in the kernel's buffer for now.
     pub fn pause(&mut self, index: u32) {
-        let flags = &mut self.sockets[index as usize].flags;
+        let flags = &mut self.sockets[index].flags;
         if flags.raise(Flags::PAUSED) && flags.has(Flags::RECV_ARMED) {
             self.push(Op::RecvStop(self.token(index)));
         }
@@ -276,7 +298,7 @@ impl Net {
 
     /// Takes input again.
     pub fn resume(&mut self, index: u32) {
-        let flags = &mut self.sockets[index as usize].flags;
+        let flags = &mut self.sockets[index].flags;
         if flags.has(Flags::PAUSED) {
             flags.clear(Flags::PAUSED);
             self.rearm(index);
@@ -287,37 +309,37 @@ impl Net {
 
     /// Whether the socket is full, and waits for `Writable`.
     pub fn is_blocked(&self, index: u32) -> bool {
-        self.sockets[index as usize].flags.has(Flags::BLOCKED)
+        self.sockets[index].flags.has(Flags::BLOCKED)
     }
 
     /// Whether it is not known yet how much of its last send was taken, or the socket is full.
     pub fn is_sending(&self, index: u32) -> bool {
-        let flags = self.sockets[index as usize].flags;
+        let flags = self.sockets[index].flags;
         flags.has(Flags::SENT) || flags.has(Flags::BLOCKED)
     }
 
     /// The socket can take bytes again.
     pub fn writable(&mut self, index: u32) {
-        self.sockets[index as usize].flags.clear(Flags::BLOCKED);
+        self.sockets[index].flags.clear(Flags::BLOCKED);
     }
 
     // --- ending ---
 
     /// Notes why the connection ends; the first reason is kept.
     pub fn note_ending(&mut self, index: u32, reason: CloseReason) {
-        self.sockets[index as usize].ending.get_or_insert(reason);
+        self.sockets[index].ending.get_or_insert(reason);
     }
 
     /// Why the connection is ending, if it is.
     pub fn ending(&self, index: u32) -> Option<CloseReason> {
-        self.sockets[index as usize].ending
+        self.sockets[index].ending
     }
 
     /// Ends the connection once its output is sent. If the peer may still send, it lingers: closing
     /// at once would be a reset, which may destroy that output on its way (RFC 9112 section 9.6,
     /// RFC 6455 section 7.1.1).
     pub fn end_after_output(&mut self, index: u32, lingers: Lingers) {
-        let flags = &mut self.sockets[index as usize].flags;
+        let flags = &mut self.sockets[index].flags;
         flags.set(Flags::CLOSE_AFTER_OUT);
         if lingers == Lingers::Yes {
             flags.set(Flags::LINGER);
@@ -326,20 +348,22 @@ impl Net {
 
     /// Whether a connection that ends after its output will linger.
     pub fn will_linger(&self, index: u32) -> bool {
-        let flags = self.sockets[index as usize].flags;
-        flags.has(Flags::LINGER) && !flags.has(Flags::EOF)
+        let flags = self.sockets[index].flags;
+        flags.has(Flags::LINGER) && !flags.has(Flags::EOF) && !self.has_stream_ended(index)
     }
 
     /// Whether the connection ends once its output is sent.
     pub fn ends_after_output(&self, index: u32) -> bool {
-        self.sockets[index as usize].flags.has(Flags::CLOSE_AFTER_OUT)
+        self.sockets[index].flags.has(Flags::CLOSE_AFTER_OUT)
     }
 
     /// Half-closes the socket, whose output is sent; what still comes is thrown away.
     pub fn linger(&mut self, index: u32) {
         self.drop_out(index);
-        self.sockets[index as usize].state = State::Lingering;
-        self.push(Op::Shutdown(self.token(index)));
+        self.sockets[index].flags.set(Flags::LINGERING);
+        if !self.is_stream(index) {
+            self.push(Op::Shutdown(self.token(index)));
+        }
         self.resume(index);
     }
 
@@ -348,18 +372,23 @@ impl Net {
     pub fn close(&mut self, index: u32, reason: CloseReason) -> CloseReason {
         debug_assert!(self.is_open(index));
         let token = self.token(index);
+        let reason = self.ending(index).unwrap_or(reason);
+        if self.is_stream(index) {
+            self.close_stream(index, reason);
+        } else {
+            self.drop_carrier(index);
+            self.open -= 1;
+            self.metrics.closes[reason.index()].add(1);
+            self.push(Op::Close(token));
+        }
         let Self { sockets, clients, pool, .. } = self;
-        let socket = std::mem::replace(&mut sockets[index as usize], Socket::free());
+        let socket = std::mem::replace(&mut sockets[index], Socket::free());
         clients.leave(index, !socket.flags.has(Flags::UNCOUNTED));
         if let Some(own) = socket.own {
             pool.give(own);
         }
-        let reason = socket.ending.unwrap_or(reason);
-        let generation = &mut self.generations[index as usize];
+        let generation = &mut self.generations[index];
         *generation = generation.wrapping_add(1);
-        self.open -= 1;
-        self.metrics.closes[reason.index()].add(1);
-        self.push(Op::Close(token));
         self.accept_again();
         reason
     }
@@ -377,16 +406,21 @@ impl Net {
     /// unparsed input to be paused.
     pub fn check_invariants(&self, may_pause: impl Fn(u32) -> bool) {
         assert_eq!(self.sockets.len(), self.generations.len());
-        let open = self.sockets.iter().filter(|socket| socket.state != State::Free).count();
-        assert_eq!(self.open as usize, open, "open connections");
-        for index in 0..self.len() {
-            let socket = &self.sockets[index as usize];
-            if socket.state == State::Free {
+        let open = self.sockets.iter().filter(|socket| socket.is_open()).count();
+        let streams = self.open_streams();
+        assert_eq!((self.open + streams) as usize, open, "open connections and streams");
+        for index in self.indices() {
+            let socket = &self.sockets[index];
+            if !socket.is_open() {
                 let empty = socket.own.is_none() && socket.flags == Flags::default();
                 assert!(empty, "slot {index} is free: {socket:?}");
                 continue;
             }
             self.check_output(index);
+            if self.is_stream(index) {
+                self.check_stream(index);
+                continue;
+            }
             let flags = socket.flags;
             let (armed, ended) = (flags.has(Flags::RECV_ARMED), flags.has(Flags::EOF));
             assert!(!(armed && ended), "slot {index} receives behind a FIN: {socket:?}");

@@ -23,6 +23,13 @@ pub struct Own {
     sent_at: u32,
 }
 
+impl Own {
+    /// Appends.
+    pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+    }
+}
+
 impl Reuse for Own {
     fn clear(&mut self) {
         clear_buffer(&mut self.bytes);
@@ -37,6 +44,7 @@ pub(super) struct Output {
     sends: Vec<Sent>,
     dirty: VecDeque<u32>,
     behind: VecDeque<u32>,
+    carriers: VecDeque<u32>,
     /// Bytes handed to sockets since the last turn was settled. What they did not take is
     /// subtracted before this is added to the metrics, which must never go down.
     handed_bytes: u64,
@@ -44,13 +52,15 @@ pub(super) struct Output {
     to_settle: bool,
 }
 
-/// Two queues, each with a budget, so that neither waits for the other for ever.
+/// Queues, each with a budget, so that none waits for another for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// Sockets with output of their own, or with little to read.
     First,
     /// Sockets of subscribers that are further behind.
     Behind,
+    /// Sockets that carry streams, behind what those have to say in the same turn.
+    Carriers,
 }
 
 impl Queue {
@@ -58,6 +68,7 @@ impl Queue {
         match self {
             Self::First => Flags::DIRTY,
             Self::Behind => Flags::BEHIND,
+            Self::Carriers => Flags::CARRIES,
         }
     }
 }
@@ -102,6 +113,13 @@ pub enum Short {
     Shared,
 }
 
+impl Sent {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        (self.to - self.from) as usize
+    }
+}
+
 impl Net {
     // --- own output ---
 
@@ -110,19 +128,19 @@ impl Net {
         &mut self.own(index).bytes
     }
 
-    fn own(&mut self, index: u32) -> &mut Own {
+    pub(super) fn own(&mut self, index: u32) -> &mut Own {
         let pool = &mut self.pool;
-        self.sockets[index as usize].own.get_or_insert_with(|| pool.take())
+        self.sockets[index].own.get_or_insert_with(|| pool.take())
     }
 
     /// Bytes of the socket's own output.
     pub fn out_len(&self, index: u32) -> usize {
-        self.sockets[index as usize].own.as_ref().map_or(0, |own| own.bytes.len())
+        self.sockets[index].own.as_ref().map_or(0, |own| own.bytes.len())
     }
 
     /// Forgets the socket's own output.
     pub fn drop_out(&mut self, index: u32) {
-        if let Some(own) = &mut self.sockets[index as usize].own {
+        if let Some(own) = &mut self.sockets[index].own {
             clear_buffer(&mut own.bytes);
         }
     }
@@ -130,7 +148,7 @@ impl Net {
     /// Returns what an idle socket does not need to the pool.
     pub fn free_idle(&mut self, index: u32) {
         let Self { sockets, pool, .. } = self;
-        if let Some(own) = sockets[index as usize].own.take_if(|own| own.bytes.is_empty()) {
+        if let Some(own) = sockets[index].own.take_if(|own| own.bytes.is_empty()) {
             pool.give(own);
         }
     }
@@ -139,7 +157,8 @@ impl Net {
 
     /// Queues the socket, unless it is in that queue already.
     pub fn queue(&mut self, index: u32, queue: Queue) {
-        if self.sockets[index as usize].flags.raise(queue.flag()) {
+        let queue = if self.carries(index) { Queue::Carriers } else { queue };
+        if self.sockets[index].flags.raise(queue.flag()) {
             self.queue_of(queue).push_back(index);
         }
     }
@@ -148,13 +167,14 @@ impl Net {
         match queue {
             Queue::First => &mut self.output.dirty,
             Queue::Behind => &mut self.output.behind,
+            Queue::Carriers => &mut self.output.carriers,
         }
     }
 
     /// Queues a socket whose subscriber has something to read. One that is blocked, or in the queue
     /// of those further behind, gets to it anyway.
     pub fn wake(&mut self, index: u32) {
-        let flags = self.sockets[index as usize].flags;
+        let flags = self.sockets[index].flags;
         if !flags.has(Flags::BLOCKED) && !flags.has(Flags::BEHIND) {
             self.queue(index, Queue::First);
         }
@@ -165,6 +185,7 @@ impl Net {
         match queue {
             Queue::First => self.output.dirty.len(),
             Queue::Behind => self.output.behind.len(),
+            Queue::Carriers => self.output.carriers.len(),
         }
     }
 
@@ -172,7 +193,7 @@ impl Net {
     /// a blocked one is woken by `Writable`, and one that has its send already by the next turn.
     pub fn next_queued(&mut self, queue: Queue) -> Option<Option<u32>> {
         let index = self.queue_of(queue).pop_front()?;
-        let flags = &mut self.sockets[index as usize].flags;
+        let flags = &mut self.sockets[index].flags;
         let is_queued = flags.has(queue.flag());
         flags.clear(queue.flag());
         let is_due = is_queued && !flags.has(Flags::BLOCKED) && !flags.has(Flags::SENT);
@@ -181,19 +202,21 @@ impl Net {
 
     /// Whether the socket is in a queue.
     pub fn is_queued(&self, index: u32) -> bool {
-        let flags = self.sockets[index as usize].flags;
-        flags.has(Flags::DIRTY) || flags.has(Flags::BEHIND)
+        let flags = self.sockets[index].flags;
+        flags.has(Flags::DIRTY) || flags.has(Flags::BEHIND) || flags.has(Flags::CARRIES)
     }
 
     /// Whether the queues are empty.
     pub fn is_flushed(&self) -> bool {
-        self.output.dirty.is_empty() && self.output.behind.is_empty()
+        self.output.dirty.is_empty()
+            && self.output.behind.is_empty()
+            && self.output.carriers.is_empty()
     }
 
     /// How much to compose for a socket whose subscriber is further behind. Composing more than it
     /// takes is wasted, so after a short send this is little more than it took then.
     pub fn replay_bytes_max(&self, index: u32) -> usize {
-        match self.sockets[index as usize].own.as_ref().and_then(|own| own.taken) {
+        match self.sockets[index].own.as_ref().and_then(|own| own.taken) {
             None => SEND_BYTES_MAX,
             Some(taken) => {
                 let unsent = self.settings.unsent.map_or(SEND_BYTES_MAX, |max| max as usize);
@@ -214,7 +237,7 @@ impl Net {
     pub fn add_own(&mut self, index: u32, draft: &mut Draft) {
         let Self { output, sockets, .. } = self;
         draft.rest_to = output.batch.end();
-        if let Some(own) = &sockets[index as usize].own {
+        if let Some(own) = &sockets[index].own {
             output.batch.arena.extend_from_slice(&own.bytes);
         }
         draft.own_to = output.batch.end();
@@ -226,19 +249,36 @@ impl Net {
         draft.own_to = draft.rest_to;
     }
 
+    /// What was composed.
+    pub fn end_draft(&self, index: u32, draft: Draft) -> Sent {
+        let Draft { from, rest_to, own_to, .. } = draft;
+        Sent { token: self.token(index), from, rest_to, own_to, to: self.output.batch.end() }
+    }
+
     /// Queues the send, unless it is empty; returns its length.
     pub fn finish_send(&mut self, index: u32, draft: Draft) -> usize {
-        let (token, to) = (self.token(index), self.output.batch.end());
-        let Draft { from, rest_to, own_to, .. } = draft;
-        if from == to {
+        let sent = self.end_draft(index, draft);
+        if sent.len() == 0 {
             return 0;
         }
         self.own(index).sent_at = self.output.sends.len() as u32;
-        self.sockets[index as usize].flags.set(Flags::SENT);
-        self.output.sends.push(Sent { token, from, rest_to, own_to, to });
-        self.send(token, from..to);
+        self.sockets[index].flags.set(Flags::SENT);
+        self.output.sends.push(sent);
+        self.send(sent.token, sent.from..sent.to);
         self.metrics.sends_explicit.add(1);
-        (to - from) as usize
+        sent.len()
+    }
+
+    /// Frames the first `length` bytes of what was composed for a stream, which are sent to it.
+    pub fn send_part(&mut self, index: u32, sent: &Sent, length: usize) -> Taken {
+        let length = length as u32;
+        self.send_data(index, sent.from..sent.from + length);
+        self.settle(sent, length)
+    }
+
+    /// The arena ends where this began.
+    pub fn drop_draft(&mut self, sent: &Sent) {
+        self.output.batch.arena.truncate(sent.from as usize);
     }
 
     /// The memory that holds the bytes of sends.
@@ -253,7 +293,7 @@ impl Net {
 
     /// Sends bytes of the arena that other sockets share. The socket has no composed send.
     pub fn send_shared(&mut self, index: u32, bytes: Range<u32>) {
-        debug_assert!(!self.sockets[index as usize].flags.has(Flags::SENT));
+        debug_assert!(!self.sockets[index].flags.has(Flags::SENT));
         self.send(self.token(index), bytes);
     }
 
@@ -267,7 +307,7 @@ impl Net {
     /// The socket took only a part of its send, and is blocked until it is writable.
     pub fn settle_short(&mut self, token: Token, taken: u32) -> Short {
         let index = token.slot;
-        let flags = &mut self.sockets[index as usize].flags;
+        let flags = &mut self.sockets[index].flags;
         let composed = flags.has(Flags::SENT);
         flags.clear(Flags::SENT);
         flags.set(Flags::BLOCKED);
@@ -287,7 +327,7 @@ impl Net {
 
     /// The send failed: none of it was taken.
     pub fn settle_failed(&mut self, token: Token) {
-        let socket = &self.sockets[token.slot as usize];
+        let socket = &self.sockets[token.slot];
         if let Some(own) = socket.own.as_ref().filter(|_| socket.flags.has(Flags::SENT)) {
             let sent = self.output.sends[own.sent_at as usize];
             self.untaken(u64::from(sent.to - sent.from));
@@ -301,7 +341,7 @@ impl Net {
 
     /// Settles a composed send as taken whole; `None` if it was short, or its socket has ended.
     pub fn settle_whole(&mut self, sent: &Sent) -> Option<Taken> {
-        let index = sent.token.slot as usize;
+        let index = sent.token.slot;
         if !self.is_current(sent.token) || !self.sockets[index].flags.has(Flags::SENT) {
             return None;
         }
@@ -333,7 +373,7 @@ impl Net {
         let from = sent.own_to as usize;
         let Self { output, sockets, .. } = self;
         let bytes = &output.batch.arena[from + events.start..from + events.end];
-        if let Some(own) = &mut sockets[sent.token.slot as usize].own {
+        if let Some(own) = &mut sockets[sent.token.slot].own {
             own.bytes.splice(0..0, bytes.iter().copied());
         }
     }
@@ -374,12 +414,13 @@ impl Net {
 
     /// Panics if a socket's flags contradict the queues and the batch.
     pub(super) fn check_output(&self, index: u32) {
-        let socket = &self.sockets[index as usize];
+        let socket = &self.sockets[index];
         let flags = socket.flags;
-        for queue in [Queue::First, Queue::Behind] {
+        for queue in [Queue::First, Queue::Behind, Queue::Carriers] {
             let queued = match queue {
                 Queue::First => self.output.dirty.contains(&index),
                 Queue::Behind => self.output.behind.contains(&index),
+                Queue::Carriers => self.output.carriers.contains(&index),
             };
             assert!(queued || !flags.has(queue.flag()), "slot {index} is in no queue: {socket:?}");
         }

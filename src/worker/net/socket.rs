@@ -1,18 +1,8 @@
 //! The memory of one socket.
 
 use super::output::Own;
+use super::streams::CarrierKey;
 use crate::reason::CloseReason;
-
-/// What a socket is at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No connection has this slot.
-    Free,
-    /// Bytes go both ways.
-    Open,
-    /// Half-closed after its last output: what still comes is thrown away until the peer ends.
-    Lingering,
-}
 
 /// Facts about a socket, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +31,12 @@ impl Flags {
     pub const UNCOUNTED: u16 = 1 << 8;
     /// Its peer is a trusted proxy that has not said yet for which client it speaks.
     pub const PROXIED: u16 = 1 << 9;
+    /// In the queue of sockets that carry streams.
+    pub const CARRIES: u16 = 1 << 11;
+    /// A connection or a stream has this index.
+    pub const OPEN: u16 = 1 << 12;
+    /// Half-closed after its last output: what still comes is thrown away until the peer ends.
+    pub const LINGERING: u16 = 1 << 13;
 
     /// Whether the bit is set.
     pub fn has(self, bit: u16) -> bool {
@@ -68,7 +64,6 @@ impl Flags {
 /// One socket.
 #[derive(Debug)]
 pub struct Socket {
-    pub state: State,
     pub flags: Flags,
     /// Why it is ending, once that is decided; a closing handshake or a last answer may still be
     /// under way.
@@ -77,6 +72,8 @@ pub struct Socket {
     pub heard_s: u32,
     /// Second of the worker's clock in which it was accepted.
     pub opened_s: u32,
+    /// What it carries, if that is streams.
+    pub carrier: Option<CarrierKey>,
     /// Output of its own that the peer has not taken yet; an idle socket has none.
     pub own: Option<Box<Own>>,
 }
@@ -86,7 +83,12 @@ const _: () = assert!(size_of::<Socket>() <= 24, "with session and subscriber: o
 impl Socket {
     /// A slot without a connection.
     pub const fn free() -> Self {
-        let state = State::Free;
-        Self { state, flags: Flags(0), ending: None, heard_s: 0, opened_s: 0, own: None }
+        let flags = Flags(0);
+        Self { flags, ending: None, heard_s: 0, opened_s: 0, carrier: None, own: None }
+    }
+
+    /// Whether a connection or a stream has this index.
+    pub fn is_open(&self) -> bool {
+        self.flags.has(Flags::OPEN)
     }
 }

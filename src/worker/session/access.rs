@@ -79,7 +79,7 @@ impl Sessions {
         let admitted = admit(&self.gate, request, access, subprotocol_token, self.unix_s);
         match admitted.and_then(|grant| self.not_revoked(grant)) {
             Ok(grant) => {
-                self.of[cx.index() as usize].grant = Some(grant);
+                self.of[cx.index()].grant = Some(grant);
                 Ok(())
             }
             Err(denied) => {
@@ -169,13 +169,18 @@ impl Sessions {
         self.vetted_to.is_some()
     }
 
-    /// The next slice of sessions to check against changed rules; one slice per turn.
+    /// Places of the next slice of sessions to check against changed rules; one slice per turn.
     pub fn next_to_vet(&mut self) -> Range<u32> {
         let Some(from) = self.vetted_to else { return 0..0 };
-        let end = self.of.len() as u32;
+        let end = self.of.len();
         let to = end.min(from.saturating_add(VETTED_PER_TURN));
         self.vetted_to = (to < end).then_some(to);
         from..to
+    }
+
+    /// The session at this place, counted over sockets and streams.
+    pub fn index_at(&self, place: u32) -> u32 {
+        self.of.index_at(place)
     }
 
     /// Why the present rules end this stream, if they do.
@@ -258,7 +263,7 @@ impl Sessions {
             return Err(Denied::SubscribeForbidden);
         }
         let before = self.expires_at_unix_s(index);
-        self.of[index as usize].grant = Some(grant);
+        self.of[index].grant = Some(grant);
         if self.expires_at_unix_s(index) != before {
             self.await_expiry(cx);
         }

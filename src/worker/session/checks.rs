@@ -129,7 +129,7 @@ impl Sessions {
         if self.checks.may_go(token, line, cost, self.now) {
             return false;
         }
-        if self.of[token.slot as usize].flags.raise(Flags::UNREAD) {
+        if self.of[token.slot].flags.raise(Flags::UNREAD) {
             self.checks.line(line).push_back(token);
         }
         true

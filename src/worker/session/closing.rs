@@ -1,6 +1,7 @@
 //! The end of a stream: what it is told, and what is sent before that.
 
 use super::{Cx, Protocol, Sessions};
+use crate::proto::h2::ErrorCode;
 use crate::proto::ws::close::{CloseCode, write_close};
 use crate::proto::ws::message::Received;
 use crate::reason::CloseReason;
@@ -109,7 +110,12 @@ impl Sessions {
                 self.dialect(cx.index()).write_end(cx.out(), label, code, text);
                 cx.end(Ending::AfterOutput(Some(reason)));
             }
-            Protocol::Http | Protocol::Sse | Protocol::WsClosing => cx.end(Ending::Now(reason)),
+            Protocol::Http2 if !cx.world.is_blocked() && !cx.world.ends_after_output() => {
+                self.end_http2(cx, ErrorCode::NoError, reason);
+            }
+            Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => {
+                cx.end(Ending::Now(reason));
+            }
         }
     }
 
@@ -161,7 +167,7 @@ impl Sessions {
                 cx.end(Ending::AfterOutput(None));
                 true
             }
-            Protocol::Http | Protocol::Sse | Protocol::WsClosing => false,
+            Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => false,
         }
     }
 }

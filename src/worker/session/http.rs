@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use super::answer::{Answer, Content};
+use super::http2::ForStream;
 use super::ndjson::Ndjson;
 use super::publish::Body;
 use super::route::{Route, route};
@@ -73,6 +74,8 @@ pub enum Step {
     Used(usize),
     /// This many bytes were used; the rest waits for more input or for an answer.
     Wait(usize),
+    /// So many bytes are done with; they are for one of the connection's streams.
+    Stream(usize, ForStream),
 }
 
 impl Sessions {
@@ -80,7 +83,7 @@ impl Sessions {
 
     /// Notes that the peer was heard.
     pub fn heard(&mut self, index: u32) {
-        self.of[index as usize].flags.clear(Flags::PING_OUT | Flags::PING_LATE);
+        self.of[index].flags.clear(Flags::PING_OUT | Flags::PING_LATE);
     }
 
     /// Takes a piece of input: a request, a part of a body, a message.
@@ -88,6 +91,8 @@ impl Sessions {
         match self.protocol(cx.index()) {
             _ if self.awaits_proxy_header(cx) => self.proxy_input(cx, bytes),
             Protocol::Ws => self.ws_input(cx, bytes),
+            Protocol::Http2 => self.http2_input(cx, bytes),
+            Protocol::Http if self.may_be_http2(cx, bytes) => self.preface_input(cx, bytes),
             Protocol::Http => self.http_input(cx, bytes),
             Protocol::Sse | Protocol::WsClosing => Step::Wait(0),
         }
@@ -97,7 +102,7 @@ impl Sessions {
         if cx.world.ends_after_output() {
             return Step::Used(bytes.len());
         }
-        let Some(work) = &mut self.of[cx.index() as usize].work else {
+        let Some(work) = &mut self.of[cx.index()].work else {
             return self.head_input(cx, bytes);
         };
         match &mut work.http {
@@ -123,7 +128,7 @@ impl Sessions {
     fn head_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let index = cx.index();
         let Some(mut space) = self.header_space.take() else { return Step::Wait(0) };
-        let resumed = match self.of[index as usize].work.as_deref_mut() {
+        let resumed = match self.of[index].work.as_deref_mut() {
             Some(work) => match &mut work.http {
                 HttpState::Head(scan) if scan.has_begun() => Some(scan.advance(bytes)),
                 _ => None,
@@ -159,7 +164,7 @@ impl Sessions {
     }
 
     fn begin_request(&mut self, index: u32) {
-        let session = &mut self.of[index as usize];
+        let session = &mut self.of[index];
         session.requests = session.requests.wrapping_add(1);
         self.metrics.requests.add(1);
         if let Some(work) = &mut session.work {
@@ -324,7 +329,10 @@ impl Sessions {
             return;
         }
         let kind = self.protocol(index);
-        let is_unread = self.of[index as usize].flags.has(Flags::UNREAD);
+        if kind == Protocol::Http2 && cx.world.stream_count() == 0 && sends {
+            return cx.end(Ending::AfterOutput(None));
+        }
+        let is_unread = self.of[index].flags.has(Flags::UNREAD);
         let work = self.work_of(index);
         let carries = work.is_some_and(|work| !work.carry.is_empty());
         if kind == Protocol::Http && carries && (sends || is_unread) {

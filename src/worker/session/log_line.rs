@@ -116,7 +116,7 @@ impl Sessions {
     /// The request was answered.
     pub(super) fn note_answered(&mut self, cx: &mut Cx<'_>, status: u16) {
         let index = cx.index();
-        let work = self.of[index as usize].work.as_mut();
+        let work = self.of[index].work.as_mut();
         let Some(asked) = work.and_then(|work| work.answer.asked.take()) else { return };
         let took = self.now.saturating_sub(asked.began);
         let id = self.connection_id(cx.token);

@@ -8,6 +8,7 @@ mod client;
 mod closing;
 mod describe;
 mod http;
+mod http2;
 mod log_line;
 mod ndjson;
 mod publish;
@@ -28,9 +29,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use crossbeam_channel::Sender;
 
 use self::checks::Checks;
+use self::http2::HeadSpace;
 use self::work::Work;
 use super::pool::Pool;
 use super::setup::Setup;
+use super::table::Table;
 use crate::auth::{Gate, Grant, ProofKey, Revoked};
 use crate::bucket::Bucket;
 use crate::config::Settings;
@@ -42,6 +45,7 @@ use crate::proto::http::response::Date;
 use crate::ring::Token;
 
 pub use self::http::Step;
+pub use self::http2::ForStream;
 pub use self::log_line::{Asked, LogLine};
 pub use self::refresh::{ConnectionId, RefreshLetter, RefreshOutcome};
 pub use self::waits::Look;
@@ -52,6 +56,8 @@ pub use self::world::{Cx, World};
 pub enum Protocol {
     /// HTTP: requests and answers.
     Http,
+    /// HTTP/2, whose streams are sessions of their own.
+    Http2,
     /// An SSE stream.
     Sse,
     /// A WebSocket.
@@ -67,6 +73,7 @@ impl Protocol {
             Self::Http => 0,
             Self::Sse => 1,
             Self::Ws | Self::WsClosing => 2,
+            Self::Http2 => 3,
         }
     }
 }
@@ -135,7 +142,7 @@ impl Session {
     }
 }
 
-/// A worker's sessions, by slot, and what they share.
+/// A worker's sessions, by index, and what they share.
 #[derive(Debug)]
 pub struct Sessions {
     worker: u16,
@@ -151,7 +158,7 @@ pub struct Sessions {
     date: Date,
     random: fastrand::Rng,
     is_draining: bool,
-    of: Vec<Session>,
+    of: Table<Session>,
     pool: Pool<Work>,
     /// How fast each session publishes, by slot; empty if there is no such limit.
     publishes: Vec<Bucket>,
@@ -164,6 +171,7 @@ pub struct Sessions {
     /// Memory held for unfinished input, all sessions together.
     unfinished_bytes: usize,
     header_space: Option<Box<HeaderSpace>>,
+    head_space: Option<Box<HeadSpace>>,
     /// Lane for access-log and debug lines; `None` when they are off.
     lines: Option<Sender<LogLine>>,
 }
@@ -184,8 +192,7 @@ impl Sessions {
             date: date_of(0),
             random: fastrand::Rng::with_seed(setup.seed),
             is_draining: false,
-            // Reserved at once, like the sockets.
-            of: Vec::with_capacity(setup.slots as usize),
+            of: Table::with_room(setup.slots),
             pool: Pool::default(),
             publishes: Vec::new(),
             unread: VecDeque::new(),
@@ -193,6 +200,7 @@ impl Sessions {
             vetted_to: None,
             unfinished_bytes: 0,
             header_space: Some(Box::default()),
+            head_space: None,
             lines: None,
         }
     }
@@ -219,10 +227,7 @@ impl Sessions {
 
     /// Takes up a connection that was accepted.
     pub fn opened(&mut self, index: u32) {
-        let needed = index as usize + 1;
-        if self.of.len() < needed {
-            self.of.resize_with(needed, Session::new);
-        }
+        self.of.reach(index, Session::new);
         self.metrics.open[Protocol::Http.index()].add(1);
     }
 
@@ -239,17 +244,17 @@ impl Sessions {
 
     /// Forgets a connection that is closed.
     pub fn closed(&mut self, index: u32) {
-        let kind = self.of[index as usize].protocol;
+        let kind = self.of[index].protocol;
         self.metrics.open[kind.index()].sub(1);
         self.drop_work(index);
-        self.of[index as usize] = Session::new();
+        self.of[index] = Session::new();
         if let Some(bucket) = self.publishes.get_mut(index as usize) {
             *bucket = Bucket::default();
         }
     }
 
     fn set_protocol(&mut self, index: u32, kind: Protocol) {
-        let session = &mut self.of[index as usize];
+        let session = &mut self.of[index];
         self.metrics.open[session.protocol.index()].sub(1);
         session.protocol = kind;
         self.metrics.open[kind.index()].add(1);
@@ -259,17 +264,17 @@ impl Sessions {
 
     /// What it speaks.
     pub fn protocol(&self, index: u32) -> Protocol {
-        self.of[index as usize].protocol
+        self.of[index].protocol
     }
 
     /// How events are written to it.
     pub fn dialect(&self, index: u32) -> Dialect {
-        self.of[index as usize].dialect
+        self.of[index].dialect
     }
 
     /// What its heartbeats are.
     pub fn heartbeat(&self, index: u32) -> Heartbeat {
-        match self.of[index as usize].flags.has(Flags::BEAT_EVENT) {
+        match self.of[index].flags.has(Flags::BEAT_EVENT) {
             true => Heartbeat::Event,
             false => Heartbeat::Plain,
         }
@@ -277,7 +282,7 @@ impl Sessions {
 
     /// Its grant: what it may do, and for whom.
     pub fn grant(&self, index: u32) -> Option<&Arc<Grant>> {
-        self.of[index as usize].grant.as_ref()
+        self.of[index].grant.as_ref()
     }
 
     /// Whether events are delivered to it.
@@ -287,12 +292,12 @@ impl Sessions {
 
     /// Whether it takes input.
     pub fn takes_input(&self, index: u32) -> bool {
-        matches!(self.protocol(index), Protocol::Http | Protocol::Ws)
+        matches!(self.protocol(index), Protocol::Http | Protocol::Http2 | Protocol::Ws)
     }
 
     /// Whether it has begun a request.
     pub fn has_begun(&self, index: u32) -> bool {
-        self.of[index as usize].requests > 0
+        self.of[index].requests > 0
     }
 
     /// Whether it is between requests: none begun, none unanswered.
@@ -303,24 +308,24 @@ impl Sessions {
     // --- work ---
 
     fn work_of(&self, index: u32) -> Option<&Work> {
-        self.of[index as usize].work.as_deref()
+        self.of[index].work.as_deref()
     }
 
     /// The session's work, from the pool if it has none.
     fn work(&mut self, index: u32) -> &mut Work {
         let pool = &mut self.pool;
-        self.of[index as usize].work.get_or_insert_with(|| pool.take())
+        self.of[index].work.get_or_insert_with(|| pool.take())
     }
 
     /// Returns what an idle session does not need to the pool.
     pub fn free_idle(&mut self, index: u32) {
-        if self.work_of(index).is_some_and(Work::is_idle) {
+        if self.work_of(index).is_some_and(Work::is_spare) {
             self.drop_work(index);
         }
     }
 
     fn drop_work(&mut self, index: u32) {
-        if let Some(mut work) = self.of[index as usize].work.take() {
+        if let Some(mut work) = self.of[index].work.take() {
             self.unfinished_bytes -= std::mem::take(&mut work.unfinished);
             self.pool.give(work);
         }
@@ -340,20 +345,20 @@ impl Sessions {
 
     /// Takes the kept bytes out; `None` if the session is idle.
     pub fn take_carry(&mut self, index: u32) -> Option<Vec<u8>> {
-        let work = self.of[index as usize].work.as_mut()?;
+        let work = self.of[index].work.as_mut()?;
         Some(std::mem::take(&mut work.carry))
     }
 
     /// Puts back the buffer with the bytes that are left in it.
     pub fn put_carry(&mut self, index: u32, carry: Vec<u8>) {
-        if !carry.is_empty() || self.of[index as usize].work.is_some() {
+        if !carry.is_empty() || self.of[index].work.is_some() {
             self.work(index).carry = carry;
         }
     }
 
     /// Reads the session's unread input when the next turn begins.
     pub fn read_on_later(&mut self, token: Token) {
-        if self.of[token.slot as usize].flags.raise(Flags::UNREAD) {
+        if self.of[token.slot].flags.raise(Flags::UNREAD) {
             self.unread.push_back(token);
         }
     }
@@ -365,7 +370,7 @@ impl Sessions {
 
     /// Notes that the session's input is being read on now.
     pub fn read_on(&mut self, index: u32) {
-        self.of[index as usize].flags.clear(Flags::UNREAD);
+        self.of[index].flags.clear(Flags::UNREAD);
     }
 
     /// Whether any session's input is to be read on.
@@ -409,13 +414,13 @@ impl Sessions {
         let unfinished: usize =
             self.of.iter().filter_map(|of| of.work.as_ref()).map(|work| work.unfinished).sum();
         assert_eq!(self.unfinished_bytes, unfinished, "bytes of unfinished input");
-        let indices = || (0..self.of.len() as u32).filter(|&index| open(index));
+        let indices = || self.of.indices().filter(|&index| open(index));
         for kind in 0..self.metrics.open.len() {
             let count =
                 indices().filter(|&index| self.protocol(index).index() == kind).count() as u64;
             assert_eq!(self.metrics.open[kind].value(), count, "open connections of kind {kind}");
         }
-        for (index, session) in (0..).zip(&self.of) {
+        for (index, session) in self.of.indices().zip(self.of.iter()) {
             if !open(index) {
                 assert!(session.work.is_none() && session.grant.is_none(), "slot {index} is free");
                 continue;

@@ -147,7 +147,7 @@ impl Sessions {
     /// An idempotency key as the log keeps it: marked with its publisher, or one publisher could
     /// use up another's keys.
     fn own_key(&self, index: u32, key: Option<Box<str>>) -> Option<Box<str>> {
-        let grant = self.of[index as usize].grant.as_ref();
+        let grant = self.of[index].grant.as_ref();
         match (key, grant) {
             (Some(key), Some(grant)) => Some(format!("{} {key}", grant.publisher()).into()),
             (key, _) => key,
@@ -195,7 +195,7 @@ impl Sessions {
     /// request, and its rate must not be exceeded.
     pub(super) fn admit_publish(&mut self, cx: &mut Cx<'_>, share: Share) -> Result<(), Refusal> {
         match cx.world.waiting_at_log() < share.of(WAITING_MAX) {
-            true if self.may_publish_now(cx.index()) => Ok(()),
+            true if self.may_publish_now(cx.world.carrier()) => Ok(()),
             true => Err(Refusal::Rate),
             false => Err(Refusal::Busy),
         }
@@ -255,7 +255,7 @@ impl Sessions {
     /// Whether the answer to its publish says how many subscribers there are: not every publisher
     /// may know.
     pub(super) fn is_told_subscribers(&self, index: u32) -> bool {
-        let grant = self.of[index as usize].grant.as_ref();
+        let grant = self.of[index].grant.as_ref();
         !self.settings.hide_subscribers || grant.is_some_and(|grant| grant.is_of_publish_key())
     }
 

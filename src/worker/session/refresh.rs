@@ -132,10 +132,7 @@ impl Sessions {
     }
 
     fn ends_awaiting_letter(&mut self, index: u32) -> bool {
-        self.of[index as usize]
-            .work
-            .as_mut()
-            .is_some_and(|work| std::mem::take(&mut work.awaits_letter))
+        self.of[index].work.as_mut().is_some_and(|work| std::mem::take(&mut work.awaits_letter))
     }
 
     /// Gives a stream the grant that a letter brought.

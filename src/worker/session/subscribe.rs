@@ -53,12 +53,12 @@ impl Sessions {
         }
         let several = wanted.channels.len() > 1;
         let mode = wanted.envelope.unwrap_or(if several { Mode::Envelope } else { Mode::Bare });
-        self.of[index as usize].dialect = match mode {
+        self.of[index].dialect = match mode {
             Mode::Bare => Dialect::SseBare,
             Mode::Envelope => Dialect::SseEnvelope,
         };
         if wanted.beat_event {
-            self.of[index as usize].flags.set(Flags::BEAT_EVENT);
+            self.of[index].flags.set(Flags::BEAT_EVENT);
         }
         let cors = self.work(index).answer.cors.clone().into_owned().into();
         let cursor = wanted.cursor.as_deref().unwrap_or_default();
@@ -120,7 +120,7 @@ impl Sessions {
             let message = "name a channel: /ws?channel=news, or speak pushline.v1";
             return self.reject(cx, Reject::bad_request("channel_missing", message));
         }
-        self.of[index as usize].dialect = match accepted.mode {
+        self.of[index].dialect = match accepted.mode {
             Mode::Bare => Dialect::WsBare,
             Mode::Envelope => Dialect::WsEnvelope,
         };

@@ -26,7 +26,7 @@ const EIGHTHS_LEFT: usize = 7;
 impl Sessions {
     /// Counts what the session holds now.
     pub fn count_unfinished(&mut self, index: u32) {
-        let Some(work) = &mut self.of[index as usize].work else { return };
+        let Some(work) = &mut self.of[index].work else { return };
         let now = work.unfinished_bytes();
         let before = std::mem::replace(&mut work.unfinished, now);
         self.unfinished_bytes = self.unfinished_bytes + now - before;
@@ -39,7 +39,7 @@ impl Sessions {
             return Vec::new();
         }
         let mut holders: Vec<(usize, u32)> = Vec::new();
-        for index in 0..self.of.len() as u32 {
+        for index in self.of.indices() {
             self.count_unfinished(index);
             let held = self.work_of(index).map_or(0, |work| work.unfinished);
             if held > 0 {
@@ -60,6 +60,7 @@ impl Sessions {
         let index = cx.index();
         match self.protocol(index) {
             Protocol::Http if !cx.world.ends_after_output() => self.refuse_request(cx),
+            Protocol::Http2 => self.disconnect(cx, CloseReason::Overloaded),
             Protocol::Ws if !self.has_farewell(index) && self.work_of(index).is_some() => {
                 self.ws_refuse(cx, CloseReason::Overloaded);
             }
@@ -69,7 +70,7 @@ impl Sessions {
 
     /// Drops all input it holds.
     pub fn drop_input(&mut self, index: u32) {
-        if let Some(work) = &mut self.of[index as usize].work {
+        if let Some(work) = &mut self.of[index].work {
             work.carry = Vec::new();
             if let Some(receiver) = &mut work.ws {
                 receiver.discard();
@@ -95,7 +96,7 @@ impl Sessions {
     pub(super) fn progress_due(&mut self, cx: &mut Cx<'_>, stalled: bool) {
         let index = cx.index();
         let silent = cx.world.is_silent();
-        let Some(work) = &self.of[index as usize].work else { return };
+        let Some(work) = &self.of[index].work else { return };
         // Input we have received and not parsed yet waits for us, not for the peer.
         let stalled = stalled && work.carry.is_empty();
         let waits = work.outstanding > 0;

@@ -8,6 +8,7 @@ use crate::limits::{
     LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, REFUSAL_TIME_MAX, WS_CLOSE_TIME_MAX,
 };
 use crate::proto::dialect::Heartbeat;
+use crate::proto::h2::ErrorCode;
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
@@ -25,6 +26,8 @@ pub enum Look {
     EndIfIdle,
     /// A few bytes are due, so that proxies and peers know the server is there.
     Beat(Heartbeat),
+    /// The same, where that is no stream's to say.
+    Ping,
     /// The peer has not answered.
     Dead,
 }
@@ -42,19 +45,22 @@ impl Sessions {
             Why::Refusal => REFUSAL_TIME_MAX,
             Why::Letter => LETTER_TIME_MAX,
             Why::Retry => PUBLISH_RETRY_PAUSE,
+            Why::Stalled => self.settings.dead_time,
         }
     }
 
     /// Tells, when the time is over, whether the session is still at the same point.
     pub fn mark(&self, index: u32, why: Why) -> Mark {
-        let requests = self.of[index as usize].requests;
+        let requests = self.of[index].requests;
         match why {
             Why::Head | Why::Refusal | Why::Letter => Mark { requests, progress: 0 },
             Why::Body => {
                 let progress = self.work_of(index).map_or(0, |work| work.progress);
                 Mark { requests, progress }
             }
-            Why::Linger | Why::WsClose | Why::WsCloseStalled | Why::Retry => Mark::default(),
+            Why::Linger | Why::WsClose | Why::WsCloseStalled | Why::Retry | Why::Stalled => {
+                Mark::default()
+            }
         }
     }
 
@@ -63,7 +69,10 @@ impl Sessions {
     pub fn matters(&self, index: u32, why: Why, before: Mark) -> bool {
         let now = self.mark(index, why);
         match why {
-            Why::Head => self.protocol(index) == Protocol::Http && now == before,
+            Why::Head => {
+                let begins = self.protocol(index) == Protocol::Http || self.has_block(index);
+                begins && now == before
+            }
             Why::Body => {
                 let receiving = self.work_of(index).is_some_and(|work| work.is_receiving());
                 receiving && now.requests == before.requests
@@ -86,6 +95,9 @@ impl Sessions {
                 cx.note(CloseReason::HeadTimeout);
                 self.reject_and_close(cx, HEAD_TIMEOUT);
             }
+            (Why::Head, Protocol::Http2, _) if same && self.has_block(index) => {
+                self.end_http2(cx, ErrorCode::EnhanceYourCalm, CloseReason::HeadTimeout);
+            }
             // A later body or message has a deadline of its own.
             (Why::Body, Protocol::Http | Protocol::Ws, _) if now.requests == mark.requests => {
                 self.progress_due(cx, same);
@@ -95,6 +107,7 @@ impl Sessions {
                 cx.end(Ending::Now(CloseReason::CloseTimeout));
             }
             (Why::Refusal, Protocol::Http, _) if same => self.refuse_unheard(cx),
+            (Why::Refusal, Protocol::Http2, _) => self.disconnect(cx, CloseReason::Refused),
             (Why::Letter, Protocol::Http, _) if same => self.letter_lost(cx),
             (Why::Retry, Protocol::Http, Some(HttpState::Ndjson(_))) => self.ndjson_go_on(cx),
             // The deadline was kept.
@@ -102,12 +115,20 @@ impl Sessions {
         }
     }
 
-    /// The hand has come to this session. `blocked`: its socket is full.
-    pub fn look(&mut self, index: u32, blocked: bool) -> Look {
+    /// The hand has come to this session. `blocked`: its socket is full. `streams`: what it
+    /// carries.
+    pub fn look(&mut self, index: u32, blocked: bool, streams: usize) -> Look {
         let beat = Look::Beat(self.heartbeat(index));
-        let session = &mut self.of[index as usize];
+        let session = &mut self.of[index];
         match session.protocol {
             Protocol::Http => Look::EndIfIdle,
+            Protocol::Http2 if streams == 0 => Look::EndIfIdle,
+            Protocol::Http2 if blocked => {
+                self.heard(index);
+                Look::Nothing
+            }
+            Protocol::Http2 if session.flags.has(Flags::PING_LATE) => Look::Dead,
+            Protocol::Http2 => Look::Ping,
             Protocol::Sse => beat,
             // A ping would queue behind all that has not reached the peer yet, so its silence says
             // nothing. TCP_USER_TIMEOUT cuts it if it accepts no byte at all.

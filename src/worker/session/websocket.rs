@@ -38,7 +38,7 @@ impl Sessions {
         let index = cx.index();
         let limits = self.message_limits(index);
         let out_len = cx.out_len();
-        let work = self.of[index as usize].work.as_deref_mut();
+        let work = self.of[index].work.as_deref_mut();
         // Input after the message that ends the connection is ignored.
         if work.as_ref().is_some_and(|work| work.farewell.is_some()) {
             return Step::Used(bytes.len());
@@ -80,7 +80,7 @@ impl Sessions {
 
     /// Sets the deadline of a message that has begun.
     fn await_message(&mut self, cx: &mut Cx<'_>) {
-        let requests = &mut self.of[cx.index() as usize].requests;
+        let requests = &mut self.of[cx.index()].requests;
         *requests = requests.wrapping_add(1);
         cx.wait(Why::Body);
     }
@@ -206,7 +206,7 @@ impl Sessions {
 
     /// Checks the token that was kept, if there is one, now that it is at the front of its line.
     pub fn show_kept_token(&mut self, cx: &mut Cx<'_>) {
-        let work = self.of[cx.index() as usize].work.as_mut();
+        let work = self.of[cx.index()].work.as_mut();
         if let Some(shown) = work.and_then(|work| work.shown.take()) {
             self.ws_auth(cx, shown.reference.as_deref(), &shown.token);
         }

@@ -4,6 +4,7 @@
 use super::answer::Answer;
 use super::closing::Farewell;
 use super::http::HttpState;
+use super::http2::Http2;
 use crate::proto::ws::message::Receiver;
 use crate::reason::Refused;
 use crate::worker::pool::{Reuse, clear_buffer};
@@ -17,6 +18,8 @@ pub(super) struct Work {
     pub refused: Option<Refused>,
     /// The request being received or answered.
     pub http: HttpState,
+    /// What a connection of HTTP/2 has, as long as it lasts.
+    pub http2: Option<Box<Http2>>,
     /// A WebSocket message half received.
     pub ws: Option<Box<Receiver>>,
     /// How the WebSocket ends once it has been sent all it published.
@@ -49,7 +52,7 @@ pub(super) struct Shown {
 }
 
 impl Work {
-    /// Whether it holds nothing a later turn needs.
+    /// Whether nothing of a request or a message is under way.
     pub fn is_idle(&self) -> bool {
         self.carry.is_empty()
             && self.outstanding == 0
@@ -58,6 +61,11 @@ impl Work {
             && self.shown.is_none()
             && self.refused.is_none()
             && self.http.is_idle()
+    }
+
+    /// Whether a later turn needs nothing of it.
+    pub fn is_spare(&self) -> bool {
+        self.is_idle() && self.http2.is_none()
     }
 
     /// Whether a body or a message is arriving.
@@ -74,7 +82,8 @@ impl Work {
             HttpState::Head(_) | HttpState::Discard(_) | HttpState::Waiting { .. } => 0,
         };
         let carried = if self.carry.is_empty() { 0 } else { self.carry.capacity() };
-        carried + request + message
+        let block = self.http2.as_ref().map_or(0, |http2| http2.held_bytes());
+        carried + request + message + block
     }
 }
 

@@ -9,6 +9,7 @@ use crate::reason::{CloseReason, Refused};
 use crate::ring::Token;
 use crate::worker::clock::Why;
 use crate::worker::effect::{Effect, Effects, Ending};
+use crate::worker::table::{Overflow, StreamView};
 
 /// What a session asks the rest of its worker about its own connection.
 pub trait World {
@@ -56,6 +57,32 @@ pub trait World {
     fn live_tail(&self) -> Option<u64>;
     /// The newest event of the log this worker knows of.
     fn head(&self) -> EventId;
+
+    /// It carries streams from now on.
+    fn carry(&mut self);
+    /// The index of its socket: for a stream, the one that carries it.
+    fn carrier(&self) -> u32;
+    /// Streams it carries.
+    fn stream_count(&self) -> usize;
+    /// A stream it carries, by its id.
+    fn stream(&self, id: u32) -> Option<StreamView>;
+    /// DATA has come, perhaps for a stream that is gone.
+    ///
+    /// # Errors
+    /// It is more than the peer may send.
+    fn count_data(&mut self, index: Option<u32>, length: u32) -> Result<(), Overflow>;
+    /// Whether the peer may say now that it takes more.
+    fn admit_update(&mut self) -> bool;
+    /// The peer takes more, of a stream or of all.
+    ///
+    /// # Errors
+    /// It is more than a window can be.
+    fn widen(&mut self, index: Option<u32>, by: u32) -> Result<(), Overflow>;
+    /// What the peer takes of a stream at first.
+    ///
+    /// # Errors
+    /// As with [`World::widen`].
+    fn set_initial_window(&mut self, window: u32) -> Result<(), Overflow>;
 
     /// Requests of all connections that wait for room at the log.
     fn waiting_at_log(&self) -> usize;

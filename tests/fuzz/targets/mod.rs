@@ -5,6 +5,8 @@
 pub mod chunked_body;
 pub mod config;
 pub mod envelope;
+pub mod http2_connection;
+pub mod http2_head;
 pub mod http_head;
 pub mod last_event_id;
 pub mod proxy_header;
@@ -18,10 +20,12 @@ pub mod ws_stream;
 pub type Check = fn(&[u8]);
 
 /// All targets by name; a target's corpus is `corpus/<name>/`.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 11] = [
     ("chunked_body", chunked_body::check),
     ("config", config::check),
     ("envelope", envelope::check),
+    ("http2_connection", http2_connection::check),
+    ("http2_head", http2_head::check),
     ("http_head", http_head::check),
     ("last_event_id", last_event_id::check),
     ("proxy_header", proxy_header::check),

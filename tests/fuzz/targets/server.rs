@@ -114,6 +114,11 @@ impl Server {
         self.inbox.push_back(Inbound::Eof);
     }
 
+    /// Panics if the worker contradicts itself.
+    pub fn check_invariants(&self) {
+        self.core.check_invariants();
+    }
+
     /// Turns until everything is quiet.
     pub fn settle(&mut self) {
         for _ in 0..TURNS_MAX {

@@ -69,6 +69,7 @@ fn another(key: &Key) -> &'static str {
         "NETWORKS|none" => "10.0.0.0/8",
         "SIZE" | "SIZE|auto" => "2MiB",
         "TIME" => "33s",
+        "true|false" if key.default_text() == "true" => "false",
         "true|false" | "true|false|auto" => "true",
         "auto|io_uring|epoll" => "epoll",
         "hash|cpu" => "cpu",

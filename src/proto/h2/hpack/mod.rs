@@ -1,0 +1,28 @@
+//! Field compression (RFC 7541): a decoder for what clients send, and an encoder without a table.
+//!
+//! Fields are handed on one by one and never gathered here: what a few bytes can name again and
+//! again takes no memory.
+
+mod decode;
+pub mod encode;
+mod huffman;
+mod table;
+
+pub use self::decode::{Decoder, Scratch};
+pub use self::table::ENTRY_OVERHEAD;
+
+/// Why a field block can't be decoded. The connection ends: the tables of both sides differ from
+/// here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HpackError {
+    /// The block ends within a field.
+    Truncated,
+    /// A number beyond what anything here has.
+    IntegerTooLarge,
+    /// No such entry.
+    Index,
+    /// A string's Huffman code is none.
+    Huffman,
+    /// The table is to be larger than we allow, or to change behind a field.
+    TableSize,
+}

@@ -1,0 +1,25 @@
+//! HTTP/2 (RFC 9113), server side: frames and field blocks in and out, without any I/O or state of
+//! streams. A request's head becomes one of HTTP/1.1, so that both versions have one parser and one
+//! meaning, and the answer's head is made of one of HTTP/1.1 ([`request`], [`response`]).
+
+mod error;
+pub mod frame;
+pub mod hpack;
+pub mod request;
+pub mod response;
+pub mod settings;
+
+pub use self::error::ErrorCode;
+
+/// What a client says first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The window of a connection, and of a stream unless settings say otherwise (RFC 9113 section
+/// 6.9.2).
+pub const WINDOW_DEFAULT: u32 = 65_535;
+
+/// The largest window (RFC 9113 section 6.9.1).
+pub const WINDOW_MAX: u32 = (1 << 31) - 1;
+
+/// The largest id of a stream.
+pub const STREAM_ID_MAX: u32 = (1 << 31) - 1;

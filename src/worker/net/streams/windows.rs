@@ -1,0 +1,204 @@
+//! The windows of connections and their streams: what their peers may send, and what they take.
+
+use std::ops::Range;
+
+use super::super::Net;
+use super::super::output::Queue;
+use super::super::socket::Flags;
+use super::{Facts, Stream};
+use crate::limits::{CARRIER_OUT_BYTES_MAX, WINDOW_UPDATES_PER_FRAME};
+use crate::proto::h2::WINDOW_DEFAULT;
+use crate::proto::h2::frame::{self, PAYLOAD_BYTES_MAX};
+use crate::worker::table::Overflow;
+
+/// Received bytes after which a client is told that it may send as many more.
+const CREDIT_BYTES_MIN: u32 = WINDOW_DEFAULT / 2;
+
+impl Net {
+    // --- what comes ---
+
+    /// So many bytes of DATA came, for a stream or for one that is gone; they count against the
+    /// windows we gave.
+    pub fn count_data(
+        &mut self,
+        carrier: u32,
+        index: Option<u32>,
+        length: u32,
+    ) -> Result<(), Overflow> {
+        if let Some(index) = index {
+            let stream = &mut self.streams.of[index];
+            let received = u32::from(stream.received) + length;
+            stream.received = u16::try_from(received).map_err(|_| Overflow)?;
+        }
+        let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
+        of.received += length;
+        if of.received > WINDOW_DEFAULT {
+            return Err(Overflow);
+        }
+        // A stream that is not read on has a window of its own; the others go on.
+        if of.received >= CREDIT_BYTES_MIN {
+            let by = std::mem::take(&mut of.received);
+            self.write(carrier, |out| frame::write_window_update(out, 0, by));
+        }
+        Ok(())
+    }
+
+    /// Tells the stream's peer that it may send more, if that is worth a frame.
+    pub fn take_more(&mut self, index: u32) {
+        let Stream { id, carrier, received, facts, .. } = self.streams.of[index];
+        let is_over = facts.has(Facts::ENDED) || facts.has(Facts::ABANDONED);
+        let is_due = u32::from(received) >= CREDIT_BYTES_MIN && !is_over;
+        if is_due && !self.sockets[index].flags.has(Flags::PAUSED) {
+            self.streams.of[index].received = 0;
+            self.write(carrier, |out| frame::write_window_update(out, id, received.into()));
+        }
+    }
+
+    /// A peer's update of a window is taken, unless there are too many for what it was sent.
+    pub fn admit_update(&mut self, carrier: u32) -> bool {
+        let Some(of) = self.carrier_mut(carrier) else { return true };
+        let admitted = of.updates_left > 0;
+        of.updates_left = of.updates_left.saturating_sub(1);
+        admitted
+    }
+
+    /// The peer takes so many bytes more, of one stream or of all.
+    pub fn widen(&mut self, carrier: u32, index: Option<u32>, by: u32) -> Result<(), Overflow> {
+        if let Some(index) = index {
+            let stream = &mut self.streams.of[index];
+            stream.window = stream.window.checked_add_unsigned(by).ok_or(Overflow)?;
+            self.unblock_if_open(index);
+            return Ok(());
+        }
+        let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
+        let window = of.window.checked_add(by).filter(|&window| i32::try_from(window).is_ok());
+        of.window = window.ok_or(Overflow)?;
+        self.release_next(carrier);
+        Ok(())
+    }
+
+    /// What the peer takes of a new stream; those it has change by the difference (RFC 9113 section
+    /// 6.9.2).
+    pub fn set_initial_window(&mut self, carrier: u32, window: u32) -> Result<(), Overflow> {
+        let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
+        let before = std::mem::replace(&mut of.initial_window, window);
+        let difference = i64::from(window) - i64::from(before);
+        let indices: Vec<u32> = of.streams.iter().map(|&(_, index)| index).collect();
+        for index in indices {
+            let window = &mut self.streams.of[index].window;
+            *window = i32::try_from(i64::from(*window) + difference).map_err(|_| Overflow)?;
+            self.unblock_if_open(index);
+        }
+        Ok(())
+    }
+
+    // --- what goes ---
+
+    /// Bytes the stream can be sent now; never more than one frame has, so that those of a
+    /// connection take turns.
+    pub fn room(&self, index: u32) -> usize {
+        if self.open_window(index) == 0 || !self.has_output_room(self.streams.of[index].carrier) {
+            return 0;
+        }
+        self.open_window(index).min(PAYLOAD_BYTES_MAX)
+    }
+
+    /// Bytes that wait for the windows of the socket's streams.
+    pub fn held_for_streams(&self, carrier: u32) -> usize {
+        let streams = self.carrier(carrier).map_or(&[][..], |carrier| &carrier.streams);
+        streams.iter().map(|&(_, index)| self.out_len(index)).sum()
+    }
+
+    /// What the windows of a stream and its connection allow.
+    fn open_window(&self, index: u32) -> usize {
+        let Stream { carrier, window, .. } = self.streams.of[index];
+        let of_carrier = self.carrier(carrier).map_or(0, |carrier| carrier.window);
+        u32::try_from(window).unwrap_or(0).min(of_carrier) as usize
+    }
+
+    /// Whether a carrier takes more from its streams. One that waits for its socket holds no more
+    /// than it has.
+    fn has_output_room(&self, carrier: u32) -> bool {
+        !self.is_blocked(carrier) && self.out_len(carrier) < CARRIER_OUT_BYTES_MAX
+    }
+
+    /// The stream waits, for its window or for its connection.
+    pub fn block(&mut self, index: u32) {
+        if !self.sockets[index].flags.raise(Flags::BLOCKED) {
+            return;
+        }
+        let (token, Stream { carrier, window, .. }) = (self.token(index), self.streams.of[index]);
+        if window > 0
+            && let Some(of) = self.carrier_mut(carrier)
+        {
+            of.waiting.push_back(token);
+        }
+    }
+
+    fn unblock_if_open(&mut self, index: u32) {
+        if self.streams.of[index].window > 0 && self.is_blocked(index) {
+            self.unblock(index);
+        }
+    }
+
+    fn unblock(&mut self, index: u32) {
+        self.writable(index);
+        let queue = if self.out_len(index) > 0 { Queue::First } else { Queue::Behind };
+        self.queue(index, queue);
+    }
+
+    /// Lets the next of the streams go on that wait for their connection, if it can take something.
+    /// That one lets the next go on.
+    pub fn release_next(&mut self, carrier: u32) {
+        if !self.carries(carrier) || !self.has_output_room(carrier) {
+            return;
+        }
+        while let Some(of) = self.carrier_mut(carrier).filter(|of| of.window > 0)
+            && let Some(token) = of.waiting.pop_front()
+        {
+            if self.is_current(token) && self.is_blocked(token.slot) {
+                return self.unblock(token.slot);
+            }
+        }
+    }
+
+    /// Whether streams wait for their connection.
+    pub fn has_waiting(&self, carrier: u32) -> bool {
+        self.carrier(carrier).is_some_and(|carrier| !carrier.waiting.is_empty())
+    }
+
+    /// Hands bytes of the arena to a stream whole, or not at all. Tells whether its connection was
+    /// to be sent nothing before.
+    pub fn share_with_stream(&mut self, index: u32, bytes: Range<u32>) -> Option<bool> {
+        let carrier = self.streams.of[index].carrier;
+        if !self.has_output_room(carrier) || bytes.len() > self.open_window(index) {
+            return None;
+        }
+        let is_first = !self.sockets[carrier].flags.has(Flags::CARRIES);
+        self.send_data(index, bytes);
+        Some(is_first)
+    }
+
+    /// Frames bytes of the arena as the stream's.
+    pub fn send_data(&mut self, index: u32, bytes: Range<u32>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let length = bytes.len() as u32;
+        let stream = &mut self.streams.of[index];
+        let (id, carrier) = (stream.id, stream.carrier);
+        stream.window -= length as i32;
+        stream.sent = stream.sent.wrapping_add(length);
+        if let Some(of) = self.carrier_mut(carrier) {
+            of.window -= length;
+            of.allow_updates(WINDOW_UPDATES_PER_FRAME);
+        }
+        self.own(carrier);
+        let Self { output, sockets, .. } = self;
+        if let Some(own) = &mut sockets[carrier].own {
+            let bytes = &output.batch.arena[bytes.start as usize..bytes.end as usize];
+            own.write(|out| frame::write_data(out, id, bytes, false));
+        }
+        self.queue(carrier, Queue::Carriers);
+    }
+}

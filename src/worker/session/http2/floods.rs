@@ -1,0 +1,78 @@
+//! What a client may do a second, as each of it costs us more than it.
+
+use super::super::{Cx, Sessions};
+use crate::metrics::{FLOODS, Flood};
+use crate::proto::h2::ErrorCode;
+
+/// How much of each kind a connection has done lately: halved with every second.
+#[derive(Debug, Default)]
+pub(super) struct Floods {
+    second: u32,
+    counts: [u16; FLOODS.len()],
+}
+
+impl Floods {
+    /// Counts one more; whether that is too many.
+    fn note(&mut self, flood: Flood, second: u32, max: u16) -> bool {
+        let elapsed = second.wrapping_sub(self.second);
+        if elapsed > 0 {
+            self.second = second;
+            self.counts.iter_mut().for_each(|count| *count >>= elapsed.min(15));
+        }
+        let count = &mut self.counts[flood as usize];
+        *count = count.saturating_add(1);
+        *count > max
+    }
+}
+
+impl Sessions {
+    /// Counts something a client may not do without end.
+    pub(super) fn note_flood(&mut self, cx: &Cx<'_>, flood: Flood) -> Result<(), ErrorCode> {
+        let second = self.now.as_secs() as u32;
+        let max = self.flood_max(flood);
+        match self.http2(cx).floods.note(flood, second, max) {
+            false => Ok(()),
+            true => Err(self.flooded(flood)),
+        }
+    }
+
+    /// It was too much: the connection ends.
+    pub(super) fn flooded(&self, flood: Flood) -> ErrorCode {
+        self.metrics.http2_floods[flood as usize].add(1);
+        ErrorCode::EnhanceYourCalm
+    }
+
+    fn flood_max(&self, flood: Flood) -> u16 {
+        use crate::limits::http2_per_second as max;
+        let streams = u16::try_from(self.settings.http2_streams_max).unwrap_or(u16::MAX);
+        match flood {
+            Flood::RapidReset => max::RAPID_RESETS,
+            // Pages that close, or a proxy's clients that leave, give up all their streams at once.
+            Flood::Reset => streams.saturating_mul(2).max(max::RESETS),
+            Flood::MadeReset => max::MADE_RESETS,
+            Flood::Ping => max::PINGS,
+            Flood::Settings => max::SETTINGS,
+            Flood::EmptyData => max::EMPTY_DATA,
+            Flood::Late | Flood::Ignored => max::IGNORED,
+            // Counted in other ways.
+            Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow => u16::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_now_and_then_is_no_flood() {
+        let mut floods = Floods::default();
+        for second in 0..1000 {
+            assert!((0..50).all(|_| !floods.note(Flood::Ping, second, 100)), "second {second}");
+        }
+        let mut floods = Floods::default();
+        assert_eq!((0..).take_while(|_| !floods.note(Flood::Ping, 7, 100)).count(), 100);
+        assert!(!floods.note(Flood::Settings, 7, 100), "each kind has a count of its own");
+        assert!(!floods.note(Flood::Ping, 8, 100), "a second later half of it is forgotten");
+    }
+}

@@ -1,0 +1,338 @@
+//! HTTP/2: one connection, many streams. Frames come in here, one a step; what they are for a
+//! stream goes to the turn, which hands it to the stream's own session (`worker::streams`).
+
+mod floods;
+mod heads;
+
+use self::floods::Floods;
+use super::http::Step;
+use super::{Cx, Flags, Protocol, Sessions};
+use crate::limits::HTTP2_OUT_BYTES_MAX;
+use crate::metrics::Flood;
+use crate::proto::h2::frame::{self, Frame};
+use crate::proto::h2::hpack::Decoder;
+use crate::proto::h2::request::Body;
+use crate::proto::h2::{ErrorCode, PREFACE, STREAM_ID_MAX, settings};
+use crate::proto::http::head::HEAD_BYTES_MAX;
+use crate::reason::CloseReason;
+use crate::worker::effect::Ending;
+
+pub use self::heads::HeadSpace;
+
+/// A connection's state.
+#[derive(Debug, Default)]
+pub(super) struct Http2 {
+    decoder: Decoder,
+    /// The newest stream the client has opened.
+    last_id: u32,
+    /// It has left ids out: of those that are gone, some were never used.
+    has_skipped: bool,
+    has_settings: bool,
+    is_acknowledged: bool,
+    /// A field block whose end has not come.
+    block: Option<Block>,
+    /// Bodies with a length that are coming: what is left of each.
+    bodies: Vec<(u32, u64)>,
+    floods: Floods,
+}
+
+/// A field block that comes in pieces.
+#[derive(Debug)]
+struct Block {
+    stream: u32,
+    /// Whether the stream ends with it.
+    ends: bool,
+    bytes: Vec<u8>,
+    pieces: u32,
+}
+
+/// What a frame is for a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForStream {
+    /// A request, whose head is [`Sessions::take_stream_head`].
+    Opens { id: u32, ended: bool, body: Body },
+    /// A part of its body: where that is in the input.
+    Data { index: u32, from: usize, to: usize, ended: bool },
+    /// Its client wants no more of it.
+    Reset { index: u32 },
+    /// Its client broke the protocol.
+    Fault { index: u32, code: ErrorCode },
+}
+
+impl Http2 {
+    /// Memory of the field block that has begun.
+    pub fn held_bytes(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.bytes.capacity())
+    }
+
+    /// Whether a field block has begun and not ended.
+    pub fn has_block(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// Whether no stream ever had this id.
+    fn is_unused(&self, id: u32) -> bool {
+        id > self.last_id || id.is_multiple_of(2)
+    }
+
+    /// Counts so many bytes of a stream's body; whether it is as long as it was said to be.
+    fn count_body(&mut self, id: u32, length: usize, ended: bool) -> bool {
+        let Some(place) = self.bodies.iter().position(|(of, _)| *of == id) else { return true };
+        let (_, left) = &mut self.bodies[place];
+        let fits = left.checked_sub(length as u64).map(|rest| *left = rest).is_some();
+        let fits = fits && (!ended || *left == 0);
+        if ended || !fits {
+            self.bodies.swap_remove(place);
+        }
+        fits
+    }
+}
+
+impl Sessions {
+    /// Whether a field block has begun on the connection and not ended.
+    pub(super) fn has_block(&self, index: u32) -> bool {
+        let http2 = self.work_of(index).and_then(|work| work.http2.as_ref());
+        http2.is_some_and(|http2| http2.has_block())
+    }
+
+    // --- how it begins ---
+
+    /// Whether a connection that says this first speaks HTTP/2, as far as can be told.
+    pub(super) fn may_be_http2(&self, cx: &Cx<'_>, bytes: &[u8]) -> bool {
+        let length = bytes.len().min(PREFACE.len());
+        self.settings.http2
+            && !self.has_begun(cx.index())
+            && !self.of.is_stream(cx.index())
+            && bytes[..length] == PREFACE[..length]
+    }
+
+    /// The client's preface, or its beginning (RFC 9113 section 3.4).
+    pub(super) fn preface_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        if bytes.len() < PREFACE.len() {
+            return Step::Wait(0);
+        }
+        let index = cx.index();
+        self.set_protocol(index, Protocol::Http2);
+        self.of[index].requests += 1;
+        self.work(index).http2 = Some(Box::default());
+        cx.world.carry();
+        let ours = [
+            // An idle connection holds no table.
+            (settings::TABLE_SIZE, 0),
+            (settings::STREAMS_MAX, self.settings.http2_streams_max),
+            (settings::HEAD_BYTES, HEAD_BYTES_MAX as u32),
+            (settings::CONNECT_PROTOCOL, 1),
+        ];
+        frame::write_settings(cx.out(), &ours);
+        Step::Used(PREFACE.len())
+    }
+
+    // --- frames ---
+
+    pub(super) fn http2_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        if cx.world.ends_after_output() {
+            return Step::Used(bytes.len());
+        }
+        // A peer that does not read what it asks for gets no more of it.
+        if cx.out_len() > HTTP2_OUT_BYTES_MAX {
+            return Step::Wait(0);
+        }
+        let read = match frame::read(bytes) {
+            Ok(Some((frame, length))) => {
+                self.http2_frame(cx, &frame, bytes).map(|what| (what, length))
+            }
+            Ok(None) => return Step::Wait(0),
+            Err(code) => Err(code),
+        };
+        match read {
+            Ok((None, length)) => Step::Used(length),
+            Ok((Some(what), length)) => Step::Stream(length, what),
+            Err(code) => {
+                self.end_http2(cx, code, CloseReason::BadRequest);
+                Step::Used(bytes.len())
+            }
+        }
+    }
+
+    fn http2(&mut self, cx: &Cx<'_>) -> &mut Http2 {
+        self.work(cx.index()).http2.get_or_insert_default()
+    }
+
+    fn http2_frame(
+        &mut self,
+        cx: &mut Cx<'_>,
+        frame: &Frame<'_>,
+        bytes: &[u8],
+    ) -> Result<Option<ForStream>, ErrorCode> {
+        let http2 = self.http2(cx);
+        let is_settings = matches!(frame, Frame::Settings(_));
+        if !http2.has_settings && !is_settings {
+            return Err(ErrorCode::ProtocolError);
+        }
+        // Nothing comes between the pieces of a field block (RFC 9113 section 4.3).
+        if http2.has_block() != matches!(frame, Frame::Continuation { .. }) {
+            return Err(ErrorCode::ProtocolError);
+        }
+        match *frame {
+            Frame::Data { stream, payload, length, ends } => {
+                let from = payload.as_ptr().addr() - bytes.as_ptr().addr();
+                let place = (from, from + payload.len());
+                self.http2_data(cx, stream, place, length, ends)
+            }
+            Frame::Headers { stream, fragment, ends, ends_block } => {
+                self.http2_headers(cx, (stream, ends), fragment, ends_block)
+            }
+            Frame::Continuation { stream, fragment, ends_block } => {
+                self.http2_continuation(cx, stream, fragment, ends_block)
+            }
+            Frame::Reset { stream } => self.http2_reset(cx, stream),
+            Frame::Settings(payload) => self.http2_settings(cx, payload).map(|()| None),
+            Frame::SettingsAck => {
+                let http2 = self.http2(cx);
+                if !std::mem::replace(&mut http2.is_acknowledged, true) {
+                    http2.decoder.drop_table();
+                }
+                Ok(None)
+            }
+            Frame::Ping(payload) => {
+                self.note_flood(cx, Flood::Ping)?;
+                frame::write_ping_ack(cx.out(), &payload);
+                Ok(None)
+            }
+            Frame::PingAck | Frame::GoAway => Ok(None),
+            Frame::WindowUpdate { stream, by } => self.http2_window(cx, stream, by),
+            Frame::Ignored { .. } => self.note_flood(cx, Flood::Ignored).map(|()| None),
+        }
+    }
+
+    fn http2_data(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: u32,
+        (from, to): (usize, usize),
+        length: u32,
+        ended: bool,
+    ) -> Result<Option<ForStream>, ErrorCode> {
+        if self.http2(cx).is_unused(id) {
+            return Err(ErrorCode::ProtocolError);
+        }
+        if from == to && !ended {
+            self.note_flood(cx, Flood::EmptyData)?;
+        }
+        let stream = cx.world.stream(id);
+        cx.world
+            .count_data(stream.map(|view| view.index), length)
+            .map_err(|_| ErrorCode::FlowControlError)?;
+        let Some(stream) = stream else { return self.http2_late(cx, id) };
+        if stream.has_ended {
+            return self.http2_fault(cx, id, ErrorCode::StreamClosed);
+        }
+        if !self.http2(cx).count_body(id, to - from, ended) {
+            return self.http2_fault(cx, id, ErrorCode::ProtocolError);
+        }
+        Ok(Some(ForStream::Data { index: stream.index, from, to, ended }))
+    }
+
+    /// DATA for a stream that is gone: its client could not know that when it sent it.
+    fn http2_late(&mut self, cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
+        self.note_flood(cx, Flood::Late)?;
+        frame::write_reset(cx.out(), id, ErrorCode::StreamClosed);
+        Ok(None)
+    }
+
+    fn http2_reset(&mut self, cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
+        if self.http2(cx).is_unused(id) {
+            return Err(ErrorCode::ProtocolError);
+        }
+        let stream = cx.world.stream(id);
+        // A request that is taken back before it is answered was work for nothing.
+        let flood = match stream {
+            Some(view) if !view.is_answered => Flood::RapidReset,
+            _ => Flood::Reset,
+        };
+        self.note_flood(cx, flood)?;
+        Ok(stream.map(|view| ForStream::Reset { index: view.index }))
+    }
+
+    /// The client broke the rules of one stream, which ends. Each costs a request's work (and
+    /// makes room for another stream) as a reset by the client itself would.
+    fn http2_fault(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: u32,
+        code: ErrorCode,
+    ) -> Result<Option<ForStream>, ErrorCode> {
+        self.note_flood(cx, Flood::MadeReset)?;
+        match cx.world.stream(id) {
+            Some(view) => Ok(Some(ForStream::Fault { index: view.index, code })),
+            None => {
+                frame::write_reset(cx.out(), id, code);
+                Ok(None)
+            }
+        }
+    }
+
+    fn http2_settings(&mut self, cx: &mut Cx<'_>, payload: &[u8]) -> Result<(), ErrorCode> {
+        self.note_flood(cx, Flood::Settings)?;
+        let window = settings::initial_window(payload)?;
+        self.http2(cx).has_settings = true;
+        if let Some(window) = window {
+            cx.world.set_initial_window(window).map_err(|_| ErrorCode::FlowControlError)?;
+        }
+        frame::write_settings_ack(cx.out());
+        Ok(())
+    }
+
+    fn http2_window(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: u32,
+        by: u32,
+    ) -> Result<Option<ForStream>, ErrorCode> {
+        if !cx.world.admit_update() {
+            return Err(self.flooded(Flood::WindowUpdate));
+        }
+        if id == 0 {
+            let widened = if by == 0 { Err(ErrorCode::ProtocolError) } else { Ok(()) };
+            widened?;
+            let widened = cx.world.widen(None, by);
+            return widened.map(|()| None).map_err(|_| ErrorCode::FlowControlError);
+        }
+        if self.http2(cx).is_unused(id) {
+            return Err(ErrorCode::ProtocolError);
+        }
+        let Some(stream) = cx.world.stream(id) else { return Ok(None) };
+        if by == 0 {
+            return self.http2_fault(cx, id, ErrorCode::ProtocolError);
+        }
+        match cx.world.widen(Some(stream.index), by) {
+            Ok(()) => Ok(None),
+            Err(_) => self.http2_fault(cx, id, ErrorCode::FlowControlError),
+        }
+    }
+
+    // --- how it ends ---
+
+    /// Says goodbye, and ends the connection (RFC 9113 section 6.8).
+    pub(super) fn end_http2(&mut self, cx: &mut Cx<'_>, code: ErrorCode, reason: CloseReason) {
+        let last = self.http2(cx).last_id;
+        frame::write_goaway(cx.out(), last, code);
+        let reason = if code == ErrorCode::EnhanceYourCalm { CloseReason::Flood } else { reason };
+        cx.end(Ending::AfterOutput(Some(reason)));
+    }
+
+    /// The server goes away: no stream is to be opened any more, but one that is on its way is
+    /// still heard.
+    pub fn announce_drain(&mut self, cx: &mut Cx<'_>) {
+        frame::write_goaway(cx.out(), STREAM_ID_MAX, ErrorCode::NoError);
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping_http2(&mut self, cx: &mut Cx<'_>) {
+        let flags = &mut self.of[cx.index()].flags;
+        if !flags.raise(Flags::PING_OUT) {
+            flags.set(Flags::PING_LATE);
+        }
+        frame::write_ping(cx.out());
+    }
+}

@@ -1,0 +1,189 @@
+//! What a connection of HTTP/2 and its streams do to each other. A stream is a connection of
+//! HTTP/1.1 with one request to its session: its head and its body are handed to it in that form,
+//! and of what it says the head becomes a field block, all else DATA frames.
+
+use super::budget::{Budget, EVENT_NS, SEND_NS, STREAM_NS, copy_ns};
+use super::clock::{Deadline, Mark, Why};
+use super::effect::Ending;
+use super::session::{ForStream, Protocol};
+use super::turn::Core;
+use crate::limits::{STALLED_BYTES_MIN, STREAMS_OUT_BYTES_MAX};
+use crate::metrics::Flood;
+use crate::proto::h2::request::Body;
+use crate::proto::h2::{ErrorCode, frame, response};
+use crate::reason::CloseReason;
+use crate::ring::{RecvEnd, Token};
+
+impl Core {
+    // --- what comes ---
+
+    /// Carries out what a frame is for one of the connection's streams. `bytes`: what the frame was
+    /// read from.
+    pub(super) fn for_stream(&mut self, carrier: Token, what: ForStream, bytes: &[u8]) {
+        match what {
+            ForStream::Opens { id, ended, body } => self.open_stream(carrier.slot, id, ended, body),
+            ForStream::Data { index, from, to, ended } => {
+                self.stream_data(self.net.token(index), &bytes[from..to], ended);
+            }
+            ForStream::Reset { index } => {
+                self.net.abandon(index);
+                self.end(index, Ending::Now(CloseReason::PeerClosed));
+            }
+            ForStream::Fault { index, code } => {
+                self.net.reset(index, code);
+                self.end(index, Ending::Now(CloseReason::BadRequest));
+            }
+        }
+    }
+
+    fn open_stream(&mut self, carrier: u32, id: u32, ended: bool, body: Body) {
+        let index = match self.net.held_for_streams(carrier) < STREAMS_OUT_BYTES_MAX {
+            true => self.net.open_stream(carrier, id, body == Body::Chunked),
+            false => None,
+        };
+        let Some(index) = index else {
+            frame::write_reset(self.net.out(carrier), id, ErrorCode::RefusedStream);
+            return self.queue(carrier);
+        };
+        self.sessions.opened_stream(index, carrier);
+        let token = self.net.token(index);
+        let head = self.sessions.take_stream_head();
+        self.received(token, &head);
+        self.sessions.put_stream_head(head);
+        if ended {
+            self.stream_ended(token);
+        }
+    }
+
+    fn stream_data(&mut self, token: Token, payload: &[u8], ended: bool) {
+        let is_chunked = self.net.is_chunked(token.slot);
+        if is_chunked && !payload.is_empty() {
+            self.stream_input(token, format!("{:x}\r\n", payload.len()).as_bytes());
+            self.stream_input(token, payload);
+            self.stream_input(token, b"\r\n");
+        } else {
+            self.stream_input(token, payload);
+        }
+        if is_chunked && ended {
+            self.stream_input(token, b"0\r\n\r\n");
+        }
+        if ended {
+            self.stream_ended(token);
+        } else if self.net.is_current(token) {
+            self.net.take_more(token.slot);
+        }
+    }
+
+    fn stream_input(&mut self, token: Token, bytes: &[u8]) {
+        if self.net.is_current(token) && !bytes.is_empty() {
+            self.received(token, bytes);
+        }
+        if self.net.is_current(token) {
+            self.sessions.count_unfinished(token.slot);
+        }
+    }
+
+    /// The peer sends no more on the stream: the request is whole. To a WebSocket that is the end
+    /// of its connection (RFC 8441 section 5).
+    fn stream_ended(&mut self, token: Token) {
+        if !self.net.is_current(token) {
+            return;
+        }
+        let index = token.slot;
+        self.net.end_stream(index);
+        let is_websocket =
+            matches!(self.sessions.protocol(index), Protocol::Ws | Protocol::WsClosing);
+        if is_websocket || self.net.is_lingering(index) {
+            self.receive_ended(index, RecvEnd::Eof);
+        }
+    }
+
+    // --- what goes ---
+
+    /// Takes the heads of a stream's answer out of what its session has just said.
+    pub(super) fn write_heads(&mut self, index: u32) {
+        let mut block = Vec::new();
+        while !self.net.is_answered(index)
+            && let Some(head) = response::write_block(&mut block, &self.effects.out)
+        {
+            self.net.write_head(index, &block, head.is_final);
+            self.effects.out.drain(..head.length);
+            block.clear();
+        }
+    }
+
+    /// Composes what a stream has to say, as much as there is room for; it counts as sent.
+    pub(super) fn send_to_stream(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) {
+        let room = self.net.room(index);
+        if room == 0 && (self.has_output(index) || self.hub.is_behind(index)) {
+            return self.block_stream(index);
+        }
+        let (draft, events, _) = self.draft(index, bytes_max.min(room), budget);
+        let carrier = self.net.carrier_of(index);
+        let is_first = !self.net.is_queued(carrier);
+        let sent = self.net.end_draft(index, draft);
+        let length = sent.len().min(room);
+        let taken = self.net.send_part(index, &sent, length);
+        if let Some(gap) = self.hub.settle(index, taken.rest, taken.events) {
+            self.net.keep(&sent, gap);
+        }
+        if !taken.whole {
+            self.hub.end_reading(index);
+        }
+        self.net.drop_draft(&sent);
+        let send_ns = if is_first { SEND_NS } else { 0 };
+        budget.spend(STREAM_NS + send_ns + copy_ns(length) + events as u64 * EVENT_NS);
+        if sent.len() == 0 {
+            self.rest(index);
+        } else {
+            self.after_send(self.net.token(index));
+        }
+        self.net.release_next(carrier);
+    }
+
+    fn block_stream(&mut self, index: u32) {
+        self.net.block(index);
+        if self.net.begin_watch(index) {
+            self.watch_stream(index);
+        }
+    }
+
+    // --- streams that take nothing ---
+
+    /// A client that keeps a window closed must not keep what waits behind it: a stream that is
+    /// blocked has as long as a peer that takes nothing of a socket.
+    fn watch_stream(&mut self, index: u32) {
+        let (token, mark) = (self.net.token(index), self.stall_mark(index));
+        let Self { net, clock, now, settings, .. } = self;
+        let times = (*now, settings.dead_time);
+        clock.wait(Why::Stalled, token, mark, times, |other| net.is_current(other.token));
+    }
+
+    fn stall_mark(&self, index: u32) -> Mark {
+        Mark { requests: 0, progress: self.net.sent(index) }
+    }
+
+    /// It has had that long. A window that opens by a byte now and then is as good as closed.
+    pub(super) fn stall_due(&mut self, deadline: &Deadline) {
+        let index = deadline.token.slot;
+        self.net.end_watch(index);
+        if !self.has_output(index) && !self.hub.is_behind(index) {
+            return;
+        }
+        let moved = self.net.sent(index).wrapping_sub(deadline.mark.progress);
+        if moved >= STALLED_BYTES_MIN {
+            self.net.begin_watch(index);
+            return self.watch_stream(index);
+        }
+        self.metrics.http2_floods[Flood::ClosedWindow as usize].add(1);
+        self.end(index, Ending::Now(CloseReason::PeerDead));
+    }
+
+    /// The connection ends, and with it what it carries.
+    pub(super) fn end_streams(&mut self, carrier: u32, reason: CloseReason) {
+        while let Some(index) = self.net.last_stream(carrier) {
+            self.net.abandon(index);
+            self.close_one(index, reason);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! HTTP/2 on real sockets: what HTTP/1.1 has, many streams on one connection, windows, and clients
+//! that do too much.
+
+mod attacks;
+mod streams;
+mod windows;

@@ -1,0 +1,150 @@
+//! Flow control: a window that is closed is a full socket.
+
+use std::time::Duration;
+
+use crate::common::http2::{DATA, END_STREAM, Http2, SETTINGS, WINDOW_UPDATE};
+use crate::common::{TestServer, await_subscribers, await_that, metric, publish};
+
+const INITIAL_WINDOW: u16 = 4;
+
+#[test]
+fn a_window_that_opens_a_little_at_a_time_gets_every_byte_once_and_in_order() {
+    let server = TestServer::start();
+    let mut client = Http2::open_with(server.addr, &[(INITIAL_WINDOW, 0)]);
+    client.credits = false;
+    let stream = client.get("/sse?channel=news");
+    await_subscribers(server.addr, "news", 1);
+    let large = "x".repeat(60_000);
+    let sent: Vec<&str> = ["one", &large, "two", "three"].to_vec();
+    for data in &sent {
+        publish(server.addr, "news", data);
+    }
+    client.until(stream, |answer| answer.status == 200);
+    client.sync();
+    assert_eq!(client.answers[&stream].body, b"", "nothing fits a window of 0");
+    client.widen(0, 1 << 20);
+    for by in [1, 2, 3, 50, 20_000, 7, 30_000].into_iter().cycle().take(40) {
+        let before = client.answers[&stream].body.len();
+        client.widen(stream, by);
+        client.sync();
+        let came = client.answers[&stream].body.len() - before;
+        assert!(came <= by as usize, "{came} bytes into a window of {by}");
+        if client.answers[&stream].events().len() == sent.len() {
+            break;
+        }
+        if came < by as usize {
+            // It has had a moment: what it could be sent comes.
+            client.until(stream, |answer| {
+                answer.body.len() == before + by as usize || answer.events().len() == sent.len()
+            });
+        }
+    }
+    assert_eq!(client.answers[&stream].events(), sent);
+}
+
+#[test]
+fn a_connection_that_is_full_lets_its_streams_take_turns() {
+    let server = TestServer::start();
+    let mut client = Http2::open(server.addr);
+    client.credits = false;
+    let streams: Vec<u32> = (0..10).map(|_| client.get("/sse?channel=news")).collect();
+    await_subscribers(server.addr, "news", 10);
+    let large = "y".repeat(30_000);
+    for _ in 0..2 {
+        publish(server.addr, "news", &large);
+    }
+    // 65,535 bytes of 600,000: then it has to wait.
+    let came = |client: &Http2| -> usize {
+        streams.iter().filter_map(|id| client.answers.get(id)).map(|of| of.body.len()).sum()
+    };
+    while came(&client) < 65_535 {
+        client.frame().expect("it is open");
+    }
+    client.sync();
+    assert_eq!(came(&client), 65_535);
+    for &stream in &streams {
+        client.widen(stream, 1 << 20);
+    }
+    let mut opened = 65_535;
+    while streams.iter().any(|id| client.answers[id].events().len() < 2) {
+        opened += 16_384;
+        client.widen(0, 16_384);
+        while came(&client) < opened
+            && streams.iter().any(|id| client.answers[id].events().len() < 2)
+        {
+            client.frame().expect("it is open");
+        }
+        assert!(came(&client) <= opened);
+    }
+    assert!(streams.iter().all(|id| client.answers[id].events() == [&large[..], &large]));
+}
+
+#[test]
+fn a_smaller_initial_window_takes_back_what_streams_have_and_an_update_gives_it_again() {
+    let server = TestServer::start();
+    let mut client = Http2::open_with(server.addr, &[(INITIAL_WINDOW, 1000)]);
+    client.credits = false;
+    let stream = client.get("/sse?channel=news");
+    await_subscribers(server.addr, "news", 1);
+    let smaller = [&INITIAL_WINDOW.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+    client.until(stream, |answer| answer.body.ends_with(b"\n\n"));
+    let before = client.answers[&stream].body.len();
+    client.send(SETTINGS, 0, 0, &smaller);
+    client.sync();
+    publish(server.addr, "news", "hello");
+    client.sync();
+    assert_eq!(client.answers[&stream].body.len(), before, "its window is below 0");
+    client.widen(stream, before as u32 + 1000);
+    let read = client.until(stream, |answer| answer.body.ends_with(b"hello\n\n"));
+    assert_eq!(read.events(), ["hello"]);
+}
+
+/// What a client sends is taken as it is read on; it is told that it may send more.
+#[test]
+fn a_body_larger_than_the_window_comes_in_whole() {
+    let server = TestServer::with(|settings| settings.event_bytes_max = 1 << 20);
+    let mut client = Http2::open(server.addr);
+    let stream = client.request("POST", "/channels/large", &[], false);
+    let (mut left, mut window, mut of_connection) = (300_000_usize, 65_535_usize, 65_535_usize);
+    while left > 0 {
+        let piece = left.min(16_384).min(window).min(of_connection);
+        if piece > 0 {
+            let flags = if piece == left { END_STREAM } else { 0 };
+            client.send(DATA, flags, stream, &vec![b'z'; piece]);
+            (left, window, of_connection) = (left - piece, window - piece, of_connection - piece);
+            continue;
+        }
+        let frame = client.frame().expect("it is open");
+        if frame.kind == WINDOW_UPDATE {
+            let by = u32::from_be_bytes(*frame.payload.first_chunk().expect("a number")) as usize;
+            match frame.stream {
+                0 => of_connection += by,
+                _ => window += by,
+            }
+        }
+    }
+    assert_eq!(client.answer(stream).status, 200);
+}
+
+/// CVE-2026-49975: what waits behind a window that stays closed is our memory.
+#[test]
+fn a_window_that_stays_closed_is_a_dead_peer_however_often_it_opens_by_a_byte() {
+    let server = TestServer::with(|settings| settings.dead_time = Duration::from_secs(1));
+    let mut client = Http2::open_with(server.addr, &[(INITIAL_WINDOW, 0)]);
+    client.credits = false;
+    let [closed, drips] = [(); 2].map(|()| client.get("/pushline.js"));
+    let idle = client.get("/sse?channel=idle");
+    client.until(drips, |answer| answer.status == 200);
+    // The preamble of a stream that nothing is published to: once it is taken nothing waits.
+    client.widen(idle, 1000);
+    for length in 1..=50 {
+        client.widen(drips, 1);
+        client.until(drips, |answer| answer.body.len() == length);
+    }
+    client.answer(closed);
+    client.answer(drips);
+    await_that("both are counted", || {
+        metric(server.admin, "pushline_http2_floods_total{kind=\"closed_window\"}") == 2
+    });
+    assert!(client.answers[&idle].reset.is_none(), "nothing waits for it");
+}
