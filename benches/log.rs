@@ -78,6 +78,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
     };
     let settings = LogSettings {
         history_bytes_max: 256 << 20,
+        history_memory_bytes_max: u64::MAX,
         channels_max: 1 << 20,
         policies: Policies::uniform(policy),
     };

@@ -35,7 +35,8 @@
 //! |---|---|---|---|
 //! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | block, wait for a lock, touch another worker's state |
 //! | clerk ([`server`]) | one | nothing: it ages the log's history and asks the log for the operator | touch a socket |
-//! | store ([`journal`], `server::store`) | one with `data_dir` | the journal's files | touch a client's socket |
+//! | store ([`journal`], `server::store_threads`) | one with `data_dir` | the journal's files | touch a client's socket |
+//! | reader ([`journal::reader`]) | one with `data_dir` | indexes of the journal's files | write, or make the store wait |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by commands |
 //! | lines ([`server`]) | one | the operator's log lines: of connections and requests, and of counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
@@ -55,6 +56,7 @@
 //! | the log is run by the worker that has a request for it; none waits | [`mesh::hand`], [`mesh::combine`] |
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
+//! | what memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
 //! | what was lost is never forgotten in silence | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |

@@ -52,6 +52,10 @@ pub const WAITING_MAX: usize = 4096;
 /// 2,048 events of `lane_events` this is 250 KB a worker, 13 bytes a connection at 18,500 each.
 pub const LANE_ANSWERS_MAX: usize = 1024;
 
+/// Those of them that may be for pages of history: they may wait for a disk, which the others must
+/// not feel.
+pub const LANE_PAGES_MAX: usize = LANE_ANSWERS_MAX / 2;
+
 /// Requests that may wait at the log, all workers together.
 pub const LANE_REQUESTS_MAX: usize = 16_384;
 
@@ -70,6 +74,10 @@ pub const WORK_PER_HAND: usize = 256;
 
 /// Most events the store commits at once: more would delay the first of them.
 pub const COMMIT_EVENTS_MAX: usize = 16_384;
+
+/// Bytes of the indexes that the journal's reader keeps: those of a handful of segments, so that
+/// readers at different places of a long history do not make each other wait.
+pub const INDEX_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of a segment of the journal: how much is read at once at a start, and the most that aged
 /// history still takes on the disk.

@@ -19,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("auth", &["proto", "limits"]),
     ("config", &["auth", "journal", "limits", "log", "proto"]),
     ("mesh", &["limits", "log"]),
-    ("journal", &["log", "metrics"]),
+    ("journal", &["limits", "log", "metrics"]),
     (
         "worker",
         &[

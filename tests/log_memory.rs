@@ -49,6 +49,7 @@ fn a_private_channel_costs_the_log_no_more_than_its_share() {
     };
     let settings = LogSettings {
         history_bytes_max: 1 << 20,
+        history_memory_bytes_max: u64::MAX,
         channels_max: 1_000_000,
         policies: Policies::uniform(policy),
     };

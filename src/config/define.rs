@@ -444,12 +444,24 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory of all history together. In a [[channel]]: what its channels keep together \
-               when others press.",
+        help: "All history together: on the disk where there is a data_dir, else in memory. In a \
+               [[channel]]: what its channels keep together when others press.",
         field: Field::Shared {
             put: |s, t| set(&mut s.history_bytes, size(t, 64 * KIB..=1024 * GIB)),
             show: |s| show_size(s.history_bytes),
             put_share: |c, t| set(&mut c.history_share, size(t, 0..=1024 * GIB)),
+        },
+    },
+    Key {
+        name: "history_memory_bytes",
+        value: "SIZE",
+        group: Group::Limits,
+        change: Change::Reload,
+        help: "The newest part of history that is in memory, where there is a data_dir; what is \
+               older is read from there.",
+        field: Field::Server {
+            put: |s, t| set(&mut s.history_memory_bytes, size(t, 64 * KIB..=1024 * GIB)),
+            show: |s| show_size(s.history_memory_bytes),
         },
     },
     Key {

@@ -179,6 +179,8 @@ pub struct Settings {
     pub channels: Vec<(Pattern, ChannelSettings)>,
     /// Bytes of all history.
     pub history_bytes: u64,
+    /// Bytes of its newest part that are in memory, where a store keeps the rest.
+    pub history_memory_bytes: u64,
     /// The journal's folder; `None`: the log is in memory.
     pub data_dir: Option<PathBuf>,
     /// How safe an event must be before it is seen, with a journal.
@@ -270,6 +272,7 @@ impl Default for Settings {
             },
             channels: Vec::new(),
             history_bytes: 256 << 20,
+            history_memory_bytes: 256 << 20,
             data_dir: None,
             durability: Durability::Sync,
             accept_loss: false,
@@ -343,6 +346,16 @@ impl Settings {
         self.worker_input_bytes.max(message)
     }
 
+    /// Bytes of history that may be in memory where a store keeps the rest; none: all of it is.
+    fn history_in_memory(&self) -> Option<u64> {
+        self.data_dir.as_ref().map(|_| self.history_memory_bytes)
+    }
+
+    /// Memory that history takes at most.
+    pub fn history_memory_max(&self) -> u64 {
+        self.history_in_memory().unwrap_or(u64::MAX).min(self.history_bytes)
+    }
+
     /// The log's settings.
     pub fn log_settings(&self) -> LogSettings {
         let policy = |channel: &ChannelSettings| Policy {
@@ -358,6 +371,7 @@ impl Settings {
             Policies::new(rules.collect(), default).unwrap_or_else(|_| Policies::uniform(default));
         LogSettings {
             history_bytes_max: self.history_bytes,
+            history_memory_bytes_max: self.history_in_memory().unwrap_or(u64::MAX),
             channels_max: self.channels_max,
             policies,
         }

@@ -138,17 +138,24 @@ impl DiskFile for File {
 /// Reads a whole file.
 pub(super) fn read_all(file: &impl DiskFile) -> io::Result<Vec<u8>> {
     let length = usize::try_from(file.length()?).map_err(io::Error::other)?;
-    let (mut bytes, mut at) = (vec![0; length], 0);
-    while at < length {
-        match file.read_at(&mut bytes[at..], at as u64) {
+    let mut bytes = vec![0; length];
+    let count = read_some(file, &mut bytes, 0)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// Reads as much as there is room for, or until the file ends.
+pub(super) fn read_some(file: &impl DiskFile, bytes: &mut [u8], from: u64) -> io::Result<usize> {
+    let mut count = 0;
+    while count < bytes.len() {
+        match file.read_at(&mut bytes[count..], from + count as u64) {
             Ok(0) => break,
-            Ok(count) => at += count,
+            Ok(more) => count += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(at);
-    Ok(bytes)
+    Ok(count)
 }
 
 /// Writes all of it.

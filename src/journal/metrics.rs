@@ -11,6 +11,8 @@ pub struct JournalMetrics {
     pub segments: Counter,
     /// How long reading it back took at start, in microseconds.
     pub recovery_us: Counter,
+    /// Pages of history that were read from it, because memory no longer had them.
+    pub pages: Counter,
     /// How long group commits took.
     pub sync_time: Histogram,
 }

@@ -14,6 +14,7 @@
 pub mod disk;
 pub mod keeper;
 pub mod metrics;
+pub mod reader;
 pub mod record;
 pub mod recover;
 #[cfg(feature = "sim")]
@@ -35,10 +36,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::disk::{Disk, Folder, OWNER_ONLY};
 use self::keeper::ToKeeper;
+use self::reader::ToReader;
 use self::record::{Head, Record};
 use self::recover::{JournalError, Recovered, recover};
 use self::writer::{HEAD_NAME, JournalSettings};
 use crate::log::event::Event;
+use crate::log::older::OlderRead;
 use crate::log::store::{Store, Taken};
 
 const LOCK_NAME: &str = "lock";
@@ -48,14 +51,32 @@ const LOCK_NAME: &str = "lock";
 pub struct Journal {
     /// Bounded by how much the log lets wait for a commit.
     to_keeper: Sender<ToKeeper>,
+    /// Bounded by the pages workers may wait for.
+    to_reader: Sender<ToReader>,
     bounds: Arc<Bounds>,
 }
 
-/// Both ends of the lane to the store's thread, and what they tell each other.
-pub fn lane() -> (Journal, Receiver<ToKeeper>, Arc<Bounds>) {
-    let (to_keeper, inbox) = unbounded();
+/// The far ends of the lanes to the store's thread and to the reader, and what near and far know of
+/// each other.
+#[derive(Debug)]
+pub struct FarEnds {
+    /// To the [`keeper`].
+    pub keeper: Receiver<ToKeeper>,
+    /// To the [`reader`].
+    pub reader: Receiver<ToReader>,
+    /// By which the reader is ended.
+    pub end_reader: Sender<ToReader>,
+    /// Of history.
+    pub bounds: Arc<Bounds>,
+}
+
+/// Both ends of the journal's lanes.
+pub fn lanes() -> (Journal, FarEnds) {
+    let (to_keeper, keeper) = unbounded();
+    let (to_reader, reader) = unbounded();
     let bounds = Arc::<Bounds>::default();
-    (Journal { to_keeper, bounds: bounds.clone() }, inbox, bounds)
+    let ends = FarEnds { keeper, reader, end_reader: to_reader.clone(), bounds: bounds.clone() };
+    (Journal { to_keeper, to_reader, bounds }, ends)
 }
 
 /// What each end tells the other about history.
@@ -76,6 +97,11 @@ impl Store for Journal {
 
     fn give_up(&mut self) {
         let _ = self.to_keeper.send(ToKeeper::GivenUp);
+    }
+
+    fn read_older(&mut self, read: OlderRead) {
+        // Without a reader the server is about to end.
+        let _ = self.to_reader.send(ToReader::Read(read));
     }
 
     fn close(&mut self) {

@@ -132,7 +132,7 @@ pub fn read_record(bytes: &[u8], seed: u32) -> Read {
     if *prefix == [0; PREFIX_BYTES] {
         return Read::End;
     }
-    let length = u32_at(bytes, 0) as usize;
+    let length = record_length(bytes);
     let Some(record) = bytes.get(..length).filter(|_| length >= RECORD_HEAD_BYTES) else {
         return Read::Broken;
     };
@@ -144,6 +144,31 @@ pub fn read_record(bytes: &[u8], seed: u32) -> Read {
         Err(BadAttributes::Unknown(_)) => Read::Newer,
         Err(BadAttributes::Malformed) => Read::Broken,
     }
+}
+
+/// What has to be known of a record to find it again. Nothing of it was checked.
+#[derive(Debug)]
+pub struct Peeked<'a> {
+    /// Its place in the log.
+    pub seq: u64,
+    /// The channel's name.
+    pub channel: &'a [u8],
+    /// Its length with padding.
+    pub length: usize,
+}
+
+/// Looks at the head of the record at the front of `bytes`; none: there is none, or not enough of it.
+pub fn peek_record(bytes: &[u8]) -> Option<Peeked<'_>> {
+    let length = record_length(bytes);
+    let head = bytes.get(..RECORD_HEAD_BYTES).filter(|_| length >= RECORD_HEAD_BYTES)?;
+    let name = usize::from(u16::from_le_bytes(*head.get(32..)?.first_chunk()?));
+    let channel = bytes.get(RECORD_HEAD_BYTES..RECORD_HEAD_BYTES + name)?;
+    Some(Peeked { seq: u64_at(head, 8), channel, length: padded(length) })
+}
+
+/// How long the record at the front says it is, 0 if it is none.
+pub fn record_length(bytes: &[u8]) -> usize {
+    u32_at(bytes, 0) as usize
 }
 
 fn parse(record: &[u8]) -> Result<Record, BadAttributes> {

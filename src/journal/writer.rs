@@ -275,7 +275,7 @@ impl<D: Disk> Writer<D> {
     /// A segment gets its name once its head is safe, so that every segment found has a complete
     /// head.
     fn begin_segment(&mut self, first_seq: u64, bytes: u64) -> Result<(), WriteError> {
-        let name = format!("{first_seq:020}{SEGMENT_SUFFIX}");
+        let name = segment_name(first_seq);
         let head = SegmentHead { journal: self.head.journal, first_seq, before: self.written_to };
         let room = self.settings.segment_bytes.max(SEGMENT_HEAD_BYTES as u64 + bytes);
         let file = make_file(&self.disk, &name, &head.encode(), room)?;
@@ -362,6 +362,11 @@ impl<D: Disk> Writer<D> {
         self.seal()?;
         self.write_head(ordered_to.max(self.written_to), true)
     }
+}
+
+/// The name of the segment that begins with this event.
+pub(super) fn segment_name(first_seq: u64) -> String {
+    format!("{first_seq:020}{SEGMENT_SUFFIX}")
 }
 
 /// Creates a file that is complete and safe by the time it has its name.

@@ -64,6 +64,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// A publication that has its place.
+    pub(crate) fn new(
+        seq: u64,
+        channel: Arc<ChannelName>,
+        channel_hash: u64,
+        ordered_at: Duration,
+        publication: Publication,
+    ) -> Self {
+        let Publication { kind, data, event_type, key, attributes, .. } = publication;
+        Self { seq, channel, channel_hash, kind, data, event_type, key, attributes, ordered_at }
+    }
+
     /// Whether history may have it. What is ephemeral is no loss to those who were not there.
     pub fn is_kept(&self) -> bool {
         is_kept(self.attributes.as_deref())

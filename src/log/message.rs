@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::channel_name::ChannelName;
 use super::event::{Event, Publication};
+use super::older::OlderPage;
 use super::store::Stored;
 use crate::proto::cursor::Cursor;
 
@@ -25,6 +26,8 @@ pub enum ToLog {
     },
     /// A report of the store's thread.
     Store(Stored),
+    /// A page that the store has read.
+    Older(OlderPage),
     /// Events that are already in order: read back from the store, or ordered by another node.
     Feed(Vec<Fed>),
 }
@@ -47,6 +50,7 @@ impl ToLog {
             Self::Worker { body, .. } => body.weight(),
             Self::Store(Stored::Committed { count, .. }) => *count as usize,
             Self::Store(Stored::Down | Stored::Up) => 1,
+            Self::Older(page) => page.asked.channels.len() + page.events.len(),
             Self::Feed(events) => events.len(),
         };
         count.max(1)
@@ -187,6 +191,8 @@ pub struct PageChannel {
     pub first: Option<u64>,
     /// Where reading stopped in history, to be sent with the next request.
     pub place: u32,
+    /// Whether what was lost is no fault of a slow reader: the store has it, and can't read it.
+    pub unreadable: bool,
 }
 
 /// One channel of a leave.

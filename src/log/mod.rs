@@ -14,6 +14,7 @@ pub mod history;
 mod interest;
 mod list;
 pub mod message;
+pub mod older;
 mod paged;
 mod pending;
 pub mod policy;

@@ -15,6 +15,8 @@ pub const POLICIES_MAX: usize = 64;
 pub struct LogSettings {
     /// Budget for the history of all channels, see [`event_bytes`](super::history::event_bytes).
     pub history_bytes_max: u64,
+    /// The part of it that may be in memory; less than all only where a store keeps the rest.
+    pub history_memory_bytes_max: u64,
     /// Channels that may exist at one time.
     pub channels_max: usize,
     /// Per-channel rules.

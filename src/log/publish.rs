@@ -46,19 +46,7 @@ impl Sequencer {
         publication: Publication,
     ) -> Arc<Event> {
         let channel = self.channels.at(index);
-        let Publication { kind, data, event_type, key, attributes, .. } = publication;
-        let (channel, channel_hash) = (channel.name.clone(), channel.hash);
-        Arc::new(Event {
-            seq,
-            channel,
-            channel_hash,
-            kind,
-            data,
-            event_type,
-            key,
-            attributes,
-            ordered_at,
-        })
+        Arc::new(Event::new(seq, channel.name.clone(), channel.hash, ordered_at, publication))
     }
 
     /// Orders one publication and routes it, or hands it back leaving no trace.

@@ -1,4 +1,5 @@
-//! Reading: pages of history in log order, for subscribers that are not live.
+//! Reading: pages of history in log order, for subscribers that are not live. What is not in memory
+//! is read by the store ([`older`](super::older)).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,9 +14,9 @@ use super::sequencer::Sequencer;
 type Head = Reverse<(u64, u16, u32)>;
 
 impl Sequencer {
-    /// The oldest kept events after the cursors of these channels, merged in log order, until they
+    /// The oldest events in memory after the cursors of these channels, merged in log order, until they
     /// are charged `bytes_max` or more.
-    pub(super) fn read(&self, wanted: &[ReadChannel], bytes_max: u64) -> Page {
+    pub(super) fn read_memory(&self, wanted: &[ReadChannel], bytes_max: u64) -> Page {
         let mut heads = BinaryHeap::with_capacity(wanted.len());
         let seek = |(index, of)| self.seek(index, of, &mut heads);
         let channels = (0..).zip(wanted).map(seek).collect();
@@ -48,13 +49,18 @@ impl Sequencer {
     /// Finds where reading a channel begins.
     fn seek(&self, index: u16, of: &ReadChannel, heads: &mut BinaryHeap<Head>) -> PageChannel {
         let Some(found) = self.channels.find(of.hash, &of.name) else {
-            return PageChannel { after: of.after, first: None, place: of.place };
+            return PageChannel {
+                after: of.after,
+                first: None,
+                place: of.place,
+                unreadable: false,
+            };
         };
         let channel = self.channels.at(found);
         let after = of.after.max(channel.evicted_to);
         let key = self.history.first_after(&channel.chain, found, after, of.place);
         let first = key.map(|key| self.history.event(key).seq);
         heads.extend(key.zip(first).map(|(key, seq)| Reverse((seq, index, key))));
-        PageChannel { after, first, place: key.unwrap_or(of.place) }
+        PageChannel { after, first, place: key.unwrap_or(of.place), unreadable: false }
     }
 }

@@ -9,7 +9,8 @@ use super::channel::{Channel, Channels};
 use super::channel_name::ChannelName;
 use super::event::Publication;
 use super::hash::SharedHasher;
-use super::history::{Chain, EVENTS_MAX, History};
+use super::history::runs::RUN_EVENTS_MAX;
+use super::history::{Chain, EVENTS_MAX, Gone, History, Oldest};
 use super::interest::Interest;
 use super::message::{
     Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Share, ToLog,
@@ -128,6 +129,7 @@ impl Sequencer {
         match request {
             ToLog::Worker { worker, body } => self.ask(worker, body, outlet),
             ToLog::Store(stored) => self.stored(stored, outlet),
+            ToLog::Older(page) => self.answer_older(page, outlet),
             ToLog::Feed(events) => events.into_iter().for_each(|fed| self.follow(fed, outlet)),
         }
     }
@@ -143,8 +145,13 @@ impl Sequencer {
                 outlet.send(worker, told);
             }
             Ask::Read { ticket, channels, bytes_max } => {
-                let page = self.read(&channels, bytes_max);
-                outlet.send(worker, FromLog::Page { ticket, page });
+                match self.plan_older(worker, ticket, &channels, bytes_max) {
+                    Some(read) => self.store.read_older(read),
+                    None => {
+                        let page = self.read_memory(&channels, bytes_max);
+                        outlet.send(worker, FromLog::Page { ticket, page });
+                    }
+                }
             }
             Ask::Leave(channels) => self.leave(worker, channels),
             Ask::Publish { ticket, share, publications } => {
@@ -173,7 +180,7 @@ impl Sequencer {
             return Some(now);
         }
         let wake_at = self.expire(now);
-        let oldest = self.history.oldest_seq().unwrap_or(self.head_seq + 1);
+        let oldest = self.history.oldest().map_or(self.head_seq + 1, |oldest| oldest.seq);
         let room_from = self.store.keeps_from(oldest);
         if self.lose_before(room_from) { Some(now) } else { wake_at }
     }
@@ -186,9 +193,9 @@ impl Sequencer {
         let mut wake_at: Option<Duration> = None;
         for policy in 0..self.settings.policies.count() {
             let age = self.settings.policies.at(policy).history_age;
-            while let Some((event, channel)) = self.history.oldest_of(policy) {
+            while let Some(Oldest { newest_at, channel, .. }) = self.history.oldest_under(policy) {
                 // An age too long for the clock is never reached.
-                let Some(due) = event.ordered_at.checked_add(age) else { break };
+                let Some(due) = newest_at.checked_add(age) else { break };
                 if due > self.now {
                     wake_at = Some(wake_at.map_or(due, |at| at.min(due)));
                     break;
@@ -226,9 +233,11 @@ impl Sequencer {
     /// Returns whether there are more.
     fn lose_before(&mut self, seq: u64) -> bool {
         for _ in 0..EXPIRED_PER_CALL {
-            let Some(index) = self.history.channel_of_oldest_before(seq) else { return false };
-            self.lose_oldest(index, Loss::Bytes);
-            self.free_if_idle(index);
+            let Some(oldest) = self.history.oldest().filter(|oldest| oldest.seq < seq) else {
+                return false;
+            };
+            self.lose_oldest(oldest.channel, Loss::Bytes);
+            self.free_if_idle(oldest.channel);
         }
         true
     }
@@ -237,7 +246,7 @@ impl Sequencer {
     pub fn stats(&self) -> LogStats {
         LogStats {
             head_seq: self.head_seq,
-            events: self.history.len() as u64,
+            events: self.history.events(),
             bytes: self.history.bytes(),
             bytes_max: self.settings.history_bytes_max,
             channels: self.channels.len() as u64,
@@ -261,7 +270,7 @@ impl Sequencer {
                 page.next = Some(index);
                 return page;
             }
-            page.channels.push((channel.name.clone(), self.description_of(channel)));
+            page.channels.push((channel.name.clone(), self.description_of(index, channel)));
         }
         page.next = (stop < end).then_some(stop);
         page
@@ -269,17 +278,21 @@ impl Sequencer {
 
     /// Panics if the log contradicts itself. Walks everything.
     pub fn check_invariants(&self) {
-        self.channels.check_invariants();
+        self.channels
+            .check_invariants(|index, channel| self.history.events_of(&channel.chain, index) > 0);
         self.tombstones.check_invariants(self.head_seq);
         let chains = self.channels.iter().map(|(index, c)| (index, &c.chain, c.policy));
         self.history.check_invariants(chains);
         assert!(self.history.bytes() <= self.settings.history_bytes_max);
-        for (_, channel) in self.channels.iter() {
+        assert!(self.history.memory_bytes() <= self.settings.history_memory_bytes_max);
+        for (index, channel) in self.channels.iter() {
             let policy = self.settings.policies.at(channel.policy);
             assert_eq!(channel.policy, self.settings.policies.index_of(&channel.name));
             assert!(channel.chain.len() <= policy.events_max());
+            let events = self.history.events_of(&channel.chain, index);
+            assert!(events < policy.events_max().saturating_add(RUN_EVENTS_MAX));
             assert!(channel.last_seq <= self.head_seq && channel.evicted_to <= self.head_seq);
-            let first = self.history.first_seq(&channel.chain);
+            let first = self.history.first_seq(&channel.chain, index);
             assert!(first.is_none_or(|seq| channel.evicted_to < seq && seq <= channel.last_seq));
             assert!(self.tombstones.find(channel.hash).is_none(), "the living have none");
         }
@@ -377,17 +390,17 @@ impl Sequencer {
     fn describe(&self, name: &str) -> Description {
         let hash = self.hasher.channel(name);
         if let Some(index) = self.channels.find(hash, name) {
-            return self.description_of(self.channels.at(index));
+            return self.description_of(index, self.channels.at(index));
         }
         let last_seq = self.tombstones.find(hash).map(|stone| stone.last_seq);
         Description { last_seq, first_seq: None, events: 0, subscribers: 0 }
     }
 
-    fn description_of(&self, channel: &Channel) -> Description {
+    fn description_of(&self, index: u32, channel: &Channel) -> Description {
         Description {
             last_seq: (channel.last_seq > 0).then_some(channel.last_seq),
-            first_seq: self.history.first_seq(&channel.chain),
-            events: channel.chain.len(),
+            first_seq: self.history.first_seq(&channel.chain, index),
+            events: self.history.events_of(&channel.chain, index),
             subscribers: channel.subscribers(),
         }
     }
@@ -412,7 +425,7 @@ impl Sequencer {
     }
 
     pub(super) fn free_if_idle(&mut self, index: u32) {
-        if self.channels.at(index).is_idle() {
+        if self.channels.at(index).is_idle() && self.history.runs().first(index).is_none() {
             let channel = self.channels.remove(index);
             // A channel that never had an event lost none that `forgotten_to` does not cover.
             if channel.last_seq > 0 {
@@ -422,9 +435,8 @@ impl Sequencer {
     }
 
     pub(super) fn trim_to_count(&mut self, index: u32) {
-        let channel = self.channels.at(index);
-        let events_max = self.settings.policies.at(channel.policy).events_max();
-        for _ in events_max..channel.chain.len() {
+        let events_max = self.settings.policies.at(self.channels.at(index).policy).events_max();
+        while self.history.can_lose(&self.channels.at(index).chain, index, events_max) {
             self.lose_oldest(index, Loss::Count);
         }
     }
@@ -432,25 +444,42 @@ impl Sequencer {
     /// Evicts events until the budget holds, by the shares of their policies and then in log order.
     /// Channels that lose their last event are freed.
     pub(super) fn trim_to_bytes(&mut self) {
-        while self.history.bytes() > self.settings.history_bytes_max
-            || self.history.len() > EVENTS_MAX
-        {
+        self.leave_to_store();
+        while self.is_over_budget() {
             let Some(index) = self.history.channel_to_press() else { return };
             self.lose_oldest(index, Loss::Bytes);
             self.free_if_idle(index);
         }
     }
 
-    /// The only place where a channel loses an event that was kept.
+    /// The list of what the store has may take half of the memory.
+    fn is_over_budget(&self) -> bool {
+        self.history.bytes() > self.settings.history_bytes_max
+            || self.history.in_memory() > EVENTS_MAX
+            || self.history.runs().cost() > self.settings.history_memory_bytes_max / 2
+    }
+
+    /// What memory has no room for stays in the store alone, in log order.
+    fn leave_to_store(&mut self) {
+        while self.history.memory_bytes() > self.settings.history_memory_bytes_max {
+            let Some(index) = self.history.oldest_in_memory() else { return };
+            let channel = self.channels.at_mut(index);
+            self.history.leave_to_store(&mut channel.chain, index, channel.policy);
+        }
+    }
+
+    /// The only place where a channel loses events that were kept.
     fn lose_oldest(&mut self, index: u32, loss: Loss) {
         let channel = self.channels.at_mut(index);
-        if let Some(event) = self.history.lose_oldest(&mut channel.chain, channel.policy) {
-            channel.evicted_to = event.seq;
-            match loss {
-                Loss::Count => self.counters.evicted_by_count += 1,
-                Loss::Age => self.counters.evicted_by_age += 1,
-                Loss::Bytes => self.counters.evicted_by_bytes += 1,
-            }
+        let gone = self.history.lose_oldest(&mut channel.chain, index, channel.policy);
+        if let Some(Gone { last_seq, events }) = gone {
+            channel.evicted_to = last_seq;
+            let count = match loss {
+                Loss::Count => &mut self.counters.evicted_by_count,
+                Loss::Age => &mut self.counters.evicted_by_age,
+                Loss::Bytes => &mut self.counters.evicted_by_bytes,
+            };
+            *count += u64::from(events);
         }
     }
 }

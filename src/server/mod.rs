@@ -12,6 +12,7 @@ mod log_lines;
 mod reload;
 mod sizing;
 mod store;
+mod store_threads;
 mod takeover;
 mod threads;
 mod vital;
@@ -32,7 +33,8 @@ use self::inherited::Source;
 use self::listeners::Listeners;
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
-use self::store::{Home, StoreThread};
+use self::store::Home;
+use self::store_threads::{Reports, StoreThreads};
 use self::takeover::{Estate, Succession};
 pub use self::takeover::{Successor, TakeOverError};
 use self::threads::{Placement, WorkerPlan};
@@ -99,8 +101,8 @@ pub struct Server {
     lost: Receiver<Lost>,
     log_lines: JoinHandle<()>,
     clerk: JoinHandle<()>,
-    /// `None` if the log is in memory, or its journal is closed.
-    store: Option<JoinHandle<()>>,
+    /// None: the log is in memory.
+    store: Option<StoreThreads>,
     log_commands: crossbeam_channel::Sender<LogCommand>,
     admin_server: admin::AdminServer,
 }
@@ -175,8 +177,8 @@ impl Server {
         let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
         let gate = Arc::new(gate);
         let (to_log, log_lines) = log_lines::start(&shared)?;
-        // Each worker, the clerk and the store may report one end.
-        let (tell_lost, lost) = bounded(usize::from(workers) + 2);
+        // Each worker, the clerk and both threads of the store may report one end.
+        let (tell_lost, lost) = bounded(usize::from(workers) + 3);
         let log = SharedLog::new(log, &log_ends);
         let requests = worker_ends[0].requests.clone();
         let plan = WorkerPlan {
@@ -210,9 +212,10 @@ impl Server {
         // The predecessor has closed the journal by now.
         let store = match opening.finish(&shared, &log)? {
             Some(opened) => {
-                let bell = bell(&started.bells)?;
-                let thread = StoreThread::new(opened, requests, &log, &log_ends, bell);
-                Some(thread.start(tell_lost)?)
+                let reports = |bell| Reports::new(requests.clone(), &log, &log_ends, bell);
+                let bells = [bell(&started.bells)?, bell(&started.bells)?];
+                let (metrics, reports) = (shared.journal.clone(), bells.map(reports));
+                Some(StoreThreads::start(opened, metrics, reports, tell_lost)?)
             }
             None => None,
         };
@@ -339,10 +342,9 @@ impl Server {
 
     /// Stops the log from taking events; those it has are safe when this returns.
     fn close_store(&mut self) {
-        if let Some(store) = self.store.take() {
+        if let Some(store) = &mut self.store {
             let _ = self.log_commands.send(LogCommand::Close);
-            // If it panicked, `lost` has reported that.
-            let _ = store.join();
+            store.join_keeper();
         }
     }
 
@@ -385,6 +387,9 @@ impl Server {
             let _ = worker.join();
         }
         self.close_store();
+        if let Some(store) = self.store.take() {
+            store.end();
+        }
         let _ = self.log_lines.join();
         let _ = self.log_commands.send(LogCommand::Stop);
         let _ = self.clerk.join();

@@ -78,13 +78,18 @@ fn fit_memory(config: &mut Config, host: &Host, workers: u64) -> (String, Option
     let promised = promised.fold(0, u64::saturating_add);
     let share = share.max(config.settings.event_bytes_max as u64 * 2).max(promised);
     let share_usize = usize::try_from(share).unwrap_or(usize::MAX);
+    // What is on the disk needs no memory.
+    let on_disk = config.settings.data_dir.is_some();
+    let history = if on_disk { "history_memory_bytes" } else { "history_bytes" };
     let [of_history, of_channel, of_worker] =
-        ["history_bytes", "replica_bytes", "worker_replica_bytes"]
-            .map(|key| !config.is_chosen(key));
-    let Settings { history_bytes, replica_bytes, worker_replica_bytes, .. } = &mut config.settings;
+        [history, "replica_bytes", "worker_replica_bytes"].map(|key| !config.is_chosen(key));
+    let Settings {
+        history_bytes, history_memory_bytes, replica_bytes, worker_replica_bytes, ..
+    } = &mut config.settings;
+    let in_memory = if on_disk { history_memory_bytes } else { history_bytes };
     let mut because = "as set, or by default".to_owned();
-    if of_history && *history_bytes > share {
-        *history_bytes = share;
+    if of_history && *in_memory > share {
+        *in_memory = share;
         because = format!("to leave room in {} MiB, {origin}", limit_bytes >> 20);
     }
     if of_channel {
@@ -99,7 +104,7 @@ fn fit_memory(config: &mut Config, host: &Host, workers: u64) -> (String, Option
 /// The warning if events alone may take all the memory there is.
 fn excess(settings: &Settings, workers: u64, limit_bytes: u64, origin: &str) -> Option<String> {
     let replicas = (settings.replicas_bytes_max() as u64).saturating_mul(workers);
-    let events = settings.history_bytes.saturating_add(replicas);
+    let events = settings.history_memory_max().saturating_add(replicas);
     (events > limit_bytes).then(|| {
         format!(
             "history and the replicas of {workers} worker(s) may take {} MiB, more than {} MiB, \
@@ -186,6 +191,16 @@ mod tests {
         let replicas = config.settings.replicas_bytes_max() as u64;
         assert!(history_bytes + replicas <= 256 * MIB, "{replicas}");
         assert!(sizing.memory.contains("512 MiB, the limit in /cg/memory.max"), "{sizing:?}");
+        assert_eq!(sizing.warning, None);
+    }
+
+    #[test]
+    fn history_on_the_disk_needs_no_memory_but_that_of_its_newest_part() {
+        let limit = [("cg/memory.max", "536870912"), ("cg/cpu.max", "100000 100000")];
+        let text = "data_dir = '/d'\nhistory_bytes = '100GiB'";
+        let (config, sizing) = decided(text, &limit);
+        let Settings { history_bytes, history_memory_bytes, .. } = config.settings;
+        assert_eq!((history_bytes, history_memory_bytes), (100 << 30, 128 * MIB));
         assert_eq!(sizing.warning, None);
     }
 

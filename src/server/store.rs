@@ -2,36 +2,27 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-
-use super::vital::{Lost, vital};
 use super::{ServerError, Shared, random};
 use crate::config::Settings;
 use crate::journal::disk::Folder;
-use crate::journal::keeper::{Keeper, ToKeeper};
+use crate::journal::keeper::Keeper;
 use crate::journal::metrics::JournalMetrics;
+use crate::journal::reader::Reader;
 use crate::journal::record::Record;
 use crate::journal::recover::{JournalError, Recovered};
 use crate::journal::writer::JournalSettings;
-use crate::journal::{self, Lock};
-use crate::limits::{COMMIT_EVENTS_MAX, SEGMENT_BYTES};
+use crate::journal::{self, FarEnds, Lock};
+use crate::limits::SEGMENT_BYTES;
 use crate::log::message::{Fed, FromLog, Share, ToLog};
-use crate::log::store::Stored;
 use crate::log::{Outlet, Sequencer};
-use crate::mesh::LogEnds;
-use crate::mesh::combine::Left;
-use crate::mesh::hand::{Hand, LogHand, SharedLog};
+use crate::mesh::hand::SharedLog;
 use crate::proto::cursor::Epoch;
-use crate::ring::{Bell, Ringer, monotonic_now};
+use crate::ring::monotonic_now;
 
 /// Events fed to the log at once while a journal is read.
 const FED_AT_ONCE: usize = 1024;
-
-/// How often the thread maintains the disk when nothing is published.
-const KEEPING_PAUSE: Duration = Duration::from_secs(1);
 
 /// The home of the order before the log exists.
 #[derive(Debug)]
@@ -132,9 +123,10 @@ fn inherit(
 /// A journal that was read, with what its thread needs.
 #[derive(Debug)]
 pub(super) struct Opened {
-    lock: Lock,
-    keeper: Keeper<Folder>,
-    inbox: Receiver<ToKeeper>,
+    pub lock: Lock,
+    pub keeper: Keeper<Folder>,
+    pub reader: Reader<Folder>,
+    pub ends: FarEnds,
 }
 
 impl Taken {
@@ -151,11 +143,12 @@ impl Taken {
         feeder.feed();
         metrics.recovery_us.set(began.elapsed().as_micros() as u64);
         tell(&recovered, began.elapsed());
-        let (near, inbox, bounds) = journal::lane();
+        let (near, ends) = journal::lanes();
         let Recovered { writer, epoch_bits, resume_at, removed_to, .. } = recovered;
         log.move_to(Box::new(near), Epoch::from_random(epoch_bits), resume_at, removed_to);
-        let keeper = Keeper::new(writer, resume_at, bounds, metrics);
-        Ok(Opened { lock: self.lock, keeper, inbox })
+        let keeper = Keeper::new(writer, resume_at, ends.bounds.clone(), metrics);
+        let reader = Reader::new(Folder::new(dir), self.settings.clock_began);
+        Ok(Opened { lock: self.lock, keeper, reader, ends })
     }
 }
 
@@ -225,85 +218,4 @@ impl Outlet for Nowhere {
     }
 
     fn send(&mut self, _worker: u16, _told: FromLog) {}
-}
-
-/// The store's thread.
-pub(super) struct StoreThread {
-    opened: Opened,
-    reports: Reports,
-}
-
-/// How the thread's reports reach the log.
-struct Reports {
-    requests: Sender<ToLog>,
-    hand: LogHand,
-    bell: Ringer,
-    rings: Vec<u16>,
-}
-
-impl StoreThread {
-    pub fn new(
-        opened: Opened,
-        requests: Sender<ToLog>,
-        log: &Arc<SharedLog>,
-        ends: &LogEnds,
-        bell: Ringer,
-    ) -> Self {
-        let hand = LogHand::new(log.clone(), ends);
-        Self { opened, reports: Reports { requests, hand, bell, rings: Vec::new() } }
-    }
-
-    pub fn start(self, tell_lost: Sender<Lost>) -> Result<JoinHandle<()>, ServerError> {
-        let body = move || {
-            self.run();
-            Ok(())
-        };
-        thread::Builder::new()
-            .name("store".into())
-            .spawn(move || vital(tell_lost, body))
-            .map_err(|error| ServerError::io("starting the store's thread", error))
-    }
-
-    fn run(mut self) {
-        let Opened { lock, mut keeper, inbox, .. } = self.opened;
-        let mut reports = Vec::new();
-        while !keeper.is_closed() {
-            let mut report = |stored| reports.push(stored);
-            match inbox.recv_timeout(KEEPING_PAUSE) {
-                Ok(message) => keeper.take(message, &mut report),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            for message in inbox.try_iter().take(COMMIT_EVENTS_MAX) {
-                keeper.take(message, &mut report);
-            }
-            keeper.work(&mut report);
-            for stored in reports.drain(..) {
-                self.reports.tell(stored);
-            }
-        }
-        // Another process may take the journal from here on.
-        drop(lock);
-    }
-}
-
-impl Reports {
-    /// Reports to the log, and runs it, unless another thread is doing so.
-    fn tell(&mut self, stored: Stored) {
-        let mut request = ToLog::Store(stored);
-        while let Err(TrySendError::Full(unsent)) = self.requests.try_send(request) {
-            request = unsent;
-            self.run_hand();
-            thread::yield_now();
-        }
-        self.run_hand();
-    }
-
-    fn run_hand(&mut self) {
-        while self.hand.run(monotonic_now(), &mut self.rings) == Left::Work {}
-        for worker in self.rings.drain(..) {
-            self.bell.ring(worker);
-        }
-        self.bell.flush();
-    }
 }

@@ -7,7 +7,9 @@ use slab::Slab;
 
 use super::effect::{AfterJoin, AfterPublish};
 use super::waiting::Waiting;
-use crate::limits::{LANE_ANSWERS_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE};
+use crate::limits::{
+    LANE_ANSWERS_MAX, LANE_PAGES_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE,
+};
 use crate::log::message::{Ask, LeaveChannel, Ticket, ToLog};
 use crate::ring::Token;
 
@@ -18,8 +20,12 @@ pub struct Link {
     log: Sender<ToLog>,
     pending: Slab<Pending>,
     waiting: Waiting,
+    /// Pages that wait for room; apart, as they may wait for a disk.
+    pages: Waiting,
     /// Requests in the log's lane that are not answered yet.
     at_log: usize,
+    /// Those of them that are for pages.
+    pages_at_log: usize,
     /// The log is told of no more leaves before this time.
     leave_at: Duration,
 }
@@ -69,7 +75,9 @@ impl Link {
             log,
             pending: Slab::new(),
             waiting: Waiting::default(),
+            pages: Waiting::default(),
             at_log: 0,
+            pages_at_log: 0,
             leave_at: Duration::ZERO,
         }
     }
@@ -82,31 +90,45 @@ impl Link {
     /// Takes back a ticket with its answer; returns what awaited it.
     pub fn answered(&mut self, Ticket(ticket): Ticket) -> Pending {
         self.at_log -= 1;
-        self.pending.remove(ticket as usize)
+        let answered = self.pending.remove(ticket as usize);
+        self.pages_at_log -= usize::from(matches!(answered, Pending::Read { .. }));
+        answered
     }
 
     /// Asks the log once there is room: after the `outstanding` requests of the same connection,
     /// and along with one of each other connection.
     pub fn ask(&mut self, body: Ask, outstanding: u16) {
-        self.waiting.push(ToLog::Worker { worker: self.worker, body }, outstanding);
+        let line = match body {
+            Ask::Read { .. } => &mut self.pages,
+            _ => &mut self.waiting,
+        };
+        line.push(ToLog::Worker { worker: self.worker, body }, outstanding);
     }
 
     /// Requests that wait for room.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.pages.len()
     }
 
     /// Puts into the log's lane what there is room for; `leaves` last, as a client that leaves may
     /// be about to rejoin.
     pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
-        let Self { waiting, log, at_log, .. } = self;
+        let Self { waiting, pages, log, at_log, pages_at_log, .. } = self;
         let send = |request: ToLog, at_log: &mut usize| {
             let unanswered = matches!(request, ToLog::Worker { body: Ask::Forward { .. }, .. });
             log.try_send(request).map_err(TrySendError::into_inner)?;
             *at_log += usize::from(!unanswered);
             Ok(())
         };
-        while *at_log < LANE_ANSWERS_MAX && waiting.send(|request| send(request, at_log)) {}
+        loop {
+            let sent = *at_log < LANE_ANSWERS_MAX && waiting.send(|request| send(request, at_log));
+            let may_read = *at_log < LANE_ANSWERS_MAX && *pages_at_log < LANE_PAGES_MAX;
+            let read = may_read && pages.send(|request| send(request, at_log));
+            *pages_at_log += usize::from(read);
+            if !sent && !read {
+                break;
+            }
+        }
         if self.waiting.is_empty() && !leaves.is_empty() && now >= self.leave_at {
             self.send_leaves(now, leaves);
         }
@@ -154,7 +176,7 @@ impl Link {
 
     /// Panics if tickets and requests contradict each other.
     pub fn check_invariants(&self) {
-        let asked = self.at_log + self.waiting.len();
+        let asked = self.at_log + self.waiting();
         assert_eq!(self.pending.len(), asked, "every ticket is at the log or waits for it");
     }
 }
@@ -167,6 +189,27 @@ mod tests {
 
     use super::*;
     use crate::log::ChannelName;
+
+    #[test]
+    fn pages_that_wait_for_a_disk_leave_room_for_all_other_requests() {
+        let (ask, asked) = unbounded();
+        let mut link = Link::new(0, ask);
+        let token = Token { slot: 0, generation: 0 };
+        for _ in 0..2 * LANE_ANSWERS_MAX {
+            let ticket = link.wait_for(Pending::Read { token });
+            link.ask(Ask::Read { ticket, channels: Vec::new(), bytes_max: 1 }, 0);
+        }
+        link.send(Duration::ZERO, &mut Vec::new());
+        assert_eq!(asked.try_iter().count(), LANE_PAGES_MAX);
+        let ticket = link.wait_for(Pending::Describe { token, channel: "c".into() });
+        link.ask(Ask::Describe { ticket, channel: "c".into() }, 0);
+        link.send(Duration::ZERO, &mut Vec::new());
+        assert_eq!(asked.try_iter().count(), 1, "the description is not behind them");
+        link.answered(Ticket(0));
+        link.send(Duration::ZERO, &mut Vec::new());
+        assert_eq!(asked.try_iter().count(), 1, "a page is answered, and another one asked for");
+        link.check_invariants();
+    }
 
     #[test]
     fn very_many_leaves_go_to_the_log_in_pieces_and_all_of_them_go() {

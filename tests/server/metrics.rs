@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 62] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 63] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -51,6 +51,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 62] = [
     ("pushline_http_requests_total", "counter", &[]),
     ("pushline_journal_bytes", "gauge", &[]),
     ("pushline_journal_commit_duration_seconds", "histogram", &[]),
+    ("pushline_journal_pages_total", "counter", &[]),
     ("pushline_journal_recovery_seconds", "gauge", &[]),
     ("pushline_journal_segments", "gauge", &[]),
     ("pushline_lane_depth", "gauge", &["worker"]),

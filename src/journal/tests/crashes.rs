@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::Receiver;
 use fastrand::Rng;
 
-use crate::journal::keeper::{Keeper, ToKeeper};
+use crate::journal::keeper::Keeper;
+use crate::journal::reader::{Reader, ToReader};
 use crate::journal::record::{Record, RecordPublication};
 use crate::journal::recover::{JournalError, Recovered, recover};
 use crate::journal::sim::{DiskTamper, SimDisk};
 use crate::journal::writer::{Durability, JournalSettings};
-use crate::journal::{self};
+use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, Fed, FromLog, Share, Ticket, ToLog};
+use crate::log::message::{Ask, Fed, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog};
 use crate::log::store::Stored;
-use crate::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
+use crate::log::{
+    ChannelName, Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher,
+};
 use crate::proto::attributes::Attributes;
 use crate::proto::cursor::{Cursor, Epoch};
 
+const CLOCK_BEGAN: Duration = Duration::from_secs(1_700_000_000);
 const SEEDS: u64 = 400;
 const LIVES: u64 = 6;
 const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
@@ -51,8 +54,11 @@ struct World {
 struct Life {
     log: Sequencer,
     keeper: Keeper<SimDisk>,
-    inbox: Receiver<ToKeeper>,
-    /// What was published under each ticket.
+    reader: Reader<SimDisk>,
+    ends: FarEnds,
+    /// All of history is in memory, and its keys with it.
+    keeps_keys: bool,
+    /// By ticket, what was published under it.
     asked: BTreeMap<u32, Publication>,
     outlet: Seen,
 }
@@ -112,7 +118,7 @@ impl World {
             durability: self.durability,
             segment_bytes: self.rng.u64(200..3000),
             bytes_max: self.rng.u64(3_000..50_000),
-            clock_began: Duration::from_secs(1_700_000_000),
+            clock_began: CLOCK_BEGAN,
             boot: self.boot,
             fresh: [self.rng.u64(..), self.rng.u64(..)],
             accept_loss: false,
@@ -140,8 +146,11 @@ impl World {
             history_share: 0,
             keeps: Keeps::All,
         };
+        // Half of the time most of history is on the disk alone.
+        let history_memory_bytes_max = [u64::MAX, self.rng.u64(400..4_000)][self.rng.usize(..2)];
         let settings = LogSettings {
             history_bytes_max: 20_000,
+            history_memory_bytes_max,
             channels_max: 100,
             policies: Policies::uniform(policy),
         };
@@ -155,14 +164,26 @@ impl World {
             ordered_at: self.now,
         });
         log.handle(ToLog::Feed(fed.collect()), self.now, &mut outlet);
-        let (near, inbox, bounds) = journal::lane();
+        let (near, ends) = journal::lanes();
         log.move_to(Box::new(near), epoch, recovered.resume_at, recovered.removed_to);
-        let keeper = Keeper::new(recovered.writer, recovered.resume_at, bounds, Arc::default());
+        let keeper =
+            Keeper::new(recovered.writer, recovered.resume_at, ends.bounds.clone(), Arc::default());
+        let reader = Reader::new(self.disk.clone(), CLOCK_BEGAN);
         let channels = CHANNELS.map(Into::into).to_vec();
         let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
         log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut outlet);
         log.check_invariants();
-        Life { log, keeper, inbox, asked: BTreeMap::new(), outlet: Seen::default() }
+        let mut life = Life {
+            log,
+            keeper,
+            reader,
+            ends,
+            keeps_keys: history_memory_bytes_max == u64::MAX,
+            asked: BTreeMap::new(),
+            outlet: Seen::default(),
+        };
+        self.read_all(&mut life);
+        life
     }
 
     fn check(&mut self, recovered: &Recovered<SimDisk>, records: &[Record]) {
@@ -198,19 +219,69 @@ impl World {
 
     fn live(&mut self, life: &mut Life) {
         for _ in 0..self.rng.usize(0..60) {
-            match self.rng.u8(..12) {
+            match self.rng.u8(..14) {
                 0..6 => self.publish(life),
                 6..10 => self.store_works(life),
                 10 => {
                     self.now += Duration::from_secs(1);
                     life.log.tend(self.now, &mut life.outlet);
                 }
+                11 => {
+                    let after = self.rng.u64(..=life.log.stats().head_seq);
+                    self.ask_page(life, after);
+                }
+                12 => self.reader_works(life),
                 _ if self.is_troubled => self.trouble(),
                 _ => {}
             }
             self.listen(life);
             life.log.check_invariants();
         }
+    }
+
+    /// Everything that is kept, page by page, wherever it is: as it was told, and none is missing.
+    fn read_all(&mut self, life: &mut Life) {
+        let (mut through, mut count) = (0, 0);
+        while through < life.log.stats().head_seq {
+            self.ask_page(life, through);
+            self.reader_works(life);
+            let Some(FromLog::Page { page, .. }) = life.outlet.0.pop() else { panic!("a page") };
+            assert!(page.through > through);
+            through = page.through;
+            count += self.check_page(&page);
+        }
+        assert_eq!(count, life.log.stats().events);
+    }
+
+    fn ask_page(&mut self, life: &mut Life, after: u64) {
+        let hasher = SharedHasher::from_seed(1);
+        let channel = |name: &str| ReadChannel {
+            name: Arc::new(ChannelName::new(name)),
+            hash: hasher.channel(name),
+            after,
+            place: NO_PLACE,
+        };
+        let channels = CHANNELS.into_iter().map(channel).collect();
+        let body = Ask::Read { ticket: Ticket(0), channels, bytes_max: self.rng.u64(0..5_000) };
+        life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
+    }
+
+    fn reader_works(&mut self, life: &mut Life) {
+        for message in life.ends.reader.try_iter() {
+            let ToReader::Read(asked) = message else { panic!("it goes on") };
+            let page = life.reader.read(asked);
+            life.log.handle(ToLog::Older(page), self.now, &mut life.outlet);
+        }
+    }
+
+    fn check_page(&self, page: &Page) -> u64 {
+        assert!(page.channels.iter().all(|of| !of.unreadable));
+        assert!(page.events.is_sorted_by_key(|(_, event)| event.seq));
+        for (_, event) in &page.events {
+            let found = content(&event.data, event.attributes.as_deref());
+            assert_eq!(self.truth.get(&event.seq), Some(&found));
+        }
+        page.events.len() as u64
     }
 
     fn trouble(&mut self) {
@@ -255,7 +326,7 @@ impl World {
     fn store_works(&mut self, life: &mut Life) {
         let mut reports = Vec::new();
         let count = self.rng.usize(0..20);
-        for message in life.inbox.try_iter().take(count) {
+        for message in life.ends.keeper.try_iter().take(count) {
             life.keeper.take(message, &mut |stored| reports.push(stored));
         }
         life.keeper.work(&mut |stored| reports.push(stored));
@@ -272,6 +343,7 @@ impl World {
     fn listen(&mut self, life: &mut Life) {
         for told in life.outlet.0.drain(..) {
             match told {
+                FromLog::Page { page, .. } => drop(self.check_page(&page)),
                 FromLog::Event(event) if !event.is_kept() => self.note_ephemeral(event.seq),
                 FromLog::Event(event) => {
                     self.note(event.seq, content(&event.data, event.attributes.as_deref()));
@@ -313,7 +385,9 @@ impl World {
             let (channel, key) = name.split_once('/').expect("as it was made");
             let first = life.log.channels(0, 100).channels.into_iter();
             let kept = first.filter(|(name, _)| name[..] == *channel);
-            if !kept.filter_map(|(_, of)| of.first_seq).any(|first| first <= seq) {
+            if !life.keeps_keys
+                || !kept.filter_map(|(_, of)| of.first_seq).any(|first| first <= seq)
+            {
                 continue;
             }
             let before = life.log.stats().counters.repeated;
@@ -354,7 +428,7 @@ impl World {
     fn close(&mut self, life: &mut Life) {
         life.log.close();
         let mut reports = Vec::new();
-        for message in life.inbox.try_iter() {
+        for message in life.ends.keeper.try_iter() {
             life.keeper.take(message, &mut |stored| reports.push(stored));
         }
         assert!(life.keeper.is_closed());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Store, Taken};
 use crate::log::event::Event;
+use crate::log::older::OlderRead;
 
 /// Keeps nothing of its own.
 #[derive(Clone, Copy, Debug)]
@@ -15,4 +16,8 @@ impl Store for Memory {
     }
 
     fn give_up(&mut self) {}
+
+    fn read_older(&mut self, _read: OlderRead) {
+        unreachable!("all of history is in memory");
+    }
 }

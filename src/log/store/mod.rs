@@ -9,6 +9,14 @@
 //!
 //! [`ToLog::Feed`]: super::message::ToLog::Feed
 //!
+//! Older history than memory holds (`history_memory_bytes`) is read where the store keeps it: the log
+//! lists which stretches of the order hold a channel's events, [`Store::read_older`] takes a page of
+//! them to a thread that may wait, and that thread comes back with an [`OlderPage`]. A page ends
+//! with the stretches that were asked for, or earlier when it is full; the log drops what was lost
+//! meanwhile. A new store implements this one method, and its reader never touches the log's lock.
+//!
+//! [`OlderPage`]: super::older::OlderPage
+//!
 //! The sequencer calls a store under the log's lock, so nothing here may wait: a store with a disk
 //! or a broker behind it has a thread for that, and this is the near end of its lane. The thread's
 //! reports come back over the log's own lane.
@@ -19,6 +27,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::event::Event;
+use super::older::OlderRead;
 
 /// The home of the log's order, as the sequencer sees it.
 pub trait Store: Debug + Send {
@@ -27,6 +36,15 @@ pub trait Store: Debug + Send {
 
     /// Gives up all that was appended and not committed: none of it may be written any more.
     fn give_up(&mut self);
+
+    /// Reads a page of what memory no longer holds; comes back as [`ToLog::Older`] over the log's
+    /// lane, even if nothing could be read ([`OlderChannel::lost_to`]). Pages are asked for one at a
+    /// time by each subscriber and answered in the order in which they were asked for, so that none
+    /// waits for another's second.
+    ///
+    /// [`ToLog::Older`]: super::message::ToLog::Older
+    /// [`OlderChannel::lost_to`]: super::older::OlderChannel::lost_to
+    fn read_older(&mut self, read: OlderRead);
 
     /// Ends the store in order: nothing more is appended, and what was is still to be committed.
     fn close(&mut self) {}

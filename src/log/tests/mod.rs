@@ -1,6 +1,7 @@
 //! Behaviour of the log. `model` compares it with a naive one over thousands of random operations.
 
 mod model;
+mod older;
 mod state;
 mod store;
 
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::older::Shelf;
 use super::event::{Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
-    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page, Published,
-    ReadChannel, Refusal, Share, Ticket, ToLog,
+    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page, PageChannel,
+    Published, ReadChannel, Refusal, Share, Ticket, ToLog,
 };
 use super::policy::{Keeps, LogSettings, Policies, Policy};
 use super::{ChannelName, Outlet, Sequencer, SharedHasher};
@@ -61,6 +63,7 @@ impl Outlet for Lanes {
 /// A log with its lanes. Every step checks the log's invariants.
 struct Bench {
     log: Sequencer,
+    shelf: Shelf,
     lanes: Lanes,
     now: Duration,
 }
@@ -69,8 +72,10 @@ impl Bench {
     fn new(settings: LogSettings) -> Self {
         let workers = 3;
         let hasher = SharedHasher::from_seed(1);
-        let log = Sequencer::new(settings, Epoch::from_random(1), workers, hasher);
-        Self { log, lanes: Lanes::new(workers), now: Duration::ZERO }
+        let mut log = Sequencer::new(settings, Epoch::from_random(1), workers, hasher);
+        let shelf = Shelf::default();
+        log.move_to(Box::new(shelf.clone()), Epoch::from_random(1), 0, 0);
+        Self { log, shelf, lanes: Lanes::new(workers), now: Duration::ZERO }
     }
 
     fn uniform(policy: Policy) -> Self {
@@ -137,6 +142,7 @@ impl Bench {
 
     fn read(&mut self, worker: u16, channels: Vec<ReadChannel>, bytes_max: u64) -> Page {
         self.handle(worker, Ask::Read { ticket: TICKET, channels, bytes_max });
+        self.shelf_works();
         match self.answer(worker) {
             FromLog::Page { ticket: TICKET, page } => page,
             other => panic!("not a page: {other:?}"),
@@ -191,7 +197,8 @@ impl Bench {
 type Stand = (u64, Option<GapReason>, Vec<u64>);
 
 fn settings(history_bytes_max: u64, policies: Policies) -> LogSettings {
-    LogSettings { history_bytes_max, channels_max: 100, policies }
+    let history_memory_bytes_max = u64::MAX;
+    LogSettings { history_bytes_max, history_memory_bytes_max, channels_max: 100, policies }
 }
 
 fn text(channel: &str) -> Publication {

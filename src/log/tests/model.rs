@@ -2,9 +2,10 @@
 //! witness that knows neither: it has every event ever ordered, and every subscriber must have seen
 //! exactly those of its channel after its cursor, except what a gap told of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::log::history::runs::RUN_COST;
 
 const NAMES: [&str; 10] = ["a", "b", "c", "d:1", "d:2", "d:3", "d:4", "e", "f", "g"];
 const WORKERS: u16 = 3;
@@ -19,6 +20,8 @@ struct Kept {
     key: Option<String>,
     bytes: u64,
     ordered_at: Duration,
+    /// Only the store has it, and it is lost together with those of the same run.
+    run: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -73,21 +76,57 @@ impl Model {
     }
 
     fn lose(&mut self, place: usize) {
-        let lost = self.kept.remove(place);
-        self.create(&lost.name).evicted_to = lost.seq;
-        self.free_if_idle(&lost.name);
+        let lost = self.piece(place);
+        self.kept.retain(|event| lost.iter().all(|lost| lost.seq != event.seq));
+        let last = lost.last().expect("one at least");
+        self.create(&last.name).evicted_to = last.seq;
+        self.free_if_idle(&last.name);
+    }
+
+    /// An event, or those of its run.
+    fn piece(&self, place: usize) -> Vec<Kept> {
+        match self.kept[place].run {
+            None => vec![self.kept[place].clone()],
+            run => self.kept.iter().filter(|event| event.run == run).cloned().collect(),
+        }
+    }
+
+    fn runs(&self) -> BTreeSet<u64> {
+        self.kept.iter().filter_map(|event| event.run).collect()
+    }
+
+    /// What memory has no room for is left to the store.
+    fn leave_to_store(&mut self) {
+        let in_memory = |model: &Self| {
+            let bytes = model.kept.iter().filter(|event| event.run.is_none());
+            let bytes: u64 = bytes.map(|event| event.bytes).sum();
+            bytes + model.runs().len() as u64 * RUN_COST
+        };
+        while in_memory(self) > self.settings.history_memory_bytes_max {
+            let place = self.kept.iter().position(|event| event.run.is_none());
+            let Some(place) = place else { return };
+            let Kept { seq, name, .. } = self.kept[place].clone();
+            let last =
+                self.kept.iter().rposition(|event| event.run.is_some() && event.name == name);
+            let run = last.map(|last| self.piece(last)).filter(|run| {
+                let bytes: u64 = run.iter().map(|event| event.bytes).sum();
+                run.len() < 64 && bytes < 16 * 1024 && run[0].seq >> 16 == seq >> 16
+            });
+            self.kept[place].run = run.map_or(Some(seq), |run| run[0].run);
+        }
+    }
+
+    /// When what is oldest under a policy has aged.
+    fn due(&self, policy: u16) -> Option<(Duration, usize)> {
+        let policies = &self.settings.policies;
+        let oldest = self.kept.iter().position(|event| policies.index_of(&event.name) == policy)?;
+        let newest = self.piece(oldest).pop().expect("one at least");
+        Some((newest.ordered_at + policies.at(policy).history_age, oldest))
     }
 
     fn expire(&mut self) {
         for policy in 0..self.settings.policies.count() {
-            let age = self.settings.policies.at(policy).history_age;
-            let due = |model: &Self| {
-                model.kept.iter().position(|event| {
-                    model.settings.policies.index_of(&event.name) == policy
-                        && event.ordered_at + age <= model.now
-                })
-            };
-            while let Some(place) = due(self) {
+            while let Some((_, place)) = self.due(policy).filter(|(at, _)| *at <= self.now) {
                 self.lose(place);
             }
         }
@@ -95,16 +134,21 @@ impl Model {
 
     fn trim_to_count(&mut self, name: &str) {
         let events_max = self.settings.policies.of(name).events_max() as usize;
-        while self.kept_of(name).count() > events_max {
-            let place = self.kept.iter().position(|event| event.name == name);
-            self.lose(place.expect("there are too many"));
+        while let Some(place) = self.kept.iter().position(|event| event.name == name)
+            && self.kept_of(name).count() >= events_max + self.piece(place).len()
+        {
+            self.lose(place);
         }
         self.free_if_idle(name);
     }
 
     fn trim_to_bytes(&mut self) {
+        self.leave_to_store();
         let bytes = |model: &Self| model.kept.iter().map(|event| event.bytes).sum::<u64>();
-        while bytes(self) > self.settings.history_bytes_max {
+        let listed = |model: &Self| model.runs().len() as u64 * RUN_COST;
+        while bytes(self) > self.settings.history_bytes_max
+            || listed(self) > self.settings.history_memory_bytes_max / 2
+        {
             let over = self.kept.iter().position(|event| self.is_over_its_share(&event.name));
             self.lose(over.unwrap_or(0));
         }
@@ -120,8 +164,9 @@ impl Model {
     fn publish(&mut self, publication: &Publication, full: &[u16]) -> Result<(u64, u32), Refusal> {
         let Publication { channel: name, data, key, .. } = publication;
         let key = key.as_deref();
-        let repeated =
-            self.kept_of(name).find(|event| key.is_some() && event.key.as_deref() == key);
+        let repeated = self
+            .kept_of(name)
+            .find(|of| key.is_some() && of.run.is_none() && of.key.as_deref() == key);
         if let Some(event) = repeated {
             return Ok((event.seq, self.subscribers(name)));
         }
@@ -145,7 +190,7 @@ impl Model {
         self.create(name).last_seq = seq;
         let subscribers = self.subscribers(name);
         let (name, key) = (name.to_string(), key.map(str::to_string));
-        self.kept.push(Kept { seq, name: name.clone(), key, bytes, ordered_at });
+        self.kept.push(Kept { seq, name: name.clone(), key, bytes, ordered_at, run: None });
         self.trim_to_count(&name);
         self.trim_to_bytes();
         Ok((seq, subscribers))
@@ -251,6 +296,7 @@ struct Trial {
     bench: Bench,
     model: Model,
     witness: Witness,
+    older_pages: u64,
 }
 
 impl Trial {
@@ -268,7 +314,7 @@ impl Trial {
             tombstones: Vec::new(),
             forgotten_to: 0,
         };
-        Self { random, bench, model, witness: Witness::default() }
+        Self { random, bench, model, witness: Witness::default(), older_pages: 0 }
     }
 
     fn step(&mut self) {
@@ -385,10 +431,8 @@ impl Trial {
         self.model.now = self.bench.now;
         if self.random.bool() {
             self.model.expire();
-            let due = |event: &Kept| {
-                event.ordered_at + self.model.settings.policies.of(&event.name).history_age
-            };
-            let wake_at = self.model.kept.iter().map(due).min();
+            let policies = 0..self.model.settings.policies.count();
+            let wake_at = policies.filter_map(|policy| Some(self.model.due(policy)?.0)).min();
             assert_eq!(self.bench.expire_at(self.bench.now), wake_at);
         }
     }
@@ -410,6 +454,7 @@ impl Trial {
         assert_eq!(stats.head_seq, self.model.head_seq);
         assert_eq!(stats.events, self.model.kept.len() as u64);
         assert_eq!(stats.bytes, self.model.kept.iter().map(|event| event.bytes).sum::<u64>());
+        self.older_pages = self.bench.shelf.pages();
         assert_eq!(stats.channels, self.model.channels.len() as u64);
         assert_eq!(stats.tombstones, self.model.tombstones.len() as u64);
         assert_eq!(stats.forgotten_to, self.model.forgotten_to);
@@ -428,14 +473,17 @@ fn random_settings(random: &mut fastrand::Rng) -> LogSettings {
     };
     let policies = rules(&[("a", policy()), ("d:*", policy()), ("e", policy())]);
     let channels_max = random.usize(4..=NAMES.len());
-    LogSettings { channels_max, ..settings(random.u64(1_000..9_000), policies) }
+    // Half of the time memory has no room for all of it.
+    let history_memory_bytes_max = [u64::MAX, random.u64(500..4_000)][random.usize(..2)];
+    let settings = settings(random.u64(1_000..9_000), policies);
+    LogSettings { channels_max, history_memory_bytes_max, ..settings }
 }
 
 /// Thousands of operations at each of several seeds; a failure names its seed and step.
 #[test]
 fn the_log_agrees_with_a_naive_one_and_no_subscriber_loses_or_repeats_an_event() {
     let mut sum = crate::log::LogCounters::default();
-    let mut forgotten = false;
+    let (mut forgotten, mut older_pages) = (false, 0);
     for seed in 0..6 {
         let mut trial = Trial::new(seed);
         for step in 0..STEPS {
@@ -457,6 +505,7 @@ fn the_log_agrees_with_a_naive_one_and_no_subscriber_loses_or_repeats_an_event()
         sum.refused.channels += stats.counters.refused.channels;
         sum.replays += stats.counters.replays;
         sum.gaps += stats.counters.gaps;
+        older_pages += trial.older_pages;
     }
     // The trial means little unless every path was taken often.
     let least = [
@@ -469,6 +518,7 @@ fn the_log_agrees_with_a_naive_one_and_no_subscriber_loses_or_repeats_an_event()
         sum.refused.channels,
         sum.replays,
         sum.gaps,
+        older_pages,
     ];
     assert!(forgotten && least.iter().all(|&count| count >= 100), "{sum:?}");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::log::event::Event;
 use crate::log::message::Fed;
+use crate::log::older::OlderRead;
 use crate::log::store::{Store, Stored, Taken};
 
 #[derive(Debug)]
@@ -17,6 +18,10 @@ impl Store for Slow {
     }
 
     fn give_up(&mut self) {}
+
+    fn read_older(&mut self, _read: OlderRead) {
+        panic!("all of history is in memory");
+    }
 }
 
 fn slow_bench() -> Bench {
@@ -24,7 +29,7 @@ fn slow_bench() -> Bench {
     let hasher = SharedHasher::from_seed(1);
     let mut log = Sequencer::new(settings, Epoch::from_random(1), 3, hasher);
     log.move_to(Box::new(Slow), Epoch::from_random(1), 0, 0);
-    Bench { log, lanes: Lanes::new(3), now: Duration::ZERO }
+    Bench { log, shelf: Shelf::default(), lanes: Lanes::new(3), now: Duration::ZERO }
 }
 
 impl Bench {

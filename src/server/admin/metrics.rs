@@ -280,6 +280,11 @@ const METRICS: &[Metric] = &[
         Server(|of| Some(of.state.shared.journal.segments.value() as f64)),
     ),
     (
+        "pushline_journal_pages_total",
+        "Pages of history read from the journal because memory no longer held them.",
+        Server(|of| Some(of.state.shared.journal.pages.value() as f64)),
+    ),
+    (
         "pushline_journal_recovery_seconds",
         "How long reading the journal took at start.",
         Server(|of| Some(of.state.shared.journal.recovery_us.value() as f64 / 1e6)),

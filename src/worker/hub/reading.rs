@@ -139,6 +139,10 @@ impl Hub {
             if !sub.note_loss(of, EventId { epoch: *epoch, seq }) {
                 continue;
             }
+            if of.unreadable {
+                metrics.gaps_evicted.add(1);
+                continue;
+            }
             metrics.gaps_overrun.add(1);
             let bounds = usize::from(channels[sub.replica].bounds);
             if settings.channel_at(bounds).slow == SlowPolicy::Disconnect {
@@ -173,7 +177,8 @@ impl Sub {
         let lost = of.after > seen.seq && self.gap.is_none();
         if lost {
             let after = seen.to_string().into();
-            self.gap = Some(Box::new(Gap { reason: GapReason::Overrun, after, first: None }));
+            let reason = if of.unreadable { GapReason::Evicted } else { GapReason::Overrun };
+            self.gap = Some(Box::new(Gap { reason, after, first: None }));
         }
         if let Some(gap) = &mut self.gap {
             gap.first = of.first;

@@ -21,7 +21,15 @@ const CHANNELS: usize = 4;
 /// Lines of one request.
 const LINES: u64 = 50;
 /// More than a subscriber misses while it reconnects.
-const HISTORY: [&str; 4] = ["--history-count", "1000000", "--history-bytes", "64MiB"];
+const HISTORY: [&str; 6] = [
+    "--history-count",
+    "1000000",
+    "--history-bytes",
+    "64MiB",
+    // A part of it is read from the disk.
+    "--history-memory-bytes",
+    "4MiB",
+];
 
 fn number(variable: &str, default: u64) -> u64 {
     let value = std::env::var(variable).ok();
@@ -61,6 +69,37 @@ fn a_restart_keeps_the_epoch_the_events_and_the_keys() {
         assert_eq!(resumed.event().json()["id"], next.as_str(), "no gap, and nothing twice");
         assert_eq!(metric(server.admin, "pushline_log_up"), 1);
         assert!(metric(server.admin, "pushline_journal_bytes") > 0);
+    }
+}
+
+#[test]
+fn history_that_memory_has_no_room_for_is_read_from_the_disk_after_a_restart_too() {
+    const COUNT: usize = 3_000;
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().to_str().expect("text");
+    let options = ["--data-dir", folder, "--history-count", "5000"];
+    let options = [&options[..], &["--history-memory-bytes", "64KiB"]].concat();
+    let mut server = Program::start(&options);
+    let quiet = publish(server.addr, "quiet", "long ago");
+    let line = |number| format!("{{\"channel\":\"busy\",\"data\":\"{number}\"}}\n");
+    let lines: String = (0..COUNT).map(line).collect();
+    let answer = fetch(server.addr, "POST", "/publish", &[], Some(lines.as_bytes()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for life in 0..2 {
+        let mut busy = Sse::open(server.addr, "channel=busy&last_event_id=earliest");
+        let mut both = Sse::resume(server.addr, "channel=quiet&channel=busy", &quiet);
+        for number in 0..COUNT {
+            assert_eq!(busy.event().data, number.to_string(), "life {life}");
+            assert_eq!(both.event().data, number.to_string(), "life {life}");
+        }
+        let mut first = Sse::open(server.addr, "channel=quiet&last_event_id=earliest");
+        assert_eq!(first.event().data, "long ago");
+        assert!(metric(server.admin, "pushline_journal_pages_total") > 10);
+        publish(server.addr, "quiet", "now");
+        assert_eq!(first.event().data, "now", "from the disk to live");
+        server.signal(Signal::KILL);
+        server.ended();
+        server = Program::start(&options);
     }
 }
 

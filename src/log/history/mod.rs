@@ -1,5 +1,8 @@
 //! The events that are kept: one budget of bytes, one chain per channel, one line per policy.
 //!
+//! The newest are in memory; what there is no room for is left to the store and only listed here
+//! ([`runs`]), so that the bounds hold for both. One place in the log divides the two.
+//!
 //! An entry is in two linked lists. Its channel's **chain** is what pages are read from, and bounds
 //! the count. Its policy's **line** has all events that age alike in log order, so the next one to
 //! age is always at its old end, and the oldest event of all is the oldest of those few ends.
@@ -7,11 +10,15 @@
 //! in O(1), and nothing has to be compacted later in one long pause. A channel without history pays
 //! 12 bytes for all this and no allocation.
 
+pub(super) mod runs;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::hash_table::Entry as Slot;
 use hashbrown::{HashSet, HashTable};
 
+use self::runs::{Run, Runs};
 use super::event::{Event, Publication};
 use super::hash::SharedHasher;
 use super::list::{Links, List};
@@ -55,7 +62,7 @@ fn attributes_bytes(attributes: Option<&Attributes>) -> u64 {
     attributes.map_or(0, |attributes| attributes.held_bytes() as u64)
 }
 
-/// A kept event.
+/// An event that is kept in memory.
 #[derive(Debug)]
 struct Entry {
     event: Arc<Event>,
@@ -65,7 +72,7 @@ struct Entry {
     in_line: Links,
 }
 
-/// A channel's kept events, oldest to newest.
+/// A channel's events in memory, oldest to newest.
 #[derive(Debug)]
 pub(super) struct Chain {
     list: List,
@@ -87,7 +94,11 @@ impl Chain {
 /// The kept events of one policy, oldest to newest.
 #[derive(Debug)]
 struct Line {
+    /// Of events in memory.
     list: List,
+    /// Of runs, all of them older.
+    runs: List,
+    /// Of both.
     bytes: u64,
     /// Bytes it may hold even when the others need room.
     share: u64,
@@ -95,7 +106,7 @@ struct Line {
 
 impl Line {
     fn empty(share: u64) -> Self {
-        Self { list: List::EMPTY, bytes: 0, share }
+        Self { list: List::EMPTY, runs: List::EMPTY, bytes: 0, share }
     }
 }
 
@@ -109,7 +120,25 @@ pub(super) struct History {
     /// Of the entries with an event key, the newest of each channel and key.
     newest_of: HashTable<u32>,
     hasher: SharedHasher,
+    /// Of events in memory.
     bytes: u64,
+    runs: Runs,
+}
+
+/// What is oldest under one or all policies: an event, or a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Oldest {
+    pub seq: u64,
+    /// When the newest event of it was ordered.
+    pub newest_at: Duration,
+    pub channel: u32,
+}
+
+/// What left history at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone {
+    pub last_seq: u64,
+    pub events: u32,
 }
 
 impl History {
@@ -122,17 +151,33 @@ impl History {
             newest_of: HashTable::new(),
             hasher,
             bytes: 0,
+            runs: Runs::new(),
         }
     }
 
     /// Events kept.
-    pub fn len(&self) -> usize {
+    pub fn events(&self) -> u64 {
+        self.entries.len() as u64 + self.runs.events()
+    }
+
+    /// Those of them in memory.
+    pub fn in_memory(&self) -> usize {
         self.entries.len()
     }
 
-    /// Bytes charged for them.
+    /// Bytes charged for all of them.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.runs.bytes()
+    }
+
+    /// What all this takes in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes + self.runs.cost()
+    }
+
+    /// What is kept in the store alone.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
     }
 
     /// Keeps the newest event of the log. If it has an event key, tells which entry was the newest
@@ -181,19 +226,39 @@ impl History {
         }
     }
 
-    /// Drops a channel's oldest event and returns it.
-    pub fn lose_oldest(&mut self, chain: &mut Chain, policy: u16) -> Option<Arc<Event>> {
-        let key = chain.list.first()?;
-        Some(self.lose(key, chain, policy))
+    /// Drops a channel's oldest event, or its oldest run.
+    pub fn lose_oldest(&mut self, chain: &mut Chain, channel: u32, policy: u16) -> Option<Gone> {
+        let line = &mut self.lines[usize::from(policy)];
+        if let Some(run) = self.runs.lose_first(channel, &mut line.runs) {
+            line.bytes -= run.bytes;
+            return Some(Gone { last_seq: run.last_seq, events: run.events });
+        }
+        let event = self.lose(chain.list.first()?, chain, policy);
+        Some(Gone { last_seq: event.seq, events: 1 })
     }
 
-    /// Lets go of an event of a channel.
+    /// Drops an event of a channel that is in memory.
     pub fn lose(&mut self, key: u32, chain: &mut Chain, policy: u16) -> Arc<Event> {
-        let hash = event_key_hash(&self.hasher, &self.entries, key);
-        if self.entries[key].event.event_key().is_some()
-            && let Ok(newest) = self.newest_of.find_entry(hash, |&other| other == key)
-        {
-            newest.remove();
+        let event = self.take(key, chain, policy);
+        self.lines[usize::from(policy)].bytes -= bytes_of(&event);
+        event
+    }
+
+    /// The oldest event in memory, which is this channel's, stays in the store alone.
+    pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u16) {
+        let Some(key) = chain.list.first() else { return };
+        let event = self.take(key, chain, policy);
+        let line = &mut self.lines[usize::from(policy)];
+        self.runs.list(channel, &event, bytes_of(&event), &mut line.runs);
+    }
+
+    /// Takes an event out of memory.
+    fn take(&mut self, key: u32, chain: &mut Chain, policy: u16) -> Arc<Event> {
+        if self.entries[key].event.event_key().is_some() {
+            let hash = event_key_hash(&self.hasher, &self.entries, key);
+            // An older one with the same event key is not in the table.
+            let newest = self.newest_of.find_entry(hash, |&other| other == key);
+            drop(newest.map(|newest| newest.remove()));
         }
         if self.entries[key].event.key.is_some() {
             let hash = key_hash(&self.hasher, &self.entries, key);
@@ -207,7 +272,6 @@ impl History {
         let line = &mut self.lines[usize::from(policy)];
         line.list.unlink(key, &mut self.entries, |entry| &mut entry.in_line);
         let event = self.entries.remove(key).event;
-        line.bytes -= bytes_of(&event);
         self.bytes -= bytes_of(&event);
         event
     }
@@ -215,42 +279,61 @@ impl History {
     /// The channel whose oldest event goes first when the byte budget is exceeded: the oldest of
     /// the policies that hold more than their share, or of all if none does.
     pub fn channel_to_press(&self) -> Option<u32> {
-        let oldest_of = |lines: &mut dyn Iterator<Item = &Line>| {
-            let ends = lines.filter_map(|line| line.list.first());
-            ends.map(|key| &self.entries[key]).min_by_key(|entry| entry.event.seq)
-        };
-        let mut over = self.lines.iter().filter(|line| line.bytes > line.share);
-        let oldest = oldest_of(&mut over).or_else(|| oldest_of(&mut self.lines.iter()))?;
+        let over = self.oldest_of(self.lines.iter().filter(|line| line.bytes > line.share));
+        Some(over.or_else(|| self.oldest_of(self.lines.iter()))?.channel)
+    }
+
+    /// What ages next under a policy.
+    pub fn oldest_under(&self, policy: u16) -> Option<Oldest> {
+        self.oldest_in(&self.lines[usize::from(policy)])
+    }
+
+    /// What is oldest of all: nothing before it is kept.
+    pub fn oldest(&self) -> Option<Oldest> {
+        self.oldest_of(self.lines.iter())
+    }
+
+    fn oldest_of<'a>(&self, lines: impl Iterator<Item = &'a Line>) -> Option<Oldest> {
+        lines.filter_map(|line| self.oldest_in(line)).min_by_key(|oldest| oldest.seq)
+    }
+
+    fn oldest_in(&self, line: &Line) -> Option<Oldest> {
+        if let Some(run) = line.runs.first().map(|key| self.runs.at(key)) {
+            return Some(Oldest {
+                seq: run.first_seq,
+                newest_at: run.newest_at,
+                channel: run.channel,
+            });
+        }
+        let Entry { event, channel, .. } = &self.entries[line.list.first()?];
+        Some(Oldest { seq: event.seq, newest_at: event.ordered_at, channel: *channel })
+    }
+
+    /// The channel of the oldest event in memory.
+    pub fn oldest_in_memory(&self) -> Option<u32> {
+        let ends = self.lines.iter().filter_map(|line| line.list.first());
+        let oldest = ends.map(|key| &self.entries[key]).min_by_key(|entry| entry.event.seq)?;
         Some(oldest.channel)
     }
 
-    /// The oldest event under a policy, and the index of its channel.
-    pub fn oldest_of(&self, policy: u16) -> Option<(&Event, u32)> {
-        let entry = &self.entries[self.lines[usize::from(policy)].list.first()?];
-        Some((&entry.event, entry.channel))
-    }
-
-    /// The oldest event of all.
-    pub fn oldest_seq(&self) -> Option<u64> {
-        self.oldest().map(|entry| entry.event.seq)
-    }
-
-    /// The channel of the oldest event of all, if that is older than `seq`.
-    pub fn channel_of_oldest_before(&self, seq: u64) -> Option<u32> {
-        self.oldest().filter(|entry| entry.event.seq < seq).map(|entry| entry.channel)
-    }
-
-    fn oldest(&self) -> Option<&Entry> {
-        let ends = self.lines.iter().filter_map(|line| line.list.first());
-        ends.map(|key| &self.entries[key]).min_by_key(|entry| entry.event.seq)
-    }
-
     /// A channel's oldest kept event.
-    pub fn first_seq(&self, chain: &Chain) -> Option<u64> {
-        Some(self.entries[chain.list.first()?].event.seq)
+    pub fn first_seq(&self, chain: &Chain, channel: u32) -> Option<u64> {
+        let run = self.runs.first(channel).map(|run| run.first_seq);
+        run.or_else(|| Some(self.entries[chain.list.first()?].event.seq))
     }
 
-    /// The oldest event a channel has after this seq. `near` is an entry at which a cursor was
+    /// Events a channel keeps.
+    pub fn events_of(&self, chain: &Chain, channel: u32) -> u32 {
+        self.runs.events_of(channel).saturating_add(chain.len)
+    }
+
+    /// Whether a channel keeps this many events without what would be lost next.
+    pub fn can_lose(&self, chain: &Chain, channel: u32, events: u32) -> bool {
+        let next = self.runs.first(channel).map_or(1, |run| run.events);
+        self.events_of(chain, channel).checked_sub(next).is_some_and(|left| left >= events)
+    }
+
+    /// The oldest event a channel has in memory after this seq. `near` is an entry at which a cursor was
     /// lately, and may hold another event by now: without it, a cursor in the middle of a long
     /// history would cost a walk through half of it.
     pub fn first_after(&self, chain: &Chain, channel: u32, after: u64, near: u32) -> Option<u32> {
@@ -296,6 +379,12 @@ impl History {
             self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();
         keys.sort_unstable();
         self.lines = shares.map(Line::empty).collect();
+        for key in self.runs.by_age() {
+            let Run { channel, bytes, .. } = *self.runs.at(key);
+            let line = &mut self.lines[usize::from(policy_of(channel))];
+            line.bytes += bytes;
+            self.runs.line_up(key, &mut line.runs);
+        }
         for (_, key) in keys {
             let policy = policy_of(self.entries[key].channel);
             let line = &mut self.lines[usize::from(policy)];
@@ -315,9 +404,10 @@ impl History {
         for line in &self.lines {
             let keys = self.walk(&line.list, |entry| entry.in_line);
             lined_up += keys.len();
-            let bytes = keys.iter().map(|&key| bytes_of(&self.entries[key].event));
-            assert_eq!(line.bytes, bytes.sum::<u64>());
+            assert!(keys.iter().all(|&key| self.entries[key].event.seq > self.runs.through()));
         }
+        assert_eq!(self.bytes(), self.lines.iter().map(|line| line.bytes).sum::<u64>());
+        self.runs.check_invariants(self.lines.iter().map(|line| line.runs));
         assert_eq!(lined_up, self.entries.len());
         let mut chained = 0;
         for (channel, chain, policy) in channels {

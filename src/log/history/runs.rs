@@ -1,0 +1,211 @@
+//! What history keeps in the store alone, because memory has no room for it. It is listed in runs:
+//! a cache line for up to [`RUN_EVENTS_MAX`] events of one channel that lie close together. Bounds
+//! hold for a run as a whole, so a channel may keep somewhat more than its count, never less.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::super::event::Event;
+use super::super::list::{Links, List};
+use super::super::paged::Paged;
+
+/// Events of a run: what a channel may keep beyond its count.
+pub const RUN_EVENTS_MAX: u32 = 64;
+
+/// Bytes beyond which a run takes no further event: a page reads about four of them.
+const RUN_BYTES_MAX: u64 = 16 * 1024;
+
+/// Places in the log that a run covers at most, so that it is found in few files and its events are
+/// of one age.
+const RUN_REACH: u64 = 1 << 16;
+
+/// What a run is charged against the memory of history, with its place in its channel's queue.
+pub(in super::super) const RUN_COST: u64 = size_of::<Run>() as u64 + 16;
+
+/// Events of a channel that only the store has.
+#[derive(Debug)]
+pub(in super::super) struct Run {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    /// When the newest of them was ordered.
+    pub newest_at: Duration,
+    pub bytes: u64,
+    pub events: u32,
+    /// Index of its channel.
+    pub channel: u32,
+    pub(super) in_line: Links,
+}
+
+const _: () = assert!(size_of::<Run>() <= 64);
+
+impl Run {
+    fn has_room_for(&self, seq: u64) -> bool {
+        self.events < RUN_EVENTS_MAX
+            && self.bytes < RUN_BYTES_MAX
+            && self.first_seq / RUN_REACH == seq / RUN_REACH
+    }
+}
+
+/// A channel's runs, oldest to newest.
+#[derive(Debug, Default)]
+struct Listed {
+    keys: VecDeque<u32>,
+    events: u32,
+}
+
+/// All runs.
+#[derive(Debug)]
+pub(in super::super) struct Runs {
+    slab: Paged<Run>,
+    of_channel: HashMap<u32, Listed>,
+    events: u64,
+    bytes: u64,
+    /// The newest event that was listed: everything kept behind it is in memory.
+    through: u64,
+}
+
+impl Runs {
+    pub fn new() -> Self {
+        let (slab, of_channel) = (Paged::new(), HashMap::new());
+        Self { slab, of_channel, events: 0, bytes: 0, through: 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events == 0
+    }
+
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What the list itself takes in memory.
+    pub fn cost(&self) -> u64 {
+        self.slab.len() as u64 * RUN_COST
+    }
+
+    /// Everything kept that is newer is in memory.
+    pub fn through(&self) -> u64 {
+        self.through
+    }
+
+    pub fn at(&self, key: u32) -> &Run {
+        &self.slab[key]
+    }
+
+    /// Events of a channel.
+    pub fn events_of(&self, channel: u32) -> u32 {
+        self.listed(channel).map_or(0, |listed| listed.events)
+    }
+
+    /// A channel's oldest run.
+    pub fn first(&self, channel: u32) -> Option<&Run> {
+        self.nth(channel, 0)
+    }
+
+    /// A channel's run by its number, the oldest is 0.
+    pub fn nth(&self, channel: u32, number: usize) -> Option<&Run> {
+        Some(&self.slab[*self.listed(channel)?.keys.get(number)?])
+    }
+
+    /// The number of a channel's oldest run with an event behind `after`.
+    pub fn number_after(&self, channel: u32, after: u64) -> Option<usize> {
+        let keys = &self.listed(channel)?.keys;
+        let number = keys.partition_point(|key| self.slab[*key].last_seq <= after);
+        (number < keys.len()).then_some(number)
+    }
+
+    /// Lists an event, which is newer than all listed before. A run that is new stands in the line.
+    pub fn list(&mut self, channel: u32, event: &Event, bytes: u64, line: &mut List) {
+        (self.events, self.bytes) = (self.events + 1, self.bytes + bytes);
+        self.through = event.seq;
+        let listed = self.of_channel.entry(channel).or_default();
+        listed.events += 1;
+        if let Some(run) = listed.keys.back().map(|key| &mut self.slab[*key])
+            && run.has_room_for(event.seq)
+        {
+            (run.last_seq, run.newest_at) = (event.seq, event.ordered_at);
+            (run.events, run.bytes) = (run.events + 1, run.bytes + bytes);
+            return;
+        }
+        let key = self.slab.insert(Run {
+            first_seq: event.seq,
+            last_seq: event.seq,
+            newest_at: event.ordered_at,
+            bytes,
+            events: 1,
+            channel,
+            in_line: Links::ALONE,
+        });
+        listed.keys.push_back(key);
+        line.push(key, &mut self.slab, |run| &mut run.in_line);
+    }
+
+    /// Lets go of a channel's oldest run.
+    pub fn lose_first(&mut self, channel: u32, line: &mut List) -> Option<Run> {
+        if self.is_empty() {
+            return None;
+        }
+        let listed = self.of_channel.get_mut(&channel)?;
+        let key = listed.keys.pop_front()?;
+        line.unlink(key, &mut self.slab, |run| &mut run.in_line);
+        let run = self.slab.remove(key);
+        listed.events -= run.events;
+        if listed.keys.is_empty() {
+            self.of_channel.remove(&channel);
+        }
+        (self.events, self.bytes) = (self.events - u64::from(run.events), self.bytes - run.bytes);
+        Some(run)
+    }
+
+    /// Puts a run into a line again; to be called in the order of their age.
+    pub fn line_up(&mut self, key: u32, line: &mut List) {
+        line.push(key, &mut self.slab, |run| &mut run.in_line);
+    }
+
+    /// All runs with their keys, in the order of their age.
+    pub fn by_age(&self) -> Vec<u32> {
+        let mut keys: Vec<(u64, u32)> =
+            self.slab.iter().map(|(key, run)| (run.first_seq, key)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    fn listed(&self, channel: u32) -> Option<&Listed> {
+        // Where all of history is in memory this costs nothing.
+        if self.is_empty() { None } else { self.of_channel.get(&channel) }
+    }
+
+    /// Walks everything.
+    pub fn check_invariants(&self, lines: impl Iterator<Item = List>) {
+        let all = || self.slab.iter().map(|(_, run)| run);
+        assert_eq!(self.events, all().map(|run| u64::from(run.events)).sum::<u64>());
+        assert_eq!(self.bytes, all().map(|run| run.bytes).sum::<u64>());
+        assert!(all().all(|run| run.first_seq <= run.last_seq && run.last_seq <= self.through));
+        let mut lined_up = 0;
+        for line in lines {
+            let mut next = line.first();
+            while let Some(key) = next {
+                lined_up += 1;
+                let newer = self.slab[key].in_line.newer;
+                next = self.slab.try_at(newer).map(|_| newer);
+                assert!(next.is_none_or(|next| self.at(next).first_seq > self.at(key).first_seq));
+            }
+        }
+        assert_eq!(lined_up, self.slab.len());
+        let mut listed = 0;
+        for (&channel, of) in &self.of_channel {
+            let runs: Vec<&Run> = of.keys.iter().map(|key| self.at(*key)).collect();
+            assert!(runs.is_sorted_by(|older, newer| older.last_seq < newer.first_seq));
+            assert!(!runs.is_empty() && runs.iter().all(|run| run.channel == channel));
+            assert_eq!(of.events, runs.iter().map(|run| run.events).sum::<u32>());
+            listed += runs.len();
+        }
+        assert_eq!(listed, self.slab.len());
+    }
+}

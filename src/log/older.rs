@@ -1,0 +1,164 @@
+//! Pages of what the store alone has. The log knows in which runs the events of a channel lie, so it
+//! tells the store exactly what to read; the page is answered when the store comes back with it, and
+//! by then all that was lost meanwhile is known here.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::channel_name::ChannelName;
+use super::event::Event;
+use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
+use super::sequencer::{Outlet, Sequencer};
+
+/// Runs that a page looks at beyond one of each channel, at least and at most: enough that it gets
+/// full, and some ten microseconds of the log's.
+const RUNS_AHEAD: RangeInclusive<usize> = 8..=256;
+
+/// A page that the store is to read.
+#[derive(Debug)]
+pub struct OlderRead {
+    /// Who asked.
+    pub worker: u16,
+    /// Echoed.
+    pub ticket: Ticket,
+    /// In the order of the request.
+    pub channels: Vec<OlderChannel>,
+    /// Where the page ends at the latest.
+    pub through: u64,
+    /// When it is full, as history charges events; it holds at least one.
+    pub bytes_max: u64,
+}
+
+/// One channel of it.
+#[derive(Debug)]
+pub struct OlderChannel {
+    /// Its name.
+    pub name: Arc<ChannelName>,
+    /// The name's hash under the shared hasher.
+    pub hash: u64,
+    /// Everything up to here is behind the reader.
+    pub after: u64,
+    /// All its events with `after < seq <= through` lie in these stretches of the log, in order.
+    pub ranges: Vec<RangeInclusive<u64>>,
+    /// Set by the store: events up to here may have been there, and can't be read.
+    pub lost_to: u64,
+}
+
+/// What the store has read.
+#[derive(Debug)]
+pub struct OlderPage {
+    /// What was asked, with what is lost.
+    pub asked: OlderRead,
+    /// In log order, with the place of their channel in the request.
+    pub events: Vec<(u16, Arc<Event>)>,
+    /// Everything up to here was read: what was asked, or the last event if the page got full.
+    pub through: u64,
+}
+
+/// The next run of one of the channels: where its unread events begin, which channel, which run.
+type Head = Reverse<(u64, u16, u32, usize)>;
+
+impl Sequencer {
+    /// What the store has to read for a page; none: all of it is in memory.
+    pub(super) fn plan_older(
+        &self,
+        worker: u16,
+        ticket: Ticket,
+        wanted: &[ReadChannel],
+        bytes_max: u64,
+    ) -> Option<OlderRead> {
+        if self.history.runs().is_empty() {
+            return None;
+        }
+        let mut heads = BinaryHeap::new();
+        let seek = |(index, of)| self.seek_older(index, of, &mut heads);
+        let channels = (0..).zip(wanted).map(seek).collect();
+        if heads.is_empty() {
+            return None;
+        }
+        let through = self.history.runs().through();
+        let mut read = OlderRead { worker, ticket, channels, through, bytes_max };
+        self.pick_runs(&mut read, heads);
+        Some(read)
+    }
+
+    fn seek_older(
+        &self,
+        place: u16,
+        of: &ReadChannel,
+        heads: &mut BinaryHeap<Head>,
+    ) -> OlderChannel {
+        let found = self.channels.find(of.hash, &of.name);
+        let after = of.after.max(found.map_or(0, |found| self.channels.at(found).evicted_to));
+        if let Some(channel) = found
+            && let Some(number) = self.history.runs().number_after(channel, after)
+        {
+            heads.extend(self.head_at(place, channel, number, after));
+        }
+        let (name, hash) = (of.name.clone(), of.hash);
+        OlderChannel { name, hash, after, ranges: Vec::new(), lost_to: 0 }
+    }
+
+    fn head_at(&self, place: u16, channel: u32, number: usize, after: u64) -> Option<Head> {
+        let run = self.history.runs().nth(channel, number)?;
+        Some(Reverse((run.first_seq.max(after + 1), place, channel, number)))
+    }
+
+    /// Picks runs in the order of their beginnings until a page is sure to be full; it ends before
+    /// the first that was not picked.
+    fn pick_runs(&self, read: &mut OlderRead, mut heads: BinaryHeap<Head>) {
+        let (at_least, at_most) = RUNS_AHEAD.into_inner();
+        let (at_least, at_most) = (heads.len() + at_least, heads.len() + at_most);
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(Reverse((from, place, channel, number))) = heads.pop() {
+            if count >= at_most || (count >= at_least && bytes >= read.bytes_max) {
+                read.through = from - 1;
+                break;
+            }
+            let Some(run) = self.history.runs().nth(channel, number) else { continue };
+            (count, bytes) = (count + 1, bytes + run.bytes);
+            read.channels[usize::from(place)].ranges.push(from..=run.last_seq);
+            heads.extend(self.head_at(place, channel, number + 1, 0));
+        }
+        let through = read.through;
+        for range in read.channels.iter_mut().flat_map(|of| &mut of.ranges) {
+            *range = *range.start()..=through.min(*range.end());
+        }
+    }
+
+    /// Hands out what the store has read, as far as it was not lost meanwhile.
+    pub(super) fn answer_older(&mut self, page: OlderPage, outlet: &mut impl Outlet) {
+        let OlderPage { asked: OlderRead { worker, ticket, channels, .. }, mut events, through } =
+            page;
+        let mut channels: Vec<PageChannel> =
+            channels.iter().map(|of| self.older_channel(of, through)).collect();
+        events.retain(|(place, event)| event.seq > channels[usize::from(*place)].after);
+        for (place, event) in events.iter().rev() {
+            channels[usize::from(*place)].first = Some(event.seq);
+        }
+        let page = Page { events, through, is_last: through >= self.head_seq, channels };
+        outlet.send(worker, FromLog::Page { ticket, page });
+    }
+
+    fn older_channel(&self, of: &OlderChannel, through: u64) -> PageChannel {
+        let found = self.channels.find(of.hash, &of.name);
+        let evicted_to = found.map_or(0, |found| self.channels.at(found).evicted_to);
+        let after = of.after.max(evicted_to);
+        let unreadable = of.lost_to > after;
+        let first = found.and_then(|found| self.first_behind(found, through.max(after)));
+        PageChannel { after: after.max(of.lost_to), first, place: NO_PLACE, unreadable }
+    }
+
+    /// Where the events begin that a channel keeps behind a place.
+    fn first_behind(&self, channel: u32, after: u64) -> Option<u64> {
+        let runs = self.history.runs();
+        let run = runs.number_after(channel, after).and_then(|number| runs.nth(channel, number));
+        run.map(|run| run.first_seq.max(after + 1)).or_else(|| {
+            let chain = &self.channels.at(channel).chain;
+            let key = self.history.first_after(chain, channel, after, NO_PLACE)?;
+            Some(self.history.event(key).seq)
+        })
+    }
+}
