@@ -128,7 +128,8 @@ fn preflight_allows_what_the_api_needs() {
         assert!(methods.contains("POST") && methods.contains("GET"), "{methods}");
         let allowed = response.header("access-control-allow-headers").expect("headers");
         let allowed = allowed.to_ascii_lowercase();
-        for name in ["content-type", "event-type", "idempotency-key", "last-event-id"] {
+        let ours = ["event-type", "event-ephemeral", "event-key", "event-tombstone"];
+        for name in ["content-type", "idempotency-key", "last-event-id"].iter().chain(&ours) {
             assert!(allowed.contains(name), "{name} in {allowed}");
         }
         assert!(response.body.is_empty());
