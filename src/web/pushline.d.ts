@@ -4,6 +4,8 @@ export interface About {
   channel: string;
   /** The event's type, `"message"` if the publisher gave none. */
   event: string;
+  /** Whose token it was published with, where the channel tells. */
+  publisher?: string;
 }
 
 export interface PushlineEvent extends About {
@@ -36,6 +38,17 @@ export interface Options {
   share?: boolean | string;
   /** Load the page again when events were lost. */
   onGap?: "reload";
+}
+
+export interface PublishOptions {
+  /** The event's type. */
+  event?: string;
+  /** A repeat with this key is the same event; one of its own if left out. */
+  key?: string;
+  /** In a state channel: which value it replaces. */
+  eventKey?: string;
+  /** For those who are there now; not kept. */
+  ephemeral?: boolean;
 }
 
 export interface Published {
@@ -76,7 +89,7 @@ export class Pushline implements AsyncIterable<PushlineEvent> {
    * Publishes text, bytes or what JSON can hold. Resolves once the event is in the log; waits while
    * there is no network, and never publishes twice.
    */
-  publish(channel: string, data: unknown, options?: { event?: string; key?: string }): Promise<Published>;
+  publish(channel: string, data: unknown, options?: PublishOptions): Promise<Published>;
 
   /** Every event from now on, gaps included, until `close()`. */
   [Symbol.asyncIterator](): AsyncIterator<PushlineEvent>;

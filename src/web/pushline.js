@@ -284,9 +284,9 @@ class Link {
     else if (id) this.#begin(id);
   }
 
-  event({ id, channel, event = "message", ...rest }) {
+  event({ id, channel, event = "message", publisher, ...rest }) {
     if (!this.#cursors.has(channel)) return;
-    this.tell({ op: "event", id, channel, event, data: payload(rest) });
+    this.tell({ op: "event", id, channel, event, publisher, data: payload(rest) });
     // The server sends in the order of the log: all its channels are read up to here.
     [this.epoch] = split(id);
     for (const [other, cursor] of this.#cursors) {
@@ -536,7 +536,7 @@ export class Pushline {
   #tabs;
   #cursors = new Map(); // channel -> last id read; undefined: from now on
   #from = Infinity; // the first generation of the link that misses nothing for this tab
-  #handlers = new Map();
+  #handlers = new Set();
   #outbox = [];
 
   /** `url` is the server's; by default the one this file came from. */
@@ -566,13 +566,13 @@ export class Pushline {
 
   /** Calls `fn(data, { id, channel, event })`; returns what takes it off again. */
   on(event, fn) {
-    const fns = this.#handlers.get(event) ?? new Set();
-    this.#handlers.set(event, fns.add(fn));
-    return () => fns.delete(fn);
+    const handler = { event, fn };
+    this.#handlers.add(handler);
+    return () => this.#handlers.delete(handler);
   }
 
-  #emit(event, ...args) {
-    for (const fn of this.#handlers.get(event) ?? []) fn(...args);
+  #emit(name, ...args) {
+    for (const { event, fn } of this.#handlers) if (event === name) fn(...args);
   }
 
   /** `after` is an id or `"earliest"`; from now on if left out. */
@@ -590,16 +590,16 @@ export class Pushline {
    * Publishes text, bytes or what JSON can hold. Resolves with `{ id, channel, subscribers }` once
    * the event is in the log; waits while there is no network, and never publishes twice.
    */
-  publish(channel, data, { event, key = randomId() } = {}) {
+  publish(channel, data, { event, key = randomId(), eventKey, ephemeral } = {}) {
     const isBytes = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
-    const [type, body] = isBytes
-      ? ["application/octet-stream", data]
-      : typeof data === "string"
-        ? ["text/plain", data]
-        : ["application/json", JSON.stringify(data)];
+    const isText = typeof data === "string";
+    const type = isBytes ? "application/octet-stream" : isText ? "text/plain" : "application/json";
+    const body = isBytes || isText ? data : JSON.stringify(data);
     const headers = { "Content-Type": type, "Idempotency-Key": key };
     if (event) headers["Event-Type"] = event;
-    const op = !isBytes && { op: "publish", channel, data, event, key };
+    if (eventKey) headers["Event-Key"] = eventKey;
+    if (ephemeral) headers["Event-Ephemeral"] = "true";
+    const op = !isBytes && { op: "publish", channel, data, event, key, event_key: eventKey, ephemeral };
     const request = { method: "POST", headers, body };
     return new Promise((resolve, reject) => {
       this.#outbox.push({ channel, op, request, resolve, reject });
@@ -656,7 +656,8 @@ export class Pushline {
     }
   }
 
-  #event({ id, channel, event, data }) {
+  #event({ data, ...about }) {
+    const { id, channel, event } = about;
     const isGap = event === "pushline.gap";
     // A gap matters to those who have not read as far as it goes.
     const end = isGap && data.reason !== "epoch" ? data.first ?? id : id;
@@ -664,7 +665,6 @@ export class Pushline {
     for (const [other, cursor] of this.#cursors) {
       if (cursor && isNews(id, cursor)) this.#cursors.set(other, id);
     }
-    const about = { id, channel, event };
     if (isGap) this.#emit("gap", data, about);
     else if (!OWN.includes(event)) this.#emit(event, data, about);
     this.#emit("*", { ...about, data });

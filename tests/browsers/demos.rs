@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::common::browser::{Browser, Kind};
 use crate::common::program::{Program, free_ports};
-use crate::common::{TestServer, fetch};
+use crate::common::{TestServer, describe, fetch};
 
 /// Seconds on a machine that is not busy.
 const COME_BACK: Duration = Duration::from_secs(60);
@@ -68,6 +68,25 @@ fn survive(chat: &Chat, open: impl FnOnce(&mut Browser, &str)) {
     let both = format!("{}.textContent.includes('{}')", chat.list, chat.restarted);
     await_all(&mut browser, &format!("{both} && {}", chat.state));
     await_all(&mut browser, &format!("{}.textContent.split('in between').length === 2", chat.list));
+}
+
+#[test]
+fn the_demos_chat_shows_who_is_here_and_who_types() {
+    let server = TestServer::start();
+    let Some(mut browser) = Browser::launch(Kind::Firefox) else { return };
+    browser.visit(&format!("http://{}/demo/chat", server.addr), PAGES);
+    await_all(&mut browser, "document.getElementById('state').textContent === 'Live over ws'");
+    browser.evaluate_in(
+        0..1,
+        "document.getElementById('name').value = 'ann';
+        document.getElementById('name').onchange(); text.oninput()",
+    );
+    let shown = |id: &str| format!("document.getElementById('{id}').textContent === 'ann'");
+    await_all(&mut browser, &shown("typing"));
+    await_all(&mut browser, &shown("here"));
+    // Nothing of that is kept.
+    assert_eq!(describe(server.addr, "demo:chat")["events"], 0);
+    await_all(&mut browser, "document.getElementById('typing').textContent === ''");
 }
 
 #[test]
