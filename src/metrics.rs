@@ -208,6 +208,16 @@ pub struct WorkerMetrics {
     pub ring_stale: Counter,
     /// See `ring::DriverStats`.
     pub ring_enters: Counter,
+    /// Connections with TLS 1.3, handshakes included.
+    pub tls13: Counter,
+    /// Connections with TLS 1.2.
+    pub tls12: Counter,
+    /// Handshakes with a signature.
+    pub handshakes_full: Counter,
+    /// Handshakes that resumed a session.
+    pub handshakes_resumed: Counter,
+    /// Handshakes that failed.
+    pub handshakes_failed: Counter,
 }
 
 impl WorkerMetrics {

@@ -29,6 +29,8 @@ pub struct Credentials<'a> {
     pub query_token: Option<&'a str>,
     /// The `Cookie` header.
     pub cookie: Option<&'a [u8]>,
+    /// Whether the connection has shown a certificate that was verified; it counts last.
+    pub certified: bool,
 }
 
 impl fmt::Debug for Credentials<'_> {
@@ -55,6 +57,8 @@ pub fn bearer_entry(subprotocol: &str) -> Option<&str> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presented<'a> {
     Nothing,
+    /// A certificate, shown with the TLS handshake.
+    Certificate,
     /// From `Authorization`, which may carry either.
     TokenOrPublishKey(&'a str),
     PublishKey(&'a str),
@@ -86,10 +90,15 @@ impl<'a> Credentials<'a> {
         match (self.cookie, cookie_name) {
             (Some(header), Some(name)) => match cookie_value(header, name)? {
                 Some(value) => checked(value).map(Presented::Token),
-                None => Ok(Presented::Nothing),
+                None => Ok(self.nothing()),
             },
-            (_, _) => Ok(Presented::Nothing),
+            (_, _) => Ok(self.nothing()),
         }
+    }
+
+    /// What counts where nothing is sent.
+    fn nothing(&self) -> Presented<'a> {
+        if self.certified { Presented::Certificate } else { Presented::Nothing }
     }
 }
 
@@ -152,7 +161,7 @@ mod tests {
         match pick(Credentials { cookie, ..Credentials::default() })? {
             Presented::Token(value) => Ok(Some(value)),
             Presented::Nothing => Ok(None),
-            Presented::TokenOrPublishKey(_) | Presented::PublishKey(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 
@@ -161,7 +170,7 @@ mod tests {
         match pick(Credentials { authorization, ..Credentials::default() })? {
             Presented::TokenOrPublishKey(value) => Ok(Some(value)),
             Presented::Nothing => Ok(None),
-            Presented::Token(_) | Presented::PublishKey(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 
@@ -174,6 +183,7 @@ mod tests {
             subprotocol_token: Some("three"),
             query_token: Some("four"),
             cookie: Some(b"session=five"),
+            certified: false,
         };
         assert!(pick(all) == Ok(Presented::TokenOrPublishKey("one")));
         all.authorization = Some(b"Basic cHJveHk6cHJveHk=");
@@ -281,6 +291,7 @@ mod tests {
             subprotocol_token: Some("hush"),
             query_token: Some("hush"),
             cookie: Some(b"session=hush"),
+            certified: false,
         };
         let hush: Vec<String> = b"hush".iter().map(u8::to_string).collect();
         let printed = format!("{credentials:?}{credentials:#?}");

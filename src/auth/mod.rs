@@ -24,6 +24,7 @@ mod source;
 mod token;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,14 +39,14 @@ pub use publish_keys::{PUBLISH_KEY_BYTES_MIN, PUBLISH_KEYS_MAX};
 pub use revoked::{REVOKED_MAX, Revoked, TooManyRevoked};
 pub(crate) use settings::unreadable;
 pub use settings::{
-    Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, Expiry, KeySource,
-    Leeway, PublishKeySettings, QueryToken, SecretText,
+    Algorithm, AnonymousSettings, AuthConfigError, AuthFault, AuthSettings, CertificateSettings,
+    Expiry, KeySource, Leeway, PublishKeySettings, QueryToken, SecretText,
 };
 pub use source::{Env, KEY_FILE_BYTES_MAX};
 pub use token::{LEEWAY_S_MAX, TOKEN_BYTES_MAX};
 
 use credentials::Presented;
-use key_fingerprint::KeyFingerprints;
+use key_fingerprint::{KeyFingerprint, KeyFingerprints};
 use keys::KeyRing;
 use origin::{Openness, OriginRules, RequestKind};
 use publish_keys::PublishKeys;
@@ -59,6 +60,9 @@ pub struct Gate {
     keys: KeyRing,
     rules: ClaimRules,
     publish_keys: PublishKeys,
+    /// What a client certificate grants; none: none is asked for.
+    certified: Option<Arc<Grant>>,
+    client_ca: Option<PathBuf>,
     fingerprints: KeyFingerprints,
     cookie: Option<Box<str>>,
     query_token: QueryToken,
@@ -105,8 +109,9 @@ impl Gate {
         if keys.is_empty() {
             source::refuse_token_settings(settings)?;
         }
+        let has_keys = !keys.is_empty() || !settings.publish_keys.is_empty();
         let is_open =
-            keys.is_empty() && settings.publish_keys.is_empty() && settings.anonymous.is_none();
+            !has_keys && settings.anonymous.is_none() && settings.client_certificates.is_none();
         let everybody = match &settings.anonymous {
             Some(anonymous) => anonymous_grant(anonymous)?,
             None if is_open => Grant::everything(),
@@ -116,7 +121,10 @@ impl Gate {
             if everybody.is_useless() { Anonymous::Refused } else { Anonymous::Admitted };
         let everybody = Arc::new(everybody);
         let publish_keys = PublishKeys::load(&settings.publish_keys, &everybody, env)?;
+        let of_certificates = settings.client_certificates.as_ref();
+        let certified = of_certificates.map(|of| certified_grant(of, &everybody)).transpose()?;
         let of_keys = keys.fingerprints().chain(publish_keys.fingerprints());
+        let of_keys = of_keys.chain(certified.iter().flat_map(|grant| grant.fingerprints()));
         let fingerprints = everybody.fingerprints().chain(of_keys).collect();
         let openness = if is_open { Openness::Anybody } else { Openness::Guarded };
         Ok(Self {
@@ -125,6 +133,8 @@ impl Gate {
             keys,
             rules: ClaimRules::from(settings),
             publish_keys,
+            certified,
+            client_ca: of_certificates.map(|of| of.ca.clone()),
             fingerprints: KeyFingerprints::new(fingerprints),
             cookie: settings.cookie.as_deref().map(Box::from),
             query_token: settings.query_token,
@@ -137,6 +147,11 @@ impl Gate {
     pub fn for_this_machine(mut self) -> Self {
         self.origins.keep_to_this_machine();
         self
+    }
+
+    /// The authorities whose certificates of clients count, as a file.
+    pub fn client_ca(&self) -> Option<&Path> {
+        self.client_ca.as_deref()
     }
 
     /// Whether everyone may do everything.
@@ -166,7 +181,9 @@ impl Gate {
             Ok(Presented::Token(token) | Presented::TokenOrPublishKey(token)) => {
                 self.cost_of_token(token)
             }
-            Ok(Presented::PublishKey(_) | Presented::Nothing) | Err(_) => Duration::ZERO,
+            Ok(Presented::PublishKey(_) | Presented::Certificate | Presented::Nothing) | Err(_) => {
+                Duration::ZERO
+            }
         }
     }
 
@@ -226,6 +243,10 @@ impl Gate {
                 Anonymous::Admitted => Ok(Arc::clone(&self.everybody)),
                 Anonymous::Refused => Err(Denied::MissingCredentials),
             },
+            Presented::Certificate => match &self.certified {
+                Some(grant) => Ok(Arc::clone(grant)),
+                None => self.grant_for(Presented::Nothing, now_unix_s),
+            },
             Presented::TokenOrPublishKey(text) if token::has_token_shape(text.as_bytes()) => {
                 self.token_grant(text, now_unix_s)
             }
@@ -249,6 +270,25 @@ impl Gate {
         }
         self.publish_keys.find(key.as_bytes()).map(Arc::clone).ok_or(Denied::UnknownPublishKey)
     }
+}
+
+/// Rights as of a publish key.
+fn certified_grant(
+    settings: &CertificateSettings,
+    everybody: &Arc<Grant>,
+) -> Result<Arc<Grant>, AuthConfigError> {
+    let publish = match &settings.publish {
+        None => Patterns::all(),
+        Some(texts) => Patterns::parse(texts)
+            .map_err(|bad| AuthConfigError::new("auth.client_certificates.publish", bad.into()))?,
+    };
+    let (ca, rights) = (settings.ca.as_os_str().as_encoded_bytes(), publish.spelled());
+    let fingerprint = KeyFingerprint::of("client certificate", &[ca, rights.as_bytes()]);
+    let grant = Grant::new(Patterns::default(), publish)
+        .granted_by(fingerprint)
+        .of_publish_key(Some("client certificate".into()))
+        .on_top_of(Arc::clone(everybody));
+    Ok(Arc::new(grant))
 }
 
 fn anonymous_grant(settings: &AnonymousSettings) -> Result<Grant, AuthConfigError> {

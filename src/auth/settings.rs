@@ -54,6 +54,8 @@ pub struct AuthSettings {
     pub query_token: QueryToken,
     /// Keys for backends that publish.
     pub publish_keys: Vec<PublishKeySettings>,
+    /// What clients may do that show a certificate. None: no certificate is asked for.
+    pub client_certificates: Option<CertificateSettings>,
     /// What clients without credentials may do. None: nothing, or all if there is no key either.
     pub anonymous: Option<AnonymousSettings>,
     /// Web origins whose pages may connect, exactly as browsers send them:
@@ -99,6 +101,16 @@ pub struct PublishKeySettings {
     /// The text itself. For development: configuration files get around.
     pub value: Option<SecretText>,
     /// Patterns of the channels it may publish to. None: all.
+    pub publish: Option<Vec<String>>,
+}
+
+/// Certificates of clients, over TLS: a way for a backend to publish without a key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CertificateSettings {
+    /// The authorities that sign them, in PEM.
+    pub ca: PathBuf,
+    /// Patterns of the channels they may publish to. None: all.
     pub publish: Option<Vec<String>>,
 }
 

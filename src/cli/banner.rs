@@ -18,8 +18,9 @@ pub(super) fn banner(server: &Server, auth: &AuthSettings, is_open: bool) -> Str
     let (room, bound) = (server.shared().connection_count.max(), server.bound());
     let (version, listen, admin) = (env!("CARGO_PKG_VERSION"), server.listen(), server.admin());
     let example = example(listen, auth, is_open);
+    let tls = server.listen_tls().map_or(String::new(), |tls| format!(" and https://{tls}"));
     format!(
-        "pushline {version} listens on http://{listen} (admin http://{admin})\n\
+        "pushline {version} listens on http://{listen}{tls} (admin http://{admin})\n\
          {workers} on {cores} ({driver}); room for {room} connections, bounded by {bound}\n\
          try: {example}"
     )

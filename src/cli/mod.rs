@@ -7,6 +7,7 @@ mod logging;
 mod manager;
 mod options;
 mod serve;
+mod tls;
 mod tools;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 use self::journal::JournalCommand;
 use self::options::ServeArgs;
+use self::tls::TlsCommand;
 use self::tools::{CompletionsArgs, ConfigCommand, ManArgs};
 use crate::auth::cli::TokenArgs;
 use crate::tools::bench;
@@ -49,6 +51,9 @@ enum Command {
     /// Look at a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Make a certificate for a first try.
+    #[command(subcommand)]
+    Tls(TlsCommand),
     Token(TokenArgs),
     Sub(client::SubArgs),
     Pub(client::PubArgs),
@@ -76,6 +81,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => tools::doctor(&args),
         Command::Tune(command) => tools::tune(&command),
         Command::Journal(command) => journal::journal(command),
+        Command::Tls(command) => tls::tls(command),
         Command::Token(args) => tools::token(&args),
         Command::Sub(args) => tools::subscribe(&args),
         Command::Pub(args) => tools::publish(&args),
@@ -118,6 +124,8 @@ mod tests {
             let text = match key.value {
                 "ADDRESS" => "127.0.0.1:9",
                 "FILE|none" => "/run/admin.key",
+                "ADDRESS|none" => "127.0.0.1:9",
+                "FILES|none" => "/a.pem,/b.pem",
                 "FOLDER|none" => "/var/lib/pushline",
                 "LEVEL" => "debug",
                 "NETWORKS|none" => "10.0.0.0/8",

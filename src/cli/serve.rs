@@ -24,6 +24,9 @@ const SIGNALS_MAX: usize = 4;
 /// How often to check whether workers are even, if they may not be.
 const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often it is seen whether a certificate was renewed.
+const CERTIFICATE_PAUSE: Duration = Duration::from_secs(2);
+
 /// Runs the server until it is told to stop.
 pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     // Must come before any thread starts that might read the environment, which it changes.
@@ -92,11 +95,13 @@ fn run(
 ) -> Result<(), String> {
     let lost = server.lost().clone();
     let balance = if server.needs_balance() { tick(BALANCE_PAUSE) } else { never() };
+    let renewal = if server.has_certificates() { tick(CERTIFICATE_PAUSE) } else { never() };
     let watchdog = manager::alive_pause().map_or_else(never, tick);
     let successors = server.successors().clone();
     let successor = loop {
         select! {
             recv(balance) -> _ => server.keep_balance(),
+            recv(renewal) -> _ => refresh_certificates(&mut server),
             recv(watchdog) -> _ => if server.workers_turn() { manager::tell_alive() },
             recv(asked.reload) -> _ => {
                 manager::tell_reloading();
@@ -121,6 +126,16 @@ fn run(
     };
     info!(cut = ended.cut, "ended");
     lost.try_recv().map_or(Ok(()), |lost| Err(lost.to_string()))
+}
+
+fn refresh_certificates(server: &mut Server) {
+    match server.refresh_certificates() {
+        Ok(false) => {}
+        Ok(true) => info!("certificates have changed, and were read again"),
+        Err(error) => {
+            warn!("certificates have changed, and those read before stay in use: {error}")
+        }
+    }
 }
 
 fn reload_and_say(server: &mut Server, sources: &Sources, logging: &Logging) {
@@ -171,6 +186,9 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
         None => info!(looked_for = %config::DEFAULT_FILES.join(", "), "no configuration file"),
     }
     info!(address = %server.listen(), "listening for clients");
+    if let Some(address) = server.listen_tls() {
+        info!(%address, "listening for clients with TLS");
+    }
     info!(address = %server.admin(), "listening for the operator");
     if !server.admin().ip().is_loopback() && server.settings().admin_key_file.is_none() {
         warn!("anyone who reaches the operator's listener can see and cut every connection");

@@ -147,6 +147,14 @@ pub(super) static AUTH_KEYS: &[AuthKey] = &[
         help: "Keys for backends that publish: each from a file or env, for all channels or these.",
     },
     AuthKey {
+        name: "client_certificates",
+        kind: Kind::Toml,
+        default: None,
+        example: "{ ca = \"/etc/pushline/clients.pem\", publish = [\"invoice:*\"] }",
+        help: "Over TLS, a client certificate that one of ca has signed may publish: to all channels or \
+               these.",
+    },
+    AuthKey {
         name: "anonymous",
         kind: Kind::Toml,
         default: None,

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use super::bounds::{CONNECTIONS_MAX, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, SECOND, TENTH, YEAR};
 use super::keys::{Change, Field, Group, Key};
+use super::tls_keys;
 use super::units::{
-    self, Unfit, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
+    self, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
-use super::values::{AUTO, NONE, address, put_cpus, put_networks, show_cpus, show_networks};
+use super::values::{
+    AUTO, NONE, address, put_cpus, put_networks, set, show_cpus, show_networks, show_or, show_rate,
+};
 use super::words::{
     CLIENT_ADDRESS, DRIVERS, DURABILITIES, FORMATS, HISTORIES, LEVELS, PUBLISHERS, SLOW, STEER,
 };
@@ -77,6 +81,12 @@ pub static KEYS: &[Key] = &[
             show: |s| show_or(AUTO, s.demo),
         },
     },
+    tls_keys::LISTEN,
+    tls_keys::CERT,
+    tls_keys::KEY,
+    tls_keys::MIN_VERSION,
+    tls_keys::TICKET_KEY_FILE,
+    tls_keys::REDIRECT,
     Key {
         name: "workers",
         value: "N|auto",
@@ -573,28 +583,3 @@ pub static KEYS: &[Key] = &[
         },
     },
 ];
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const MILLISECOND: Duration = Duration::from_millis(1);
-const TENTH: Duration = Duration::from_millis(100);
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
-
-/// More connections than any host has memory for.
-const CONNECTIONS_MAX: u64 = 1_000_000_000;
-
-fn set<T>(field: &mut T, read: Result<T, Unfit>) -> Result<(), Unfit> {
-    read.map(|value| *field = value)
-}
-
-fn show_or(word: &str, value: Option<impl ToString>) -> String {
-    value.map_or(word.to_owned(), |value| value.to_string())
-}
-
-fn show_rate(rate: Option<u32>) -> String {
-    rate.unwrap_or(0).to_string()
-}

@@ -121,7 +121,10 @@ impl fmt::Display for Fault {
             Self::AuthShape(key, wanted) => write!(f, "auth.{key}: {wanted}"),
             Self::Auth(error) => write!(f, "{error}"),
             Self::SameAddress(address) => {
-                write!(f, "listen and admin are both {address}; give each its own port")
+                write!(
+                    f,
+                    "two of listen, listen_tls and admin are {address}; give each its own port"
+                )
             }
             Self::TooSmallFor(small, large) => write!(
                 f,

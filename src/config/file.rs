@@ -16,6 +16,8 @@ use super::suggest::nearest;
 pub(super) const CHANNEL: &str = "channel";
 /// The name of the table of access settings.
 pub(super) const AUTH: &str = "auth";
+/// The name of the table whose keys are those that begin with it, as `cert` for `tls_cert`.
+const TLS: &str = "tls";
 /// The key of a `[[channel]]` that says which channels it applies to.
 pub(super) const PATTERN: &str = "pattern";
 
@@ -100,6 +102,7 @@ pub(super) fn read<'a>(path: &str, text: &'a str, errors: &mut ConfigErrors) -> 
         match name.get_ref().as_ref() {
             CHANNEL => document.channels = channels(value, origin, errors),
             AUTH => document.auth = auth(value, origin, errors),
+            TLS => document.values.extend(tls(&value, origin, errors)),
             name => match Key::named(name) {
                 Some(key) => {
                     document.values.extend(written(key, value.get_ref(), place, errors));
@@ -175,6 +178,30 @@ fn entry(
             None
         }
     }
+}
+
+fn tls(
+    value: &Spanned<DeValue<'_>>,
+    origin: Origin<'_>,
+    errors: &mut ConfigErrors,
+) -> Vec<Written> {
+    let DeValue::Table(table) = value.get_ref() else {
+        let fault = Fault::WrongType(TLS.to_owned(), "a table", found(value.get_ref()));
+        errors.add(origin.place(&value.span()), fault);
+        return Vec::new();
+    };
+    let mut values = Vec::new();
+    for (name, value) in table {
+        let place = origin.place(&name.span());
+        match Key::named(&format!("{TLS}_{}", name.get_ref())) {
+            Some(key) => values.extend(written(key, value.get_ref(), place, errors)),
+            None => {
+                let known = KEYS.iter().filter_map(|key| key.name.strip_prefix("tls_"));
+                errors.add(place, unknown(name.get_ref(), "tls.", known));
+            }
+        }
+    }
+    values
 }
 
 fn auth<'a>(

@@ -34,6 +34,8 @@ pub enum Change {
 pub enum Group {
     /// Addresses.
     Listen,
+    /// TLS.
+    Tls,
     /// Threads.
     Workers,
     /// What connections may do.
@@ -55,6 +57,7 @@ impl Group {
     pub fn title(self) -> &'static str {
         match self {
             Self::Listen => "Addresses",
+            Self::Tls => "TLS",
             Self::Workers => "Workers",
             Self::Connections => "Connections",
             Self::Times => "Times",

@@ -207,6 +207,11 @@ fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     if listen == admin && listen.port() != 0 {
         errors.add(Place::Together, Fault::SameAddress(listen));
     }
+    if let Some(tls) = settings.listen_tls.filter(|tls| [listen, admin].contains(tls))
+        && tls.port() != 0
+    {
+        errors.add(Place::Together, Fault::SameAddress(tls));
+    }
     let event_bytes = settings.event_bytes_max as u64 + EVENT_EXTRA_BYTES;
     if settings.history_bytes < event_bytes {
         errors.add(Place::Together, Fault::TooSmallFor("history_bytes", "max_event_bytes"));

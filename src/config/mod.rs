@@ -8,6 +8,7 @@
 //! [`DEFAULT_FILES`].
 
 mod access;
+mod bounds;
 mod define;
 mod error;
 mod file;
@@ -15,6 +16,7 @@ mod keys;
 mod load;
 mod suggest;
 mod template;
+mod tls_keys;
 mod units;
 mod values;
 mod words;
@@ -156,11 +158,40 @@ pub enum ClientAddress {
     ProxyProtocol,
 }
 
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246, as safe as its ciphers, of which only good ones are left.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// How TLS is spoken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Chains of certificates.
+    pub certificates: Vec<PathBuf>,
+    /// Their keys, in the same order.
+    pub keys: Vec<PathBuf>,
+    /// The oldest version.
+    pub min_version: TlsVersion,
+    /// Where the secret of tickets is; none: a random one.
+    pub ticket_key_file: Option<PathBuf>,
+    /// Whether a GET without TLS is sent to the same place with it.
+    pub redirect: bool,
+}
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The address for clients.
     pub listen: SocketAddr,
+    /// Where clients connect with TLS; none: nowhere.
+    pub listen_tls: Option<SocketAddr>,
+    /// How it is spoken.
+    pub tls: TlsSettings,
     /// The address for the operator.
     pub admin: SocketAddr,
     /// The file with the operator's key; `None`: no key is needed.
@@ -254,6 +285,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            listen_tls: None,
+            tls: TlsSettings::default(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             admin_key_file: None,
             demo: None,
@@ -315,9 +348,15 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether only this machine can connect.
+    pub fn is_on_loopback(&self) -> bool {
+        let tls = self.listen_tls.is_none_or(|address| address.ip().is_loopback());
+        self.listen.ip().is_loopback() && tls
+    }
+
     /// Whether there are demo pages.
     pub fn shows_demos(&self) -> bool {
-        self.demo.unwrap_or(self.listen.ip().is_loopback())
+        self.demo.unwrap_or(self.is_on_loopback())
     }
 
     /// The index of the entry of `channels` for this channel; past the end: the default.

@@ -1,6 +1,7 @@
 //! Values of keys that are more than a number, a time or a word.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -31,6 +32,18 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Unfit> {
     })
 }
 
+pub(super) fn set<T>(field: &mut T, read: Result<T, Unfit>) -> Result<(), Unfit> {
+    read.map(|value| *field = value)
+}
+
+pub(super) fn show_or(word: &str, value: Option<impl ToString>) -> String {
+    value.map_or(word.to_owned(), |value| value.to_string())
+}
+
+pub(super) fn show_rate(rate: Option<u32>) -> String {
+    rate.unwrap_or(0).to_string()
+}
+
 pub(super) fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
     let listed = if text == NONE { "" } else { text };
     let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -47,6 +60,18 @@ pub(super) fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Un
 pub(super) fn show_networks(settings: &Settings) -> String {
     let networks: Vec<String> = settings.trusted_proxies.iter().map(IpNet::to_string).collect();
     if networks.is_empty() { NONE.to_owned() } else { networks.join(",") }
+}
+
+pub(super) fn put_files(files: &mut Vec<PathBuf>, text: &str) -> Result<(), Unfit> {
+    let listed = if text == NONE { "" } else { text };
+    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
+    *files = parts.map(PathBuf::from).collect();
+    Ok(())
+}
+
+pub(super) fn show_files(files: &[PathBuf]) -> String {
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    if files.is_empty() { NONE.to_owned() } else { files.join(",") }
 }
 
 pub(super) fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {

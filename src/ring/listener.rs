@@ -2,14 +2,43 @@
 //! user timeout), which saves a system call per connection and option.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::Layer;
 use super::uring::set_defer_accept;
 pub use super::uring::{steer_by_cpu, stop_steering};
+
+/// A listening socket, and what is spoken on its connections.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// What its connections begin with.
+    pub layer: Layer,
+}
+
+impl From<OwnedFd> for Listener {
+    fn from(socket: OwnedFd) -> Self {
+        Self { socket, layer: Layer::Plain }
+    }
+}
+
+impl From<Socket> for Listener {
+    fn from(socket: Socket) -> Self {
+        OwnedFd::from(socket).into()
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        OwnedFd::from(socket).into()
+    }
+}
 
 /// Settings of a listener and of the sockets accepted from it.
 #[derive(Clone, Debug, PartialEq, Eq)]

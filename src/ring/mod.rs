@@ -3,7 +3,8 @@
 //! A worker's turn ends with one call of [`Driver::turn`]: it hands in a [`Batch`] of [`Op`]s, may
 //! sleep, and gets back [`Completion`]s. There are three implementations: `uring` (the only place in
 //! the crate that may say `unsafe`), `epoll` (for hosts that refuse io_uring) and `sim` (an in-memory
-//! network with a virtual clock and faults). The worker cannot tell them apart.
+//! network with a virtual clock and faults). The worker cannot tell them apart. `tls` is a driver over any of
+//! them.
 
 mod bell;
 mod clock;
@@ -14,6 +15,7 @@ mod kernel;
 mod listener;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod tls;
 pub mod uring;
 
 pub use bell::{BellTarget, Doorbells, Ringer};
@@ -22,7 +24,7 @@ pub use descriptors::{descriptors_max, grow_descriptor_table};
 pub use error::{Forbidder, StartError};
 pub use kernel::KernelVersion;
 pub(crate) use kernel::URING_SINCE;
-pub use listener::{ListenOptions, listen, listen_again, steer_by_cpu, stop_steering};
+pub use listener::{ListenOptions, Listener, listen, listen_again, steer_by_cpu, stop_steering};
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -126,6 +128,16 @@ pub enum PeerAddresses {
     Wanted,
 }
 
+/// What is between a connection's bytes and its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// TLS. Until the handshake is over nothing is received, and a send fails.
+    Tls,
+}
+
 /// What the kernel reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Completion {
@@ -135,6 +147,14 @@ pub enum Completion {
         slot: u32,
         /// Its peer's address, if addresses are wanted.
         peer: Option<IpAddr>,
+        /// What its listener speaks.
+        layer: Layer,
+    },
+    /// The peer has shown a certificate that an authority of the operator's has signed. Comes before
+    /// its first bytes.
+    Certified {
+        /// Whose.
+        token: Token,
     },
     /// Accepting ended (errno; 0 if without an error). Re-arm at once after 0 or `ECONNABORTED`;
     /// after `ENFILE`/`EMFILE`, once a slot is free.
@@ -206,6 +226,32 @@ pub struct DriverStats {
     pub sends: u64,
     /// Completions of tokens or operations that nothing waits for any more.
     pub stale: u64,
+    /// Of TLS.
+    pub tls: TlsStats,
+}
+
+/// What happened to connections with TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsStats {
+    /// Open now, those whose handshake is under way included.
+    pub open: u64,
+    /// Of these, of TLS 1.2, which hold several times the memory.
+    pub open_tls12: u64,
+    /// Handshakes with a signature.
+    pub handshakes_full: u64,
+    /// Handshakes that resumed a session by its ticket.
+    pub handshakes_resumed: u64,
+    /// Handshakes that failed.
+    pub handshakes_failed: u64,
+}
+
+impl TlsStats {
+    fn count(&mut self, resumed: bool) {
+        match resumed {
+            true => self.handshakes_resumed += 1,
+            false => self.handshakes_full += 1,
+        }
+    }
 }
 
 /// Sizes of one worker's driver.

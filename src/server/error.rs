@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::takeover::TakeOverError;
+use super::tls::TlsError;
 use crate::journal::recover::JournalError;
 use crate::limits::SLOTS_RESERVED;
 use crate::ring::StartError;
@@ -26,6 +27,8 @@ pub enum ServerError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// TLS is wanted, and cannot be had.
+    Tls(TlsError),
     /// The server there can't be taken over.
     TakeOver {
         /// The server's address.
@@ -76,6 +79,12 @@ pub enum ServerError {
 impl ServerError {
     pub(crate) fn io(what: &'static str, error: io::Error) -> Self {
         Self::Io { what, error }
+    }
+}
+
+impl From<TlsError> for ServerError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
@@ -145,6 +154,7 @@ impl fmt::Display for ServerError {
                  use fewer workers"
             ),
             Self::Journal(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::Io { what, error } => {
                 write!(f, "{what}: {error}")?;
                 match error.raw_os_error().map(Errno::from_raw_os_error) {

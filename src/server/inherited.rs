@@ -12,13 +12,22 @@ use crate::config::Settings;
 
 /// The name a unit's `FileDescriptorName=` gives the operator's listener.
 const ADMIN_NAME: &str = "admin";
+/// And the one with TLS.
+const TLS_NAME: &str = "tls";
 
 /// The sockets, and their source.
 #[derive(Debug)]
 pub struct Inherited {
-    pub(super) clients: Vec<TcpListener>,
-    pub(super) admin: Option<TcpListener>,
+    pub(super) sockets: Inheritance,
     pub(super) source: Source,
+}
+
+/// The sockets by what they are for.
+#[derive(Debug, Default)]
+pub(super) struct Inheritance {
+    pub plain: Vec<TcpListener>,
+    pub tls: Vec<TcpListener>,
+    pub admin: Option<TcpListener>,
 }
 
 /// Where the sockets come from.
@@ -39,22 +48,24 @@ impl Inherited {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut passed = ListenFd::from_env();
-        let (mut clients, mut admin) = (Vec::new(), None);
+        let mut sockets = Inheritance::default();
         for index in 0..passed.len() {
             let name = names.next().unwrap_or_default();
             let listener = passed
                 .take_tcp_listener(index)
                 .map_err(|error| ServerError::io("taking the socket unit's listeners", error))?;
             match listener {
-                Some(listener) if name == ADMIN_NAME => admin = Some(listener),
-                Some(listener) => clients.push(listener),
+                Some(listener) if name == ADMIN_NAME => sockets.admin = Some(listener),
+                Some(listener) if name == TLS_NAME => sockets.tls.push(listener),
+                Some(listener) => sockets.plain.push(listener),
                 None => {}
             }
         }
-        if clients.is_empty() && admin.is_none() {
+        let Inheritance { plain, tls, admin } = &sockets;
+        if plain.is_empty() && tls.is_empty() && admin.is_none() {
             return Ok(None);
         }
-        Ok(Some(Self { clients, admin, source: Source::Manager }))
+        Ok(Some(Self { sockets, source: Source::Manager }))
     }
 
     /// The sockets of the server that runs at the configured address, if there is one.
@@ -72,21 +83,24 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Listeners for clients, the operator's listener, and their source; nothing if nothing was
-    /// inherited.
-    pub(super) fn into_parts(
-        inherited: Option<Self>,
-    ) -> (Vec<TcpListener>, Option<TcpListener>, Option<Source>) {
+    /// The sockets and their source; nothing if nothing was inherited.
+    pub(super) fn into_parts(inherited: Option<Self>) -> (Inheritance, Option<Source>) {
         match inherited {
-            Some(Self { clients, admin, source }) => (clients, admin, Some(source)),
-            None => (Vec::new(), None, None),
+            Some(Self { sockets, source }) => (sockets, Some(source)),
+            None => (Inheritance::default(), None),
         }
     }
 
     /// Corrects the settings to say where the inherited sockets are.
     pub(super) fn correct(&self, settings: &mut Settings) -> Result<(), ServerError> {
-        correct("listen", self.clients.first(), &mut settings.listen)?;
-        correct("admin", self.admin.as_ref(), &mut settings.admin)
+        let Inheritance { plain, tls, admin } = &self.sockets;
+        correct("listen", plain.first(), &mut settings.listen)?;
+        match &mut settings.listen_tls {
+            Some(listen_tls) => correct("listen_tls", tls.first(), listen_tls)?,
+            None if tls.is_empty() => {}
+            None => warn!("there is a socket for TLS, but no listen_tls: it is not used"),
+        }
+        correct("admin", admin.as_ref(), &mut settings.admin)
     }
 }
 

@@ -11,8 +11,11 @@ use tracing::warn;
 
 use super::ServerError;
 use super::balance::Balance;
+use super::inherited::Inheritance;
 use crate::config::{Settings, Steer};
-use crate::ring::{ListenOptions, listen, listen_again, steer_by_cpu, stop_steering};
+use crate::ring::{
+    Layer, ListenOptions, Listener, listen, listen_again, steer_by_cpu, stop_steering,
+};
 
 /// How long a start waits for its port: the 20,000 connections of a killed server were measured to
 /// keep it for half a second.
@@ -24,25 +27,30 @@ const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// right after the handshake, and accepting both together costs a worker a tenth less.
 const DEFER_ACCEPT: Duration = Duration::from_secs(1);
 
-/// The listeners for clients, all on one port; one per worker if this server bound them.
+/// Listeners for clients, all on one port; one per worker if this server bound them.
 #[derive(Debug)]
 pub(super) struct Listeners {
     address: SocketAddr,
+    layer: Layer,
     sockets: Vec<Socket>,
 }
 
 impl Listeners {
-    pub fn bind(settings: &Settings, workers: u16) -> Result<Self, ServerError> {
-        let bind_error = |error| ServerError::Bind { address: settings.listen, error };
+    pub fn bind(
+        (wanted, layer): (SocketAddr, Layer),
+        settings: &Settings,
+        workers: u16,
+    ) -> Result<Self, ServerError> {
+        let bind_error = |error| ServerError::Bind { address: wanted, error };
         // With SO_REUSEPORT a second server of the same user would silently share the port; without
         // it, binding fails if another program listens there.
-        let trial = bind_patiently(settings.listen).map_err(bind_error)?;
+        let trial = bind_patiently(wanted).map_err(bind_error)?;
         let address = trial.local_addr().map_err(bind_error)?;
         drop(trial);
         let options = options(settings);
         let sockets: io::Result<Vec<Socket>> =
             (0..workers).map(|_| listen(address, &options)).collect();
-        let listeners = Self { address, sockets: sockets.map_err(bind_error)? };
+        let listeners = Self { address, layer, sockets: sockets.map_err(bind_error)? };
         if settings.steer == Steer::Cpu {
             listeners.steer().map_err(|error| ServerError::io("steering by core", error))?;
         }
@@ -50,12 +58,16 @@ impl Listeners {
     }
 
     /// Uses sockets that another process bound, of which there must be at least one.
-    pub fn adopt(sockets: Vec<TcpListener>, settings: &Settings) -> Result<Self, ServerError> {
+    pub fn adopt(
+        sockets: Vec<TcpListener>,
+        (address, layer): (SocketAddr, Layer),
+        settings: &Settings,
+    ) -> Result<Self, ServerError> {
         let failed = |error| ServerError::io("going on with a listener", error);
         let sockets: Vec<Socket> = sockets.into_iter().map(Socket::from).collect();
         let options = options(settings);
         sockets.iter().try_for_each(|socket| listen_again(socket, &options)).map_err(failed)?;
-        let listeners = Self { address: settings.listen, sockets };
+        let listeners = Self { address, layer, sockets };
         match settings.steer {
             Steer::Cpu => {
                 if let Err(error) = listeners.steer() {
@@ -86,18 +98,18 @@ impl Listeners {
         self.count() < workers
     }
 
-    /// What each worker accepts from. Every listener has a worker, so that no connection waits in a
-    /// queue that is never read, and every worker has a listener.
-    pub fn shares(self, workers: u16) -> Result<Vec<Vec<OwnedFd>>, ServerError> {
-        let mut sockets = self.sockets;
+    /// What each worker accepts from. Every listener has a worker, so that no connection waits in
+    /// a queue that is never read, and every worker has a listener.
+    pub fn shares(self, workers: u16) -> Result<Vec<Vec<Listener>>, ServerError> {
+        let Self { mut sockets, layer, .. } = self;
         let (count, workers) = (sockets.len(), usize::from(workers));
         for worker in count..workers {
             let shared = sockets[worker % count].try_clone();
             sockets.push(shared.map_err(|error| ServerError::io("sharing a listener", error))?);
         }
-        let mut shares: Vec<Vec<OwnedFd>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut shares: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         for (index, socket) in sockets.into_iter().enumerate() {
-            shares[index % workers].push(socket.into());
+            shares[index % workers].push(Listener { socket: socket.into(), layer });
         }
         Ok(shares)
     }
@@ -115,6 +127,56 @@ impl Listeners {
         let copies: io::Result<Vec<OwnedFd>> =
             self.sockets.iter().map(|socket| Ok(socket.try_clone()?.into())).collect();
         copies.map_err(|error| ServerError::io("sharing a listener", error))
+    }
+}
+
+/// All ports of a server: the one without TLS, and perhaps one with it.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub plain: Listeners,
+    pub tls: Option<Listeners>,
+}
+
+impl Ports {
+    /// Goes on with what was inherited, and binds the rest.
+    pub fn open(
+        inherited: Inheritance,
+        settings: &Settings,
+        workers: u16,
+    ) -> Result<Self, ServerError> {
+        let Inheritance { plain, tls, .. } = inherited;
+        let open = |sockets: Vec<TcpListener>, at| match sockets.is_empty() {
+            true => Listeners::bind(at, settings, workers),
+            false => Listeners::adopt(sockets, at, settings),
+        };
+        let with_tls = settings.listen_tls.map(|address| open(tls, (address, Layer::Tls)));
+        let tls = with_tls.transpose()?;
+        Ok(Self { plain: open(plain, (settings.listen, Layer::Plain))?, tls })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Listeners> {
+        [&self.plain].into_iter().chain(&self.tls)
+    }
+
+    /// See [`Listeners::are_shared`].
+    pub fn are_shared(&self, workers: u16) -> bool {
+        self.all().any(|listeners| listeners.are_shared(workers))
+    }
+
+    /// See [`Listeners::shares`].
+    pub fn shares(self, workers: u16) -> Result<Vec<Vec<Listener>>, ServerError> {
+        let mut shares = self.plain.shares(workers)?;
+        let of_tls = self.tls.map(|tls| tls.shares(workers)).transpose()?;
+        for (share, of_tls) in shares.iter_mut().zip(of_tls.into_iter().flatten()) {
+            share.extend(of_tls);
+        }
+        Ok(shares)
+    }
+
+    /// What keeps workers balanced, for each port that needs it.
+    pub fn balances(&self, steer: Steer) -> Result<Vec<Balance>, ServerError> {
+        let balances: Result<Vec<_>, _> = self.all().map(|it| it.balance(steer)).collect();
+        Ok(balances?.into_iter().flatten().collect())
     }
 }
 
@@ -159,7 +221,7 @@ mod tests {
     fn listeners(count: usize) -> Listeners {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let bind = |_| Socket::from(TcpListener::bind(address).expect("a port"));
-        Listeners { address, sockets: (0..count).map(bind).collect() }
+        Listeners { address, layer: Layer::Plain, sockets: (0..count).map(bind).collect() }
     }
 
     #[test]
@@ -173,7 +235,8 @@ mod tests {
             assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
             let apart = sizes.iter().max().expect("one") - sizes.iter().min().expect("one");
             assert!(apart <= 1, "{sizes:?}");
-            let served = shares.iter().flatten().map(|fd| socket_cookie(fd).expect("a socket"));
+            let served =
+                shares.iter().flatten().map(|it| socket_cookie(&it.socket).expect("a socket"));
             assert_eq!(served.collect::<BTreeSet<_>>().len(), sockets);
         }
     }

@@ -15,6 +15,7 @@ mod store;
 mod store_threads;
 mod takeover;
 mod threads;
+mod tls;
 mod vital;
 
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use self::driver::{Choice, DriverKind, Room};
 pub use self::error::ServerError;
 pub use self::inherited::Inherited;
 use self::inherited::Source;
-use self::listeners::Listeners;
+use self::listeners::{Listeners, Ports};
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
 use self::store::Home;
@@ -38,6 +39,8 @@ use self::store_threads::{Reports, StoreThreads};
 use self::takeover::{Estate, Succession};
 pub use self::takeover::{Successor, TakeOverError};
 use self::threads::{Placement, WorkerPlan};
+pub use self::tls::TlsError;
+use self::tls::TlsKeeper;
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
 use crate::config::Settings;
@@ -93,7 +96,10 @@ pub struct Server {
     /// The operator's settings as of the last reload.
     settings: Arc<Settings>,
     /// Set if connections are spread in a way that can leave workers uneven.
-    balance: Option<Balance>,
+    balances: Vec<Balance>,
+    /// Where there is a TLS listener.
+    listen_tls: Option<SocketAddr>,
+    tls: Option<TlsKeeper>,
     /// Whether the service manager has the listeners, too, and keeps them.
     managed: bool,
     succession: Succession,
@@ -142,14 +148,16 @@ impl Server {
         let workers = placement.workers();
         let driver = Choice::of(settings.driver, workers)?;
         let room = Room::of(driver.kind, workers)?;
-        let (clients, admin, source) = Inherited::into_parts(inherited);
-        let listeners = match clients.is_empty() {
-            true => Listeners::bind(&settings, workers)?,
-            false => Listeners::adopt(clients, &settings)?,
-        };
-        let listen = listeners.address();
+        let tls = TlsKeeper::start(&settings, gate.client_ca())?;
+        let (mut inherited, source) = Inherited::into_parts(inherited);
+        let admin = inherited.admin.take();
+        let ports = Ports::open(inherited, &settings, workers)?;
+        let listen = ports.plain.address();
+        let listen_tls = ports.tls.as_ref().map(Listeners::address);
+        // Where GETs are sent to: a port of the kernel's choice is known only now.
+        settings.listen_tls = listen_tls;
         let admin_bound = admin::Bound::new(&settings, admin)?;
-        let estate = Estate::copy(&listeners, admin_bound.listener())?;
+        let estate = Estate::copy(&ports, admin_bound.listener())?;
         let by_address = match settings.address_connections_max {
             Some(_) => ByAddress::Counted,
             None => ByAddress::Ignored,
@@ -185,13 +193,14 @@ impl Server {
             shared: &shared,
             gate,
             slots: room.slots,
+            handshakes: tls.as_ref().map(TlsKeeper::handshakes),
             to_log,
             tell_lost: tell_lost.clone(),
             log: log.clone(),
             log_ends: log_ends.clone(),
         };
-        let balance = listeners.balance(shared.settings.steer)?;
-        let started = threads::start_workers(&plan, &placement, listeners, worker_ends)?;
+        let balances = ports.balances(shared.settings.steer)?;
+        let started = threads::start_workers(&plan, &placement, ports, worker_ends)?;
         // The log lines' thread ends with the last worker.
         drop(plan);
         let (log_commands, log_inbox) = bounded(16);
@@ -231,7 +240,9 @@ impl Server {
             bell,
             settings: shared.settings.clone(),
             shared,
-            balance,
+            balances,
+            listen_tls,
+            tls,
             managed,
             succession: Succession::start(listen, estate),
             workers: started.handles,
@@ -251,14 +262,14 @@ impl Server {
 
     /// Whether workers can become uneven, so that [`Server::keep_balance`] must be called.
     pub fn needs_balance(&self) -> bool {
-        self.balance.is_some()
+        !self.balances.is_empty()
     }
 
     /// Looks at how many connections each worker has; call it about once a second.
     pub fn keep_balance(&mut self) {
-        let Some(balance) = &mut self.balance else { return };
         let open = |of: &Arc<WorkerMetrics>| of.open.iter().map(Counter::value).sum();
-        balance.look(&self.shared.metrics.iter().map(open).collect::<Vec<u64>>());
+        let open: Vec<u64> = self.shared.metrics.iter().map(open).collect();
+        self.balances.iter_mut().for_each(|balance| balance.look(&open));
     }
 
     /// Whether every worker responds; takes up to a second to find out.
@@ -269,6 +280,26 @@ impl Server {
     /// The address for clients.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Where clients connect with TLS, if there is such a listener.
+    pub fn listen_tls(&self) -> Option<SocketAddr> {
+        self.listen_tls
+    }
+
+    /// Whether there are certificates that may be renewed, so that
+    /// [`Server::refresh_certificates`] is to be called.
+    pub fn has_certificates(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Reads certificates and keys again if their files have changed; whether they have. To be called
+    /// every few seconds.
+    ///
+    /// # Errors
+    /// They cannot be used; those read before go on to be.
+    pub fn refresh_certificates(&mut self) -> Result<bool, ServerError> {
+        Ok(self.tls.as_mut().map_or(Ok(false), TlsKeeper::refresh)?)
     }
 
     /// The address for the operator.
@@ -412,10 +443,12 @@ impl Server {
 /// Without keys everyone may do everything. That is restricted to programs and web pages of this
 /// machine, unless the operator says otherwise.
 fn keep_to_this_machine(settings: &Settings, gate: Gate) -> Result<Gate, ServerError> {
-    match (gate.is_open() && !settings.open, settings.listen.ip().is_loopback()) {
+    let listen = settings.listen_tls.filter(|tls| !tls.ip().is_loopback());
+    let listen = listen.unwrap_or(settings.listen);
+    match (gate.is_open() && !settings.open, settings.is_on_loopback()) {
         (false, _) => Ok(gate),
         (true, true) => Ok(gate.for_this_machine()),
-        (true, false) => Err(ServerError::OpenToTheWorld { listen: settings.listen }),
+        (true, false) => Err(ServerError::OpenToTheWorld { listen }),
     }
 }
 

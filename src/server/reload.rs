@@ -35,15 +35,20 @@ impl Server {
     /// Applies new settings and access rules. Settings that need a restart are left unchanged.
     ///
     /// # Errors
-    /// The new rules would leave the server open to the world; nothing has changed then.
+    /// The new rules would leave the server open to the world, or a certificate cannot be used; then
+    /// nothing has changed.
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted);
         let gate = keep_to_this_machine(&settings, gate)?;
+        let settings = Arc::new(settings);
+        if let Some(tls) = &mut self.tls {
+            tls.reload(&settings, gate.client_ca())?;
+        }
         self.shared.connection_count.limit(self.room.within(settings.connections_max));
         // Disconnected: the log has ended, and the server with it.
         let _ = self.log_commands.send(LogCommand::Apply(Box::new(settings.log_settings())));
-        self.settings = Arc::new(settings);
-        let (settings, gate) = (self.settings.clone(), Arc::new(gate));
+        self.settings = settings.clone();
+        let gate = Arc::new(gate);
         self.command_all(|| Command::Settings(settings.clone()));
         self.command_all(|| Command::Gate(gate.clone()));
         Ok(reloaded)

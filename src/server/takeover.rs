@@ -35,13 +35,15 @@ use tracing::{info, warn};
 
 use super::ServerError;
 use super::door::{self, Knock};
-use super::inherited::{Inherited, Source};
-use super::listeners::Listeners;
+use super::inherited::{Inheritance, Inherited, Source};
+use super::listeners::{Listeners, Ports};
 
 /// What a successor sends first. The number changes when the protocol does.
 const REQUEST: &[u8] = b"pushline take-over 1";
 /// Sent with a listener for clients.
 const CLIENTS: &[u8] = b"clients";
+/// Sent with a listener for clients that speak TLS.
+const TLS: &[u8] = b"tls";
 /// Sent with the operator's listener.
 const ADMIN: &[u8] = b"admin";
 /// Sent after the last listener.
@@ -108,17 +110,18 @@ pub(super) fn ask(address: SocketAddr) -> Result<Option<Inherited>, TakeOverErro
     }
     check_peer(&socket)?;
     send(&socket, REQUEST, None)?;
-    let (mut clients, mut admin) = (Vec::new(), None);
+    let mut sockets = Inheritance::default();
     loop {
         let (packet, descriptor) = receive(&socket)?;
         match (packet.as_slice(), descriptor) {
-            (CLIENTS, Some(listener)) => clients.push(TcpListener::from(listener)),
-            (ADMIN, Some(listener)) => admin = Some(TcpListener::from(listener)),
-            (ALL, None) if !clients.is_empty() => break,
+            (CLIENTS, Some(listener)) => sockets.plain.push(listener.into()),
+            (TLS, Some(listener)) => sockets.tls.push(listener.into()),
+            (ADMIN, Some(listener)) => sockets.admin = Some(listener.into()),
+            (ALL, None) if !sockets.plain.is_empty() => break,
             _ => return Err(Errno::PROTO.into()),
         }
     }
-    Ok(Some(Inherited { clients, admin, source: Source::Predecessor(Predecessor(socket)) }))
+    Ok(Some(Inherited { sockets, source: Source::Predecessor(Predecessor(socket)) }))
 }
 
 impl Predecessor {
@@ -151,15 +154,17 @@ impl Successor {
 #[derive(Debug)]
 pub(super) struct Estate {
     pub clients: Vec<OwnedFd>,
+    pub tls: Vec<OwnedFd>,
     pub admin: OwnedFd,
 }
 
 impl Estate {
     /// Copies of the sockets.
-    pub fn copy(listeners: &Listeners, admin: &TcpListener) -> Result<Self, ServerError> {
+    pub fn copy(ports: &Ports, admin: &TcpListener) -> Result<Self, ServerError> {
         let admin = admin.try_clone();
         let admin = admin.map_err(|error| ServerError::io("sharing a listener", error))?;
-        Ok(Self { clients: listeners.copies()?, admin: admin.into() })
+        let tls = ports.tls.as_ref().map_or(Ok(Vec::new()), Listeners::copies)?;
+        Ok(Self { clients: ports.plain.copies()?, tls, admin: admin.into() })
     }
 }
 
@@ -245,6 +250,9 @@ fn hand_over(peer: &OwnedFd, estate: &Estate) -> Result<(), TakeOverError> {
     for listener in &estate.clients {
         send(peer, CLIENTS, Some(listener.as_fd()))?;
     }
+    for listener in &estate.tls {
+        send(peer, TLS, Some(listener.as_fd()))?;
+    }
     send(peer, ADMIN, Some(estate.admin.as_fd()))?;
     send(peer, ALL, None)?;
     match receive(peer)?.0.as_slice() {
@@ -329,8 +337,9 @@ mod tests {
     }
 
     fn estate(clients: usize) -> Estate {
-        let clients = (0..clients).map(|_| listener().into()).collect();
-        Estate { clients, admin: listener().into() }
+        let [clients, tls] =
+            [clients, 2].map(|count| (0..count).map(|_| listener().into()).collect());
+        Estate { clients, tls, admin: listener().into() }
     }
 
     #[test]
@@ -341,10 +350,11 @@ mod tests {
         let admin = estate.admin.try_clone().map(TcpListener::from).expect("a copy");
         let mut succession = Succession::start(address, estate);
         let inherited = ask(address).expect("it answers").expect("it is there");
-        assert_eq!(inherited.clients.len(), 300);
+        let Inherited { sockets, source } = inherited;
+        assert_eq!((sockets.plain.len(), sockets.tls.len()), (300, 2));
         let its = |listener: &TcpListener| listener.local_addr().expect("bound");
-        assert_eq!(inherited.admin.as_ref().map(its), Some(its(&admin)));
-        let Source::Predecessor(predecessor) = inherited.source else { panic!("from a server") };
+        assert_eq!(sockets.admin.as_ref().map(its), Some(its(&admin)));
+        let Source::Predecessor(predecessor) = source else { panic!("from a server") };
         let relieved = thread::spawn(move || predecessor.relieve());
         let successor = succession.successors().recv_timeout(STEP_TIME_MAX).expect("ready");
         assert!(ask(address).expect("the name is free").is_none());

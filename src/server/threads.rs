@@ -9,16 +9,17 @@ use crossbeam_channel::{Sender, bounded};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::driver::DriverKind;
-use super::listeners::Listeners;
+use super::listeners::Ports;
 use super::vital::{Lost, vital};
 use super::{ServerError, Shared, sizing};
 use crate::auth::Gate;
 use crate::config::Settings;
-use crate::mesh::hand::{LogHand, SharedLog};
+use crate::mesh::hand::{Hand, LogHand, SharedLog};
 use crate::mesh::{LogEnds, WorkerEnds};
 use crate::ring::epoll::EpollDriver;
+use crate::ring::tls::{HandshakeConfig, Tls};
 use crate::ring::uring::{UringDriver, UringSettings};
-use crate::ring::{BellTarget, DriverSettings, PeerAddresses, StartError};
+use crate::ring::{BellTarget, Driver, DriverSettings, PeerAddresses, StartError};
 use crate::worker::command::Command;
 use crate::worker::{Core, LogLine, Setup, Worker};
 
@@ -84,6 +85,8 @@ pub(super) struct WorkerPlan<'a> {
     pub shared: &'a Shared,
     pub gate: Arc<Gate>,
     pub slots: u32,
+    /// How workers make TLS handshakes, where there is a TLS listener.
+    pub handshakes: Option<Arc<HandshakeConfig>>,
     pub to_log: Sender<LogLine>,
     pub tell_lost: Sender<Lost>,
     pub log: Arc<SharedLog>,
@@ -112,20 +115,20 @@ impl Started {
 pub(super) fn start_workers(
     plan: &WorkerPlan<'_>,
     placement: &Placement,
-    listeners: Listeners,
+    ports: Ports,
     ends: Vec<WorkerEnds<Command>>,
 ) -> Result<Started, ServerError> {
     let (begin, may_begin) = bounded::<Arc<[BellTarget]>>(ends.len());
     let (mut handles, mut bells) = (Vec::new(), Vec::new());
-    let peers = plan.peers(&listeners, placement.workers());
-    let shares = listeners.shares(placement.workers())?;
+    let peers = plan.peers(&ports, placement.workers());
+    let shares = ports.shares(placement.workers())?;
     for (worker, (share, ends)) in shares.into_iter().zip(ends).enumerate() {
         let cpu = placement.cpus[worker];
         let setup = plan.setup(worker as u16)?;
         let metrics = plan.shared.metrics[worker].clone();
         let (kind, sizes) = (plan.shared.driver, plan.driver_settings(peers));
         let (to_log, tell_lost) = (plan.to_log.clone(), plan.tell_lost.clone());
-        let may_begin = may_begin.clone();
+        let (may_begin, handshakes) = (may_begin.clone(), plan.handshakes.clone());
         let hand = LogHand::new(plan.log.clone(), &plan.log_ends);
         let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
         let body = move || {
@@ -146,12 +149,12 @@ pub(super) fn start_workers(
                     let sizes = UringSettings { doorbells, ..sizes.into() };
                     let made = UringDriver::new(&sizes, share);
                     let ready = ready(made, UringDriver::set_bells, begins);
-                    ready.map_or(Ok(()), |driver| Worker::new(driver, core(), ends, hand).run())
+                    ready.map_or(Ok(()), |driver| run(driver, handshakes, (core(), ends, hand)))
                 }
                 DriverKind::Epoll => {
                     let made = EpollDriver::new(&sizes, share);
                     let ready = ready(made, EpollDriver::set_bells, begins);
-                    ready.map_or(Ok(()), |driver| Worker::new(driver, core(), ends, hand).run())
+                    ready.map_or(Ok(()), |driver| run(driver, handshakes, (core(), ends, hand)))
                 }
             }
         };
@@ -166,6 +169,18 @@ pub(super) fn start_workers(
         bells.push(bell);
     }
     Ok(Started { handles, bells: bells.into(), begin })
+}
+
+/// Runs a worker. Without a TLS listener there is no layer of TLS.
+fn run<D: Driver, H: Hand>(
+    driver: D,
+    handshakes: Option<Arc<HandshakeConfig>>,
+    (core, ends, hand): (Core, WorkerEnds<Command>, H),
+) -> io::Result<()> {
+    match handshakes {
+        None => Worker::new(driver, core, ends, hand).run(),
+        Some(config) => Worker::new(Tls::over(driver, config), core, ends, hand).run(),
+    }
 }
 
 /// The driver, if it could be made and everything else `begins`, too.
@@ -198,11 +213,11 @@ impl WorkerPlan<'_> {
     /// Addresses cost io_uring a separate accept for each connection, so they are only asked for by
     /// a server that counts connections or failed checks by address, shows addresses, or trusts
     /// some peers as proxies.
-    fn peers(&self, listeners: &Listeners, workers: u16) -> PeerAddresses {
+    fn peers(&self, ports: &Ports, workers: u16) -> PeerAddresses {
         let settings = &self.shared.settings;
         let counts = settings.address_connections_max.is_some() || self.gate.is_slow();
         let shows = settings.log_lines.access || !settings.trusted_proxies.is_empty();
-        match counts || shows || listeners.are_shared(workers) {
+        match counts || shows || ports.are_shared(workers) {
             true => PeerAddresses::Wanted,
             false => PeerAddresses::Unknown,
         }

@@ -9,12 +9,12 @@ use super::session::{Protocol, Step};
 use super::turn::Core;
 use crate::limits::{CARRY_BYTES_MAX, TICK};
 use crate::reason::CloseReason;
-use crate::ring::{RecvEnd, Token};
+use crate::ring::{Layer, RecvEnd, Token};
 
 impl Core {
-    pub(super) fn accepted(&mut self, index: u32, peer: Option<IpAddr>) {
+    pub(super) fn accepted(&mut self, index: u32, peer: Option<IpAddr>, layer: Layer) {
         self.net.accepted(index);
-        self.sessions.opened(index);
+        self.sessions.opened(index, layer);
         self.await_time(index, Why::Head);
         if !self.net.has_room() {
             self.reclaim_half_open(index);

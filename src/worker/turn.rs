@@ -98,7 +98,7 @@ impl Core {
     /// Decides over one completion; `bytes` are those of a `Received`.
     pub fn complete(&mut self, completion: Completion, bytes: &[u8]) {
         match completion {
-            Completion::Accepted { slot, peer } => self.accepted(slot, peer),
+            Completion::Accepted { slot, peer, layer } => self.accepted(slot, peer, layer),
             Completion::AcceptEnded { errno } => self.net.accept_ended(errno),
             Completion::Received { token, .. } if self.net.is_current(token) => {
                 self.metrics.bytes_in.add(bytes.len() as u64);
@@ -106,6 +106,9 @@ impl Core {
                 if self.net.is_current(token) {
                     self.sessions.count_unfinished(token.slot);
                 }
+            }
+            Completion::Certified { token } if self.net.is_current(token) => {
+                self.sessions.certify(token.slot);
             }
             Completion::RecvEnded { token, why } if self.net.is_current(token) => {
                 self.receive_ended(token.slot, why);
@@ -121,6 +124,7 @@ impl Core {
             | Completion::Doorbell
             | Completion::Received { .. }
             | Completion::RecvEnded { .. }
+            | Completion::Certified { .. }
             | Completion::Writable { .. } => {}
         }
     }
@@ -243,6 +247,12 @@ impl Core {
         metrics.ring_cq_overflows.set(driver.cq_overflows);
         metrics.ring_no_buffers.set(driver.no_buffers);
         metrics.ring_stale.set(driver.stale);
+        let tls = driver.tls;
+        metrics.tls13.set(tls.open - tls.open_tls12);
+        metrics.tls12.set(tls.open_tls12);
+        metrics.handshakes_full.set(tls.handshakes_full);
+        metrics.handshakes_resumed.set(tls.handshakes_resumed);
+        metrics.handshakes_failed.set(tls.handshakes_failed);
     }
 
     /// Counts how much waited in the log's lane.

@@ -108,6 +108,16 @@ impl TestServer {
         self.server.as_ref().expect("it runs").shared().connection_count.open()
     }
 
+    /// What it is.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("it runs")
+    }
+
+    /// The same, to change it.
+    pub fn server_mut(&mut self) -> &mut Server {
+        self.server.as_mut().expect("it runs")
+    }
+
     /// Takes the server out, to end it in a way of the test's own.
     pub fn into_server(mut self) -> Server {
         self.server.take().expect("it runs")

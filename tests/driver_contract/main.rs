@@ -9,7 +9,7 @@ mod worlds;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pushline::ring::{Batch, Bell, BufferId, Completion, Driver, Op, RecvEnd, Token, Wait};
+use pushline::ring::{Batch, Bell, BufferId, Completion, Driver, Layer, Op, RecvEnd, Token, Wait};
 
 use worlds::{Client, End, World};
 
@@ -468,7 +468,10 @@ fn what_a_former_life_left_behind_is_not_heard_in_the_turn_its_slot_lives_again<
     former.reset();
     rig.batch.ops.extend([Op::Close(token), Op::AcceptStart]);
     let again = Token { slot: token.slot, generation: token.generation + 10 };
-    assert_eq!(rig.next(), Completion::Accepted { slot: again.slot, peer: None });
+    assert_eq!(
+        rig.next(),
+        Completion::Accepted { slot: again.slot, peer: None, layer: Layer::Plain }
+    );
     client.write(b"heard");
     rig.submit(&[Op::RecvStart(again)]);
     assert_eq!(rig.receive(again, 5), b"heard");
@@ -480,7 +483,7 @@ fn each_accept_into_a_full_table_turns_one_away_and_the_rest_waits<W: World>() {
     let mut rig = Rig::<W>::new();
     let mut held: Vec<_> = (0..SLOTS).map(|_| rig.world.connect()).collect();
     for slot in 0..SLOTS {
-        assert_eq!(rig.next(), Completion::Accepted { slot, peer: None });
+        assert_eq!(rig.next(), Completion::Accepted { slot, peer: None, layer: Layer::Plain });
     }
     let mut token = Token { slot: 0, generation: 1 };
     let mut waiting: VecDeque<_> = (0..WAITING).map(|_| rig.world.connect()).collect();
@@ -490,7 +493,7 @@ fn each_accept_into_a_full_table_turns_one_away_and_the_rest_waits<W: World>() {
         rig.expect_silence();
         let Some(mut next) = waiting.pop_front() else { return };
         rig.submit(&[Op::Close(token), Op::AcceptStart]);
-        assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None });
+        assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain });
         token.generation += 1;
         // The next one may be turned away in this turn already.
         let heard = rig.send(token, b"welcome");
@@ -526,7 +529,10 @@ fn a_full_table_ends_accepting_and_turns_one_away<W: World>() {
     let mut waiting = rig.world.connect();
     rig.expect_silence();
     rig.submit(&[Op::Close(token), Op::AcceptStart]);
-    assert_eq!(rig.next(), Completion::Accepted { slot: token.slot, peer: None });
+    assert_eq!(
+        rig.next(),
+        Completion::Accepted { slot: token.slot, peer: None, layer: Layer::Plain }
+    );
     let again = Token { slot: token.slot, generation: token.generation + 10 };
     assert_eq!(rig.send(again, b"welcome"), []);
     assert_eq!(waiting.read_exactly(7), b"welcome");
@@ -539,14 +545,14 @@ fn accept_stop_leaves_connections_in_the_backlog<W: World>() {
     let _waiting = rig.world.connect();
     rig.expect_silence();
     rig.submit(&[Op::AcceptStart]);
-    assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None });
+    assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain });
 }
 
 fn leaving_the_port_takes_who_waits_and_refuses_who_comes<W: World>() {
     let mut rig = Rig::<W>::new();
     let mut waiting = rig.world.connect();
     rig.submit(&[Op::ListenStop]);
-    assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None });
+    assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain });
     assert_eq!(rig.next(), Completion::AcceptEnded { errno: 0 });
     assert!(rig.world.is_refused());
     let token = Token { slot: 0, generation: 1 };

@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 63] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 65] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -76,6 +76,8 @@ const DOCUMENTED: [(&str, &str, &[&str]); 63] = [
     ("pushline_short_sends_total", "counter", &[]),
     ("pushline_slow_consumers_total", "counter", &["action"]),
     ("pushline_subscriptions", "gauge", &["state", "worker"]),
+    ("pushline_tls_connections", "gauge", &["version"]),
+    ("pushline_tls_handshakes_total", "counter", &["result"]),
     ("pushline_tombstones", "gauge", &[]),
     ("pushline_turn_duration_seconds", "histogram", &[]),
     ("pushline_turns_total", "counter", &["worker"]),

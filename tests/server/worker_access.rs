@@ -13,7 +13,7 @@ use pushline::auth::Gate;
 use pushline::limits::OUTSTANDING_MAX;
 use pushline::log::message::{Ask, FromLog, JoinedChannel, ToLog};
 use pushline::log::{ChannelName, SharedHasher};
-use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
+use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token, Wait};
 use pushline::worker::Core;
 use pushline::worker::command::Command;
 use pushline::worker::inspect::Phase;
@@ -49,7 +49,9 @@ impl Worker {
     fn with(rules: &str) -> Self {
         let (core, asked) = crate::common::core(gate_of(rules), 20_000);
         let mut worker = Self { core, asked, now: Duration::from_millis(1) };
-        worker.turn(|core| core.complete(Completion::Accepted { slot: 0, peer: None }, b""));
+        worker.turn(|core| {
+            core.complete(Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }, b"")
+        });
         worker
     }
 
@@ -75,7 +77,7 @@ impl Worker {
     fn receive_from(&mut self, count: u32, bytes: &[u8], last: &[u8]) -> Vec<Op> {
         self.turn(|core| {
             for slot in 1..=count {
-                core.complete(Completion::Accepted { slot, peer: None }, b"");
+                core.complete(Completion::Accepted { slot, peer: None, layer: Layer::Plain }, b"");
                 let token = Token { slot, generation: 0 };
                 let received = Completion::Received { token, buffer: BufferId(0) };
                 core.complete(received, if slot == count { last } else { bytes });
@@ -104,7 +106,10 @@ impl Worker {
 
     /// A connection from this address sends this.
     fn receive_at(core: &mut Core, slot: u32, peer: [u8; 4], bytes: &[u8]) {
-        core.complete(Completion::Accepted { slot, peer: Some(peer.into()) }, b"");
+        core.complete(
+            Completion::Accepted { slot, peer: Some(peer.into()), layer: Layer::Plain },
+            b"",
+        );
         let token = Token { slot, generation: 0 };
         core.complete(Completion::Received { token, buffer: BufferId(0) }, bytes);
     }

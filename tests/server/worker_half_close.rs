@@ -7,7 +7,7 @@ use crate::common::request;
 use crate::common::ws::frame;
 use pushline::auth::Gate;
 use pushline::log::message::{Ask, FromLog, Published, Refusal, ToLog};
-use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token};
+use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token};
 use pushline::worker::Core;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
@@ -49,7 +49,7 @@ fn a_full_socket_at_the_end_of_a_client_loses_no_answer() {
     // As much as a first send may take: from nothing to almost all of it.
     for taken in [0, 1, 30_000, 60_000] {
         let mut core = worker();
-        turn(&mut core, &[Completion::Accepted { slot: 0, peer: None }], b"");
+        turn(&mut core, &[Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }], b"");
         let received = Completion::Received { token: SLOT, buffer: BufferId(0) };
         let requests = request("GET", "/", &[], None).repeat(REQUESTS);
         let (mut answers, _) = turn(&mut core, &[received], &requests);
@@ -83,7 +83,7 @@ fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("Sec-WebSocket-Protocol", "pushline.v1"),
     ];
-    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None }], b"");
+    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }], b"");
     turn(&mut core, &[received], &request("GET", "/ws", &upgrade, None));
     turn(&mut core, &[], b"");
     let publish = br#"{"op":"publish","channel":"c","data":"x","ref":1}"#;

@@ -13,7 +13,7 @@ use pushline::log::event::{Kind, Publication};
 use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
-use pushline::ring::{BufferId, Completion, Op, Token, Wait};
+use pushline::ring::{BufferId, Completion, Layer, Op, Token, Wait};
 use pushline::worker::Core;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
@@ -124,7 +124,7 @@ impl Desk {
     /// A client in this slot asks for `target`.
     fn ask(&mut self, slot: u32, target: &str) -> Vec<(u32, Vec<u8>)> {
         let token = Token { slot, generation: 0 };
-        self.turn(&[Completion::Accepted { slot, peer: None }], b"");
+        self.turn(&[Completion::Accepted { slot, peer: None, layer: Layer::Plain }], b"");
         let received = Completion::Received { token, buffer: BufferId(0) };
         self.turn(&[received], &request("GET", target, &[], None))
     }
@@ -212,7 +212,7 @@ fn what_is_encoded_for_live_subscribers_in_one_turn_is_bounded() {
 #[test]
 fn an_answered_connection_is_closed_in_the_next_turn_and_that_turn_comes_at_once() {
     let mut core = worker();
-    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None }], b"");
+    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }], b"");
     let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let received = Completion::Received { token: SLOT, buffer: pushline::ring::BufferId(0) };
     let answered = turn(&mut core, &[received], request);

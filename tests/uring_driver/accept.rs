@@ -42,7 +42,7 @@ fn wanted_addresses_are_the_right_ones() {
         let mut seen: Vec<IpAddr> = Vec::new();
         for _ in &sources {
             let accepted = rig.await_one(|c| matches!(c, Completion::Accepted { .. }));
-            let Completion::Accepted { slot, peer } = accepted else { unreachable!() };
+            let Completion::Accepted { slot, peer, .. } = accepted else { unreachable!() };
             seen.push(peer.expect("an address was wanted"));
             let token = rig.next_token(slot);
             rig.turn(&[Op::Close(token)], Wait::No);

@@ -15,6 +15,8 @@ pub enum Status {
     NoContent,
     /// 304
     NotModified,
+    /// 308
+    PermanentRedirect,
     /// 400
     BadRequest,
     /// 401
@@ -68,6 +70,7 @@ impl Status {
             Self::Ok => "HTTP/1.1 200 OK\r\n",
             Self::NoContent => "HTTP/1.1 204 No Content\r\n",
             Self::NotModified => "HTTP/1.1 304 Not Modified\r\n",
+            Self::PermanentRedirect => "HTTP/1.1 308 Permanent Redirect\r\n",
             Self::BadRequest => "HTTP/1.1 400 Bad Request\r\n",
             Self::Unauthorized => "HTTP/1.1 401 Unauthorized\r\n",
             Self::Forbidden => "HTTP/1.1 403 Forbidden\r\n",

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags};
 
 use super::subject::Subject;
-use crate::ring::PeerAddresses;
+use crate::ring::{Layer, Listener, PeerAddresses};
 
 /// Connections a listener may bring in one turn.
 const ACCEPTS_PER_TURN_MAX: u32 = 64;
@@ -18,7 +18,7 @@ const ACCEPTS_PER_TURN_MAX: u32 = 64;
 pub(super) type Accepted = (OwnedFd, Option<IpAddr>);
 
 pub(super) struct Acceptor {
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     /// Listeners that have connections waiting.
     ready: Vec<u32>,
     peers: PeerAddresses,
@@ -31,16 +31,25 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     /// Nothing is accepted before [`Acceptor::arm`].
-    pub fn new(epoll: &OwnedFd, listeners: Vec<OwnedFd>, peers: PeerAddresses) -> io::Result<Self> {
+    pub fn new(
+        epoll: &OwnedFd,
+        listeners: Vec<Listener>,
+        peers: PeerAddresses,
+    ) -> io::Result<Self> {
         for (index, listener) in listeners.iter().enumerate() {
             let data = Subject::Listener(index as u32).pack();
-            epoll::add(epoll, listener, data, EventFlags::empty())?;
+            epoll::add(epoll, &listener.socket, data, EventFlags::empty())?;
         }
         Ok(Self { listeners, ready: Vec::new(), peers, is_armed: false, budget: 1 })
     }
 
     pub fn is_armed(&self) -> bool {
         self.is_armed
+    }
+
+    /// What is spoken on a listener's connections.
+    pub fn layer(&self, listener: u32) -> Layer {
+        self.listeners[listener as usize].layer
     }
 
     pub fn listeners(&self) -> u32 {
@@ -51,8 +60,8 @@ impl Acceptor {
     pub fn leave(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         for listener in self.listeners.drain(..) {
             // A socket that is shut down would be an event for ever.
-            epoll::delete(epoll, &listener)?;
-            rustix::net::shutdown(&listener, Shutdown::Both)?;
+            epoll::delete(epoll, &listener.socket)?;
+            rustix::net::shutdown(&listener.socket, Shutdown::Both)?;
         }
         Ok(())
     }
@@ -62,7 +71,7 @@ impl Acceptor {
         for listener in &self.listeners {
             // Not earlier: a process that this one takes over may have been accepting from it until
             // now.
-            rustix::io::ioctl_fionbio(listener, true)?;
+            rustix::io::ioctl_fionbio(&listener.socket, true)?;
         }
         // Level-triggered: what the budget leaves waiting becomes an event again.
         self.watch(epoll, EventFlags::IN)
@@ -76,7 +85,7 @@ impl Acceptor {
     fn watch(&mut self, epoll: &OwnedFd, events: EventFlags) -> io::Result<()> {
         self.is_armed = !events.is_empty();
         for (index, listener) in self.listeners.iter().enumerate() {
-            epoll::modify(epoll, listener, Subject::Listener(index as u32).pack(), events)?;
+            epoll::modify(epoll, &listener.socket, Subject::Listener(index as u32).pack(), events)?;
         }
         Ok(())
     }
@@ -103,7 +112,7 @@ impl Acceptor {
     }
 
     pub fn accept(&self, listener: u32) -> Result<Accepted, Errno> {
-        let listener = &self.listeners[listener as usize];
+        let listener = &self.listeners[listener as usize].socket;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         if self.peers == PeerAddresses::Unknown {
             return Ok((rustix::net::accept_with(listener, flags)?, None));

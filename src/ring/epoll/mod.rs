@@ -30,8 +30,8 @@ use self::subject::Subject;
 use super::bell::ring_event;
 use super::clock::monotonic_now;
 use super::{
-    Batch, BellTarget, BufferId, Completion, Driver, DriverSettings, DriverStats, Op, StartError,
-    Token, Wait,
+    Batch, BellTarget, BufferId, Completion, Driver, DriverSettings, DriverStats, Listener, Op,
+    StartError, Token, Wait,
 };
 
 /// Events taken in one turn (6 KiB of them); the kernel keeps the rest for the next.
@@ -111,13 +111,13 @@ impl EpollDriver {
     /// What is missing and what to do about it, as one message.
     pub fn new(
         settings: &DriverSettings,
-        listeners: impl IntoIterator<Item: Into<OwnedFd>>,
+        listeners: impl IntoIterator<Item: Into<Listener>>,
     ) -> Result<(Self, BellTarget), StartError> {
         let failed = |error| StartError::of_call("making an epoll instance", error);
         Self::open(settings, listeners.into_iter().map(Into::into).collect()).map_err(failed)
     }
 
-    fn open(settings: &DriverSettings, listeners: Vec<OwnedFd>) -> io::Result<(Self, BellTarget)> {
+    fn open(settings: &DriverSettings, listeners: Vec<Listener>) -> io::Result<(Self, BellTarget)> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&epoll, &bell, Subject::Bell.pack(), EventFlags::IN | EventFlags::ET)?;
@@ -238,7 +238,8 @@ impl EpollDriver {
         epoll::add(&self.epoll, &socket, Subject::Slot { index, life }.pack(), READS)
             .map_err(|_| Errno::NFILE)?;
         self.slots.occupy((index, life), socket);
-        Ok(Completion::Accepted { slot: index, peer })
+        let layer = self.acceptor.layer(listener);
+        Ok(Completion::Accepted { slot: index, peer, layer })
     }
 
     /// Accepts all waiting connections, as far as there are slots, and leaves the port.

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use rustix::io::Errno;
 
+use crate::ring::Layer;
+
 /// One direction: the sender's and the receiver's socket buffer in one.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -95,6 +97,8 @@ pub(super) enum ClientEnd {
 pub(super) struct Link {
     /// The client's address, if that is to be reported.
     pub(super) peer: Option<IpAddr>,
+    /// What the listener speaks that it connected to.
+    pub(super) layer: Layer,
     pub(super) to_server: Pipe,
     pub(super) to_client: Pipe,
     pub(super) server: ServerEnd,
@@ -117,9 +121,14 @@ pub(super) enum ReadEnd {
 }
 
 impl Link {
-    pub(super) fn new(worker: u16, peer: Option<IpAddr>, buffer_bytes: usize) -> Self {
+    pub(super) fn new(
+        worker: u16,
+        (peer, layer): (Option<IpAddr>, Layer),
+        buffer_bytes: usize,
+    ) -> Self {
         Self {
             peer,
+            layer,
             to_server: Pipe::new(buffer_bytes),
             to_client: Pipe::new(buffer_bytes),
             server: ServerEnd::Waiting { worker },

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{Batch, Bell, BufferId, Completion, Driver, DriverStats, Wait};
+use super::{Batch, Bell, BufferId, Completion, Driver, DriverStats, Layer, Wait};
 use world::{Output, World};
 
 /// The size of the world.
@@ -111,17 +111,23 @@ impl SimNet {
     /// Connects a client to the listener of this worker. If there is none, it is reset at once.
     #[must_use]
     pub fn connect_to(&self, worker: u16) -> SimClient {
-        self.connect_with(worker, None)
+        self.connect_with(worker, (None, Layer::Plain))
     }
 
     /// The same, and the worker is told this address.
     #[must_use]
     pub fn connect_from(&self, worker: u16, peer: IpAddr) -> SimClient {
-        self.connect_with(worker, Some(peer))
+        self.connect_with(worker, (Some(peer), Layer::Plain))
     }
 
-    fn connect_with(&self, worker: u16, peer: Option<IpAddr>) -> SimClient {
-        let key = self.world.borrow_mut().connect(worker, peer);
+    /// A client connects to the TLS listener of this worker.
+    #[must_use]
+    pub fn connect_tls_to(&self, worker: u16) -> SimClient {
+        self.connect_with(worker, (None, Layer::Tls))
+    }
+
+    fn connect_with(&self, worker: u16, from: (Option<IpAddr>, Layer)) -> SimClient {
+        let key = self.world.borrow_mut().connect(worker, from);
         SimClient::new(Rc::clone(&self.world), key)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::faults::Fault;
-use super::link::{ReadEnd, ServerEnd};
+use super::link::{Link, ReadEnd, ServerEnd};
 use super::worker::{Armed, Look};
 use super::world::{Output, World};
 use crate::ring::{Completion, RecvEnd, Token};
@@ -79,7 +79,8 @@ impl World {
             };
             w.open(slot, key);
             self.links[key].server = ServerEnd::Slot { worker, slot };
-            out.completions.push(Completion::Accepted { slot, peer: self.links[key].peer });
+            let Link { peer, layer, .. } = self.links[key];
+            out.completions.push(Completion::Accepted { slot, peer, layer });
         }
     }
 
@@ -215,6 +216,7 @@ fn token_of(completion: &Completion) -> Option<Token> {
         | Completion::RecvEnded { token, .. }
         | Completion::SendShort { token, .. }
         | Completion::SendFailed { token, .. }
+        | Completion::Certified { token }
         | Completion::Writable { token } => Some(token),
     }
 }

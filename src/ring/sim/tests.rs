@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Bell, SimSettings};
 use super::{CERTAIN_PPM, Fault, Faults, LATE_MICROS_MAX, SimClient, SimDriver, SimNet};
-use crate::ring::{Batch, Completion, Driver, Op, RecvEnd, Token, Wait};
+use crate::ring::{Batch, Completion, Driver, Layer, Op, RecvEnd, Token, Wait};
 
 const SMALL: SimSettings = SimSettings {
     workers: 1,
@@ -59,7 +59,8 @@ impl Rig {
     fn accept(&mut self) -> (SimClient, Token) {
         let client = self.net.connect();
         let completions = self.turn(&[]);
-        let [Completion::Accepted { slot, peer: None }] = completions[..] else {
+        let [Completion::Accepted { slot, peer: None, layer: Layer::Plain }] = completions[..]
+        else {
             panic!("not accepted: {completions:?}");
         };
         self.generation += 1;
@@ -99,10 +100,16 @@ fn connections_get_the_lowest_free_slots_and_wait_while_accepting_is_not_armed()
     let mut rig = Rig::new(Faults::none());
     let first = rig.net.connect();
     assert_eq!(rig.turn(&[]), []);
-    assert_eq!(rig.turn(&[Op::AcceptStart]), [Completion::Accepted { slot: 0, peer: None }]);
+    assert_eq!(
+        rig.turn(&[Op::AcceptStart]),
+        [Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }]
+    );
     let address = "192.0.2.1".parse().expect("an address");
     let _second = rig.net.connect_from(0, address);
-    assert_eq!(rig.turn(&[]), [Completion::Accepted { slot: 1, peer: Some(address) }]);
+    assert_eq!(
+        rig.turn(&[]),
+        [Completion::Accepted { slot: 1, peer: Some(address), layer: Layer::Plain }]
+    );
     assert_eq!((first.worker(), rig.net.slots_used(0)), (Some(0), 2));
 }
 
@@ -114,7 +121,10 @@ fn accept_stop_ends_accepting_once_and_leaves_connections_in_the_backlog() {
     assert_eq!(rig.turn(&[Op::AcceptStop]), [Completion::AcceptEnded { errno: 0 }]);
     let _client = rig.net.connect();
     assert_eq!(rig.turn(&[]), []);
-    assert_eq!(rig.turn(&[Op::AcceptStart]), [Completion::Accepted { slot: 0, peer: None }]);
+    assert_eq!(
+        rig.turn(&[Op::AcceptStart]),
+        [Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }]
+    );
 }
 
 #[test]
@@ -127,7 +137,7 @@ fn a_full_table_ends_accepting_and_a_close_makes_room() {
     assert_eq!(rig.turn(&[]), [full]);
     assert!(third.eof_seen(), "the kernel accepts before it finds no place");
     assert!(!fourth.eof_seen());
-    let reused = Completion::Accepted { slot: token.slot, peer: None };
+    let reused = Completion::Accepted { slot: token.slot, peer: None, layer: Layer::Plain };
     assert_eq!(rig.turn(&[Op::Close(token), Op::AcceptStart]), [reused]);
     assert_eq!(fourth.worker(), Some(0));
 }

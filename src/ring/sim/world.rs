@@ -15,7 +15,7 @@ use super::SimSettings;
 use super::faults::{Dice, Fault, Faults, LATE_MICROS_MAX, STALL_MICROS_MAX};
 use super::link::{ClientEnd, Link, ServerEnd};
 use super::worker::{Armed, Look, Worker};
-use crate::ring::{Batch, Completion, Op, Token, Wait};
+use crate::ring::{Batch, Completion, Layer, Op, Token, Wait};
 
 /// Connections that wait to be accepted, per listener; more are refused (as `listen(2)` does).
 const BACKLOG_MAX: usize = 4096;
@@ -330,8 +330,8 @@ impl World {
     }
 
     /// Connects a client to the worker's listener. A refusal looks like an immediate reset.
-    pub(super) fn connect(&mut self, worker: u16, peer: Option<IpAddr>) -> usize {
-        let link = Link::new(worker, peer, self.settings.socket_buffer_bytes);
+    pub(super) fn connect(&mut self, worker: u16, from: (Option<IpAddr>, Layer)) -> usize {
+        let link = Link::new(worker, from, self.settings.socket_buffer_bytes);
         let key = self.links.insert(link);
         let w = &mut self.workers[usize::from(worker)];
         if w.listening && w.backlog.len() < BACKLOG_MAX {

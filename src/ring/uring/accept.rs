@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use io_uring::types::{DestinationSlot, Fd};
 use io_uring::{cqueue, opcode, squeue};
@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, shutdown};
 
 use super::user_data::{Kind, pack};
-use crate::ring::{Completion, PeerAddresses, Token};
+use crate::ring::{Completion, Layer, Listener, PeerAddresses, Token};
 
 /// Single accepts in flight where addresses are wanted. A burst of this many connections is
 /// taken without a turn in between; the rest waits in the listener's backlog.
@@ -37,7 +37,7 @@ const CELL_EMPTY: Cell = Cell {
 
 /// The listeners, and the accepts in flight on them, distributed in turn.
 pub(super) struct Acceptor {
-    listeners: Box<[OwnedFd]>,
+    listeners: Box<[Listener]>,
     /// One per single accept; empty when a multishot accept does the work.
     cells: Box<[Cell]>,
     in_flight: u32,
@@ -65,7 +65,7 @@ pub(super) enum Next {
 }
 
 impl Acceptor {
-    pub(super) fn new(listeners: Box<[OwnedFd]>, peers: PeerAddresses) -> Self {
+    pub(super) fn new(listeners: Box<[Listener]>, peers: PeerAddresses) -> Self {
         assert!(!listeners.is_empty(), "nothing to accept from");
         let cells: Box<[Cell]> = match peers {
             PeerAddresses::Unknown => Box::new([]),
@@ -79,14 +79,15 @@ impl Acceptor {
     /// Whether a connection is waiting that one of the accepts in flight will take.
     pub(super) fn has_waiting(&self) -> io::Result<bool> {
         let listeners = self.listeners.iter();
-        let mut listeners: Vec<_> = listeners.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let mut listeners: Vec<_> =
+            listeners.map(|it| PollFd::new(&it.socket, PollFlags::IN)).collect();
         Ok(self.in_flight > 0 && poll(&mut listeners, Some(&Timespec::default()))? > 0)
     }
 
     /// Leaves the port: connections not yet accepted are refused, and what is in flight ends.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         self.stop();
-        self.listeners.iter().try_for_each(|fd| Ok(shutdown(fd, Shutdown::Both)?))
+        self.listeners.iter().try_for_each(|it| Ok(shutdown(&it.socket, Shutdown::Both)?))
     }
 
     /// How many accepts to arm (and to cancel) one by one.
@@ -100,7 +101,7 @@ impl Acceptor {
         self.state = State::Accepting;
         // A listener taken over from a process on epoll is non-blocking, and its accepts would not
         // wait.
-        self.listeners.iter().try_for_each(|fd| Ok(rustix::io::ioctl_fionbio(fd, false)?))
+        self.listeners.iter().try_for_each(|it| Ok(rustix::io::ioctl_fionbio(&it.socket, false)?))
     }
 
     /// Begins to stop. Returns whether there is something to cancel.
@@ -120,8 +121,7 @@ impl Acceptor {
     /// keeps until after the ring is gone.
     pub(super) fn entry(&mut self, shot: u32) -> squeue::Entry {
         self.in_flight += 1;
-        let listener = &self.listeners[shot as usize % self.listeners.len()];
-        let listener = Fd(listener.as_raw_fd());
+        let listener = Fd(self.listener(shot).socket.as_raw_fd());
         let entry = match self.cells.get_mut(shot as usize) {
             None => {
                 // Direct descriptors need no close-on-exec flag: they are in no table that is
@@ -137,6 +137,15 @@ impl Acceptor {
             }
         };
         entry.user_data(Acceptor::user_data(shot))
+    }
+
+    fn listener(&self, shot: u32) -> &Listener {
+        &self.listeners[shot as usize % self.listeners.len()]
+    }
+
+    /// What is spoken on the connections a shot accepts.
+    pub(super) fn layer(&self, shot: u32) -> Layer {
+        self.listener(shot).layer
     }
 
     /// The peer's address of the shot that just completed.

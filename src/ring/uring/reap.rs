@@ -101,7 +101,8 @@ impl State {
         if result >= 0 {
             let slot = result as u32;
             self.slots.accepted(slot);
-            out.push(Completion::Accepted { slot, peer: self.acceptor.peer(shot) });
+            let (peer, layer) = (self.acceptor.peer(shot), self.acceptor.layer(shot));
+            out.push(Completion::Accepted { slot, peer, layer });
         }
         match self.acceptor.completed(shot, result, flags, out) {
             Next::Nothing => {}

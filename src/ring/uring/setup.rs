@@ -2,7 +2,6 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,8 @@ use super::slots::Slots;
 use super::submit::Ring;
 use super::user_data::SLOTS_MAX;
 use crate::ring::{
-    BellTarget, Doorbells, DriverSettings, KernelVersion, PeerAddresses, StartError, Token, Wait,
-    descriptors_max,
+    BellTarget, Doorbells, DriverSettings, KernelVersion, Listener, PeerAddresses, StartError,
+    Token, Wait, descriptors_max,
 };
 
 /// Direct descriptors a ring can have (`IORING_MAX_FIXED_FILES` in the kernel).
@@ -93,7 +92,7 @@ impl UringDriver {
     /// What is missing, what was found, and what to do about it, as one message.
     pub fn new(
         settings: &UringSettings,
-        listeners: impl IntoIterator<Item: Into<OwnedFd>>,
+        listeners: impl IntoIterator<Item: Into<Listener>>,
     ) -> Result<(Self, BellTarget), StartError> {
         settings.check();
         let limit = slots_max()?;

@@ -176,6 +176,19 @@ const METRICS: &[Metric] = &[
          how well events are batched.",
         SumBy("kind", |of| labelled(["live", "explicit"], [&of.sends_live, &of.sends_explicit])),
     ),
+    (
+        "pushline_tls_connections",
+        "Connections with TLS now, by version; those of 1.2 take several times the memory.",
+        SumBy("version", |of| labelled(["1.3", "1.2"], [&of.tls13, &of.tls12])),
+    ),
+    (
+        "pushline_tls_handshakes_total",
+        "TLS handshakes: with a signature, by a ticket, and failed ones.",
+        SumBy("result", |of| {
+            let counters = [&of.handshakes_full, &of.handshakes_resumed, &of.handshakes_failed];
+            labelled(["full", "resumed", "failed"], counters)
+        }),
+    ),
     ("pushline_short_sends_total", "Sends a socket did not take whole.", Sum(|of| &of.sends_short)),
     ("pushline_heartbeats_total", "Heartbeats sent to idle streams.", Sum(|of| &of.heartbeats)),
     (

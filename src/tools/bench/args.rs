@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::BenchError;
+use crate::tools::wire::tls::Trust;
 
 /// How subscribers listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -89,9 +90,11 @@ Other servers are measured with templates. Each event carries a mark that is fou
 #[derive(Debug, Clone, Args)]
 #[command(after_help = OTHER_SERVERS)]
 pub struct BenchArgs {
-    /// The server, as http://HOST:PORT
+    /// The server, as http://HOST:PORT or https://HOST:PORT
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
+    #[command(flatten)]
+    trust: Trust,
     /// How subscribers listen
     #[arg(long, value_enum, default_value_t = Transport::Sse)]
     transport: Transport,
@@ -191,6 +194,7 @@ impl BenchArgs {
         Ok(BenchOptions {
             publish_url: self.publish_url.unwrap_or_else(|| format!("{base}/channels/{{channel}}")),
             url: base,
+            trust: self.trust,
             transport: self.transport,
             connections: self.connections,
             channels: self.channels,
@@ -262,6 +266,8 @@ pub enum Readers {
 pub struct BenchOptions {
     /// The server, `http://host:port`.
     pub url: String,
+    /// Whose certificates are believed.
+    pub trust: Trust,
     /// How subscribers listen.
     pub transport: Transport,
     /// Subscribers to hold.

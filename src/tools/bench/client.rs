@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,15 +16,19 @@ use rustix::{
     },
     process::{Resource, Rlimit, Signal},
 };
+use rustls::{ClientConfig, ClientConnection};
 
 use super::{
     connection::{self, Connection, End, Opener, State},
     error::BenchError,
-    messages::{ClientResult, ClientTask, Line, Order, Progress},
+    link::Link,
+    messages::{ClientResult, ClientTask, Line, Order, Progress, Secure},
     monotonic_ns, observe,
     stream::Item,
     tally::{Tally, events_for},
 };
+
+use crate::tools::wire::tls;
 
 /// The epoll token of standard input; connections use their index.
 const ORDERS: u64 = u64::MAX;
@@ -98,6 +103,8 @@ struct Client {
     input: LineInput,
     epoll: OwnedFd,
     opener: Opener,
+    /// For `https`: how TLS is spoken, and to whom.
+    tls: Option<(Arc<ClientConfig>, String)>,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
     tally: Tally,
@@ -115,9 +122,16 @@ impl Client {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let orders = EventData::new_u64(ORDERS);
         epoll::add(&epoll, io::stdin(), orders, EventFlags::IN)?;
+        let secure = match &task.secure {
+            Some(Secure { host, trust }) => {
+                Some((trust.config().map_err(io::Error::other)?, host.clone()))
+            }
+            None => None,
+        };
         let now = Instant::now();
         Ok(Self {
             opener: Opener::new(&task),
+            tls: secure,
             connections: Vec::with_capacity(task.count as usize),
             tally: Tally::new(task.run),
             task,
@@ -201,12 +215,13 @@ impl Client {
             self.answered_at = Instant::now();
         }
         let opened = self.opener.open().and_then(|socket| {
-            let asked = connection::ask(&socket, &self.request(index))?;
-            Ok((socket, asked))
+            let mut link = Link::new(socket, self.begin_tls()?);
+            let asked = link.send(&self.request(index))?;
+            Ok((link, asked))
         });
-        let (socket, state) = match opened {
-            Ok((socket, true)) => (socket, State::Asked),
-            Ok((socket, false)) => (socket, State::Connecting),
+        let (link, state) = match opened {
+            Ok((link, true)) => (link, State::Asked),
+            Ok((link, false)) => (link, State::Connecting),
             Err(error) => {
                 self.connections.push(Connection::failed());
                 self.count_failure(connection::io_kind(&error));
@@ -217,9 +232,14 @@ impl Client {
         if state == State::Connecting {
             interest |= EventFlags::OUT;
         }
-        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), interest)?;
-        self.connections.push(Connection::new(socket, state));
+        epoll::add(&self.epoll, &link.socket, EventData::new_u64(index as u64), interest)?;
+        self.connections.push(Connection::new(link, state));
         Ok(())
+    }
+
+    fn begin_tls(&self) -> io::Result<Option<ClientConnection>> {
+        let begin = |(config, host): &(Arc<ClientConfig>, String)| tls::connection(config, host);
+        self.tls.as_ref().map(begin).transpose().map_err(io::Error::other)
     }
 
     fn count_failure(&mut self, kind: String) {
@@ -237,9 +257,9 @@ impl Client {
         if self.connections[index].state == State::Connecting {
             let request = self.request(index);
             let connection = &mut self.connections[index];
-            let Some(socket) = &connection.socket else { return Ok(()) };
-            let asked = match rustix::net::sockopt::socket_error(socket)? {
-                Ok(()) => connection::ask(socket, &request),
+            let Some(link) = &mut connection.link else { return Ok(()) };
+            let asked = match rustix::net::sockopt::socket_error(&link.socket)? {
+                Ok(()) => link.send(&request),
                 Err(errno) => Err(errno.into()),
             };
             match asked {
@@ -260,9 +280,8 @@ impl Client {
 
     fn read(&mut self, index: usize) {
         let channel = self.channel(index);
-        let Connection { socket, sequence, stream, state, is_beating } =
-            &mut self.connections[index];
-        let Some(socket) = socket else { return };
+        let Connection { link, sequence, stream, state, is_beating } = &mut self.connections[index];
+        let Some(link) = link else { return };
         let now_ns = monotonic_ns();
         let (tally, progress) = (&mut self.tally, &mut self.progress);
         let mut beat = |is_beating: &mut bool| {
@@ -270,9 +289,9 @@ impl Client {
             progress.beating += u64::from(!*is_beating);
             *is_beating = true;
         };
-        let mut subscribed = 0;
+        let (mut subscribed, mut pongs) = (0, Vec::new());
         let read =
-            connection::read_all(socket, stream, self.task.transport, &mut self.buffer, |item| {
+            connection::read_all(link, stream, self.task.transport, &mut self.buffer, |item| {
                 match item {
                     Item::Subscribed => {
                         *state = State::Subscribed;
@@ -281,11 +300,15 @@ impl Client {
                     Item::Data(data) => tally.record(channel, sequence, data, now_ns),
                     Item::Comment => beat(is_beating),
                     Item::Ping(data) => {
-                        connection::pong(socket, data);
+                        pongs.extend(connection::pong(data));
                         beat(is_beating);
                     }
                 }
             });
+        if !pongs.is_empty() {
+            // A socket too full for a pong will be found dead by its server, as it should be.
+            let _ = link.send(&pongs);
+        }
         if subscribed > 0 {
             self.progress.connected += subscribed;
             self.answered();
@@ -297,7 +320,7 @@ impl Client {
 
     fn close(&mut self, index: usize, end: &End) {
         let connection = &mut self.connections[index];
-        connection.socket = None;
+        connection.link = None;
         match connection.state {
             State::Connecting | State::Asked => {
                 connection.state = State::Failed;
@@ -393,8 +416,9 @@ impl Client {
 
     /// Closes with a reset: a million sockets in TIME-WAIT would get in the way of the next run.
     fn reset_connections(&mut self) {
-        for socket in self.connections.iter_mut().filter_map(|one| one.socket.take()) {
-            let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
+        for link in self.connections.iter_mut().filter_map(|one| one.link.take()) {
+            let _ =
+                rustix::net::sockopt::set_socket_linger(link.socket.as_fd(), Some(Duration::ZERO));
         }
     }
 }

@@ -8,11 +8,12 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+    net::{AddressFamily, SocketFlags, SocketType},
 };
 
 use super::{
     args::Transport,
+    link::Link,
     messages::ClientTask,
     plan,
     stream::{Fault, Item, Stream},
@@ -38,7 +39,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Connection {
     /// `None` once closed.
-    pub socket: Option<OwnedFd>,
+    pub link: Option<Link>,
     /// Highest sequence number received.
     pub sequence: u32,
     /// The reader of its bytes.
@@ -50,18 +51,18 @@ pub(super) struct Connection {
 }
 
 // A million of these must not matter beside the kernel's share.
-const _: () = assert!(size_of::<Connection>() <= 32);
+const _: () = assert!(size_of::<Connection>() <= 40);
 
 impl Connection {
     /// A subscriber whose socket is connecting.
-    pub fn new(socket: OwnedFd, state: State) -> Self {
-        Self { socket: Some(socket), sequence: 0, stream: Stream::new(), state, is_beating: false }
+    pub fn new(link: Link, state: State) -> Self {
+        Self { link: Some(link), sequence: 0, stream: Stream::new(), state, is_beating: false }
     }
 
     /// A subscriber that could not even get a socket.
     pub fn failed() -> Self {
         let (sequence, stream) = (0, Stream::new());
-        Self { socket: None, sequence, stream, state: State::Failed, is_beating: false }
+        Self { link: None, sequence, stream, state: State::Failed, is_beating: false }
     }
 }
 
@@ -112,16 +113,6 @@ impl Opener {
     }
 }
 
-/// Sends the request; `false` if the connect is not complete yet.
-pub(super) fn ask(socket: &OwnedFd, request: &[u8]) -> io::Result<bool> {
-    match rustix::net::send(socket, request, SendFlags::NOSIGNAL) {
-        Ok(sent) if sent == request.len() => Ok(true),
-        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-        Err(Errno::AGAIN | Errno::NOTCONN) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The request that subscribes to `channel`.
 pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
     let path = escaped(&task.path.replace("{channel}", channel));
@@ -157,13 +148,12 @@ fn escaped(target: &str) -> String {
     escaped
 }
 
-/// Answers a ping (RFC 6455 section 5.5.3). A constant key is enough where nothing between the ends
+/// The answer to a ping (RFC 6455 section 5.5.3). A constant key is enough where nothing between the ends
 /// could be attacked with chosen bytes.
-pub(super) fn pong(socket: &OwnedFd, data: &[u8]) {
+pub(super) fn pong(data: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     frame::write_masked(&mut frame, Opcode::Pong, Fin::Last, [0x37, 0xfa, 0x21, 0x3d], data);
-    // If the socket is too full for a pong, its server will find it dead, as it should.
-    let _ = rustix::net::send(socket, &frame, SendFlags::NOSIGNAL);
+    frame
 }
 
 /// Why reading from a connection ended.
@@ -201,23 +191,17 @@ pub(super) fn io_kind(error: &io::Error) -> String {
 
 /// Reads all there is; `on` gets what is complete.
 pub(super) fn read_all(
-    socket: &OwnedFd,
+    link: &mut Link,
     stream: &mut Stream,
     transport: Transport,
     buffer: &mut [u8],
     mut on: impl FnMut(Item<'_>),
 ) -> Result<(), End> {
     loop {
-        let length = match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err(End::Closed),
-            Ok((_, length)) => length,
-            Err(Errno::AGAIN) => return Ok(()),
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(End::Io(error.into())),
-        };
+        let Some(length) = link.read(buffer)? else { return Ok(()) };
         stream.feed(transport, &buffer[..length], &mut on).map_err(End::Fault)?;
-        // With edge triggering, a short read means that nothing is left (epoll(7)).
-        if length < buffer.len() {
+        // With edge triggering, a short read means that nothing is left (epoll(7)); TLS hands out what it has opened.
+        if length < buffer.len() && !link.has_tls() {
             return Ok(());
         }
     }

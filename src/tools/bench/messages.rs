@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::args::{Channels, Transport};
+use crate::tools::wire::tls::Trust;
 
 /// The first line a client process reads: its whole task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub(super) struct ClientTask {
     pub authority: String,
     /// Path template with `{channel}`.
     pub path: String,
+    /// For `https`.
+    pub secure: Option<Secure>,
     /// Header lines, each with its line end.
     pub header_lines: String,
     /// How to listen.
@@ -37,6 +40,15 @@ pub(super) struct ClientTask {
     pub source: Option<std::net::Ipv4Addr>,
     /// Where in the range of source ports to begin.
     pub port_offset: u32,
+}
+
+/// Whom to speak TLS to, and who is believed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Secure {
+    /// The name that the certificate is for.
+    pub host: String,
+    /// Whose certificates are believed.
+    pub trust: Trust,
 }
 
 /// The lines that follow.

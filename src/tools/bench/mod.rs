@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod error;
 mod fleet;
+mod link;
 mod messages;
 mod observe;
 mod payload;

@@ -13,7 +13,7 @@ use super::{
     client::raise_descriptor_limit,
     error::BenchError,
     fleet::Fleet,
-    messages::{ClientTask, Order, Progress},
+    messages::{ClientTask, Order, Progress, Secure},
     monotonic_ns,
     observe::{self, Sample},
     plan::{self, Target},
@@ -93,11 +93,13 @@ fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, BenchError
     let shares = plan::shares(options.connections, raise_descriptor_limit());
     let processes = shares.len() as u32;
     let port_offset = u32::from(run as u16);
+    let secure_host = &target.secure_host;
     let task = |(index, share): (usize, plan::Share)| ClientTask {
         run,
         target: target.address,
         authority: target.authority.clone(),
         path: options.subscribe_path.clone(),
+        secure: secure_host.clone().map(|host| Secure { host, trust: options.trust.clone() }),
         header_lines: options.subscribe_header_lines.clone(),
         transport: options.transport,
         channels: options.channels,

@@ -25,6 +25,8 @@ pub(super) struct Target {
     pub address: SocketAddr,
     /// The path of the URL, at least `/`; may still hold placeholders.
     pub path: String,
+    /// For `https`: the name that the certificate is for.
+    pub secure_host: Option<String>,
 }
 
 impl Target {
@@ -35,8 +37,9 @@ impl Target {
         let mut addresses = url.address().to_socket_addrs().map_err(unresolved)?;
         let none = || unresolved(std::io::Error::other("the host has no address"));
         let address = addresses.next().ok_or_else(none)?;
+        let secure_host = url.is_secure.then(|| url.host().to_owned());
         let path = if url.path.is_empty() { "/".to_owned() } else { url.path };
-        Ok(Self { authority: url.authority, address, path })
+        Ok(Self { authority: url.authority, address, path, secure_host })
     }
 }
 

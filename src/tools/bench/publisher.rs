@@ -15,6 +15,7 @@ use super::{
     plan::Target,
 };
 use crate::tools::wire::connection::Connection;
+use crate::tools::wire::tls::{self, Socket, Trust};
 
 /// An answer that takes longer counts as refused.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
@@ -49,7 +50,7 @@ pub(super) struct Publisher<'a> {
     run: u32,
     target: Target,
     channels: u32,
-    connection: Option<Connection<TcpStream>>,
+    connection: Option<Connection<Socket>>,
     events: &'a AtomicU64,
     published: Published,
 }
@@ -127,7 +128,9 @@ impl<'a> Publisher<'a> {
         let sequence = (self.published.events / u64::from(self.channels)) as u32 + 1;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.target).map_err(|error| error.to_string())?,
+            None => {
+                connect(&self.target, &self.options.trust).map_err(|error| error.to_string())?
+            }
         };
         let mut data = Vec::with_capacity(self.options.size_bytes);
         let event = Payload { run: self.run, channel, sequence, published_ns: monotonic_ns() };
@@ -154,11 +157,16 @@ enum Outcome {
     GivenUp,
 }
 
-fn connect(target: &Target) -> io::Result<Connection<TcpStream>> {
+fn connect(target: &Target, trust: &Trust) -> io::Result<Connection<Socket>> {
     let stream = TcpStream::connect(target.address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
-    Ok(Connection::over(stream))
+    let Some(host) = &target.secure_host else {
+        return Ok(Connection::over(Socket::Plain(stream)));
+    };
+    let config = trust.config().map_err(io::Error::other)?;
+    let tls = tls::connection(&config, host).map_err(io::Error::other)?;
+    Ok(Connection::over(Socket::secured(stream, tls)))
 }
 
 fn request(target: &Target, options: &BenchOptions, channel: u32, data: &[u8]) -> Vec<u8> {

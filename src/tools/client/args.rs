@@ -10,6 +10,7 @@ use crate::proto::envelope;
 use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
 use crate::tools::bench::Transport;
+use crate::tools::wire::tls::Trust;
 
 /// Where the token is looked for by default.
 const TOKEN_VARIABLE: &str = "PUSHLINE_TOKEN";
@@ -20,9 +21,11 @@ const KEY_BYTES_MAX: usize = 100;
 /// The server, and the credentials.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
-    /// The server, as http://HOST:PORT
+    /// The server, as http://HOST:PORT or https://HOST:PORT
     #[arg(long, default_value = "http://127.0.0.1:8080", env = "PUSHLINE_URL")]
     pub url: String,
+    #[command(flatten)]
+    pub trust: Trust,
     /// Environment variable that holds the token [default: PUSHLINE_TOKEN, if it is set]
     #[arg(long, value_name = "NAME")]
     pub token_env: Option<String>,
@@ -82,7 +85,7 @@ impl ServerArgs {
         if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(ClientError::TokenInvalid(name.to_owned()));
         }
-        Server::parse(&self.url, token)
+        Server::parse(&self.url, token, &self.trust)
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection to a server: blocking, plain HTTP/1.1.
+//! One connection to a server: blocking HTTP/1.1, over TLS where the URL says so.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -8,6 +8,7 @@ use super::answer::Answer;
 use super::error::ClientError;
 use super::server::Server;
 use crate::tools::wire::connection;
+use crate::tools::wire::tls::{self, Socket};
 
 /// How long a connect may take before the next address, or the next attempt.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -15,7 +16,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long one write may take before the server counts as stuck.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
-pub(super) type Connection = connection::Connection<TcpStream>;
+pub(super) type Connection = connection::Connection<Socket>;
 
 /// Connects. Reading fails once nothing has come for `silence_max`, if that is given.
 pub(super) fn open(
@@ -31,7 +32,10 @@ pub(super) fn open(
                 socket.set_nodelay(true)?;
                 socket.set_read_timeout(silence_max)?;
                 socket.set_write_timeout(Some(WRITE_TIME_MAX))?;
-                return Ok(Connection::over(socket));
+                return Ok(Connection::over(match &server.tls {
+                    None => Socket::Plain(socket),
+                    Some((config, host)) => Socket::secured(socket, tls::connection(config, host)?),
+                }));
             }
             Err(error) => failure = error,
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::proto::ws::close::{CloseCode, Violation};
 use crate::tools::wire::connection::WireError;
+use crate::tools::wire::tls::TrustError;
 use crate::tools::wire::url::BadUrl;
 
 /// What went wrong.
@@ -13,10 +14,14 @@ use crate::tools::wire::url::BadUrl;
 pub enum ClientError {
     /// Not a URL we can use; the user's mistake.
     Url(BadUrl),
+    /// Who is to be believed cannot be found out; the user's doing.
+    Trust(TrustError),
     /// The environment variable named on the command line is not set; the user's mistake.
     TokenMissing(String),
     /// The token contains bytes no token has; the user's mistake.
     TokenInvalid(String),
+    /// The server's certificate is not one to be believed; the user's doing, or an attack.
+    Untrusted(rustls::Error),
     /// The connection could not be made: to where, and why.
     Unreachable(String, io::Error),
     /// The connection broke.
@@ -88,6 +93,8 @@ impl ClientError {
             }
             Self::ClosedWith(..) => Recovery::Retry,
             Self::Url(_)
+            | Self::Trust(_)
+            | Self::Untrusted(_)
             | Self::TokenMissing(_)
             | Self::TokenInvalid(_)
             | Self::NotUnderstood(_)
@@ -122,6 +129,12 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => write!(f, "{url}"),
+            Self::Trust(error) => error.fmt(f),
+            Self::Untrusted(error) => write!(
+                f,
+                "the server is not trusted: {error}; name its authority with --ca FILE, or for a first \
+                 try say --insecure"
+            ),
             Self::TokenMissing(name) => write!(f, "no token: {name} is not set"),
             Self::TokenInvalid(name) => write!(f, "{name} does not hold a token"),
             Self::Unreachable(address, error) => write!(f, "no server at {address}: {error}"),
@@ -153,11 +166,25 @@ impl std::error::Error for ClientError {}
 
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
+        if let Some(untrusted @ rustls::Error::InvalidCertificate(_)) = of_tls(&error) {
+            return Self::Untrusted(untrusted.clone());
+        }
         match error.kind() {
             // This is how a read timeout shows.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
             _ => Self::Network(error),
         }
+    }
+}
+
+/// What TLS has to say.
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+impl From<TrustError> for ClientError {
+    fn from(error: TrustError) -> Self {
+        Self::Trust(error)
     }
 }
 

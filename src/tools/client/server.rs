@@ -1,10 +1,15 @@
 //! Which server, and the requests for it.
 
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
 use super::error::ClientError;
+use crate::tools::wire::tls::Trust;
 use crate::tools::wire::url::{BadUrl, Url};
 
 /// Where requests go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Server {
     /// For the `Host` header: as in the URL.
     authority: String,
@@ -13,17 +18,22 @@ pub(super) struct Server {
     /// What the URL has before our paths, without a slash at its end.
     prefix: String,
     token: Option<String>,
+    /// For `https`: how TLS is spoken, and to whom.
+    pub tls: Option<(Arc<ClientConfig>, String)>,
 }
 
 impl Server {
     /// Requests to this URL, with its path before ours.
-    pub fn parse(url: &str, token: Option<String>) -> Result<Self, ClientError> {
+    pub fn parse(url: &str, token: Option<String>, trust: &Trust) -> Result<Self, ClientError> {
         let url = Url::parse(url).map_err(ClientError::Url)?;
         if url.path.contains(['?', '#']) {
             return Err(ClientError::Url(BadUrl::Malformed(url.path)));
         }
+        let tls =
+            url.is_secure.then(|| Ok::<_, ClientError>((trust.config()?, url.host().to_owned())));
+        let tls = tls.transpose()?;
         let (address, prefix) = (url.address(), url.path.trim_end_matches('/').to_owned());
-        Ok(Self { authority: url.authority, address, prefix, token })
+        Ok(Self { authority: url.authority, address, prefix, token, tls })
     }
 
     /// A request's head, with `lines` (whole, each with its CRLF) before the empty one. What goes
@@ -69,12 +79,12 @@ mod tests {
             ("http://a:8080", "/sse"),
             ("http://[::1]:9/push/", "/push/sse"),
         ] {
-            let server = Server::parse(url, None).expect(url);
+            let server = Server::parse(url, None, &Trust::default()).expect(url);
             let head = server.request("GET", "/sse", "");
             assert!(head.starts_with(format!("GET {target} HTTP/1.1\r\nHost: ").as_bytes()));
             assert!(head.ends_with(b"\r\n\r\n"));
         }
-        assert!(Server::parse("http://a/?b", None).is_err());
+        assert!(Server::parse("http://a/?b", None, &Trust::default()).is_err());
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ use super::input::{Encoder, Input, read_lines};
 use super::outbox::{Line, Outbox};
 use super::server::Server;
 use super::tell::tell;
+use crate::tools::wire::tls::Socket;
 
 /// Lines of one request: a quarter of what may be unconfirmed, so that sending does not wait for
 /// answers.
@@ -96,7 +96,7 @@ struct Streamer {
 
 /// The writing side of a connection.
 struct Link {
-    socket: TcpStream,
+    socket: Socket,
     /// When the open request began.
     began: Instant,
     /// When its last line was sent.
@@ -313,7 +313,7 @@ impl Streamer {
         self.outbox.disconnect();
         if let Some(link) = self.link.take() {
             // Wakes the thread that reads answers. The connection may be gone already.
-            let _ = link.socket.shutdown(Shutdown::Both);
+            let _ = link.socket.shutdown();
         }
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod connection;
 pub mod frames;
 pub mod head;
 pub mod sse;
+pub(crate) mod tls;
 pub(crate) mod url;
 
 /// The longest line, event or frame of a server that is accepted: the largest event Pushline can be

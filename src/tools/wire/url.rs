@@ -1,4 +1,4 @@
-//! URLs of servers: `http://host[:port][/path]`.
+//! URLs of servers: `http://host[:port][/path]`, or `https://`.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ pub struct Url {
     pub authority: String,
     /// Everything after the authority: empty, or beginning with a slash. May contain placeholders.
     pub path: String,
+    /// Whether TLS is spoken.
+    pub is_secure: bool,
 }
 
 /// Why a text is not a usable URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadUrl {
-    /// TLS is not spoken.
-    Tls(String),
     /// Not of the right form.
     Malformed(String),
 }
@@ -24,10 +24,8 @@ impl Url {
     /// Takes a URL apart.
     pub fn parse(text: &str) -> Result<Self, BadUrl> {
         let malformed = || BadUrl::Malformed(text.to_owned());
-        if text.starts_with("https://") {
-            return Err(BadUrl::Tls(text.to_owned()));
-        }
-        let rest = text.strip_prefix("http://").ok_or_else(malformed)?;
+        let secure = text.strip_prefix("https://");
+        let rest = secure.or_else(|| text.strip_prefix("http://")).ok_or_else(malformed)?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let visible = authority.bytes().all(|byte| byte.is_ascii_graphic());
         if authority.is_empty() || authority.contains(['@', '?', '#']) || !visible {
@@ -37,25 +35,35 @@ impl Url {
         if path.bytes().any(|byte| byte.is_ascii_control() || byte == b' ') {
             return Err(malformed());
         }
-        Ok(Self { authority: authority.to_owned(), path: path.to_owned() })
+        let (authority, path) = (authority.to_owned(), path.to_owned());
+        Ok(Self { authority, path, is_secure: secure.is_some() })
     }
 
     /// Host and port, to resolve.
     pub fn address(&self) -> String {
         let authority = &self.authority;
-        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-        if has_port { authority.clone() } else { format!("{authority}:80") }
+        match (self.has_port(), self.is_secure) {
+            (true, _) => authority.clone(),
+            (false, false) => format!("{authority}:80"),
+            (false, true) => format!("{authority}:443"),
+        }
+    }
+
+    fn has_port(&self) -> bool {
+        self.authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
+    }
+
+    /// The host alone, without the brackets of an IPv6 address: what a certificate is for.
+    pub fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        let port_at = authority.rfind(':').filter(|_| self.has_port());
+        authority[..port_at.unwrap_or(authority.len())].trim_matches(['[', ']'])
     }
 }
 
 impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tls(url) => write!(
-                f,
-                "`{url}`: this command speaks plain HTTP; name the server behind the TLS proxy, as \
-                 http://127.0.0.1:8080"
-            ),
             Self::Malformed(url) => write!(f, "`{url}` is not a URL like http://127.0.0.1:8080"),
         }
     }
@@ -72,6 +80,8 @@ mod tests {
             ("http://example.com/", "example.com", "example.com:80", "/"),
             ("http://[::1]:9/push/{channel}", "[::1]:9", "[::1]:9", "/push/{channel}"),
             ("http://[::1]", "[::1]", "[::1]:80", ""),
+            ("https://[::1]", "[::1]", "[::1]:443", ""),
+            ("https://localhost:8443/", "localhost:8443", "localhost:8443", "/"),
         ] {
             let url = Url::parse(text).expect(text);
             assert_eq!((&*url.authority, &*url.address(), &*url.path), (authority, address, path));
@@ -80,6 +90,7 @@ mod tests {
         {
             assert!(matches!(Url::parse(bad), Err(BadUrl::Malformed(_))), "{bad}");
         }
-        assert!(matches!(Url::parse("https://a"), Err(BadUrl::Tls(_))));
+        let host = |text| Url::parse(text).expect(text).host().to_owned();
+        assert_eq!([host("https://[::1]:9"), host("https://a.example")], ["::1", "a.example"]);
     }
 }

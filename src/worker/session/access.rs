@@ -76,7 +76,8 @@ impl Sessions {
         if self.gate.is_open() && access == Access::Http && request.header("origin").is_none() {
             return Ok(());
         }
-        let admitted = admit(&self.gate, request, access, subprotocol_token, self.unix_s);
+        let shown = (subprotocol_token, self.is_certified(cx.index()));
+        let admitted = admit(&self.gate, request, access, shown, self.unix_s);
         match admitted.and_then(|grant| self.not_revoked(grant)) {
             Ok(grant) => {
                 self.of[cx.index()].grant = Some(grant);
@@ -275,7 +276,7 @@ fn admit(
     gate: &Gate,
     request: &Request<'_>,
     access: Access,
-    subprotocol_token: Option<&str>,
+    (subprotocol_token, certified): (Option<&str>, bool),
     now_unix_s: u64,
 ) -> Result<Arc<Grant>, Denied> {
     // With two of the same name it is unclear which one counts.
@@ -286,6 +287,7 @@ fn admit(
     }
     let query_token = query_token(request)?;
     let credentials = credentials(request, subprotocol_token, query_token.as_deref());
+    let credentials = Credentials { certified, ..credentials };
     let page = Page {
         origin: request.header("origin"),
         host: request.host(),
@@ -305,6 +307,7 @@ fn credentials<'a>(
         subprotocol_token,
         query_token,
         cookie: request.header("cookie"),
+        certified: false,
     }
 }
 

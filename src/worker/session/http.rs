@@ -223,6 +223,9 @@ impl Sessions {
             _ => {}
         }
         self.leave_body(cx, request, route);
+        if self.redirect_to_tls(cx, request) {
+            return 0;
+        }
         match route {
             Route::Greeting => self.greet(cx, request),
             Route::Asset(asset) if asset.is_demo && !self.settings.shows_demos() => {

@@ -13,6 +13,7 @@ mod log_line;
 mod ndjson;
 mod publish;
 mod publish_head;
+mod redirect;
 mod refresh;
 mod route;
 mod subscribe;
@@ -42,7 +43,7 @@ use crate::proto::cursor::Epoch;
 use crate::proto::dialect::{Dialect, Heartbeat};
 use crate::proto::http::head::HeaderSpace;
 use crate::proto::http::response::Date;
-use crate::ring::Token;
+use crate::ring::{Layer, Token};
 
 pub use self::http::Step;
 pub use self::http2::ForStream;
@@ -91,6 +92,15 @@ impl Flags {
     const UNREAD: u8 = 1 << 2;
     /// An SSE stream whose heartbeats are events.
     const BEAT_EVENT: u8 = 1 << 3;
+    /// Its connection has TLS.
+    const SECURE: u8 = 1 << 4;
+    /// Its peer has shown a certificate that was verified.
+    const CERTIFIED: u8 = 1 << 5;
+
+    /// What its connection has, and each stream of it, too.
+    fn of_connection(self) -> u8 {
+        self.0 & (Self::SECURE | Self::CERTIFIED)
+    }
 
     fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -226,9 +236,26 @@ impl Sessions {
     // --- one session's life ---
 
     /// Takes up a connection that was accepted.
-    pub fn opened(&mut self, index: u32) {
+    pub fn opened(&mut self, index: u32, layer: Layer) {
         self.of.reach(index, Session::new);
         self.metrics.open[Protocol::Http.index()].add(1);
+        if layer == Layer::Tls {
+            self.of[index].flags.set(Flags::SECURE);
+        }
+    }
+
+    /// Whether the connection has TLS.
+    pub fn is_secure(&self, index: u32) -> bool {
+        self.of[index].flags.has(Flags::SECURE)
+    }
+
+    /// The peer has shown a certificate that was verified.
+    pub fn certify(&mut self, index: u32) {
+        self.of[index].flags.set(Flags::CERTIFIED);
+    }
+
+    fn is_certified(&self, index: u32) -> bool {
+        self.of[index].flags.has(Flags::CERTIFIED)
     }
 
     /// Drops all but a connection that only waits for its peer to close.

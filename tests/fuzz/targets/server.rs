@@ -14,7 +14,7 @@ use pushline::log::sequencer::{Outlet, Sequencer};
 use pushline::log::{SharedHasher, event::Publication};
 use pushline::metrics::WorkerMetrics;
 use pushline::proto::cursor::Epoch;
-use pushline::ring::{BufferId, Completion, Op, RecvEnd, Token, Wait};
+use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token, Wait};
 use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 
@@ -95,7 +95,11 @@ impl Server {
             requests,
             lane: FromLogLane::default(),
             inbox: VecDeque::new(),
-            completions: VecDeque::from([Completion::Accepted { slot: TOKEN.slot, peer: None }]),
+            completions: VecDeque::from([Completion::Accepted {
+                slot: TOKEN.slot,
+                peer: None,
+                layer: Layer::Plain,
+            }]),
             state: Connection::Paused,
             sent: Vec::new(),
             published: Vec::new(),

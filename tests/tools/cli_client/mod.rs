@@ -255,9 +255,10 @@ fn what_another_try_would_not_help_against_is_told() {
     let (status, _, errors) = run(&["sub", "not/a/name", "--url", &server.url()]);
     assert_eq!(status.code(), Some(2));
     assert!(errors.contains("channel name"), "{errors}");
-    let (status, _, errors) = run(&["sub", "a", "--url", "https://example.com"]);
+    let unknown = ["sub", "a", "--url", "https://example.com", "--ca", "/none.pem"];
+    let (status, _, errors) = run(&unknown);
     assert_eq!(status.code(), Some(1));
-    assert!(errors.contains("this command speaks plain HTTP"), "{errors}");
+    assert!(errors.contains("/none.pem cannot be used"), "{errors}");
     let (status, _, errors) = run(&["sub", "a", "--url", &format!("{}/x", server.url())]);
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("no such path (404)"), "{errors}");

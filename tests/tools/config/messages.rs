@@ -97,7 +97,7 @@ fn bad_values_are_told_with_what_is_wanted() {
         ),
         (
             "admin = '127.0.0.1:8080'",
-            "listen and admin are both 127.0.0.1:8080; give each its own port",
+            "two of listen, listen_tls and admin are 127.0.0.1:8080; give each its own port",
         ),
         ("auth = 3", "auth is a whole number; wanted: a table"),
         (

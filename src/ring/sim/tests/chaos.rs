@@ -122,7 +122,7 @@ impl EchoWorker {
                 (echo.sending, echo.finished) = (false, true);
             }
             Completion::Writable { token } => self.echo(token).full = false,
-            Completion::Doorbell => {}
+            Completion::Doorbell | Completion::Certified { .. } => {}
         }
     }
 

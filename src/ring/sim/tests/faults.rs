@@ -8,7 +8,7 @@ use super::{Rig, read_all};
 use crate::ring::sim::{
     CERTAIN_PPM, Fault, Faults, LATE_MICROS_MAX, STALL_MICROS_MAX, SimClient, SimSettings,
 };
-use crate::ring::{Bell, Completion, Driver, Op, RecvEnd, Token};
+use crate::ring::{Bell, Completion, Driver, Layer, Op, RecvEnd, Token};
 
 const WIDE: SimSettings = SimSettings {
     workers: 1,
@@ -162,7 +162,7 @@ fn accepts_may_come_late() {
     let _client = rig.net.connect();
     assert_eq!(rig.turn(&[Op::AcceptStart]), []);
     rig.net.advance(Duration::from_micros(LATE_MICROS_MAX));
-    assert_eq!(rig.turn(&[]), [Completion::Accepted { slot: 0, peer: None }]);
+    assert_eq!(rig.turn(&[]), [Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::metrics::Flood;
 use crate::proto::h2::hpack::Scratch;
 use crate::proto::h2::request::{BlockError, Body, RequestHead};
 use crate::proto::h2::{ErrorCode, frame};
+use crate::ring::Layer;
 use crate::worker::clock::Why;
 
 /// Room for one head: one per worker, used again for every request.
@@ -177,7 +178,10 @@ impl Sessions {
 
     /// A stream has opened on a connection.
     pub fn opened_stream(&mut self, index: u32, carrier: u32) {
-        self.opened(index);
+        self.opened(index, Layer::Plain);
+        // What is known of the connection is known of its streams.
+        let of_connection = self.of[carrier].flags.of_connection();
+        self.of[index].flags.set(of_connection);
         if let Some(refused) = self.work_of(carrier).and_then(|work| work.refused) {
             self.work(index).refused = Some(refused);
         }

@@ -1,0 +1,299 @@
+//! Handshakes, by rustls. The only place in the driver that knows it: of TLS 1.3 its secrets are taken
+//! when the handshake is over, and it goes; of TLS 1.2 it stays.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{CipherSuite, HandshakeKind, InconsistentKeys, KeyLog, ProtocolVersion, ServerConfig};
+use zeroize::Zeroizing;
+
+use super::record::End;
+use super::schedule::Cipher;
+
+/// What is agreed on by ALPN, the best first.
+pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
+/// The configuration of handshakes, of all workers. A reload replaces it.
+#[derive(Debug)]
+pub struct HandshakeConfig {
+    version: AtomicU64,
+    current: Mutex<Arc<ServerConfig>>,
+}
+
+impl HandshakeConfig {
+    /// With this one, until it is replaced.
+    #[must_use]
+    pub fn new(config: ServerConfig) -> Self {
+        let current = Mutex::new(Arc::new(prepared(config)));
+        Self { version: AtomicU64::new(0), current }
+    }
+
+    /// New handshakes are made with this one; those that have begun go on as they began.
+    pub fn replace(&self, config: ServerConfig) {
+        let config = Arc::new(prepared(config));
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// What our record layer needs of it.
+fn prepared(mut config: ServerConfig) -> ServerConfig {
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretTap);
+    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    // Each costs a seal and 250 bytes on the wire, and one is enough to come back with.
+    config.send_tls13_tickets = 1;
+    config
+}
+
+/// A worker's view of it, which never waits for the lock.
+#[derive(Debug)]
+pub(super) struct ConfigView {
+    shared: Arc<HandshakeConfig>,
+    version: u64,
+    config: Arc<ServerConfig>,
+}
+
+impl ConfigView {
+    pub fn new(shared: Arc<HandshakeConfig>) -> Self {
+        let version = shared.version.load(Ordering::Acquire);
+        let config = shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { shared, version, config }
+    }
+
+    fn get(&mut self) -> Arc<ServerConfig> {
+        let version = self.shared.version.load(Ordering::Acquire);
+        if version != self.version
+            && let Ok(current) = self.shared.current.try_lock()
+        {
+            (self.version, self.config) = (version, current.clone());
+        }
+        self.config.clone()
+    }
+}
+
+/// A handshake under way, or a connection of TLS 1.2.
+pub(super) struct Rustls {
+    connection: UnbufferedServerConnection,
+    secrets: Secrets,
+}
+
+/// The traffic secrets of both sides.
+#[derive(Default)]
+struct Secrets {
+    client: Zeroizing<Vec<u8>>,
+    server: Zeroizing<Vec<u8>>,
+}
+
+/// Where a handshake has come to.
+pub(super) enum Step {
+    /// It needs another record.
+    More,
+    /// It is over.
+    Done(Outcome),
+    /// It has failed, and the peer is told with what is to be sent.
+    Failed,
+}
+
+/// What a handshake came to, besides keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub is_tls12: bool,
+    pub resumed: bool,
+    /// The peer has shown a certificate that was verified.
+    pub certified: bool,
+}
+
+/// What our record layer goes on with.
+pub(super) struct Handover {
+    pub cipher: Cipher,
+    pub send: (Zeroizing<Vec<u8>>, u64),
+    pub receive: (Zeroizing<Vec<u8>>, u64),
+}
+
+impl Rustls {
+    pub fn new(config: &mut ConfigView) -> Result<Self, rustls::Error> {
+        let connection = UnbufferedServerConnection::new(config.get())?;
+        Ok(Self { connection, secrets: Secrets::default() })
+    }
+
+    /// Takes one whole record; what it answers with goes to `out`.
+    pub fn handshake(&mut self, record: &mut [u8], out: &mut Vec<u8>) -> Step {
+        let stepped = self.process(record, out, |_| {});
+        self.secrets.take_logged();
+        match stepped {
+            Err(_) => {
+                // What is left to be said is the alert.
+                let _ = self.process(&mut [], out, |_| {});
+                Step::Failed
+            }
+            Ok(At::Traffic) => Step::Done(self.outcome()),
+            Ok(At::Blocked) => Step::More,
+            Ok(At::PeerClosed) => Step::Failed,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let is_tls12 = self.connection.protocol_version() != Some(ProtocolVersion::TLSv1_3);
+        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let certified = self.connection.peer_certificates().is_some();
+        Outcome { is_tls12, resumed, certified }
+    }
+
+    /// Gives up what it knows, when a handshake of TLS 1.3 is done.
+    pub fn hand_over(self) -> Result<Handover, rustls::Error> {
+        let Self { connection, secrets } = self;
+        let (extracted, kernel) = connection.dangerous_into_kernel_connection()?;
+        let cipher = match kernel.negotiated_cipher_suite().suite() {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => Cipher::Aes128,
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => Cipher::Aes256,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Cipher::ChaCha,
+            _ => return Err(InconsistentKeys::Unknown.into()),
+        };
+        let send = (secrets.server, extracted.tx.0);
+        Ok(Handover { cipher, send, receive: (secrets.client, extracted.rx.0) })
+    }
+
+    // --- TLS 1.2 ---
+
+    /// Takes one whole record. Its data is appended to `data`, what it is answered with to `out`.
+    pub fn open(
+        &mut self,
+        record: &mut [u8],
+        data: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Option<End> {
+        match self.process(record, out, |bytes| data.extend_from_slice(bytes)) {
+            Ok(At::Traffic | At::Blocked) => None,
+            Ok(At::PeerClosed) => Some(End::Closed),
+            Err(_) => {
+                let _ = self.process(&mut [], out, |_| {});
+                Some(End::Alert)
+            }
+        }
+    }
+
+    /// Seals data; once sealed it has to leave.
+    pub fn seal(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        self.write(out, data.len(), |traffic, out| traffic.encrypt(data, out))
+    }
+
+    /// Tells the peer that nothing follows.
+    pub fn seal_close(&mut self, out: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        self.write(out, 0, |traffic, out| traffic.queue_close_notify(out))
+    }
+
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        data_bytes: usize,
+        write: impl FnOnce(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), rustls::Error> {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let ConnectionState::WriteTraffic(mut traffic) = state? else {
+            return Err(rustls::Error::HandshakeNotComplete);
+        };
+        let before = out.len();
+        out.resize(before + data_bytes + SEALED_EXTRA_BYTES, 0);
+        let written = write(&mut traffic, &mut out[before..]);
+        out.truncate(before + *written.as_ref().unwrap_or(&0));
+        written.map(drop).map_err(|_| rustls::Error::EncryptError)
+    }
+
+    /// Turns the crank until it wants something.
+    fn process(
+        &mut self,
+        record: &mut [u8],
+        out: &mut Vec<u8>,
+        mut on_data: impl FnMut(&[u8]),
+    ) -> Result<At, rustls::Error> {
+        let mut rest = record;
+        loop {
+            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
+            match state? {
+                ConnectionState::EncodeTlsData(mut encode) => {
+                    let needed = match encode.encode(&mut []) {
+                        Err(EncodeError::InsufficientSize(size)) => size.required_size,
+                        _ => 0,
+                    };
+                    let before = out.len();
+                    out.resize(before + needed, 0);
+                    encode.encode(&mut out[before..]).map_err(|_| rustls::Error::EncryptError)?;
+                }
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        on_data(record?.payload);
+                    }
+                }
+                ConnectionState::WriteTraffic(_) => return Ok(At::Traffic),
+                ConnectionState::BlockedHandshake => return Ok(At::Blocked),
+                _ => return Ok(At::PeerClosed),
+            }
+            rest = &mut rest[discard..];
+        }
+    }
+}
+
+/// What rustls waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// The handshake is over.
+    Traffic,
+    /// Another record.
+    Blocked,
+    PeerClosed,
+}
+
+type WriteTraffic<'a> = rustls::unbuffered::WriteTraffic<'a, rustls::server::ServerConnectionData>;
+type EncryptError = rustls::unbuffered::EncryptError;
+
+/// What sealing by TLS 1.2 adds to a piece of data of one record at most, or an alert takes.
+const SEALED_EXTRA_BYTES: usize = 64;
+
+// --- secrets ---
+
+thread_local! {
+    /// The traffic secrets of the handshake whose record is being processed.
+    static LOGGED: RefCell<Secrets> = RefCell::default();
+}
+
+const CLIENT_LABEL: &str = "CLIENT_TRAFFIC_SECRET_0";
+const SERVER_LABEL: &str = "SERVER_TRAFFIC_SECRET_0";
+
+/// Where rustls tells the traffic secrets, which it gives in no other way. They are written nowhere.
+#[derive(Debug)]
+struct SecretTap;
+
+impl KeyLog for SecretTap {
+    fn will_log(&self, label: &str) -> bool {
+        matches!(label, CLIENT_LABEL | SERVER_LABEL)
+    }
+
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        LOGGED.with_borrow_mut(|logged| match label {
+            CLIENT_LABEL => logged.client = secret.to_vec().into(),
+            SERVER_LABEL => logged.server = secret.to_vec().into(),
+            _ => {}
+        });
+    }
+}
+
+impl Secrets {
+    fn take_logged(&mut self) {
+        let logged = LOGGED.take();
+        if !logged.client.is_empty() {
+            *self = logged;
+        }
+    }
+}
+
+impl fmt::Debug for Rustls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rustls")
+    }
+}

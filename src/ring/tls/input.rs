@@ -1,0 +1,388 @@
+//! What comes: handshakes are taken on, a budget of them a turn, and records are opened.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::handshake::{Outcome, Rustls, Step};
+use super::record::{End, Opened, record_bytes};
+use super::slot::{Flags, Handshake, Slot};
+use super::{BufferId, Completion, Driver, RecvEnd, Tls, Token};
+
+/// Time for handshakes in one turn, by the prices below; the last one may go beyond it. It is what a
+/// storm of handshakes adds to the turn that delivers an event.
+const HANDSHAKE_TIME_PER_TURN: Duration = Duration::from_micros(500);
+/// What the first record of a handshake costs: its key exchange, and a signature if it is a full one.
+const FIRST_RECORD_TIME: Duration = Duration::from_micros(250);
+/// What each further one costs.
+const FURTHER_RECORD_TIME: Duration = Duration::from_micros(50);
+
+/// Handshakes of a worker that may hold memory of rustls, some 10 KB each. Of more than that the oldest
+/// ends: an honest one is over after a round trip.
+const HOLDERS_MAX: usize = 4096;
+
+/// Bytes of unfinished records a worker holds. Over it, who began one first ends.
+const CARRIED_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes a handshake may take in before it is over: a chain of certificates of the client's fits.
+const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
+
+/// Marks buffers of this layer; the driver below numbers up to 32,767 of its own.
+const OWN: u16 = 1 << 15;
+
+/// Capacity above which a reused buffer is given back to the allocator.
+const SPARE_BYTES_MAX: usize = 16 << 10;
+/// Buffers that are kept for reuse.
+const SPARES_MAX: usize = 64;
+
+/// Opened bytes, and those that cannot be opened yet.
+#[derive(Default)]
+pub(super) struct Input {
+    /// By the number of the buffer.
+    lent: Vec<Vec<u8>>,
+    free: Vec<u16>,
+    spares: Vec<Vec<u8>>,
+    /// Bytes of unfinished records.
+    carried: usize,
+    /// Whose they are, in the order in which they began. Some have ended since.
+    carriers: VecDeque<Token>,
+}
+
+impl Input {
+    pub fn opened(&self, buffer: BufferId) -> Option<&[u8]> {
+        let at = buffer.0 & !OWN;
+        (buffer.0 & OWN != 0).then(|| self.lent[usize::from(at)].as_slice())
+    }
+
+    /// Takes back a buffer, if it is one of this layer's.
+    pub fn recycle(&mut self, buffer: BufferId) -> bool {
+        let is_own = buffer.0 & OWN != 0;
+        if is_own {
+            let at = buffer.0 & !OWN;
+            let bytes = std::mem::take(&mut self.lent[usize::from(at)]);
+            self.spare(bytes);
+            self.free.push(at);
+        }
+        is_own
+    }
+
+    fn lend(&mut self, bytes: Vec<u8>) -> BufferId {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.lent.push(Vec::new());
+            u16::try_from(self.lent.len() - 1).expect("a turn brings fewer buffers")
+        });
+        assert!(at < OWN, "a turn brings fewer buffers");
+        self.lent[usize::from(at)] = bytes;
+        BufferId(at | OWN)
+    }
+
+    fn take_spare(&mut self) -> Vec<u8> {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    fn spare(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() <= SPARE_BYTES_MAX && self.spares.len() < SPARES_MAX {
+            bytes.clear();
+            self.spares.push(bytes);
+        }
+    }
+
+    /// These carried bytes are gone.
+    pub fn uncarry(&mut self, bytes: usize) {
+        self.carried -= bytes;
+    }
+}
+
+impl<D: Driver> Tls<D> {
+    /// Takes what the driver below received.
+    pub(super) fn received_from(
+        &mut self,
+        token: Token,
+        buffer: BufferId,
+        out: &mut Vec<Completion>,
+    ) {
+        let Some(mut bytes) = self.join_carry(token) else {
+            return self.below.recycle(buffer);
+        };
+        bytes.extend_from_slice(self.below.received(buffer));
+        self.below.recycle(buffer);
+        if let Slot::Handshake(of) = &mut self.slots[token.slot as usize] {
+            of.generation = token.generation;
+            if !std::mem::replace(&mut of.is_queued, true) {
+                self.queue.push_back(token);
+            }
+            return self.carry(token, bytes, out);
+        }
+        self.open(token, bytes, out);
+    }
+
+    /// What was carried, to be added to; none if nothing more is to be heard.
+    fn join_carry(&mut self, token: Token) -> Option<Vec<u8>> {
+        let common = self.common(token.slot)?;
+        if common.flags.has(Flags::ENDED) {
+            return None;
+        }
+        Some(match common.take_carry() {
+            Some(carry) => {
+                self.input.uncarry(carry.len());
+                carry
+            }
+            None => self.input.take_spare(),
+        })
+    }
+
+    /// Keeps what cannot be opened yet.
+    fn carry(&mut self, token: Token, bytes: Vec<u8>, out: &mut Vec<Completion>) {
+        if bytes.is_empty() {
+            return self.input.spare(bytes);
+        }
+        self.input.carried += bytes.len();
+        let Some(common) = self.common(token.slot) else { return };
+        common.more(token.generation).carry = bytes;
+        if common.flags.raise(Flags::CARRIES) {
+            self.input.carriers.push_back(token);
+        }
+        while self.input.carried > CARRIED_BYTES_MAX
+            && let Some(first) = self.input.carriers.pop_front()
+        {
+            self.end_carrier(first, out);
+        }
+    }
+
+    fn end_carrier(&mut self, token: Token, out: &mut Vec<Completion>) {
+        let Some(common) = self.common(token.slot).filter(|of| of.is_of(token.generation)) else {
+            return;
+        };
+        common.flags.take(Flags::CARRIES);
+        if let Some(carry) = common.take_carry() {
+            self.input.uncarry(carry.len());
+            self.fail(token, Errno::NOBUFS, out);
+        }
+    }
+
+    /// Nothing more is heard of the peer.
+    fn fail(&mut self, token: Token, why: Errno, out: &mut Vec<Completion>) {
+        let Some(common) = self.common(token.slot) else { return };
+        if common.flags.raise(Flags::ENDED) {
+            common.flags.set(Flags::STOP);
+            self.output.do_soon(token);
+            out.push(Completion::RecvEnded { token, why: RecvEnd::Failed(why.raw_os_error()) });
+        }
+    }
+
+    // --- records ---
+
+    /// Opens what is whole, and carries the rest.
+    fn open(&mut self, token: Token, mut bytes: Vec<u8>, out: &mut Vec<Completion>) {
+        let opened = match &mut self.slots[token.slot as usize] {
+            Slot::Tls12(_) => self.open_tls12(token, &mut bytes),
+            slot => slot.receiver().map_or_else(Opened::default, |mut it| it.open(&mut bytes)),
+        };
+        let mut rest = self.input.take_spare();
+        rest.extend_from_slice(&bytes[opened.used..]);
+        bytes.truncate(opened.data);
+        if bytes.is_empty() {
+            self.input.spare(bytes);
+        } else {
+            out.push(Completion::Received { token, buffer: self.input.lend(bytes) });
+        }
+        if opened.wants_update {
+            self.answer_update(token);
+        }
+        match opened.end {
+            None => self.carry(token, rest, out),
+            Some(end) => self.end_of(token, end, out),
+        }
+        if let Some(common) = self.common(token.slot) {
+            common.free_idle();
+        }
+    }
+
+    /// A peer with a new key wants us to take one, too. Once is enough while our answer waits.
+    fn answer_update(&mut self, token: Token) {
+        let slot = &mut self.slots[token.slot as usize];
+        if !slot.common().is_some_and(|common| common.flags.raise(Flags::UPDATING)) {
+            return;
+        }
+        let mut update = Vec::new();
+        if let Some(mut sender) = slot.sender() {
+            sender.seal_update(&mut update);
+        }
+        self.add_pending(token, &update);
+    }
+
+    fn end_of(&mut self, token: Token, end: End, out: &mut Vec<Completion>) {
+        match end {
+            End::Closed => {
+                let Some(common) = self.common(token.slot) else { return };
+                common.flags.set(Flags::ENDED);
+                common.flags.set(Flags::STOP);
+                self.output.do_soon(token);
+                out.push(Completion::RecvEnded { token, why: RecvEnd::Eof });
+            }
+            End::Alert => self.fail(token, Errno::CONNRESET, out),
+            End::Mistake(mistake) => {
+                let mut alert = Vec::new();
+                if let Some(mut sender) = self.slots[token.slot as usize].sender() {
+                    sender.seal_mistake(&mut alert, mistake);
+                }
+                // It is the last word.
+                if let Some(common) = self.common(token.slot) {
+                    common.flags.set(Flags::CLOSED);
+                }
+                self.add_pending(token, &alert);
+                self.fail(token, Errno::PROTO, out);
+            }
+        }
+    }
+
+    fn open_tls12(&mut self, token: Token, bytes: &mut Vec<u8>) -> Opened {
+        let (mut opened, mut data, mut answer) = (Opened::default(), Vec::new(), Vec::new());
+        let Slot::Tls12(of) = &mut self.slots[token.slot as usize] else { return opened };
+        while opened.end.is_none() {
+            match record_bytes(&bytes[opened.used..]) {
+                Ok(None) => break,
+                Ok(Some(length)) => {
+                    let record = &mut bytes[opened.used..opened.used + length];
+                    opened.end = of.rustls.open(record, &mut data, &mut answer);
+                    opened.used += length;
+                }
+                Err(_) => opened.end = Some(End::Alert),
+            }
+        }
+        bytes.splice(..opened.used, data.iter().copied());
+        (opened.data, opened.used) = (data.len(), data.len());
+        self.add_pending(token, &answer);
+        opened
+    }
+
+    // --- handshakes ---
+
+    /// Takes handshakes on, as far as a turn's time goes.
+    pub(super) fn shake_hands(&mut self, out: &mut Vec<Completion>) {
+        let mut left = HANDSHAKE_TIME_PER_TURN;
+        while !left.is_zero()
+            && let Some(token) = self.queue.pop_front()
+        {
+            let took = self.shake_hand(token, out);
+            left = left.saturating_sub(took);
+        }
+    }
+
+    /// Takes one handshake as far as its records go. Says what that costs.
+    fn shake_hand(&mut self, token: Token, out: &mut Vec<Completion>) -> Duration {
+        let slot = &mut self.slots[token.slot as usize];
+        let Slot::Handshake(of) = slot else { return Duration::ZERO };
+        if of.generation != token.generation || of.common.flags.has(Flags::ENDED) {
+            return Duration::ZERO;
+        }
+        of.is_queued = false;
+        let mut bytes = of.common.take_carry().unwrap_or_default();
+        self.input.uncarry(bytes.len());
+        let (mut used, mut took) = (0, Duration::ZERO);
+        let step = loop {
+            let record = match record_bytes(&bytes[used..]) {
+                Ok(Some(length)) => used..used + length,
+                Ok(None) => break Step::More,
+                Err(_) => break Step::Failed,
+            };
+            used = record.end;
+            took += self.price(token.slot);
+            match self.take_record(token, &mut bytes[record]) {
+                Step::More => {}
+                step => break step,
+            }
+        };
+        bytes.drain(..used);
+        self.after_step(token, step, bytes, out);
+        took
+    }
+
+    fn price(&self, slot: u32) -> Duration {
+        match &self.slots[slot as usize] {
+            Slot::Handshake(of) if of.rustls.is_none() => FIRST_RECORD_TIME,
+            _ => FURTHER_RECORD_TIME,
+        }
+    }
+
+    fn take_record(&mut self, token: Token, record: &mut [u8]) -> Step {
+        let Slot::Handshake(of) = &mut self.slots[token.slot as usize] else { return Step::More };
+        of.taken += record.len();
+        if of.taken > HANDSHAKE_BYTES_MAX {
+            return Step::Failed;
+        }
+        if of.rustls.is_none() {
+            let Ok(rustls) = Rustls::new(&mut self.config) else { return Step::Failed };
+            of.rustls = Some(rustls);
+            self.holders.push_back(token);
+            self.holding += 1;
+        }
+        let Some(rustls) = &mut of.rustls else { return Step::Failed };
+        let mut answer = Vec::new();
+        let step = rustls.handshake(record, &mut answer);
+        self.add_pending(token, &answer);
+        step
+    }
+
+    fn after_step(&mut self, token: Token, step: Step, rest: Vec<u8>, out: &mut Vec<Completion>) {
+        match step {
+            Step::More => {
+                self.carry(token, rest, out);
+                self.bound_holders(out);
+            }
+            Step::Failed => {
+                self.stats.handshakes_failed += 1;
+                self.fail(token, Errno::PROTO, out);
+            }
+            Step::Done(outcome) => {
+                self.finish(token, outcome, out);
+                self.open(token, rest, out);
+            }
+        }
+    }
+
+    /// The handshake is over: rustls goes, or stays for TLS 1.2.
+    fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
+        let slot = &mut self.slots[token.slot as usize];
+        let Slot::Handshake(of) = std::mem::replace(slot, Slot::Plain) else { return };
+        let Handshake { common, rustls, .. } = *of;
+        let Some(rustls) = rustls else { return };
+        self.holding -= 1;
+        match Slot::after_handshake(common, rustls, outcome) {
+            Some(open) => *slot = open,
+            None => {
+                *slot = Slot::Handshake(Box::default());
+                return self.fail(token, Errno::PROTO, out);
+            }
+        }
+        self.stats.count(outcome.resumed);
+        self.stats.open_tls12 += u64::from(outcome.is_tls12);
+        if outcome.certified {
+            out.push(Completion::Certified { token });
+        }
+    }
+
+    /// Too many handshakes hold memory: the oldest ends.
+    fn bound_holders(&mut self, out: &mut Vec<Completion>) {
+        while let Some(&first) = self.holders.front() {
+            let holds = self.holds(first);
+            if holds && self.holding <= HOLDERS_MAX {
+                return;
+            }
+            self.holders.pop_front();
+            if holds {
+                self.stats.handshakes_failed += 1;
+                self.fail(first, Errno::TIMEDOUT, out);
+                return;
+            }
+        }
+    }
+
+    fn holds(&self, token: Token) -> bool {
+        match self.slots.get(token.slot as usize) {
+            Some(Slot::Handshake(of)) => of.rustls.is_some() && of.generation == token.generation,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! TLS: a driver over a driver. What comes from a TLS listener is sealed and opened here; the worker
+//! sees plain bytes, and connections of other listeners pass through untouched.
+//!
+//! A handshake is made by rustls (`handshake`); then, of TLS 1.3, its secrets are taken and rustls goes:
+//! 160 bytes stay (`keys`), and records are ours (`record`). A connection is accepted when its socket
+//! is; it says nothing before its handshake is over, and a send to it before that fails.
+//!
+//! Nonce reuse would be fatal, so numbers of records have one owner ([`record::Part`]): a short send
+//! keeps the rest of the record that has begun to leave (`pending`), and only what has not left at
+//! all is taken back.
+
+mod handshake;
+mod input;
+mod keys;
+mod output;
+mod record;
+mod schedule;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+pub use handshake::{HandshakeConfig, PROTOCOLS};
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Batch, BufferId, Completion, Driver, DriverStats, Layer, Op, RecvEnd, TlsStats, Token, Wait,
+};
+use handshake::ConfigView;
+use input::Input;
+use output::Output;
+use slot::{Common, Flags, Slot};
+
+/// Sealed bytes that are handed to the driver below at once: they stay in the processor's cache.
+const SEALED_BYTES_AT_ONCE: usize = 256 * 1024;
+
+/// A driver whose TLS listeners speak TLS.
+pub struct Tls<D> {
+    below: D,
+    config: ConfigView,
+    /// As many as were ever needed: none where no TLS connection came.
+    slots: Vec<Slot>,
+    output: Output,
+    input: Input,
+    /// Handshakes that have a record to take.
+    queue: VecDeque<Token>,
+    /// Handshakes that hold memory of rustls, the oldest first. Some have ended since.
+    holders: VecDeque<Token>,
+    /// How many do so.
+    holding: usize,
+    stats: TlsStats,
+    /// Empty between two turns.
+    ops: Vec<Op>,
+    heard: Vec<Completion>,
+}
+
+impl<D: Driver> Driver for Tls<D> {
+    fn turn(
+        &mut self,
+        batch: &mut Batch,
+        wait: Wait,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let (arena_bytes, heard_before) = (batch.arena.len(), completions.len());
+        if self.stats.open > 0 {
+            std::mem::swap(&mut self.ops, &mut batch.ops);
+            for at in 0..self.ops.len() {
+                self.translate(self.ops[at], batch, completions);
+                if batch.arena.len() - arena_bytes > SEALED_BYTES_AT_ONCE {
+                    self.submit(batch, arena_bytes, Wait::No, completions)?;
+                }
+            }
+            self.ops.clear();
+            self.flush(batch);
+        }
+        let is_news = completions.len() > heard_before || !self.queue.is_empty();
+        self.submit(batch, arena_bytes, if is_news { Wait::No } else { wait }, completions)?;
+        self.shake_hands(completions);
+        Ok(())
+    }
+
+    fn received(&self, buffer: BufferId) -> &[u8] {
+        self.input.opened(buffer).unwrap_or_else(|| self.below.received(buffer))
+    }
+
+    fn recycle(&mut self, buffer: BufferId) {
+        if !self.input.recycle(buffer) {
+            self.below.recycle(buffer);
+        }
+    }
+
+    fn capacity(&self) -> u32 {
+        self.below.capacity()
+    }
+
+    fn now(&self) -> Duration {
+        self.below.now()
+    }
+
+    fn stats(&self) -> DriverStats {
+        DriverStats { tls: self.stats, ..self.below.stats() }
+    }
+}
+
+impl<D: Driver> Tls<D> {
+    /// Over this driver; handshakes are made with what `config` holds at the time.
+    #[must_use]
+    pub fn over(below: D, config: Arc<HandshakeConfig>) -> Self {
+        Self {
+            below,
+            config: ConfigView::new(config),
+            slots: Vec::new(),
+            output: Output::default(),
+            input: Input::default(),
+            queue: VecDeque::new(),
+            holders: VecDeque::new(),
+            holding: 0,
+            stats: TlsStats::default(),
+            ops: Vec::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    /// The driver below.
+    pub fn below_mut(&mut self) -> &mut D {
+        &mut self.below
+    }
+
+    /// What is here of a connection with TLS.
+    fn common(&mut self, slot: u32) -> Option<&mut Common> {
+        self.slots.get_mut(slot as usize)?.common()
+    }
+
+    /// Hands the batch down and takes account of what is heard: first of sends, because what else is
+    /// heard may call for new keys.
+    fn submit(
+        &mut self,
+        batch: &mut Batch,
+        arena_bytes: usize,
+        wait: Wait,
+        out: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let mut heard = std::mem::take(&mut self.heard);
+        self.below.turn(batch, wait, &mut heard)?;
+        for completion in &heard {
+            self.settle(*completion, &batch.arena, out);
+        }
+        self.settle_whole(out);
+        batch.arena.truncate(arena_bytes);
+        for completion in heard.drain(..) {
+            self.complete(completion, out);
+        }
+        self.heard = heard;
+        Ok(())
+    }
+
+    fn complete(&mut self, completion: Completion, out: &mut Vec<Completion>) {
+        match completion {
+            Completion::Accepted { slot, layer: Layer::Tls, .. } => self.accepted(slot),
+            Completion::Received { token, buffer } if self.common(token.slot).is_some() => {
+                return self.received_from(token, buffer, out);
+            }
+            Completion::RecvEnded { token, why } => {
+                let ends = matches!(why, RecvEnd::Eof | RecvEnd::Failed(_));
+                if let Some(common) = self.common(token.slot) {
+                    if common.flags.has(Flags::ENDED) {
+                        return;
+                    }
+                    if ends {
+                        common.flags.set(Flags::ENDED);
+                    }
+                }
+            }
+            Completion::Writable { token } if self.common(token.slot).is_some() => {
+                return self.writable(token, out);
+            }
+            // Settled.
+            Completion::SendShort { token, .. } | Completion::SendFailed { token, .. }
+                if self.common(token.slot).is_some() =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        out.push(completion);
+    }
+
+    fn accepted(&mut self, slot: u32) {
+        let needed = slot as usize + 1;
+        if self.slots.len() < needed {
+            self.slots.resize_with(needed, || Slot::Plain);
+        }
+        self.slots[slot as usize] = Slot::Handshake(Box::default());
+        self.stats.open += 1;
+    }
+
+    /// The connection has ended, and its slot is free.
+    fn forget(&mut self, slot: u32) {
+        let mut slot = std::mem::replace(&mut self.slots[slot as usize], Slot::Plain);
+        let carried = slot.common().map_or(0, |common| common.carried());
+        self.input.uncarry(carried);
+        self.stats.open -= 1;
+        match slot {
+            Slot::Handshake(of) => self.holding -= usize::from(of.rustls.is_some()),
+            Slot::Tls12(_) => self.stats.open_tls12 -= 1,
+            _ => {}
+        }
+    }
+}

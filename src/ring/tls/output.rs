@@ -1,0 +1,278 @@
+//! What leaves: operations of the worker become those of the driver below, and what that says of sends
+//! becomes what the worker is told.
+
+use super::slot::{Flags, Slot};
+use super::{Batch, Completion, Driver, Op, Tls, Token};
+
+/// What a worker is told of a send to a peer whose handshake is not over (`ENOTCONN`).
+const NOT_YET: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
+
+/// The sends of a turn of the driver below.
+#[derive(Default)]
+pub(super) struct Output {
+    /// Counts those turns.
+    turn: u32,
+    sends: Vec<Sent>,
+    /// Places of those that need a look even if they were taken whole.
+    special: Vec<usize>,
+    /// Connections with something to do of their own in the next turn.
+    due: Vec<Token>,
+}
+
+/// A send to a connection with TLS.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    token: Token,
+    /// Where it begins in the arena, with what was pending.
+    from: usize,
+    pending: usize,
+    /// Bytes of the worker's data that were sealed, and that it wanted to be sent.
+    data: usize,
+    wanted: usize,
+    /// All of it, sealed.
+    bytes: usize,
+    /// It is known what became of it.
+    is_settled: bool,
+}
+
+impl Output {
+    pub fn do_soon(&mut self, token: Token) {
+        self.due.push(token);
+    }
+
+    /// Queues a send of what is in the arena from here on.
+    fn send(&mut self, batch: &mut Batch, slot: &mut Slot, sent: Sent) {
+        let Some(common) = slot.common() else { return };
+        common.note_sent(self.turn, self.sends.len());
+        if sent.pending > 0 || sent.data < sent.wanted {
+            self.special.push(self.sends.len());
+        }
+        let sent = Sent { bytes: batch.arena.len() - sent.from, ..sent };
+        self.sends.push(sent);
+        let (token, from) = (sent.token, sent.from as u32);
+        batch.ops.push(Op::Send { token, from, to: batch.end() });
+    }
+}
+
+impl<D: Driver> Tls<D> {
+    /// Puts the operation into the batch, as the driver below is to see it.
+    pub(super) fn translate(&mut self, op: Op, batch: &mut Batch, out: &mut Vec<Completion>) {
+        let token = match op {
+            Op::Send { token, .. } | Op::PollOut(token) => token,
+            Op::Shutdown(token) | Op::Close(token) => token,
+            _ => return batch.ops.push(op),
+        };
+        let Some(common) = self.common(token.slot) else { return batch.ops.push(op) };
+        match op {
+            Op::Send { from, to, .. } => {
+                let is_full = common.flags.has(Flags::BLOCKED);
+                let told = match self.slots[token.slot as usize] {
+                    Slot::Handshake(_) => Some(Completion::SendFailed { token, errno: NOT_YET }),
+                    _ if is_full => Some(Completion::SendShort { token, taken: 0 }),
+                    _ => self.send(token, from as usize..to as usize, batch),
+                };
+                out.extend(told);
+            }
+            Op::PollOut(_) => {
+                common.flags.set(Flags::WANTS_ROOM);
+                // Of one that has pending bytes it is asked for anyway.
+                if !common.flags.has(Flags::BLOCKED) {
+                    batch.ops.push(op);
+                }
+            }
+            Op::Shutdown(_) => {
+                common.flags.set(Flags::SHUT);
+                let mut close = Vec::new();
+                self.slots[token.slot as usize].seal_close(&mut close);
+                self.add_pending(token, &close);
+            }
+            _ => self.close(token, batch),
+        }
+    }
+
+    fn send(
+        &mut self,
+        token: Token,
+        data: std::ops::Range<usize>,
+        batch: &mut Batch,
+    ) -> Option<Completion> {
+        self.update_if_worn(token);
+        let (slot, from) = (&mut self.slots[token.slot as usize], batch.arena.len());
+        let pending = slot.common().map_or(0, |common| {
+            batch.arena.extend_from_slice(common.pending());
+            common.pending().len()
+        });
+        let wanted = data.len();
+        let sealed = slot.seal(&mut batch.arena, data.start, data.end);
+        let sent = Sent { token, from, pending, data: sealed, wanted, bytes: 0, is_settled: false };
+        self.output.send(batch, slot, sent);
+        None
+    }
+
+    fn update_if_worn(&mut self, token: Token) {
+        let Some(mut sender) = self.slots[token.slot as usize].sender() else { return };
+        if sender.is_worn() {
+            let mut update = Vec::new();
+            sender.seal_update(&mut update);
+            self.add_pending(token, &update);
+        }
+    }
+
+    /// These sealed bytes are to leave soon, and before all that is sealed later.
+    pub(super) fn add_pending(&mut self, token: Token, sealed: &[u8]) {
+        let Some(common) = self.common(token.slot) else { return };
+        if !sealed.is_empty() {
+            common.more(token.generation).pending.extend_from_slice(sealed);
+        }
+        self.output.do_soon(token);
+    }
+
+    /// Says goodbye if there is room for it, and closes.
+    fn close(&mut self, token: Token, batch: &mut Batch) {
+        let Self { slots, output, .. } = self;
+        let slot = &mut slots[token.slot as usize];
+        let from = batch.arena.len();
+        let may_send = slot.common().is_some_and(|common| {
+            !common.flags.has(Flags::BLOCKED) && common.sent_at(output.turn).is_none()
+        });
+        if may_send {
+            batch.arena.extend(slot.common().into_iter().flat_map(|common| common.pending()));
+            slot.seal_close(&mut batch.arena);
+        }
+        if batch.arena.len() > from {
+            batch.ops.push(Op::Send { token, from: from as u32, to: batch.end() });
+        }
+        batch.ops.push(Op::Close(token));
+        self.forget(token.slot);
+    }
+
+    /// Adds what connections have to do of their own.
+    pub(super) fn flush(&mut self, batch: &mut Batch) {
+        for token in std::mem::take(&mut self.output.due) {
+            self.flush_one(token, batch);
+        }
+    }
+
+    fn flush_one(&mut self, token: Token, batch: &mut Batch) {
+        let Self { slots, output, .. } = self;
+        let slot = &mut slots[token.slot as usize];
+        let Some(common) = slot.common() else { return };
+        if common.flags.take(Flags::STOP) {
+            batch.ops.push(Op::RecvStop(token));
+        }
+        if common.sent_at(output.turn).is_some() {
+            // One send a turn; the rest of it is looked at when it is settled.
+            return output.do_soon(token);
+        }
+        if common.flags.has(Flags::BLOCKED) {
+            return batch.ops.push(Op::PollOut(token));
+        }
+        let pending = common.pending().len();
+        if pending > 0 {
+            let from = batch.arena.len();
+            batch.arena.extend_from_slice(common.pending());
+            let sent =
+                Sent { token, from, pending, data: 0, wanted: 0, bytes: 0, is_settled: false };
+            output.send(batch, slot, sent);
+        } else if common.flags.take(Flags::SHUT) {
+            batch.ops.push(Op::Shutdown(token));
+        }
+    }
+
+    // --- what became of it ---
+
+    /// Takes account of a send that was not taken whole.
+    pub(super) fn settle(
+        &mut self,
+        completion: Completion,
+        arena: &[u8],
+        out: &mut Vec<Completion>,
+    ) {
+        let (token, taken) = match completion {
+            Completion::SendShort { token, taken } => (token, Some(taken as usize)),
+            Completion::SendFailed { token, .. } => (token, None),
+            _ => return,
+        };
+        let Self { slots, output, .. } = self;
+        let Some(slot) = slots.get_mut(token.slot as usize) else { return };
+        let sent = slot.common().and_then(|common| common.sent_at(output.turn));
+        let Some(sent) = sent.map(|at| &mut output.sends[at]) else { return };
+        sent.is_settled = true;
+        let sent = *sent;
+        match taken {
+            Some(taken) => self.settle_short(sent, taken, arena, out),
+            None if sent.data > 0 => out.push(completion),
+            None => self.lose_pending(token, out),
+        }
+    }
+
+    fn settle_short(&mut self, sent: Sent, taken: usize, arena: &[u8], out: &mut Vec<Completion>) {
+        let Sent { token, pending, .. } = sent;
+        let slot = &mut self.slots[token.slot as usize];
+        let taken_of_data = taken.saturating_sub(pending);
+        let (data, records_end) = match slot.sender() {
+            Some(mut sender) => sender.unseal(sent.data, taken_of_data),
+            // What rustls has sealed has to leave.
+            None => (sent.data, sent.bytes - pending),
+        };
+        let Some(common) = slot.common() else { return };
+        common.flags.set(Flags::BLOCKED);
+        common.drop_pending(taken.min(pending));
+        if records_end > taken_of_data {
+            let begun = sent.from + pending;
+            let rest = &arena[begun + taken_of_data..begun + records_end];
+            common.more(token.generation).pending.extend_from_slice(rest);
+        }
+        self.output.do_soon(token);
+        if data < sent.wanted {
+            out.push(Completion::SendShort { token, taken: data as u32 });
+        }
+    }
+
+    /// The peer is gone, and what was pending with it; receiving tells of it, or the next send.
+    fn lose_pending(&mut self, token: Token, out: &mut Vec<Completion>) {
+        let Some(common) = self.common(token.slot) else { return };
+        common.drop_pending(common.pending().len());
+        if common.flags.take(Flags::WANTS_ROOM) {
+            out.push(Completion::Writable { token });
+        }
+    }
+
+    /// All other sends of the turn were taken whole.
+    pub(super) fn settle_whole(&mut self, out: &mut Vec<Completion>) {
+        for at in std::mem::take(&mut self.output.special) {
+            let sent = self.output.sends[at];
+            if !sent.is_settled {
+                self.settle_special(sent, out);
+            }
+        }
+        self.output.sends.clear();
+        self.output.turn = self.output.turn.wrapping_add(1);
+    }
+
+    fn settle_special(&mut self, sent: Sent, out: &mut Vec<Completion>) {
+        let Sent { token, data, wanted, pending, .. } = sent;
+        let Some(common) = self.common(token.slot) else { return };
+        common.drop_pending(pending);
+        let shuts = common.flags.has(Flags::SHUT);
+        if data < wanted {
+            out.push(Completion::SendShort { token, taken: data as u32 });
+        } else if data == 0 && common.flags.take(Flags::WANTS_ROOM) {
+            out.push(Completion::Writable { token });
+        }
+        if shuts {
+            self.output.do_soon(token);
+        }
+    }
+
+    /// The socket has room again: first for what is pending.
+    pub(super) fn writable(&mut self, token: Token, out: &mut Vec<Completion>) {
+        let Some(common) = self.common(token.slot) else { return };
+        common.flags.take(Flags::BLOCKED);
+        if !common.pending().is_empty() || common.flags.has(Flags::SHUT) {
+            self.output.do_soon(token);
+        } else if common.flags.take(Flags::WANTS_ROOM) {
+            out.push(Completion::Writable { token });
+        }
+    }
+}

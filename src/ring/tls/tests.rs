@@ -1,0 +1,343 @@
+//! TLS over the simulated kernel, with a client that nobody here wrote.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
+};
+
+use super::{HandshakeConfig, Tls};
+use crate::ring::sim::{Fault, Faults, SimClient, SimDriver, SimNet, SimSettings};
+use crate::ring::{Batch, Completion, Driver, Op, RecvEnd, Token, Wait};
+
+/// Rounds in which everything that was begun must get done.
+const ROUNDS_MAX: u32 = 20_000;
+const SEEDS: u64 = 40;
+
+const SETTINGS: SimSettings = SimSettings {
+    workers: 1,
+    slots_per_worker: 4,
+    recv_buffers: 4,
+    recv_buffer_bytes: 512,
+    socket_buffer_bytes: 9000,
+};
+
+/// A certificate for `localhost`.
+struct Identity {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("PKCS 8");
+        Self { certificate: made.cert.der().clone(), key }
+    }
+
+    fn server(&self) -> Arc<HandshakeConfig> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&version::TLS12, &version::TLS13])
+            .expect("known versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
+            .expect("they match");
+        Arc::new(HandshakeConfig::new(config))
+    }
+
+    fn client(&self, version: &'static SupportedProtocolVersion) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .expect("a known version")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").expect("a name");
+        ClientConnection::new(Arc::new(config), name).expect("a configuration")
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A worker that sends what it is told to, keeps what comes, and breaks no rule.
+struct Host {
+    net: SimNet,
+    driver: Tls<SimDriver>,
+    batch: Batch,
+    token: Option<Token>,
+    unsent: Vec<u8>,
+    full: bool,
+    received: Vec<u8>,
+    end: Option<RecvEnd>,
+    closed: bool,
+}
+
+impl Host {
+    fn new(identity: &Identity, faults: Faults, seed: u64) -> Self {
+        let net = SimNet::new(SETTINGS, faults, seed);
+        let driver = Tls::over(net.driver(0), identity.server());
+        let batch = Batch { ops: vec![Op::AcceptStart], ..Batch::default() };
+        Self {
+            net,
+            driver,
+            batch,
+            token: None,
+            unsent: Vec::new(),
+            full: false,
+            received: Vec::new(),
+            end: None,
+            closed: false,
+        }
+    }
+
+    fn turn(&mut self) {
+        self.batch.arena.clear();
+        let mut sending = 0;
+        if let Some(token) = self.token
+            && !self.full
+            && !self.unsent.is_empty()
+            && !self.closed
+        {
+            sending = self.unsent.len();
+            self.batch.arena.extend(&self.unsent);
+            self.batch.ops.push(Op::Send { token, from: 0, to: sending as u32 });
+        }
+        self.net.advance(Duration::from_millis(1));
+        let arena = self.batch.arena.clone();
+        let mut completions = Vec::new();
+        self.driver.turn(&mut self.batch, Wait::No, &mut completions).expect("a sound driver");
+        assert_eq!(self.batch.arena, arena, "the arena is as it was");
+        for completion in completions {
+            match completion {
+                Completion::Accepted { slot, .. } => {
+                    let token = Token { slot, generation: 7 };
+                    self.token = Some(token);
+                    self.batch.ops.push(Op::RecvStart(token));
+                }
+                Completion::AcceptEnded { .. } => self.batch.ops.push(Op::AcceptStart),
+                Completion::Received { buffer, .. } => {
+                    self.received.extend(self.driver.received(buffer));
+                    self.driver.recycle(buffer);
+                }
+                Completion::RecvEnded { token, why } => match why {
+                    RecvEnd::NoBuffers | RecvEnd::Disarmed => {
+                        self.batch.ops.push(Op::RecvStart(token));
+                    }
+                    end => self.end = Some(end),
+                },
+                Completion::SendShort { token, taken } => {
+                    assert!((taken as usize) < sending, "all of it is not short");
+                    self.unsent.drain(..taken as usize);
+                    (self.full, sending) = (true, 0);
+                    self.batch.ops.push(Op::PollOut(token));
+                }
+                Completion::SendFailed { .. } => (sending, self.closed) = (0, true),
+                Completion::Writable { .. } => self.full = false,
+                Completion::Certified { .. } | Completion::Doorbell => {}
+            }
+        }
+        self.unsent.drain(..sending);
+    }
+}
+
+/// A client's socket, and what it has read of it.
+struct Peer {
+    socket: SimClient,
+    tls: ClientConnection,
+    received: Vec<u8>,
+    /// Sealed, and not yet taken by the socket.
+    unsent: Vec<u8>,
+}
+
+impl Peer {
+    fn turn(&mut self) {
+        let mut wire = Vec::new();
+        self.socket.read(&mut wire);
+        let mut wire = wire.as_slice();
+        while !wire.is_empty() {
+            self.tls.read_tls(&mut wire).expect("room");
+            self.tls.process_new_packets().expect("what we seal opens, once and in order");
+            let mut bytes = vec![0; 1 << 16];
+            if let Ok(count) = self.tls.reader().read(&mut bytes) {
+                self.received.extend(&bytes[..count]);
+            }
+        }
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.unsent).expect("memory");
+        }
+        let written = self.socket.write(&self.unsent);
+        self.unsent.drain(..written);
+    }
+}
+
+fn connected(
+    faults: Faults,
+    seed: u64,
+    version: &'static SupportedProtocolVersion,
+) -> (Host, Peer) {
+    let identity = Identity::new();
+    let host = Host::new(&identity, faults, seed);
+    let socket = host.net.connect_tls_to(0);
+    (host, Peer { socket, tls: identity.client(version), received: Vec::new(), unsent: Vec::new() })
+}
+
+fn until(host: &mut Host, peer: &mut Peer, what: &str, done: impl Fn(&Host, &Peer) -> bool) {
+    for _ in 0..ROUNDS_MAX {
+        if done(host, peer) {
+            return;
+        }
+        peer.turn();
+        host.turn();
+    }
+    panic!("{what} did not happen");
+}
+
+/// No fault that ends a connection.
+fn harsh(seed: u64) -> Faults {
+    let mut faults = Faults::from_seed(seed);
+    for fault in [Fault::Reset, Fault::ResetLosesBytes, Fault::AcceptFailed] {
+        faults = faults.with(fault, 0);
+    }
+    faults
+}
+
+const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
+#[test]
+fn both_sides_hear_each_other_to_the_end() {
+    for version in BOTH {
+        let (mut host, mut peer) = connected(Faults::none(), 1, version);
+        peer.tls.writer().write_all(b"hello").expect("memory");
+        until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+        host.unsent = b"world".to_vec();
+        until(&mut host, &mut peer, "an answer", |_, peer| peer.received == b"world");
+        peer.tls.send_close_notify();
+        until(&mut host, &mut peer, "an end", |host, _| host.end == Some(RecvEnd::Eof));
+        let stats = host.driver.stats().tls;
+        assert_eq!((stats.open, stats.handshakes_full, stats.handshakes_failed), (1, 1, 0));
+    }
+}
+
+/// The client opens every record that leaves with the number that is due, and takes no other: were
+/// two plaintexts sealed with one number and both left, it would fail.
+#[test]
+fn nothing_is_sealed_twice_and_nothing_lost_under_any_fault() {
+    for seed in 0..SEEDS {
+        for version in BOTH {
+            let mut rng = Rng::with_seed(seed);
+            let (mut host, mut peer) = connected(harsh(seed), seed, version);
+            peer.tls.writer().write_all(b"hello").expect("memory");
+            until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+            let (mut to_peer, mut to_host) = (Vec::new(), b"hello".to_vec());
+            for _ in 0..60 {
+                let bytes: Vec<u8> = (0..rng.usize(1..20_000)).map(|_| rng.u8(..)).collect();
+                host.unsent.extend(&bytes);
+                to_peer.extend(bytes);
+                let bytes: Vec<u8> = (0..rng.usize(1..600)).map(|_| rng.u8(..)).collect();
+                peer.tls.writer().write_all(&bytes).expect("memory");
+                to_host.extend(bytes);
+                if version == &version::TLS13 && rng.u8(..) < 80 {
+                    peer.tls.refresh_traffic_keys().expect("TLS 1.3");
+                }
+                for _ in 0..rng.u8(0..6) {
+                    peer.turn();
+                    host.turn();
+                }
+            }
+            until(&mut host, &mut peer, "all of it", |host, peer| {
+                peer.received.len() == to_peer.len() && host.received.len() == to_host.len()
+            });
+            assert!(peer.received == to_peer && host.received == to_host, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_close_says_goodbye_after_all_that_was_sent() {
+    for version in BOTH {
+        let (mut host, mut peer) = connected(Faults::none(), 3, version);
+        peer.tls.writer().write_all(b"hello").expect("memory");
+        until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+        host.unsent = vec![b'x'; 5000];
+        until(&mut host, &mut peer, "an answer", |host, _| host.unsent.is_empty());
+        let token = host.token.expect("accepted");
+        host.batch.ops.push(Op::Close(token));
+        host.turn();
+        for _ in 0..10 {
+            peer.turn();
+        }
+        assert_eq!(peer.received.len(), 5000);
+        let mut end = [0];
+        assert_eq!(peer.tls.reader().read(&mut end).expect("close_notify came"), 0);
+        assert_eq!(host.driver.stats().tls.open, 0);
+    }
+}
+
+#[test]
+fn what_is_no_record_ends_the_connection_and_says_why() {
+    let (mut host, mut peer) = connected(Faults::none(), 4, &version::TLS13);
+    peer.tls.writer().write_all(b"hello").expect("memory");
+    until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+    peer.socket
+        .write(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2]);
+    host.turn();
+    assert!(matches!(host.end, Some(RecvEnd::Failed(_))), "{:?}", host.end);
+    host.batch.ops.push(Op::Close(host.token.expect("accepted")));
+    host.turn();
+    let mut wire = Vec::new();
+    peer.socket.read(&mut wire);
+    peer.tls.read_tls(&mut wire.as_slice()).expect("bytes");
+    let told = peer.tls.process_new_packets().expect_err("an alert");
+    assert_eq!(told, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+}
+
+#[test]
+fn what_does_not_begin_with_a_handshake_is_cut() {
+    let identity = Identity::new();
+    let mut host = Host::new(&identity, Faults::none(), 5);
+    let mut socket = host.net.connect_tls_to(0);
+    host.turn();
+    socket.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    host.turn();
+    host.turn();
+    assert!(matches!(host.end, Some(RecvEnd::Failed(_))), "{:?}", host.end);
+    assert_eq!(host.driver.stats().tls.handshakes_failed, 1);
+}
+
+#[test]
+fn a_send_before_the_handshake_is_over_fails() {
+    let identity = Identity::new();
+    let mut host = Host::new(&identity, Faults::none(), 6);
+    let _socket = host.net.connect_tls_to(0);
+    host.turn();
+    host.unsent = b"busy".to_vec();
+    host.turn();
+    assert!(host.closed);
+}
+
+#[test]
+fn plain_connections_pass_through_beside_it() {
+    let (mut host, mut peer) = connected(Faults::none(), 7, &version::TLS13);
+    peer.tls.writer().write_all(b"hello").expect("memory");
+    until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+    host.received.clear();
+    let mut plain = host.net.connect_to(0);
+    host.turn();
+    plain.write(b"plain");
+    host.turn();
+    host.turn();
+    assert_eq!(host.received, b"plain");
+    host.unsent = b"too".to_vec();
+    host.turn();
+    let mut bytes = Vec::new();
+    plain.read(&mut bytes);
+    assert_eq!(bytes, b"too");
+    assert_eq!(host.driver.stats().tls.open, 1);
+}
