@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module of the crate, and the others it may name. Left out: what is at the top and may see
-/// everything (`cli`, `lib`, `main`, `server`), and tools beside the server (`tools`).
+/// everything (`cli`, `lib`, `main`, `server`), and the tools beside the server (`tools`).
 const LAYERS: [(&str, &[&str]); 15] = [
     ("bucket", &[]),
     ("host", &[]),
@@ -27,11 +27,11 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "ring", "web",
         ],
     ),
-    // So that a new module finds its place here.
+    // A new module must be given its place here.
     ("", &["cli", "server", "tools"]),
 ];
 
-/// A file longer than this is to be split; one longer than [`FILE_LINES_LIMIT`] fails.
+/// Above this many lines a file should be split; above [`FILE_LINES_LIMIT`] the test fails.
 const FILE_LINES_GOAL: usize = 500;
 const FILE_LINES_LIMIT: usize = 600;
 
@@ -56,8 +56,8 @@ fn layers_know_only_those_below_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A part of a worker, and what it may not name: the other two parts, those who know all three, and
-/// (of the driver) more than the token by which a connection is named.
+/// A part of a worker, and what it must not name: the other two parts, the files that know all
+/// three, and (of the driver) anything but the token that identifies a connection.
 const PARTS_OF_A_WORKER: [(&str, &[&str]); 3] = [
     ("net", &["session", "hub", "turn", "link", "effect"]),
     ("session", &["net", "hub", "turn", "link"]),
@@ -85,7 +85,7 @@ fn sockets_sessions_and_subscribers_do_not_know_each_other() {
     assert!(seen > PARTS_OF_A_WORKER.len(), "the parts have moved: this test looks at nothing");
 }
 
-/// A second place that sends could tear a stream.
+/// With a second place that sends, a stream could be torn.
 #[test]
 fn one_file_of_the_worker_sends() {
     let senders: Vec<PathBuf> = sources()
@@ -132,8 +132,8 @@ fn the_simulated_kernel_is_no_part_of_the_product() {
     assert!(product.contains("\nsim = []") && !product.contains("default = ["), "{product}");
 }
 
-/// `cargo bench` builds the program too, and one that unwinds: left in target/release it would be
-/// taken for the release build.
+/// `cargo bench` builds the program too, with unwinding: in target/release it would be mistaken for
+/// the release build.
 #[test]
 fn benches_are_built_into_a_folder_of_their_own() {
     let scripts = fs::read_dir("scripts").expect("scripts").map(|entry| entry.expect("one").path());
@@ -175,9 +175,9 @@ fn nothing_is_left_to_do_without_a_word_of_why() {
     }
 }
 
-/// Whether the `unsafe` in this line is explained: by a comment above it (attributes, the rest of
-/// the statement and other `unsafe` lines may be between), or, of an `unsafe fn`, by a section
-/// of its documentation.
+/// Whether the `unsafe` in this line is explained: by a comment above it (with attributes, the rest
+/// of the statement and other `unsafe` lines in between), or, for an `unsafe fn`, by a section of
+/// its documentation.
 fn is_explained(lines: &[&str], at: usize) -> bool {
     const LINES_BETWEEN_MAX: usize = 8;
     let from = at.saturating_sub(LINES_BETWEEN_MAX);
@@ -246,7 +246,7 @@ fn layer_of(path: &Path) -> String {
     part.trim_end_matches(".rs").to_owned()
 }
 
-/// The modules that `crate::` is followed by.
+/// The modules named after `crate::`.
 fn modules_named(code: &str) -> Vec<String> {
     let mut named = Vec::new();
     for (place, _) in code.match_indices("crate::") {

@@ -1,10 +1,10 @@
-//! A peer that is gone without a word (no FIN, no RST: a phone that left, a NAT entry that was
-//! forgotten) is cut within a stated time: a WebSocket when it has answered neither of two pings,
-//! an SSE stream by the kernel when a heartbeat has stayed unacknowledged for `--dead-time`.
+//! A peer that vanished silently (no FIN, no RST: a phone that left, a NAT entry that was dropped)
+//! is cut within a stated time: a WebSocket once two pings are unanswered, an SSE stream by the
+//! kernel once a heartbeat has stayed unacknowledged for `--dead-time`.
 //!
-//! The peer lives in a network namespace of its own, behind a cable of two virtual interfaces, and
-//! then loses its way back. That needs `unshare`, `nsenter` and `ip`, and either root or user
-//! namespaces; where that can't be had the test says SKIPPED (`PUSHLINE_NO_SKIP=1`: fails).
+//! The peer lives in a network namespace of its own, at the far end of a virtual cable, and then
+//! loses its way back. That needs `unshare`, `nsenter` and `ip`, and either root or user
+//! namespaces; without them the test says SKIPPED (with `PUSHLINE_NO_SKIP=1` it fails).
 //! `tests/simulation` has peers of both kinds, too.
 
 mod common;
@@ -22,8 +22,8 @@ const SERVER: &str = "10.77.0.1";
 const PEER: &str = "10.77.0.2";
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const DEAD_TIME: Duration = Duration::from_secs(3);
-/// The kernel looks when it retransmits, each time after twice as long as the last: so it may look
-/// once just before the time is over, and then as late again.
+/// The kernel checks when it retransmits, each time after twice as long: so it may check just
+/// before the time is over, and then only after as long again.
 const SSE_TIME_MAX: Duration = Duration::from_secs(1 + 2 * 3 + 1);
 /// Two pings, a third look, and the sweep's own round.
 const WS_TIME_MAX: Duration = Duration::from_secs(4 + 1);
@@ -59,13 +59,13 @@ fn in_a_network_of_our_own() {
               Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n\r\n";
     let took = vanish(sse, DEAD_TIME, "peer_gone");
     assert!(took >= DEAD_TIME && took <= SSE_TIME_MAX, "SSE: {took:?}");
-    // The kernel would take far longer than the pings.
+    // Otherwise the kernel would take far longer than the pings.
     let took = vanish(ws, Duration::from_secs(600), "peer_dead");
     assert!(took >= HEARTBEAT && took <= WS_TIME_MAX, "WebSocket: {took:?}");
 }
 
-/// A peer asks, is served, and vanishes: how long until it is cut, for this reason. Another client
-/// that is still there is not.
+/// A peer sends a request, is served, and vanishes: how long until it is cut, for this reason.
+/// Another client that is still there is not cut.
 fn vanish(request: &str, dead_time: Duration, reason: &str) -> Duration {
     let mut peer = Peer::plug_in();
     let server = TestServer::with(|settings| {
@@ -107,7 +107,7 @@ impl Peer {
         let orders = shell.stdin.take().expect("it is piped");
         let answers = BufReader::new(shell.stdout.take().expect("it is piped"));
         let mut peer = Self { shell, orders, answers };
-        // Its answer says that it has its namespace.
+        // Its answer shows that it has its namespace.
         peer.does("true");
         let pid = peer.shell.id().to_string();
         run("ip", &["link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", &pid]);
@@ -141,7 +141,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
-        // The cable goes with the namespace, but not at once.
+        // The cable goes with the namespace, though not at once.
         let _ = Command::new("ip").args(["link", "del", "v0"]).output();
     }
 }

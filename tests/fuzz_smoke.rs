@@ -14,7 +14,7 @@ use targets::{Check, TARGETS};
 /// A few seconds in all, in a debug build.
 const ITERATIONS: u64 = 4000;
 
-/// Longest mutated input; libFuzzer is the one to look for what only long ones show.
+/// Longest mutated input; what only longer ones show is left to libFuzzer.
 const INPUT_BYTES_MAX: usize = 4096;
 
 /// Bytes and words that mean something to one of the targets.
@@ -101,7 +101,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| fs::read(path).expect("a readable file")).collect()
 }
 
-/// Says which input it was, in a form that can be made a corpus file.
+/// Reports which input it was, in a form that can be made a corpus file.
 fn try_input(name: &str, check: Check, input: &[u8], from: &str) {
     let outcome = catch_unwind(AssertUnwindSafe(|| check(input)));
     if outcome.is_err() {

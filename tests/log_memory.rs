@@ -9,7 +9,7 @@ use pushline::proto::cursor::{Cursor, Epoch};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The table has just doubled at the first, and is nearly full at the second.
+/// At the first the table has just doubled, at the second it is nearly full.
 const CHANNELS: [usize; 2] = [235_000, 455_000];
 const CHANNEL_BYTES_MAX: usize = 176;
 
@@ -36,8 +36,8 @@ fn join_private(log: &mut Sequencer, connection: usize) {
     log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut Nowhere);
 }
 
-/// One subscriber, no history, a name of 16 bytes: at most 176 bytes, name, table and the count
-/// that workers keep included (so 336 of 512 bytes are left for the worker).
+/// One subscriber, no history, a name of 16 bytes: at most 176 bytes, including the name, the table
+/// and the count that workers keep (so 336 of 512 bytes are left for the worker).
 #[test]
 fn a_private_channel_costs_the_log_no_more_than_its_share() {
     let policy = Policy {

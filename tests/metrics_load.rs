@@ -1,6 +1,6 @@
-//! A scrape during a load of 10,000 connections has every metric and agrees with what the clients
-//! counted: our own load generator on one side, the operator's listener on the other. One after the
-//! other: on epoll all servers of this process share its descriptors.
+//! A scrape under a load of 10,000 connections has every metric and agrees with what the clients
+//! counted: our own load generator on one side, the operator's listener on the other. Run one after
+//! the other: on epoll all servers of this process share its descriptors.
 
 #[path = "common/skip.rs"]
 mod skip;
@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 
 const CONNECTIONS: u64 = 10_000;
 
-/// Fewer fit two workers' rings or the generator's process, and the test has nothing to show.
+/// Fewer would fit two workers' rings or the generator's process, and the test would show nothing.
 const DESCRIPTORS_MIN: u64 = CONNECTIONS + 1000;
 
 #[test]
@@ -56,7 +56,7 @@ fn count_alike(transport: &str, driver: DriverWanted) {
     let report = NamedTempFile::new().expect("a file");
     let mut load = bench(server.listen(), transport, &report);
     let connected = format!("\"{transport}\"");
-    // A subscriber that was just answered is live a turn later.
+    // A subscriber that was just answered becomes live a turn later.
     await_that("all are connected and at rest", || {
         let scrape = scrape(admin);
         sum(&scrape, "pushline_connections", &connected) == CONNECTIONS
@@ -106,7 +106,7 @@ fn scrape(admin: SocketAddr) -> String {
     get(admin, "/metrics").body
 }
 
-/// All metrics there are, those of histograms by the first of their series.
+/// All metrics there are; histograms by their first series.
 fn names(admin: SocketAddr) -> Vec<String> {
     let text = scrape(admin);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -121,7 +121,7 @@ fn sum(scrape: &str, name: &str, label: &str) -> u64 {
         .sum()
 }
 
-/// Whether this machine lets a process have as many; loud if not.
+/// Whether this machine lets a process have that many; says so loudly if not.
 fn has_descriptors() -> bool {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.maximum.is_none_or(|maximum| maximum >= DESCRIPTORS_MIN) {

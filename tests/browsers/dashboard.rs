@@ -1,4 +1,4 @@
-//! The operator's dashboard in a browser: it shows what is there, asks for a key where there is one,
+//! The operator's dashboard in a browser: it shows what exists, asks for a key if there is one,
 //! cuts what it is told to, and shows a stream's frames.
 
 use std::fs;

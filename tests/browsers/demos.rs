@@ -15,12 +15,12 @@ const OPTIONS: [&str; 6] = ["--workers", "2", "--cpus", "none", "--retry", "500m
 const PAGES: usize = 2;
 const DEMOS: [&str; 4] = ["feed", "chat", "progress", "counter"];
 
-/// Where in a page the state is told, what is typed into, and what then appears.
+/// Where in a page the state is shown, where text is typed, and what then appears.
 struct Chat {
     state: &'static str,
     type_in: &'static str,
     list: &'static str,
-    /// What is said of a restart.
+    /// How a restart is reported.
     restarted: &'static str,
 }
 
@@ -52,7 +52,7 @@ fn the_demos_chat_goes_on_after_a_crash_and_says_so() {
     survive(&chat, |browser, server| browser.visit(&format!("{server}/demo/chat"), PAGES));
 }
 
-/// Two people talk, the server is killed, one writes meanwhile, and both go on.
+/// Two people chat, the server is killed, one of them writes meanwhile, and both carry on.
 fn survive(chat: &Chat, open: impl FnOnce(&mut Browser, &str)) {
     let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
     let port = free_ports(2);

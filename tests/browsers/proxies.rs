@@ -1,5 +1,5 @@
-//! The proxy configurations of `tuning/proxies`, each run by the real program as it is shipped but
-//! for its addresses and its certificate.
+//! The proxy configurations of `tuning/proxies`, each run by the real program as shipped, except
+//! for addresses and certificate.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::common::program::free_ports;
 use crate::common::{await_that, installed, skip};
 
-/// One proxy: its program, its file in `tuning/proxies`, and what of that is another here.
+/// A proxy: its program, its file in `tuning/proxies`, and what is replaced in that.
 pub struct Kind {
     program: &'static str,
     file: &'static str,
@@ -22,7 +22,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The same with other changes to its file.
+    /// The same proxy with further replacements.
     pub const fn with(self, changes: &'static [(&'static str, &'static str)]) -> Self {
         Self { changes, ..self }
     }
@@ -71,8 +71,8 @@ pub const ENVOY: Kind = Kind {
     cure: "scripts/test-clients",
 };
 
-/// What is another in all files: the address of the server, and where nginx writes, which as it is
-/// built only root may.
+/// Replaced in all files: the server's address, and where nginx writes, which by default only root
+/// may.
 const ALWAYS: [(&str, &str); 3] = [
     (
         "\nhttp {",
@@ -129,7 +129,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // nginx leaves its workers behind when it is killed.
+        // A killed nginx leaves its workers behind.
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();

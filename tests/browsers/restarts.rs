@@ -11,9 +11,9 @@ use crate::common::publish;
 use crate::proxies::{self, CADDY, ENVOY, HAPROXY, NGINX, Proxy};
 
 const PAGES: usize = 12;
-/// Of those, the first are warm: they have published.
+/// How many of those, counted from the first, are warm: they have published.
 const WARM: usize = PAGES / 2;
-/// A browser comes back within 5 s; the rest is a busy machine.
+/// A browser reconnects within 5 s; the rest is for a busy machine.
 const COME_BACK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 pub const OPTIONS: [&str; 10] = [
@@ -35,7 +35,7 @@ fn chromium_lives_through_restarts() {
     restarts(Kind::Chromium, None, Origins::Both);
 }
 
-/// A Firefox page of another origin is dead once it finds no server, whatever that server does.
+/// A Firefox page of another origin dies once it finds no server, whatever that server does.
 #[test]
 fn firefox_lives_through_restarts() {
     restarts(Kind::Firefox, None, Origins::Own);
@@ -100,7 +100,7 @@ fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
         Program::start(port, &OPTIONS)
     });
     pages.restart("--take-over", |_, old| {
-        // The old one's ports answer all along: its end tells that the new one has them.
+        // The old server's ports answer all along; its exit shows that the new one has them.
         let new = Program::start(port, &[&OPTIONS[..], &["--take-over"]].concat());
         await_drained(old);
         new
@@ -122,7 +122,7 @@ struct Pages {
     server: Option<Program>,
     /// Where browsers find the server.
     base: String,
-    /// What each of them is to have seen.
+    /// What each of them should have seen.
     expected: Vec<String>,
 }
 
@@ -146,8 +146,8 @@ impl Pages {
         pages
     }
 
-    /// Warms half of them, restarts the server, and looks what all of them have seen: the end of the
-    /// old log, a gap, and the whole new log.
+    /// Warms half of them, restarts the server, and checks what all of them have seen: the end of
+    /// the old log, a gap, and the whole new log.
     fn restart(&mut self, how: &str, restart: impl FnOnce(&mut Self, Program) -> Program) {
         let target = format!("{}/channels/other", self.base);
         let warm = self.browser.evaluate_in(0..WARM, &format!("publish('{target}', 'warm')"));
@@ -165,7 +165,7 @@ impl Pages {
     }
 
     /// The last page of those that have published talks both ways. It is one of another origin, if
-    /// there are any: Chromium lets no page that a test pretends open a WebSocket to loopback.
+    /// there are any: Chromium lets no page faked by a test open a WebSocket to loopback.
     fn check_websocket(&mut self) {
         let talk = format!("echo('{}/ws?channel=talk')", self.base);
         assert_eq!(self.browser.evaluate_in(WARM - 1..WARM, &talk), [json!("there and back")]);
@@ -190,7 +190,7 @@ impl Pages {
         }
     }
 
-    /// Waits until every page has seen what it is to see; fails at once if one has died, or has seen
+    /// Waits until every page has seen what it must see; fails at once if one has died or has seen
     /// anything else.
     fn await_seen(&mut self) {
         let deadline = Instant::now() + COME_BACK;

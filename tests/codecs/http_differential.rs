@@ -1,5 +1,5 @@
-//! The head parser against httparse, on generated and mutated heads, seeded. What must hold of each
-//! is told in the fuzzing target of the same name, which this shares.
+//! The head parser against httparse, on generated and mutated heads, seeded. The fuzzing target of
+//! the same name, shared by this test, says what must hold for each.
 
 #[path = "../fuzz/targets/http_head.rs"]
 mod http_head;
@@ -118,7 +118,7 @@ fn we_agree_with_httparse_but_for_the_listed_rules() {
             None => accepted += 1,
         }
     }
-    // The generator reaches both sides; else the agreement would say nothing.
+    // The generator reaches both outcomes; otherwise the agreement would mean nothing.
     assert!(u64::from(accepted) > CASES / 4, "{accepted} of {CASES}");
     for rule in [Stricter::LineEnds, Stricter::Target, Stricter::Meaning, Stricter::Caps] {
         assert!(stricter.contains_key(&Some(rule)), "{rule:?} never applied: {stricter:?}");

@@ -1,5 +1,5 @@
-//! What request smuggling lives on is refused, with the right status, however the bytes arrive:
-//! whole, one by one, and cut in two at every place.
+//! Everything request smuggling lives on is refused, with the right status, however the bytes
+//! arrive: whole, one by one, and cut in two at every place.
 
 use pushline::proto::http::head::{
     EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, HeadError, HeadScan, HeaderSpace,

@@ -1,4 +1,4 @@
-//! The codecs against the letter of their standards, other parsers, and hostile input.
+//! The codecs against the text of their standards, other parsers, and hostile input.
 
 mod http_differential;
 mod http_smuggling;

@@ -1,6 +1,6 @@
 //! What a browser makes of our event stream: an EventSource parser written after the algorithm in
 //! WHATWG HTML ("Interpreting an event stream") reads what the encoders wrote, and any data comes
-//! out as it was published, with its line ends as LF.
+//! out as it was published, with LF for line ends.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +19,7 @@ struct Dispatched {
     last_event_id: String,
 }
 
-/// The parser's state of the specification.
+/// The state of the specification's parser.
 #[derive(Default)]
 struct EventSource {
     data: String,

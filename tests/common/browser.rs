@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{clients_dir, installed, skip};
 
-/// A browser that starts on a busy machine, or twelve pages of one.
+/// Time for a browser, or twelve pages of one, to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which browser.
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What puppeteer calls it, and Debian's program.
+    /// Puppeteer's name for it, and Debian's program.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Chromium => ("chrome", "chromium"),
@@ -64,8 +64,8 @@ impl Browser {
         Some(Self { driver, test: TESTS.fetch_add(1, Ordering::Relaxed), pages: 0 })
     }
 
-    /// Opens more pages, of this origin or else of another than any server's, that run this script
-    /// first.
+    /// Opens more pages that first run this script, of this origin or else of one that no server
+    /// has.
     pub fn open(&mut self, origin: Option<&str>, script: &str, count: usize) {
         self.ask(&json!({ "command": "open", "origin": origin, "script": script, "count": count }));
         self.pages += count;
@@ -83,37 +83,37 @@ impl Browser {
         self.pages += count;
     }
 
-    /// Opens pages with this text, from another origin than any server's.
+    /// Opens pages with this text, from an origin that no server has.
     pub fn show(&mut self, body: &str, count: usize) {
         self.ask(&json!({ "command": "visit", "body": body, "count": count }));
         self.pages += count;
     }
 
-    /// Closes a page; those behind it move up.
+    /// Closes a page; those after it move up.
     pub fn close(&mut self, page: usize) {
         self.ask(&json!({ "command": "close", "page": page }));
         self.pages -= 1;
     }
 
-    /// Ends a page's process, as a bug or a lack of memory would. Chromium alone.
+    /// Kills a page's process, as a bug or lack of memory would. Chromium only.
     pub fn crash(&mut self, page: usize) {
         self.ask(&json!({ "command": "crash", "page": page }));
         self.pages -= 1;
     }
 
-    /// A call of Chromium's protocol for developers.
+    /// A call in Chromium's DevTools protocol.
     pub fn protocol(&mut self, page: usize, method: &str, parameters: &Value) {
         self.ask(&json!({
             "command": "protocol", "page": page, "method": method, "parameters": parameters,
         }));
     }
 
-    /// What an expression is in every page.
+    /// The value of an expression in every page.
     pub fn evaluate(&mut self, expression: &str) -> Vec<Value> {
         self.evaluate_in(0..self.pages, expression)
     }
 
-    /// What an expression is in these pages.
+    /// The value of an expression in these pages.
     pub fn evaluate_in(&mut self, pages: Range<usize>, expression: &str) -> Vec<Value> {
         let (from, to) = (pages.start, pages.end);
         let command =

@@ -12,7 +12,7 @@ use pushline::proto::cursor::Epoch;
 use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 
-/// With room for this many connections; and what it asks of the log.
+/// A worker with room for this many connections, and what it asks of the log.
 pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<ToLog>) {
     let setup = Setup {
         worker: 0,

@@ -48,14 +48,14 @@ impl Conn {
         self.stream.write_all(bytes.as_ref()).expect("the server reads");
     }
 
-    /// Each byte in a packet of its own, as far as the kernel lets us.
+    /// Sends each byte in a packet of its own, as far as the kernel allows.
     pub fn send_per_byte(&mut self, bytes: impl AsRef<[u8]>) {
         for byte in bytes.as_ref() {
             self.send([*byte]);
         }
     }
 
-    /// We send no more, but still read.
+    /// Half-closes: we send no more, but still read.
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("a connection to half-close");
     }
@@ -71,7 +71,7 @@ impl Conn {
         }
     }
 
-    /// Reads what there is; false at the end of the stream.
+    /// Reads what there is; returns false at the end of the stream.
     pub fn fill(&mut self) -> bool {
         let mut piece = [0; 64 * 1024];
         match self.read(&mut piece) {
@@ -88,7 +88,7 @@ impl Conn {
         }
     }
 
-    /// The same where the connection may be cut in any way: a reset is an end too.
+    /// The same if the connection may be cut in any way: a reset is an end too.
     pub fn fill_or_cut(&mut self) -> bool {
         let mut piece = [0; 64 * 1024];
         match self.read(&mut piece) {
@@ -104,7 +104,7 @@ impl Conn {
         }
     }
 
-    /// Everything up to and including `end`.
+    /// Reads everything up to and including `end`.
     pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut from = 0;
         loop {
@@ -129,19 +129,20 @@ impl Conn {
         self.buffer.drain(..count).collect()
     }
 
-    /// Everything up to the end of the stream.
+    /// Reads everything up to the end of the stream.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// The stream ends, and nothing came before its end.
+    /// Checks that the stream ends, with nothing before its end.
     pub fn expect_end(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "before the end: {:?}", String::from_utf8_lossy(&rest));
     }
 
-    /// The connection ends in whatever way (a reset counts), and nothing more is said.
+    /// Checks that the connection ends, in whatever way (a reset counts), with nothing more before
+    /// that.
     pub fn expect_gone(&mut self) {
         assert!(self.buffer.is_empty(), "{:?}", String::from_utf8_lossy(&self.buffer));
         let mut piece = [0; 1024];
@@ -153,7 +154,8 @@ impl Conn {
         }
     }
 
-    /// Whether nothing comes for this long (for what must not happen, there is only waiting).
+    /// Whether nothing comes for this long (the only way to see that something does not happen is
+    /// to wait).
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         if !self.buffer.is_empty() {
             return false;
@@ -171,7 +173,7 @@ impl Conn {
         }
     }
 
-    /// The next answer, an interim one included.
+    /// The next answer, including interim ones.
     pub fn response(&mut self) -> Response {
         let mut response = self.response_head();
         if let Some(length) = response.header("content-length") {
@@ -181,7 +183,7 @@ impl Conn {
         response
     }
 
-    /// The head of the next answer. Whatever follows stays.
+    /// The head of the next answer. Whatever follows is kept.
     pub fn response_head(&mut self) -> Response {
         let bytes = self.until(b"\r\n\r\n");
         let text = std::str::from_utf8(&bytes).expect("a head is text");
@@ -255,7 +257,7 @@ pub fn fetch(
     if method == "HEAD" { conn.response_head() } else { conn.response() }
 }
 
-/// A chunked body on its way.
+/// A chunked body being sent.
 pub struct Chunked {
     pub conn: Conn,
 }

@@ -1,6 +1,6 @@
 //! What behaviour tests share: a real server in this process, and clients that are blocking, plain
-//! and suspicious. Every read has a deadline, so a server that says nothing fails a test instead of
-//! hanging it.
+//! and suspicious. Every read has a deadline, so a silent server fails a test instead of hanging
+//! it.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_imports)]
@@ -36,11 +36,11 @@ pub use self::sse::{Sse, SseEvent};
 /// How long anything may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Threads of the server that panicked: the server survives them as well as it can, a test must
+/// Threads of the server that panicked: the server survives them as well as it can, but a test must
 /// not.
 static SERVER_PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// A server on a port of its own; it ends with the value.
+/// A server on a port of its own, which ends with this value.
 pub struct TestServer {
     server: Option<Server>,
     pub addr: SocketAddr,
@@ -76,15 +76,15 @@ impl TestServer {
             let mut chosen = settings();
             change(&mut chosen);
             let gate = gate();
-            // On a thread of its own: what io_uring leaves behind on a thread that used a ring
-            // would interrupt the test's blocking reads.
+            // On a thread of its own: io_uring leaves work behind on a thread that used a ring,
+            // which would interrupt the test's blocking reads.
             let starting = std::thread::spawn(move || Server::start(chosen, gate));
             match starting.join().expect("starting does not panic") {
                 Ok(server) => {
                     let (addr, admin) = (server.listen(), server.admin());
                     return Self { server: Some(server), addr, admin };
                 }
-                // Between choosing a port and listening on it someone else took it.
+                // Another process took the port between our choosing it and listening on it.
                 Err(ServerError::Bind { .. }) => {}
                 Err(error) => panic!("the server does not start: {error}"),
             }
@@ -92,7 +92,7 @@ impl TestServer {
         panic!("no free port in 20 tries");
     }
 
-    /// `last` of the ids it gives: its epoch is the part before the dash.
+    /// The `last` id it gives: its epoch is the part before the dash.
     pub fn epoch(&self) -> String {
         let server = self.server.as_ref().expect("it runs");
         server.shared().epoch.to_string()
@@ -123,7 +123,7 @@ impl TestServer {
         self.server.take().expect("it runs")
     }
 
-    /// As SIGTERM does, to the end.
+    /// Drains it, as SIGTERM does.
     pub fn drain(self) -> Ended {
         let (_keep, cut) = bounded(1);
         self.into_server().drain(&cut)
@@ -172,14 +172,14 @@ fn watch_server_threads() {
     });
 }
 
-/// Two workers on whatever cores, ports of the kernel's choice.
+/// Two workers on any cores, with ports of the kernel's choice.
 pub fn settings() -> Settings {
     Settings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         workers: Some(2),
         cpus: None,
-        // Tests ask by made-up names.
+        // Tests use made-up host names.
         open: true,
         driver: driver_wanted(),
         ..Settings::default()
@@ -223,13 +223,13 @@ pub fn auth_env(name: &str) -> Option<String> {
     }
 }
 
-/// Publishes text; its id.
+/// Publishes text; returns its id.
 pub fn publish(addr: SocketAddr, channel: &str, data: &str) -> String {
     let answer = publish_answer(addr, channel, data);
     answer["id"].as_str().expect("an id").to_owned()
 }
 
-/// Publishes text; the whole answer.
+/// Publishes text; returns the whole answer.
 pub fn publish_answer(addr: SocketAddr, channel: &str, data: &str) -> Value {
     let target = format!("/channels/{channel}");
     let response = fetch(addr, "POST", &target, &[], Some(data.as_bytes()));
@@ -265,7 +265,7 @@ pub fn clients_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-clients")
 }
 
-/// A program by its name: one of `scripts/test-clients`, of the `PATH`, or of the administrator's.
+/// A program by its name: from `scripts/test-clients`, the `PATH`, or the administrator's folders.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(clients_dir().join("python/bin"))

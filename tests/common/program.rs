@@ -1,4 +1,4 @@
-//! The server as a process of its own: started, looked at from outside, sent signals.
+//! The server as a process of its own: started, observed from outside, sent signals.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::await_that;
 
-/// How long it may take to end once nothing holds it any more.
+/// How long it may take to exit once nothing holds it up.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Where [`free_ports`] looks: ports of the kernel's choice begin at 32,768.
@@ -46,7 +46,7 @@ impl Program {
         let (tell, log) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // The receiver is gone: still read, so that the program never waits for us.
+                // The receiver is gone: keep reading, so that the program never waits for us.
                 let _ = tell.send(line);
             }
         });
@@ -82,7 +82,7 @@ impl Program {
         kill_process(pid, signal).expect("it runs");
     }
 
-    /// Waits for its end: the exit code, and what it has said.
+    /// Waits for its exit; returns the exit code, and what it has written.
     pub fn wait(mut self, time_max: Duration) -> (Option<i32>, Vec<String>) {
         let deadline = Instant::now() + time_max + END_TIME_MAX;
         loop {
@@ -94,7 +94,7 @@ impl Program {
         }
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(self) {
         drop(self);
     }
@@ -111,8 +111,8 @@ impl Drop for Program {
     }
 }
 
-/// The first of `count` free ports, below those the kernel gives to clients: one that is
-/// left for a moment is still there when its server comes back.
+/// The first of `count` free ports, below those the kernel gives to clients: a port left for a
+/// moment is then still free when its server comes back.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
@@ -123,7 +123,7 @@ pub fn free_ports(count: u16) -> u16 {
     firsts.find(|first| (*first..first + count).all(is_free)).expect("it goes on for ever")
 }
 
-/// Bytes the kernel holds for all TCP sockets of the machine, both ends.
+/// Bytes the kernel holds for all TCP sockets of the machine, both ends included.
 pub fn tcp_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/net/sockstat").expect("Linux");
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).expect("a line for TCP");

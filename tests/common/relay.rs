@@ -1,5 +1,5 @@
-//! A TCP relay whose connections a test can cut, so that a client it did not write loses its
-//! connection in the middle of things.
+//! A TCP relay whose connections a test can cut, so that a third-party client loses its connection
+//! in the middle of things.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ struct State {
     accepted: AtomicUsize,
     /// Bytes that went from the server to clients.
     passed: AtomicUsize,
-    /// Connections before this one get nothing any more.
+    /// Connections before this one no longer receive anything.
     silenced: AtomicUsize,
     stop: AtomicBool,
 }
@@ -49,7 +49,7 @@ impl Relay {
         Self { addr, state, thread: Some(thread) }
     }
 
-    /// Ends every connection, wherever in the stream it is. How many there were.
+    /// Ends every connection, wherever in the stream it is. Returns how many there were.
     pub fn cut(&self) -> usize {
         let ends = std::mem::take(&mut *self.state.ends.lock().expect("not poisoned"));
         for end in &ends {
@@ -59,7 +59,8 @@ impl Relay {
         ends.len() / 2
     }
 
-    /// From now on what the server says on the connections there are is lost, and no end is seen.
+    /// From now on, what the server sends on existing connections is lost, without an end being
+    /// seen.
     pub fn silence(&self) {
         self.state.silenced.store(self.accepted(), Ordering::SeqCst);
     }
@@ -88,7 +89,7 @@ impl Drop for Relay {
 
 impl State {
     fn relay(self: &Arc<Self>, client: TcpStream) {
-        // A server that is gone: the client sees its connection end.
+        // The server is gone: the client sees its connection end.
         let Ok(server) = TcpStream::connect(self.to) else { return };
         let place = self.accepted.fetch_add(1, Ordering::SeqCst);
         let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
@@ -105,7 +106,7 @@ impl State {
     }
 }
 
-/// `passes` is told of each piece and says whether it goes on.
+/// `passes` gets each piece and returns whether to carry on.
 fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(usize) -> bool) {
     let mut piece = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut piece) {

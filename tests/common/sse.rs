@@ -53,7 +53,7 @@ impl Sse {
         }
     }
 
-    /// The stream is open, and the subscription joined, when this returns: the head is only sent
+    /// When this returns, the stream is open and the subscription joined: the head is only sent
     /// once the log has answered.
     pub fn over(mut conn: Conn, query: &str, headers: &[(&str, &str)]) -> Self {
         conn.send(request("GET", &format!("/sse?{query}"), headers, None));
@@ -69,8 +69,7 @@ impl Sse {
         self.next_event().expect("an event, not the end of the stream")
     }
 
-    /// The next event, or the end of the stream (of an event that is not finished, nothing is
-    /// dispatched).
+    /// The next event, or the end of the stream (an incomplete event is not dispatched).
     pub fn next_event(&mut self) -> Option<SseEvent> {
         loop {
             let block = self.block()?;
@@ -80,7 +79,7 @@ impl Sse {
         }
     }
 
-    /// The same where the connection may be cut in any way, a reset included.
+    /// The same if the connection may be cut in any way, including a reset.
     pub fn next_or_cut(&mut self) -> Option<SseEvent> {
         loop {
             if self.conn.buffer.windows(2).any(|two| two == b"\n\n") {
@@ -96,12 +95,12 @@ impl Sse {
         }
     }
 
-    /// This many events.
+    /// Reads this many events.
     pub fn events(&mut self, count: usize) -> Vec<SseEvent> {
         (0..count).map(|_| self.event()).collect()
     }
 
-    /// Reads until this many comments were seen; no event may come before.
+    /// Reads until this many comments were seen; no event may come first.
     pub fn await_comments(&mut self, count: usize) {
         while self.comments.len() < count {
             let block = self.block().expect("a comment, not the end of the stream");
@@ -139,7 +138,7 @@ impl Sse {
     }
 }
 
-/// Of all that the standard allows, our streams use LF and four fields.
+/// Of all the standard allows, our streams use LF and four fields.
 fn expect_our_grammar(block: &str) {
     assert!(!block.contains('\r'), "{block:?}");
     for line in block.lines().filter(|line| !line.is_empty() && !line.starts_with(':')) {

@@ -66,12 +66,12 @@ impl Ws {
         self.socket.send(message).expect("the server reads");
     }
 
-    /// Sends an operation; the next message that is an answer. Events before it are kept.
+    /// Sends an operation; returns the next message that is an answer. Events before it are kept.
     pub fn op(&mut self, op: &Value) {
         self.send(Message::text(op.to_string()));
     }
 
-    /// The next message that is data; pings are answered on the way.
+    /// The next message with data; pings are answered on the way.
     pub fn message(&mut self) -> Message {
         loop {
             match self.socket.read().expect("a message") {
@@ -92,7 +92,7 @@ impl Ws {
         serde_json::from_str(&self.text()).expect("JSON")
     }
 
-    /// The server closes with this code and reason; the handshake is completed.
+    /// Checks that the server closes with this code and reason; the handshake is completed.
     pub fn expect_close(&mut self, code: u16, reason: &str) {
         match self.message() {
             Message::Close(Some(frame)) => {
@@ -100,7 +100,8 @@ impl Ws {
             }
             other => panic!("instead of a close: {other:?}"),
         }
-        // tungstenite answers the close frame when it is driven on, and ends with the connection.
+        // tungstenite answers the close frame when it is driven further, and ends with the
+        // connection.
         while self.socket.read().is_ok() {}
     }
 }
@@ -124,7 +125,7 @@ pub struct RawFrame {
 }
 
 impl RawFrame {
-    /// Code and reason of a close frame.
+    /// The code and reason of a close frame.
     pub fn close(&self) -> (u16, String) {
         assert_eq!(self.opcode, CLOSE, "{self:?}");
         let code = u16::from_be_bytes([self.payload[0], self.payload[1]]);
@@ -168,7 +169,7 @@ impl RawWs {
         }
     }
 
-    /// The next frame that is no ping; pings are answered.
+    /// The next frame that is not a ping; pings are answered.
     pub fn answer(&mut self) -> RawFrame {
         loop {
             let got = self.frame();
@@ -180,7 +181,7 @@ impl RawWs {
         }
     }
 
-    /// The server closes with this code; we answer, and it ends the connection.
+    /// Checks that the server closes with this code; we answer, and it ends the connection.
     pub fn expect_close(&mut self, code: u16) {
         assert_eq!(self.answer().close().0, code);
         self.send(frame(true, CLOSE, &code.to_be_bytes()));
@@ -230,7 +231,7 @@ pub fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// A reading deadline, for a client that is to be driven in small steps.
+/// A read deadline, for a client that is driven in small steps.
 pub fn patience(socket: &WebSocket<TcpStream>) {
     socket.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
 }

@@ -1,6 +1,6 @@
 //! One contract, three drivers: each behaviour is stated once and holds on the in-memory network
 //! and on real sockets, over io_uring and over epoll. What a simulation shows about a worker is
-//! worth as much as this.
+//! worth as much as this test.
 
 #[path = "../common/skip.rs"]
 mod skip;
@@ -15,23 +15,23 @@ use worlds::{Client, End, World};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long nothing must be heard to count as silence.
+/// How long nothing may be heard before it counts as silence.
 const SILENCE: Duration = Duration::from_millis(50);
 const SLOTS: u32 = 2;
 const RECV_BUFFERS: u16 = 4;
 const RECV_BUFFER_BYTES: usize = 64;
-/// What all buffers hold.
+/// The content of all buffers.
 const IN_BUFFERS: usize = RECV_BUFFERS as usize * RECV_BUFFER_BYTES;
-/// Small, so that a slow reader is felt soon.
+/// Small, so that a slow reader is noticed soon.
 const CLIENT_RECV_BYTES: usize = 32 * 1024;
-/// Rings of a storm, and storms.
+/// Rings in a storm, and the number of storms.
 const RINGS: u32 = 100;
 /// Cut at each of its bytes.
 const SMALL_MESSAGE_BYTES: usize = 24;
 /// More than all socket buffers on the way can hold.
 const LONG_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A world, its worker's batch, and what was heard that no test asked for yet.
+/// A world, its worker's batch, and completions that no test has asked for yet.
 struct Rig<W: World> {
     world: W,
     batch: Batch,
@@ -69,7 +69,7 @@ impl<W: World> Rig<W> {
         (client, Token { slot, generation: self.generation })
     }
 
-    /// One turn without sleep; what this very turn returned.
+    /// One turn without sleep; returns what this very turn returned.
     fn turn(&mut self, ops: &[Op]) -> Vec<Completion> {
         self.batch.ops.extend(ops);
         self.turn_with(Wait::No)
@@ -83,13 +83,13 @@ impl<W: World> Rig<W> {
         completions
     }
 
-    /// Submits the ops; what comes of them is heard by [`Self::next`].
+    /// Submits the ops; [`Self::next`] returns what comes of them.
     fn submit(&mut self, ops: &[Op]) {
         let completions = self.turn(ops);
         self.heard.extend(completions);
     }
 
-    /// What is heard next.
+    /// The next completion.
     fn next(&mut self) -> Completion {
         let start = Instant::now();
         while self.heard.is_empty() {
@@ -110,7 +110,7 @@ impl<W: World> Rig<W> {
         self.turn(&[Op::Send { token, from: 0, to: bytes.len() as u32 }])
     }
 
-    /// Receives (armed) until this many bytes have come.
+    /// Receives (already armed) until this many bytes have come.
     fn receive(&mut self, token: Token, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
@@ -124,7 +124,7 @@ impl<W: World> Rig<W> {
         bytes
     }
 
-    /// What was received into this buffer, which is free again.
+    /// The bytes received into this buffer, which is recycled.
     fn take(&mut self, buffer: BufferId) -> Vec<u8> {
         let bytes = self.world.driver().received(buffer).to_vec();
         self.world.driver().recycle(buffer);
@@ -200,7 +200,7 @@ fn a_send_cut_at_any_byte_goes_on_there<W: World>() {
         let world = W::with_room_to_send(room);
         let (mut rig, mut client, token) = Rig::<W>::with_client_of(world);
         let (mut sent, mut seen) = (0, Vec::new());
-        // Behind bytes of others in the arena, as in a worker's turn.
+        // After bytes of others in the arena, as in a worker's turn.
         rig.batch.arena.extend([0xff; 7]);
         rig.batch.arena.extend(&message);
         let to = rig.batch.arena.len() as u32;
@@ -495,7 +495,7 @@ fn each_accept_into_a_full_table_turns_one_away_and_the_rest_waits<W: World>() {
         rig.submit(&[Op::Close(token), Op::AcceptStart]);
         assert_eq!(rig.next(), Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain });
         token.generation += 1;
-        // The next one may be turned away in this turn already.
+        // The next one may be refused in this turn already.
         let heard = rig.send(token, b"welcome");
         rig.heard.extend(heard);
         assert_eq!(next.read_exactly(7), b"welcome");
@@ -514,7 +514,7 @@ fn a_storm_of_rings_is_one_doorbell_a_turn_and_the_last_is_heard<W: World>() {
         let heard = rig.turn_with(Wait::AtMost(PATIENCE));
         assert_eq!(heard, [Completion::Doorbell]);
     }
-    // A ring may have come behind the last turn's look; then it is heard, too.
+    // A ring may have come after the last turn's look; then it is reported, too.
     let heard = rig.turn(&[]);
     assert!(heard.iter().all(|heard| *heard == Completion::Doorbell), "{heard:?}");
     rig.expect_silence();

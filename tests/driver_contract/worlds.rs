@@ -1,4 +1,4 @@
-//! The worlds the contract holds in: how peers connect, and what the far end sees.
+//! The worlds in which the contract holds: how peers connect, and what the far end sees.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -48,15 +48,15 @@ pub trait World {
     type Bell: Bell;
 
     fn new() -> Self;
-    /// Where it can be chosen: whose connections take this many bytes until the client reads.
+    /// A world, if it can be chosen, whose connections take this many bytes until the client reads.
     fn with_room_to_send(_bytes: usize) -> Self
     where
         Self: Sized,
     {
         Self::new()
     }
-    /// Whether a close first shuts the socket down, and frees the slot in a later turn. Then a
-    /// client may see a FIN even where a reset follows.
+    /// Whether a close first shuts the socket down, and frees the slot in a later turn. A client
+    /// may then see a FIN even where a reset follows.
     fn closes_in_two_steps() -> bool;
     fn driver(&mut self) -> &mut Self::Driver;
     fn connect(&mut self) -> Self::Client;
@@ -142,7 +142,7 @@ impl Client for SimClient {
     }
 }
 
-/// Whether io_uring may be used here; if not, the behaviours on it are skipped, which is said once.
+/// Whether io_uring may be used here; if not, its behaviours are skipped, which is said once.
 pub fn has_io_uring() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| {
@@ -182,7 +182,7 @@ impl<const MULTISHOTS: u16> World for UringWorld<MULTISHOTS> {
         Self { driver, target, address }
     }
 
-    /// Before Linux 6.13, see the driver's `release`.
+    /// Before Linux 6.13: see the driver's `release`.
     fn closes_in_two_steps() -> bool {
         KernelVersion::running() < KernelVersion { major: 6, minor: 13 }
     }
@@ -283,7 +283,7 @@ impl Client for TcpStream {
                 Ok(bytes)
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(End::Reset),
-            // The ring of this thread needed a kernel thread.
+            // This thread's ring needed a kernel thread.
             Err(error) if error.kind() == ErrorKind::Interrupted => Client::read(self),
             Err(error) => panic!("neither bytes nor an end: {error}"),
         }

@@ -1,4 +1,4 @@
-//! Tokens: renewed while the connection lasts, and refusals that a page is told of.
+//! Tokens: renewed during a connection, and refusals that a page is told about.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::common::{PUBLISH_KEY, TestServer, bearer_token, fetch};
 const AUTH: &str = "hmac_secrets = [{ env = \"PUSHLINE_SECRET\" }]\n\
                     publish_keys = [{ name = \"test\", env = \"PUSHLINE_PUBLISH_KEY\" }]";
 
-/// A token for a channel, that runs out this many seconds from now.
+/// A token for a channel that expires in this many seconds.
 fn token(channel: &str, seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64;
     let rights = json!({ "subscribe": [channel], "publish": [channel] });
@@ -23,7 +23,7 @@ fn a_token_is_renewed_on_the_open_connection_before_it_runs_out() {
     let server = TestServer::guarded(AUTH, |_| {});
     for (kind, transport) in [(Kind::Chromium, "ws"), (Kind::Firefox, "sse")] {
         let Some(mut pages) = Pages::one(kind, server.addr) else { return };
-        // It is renewed 30 s before its end: at once, and then no more.
+        // It is renewed 30 s before it expires: here at once, and then not again.
         let tokens = json!([token("c", 32), token("c", 3600)]);
         pages.first(&format!("void (tokens = {tokens}, asked = 0)"));
         pages.follow(&format!("transport: '{transport}', token: () => tokens[asked++]"));
@@ -41,7 +41,7 @@ fn a_connection_whose_token_ran_out_comes_back_with_a_new_one() {
     let server = TestServer::guarded(AUTH, |_| {});
     for transport in BOTH {
         let Some(mut pages) = Pages::one(Kind::Chromium, server.addr) else { return };
-        // There is no other in time.
+        // No new one comes in time.
         let tokens = json!([token("c", 2), token("c", 3600)]);
         pages.first(&format!("void (tokens = {tokens}, isCut = false)"));
         pages.follow(&format!("transport: '{transport}', token: () => tokens[+isCut]"));
@@ -65,7 +65,7 @@ fn a_page_is_told_that_it_may_not() {
         pages.first(&format!("void follow('{}', {{ {options} }})", pages.base));
         pages.await_in(0..1, "errors.length > 0 && client.state === 'denied'");
         assert_eq!(pages.first("errors[0]"), expected, "{transport}");
-        // And so is who publishes.
+        // The same goes for a publisher.
         let sent = "client.publish('c', 'x').catch(({ status }) => status)";
         let status: u64 = expected[..3].parse().expect("a status");
         assert_eq!(pages.first(sent), status);

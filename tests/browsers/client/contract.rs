@@ -1,5 +1,5 @@
-//! What a page may rely on, network or not: gaps are told, types and bytes arrive as they were sent,
-//! and the shape of an `EventSource` is kept.
+//! What a page may rely on, whatever the network does: gaps are reported, types and bytes arrive as
+//! they were sent, and the client has the shape of an `EventSource`.
 
 use serde_json::json;
 
@@ -39,7 +39,7 @@ fn firefox_hands_over_what_was_published() {
     round_trip(Kind::Firefox, "sse");
 }
 
-/// Text, JSON, bytes and types there and back; and each event to a loop that waits for it.
+/// Text, JSON, bytes and types, in both directions; and each event in a loop that awaits it.
 fn round_trip(kind: Kind, transport: &str) {
     let server = TestServer::start();
     let Some(mut pages) = Pages::one(kind, server.addr) else { return };
@@ -67,7 +67,7 @@ fn round_trip(kind: Kind, transport: &str) {
     );
 }
 
-/// A page that has an `EventSource` need change no more than its name.
+/// A page that uses an `EventSource` need only change its name.
 #[test]
 fn an_event_source_may_be_ours() {
     let server = TestServer::start();

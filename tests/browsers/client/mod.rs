@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use crate::common::browser::{Browser, Kind};
 use crate::common::{fetch, publish};
 
-/// A page that has been away comes back within seconds; the rest is a busy machine.
+/// A page that was away comes back within seconds; the rest is for a busy machine.
 const COME_BACK: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 const SCRIPT: &str = include_str!("../client.js");
 const BOTH: [&str; 2] = ["sse", "ws"];
 
-/// Pages of a browser that use the client, and what all of them are to see.
+/// Pages of a browser that use the client, and what all of them must see.
 struct Pages {
     browser: Browser,
     /// Where pages find the server.
@@ -46,7 +46,8 @@ impl Pages {
         Self::tabs(kind, &format!("http://{server}"), server, 1)
     }
 
-    /// All of them follow channel `c` with these further options, JavaScript; the transports.
+    /// All of them follow channel `c` with these further options (in JavaScript); and the
+    /// transports.
     fn follow(&mut self, options: &str) -> Vec<Value> {
         self.follow_in(0..self.count, options)
     }
@@ -56,7 +57,7 @@ impl Pages {
         self.browser.evaluate_in(pages, &follow)
     }
 
-    /// What an expression is in the first page.
+    /// The value of an expression in the first page.
     fn first(&mut self, expression: &str) -> Value {
         self.browser.evaluate_in(0..1, expression).remove(0)
     }
@@ -81,13 +82,13 @@ impl Pages {
         self.count -= 1;
     }
 
-    /// Publishes to channel `c`: all pages that follow it are to see it.
+    /// Publishes to channel `c`: all pages that follow it must see it.
     fn publish(&mut self, data: &str) {
         publish(self.server, "c", data);
         self.expected.push(json!(data));
     }
 
-    /// Waits until every page has seen what it is to see, once and in order.
+    /// Waits until every page has seen what it must see, once and in order.
     fn await_seen(&mut self) {
         self.await_seen_in(0..self.count);
     }

@@ -9,13 +9,13 @@ use crate::common::relay::Relay;
 use crate::common::{TestServer, await_that, describe, metric, publish};
 use crate::proxies::{self, HAPROXY, NGINX, Proxy};
 
-/// As many configurations of nginx are: it hands on an answer when it has all of it.
+/// Many configurations of nginx do this: an answer is passed on only when it is complete.
 const BUFFERING: proxies::Kind = NGINX.with(&[
     ("listen 443", "listen 127.0.0.1:PORT"),
     ("proxy_buffering off;", "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"),
 ]);
 
-/// And so are many that know nothing of WebSockets.
+/// Many know nothing of WebSockets.
 const WITHOUT_UPGRADES: proxies::Kind = NGINX.with(&[
     ("listen 443", "listen 127.0.0.1:PORT"),
     ("proxy_set_header Upgrade $http_upgrade;", ""),
@@ -133,13 +133,13 @@ fn a_path_that_went_dark_is_left_within_one_and_a_half_beats() {
         let began = pages.first("performance.now()").as_f64().expect("a time");
         pages.publish("in the dark");
         let left = pages.first("until(() => states.some((s) => s.startsWith('waiting'))).then(() => performance.now())");
-        // One and a half beats of a second, and a busy machine.
+        // One and a half beats of a second, and time for a busy machine.
         assert!(left.as_f64().expect("a time") - began < 10_000.0, "{began} {left}");
         pages.await_seen();
     }
 }
 
-/// Whatever is cut: the answer to a publish, or the connection it waits for.
+/// Whichever is cut: the answer to a publish, or the connection it waits for.
 #[test]
 fn what_is_published_without_a_network_is_published_once_when_it_is_back() {
     let server = TestServer::start();

@@ -1,4 +1,4 @@
-//! All tabs of an origin have one connection, whichever of them comes, goes or stops.
+//! All tabs of an origin share one connection, whichever of them opens, closes or freezes.
 
 use serde_json::json;
 
@@ -26,7 +26,7 @@ fn one_connection(kind: Kind, transport: &str) {
     await_that("they have one", || streams(server.admin) == 1);
     pages.publish("to all");
     pages.await_seen();
-    // The first one to come leads, and the others come after it in turn.
+    // The first tab leads, and the others follow it in turn.
     pages.close(0);
     pages.publish("while none leads");
     pages.await_seen();
@@ -44,7 +44,7 @@ fn one_connection(kind: Kind, transport: &str) {
     pages.await_seen();
 }
 
-/// One wants the past of a channel that the other has read, and a channel of its own.
+/// A tab wants the past of a channel that another has read, and a channel of its own.
 #[test]
 fn a_tab_gets_what_it_asks_for_whatever_the_others_have_read() {
     let server = TestServer::start();
@@ -72,7 +72,7 @@ fn a_tab_gets_what_it_asks_for_whatever_the_others_have_read() {
     }
 }
 
-/// A browser stops the scripts of a tab in the background; the others go on without it.
+/// A browser stops the scripts of a tab in the background; the others carry on without it.
 #[test]
 fn a_frozen_tab_that_leads_is_replaced_and_catches_up_when_it_wakes() {
     let server = TestServer::start();

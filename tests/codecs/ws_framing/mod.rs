@@ -1,6 +1,6 @@
 //! The receiving half against RFC 6455: every MUST of sections 5, 7 and 8.1 as a table, each case
 //! fed whole, byte by byte, and cut in two at every place; then random streams against a decoder
-//! written as plainly as the RFC, which also says at which byte a stream went wrong.
+//! written as plainly as the RFC, which also knows at which byte a stream became invalid.
 
 mod naive;
 
@@ -11,14 +11,14 @@ use pushline::proto::ws::message::{MessageLimits, Received, Receiver};
 const LIMITS: MessageLimits = MessageLimits { message_bytes_max: 70_000, fragments_max: 8 };
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What a stream came to: a line per message, and how it broke, if it did.
+/// The outcome of a stream: a line per message, and how it broke, if it did.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     said: Vec<String>,
     violation: Option<Violation>,
 }
 
-/// Feeds `pieces`, as a worker does: what is idle is dropped and made again.
+/// Feeds `pieces` as a worker does: an idle receiver is dropped and made again.
 fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, sender: Sender) -> Outcome {
     let mut receiver = Receiver::new(sender);
     let mut said = Vec::new();
@@ -80,7 +80,7 @@ fn more(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     masked(opcode, Fin::More, payload)
 }
 
-/// A client's frame with any header at all.
+/// A client's frame with any header whatever.
 fn raw(head: &[u8], payload: &[u8]) -> Vec<u8> {
     let unmasked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
     head.iter().copied().chain(KEY).chain(unmasked).collect()
@@ -307,7 +307,7 @@ fn beyond_limits() -> Vec<Forbidden> {
     ]
 }
 
-/// Only one of the cases says something before it breaks.
+/// Only one of the cases contains a message before it breaks.
 fn said_before(violation: Violation, section: &str) -> Vec<String> {
     let speaks = violation == Violation::StrayContinuation && section.contains("after the end");
     if speaks { vec!["text ".to_owned()] } else { Vec::new() }
@@ -341,7 +341,7 @@ fn a_client_reads_a_server_and_refuses_a_mask() {
 
 #[test]
 fn a_bad_byte_is_refused_when_it_comes_and_not_at_the_end() {
-    // Section 8.1; the byte after "\xce" can be the first of no character's rest.
+    // Section 8.1; "\xce" and the byte after it cannot be the beginning of any character.
     let text = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited";
     let frames = [more(Opcode::Text, &text[..9]), more(Opcode::Continuation, &text[9..])];
     let bad_at = frames[0].len() + 6 + 3;
@@ -373,7 +373,7 @@ fn memory_follows_what_came_and_not_what_was_announced() {
     let wire = last(Opcode::Text, &payload);
     let mut receiver = Receiver::default();
     let mut message = None;
-    // Small reads: were any step linear in what is kept, this would take minutes.
+    // Small reads: if any step took time linear in what is kept, this would take minutes.
     for piece in wire.chunks(1_000) {
         let (taken, received) = receiver.receive(piece, &limits).expect("valid");
         assert_eq!(taken, piece.len());
@@ -389,7 +389,7 @@ fn code(violation: Violation) -> u16 {
     violation.code().0
 }
 
-/// Mostly valid frames; in half of the streams one bit is turned over.
+/// Mostly valid frames; in half of the streams one bit is flipped.
 fn random_stream(rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut wire = Vec::new();
     let mut inside = false;

@@ -1,15 +1,16 @@
-//! RFC 6455 section 5 word for word: all bytes so far, from the start each time, nothing kept.
+//! RFC 6455 section 5 to the letter: decodes all bytes so far from the start each time, and keeps
+//! nothing.
 
 use super::LIMITS;
 
-/// What a stream came to: a line per message, and the close code it broke with, if it did.
+/// The outcome of a stream: a line per message, and the close code it broke with, if it did.
 pub type Decoded = (Vec<String>, Option<u16>);
 
 struct Frame {
     fin: bool,
     opcode: u8,
     announced: u64,
-    /// As much as has come, unmasked.
+    /// As much as has arrived, unmasked.
     payload: Vec<u8>,
     wire_bytes: usize,
 }
@@ -20,7 +21,7 @@ struct Message {
     fragments: u32,
 }
 
-/// Decodes all of `wire`, up to its end or to what breaks it.
+/// Decodes all of `wire`, up to its end or to the first error.
 pub fn decode(wire: &[u8]) -> Decoded {
     let mut said = Vec::new();
     let mut message = None;

@@ -7,7 +7,7 @@ use pushline::proto::http::head::Framing;
 
 use super::split::split;
 
-/// What a body came to.
+/// The outcome of a body.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     payload: Vec<u8>,
@@ -19,13 +19,13 @@ enum End {
     /// More is to come.
     #[default]
     Open,
-    /// How many bytes behind it belong to the next request.
+    /// How many of the bytes after it belong to the next request.
     Done(usize),
     Broken,
 }
 
-/// The cut makes no difference, and the payload is what a plain reading of RFC 9112 section 7.1
-/// over all the bytes finds.
+/// Cuts make no difference, and the payload is what a plain reading of RFC 9112 section 7.1 finds
+/// in all the bytes.
 pub fn check(input: &[u8]) {
     let Some(split) = split(input) else { return };
     let whole = decode(&[split.whole]);
@@ -57,7 +57,7 @@ fn decode(pieces: &[&[u8]]) -> Outcome {
     outcome
 }
 
-/// What is behind a chunked body, if it has an end.
+/// What follows a chunked body, if it has an end.
 pub fn skip_chunked(body: &[u8]) -> Option<&[u8]> {
     chunks(body, &mut Vec::new()).ok()
 }
@@ -71,7 +71,7 @@ fn plainly(body: &[u8]) -> Outcome {
     outcome
 }
 
-/// Appends all payload and answers what is behind the body.
+/// Appends all payload and returns what follows the body.
 fn chunks<'b>(mut rest: &'b [u8], payload: &mut Vec<u8>) -> Result<&'b [u8], End> {
     loop {
         let (line, after) = line(rest, usize::from(CHUNK_LINE_BYTES_MAX), LineKind::Size)?;
@@ -112,7 +112,7 @@ fn trailers(mut rest: &[u8]) -> Result<&[u8], End> {
     }
 }
 
-/// A line without its CRLF, and what is behind it.
+/// A line without its CRLF, and what follows it.
 fn line(bytes: &[u8], bytes_max: usize, kind: LineKind) -> Result<(&[u8], &[u8]), End> {
     let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let text = &bytes[..end];
@@ -197,7 +197,7 @@ fn extensions(mut text: &[u8]) -> Fit {
     Fit::Whole
 }
 
-/// What is behind a token or a quoted string.
+/// What follows a token or a quoted string.
 fn skip_value(value: &[u8]) -> Result<&[u8], Fit> {
     let Some(mut quoted) = value.strip_prefix(b"\"") else {
         let rest = skip_token(value);

@@ -2,8 +2,8 @@
 
 use pushline::config::{self, KEYS, Settings};
 
-/// What is accepted can be shown, and what is shown can be read and means the same; what is not
-/// accepted has a reason.
+/// What is accepted can be shown, and what is shown can be read and means the same; what is refused
+/// has a reason.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let config = match config::check_text("fuzz.toml", text) {
@@ -20,6 +20,6 @@ pub fn check(input: &[u8]) {
         assert!(key.put(&mut again, &shown).is_ok(), "{} = {shown}", key.name);
         assert_eq!(key.show(&again), shown, "{}", key.name);
     }
-    // The log takes over what it is told without a fault of its own.
+    // The log accepts these settings.
     let _ = config.settings.log_settings();
 }

@@ -8,12 +8,12 @@ use pushline::proto::envelope::{self, OpBody, Payload, Publication};
 use pushline::proto::reject::Reject;
 use serde_json::value::RawValue;
 
-/// An object's fields, each as it was written: values may be deeper and numbers larger than
-/// serde_json would hold, and surrogates may be lone, and it is still JSON.
+/// An object's fields, each as written: values may be deeper and numbers larger than serde_json can
+/// hold, and surrogates may be lone, and it is still JSON.
 type Plain<'a> = HashMap<String, &'a RawValue>;
 
-/// What is accepted, serde_json reads the same way; and an accepted publication, delivered in an
-/// envelope, carries what was published.
+/// serde_json reads what is accepted the same way; and an accepted publication, delivered in an
+/// envelope, contains what was published.
 pub fn check(input: &[u8]) {
     let plain: Option<Plain<'_>> = serde_json::from_slice(input).ok();
     if let Ok(publication) = envelope::parse_publication(input) {
@@ -110,7 +110,7 @@ fn check_delivery(publication: &Publication<'_>) {
     }
 }
 
-/// A client's `ref` comes back as it was, whatever it was.
+/// A client's `ref` comes back unchanged, whatever it was.
 fn check_reply(reference: Option<&str>) {
     let mut wire = Vec::new();
     Reject::bad_request("code", "message").write_op_answer(&mut wire, reference);

@@ -8,14 +8,14 @@ use pushline::proto::http::head::{
 
 use super::split::split;
 
-/// The head is judged as httparse judges it, and the same when it comes in pieces.
+/// The head is judged as httparse judges it, with the same result if it comes in pieces.
 pub fn check(input: &[u8]) {
     let Some(split) = split(input) else { return };
     compare(split.whole);
     assert_eq!(scan(&split.pieces), scan(&[split.whole]), "{:?}", split.pieces);
 }
 
-/// The length of a head that comes in pieces. Every line ends at last: one without an end may be
+/// The length of a head that comes in pieces. Every line ends eventually: one without an end may be
 /// judged late.
 fn scan(pieces: &[&[u8]]) -> Result<Option<usize>, HeadError> {
     let mut scan = HeadScan::default();
@@ -29,7 +29,7 @@ fn scan(pieces: &[&[u8]]) -> Result<Option<usize>, HeadError> {
     Ok(None)
 }
 
-/// Why we refuse a head that httparse takes: its own rules end at finding the parts.
+/// Why we refuse a head that httparse accepts: its own rules stop at finding the parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stricter {
     /// RFC 9112 section 2.2 lets a recipient take a bare LF; we don't.
@@ -44,7 +44,7 @@ pub enum Stricter {
     Caps,
 }
 
-/// The stricter rule behind a refusal; none if httparse must refuse too.
+/// The stricter rule behind a refusal; `None` if httparse must refuse too.
 pub fn stricter_rule(error: HeadError) -> Option<Stricter> {
     use HeadError::*;
     match error {
@@ -67,7 +67,7 @@ pub fn stricter_rule(error: HeadError) -> Option<Stricter> {
     }
 }
 
-/// Every part, as both sides name them.
+/// Every part, by the names both sides use.
 #[derive(Debug, PartialEq, Eq)]
 struct Parts {
     length: usize,
@@ -98,8 +98,8 @@ fn our_parts(request: &Request<'_>) -> Parts {
     }
 }
 
-/// The head with a later minor version as 1.1, which is how it is to be read (RFC 9110 section
-/// 2.5); httparse knows 1.0 and 1.1 only.
+/// The head with a later minor version replaced by 1.1, as which it must be read (RFC 9110 section
+/// 2.5); httparse knows only 1.0 and 1.1.
 pub fn as_known_version(head: &[u8]) -> Vec<u8> {
     const VERSION: &[u8] = b" HTTP/1.";
     let mut head = head.to_vec();
@@ -112,7 +112,7 @@ pub fn as_known_version(head: &[u8]) -> Vec<u8> {
     head
 }
 
-/// What httparse says: the parts, `None` for a partial head, or that it refuses.
+/// httparse's result: the parts, `None` for a partial head, or a refusal.
 fn their_parts(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX + 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -130,14 +130,14 @@ fn their_parts(head: &[u8]) -> Result<Option<Parts>, httparse::Error> {
             .headers
             .iter()
             .map(|header| {
-                // httparse leaves a value of nothing but blanks as it is.
+                // httparse leaves a value of only blanks unchanged.
                 (header.name.into(), header.value.trim_ascii().into())
             })
             .collect(),
     }))
 }
 
-/// The error, where only our own rules refuse the head.
+/// The error, if only our own rules refuse the head.
 pub fn compare(head: &[u8]) -> Option<HeadError> {
     let mut space = HeaderSpace::new();
     let ours = parse_prefix(head, &mut space);
@@ -151,7 +151,7 @@ pub fn compare(head: &[u8]) -> Option<HeadError> {
             None
         }
         Ok(Parsed::Partial) => {
-            // Of a version the last byte is waited for: 505 or 400 depends on it.
+            // The last byte of a version is waited for: 505 or 400 depends on it.
             let early = theirs == Err(httparse::Error::Version);
             assert!(early || theirs == Ok(None), "{theirs:?} {}", shown());
             assert_eq!(scanned, Ok(None), "{}", shown());
@@ -167,7 +167,7 @@ pub fn compare(head: &[u8]) -> Option<HeadError> {
     }
 }
 
-/// Through the scan: it judges a line when the line ends, and leaves to the parser what needs the
+/// Through the scan, which judges a line when it ends, and leaves to the parser what needs the
 /// whole head.
 fn in_two_steps(head: &[u8]) -> Result<(), HeadError> {
     let mut scan = HeadScan::default();

@@ -1,11 +1,11 @@
-//! Cursors: what a client hands back as the last id it saw.
+//! Cursors: what a client sends as the last id it saw.
 
 use pushline::proto::cursor::{Cursor, Epoch, EventId, ID_LEN_MAX};
 
-/// Zero bits make the epoch `aaaaaaaa`, which the corpus can spell.
+/// Zero bits make the epoch `aaaaaaaa`, which the corpus can write out.
 const EPOCH_BITS: u64 = 0;
 
-/// Reads like a plain reading of the rule, and an id that is read is printed as it came.
+/// Ids are read as a plain reading of the rule does, and an id that was read is printed unchanged.
 pub fn check(input: &[u8]) {
     let epoch = Epoch::from_random(EPOCH_BITS);
     let cursor = Cursor::parse(input, epoch);
@@ -27,7 +27,7 @@ fn plainly(input: &[u8], epoch: Epoch) -> Cursor {
     }
     match text.split_once('-') {
         Some((before, after)) if before == epoch.to_string() => match after.parse::<u64>() {
-            // Only the one way to write a number.
+            // There is only one way to write a number.
             Ok(seq) if seq.to_string() == after => Cursor::After(seq),
             _ => Cursor::Foreign,
         },

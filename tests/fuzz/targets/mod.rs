@@ -1,6 +1,6 @@
-//! What is fuzzed: one function per target that takes any bytes and panics when a property does
-//! not hold. Two things run them: libFuzzer for long (`scripts/fuzz`, a binary each in `bins/`),
-//! and a seeded mutator in every `cargo test` (`tests/fuzz_smoke.rs`).
+//! What is fuzzed: one function per target that takes any bytes and panics if a property does not
+//! hold. Two things run them: libFuzzer for long (`scripts/fuzz`, a binary each in `bins/`), and a
+//! seeded mutator in every `cargo test` (`tests/fuzz_smoke.rs`).
 
 pub mod chunked_body;
 pub mod config;
@@ -16,7 +16,7 @@ mod split;
 pub mod sse_stream;
 pub mod ws_stream;
 
-/// A target: panics when the input shows a fault.
+/// A target; it panics if the input reveals a fault.
 pub type Check = fn(&[u8]);
 
 /// All targets by name; a target's corpus is `corpus/<name>/`.

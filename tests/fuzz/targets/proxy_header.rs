@@ -2,7 +2,7 @@
 
 use pushline::proto::proxy::{Malformed, Parsed, parse};
 
-/// More bytes never change what fewer have said, and a header is within the bytes.
+/// More bytes never change what fewer have shown, and a header lies within the bytes.
 pub fn check(input: &[u8]) {
     let whole = parse(input);
     for end in 0..input.len() {

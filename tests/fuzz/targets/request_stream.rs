@@ -12,8 +12,8 @@ use super::split::split;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Behind every input: a head in pieces is judged by lines, one in a piece at once, and so a line
-/// without an end would make a difference that is none.
+/// Appended to every input: a head in pieces is judged line by line and one in a single piece at
+/// once, so a line without an end would show a difference that means nothing.
 const LINE_ENDS: &[u8] = b"\r\n\r\n";
 
 /// What the peer saw.
@@ -21,17 +21,17 @@ const LINE_ENDS: &[u8] = b"\r\n\r\n";
 struct Seen {
     /// How many requests were answered.
     answers: usize,
-    /// All answers and, after the last of them, the event stream; escaped, to be read.
+    /// All answers and, after the last of them, the event stream; escaped so that they can be read.
     http: String,
     /// After an upgrade: pongs and the close frame, in order. Events and replies are not compared:
-    /// which of them comes first is a matter of turns.
+    /// which of them comes first depends on turns.
     control: Vec<String>,
     published: Vec<Published>,
 }
 
-/// What a connection comes to does not depend on how its bytes are cut, nor on whether the worker
-/// sees them in one turn or in many. Every answer is one, and there are no more of them than there
-/// are requests: what one request brings along is never taken for another.
+/// The outcome of a connection does not depend on how its bytes are cut, nor on whether the worker
+/// sees them in one turn or in many. Every answer is well-formed, and there are no more of them
+/// than requests: what belongs to one request is never taken for another.
 pub fn check(input: &[u8]) {
     let Some(split) = split(input) else { return };
     let bytes = [split.whole, LINE_ENDS].concat();
@@ -67,7 +67,7 @@ fn run(send: impl Fn(&mut Server)) -> Seen {
     let mut rest = server.sent.as_slice();
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix(CONTINUE) {
-            // Not asked for when the body is there already.
+            // Not asked for if the body has already arrived.
             rest = after;
             continue;
         }
@@ -83,7 +83,7 @@ fn run(send: impl Fn(&mut Server)) -> Seen {
     seen
 }
 
-/// How many requests a plain reading finds, a broken or unfinished one included.
+/// How many requests a plain reading finds, including a broken or unfinished one.
 fn requests(mut rest: &[u8]) -> usize {
     let mut count = 0;
     while !rest.is_empty() && rest != LINE_ENDS {
@@ -132,7 +132,7 @@ fn answer(bytes: &[u8]) -> (u16, usize) {
         (_, Some(length)) => length.parse().expect("a length is a number"),
         (_, None) => panic!("an answer without a length: {shown}"),
     };
-    // An answer to HEAD has a length and no body: then the next answer, or nothing, follows.
+    // An answer to HEAD has a length and no body: the next answer, or nothing, follows.
     let is_head_only = bytes[head..].starts_with(b"HTTP/1.1 ") || bytes.len() == head;
     (status, head + if is_head_only { 0 } else { body.min(bytes.len() - head) })
 }

@@ -18,10 +18,10 @@ use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token, Wait};
 use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
 
-/// Small, so that the fuzzer gets beyond it.
+/// Small, so that the fuzzer exceeds it.
 pub const EVENT_BYTES_MAX: usize = 512;
 
-/// More turns than any input needs to come to rest.
+/// More turns than any input needs to become quiet.
 const TURNS_MAX: usize = 10_000;
 
 const TOKEN: Token = Token { slot: 0, generation: 0 };
@@ -35,13 +35,13 @@ pub struct Server {
     log: Sequencer,
     requests: Receiver<ToLog>,
     lane: FromLogLane,
-    /// What the peer sent and the worker has not taken.
+    /// What the peer has sent and the worker has not taken.
     inbox: VecDeque<Inbound>,
     completions: VecDeque<Completion>,
     state: Connection,
     /// What the peer was sent.
     pub sent: Vec<u8>,
-    /// What was given to the log, in order.
+    /// What the log was given, in order.
     pub published: Vec<Published>,
 }
 
@@ -173,7 +173,7 @@ impl Server {
         }
     }
 
-    /// What the driver would do with the batch.
+    /// Does what the driver would do with the batch.
     fn submit(&mut self) {
         let batch = self.core.batch();
         let mut sends = 0;

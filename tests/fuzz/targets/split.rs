@@ -1,17 +1,17 @@
-//! How the input says where its bytes are cut: the first line holds a letter per piece, over and
-//! over until the bytes end. `a` to `z` are 1 to 26 bytes, `A` to `Z` 32 to 832; without a letter
-//! all is one piece. Text, so that a corpus file can be written and read.
+//! How the input says where its bytes are cut: the first line has a letter for each piece, repeated
+//! until the bytes end. `a` to `z` are 1 to 26 bytes, `A` to `Z` 32 to 832; without a letter
+//! everything is one piece. It is text so that a corpus file can be written and read.
 
-/// Longest list of pieces; the rest comes at once. Bounds the time of one input.
+/// Longest list of pieces; the rest comes at once. Bounds the time one input takes.
 const PIECES_MAX: usize = 512;
 
-/// The bytes behind the first line, whole and cut.
+/// The bytes after the first line, whole and cut.
 pub struct Split<'a> {
     pub whole: &'a [u8],
     pub pieces: Vec<&'a [u8]>,
 }
 
-/// Reads the first line. Input without one is no test.
+/// Reads the first line. Input without one is not a test.
 pub fn split(input: &[u8]) -> Option<Split<'_>> {
     let end = input.iter().position(|&byte| byte == b'\n')?;
     let (letters, whole) = (&input[..end], &input[end + 1..]);

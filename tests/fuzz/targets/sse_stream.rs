@@ -4,8 +4,8 @@ use pushline::tools::wire::sse::{EventStream, Item};
 
 use super::split::split;
 
-/// The cut makes no difference, and a stream reads like WHATWG HTML ("Interpreting an event
-/// stream") read word for word.
+/// Cuts make no difference, and a stream reads as in WHATWG HTML ("Interpreting an event stream"),
+/// followed word for word.
 pub fn check(input: &[u8]) {
     let Some(split) = split(input) else { return };
     let whole = read(&[split.whole]);

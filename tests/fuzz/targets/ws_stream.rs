@@ -8,13 +8,13 @@ use pushline::proto::ws::message::{MessageLimits, Received, Receiver};
 
 use super::split::split;
 
-/// Small, so that the fuzzer gets beyond them.
+/// Small, so that the fuzzer exceeds them.
 const LIMITS: MessageLimits = MessageLimits { message_bytes_max: 300, fragments_max: 4 };
 
-/// What was said, a line per message, and the close code the stream broke with, if it did.
+/// The stream's messages, one line each, and the close code it broke with, if it did.
 type Outcome = (Vec<String>, Option<u16>);
 
-/// The cut makes no difference, and a client's stream reads like RFC 6455 read word for word.
+/// Cuts make no difference, and a client's stream reads as in RFC 6455, followed word for word.
 pub fn check(input: &[u8]) {
     let Some(split) = split(input) else { return };
     for sender in [Sender::Client, Sender::Server] {
@@ -44,7 +44,7 @@ fn receive(sender: Sender, pieces: &[&[u8]]) -> Outcome {
                 return (said, None);
             }
             if receiver.is_idle() {
-                // The server drops an idle receiver and goes on with another.
+                // The server drops an idle receiver and continues with another.
                 receiver = Receiver::new(sender);
             }
         }
