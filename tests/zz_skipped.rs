@@ -1,5 +1,5 @@
-//! Lists the tests that were skipped. Cargo runs test binaries in the order of their names, so this
-//! one is the last; it has no harness, which would capture what it says.
+//! Lists the tests that were skipped. Cargo runs test binaries in order of their names, so this one
+//! is the last; it has no harness, which would capture its output.
 
 #[path = "common/skip.rs"]
 mod skip;
@@ -7,7 +7,7 @@ mod skip;
 use std::os::unix::process::parent_id;
 
 fn main() {
-    // Asked what tests there are: none.
+    // Asked which tests there are: none.
     if std::env::args().any(|argument| argument == "--list") {
         return;
     }

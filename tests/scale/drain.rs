@@ -1,6 +1,6 @@
 //! Draining under load: SIGTERM with 20,000 clients of all kinds while events are published.
 //! Streams end spread over the drain time, no stream is cut, what was accepted is answered and
-//! delivered, and the exit code is 0. A second SIGTERM cuts, and says how many.
+//! delivered, and the exit code is 0. A second SIGTERM cuts the rest, and says how many.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const PORT: u16 = 21_280;
 const CHANNELS: usize = 20;
 const DRAIN: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Slices of the drain time in which streams must end, each some of them.
+/// The drain time is divided into this many slices, in each of which some streams must end.
 const SLICES: usize = 10;
 
 fn herd(server: &Program, clients: usize) -> Herd {
@@ -69,12 +69,12 @@ fn drain() {
     assert_eq!((restarts as usize, ended), (clients - of_sse, of_sse));
     assert!(slices.iter().all(|n| *n > 0), "not spread: {slices:?}");
     assert!(last_ms <= DRAIN.as_millis() as u64, "later than the deadline: {last_ms} ms");
-    // What was accepted reached every member that was still there, in order (a member checks that
-    // itself).
+    // What was accepted reached every member that was still connected, in order (members check that
+    // themselves).
     assert!(herd.members.iter().map(|member| member.received).sum::<u64>() > 0);
 }
 
-/// Publishes as fast as it is answered; how many were accepted before the first 503.
+/// Publishes as fast as it is answered; returns how many were accepted before the first 503.
 fn publish_until_refused(server: &Program) -> std::thread::JoinHandle<u64> {
     let addr = server.addr;
     std::thread::spawn(move || {

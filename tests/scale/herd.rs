@@ -1,4 +1,4 @@
-//! Many clients on one thread: connect, read, answer pings, stall, come back.
+//! Many clients on one thread: connect, read, answer pings, stall, reconnect.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,15 +15,15 @@ use crate::publisher::{Truth, now_us};
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
-/// Ports of clients: outside of the kernel's own choice, which avoids what is bound by others.
+/// Ports of clients: outside the kernel's own range, in which ports bound by others are avoided.
 const PORTS: Range<u16> = 10_000..32_000;
-/// Receive buffer of a client. The kernel's own choice would be a megabyte for each that stalls,
-/// and with both ends on one machine, that is what would exhaust its memory for TCP.
+/// Receive buffer of a client. By the kernel's choice it would be a megabyte for each that stalls;
+/// with both ends on one machine, that would exhaust its memory for TCP.
 const RECV_BUFFER_BYTES: usize = 16 * 1024;
-/// Bytes read from one member before the next has its turn.
+/// Bytes read from one member before it is the next one's turn.
 const READ_BYTES_MAX: usize = 256 * 1024;
 
-/// What a member does when its connection is gone.
+/// What a member does once its connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Return {
     Never,
@@ -41,7 +41,7 @@ pub struct Herd {
     /// The port bound last.
     port: u16,
     poll: OwnedFd,
-    /// When each member comes back.
+    /// When each member reconnects.
     due: Vec<(Instant, usize)>,
     buffer: Vec<u8>,
     reply: Vec<u8>,
@@ -50,17 +50,17 @@ pub struct Herd {
     old_ages_us: Vec<u64>,
     /// When each member's present connection was begun and opened.
     begun_us: Vec<u64>,
-    /// How long opening took, of each connection opened since the last look.
+    /// How long each connection that opened since the last look took to open.
     pub openings_us: Vec<u64>,
     /// Connects that were refused or broke before the stream began.
     pub failed_connects: u64,
-    /// When connections ended that had been open.
+    /// When connections that had opened ended.
     pub ended_us: Vec<u64>,
 }
 
 impl Herd {
     pub fn new(addr: SocketAddr, members: Vec<Member>, truth: Truth) -> Self {
-        // Ports of former runs may still be in TIME_WAIT: an address of its own for each.
+        // Ports of former runs may still be in TIME_WAIT, so each run has an address of its own.
         let source = Ipv4Addr::new(127, fastrand::u8(1..), fastrand::u8(..), 1);
         Self {
             begun_us: vec![0; members.len()],
@@ -106,7 +106,7 @@ impl Herd {
         }
     }
 
-    /// Lives on for this long, or until `done`, which is asked 20 times a second.
+    /// Goes on for this long, or until `done`, which is asked 20 times a second.
     pub fn live(&mut self, time_max: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let deadline = Instant::now() + time_max;
         let mut look_at = Instant::now();
@@ -209,7 +209,7 @@ impl Herd {
                 Err(_) => return self.gone(index),
             }
         }
-        // A member that is being served is not stalled yet.
+        // A member that is being served has not stalled yet.
         let member = &self.members[index];
         if member.reading == Reading::On || !member.is_open() {
             self.read(index);
@@ -227,7 +227,7 @@ impl Herd {
                     let was_open = member.is_open();
                     self.reply.clear();
                     let bytes = &self.buffer[..count];
-                    // A member that has slept reads what is old.
+                    // A member that has slept reads old events.
                     let ages = match member.has_slept {
                         true => &mut self.old_ages_us,
                         false => &mut self.ages_us,
@@ -242,7 +242,7 @@ impl Herd {
                     let reply = std::mem::take(&mut self.reply);
                     if !reply.is_empty() {
                         let socket = self.members[index].socket.as_mut().expect("it is read");
-                        // A pong that finds no room is one the server will not miss for long.
+                        // The server will soon send another ping if a pong finds no room.
                         let _ = socket.write(&reply);
                     }
                     self.reply = reply;
@@ -259,14 +259,14 @@ impl Herd {
         }
     }
 
-    /// Edge-triggered: what was left unread is told again only after a new request for it.
+    /// Edge-triggered: what was left unread is only reported again after re-arming.
     fn arm_again(&self, socket: &TcpStream, index: usize) {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(index as u64);
         epoll::modify(&self.poll, socket, data, flags).expect("epoll");
     }
 
-    /// The connection ended without a goodbye.
+    /// The connection ended without a close.
     fn gone(&mut self, index: usize) {
         let member = &mut self.members[index];
         match member.stage {

@@ -1,9 +1,9 @@
-//! What needs a machine for minutes: tens of thousands of real clients against the real program, in
-//! a process of its own so that its memory is its own. Each test prints a row of a table and fails
-//! if anything was lost in silence. They are ignored in an ordinary run; `scripts/stalls`,
-//! `scripts/storm` and `scripts/drain` run them.
+//! What needs a machine for minutes: tens of thousands of real clients against the real program,
+//! which runs as a process of its own so that its memory can be measured. Each test prints a row of
+//! a table and fails if anything was lost silently. They are ignored in an ordinary run;
+//! `scripts/stalls`, `scripts/storm` and `scripts/drain` run them.
 
-// Only a part of each is used here.
+// Only a part of each module is used here.
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;
@@ -16,13 +16,13 @@ mod publisher;
 mod stalls;
 mod storm;
 
-/// A number from the environment, by which the scripts pass their arguments on.
+/// A number from the environment, by which the scripts pass on their arguments.
 fn number(name: &str, default: u64) -> u64 {
     let given = std::env::var(name).ok();
     given.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: a number")))
 }
 
-/// Of sorted durations, the one that this share of them does not exceed, in milliseconds.
+/// The duration, in milliseconds, that this share of sorted durations does not exceed.
 fn percentile_ms(sorted_us: &[u64], share: f64) -> f64 {
     let last = sorted_us.len().saturating_sub(1);
     let place = (last as f64 * share).round() as usize;

@@ -1,4 +1,4 @@
-//! One client of a herd: what it has seen, and whether that is all there was.
+//! One client of a herd: what it has seen, and whether that is all it should have.
 
 use std::net::TcpStream;
 
@@ -8,7 +8,7 @@ use crate::common::seq_of;
 use crate::parse::{EventStream, Frames, Head, Message, frame};
 use crate::publisher::{Truth, channel_name, read_payload};
 
-/// How it listens.
+/// The transport it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Sse,
@@ -20,7 +20,7 @@ impl Kind {
     pub const ALL: [Self; 3] = [Self::Sse, Self::WsBare, Self::WsEnvelope];
 }
 
-/// Whether it reads what has come.
+/// Whether it reads what has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     On,
@@ -30,7 +30,7 @@ pub enum Reading {
 /// The state of its connection.
 #[derive(Debug)]
 pub enum Stage {
-    /// Not connected, and not about to be.
+    /// Not connected, nor about to be.
     Out,
     Connecting,
     /// The request is sent.
@@ -39,7 +39,7 @@ pub enum Stage {
     Open,
 }
 
-/// How it has heard of a loss.
+/// How it was told of a loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Gap events in the stream.
@@ -50,15 +50,15 @@ pub struct Told {
     pub gap_closes: u32,
     /// Close frame 1012 (restart).
     pub restarts: u32,
-    /// The connection ended, and no close frame came first.
+    /// The connection ended without a close frame.
     pub cuts: u32,
 }
 
-/// What bytes mean for the holder of the connection.
+/// What bytes mean for the owner of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     GoOn,
-    /// It said goodbye; so do we.
+    /// It closed, and so do we.
     Close,
 }
 
@@ -70,12 +70,12 @@ pub struct Member {
     pub socket: Option<TcpStream>,
     pub stage: Stage,
     pub reading: Reading,
-    /// It was stalled once.
+    /// It has stalled at least once.
     pub has_slept: bool,
     pub told: Told,
     /// Its cursor: the id of the last event or gap.
     pub last_id: Option<String>,
-    /// The next event it must see, counted in its channel; none: any.
+    /// The next event it must see, counted in its channel; `None`: any.
     pub next: Option<usize>,
     /// A gap said that this event comes next.
     promised: Option<u64>,
@@ -85,7 +85,7 @@ pub struct Member {
     pub received: u64,
     pub lost: u64,
     pub retry_ms: Option<u64>,
-    /// What the last refusal was, if there was one.
+    /// The reason for the last refusal, if there was one.
     pub refused: Option<u16>,
 }
 
@@ -116,7 +116,7 @@ impl Member {
         matches!(self.stage, Stage::Open)
     }
 
-    /// What it asks for. A bare WebSocket sees no ids, so it has nothing to resume with.
+    /// What it requests. A bare WebSocket sees no ids, so it has nothing to resume with.
     pub fn request(&self) -> String {
         let channel = channel_name(self.channel);
         let cursor = match &self.last_id {
@@ -152,7 +152,7 @@ impl Member {
         }
     }
 
-    /// Bytes came. What is sent back goes to `reply`; ages of events to `ages`.
+    /// Takes bytes. What must be sent back goes to `reply`, ages of events to `ages`.
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -258,7 +258,7 @@ impl Member {
         ages.push(age_us);
     }
 
-    /// It begins where we were, and what it says comes next is what comes next.
+    /// It begins where we were, and announces the event that then comes.
     fn gap(&mut self, gap: &Value, id: String, truth: &Truth) {
         self.told.gaps += 1;
         assert_eq!(gap["channel"], channel_name(self.channel)[..]);

@@ -1,5 +1,5 @@
-//! Publishes at an even pace over one connection, and remembers what became of it: the place in
-//! the log of each event of each channel.
+//! Publishes at an even pace over one connection, and remembers each event's place in the log, by
+//! channel.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ pub fn channel_name(channel: usize) -> String {
     format!("c{channel}")
 }
 
-/// What was published: of each channel, the `seq` of its events in order.
+/// What was published: for each channel, the `seq` of its events in order.
 #[derive(Clone, Default)]
 pub struct Truth(Arc<Mutex<Vec<Vec<u64>>>>);
 
@@ -42,7 +42,7 @@ impl Truth {
         self.0.lock().expect("no panic")[channel].get(place).copied()
     }
 
-    /// A new log begins: what was is of another epoch.
+    /// A new log begins: what was published belongs to another epoch.
     pub fn clear(&self) {
         self.0.lock().expect("no panic").iter_mut().for_each(Vec::clear);
     }
@@ -80,7 +80,7 @@ pub fn publish(
                 if answer.status == 200 || answer.error_code() != "too_many_connections" {
                     break answer;
                 }
-                // This worker is full; another one need not be.
+                // This worker is full; another need not be.
                 conn = Conn::open(addr);
             };
             assert_eq!(answer.status, 200, "{}", answer.text());
@@ -90,14 +90,14 @@ pub fn publish(
     })
 }
 
-/// Its place in the channel, when it was made, and padding.
+/// An event's data: its place in the channel, the time it was made, and padding.
 fn payload(place: usize, bytes: usize) -> String {
     let mut text = format!("{place:08} {:020} ", now_us());
     text.extend(std::iter::repeat_n('x', bytes.saturating_sub(text.len())));
     text
 }
 
-/// The place and the age in microseconds that an event's data tells.
+/// The place, and the age in microseconds, according to an event's data.
 pub fn read_payload(data: &str) -> (usize, u64) {
     let mut words = data.split(' ');
     let place = words.next().and_then(|word| word.parse().ok());

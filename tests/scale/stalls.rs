@@ -1,6 +1,6 @@
 //! Slow consumers at scale: 1,000 and 10,000 of 15,000 readers stop reading while 1 MB/s is
-//! published. The server's memory stays under the bound that its settings state, the others get
-//! everything in time, and a reader that wakes learns what it lost and goes on exactly there.
+//! published. The server's memory stays under the bound stated by its settings, the others get
+//! everything in time, and a reader that wakes up learns what it lost and continues exactly there.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use crate::publisher::{Pace, Truth, publish};
 use crate::{number, percentile_ms};
 
 const PORT: u16 = 21_080;
-/// Channel 0 is the busy one: all that stall read it, and a few that don't.
+/// Channel 0 is the busy one: all that stall read it, and so do a few that do not.
 const CHANNELS: usize = 100;
 const BUSY: usize = 0;
 const BUSY_READERS: usize = 150;
 const EVENT_BYTES: usize = 10_000;
 const BYTES_PER_S: f64 = 1e6;
-/// One event in this many goes to the other channels.
+/// One in this many events goes to the other channels.
 const BUSY_SHARE: usize = 10;
-/// When the first of the stalled wake: the busy channel has left them behind, and the kernel has
-/// not yet taken them for dead (`--dead-time`).
+/// When the first of the stalled wake up: the busy channel has left them behind, and the kernel
+/// does not yet consider them dead (`--dead-time`).
 const EARLY: Duration = Duration::from_secs(22);
-/// How many those are: from then on each reads most of the megabyte a second, too.
+/// How many those are; from then on each of them reads most of the megabyte a second, too.
 const EARLY_MEMBERS: usize = 60;
 /// How long connecting, waking and catching up may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const RETURN_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the server may grow by while readers stall: history (by default a thousand events of a
-/// channel), what the busy channel keeps for slow readers (`--replica-bytes`, 8 MiB), and for each
-/// of them a cursor. Twice all that, for the allocator; and what each of two workers gathers for
+/// How much the server may grow while readers stall: history (by default a thousand events of a
+/// channel), what the busy channel keeps for slow readers (`--replica-bytes`, 8 MiB), and a cursor
+/// for each of them. Twice all that, for the allocator; and what each of two workers gathers for
 /// those that catch up.
 fn bound_bytes(stalled: usize) -> u64 {
     const HISTORY_BYTES: usize = 2 * 1000 * EVENT_BYTES;
@@ -66,7 +66,7 @@ fn members(subscribers: usize, stalled: usize) -> Vec<Member> {
     (0..subscribers).map(|n| Member::new(Kind::ALL[n % Kind::ALL.len()], channel(n))).collect()
 }
 
-/// How they were told, all together.
+/// How they were told of losses, in total.
 fn told(members: &[Member]) -> Told {
     members.iter().fold(Told::default(), |sum, Member { told, .. }| Told {
         gaps: sum.gaps + told.gaps,
@@ -86,7 +86,7 @@ fn channel_of(n: usize) -> usize {
     if n.is_multiple_of(BUSY_SHARE) { 1 + n / BUSY_SHARE % (CHANNELS - 1) } else { BUSY }
 }
 
-/// Has everything that was published; a bare WebSocket that was closed has no cursor and goes on
+/// Has everything that was published. A bare WebSocket that was closed has no cursor and continues
 /// from now.
 fn has_all(member: &Member, truth: &Truth) -> bool {
     let is_new = member.kind == Kind::WsBare && member.next.is_none();
@@ -117,7 +117,7 @@ fn run(policy: &str, subscribers: usize, stalled: usize, time: Duration) -> Stri
     let pace = Pace { events, per_s, bytes: EVENT_BYTES };
     let load = publish(server.addr, &truth, pace, channel_of);
     herd.live(EARLY, |_| look(&server));
-    // Later the clients' own thread is busy with those that have woken.
+    // Later the clients' own thread is busy with those that woke up.
     let mut ages = std::mem::take(&mut herd.ages_us);
     ages.sort_unstable();
     let early = EARLY_MEMBERS.min(stalled / 2);
@@ -154,7 +154,7 @@ fn run(policy: &str, subscribers: usize, stalled: usize, time: Duration) -> Stri
     )
 }
 
-/// One more event in each channel, and every member has it: none was left behind.
+/// Publishes one more event in each channel; every member must get it: none was left behind.
 fn greet(herd: &mut Herd, server: &Program) {
     let truth = herd.truth.clone();
     let pace = Pace { events: CHANNELS, per_s: 200.0, bytes: EVENT_BYTES };

@@ -1,9 +1,9 @@
-//! The reconnect storm: the server is killed under 100,000 clients and started again, and all of
+//! The reconnect storm: the server is killed with 100,000 clients and started again, and all of
 //! them come back at once, with the cursors of a log that is gone. Each must be served, be told of
 //! the gap and see the next event, while memory stays in bounds.
 //!
 //! A process holds as many sockets as it has descriptors, so the clients are processes of their
-//! own: this same program, told by `PUSHLINE_HERD` to be one.
+//! own: this same program, turned into one by `PUSHLINE_HERD`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -26,8 +26,8 @@ const EVENT_BYTES: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How soon a refused client tries again.
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
-/// What the server may take beyond what it takes when idle, for each client: 512 bytes while it is
-/// joined and told of its gap.
+/// How much memory the server may take beyond its idle memory for each client: 512 bytes while it
+/// is joined and told of its gap.
 const STORM_BYTES_PER_CLIENT: u64 = 1024;
 
 #[test]
@@ -78,7 +78,7 @@ fn storm() {
     assert!(peak <= idle + STORM_BYTES_PER_CLIENT * clients as u64, "memory");
 }
 
-/// A herd in a process of its own, asked and answering in lines.
+/// A herd in a process of its own, which answers questions in lines.
 struct HerdProcess {
     child: Child,
     orders: ChildStdin,
@@ -167,7 +167,7 @@ fn be_a_herd() {
     }
 }
 
-/// Gaps told, refused tries, and how long the successful ones took, p50 and p99.
+/// Gaps told, refused attempts, and how long the successful ones took, p50 and p99.
 fn come_back(herd: &mut Herd) -> String {
     let told = |herd: &Herd| herd.members.iter().filter(|one| one.told.gaps == 1).count();
     let count = herd.members.len();
@@ -177,7 +177,7 @@ fn come_back(herd: &mut Herd) -> String {
     format!("{} {} {} {}", told(herd), herd.failed_connects, us(0.5), us(0.99))
 }
 
-/// Lines from standard input; the channel closes at its end.
+/// Lines from standard input; the channel closes when it ends.
 fn orders() -> std::sync::mpsc::Receiver<String> {
     let (tell, orders) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -1,5 +1,5 @@
 //! The operator's listener: health, readiness, the list of connections, cutting one, and that a
-//! client that drips delays no other.
+//! slow client delays no other.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -41,7 +41,7 @@ fn health_is_text_and_its_head_has_no_body() {
     server.stop();
 }
 
-/// DNS rebinding: to a browser a page of this name is of the listener's own origin.
+/// DNS rebinding: to a browser, a page of this name has the listener's own origin.
 #[test]
 fn a_page_whose_name_leads_here_is_told_nothing() {
     let server = start(|_| {});
@@ -98,7 +98,7 @@ fn idle_workers_are_ready_however_long_they_sleep() {
     for _ in 0..2 {
         let answer = get(server.admin(), "/readyz");
         assert_eq!((answer.status, answer.body.as_str()), (200, "ready\n"));
-        // Longer than a worker may be silent if it has connections.
+        // Longer than a worker may be silent while it has connections.
         std::thread::sleep(Duration::from_millis(1100));
     }
     server.stop();
@@ -108,7 +108,7 @@ fn idle_workers_are_ready_however_long_they_sleep() {
 fn a_draining_server_is_alive_and_not_ready() {
     let server = start(|settings| settings.drain_time = Duration::from_secs(60));
     let (admin, listen) = (server.admin(), server.listen());
-    // Most of the drain time may pass before the last of them is let go.
+    // Most of the drain time may pass before the last of them is ended.
     let streams: Vec<Client> = (0..20).map(|_| Client::sse(listen, "channel=c")).collect();
     assert_eq!(get(admin, "/readyz").status, 200);
     let (cut, ended) = crossbeam_channel::bounded(1);
@@ -190,7 +190,7 @@ fn a_connection_is_cut_by_its_id_and_only_that_one() {
     let (opcode, payload) = ws.read_ws_frames(1);
     assert_eq!((opcode, &payload[..2]), (Opcode::Close, &1008u16.to_be_bytes()[..]));
 
-    // The slot's next life is another connection.
+    // The slot's next connection is another one.
     let _next = Client::sse(server.listen(), "channel=next");
     assert_eq!(delete(&sse_id).status, 404);
     assert_eq!(delete("9-0-0").status, 404);

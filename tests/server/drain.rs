@@ -1,4 +1,4 @@
-//! Going away, as SIGTERM makes it: streams end in a way that clients come back from, publishes in
+//! Shutting down after SIGTERM: streams end in a way that clients come back from, publishes in
 //! progress are answered, new requests are refused, and the server says what it had to cut.
 
 use std::io::ErrorKind;
@@ -47,7 +47,7 @@ fn streams_end_and_websockets_are_told_to_come_back() {
     assert!(std::net::TcpStream::connect(addr).is_err(), "nothing listens any more");
 }
 
-/// Waits until the workers have the order to drain: they have it after the admin listener.
+/// Waits until the workers have been told to drain: that is after the admin listener.
 fn await_draining(admin: SocketAddr, addr: SocketAddr) {
     crate::common::await_that("it says that it is draining", || {
         fetch(admin, "GET", "/readyz", &[], None).status == 503
@@ -57,7 +57,7 @@ fn await_draining(admin: SocketAddr, addr: SocketAddr) {
     });
 }
 
-/// A connection in the middle of its first request's head, which a draining server waits for.
+/// A connection in the middle of its first request's head, for which a draining server waits.
 fn half_asked(server: &TestServer, target: &str, headers: &str) -> Conn {
     let mut conn = Conn::open(server.addr);
     let open = server.open();

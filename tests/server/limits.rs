@@ -1,5 +1,5 @@
-//! Each limit on real sockets: a clear refusal, a metric that counts it, and room again once there
-//! is room. (Times of heads, bodies and idle connections, and connections in all, are in
+//! Each limit on real sockets: a clear refusal, a metric that counts it, and acceptance once there
+//! is room again. (Times of heads, bodies and idle connections, and connections in all, are in
 //! `http_surface`; the policies for slow readers in `slow_consumers`; history's memory in
 //! `sse_streams`.)
 
@@ -77,7 +77,7 @@ fn an_event_source_there_is_no_room_for_is_told_when_to_come_back() {
     await_that("there is room again", || honest("GET", "/", &[]).status == 200);
 }
 
-/// A server that takes the word of 127.0.0.1, given in this way.
+/// A server that trusts 127.0.0.1 to name clients in this way.
 fn behind_proxies(client_address: ClientAddress) -> TestServer {
     TestServer::with(|settings| {
         settings.address_connections_max = Some(1);
@@ -86,7 +86,7 @@ fn behind_proxies(client_address: ClientAddress) -> TestServer {
     })
 }
 
-/// What a connection from `source` that begins with these bytes is answered; it stays open.
+/// The answer to a connection from `source` that begins with these bytes; it stays open.
 fn said_by(server: &TestServer, source: Ipv4Addr, bytes: &[u8]) -> (Conn, u16) {
     let mut conn = Conn { stream: connect_from(source, server.addr), buffer: Vec::new() };
     conn.send(bytes);
@@ -123,7 +123,7 @@ fn a_connection_counts_for_whom_the_proxy_protocol_names() {
     ];
     assert_eq!(said_by(&server, PROXY, &v2.concat()).1, 503);
     assert_eq!(said_by(&server, PROXY, &v1("TCP6 2001:db8::2 ::1")).1, 503);
-    // The proxy itself is no client, however often it looks whether we live.
+    // The proxy itself is not a client, however often it checks whether we are alive.
     let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..], get.as_bytes()].concat();
     let _checks = [(); 3].map(|()| {
         let (kept, status) = said_by(&server, PROXY, &local);
@@ -132,7 +132,7 @@ fn a_connection_counts_for_whom_the_proxy_protocol_names() {
     });
     // An untrusted peer is a client, and its header a bad request.
     assert_eq!(said_by(&server, STRANGER, &v1("TCP4 192.0.2.7 192.0.2.9")).1, 400);
-    // A trusted proxy that says nothing of a client is cut.
+    // A trusted proxy that does not name a client is cut.
     let mut silent = Conn { stream: connect_from(PROXY, server.addr), buffer: Vec::new() };
     silent.send(get);
     silent.expect_gone();
@@ -183,8 +183,8 @@ fn new_connections_a_second() {
     });
 }
 
-/// Whose lane is full can't be known beforehand: what matters is that a refusal is a whole one, and
-/// that what was accepted arrives.
+/// It cannot be known beforehand whose lane is full: what matters is that a refusal is complete,
+/// and that what was accepted arrives.
 #[test]
 fn events_that_wait_for_a_worker() {
     let server = TestServer::with(|settings| {
@@ -226,7 +226,7 @@ fn publishes_of_one_connection_a_second() {
     await_that("it may again", || post(&mut conn, "c", b"x").status == 200);
 }
 
-/// A body of lines costs by what goes to the log at once, not by the line.
+/// A body of lines is charged by what goes to the log at once, not by the line.
 #[test]
 fn lines_are_no_publishes_of_one_connection_each() {
     let server = TestServer::with(|settings| settings.connection_publish_rate = Some(3));
@@ -302,9 +302,9 @@ fn free_port() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
-/// The table of descriptors is full: who comes is answered from the slots reserved for that, who
-/// comes when those are taken too waits for one of them, and when connections leave all is as before.
-/// Each time that the kernel finds the table full, it closes one connection without a word.
+/// The table of descriptors is full: new connections are answered from the slots reserved for that;
+/// when those are taken too, they wait for one; and once connections leave, all is as before. Each
+/// time the kernel finds the table full, it closes one connection without an answer.
 fn fill_the_descriptor_table(driver: &str) {
     const DESCRIPTORS: usize = 200;
     let server = Small::start(DESCRIPTORS as u32, driver);
@@ -316,11 +316,11 @@ fn fill_the_descriptor_table(driver: &str) {
     let held: Vec<Conn> = (0..room)
         .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
         .collect();
-    // They don't go when they are told, so that the reserved slots are taken, too.
+    // They do not leave when told to, so that the reserved slots are taken, too.
     let mut refused: Vec<Conn> = (0..2 * DESCRIPTORS).map(|_| Conn::open(server.addr)).collect();
     let mut told = 0;
     for conn in &mut refused {
-        // One that was closed without a word may say so here.
+        // A connection that was closed without an answer may show here.
         let _ = conn.stream.write_all(&request("GET", "/", &[], None));
     }
     for conn in &mut refused {
@@ -394,7 +394,7 @@ fn unfinished_input_of_all_connections_together() {
     }
 }
 
-/// An NDJSON publisher that is cut for what it holds is told how far it came.
+/// An NDJSON publisher that is cut for what it holds is told how far it got.
 #[test]
 fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
     let server = TestServer::with(|settings| {
@@ -402,7 +402,8 @@ fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
         settings.event_bytes_max = 64 << 10;
         settings.worker_input_bytes = 64 << 10;
     });
-    // At least a message of the largest event fits, six times its size; two have more.
+    // At least a message with the largest event fits, which takes six times its size; two take
+    // more.
     let mut publishers: Vec<Chunked> =
         (0..4).map(|_| Chunked::open(server.addr, "/publish", &[])).collect();
     for publisher in &mut publishers {
@@ -420,12 +421,12 @@ fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
     assert_eq!((&response.json()["published"], &response.json()["line"]), (&1.into(), &2.into()));
 }
 
-/// No client can keep others out by opening connections and saying nothing.
+/// No client can keep others out by opening connections and sending nothing.
 #[test]
 fn a_full_table_makes_room_at_the_cost_of_who_has_asked_nothing_for_longest() {
     let server = TestServer::with(|settings| {
         settings.connections_max = Some(4);
-        // Each worker knows its own oldest.
+        // Each worker knows only its own oldest.
         settings.workers = Some(1);
     });
     let mut stream = Sse::open(server.addr, "channel=c");
@@ -436,7 +437,7 @@ fn a_full_table_makes_room_at_the_cost_of_who_has_asked_nothing_for_longest() {
         silent.push(conn);
         await_that("it is counted", || server.open() == count);
     }
-    // One that has only just come may still ask.
+    // A newcomer may still make its request.
     await_that("there is room", || fetch(server.addr, "GET", "/", &[], None).status == 200);
     silent[0].expect_gone();
     silent[2].send("ET / HTTP/1.1\r\nHost: x\r\n\r\n");

@@ -1,5 +1,5 @@
-//! What a running server writes for its operator: requests if asked for, connections by the ids
-//! that the operator's API knows, floods of refusals in few lines, and never a token.
+//! What a running server logs: requests if asked to, connections by the ids of the operator's API,
+//! floods of refusals in few lines, and never a token.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::operator::{Client, connect, exchange, get, request};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// A server of its own process, whose lines are JSON.
+/// A server in a process of its own, whose lines are JSON.
 struct Running {
     child: Child,
     listen: SocketAddr,
@@ -64,7 +64,7 @@ impl Running {
         }
     }
 
-    /// Ends it; all lines not looked at yet.
+    /// Ends it; returns all lines not looked at yet.
     fn end(mut self) -> Vec<Value> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is there");
         assert!(self.child.wait().expect("it ends").success());
@@ -145,7 +145,7 @@ fn a_flood_of_refusals_is_few_lines() {
     }
     let mut counted = 0;
     let mut told = 0;
-    // What was refused last is told of when the server ends.
+    // The last refusals are reported when the server ends.
     let lines = server.end();
     for line in lines.iter().filter(|line| line["message"] == "connections refused") {
         assert_eq!((&line["reason"], &line["level"]), (&"room".into(), &"WARN".into()));

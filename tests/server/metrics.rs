@@ -83,8 +83,8 @@ const DOCUMENTED: [(&str, &str, &[&str]); 65] = [
     ("pushline_turns_total", "counter", &["worker"]),
 ];
 
-/// A scrape, read by a parser that accepts nothing but what format 0.0.4 allows and takes the
-/// labels in the order they were written.
+/// A scrape, read by a parser that accepts only what format 0.0.4 allows, and expects the labels in
+/// the order they were written.
 #[derive(Debug, Default)]
 struct Scrape {
     types: BTreeMap<String, String>,
@@ -376,8 +376,8 @@ fn histograms_are_cumulative(scrape: &Scrape) {
     }
 }
 
-/// Sockets that take only a part of what they are sent must not make numbers that are too high,
-/// nor ones that go down.
+/// Sockets that take only a part of what they are sent must not produce numbers that are too high
+/// or that decrease.
 #[test]
 fn short_sends_are_counted_by_what_was_taken() {
     const EVENTS: usize = 100;

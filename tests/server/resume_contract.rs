@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 
 const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Something that reads a stream and knows where it was when it is cut.
+/// Something that reads a stream and knows where it was when it was cut.
 enum Reader {
     Sse(Box<Sse>),
     Ws(Box<RawWs>),
 }
 
-/// One message of it: id and data; none when the connection ended.
+/// One message: id and data; `None` when the connection ended.
 type Seen = Option<(String, String)>;
 
 impl Reader {
@@ -76,7 +76,7 @@ fn read_with_cuts(
             seen.extend(reader.next());
         }
         if rng.bool() {
-            // With a reset instead of a farewell.
+            // With a reset instead of a close.
             let stream = socket2::SockRef::from(&reader.conn().stream);
             stream.set_linger(Some(Duration::ZERO)).expect("linger");
         }
@@ -182,7 +182,7 @@ fn ten_thousand_streamed_lines_survive_twenty_reconnects() {
     }
 }
 
-/// Joins at the very moment of publishes: the first event seen is the one behind the cursor, and
+/// Joins at the very moment of publishes: the first event seen is the one after the cursor, and
 /// none is missing between replay and live.
 #[test]
 fn joining_while_events_are_published_misses_and_repeats_nothing() {

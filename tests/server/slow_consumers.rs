@@ -1,6 +1,6 @@
-//! Slow consumers: a reader that stops holds up no other, and is later either given exactly what
-//! it missed, told in an `overrun` gap exactly what it lost, or disconnected, as the channel's
-//! policy says.
+//! Slow consumers: a reader that stops holds up no other, and is later either given exactly what it
+//! missed, told in an `overrun` gap exactly what it lost, or disconnected, as the channel's policy
+//! says.
 
 use std::time::{Duration, Instant};
 
@@ -75,8 +75,8 @@ fn a_stalled_reader_holds_up_nobody_and_loses_nothing_within_bounds() {
     }
 }
 
-/// Reads ids until `last`; checks that exactly what gaps name is missing. How many gaps: on a slow
-/// machine a probe of the kernel's makes room for the first while the loss still grows.
+/// Reads ids until `last`; checks that exactly what gaps name is missing. Returns how many gaps: on
+/// a slow machine a probe of the kernel's makes room for the first while the loss still grows.
 fn check_overruns(
     channels: usize,
     mut next: impl FnMut() -> (String, Option<Value>),
@@ -98,7 +98,8 @@ fn check_overruns(
                 assert_eq!(after, at, "the gap begins where the reader was: {gap}");
                 assert!(first > after + 1, "the gap names nothing: {gap}");
                 // With one channel its id is the end of the loss; with several it must not go
-                // beyond what the stream has reached, or a resume there would lose the others'.
+                // beyond what the stream has reached, or resuming there would lose events of the
+                // others.
                 assert!(
                     if channels == 1 { seq + 1 == first } else { seq == after },
                     "a client that resumes at the gap's id loses nothing more: {gap}"
@@ -111,7 +112,7 @@ fn check_overruns(
     gaps
 }
 
-/// What a worker holds for slow readers is a fourth of what they are behind: the rest they read
+/// What a worker holds for slow readers is a quarter of what they are behind: the rest they read
 /// from history, which has all of it.
 #[test]
 fn a_slow_reader_loses_nothing_that_history_still_has() {
@@ -139,7 +140,7 @@ fn a_slow_reader_loses_nothing_that_history_still_has() {
 #[test]
 fn a_reader_that_is_too_slow_is_told_exactly_what_it_lost() {
     const COUNT: usize = 600;
-    // Neither history nor what the worker holds for the slow reaches further than 100 events.
+    // Neither history nor what the worker holds for slow readers goes back more than 100 events.
     let server = server_with_history(100, 1 << 20, SlowPolicy::Skip);
     let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
     let mut stalled_many = Sse::over(narrow(&server), "channel=c&channel=d", &[]);
@@ -215,7 +216,7 @@ fn the_policy_may_be_to_disconnect() {
         assert!(frame.payload == payload(whole).as_bytes(), "message {whole}");
         whole += 1;
     }
-    // Every event before the end is whole and in order; the client resumes behind the last one.
+    // Every event before the end is complete and in order; the client resumes after the last one.
     for stalled in [&mut stalled_sse, &mut stalled_many] {
         let mut at = 0;
         while let Ok(Some(event)) =
@@ -232,8 +233,8 @@ fn the_policy_may_be_to_disconnect() {
     }
 }
 
-/// A close frame waits for its reader longer than a closing handshake may take: it can't be sent
-/// while the reader takes nothing.
+/// A close frame may wait longer for its reader than a closing handshake may take: it cannot be
+/// sent while the reader accepts nothing.
 #[test]
 fn who_wakes_late_still_reads_why_it_was_disconnected() {
     let server = server(1 << 20, SlowPolicy::Disconnect);
@@ -249,7 +250,7 @@ fn who_wakes_late_still_reads_why_it_was_disconnected() {
     assert_eq!(frame.expect("it ends").close(), (1013, "slow consumer".to_owned()));
 }
 
-/// The last subscriber of a channel on its worker goes, and with it the worker's replica.
+/// The last subscriber of a channel on its worker leaves, and with it the worker's replica.
 #[test]
 fn disconnecting_the_only_subscriber_harms_nobody() {
     let server = TestServer::with(|settings| {
@@ -270,8 +271,8 @@ fn disconnecting_the_only_subscriber_harms_nobody() {
     publish(server.addr, "c", "still here");
 }
 
-/// History is larger than what a worker holds for slow readers: a replay of it must be whole
-/// all, also when events come meanwhile.
+/// History is larger than what a worker holds for slow readers: a replay of it must still be
+/// complete, also when events come meanwhile.
 #[test]
 fn a_long_replay_is_not_overrun_by_what_comes_meanwhile() {
     const COUNT: usize = 400;
@@ -291,7 +292,7 @@ fn a_long_replay_is_not_overrun_by_what_comes_meanwhile() {
 }
 
 /// Each channel alone stays within its bound; together they would hold eight times as much as they
-/// may. A reader that keeps up with a channel loses nothing by that.
+/// may. A reader that keeps up with a channel loses nothing.
 #[test]
 fn slow_readers_of_many_channels_share_one_bound() {
     const CHANNELS: usize = 8;
@@ -325,8 +326,8 @@ fn slow_readers_of_many_channels_share_one_bound() {
     assert!(overrun.count() > 0, "a reader has paid for it");
 }
 
-/// Events without data are not without cost: what readers hold by stalling is told as what it
-/// takes, and bounded.
+/// Events without data are not free: the memory that readers hold by stalling is reported at what
+/// it costs, and bounded.
 #[test]
 fn empty_events_count_what_they_cost() {
     const EVENTS: usize = 400;
@@ -358,7 +359,7 @@ fn empty_events_count_what_they_cost() {
     assert!(held(256 << 10) >= 64 << 10);
 }
 
-/// A socket that takes a few bytes at a time cuts events at every place.
+/// A socket that takes a few bytes at a time cuts events everywhere.
 #[test]
 fn a_trickling_reader_gets_every_byte_in_order() {
     let server = TestServer::with(|settings| {

@@ -1,5 +1,5 @@
-//! Access at one worker, without threads: what happens between the moments that a real server would
-//! hardly ever hit, and what a connection that shows new tokens for ever costs.
+//! Access at one worker, without threads: moments that a real server would hardly ever hit, and
+//! what a connection costs that sends new tokens for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Worker {
         worker
     }
 
-    /// A turn in which this happens; what the worker wants done.
+    /// A turn with these completions; returns what the worker wants done.
     fn turn(&mut self, happens: impl FnOnce(&mut Core)) -> Vec<Op> {
         self.turn_at(NOW, happens)
     }
@@ -73,7 +73,7 @@ impl Worker {
         self.turn(|core| core.complete(RECEIVED, bytes));
     }
 
-    /// As many further connections send this, and the last of them that, in one turn.
+    /// This many further connections send this in one turn; returns the last of them.
     fn receive_from(&mut self, count: u32, bytes: &[u8], last: &[u8]) -> Vec<Op> {
         self.turn(|core| {
             for slot in 1..=count {
@@ -89,7 +89,7 @@ impl Worker {
         self.receive(&websocket_request());
     }
 
-    /// Sleeps as long as it wants to, and turns.
+    /// Sleeps as long as it wants to, then takes a turn.
     fn turn_on(&mut self) -> Vec<Op> {
         match self.core.wait() {
             Wait::No => {}
@@ -135,7 +135,7 @@ fn token(hours: u64) -> String {
     bearer_token(&json!({"exp": NOW + 3600 * hours, "pushline": rights}))
 }
 
-/// The ends of earlier tokens, hours away, are not kept for each renewal.
+/// Expiries of earlier tokens, hours away, are not kept for each renewal.
 #[test]
 fn renewals_do_not_pile_up() {
     let mut worker = Worker::new();
@@ -148,7 +148,7 @@ fn renewals_do_not_pile_up() {
     }
 }
 
-/// What comes in the very turn in which the token runs out is before the close, and too late.
+/// What comes in the very turn in which the token expires is before the close, and too late.
 #[test]
 fn an_operation_in_the_second_of_the_end_is_not_done() {
     let leeway_s = 5;
@@ -167,7 +167,7 @@ fn an_operation_in_the_second_of_the_end_is_not_done() {
     }
 }
 
-/// Rules that have changed are applied to a slice of the connections a turn, and to all of them.
+/// Changed rules are applied to a slice of the connections per turn, and in the end to all.
 #[test]
 fn new_rules_reach_every_connection() {
     const CONNECTIONS: u32 = 10_000;
@@ -184,7 +184,7 @@ fn new_rules_reach_every_connection() {
     assert_eq!(worker.phase(CONNECTIONS), Phase::WsClosing);
 }
 
-/// A check by a public key takes long: whose token fails it has made his last request.
+/// A public-key check takes long, so a request whose token fails it is the last on its connection.
 #[test]
 fn a_connection_has_one_bad_token() {
     let mut worker = Worker::with(&es256_rules());
@@ -198,8 +198,8 @@ fn a_connection_has_one_bad_token() {
     assert!(closed.iter().any(|op| matches!(op, Op::Close(_))), "{closed:?}");
 }
 
-/// A WebSocket that shows bad ones stays, as its own token may be good; all are answered, but
-/// events and others are served in between.
+/// A WebSocket that sends bad tokens stays, as its present token may be good; all are answered, but
+/// events and other connections are served in between.
 #[test]
 fn bad_new_tokens_of_a_websocket_are_answered_one_after_the_other() {
     let rules = format!("anonymous = {{ subscribe = ['a'] }}\n{}", es256_rules());
@@ -216,8 +216,8 @@ fn bad_new_tokens_of_a_websocket_are_answered_one_after_the_other() {
     assert!(turns > 4, "{turns} turns");
 }
 
-/// The same for many connections: one that brings no token, or one that costs nothing to check,
-/// waits for none of them.
+/// The same for many connections: one that brings no token, or one that is cheap to check, waits
+/// for none of them.
 #[test]
 fn bad_tokens_of_many_wait_for_their_turn_and_others_do_not() {
     const CONNECTIONS: u32 = 300;
@@ -237,7 +237,8 @@ fn bad_tokens_of_many_wait_for_their_turn_and_others_do_not() {
     }
 }
 
-/// With good ones too; nothing is sent meanwhile, but there is no sleep over those that wait.
+/// The same with good tokens; nothing is sent meanwhile, but the worker does not sleep while some
+/// wait.
 #[test]
 fn who_waits_for_a_turn_has_it_at_once() {
     const CONNECTIONS: u32 = 300;
@@ -247,8 +248,8 @@ fn who_waits_for_a_turn_has_it_at_once() {
     assert_eq!((sent, worker.core.wait()), (Vec::new(), Wait::No));
 }
 
-/// Whose address has shown several bad tokens waits behind those of others, but is not refused:
-/// behind a proxy all have one address.
+/// An address that has sent several bad tokens waits behind others, but is not refused: behind a
+/// proxy all clients share one address.
 #[test]
 fn bad_tokens_of_an_address_do_not_keep_others_waiting() {
     const BAD: u32 = 50;
@@ -312,7 +313,7 @@ fn forged_es256() -> String {
     format!("{}.{}.{}", encode(br#"{"alg":"ES256"}"#), encode(b"{}"), encode(&[7; 64]))
 }
 
-/// The key is taken away while the log is asked for the stream's channel.
+/// The key is removed while the log is asked for the stream's channel.
 #[test]
 fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     let mut worker = Worker::new();
@@ -335,7 +336,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     assert!(ops.iter().any(|op| matches!(op, Op::Close(closed) if *closed == SLOT)), "{ops:?}");
 }
 
-/// Another worker checked the new token before it heard of the change of rules.
+/// Another worker checked the new token before it was told of the change of rules.
 #[test]
 fn a_new_token_is_not_taken_by_rules_of_yesterday() {
     let yesterday = gate_of(OTHER_RULES);
@@ -361,8 +362,8 @@ fn a_new_token_is_not_taken_by_rules_of_yesterday() {
     assert_eq!(outcome_of(stale), RefreshOutcome::Denied);
 }
 
-/// Nothing goes to the log, which is slow: sixty-four WebSockets have all under way that they may,
-/// and another's publish still finds room to wait.
+/// The log is slow and takes nothing: sixty-four WebSockets have as much under way as they may, and
+/// another one's publish still finds room to wait.
 #[test]
 fn clients_that_publish_much_leave_room_for_others() {
     const CLIENTS: u32 = 64;

@@ -1,5 +1,5 @@
-//! Clients that end while something of theirs is under way. One that ends behind its last request gets
-//! every answer, also when its socket is full at the moment the end is seen.
+//! Clients that end while something of theirs is under way. A client that ends after its last
+//! request gets every answer, even if its socket is full when the end is seen.
 
 use std::time::Duration;
 
@@ -70,8 +70,8 @@ fn a_full_socket_at_the_end_of_a_client_loses_no_answer() {
     }
 }
 
-/// The log is slow, and a WebSocket that closes does not wait for it for ever. The answer then finds a
-/// connection that only waits for its peer to end.
+/// The log is slow, and a WebSocket that closes does not wait for it for ever. The answer then
+/// finds a connection that only waits for its peer to close.
 #[test]
 fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
     let (mut core, asked) = crate::common::core(Gate::open(), 1000);
@@ -92,7 +92,7 @@ fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
         panic!("the log is asked");
     };
     turn(&mut core, &[received], &frame(true, 8, &1000_u16.to_be_bytes()));
-    // Longer than a closing handshake may take; then the close frame is taken.
+    // Longer than a closing handshake may take; then the close frame is read.
     let later = Duration::from_secs(6);
     let (sent, _) = turn_at(&mut core, later, &[], b"");
     assert_eq!(sent, [0x88, 2, 3, 232]);

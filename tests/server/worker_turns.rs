@@ -22,7 +22,7 @@ fn worker() -> Core {
     crate::common::core(Gate::open(), 1000).0
 }
 
-/// One turn with these completions; what it wants done.
+/// One turn with these completions; returns what it wants done.
 fn turn(core: &mut Core, completions: &[Completion], bytes: &[u8]) -> Vec<Op> {
     turn_at(Duration::from_millis(1), core, completions, bytes)
 }
@@ -86,8 +86,8 @@ impl Desk {
         assert!(matches!(self.lane.0.pop_back(), Some(FromLog::Published { .. })));
     }
 
-    /// One turn; what is sent, and to which slot. What the turn asks of the log is answered behind
-    /// it.
+    /// One turn; returns what is sent, and to which slot. What the turn asks of the log is answered
+    /// after it.
     fn turn(&mut self, completions: &[Completion], bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let core = &mut self.core;
         core.batch().ops.clear();
@@ -109,7 +109,8 @@ impl Desk {
         sent.collect()
     }
 
-    /// Takes turns until something is sent: how many bytes. A page may have to be read first.
+    /// Takes turns until something is sent; returns how many bytes. A page may have to be read
+    /// first.
     fn next_send(&mut self, completions: &[Completion]) -> usize {
         let mut sent = self.turn(completions, b"");
         for _ in 0..10 {
@@ -121,7 +122,7 @@ impl Desk {
         panic!("nothing more is sent");
     }
 
-    /// A client in this slot asks for `target`.
+    /// A client in this slot requests `target`.
     fn ask(&mut self, slot: u32, target: &str) -> Vec<(u32, Vec<u8>)> {
         let token = Token { slot, generation: 0 };
         self.turn(&[Completion::Accepted { slot, peer: None, layer: Layer::Plain }], b"");
@@ -129,7 +130,8 @@ impl Desk {
         self.turn(&[received], &request("GET", target, &[], None))
     }
 
-    /// This many events in each of these channels, and a stream's query for all of them.
+    /// Publishes this many events in each of these channels; returns a stream's query for all of
+    /// them.
     fn fill(&mut self, channels: usize, events_each: usize, data: &[u8]) -> String {
         let names: Vec<String> = (0..channels).map(|n| format!("c{n}")).collect();
         for _ in 0..events_each {
@@ -144,8 +146,8 @@ fn events(sent: &[u8]) -> usize {
     String::from_utf8_lossy(sent).matches("\ndata: ").count()
 }
 
-/// A turn has so much time for replays, however many there are, and another connection's answer is
-/// in the very next one.
+/// A turn has a bounded time for replays, however many there are, and another connection's answer
+/// comes in the very next turn.
 #[test]
 fn replays_hold_up_no_answer() {
     const REPLAYS: u32 = 40;
@@ -154,7 +156,7 @@ fn replays_hold_up_no_answer() {
     for slot in 0..REPLAYS {
         desk.ask(slot, &replay);
     }
-    // An event is reckoned with a quarter of a microsecond; the last send may go beyond the time.
+    // An event is priced at a quarter of a microsecond; the last send may exceed the time.
     let events_max = 2 * REPLAY_TIME_PER_TURN.as_nanos() as usize / 250;
     for slot in REPLAYS..REPLAYS + 10 {
         let sent = desk.ask(slot, "/");
@@ -177,7 +179,7 @@ fn a_slow_socket_is_offered_little_more_than_it_takes() {
     desk.turn(&[Completion::SendShort { token, taken: TAKEN }], b"");
     let offered = desk.next_send(&[Completion::Writable { token }]);
     assert!(offered < 2 * TAKEN as usize + 2000, "{offered} bytes");
-    // One that takes all of it is no slow socket.
+    // One that takes all of it is not a slow socket.
     assert!(desk.next_send(&[]) > 3 * TAKEN as usize);
 }
 
@@ -223,8 +225,8 @@ fn an_answered_connection_is_closed_in_the_next_turn_and_that_turn_comes_at_once
     assert_ne!(core.wait(), Wait::No, "there is nothing left to do");
 }
 
-/// The process may have used its descriptors for something else: no connection will end that the
-/// worker could wait for.
+/// The process may have used its descriptors for something else, so the worker cannot wait for a
+/// connection to end.
 #[test]
 fn without_a_descriptor_and_without_connections_accepting_is_tried_now_and_then() {
     let mut core = worker();

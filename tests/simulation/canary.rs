@@ -1,10 +1,10 @@
-//! Rules broken on purpose: if the oracles don't see these, they see nothing.
+//! Rules broken on purpose: if the oracles do not notice these, they notice nothing.
 
 use pushline::ring::sim::{SimBell, SimDriver};
 use pushline::ring::{Batch, Bell, BufferId, Completion, Driver, DriverStats, Op, Wait};
 use std::time::Duration;
 
-/// What is broken, once in a run (or for good, where once may not matter).
+/// What is broken, once in a run (or always, where once may not matter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tamper {
     /// An event does not reach a worker.
@@ -19,15 +19,15 @@ pub enum Tamper {
     SendTwice,
     /// A short send looks like a whole one.
     HideShort,
-    /// Nobody is told when a socket is writable again.
+    /// No worker is told when a socket is writable again.
     ForgetPoll,
     /// A connection is never closed.
     ForgetClose,
-    /// No doorbell is rung for what the log says.
+    /// No doorbell is rung for the log's messages.
     ForgetDoorbell,
-    /// A page of history is lost on its way, and its reader goes on behind it.
+    /// A page of history is lost on its way, and its reader continues after it.
     SkipPage,
-    /// A request is put into the log's lane, and no thread is at it or comes back for it.
+    /// A request is put into the log's lane, and no thread is running the log or comes back for it.
     StrandRequest,
 }
 

@@ -1,6 +1,6 @@
-//! The log in the simulation: the real sequencer, lock and hands, and everything that is ordered
-//! told to the truth. A worker's hand finds the lock taken at random; then an actor of its own plays
-//! the thread that has it.
+//! The log in the simulation: the real sequencer, lock and hands, with everything that is ordered
+//! reported to the truth. A worker's hand finds the lock taken at random; an actor of its own then
+//! plays the thread that has it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use pushline::ring::sim::SimBell;
 use crate::canary::{CanaryBell, Tamper};
 use crate::truth::{Truth, tag_of};
 
-/// The log, and the actor that is at it when workers find it taken. The actor is the clerk, too.
+/// The log, and the actor that runs it when workers find it taken. That actor is also the clerk.
 pub struct Log {
     shared: Arc<SharedLog<Watched>>,
     hand: LogHand<Watched>,
@@ -47,14 +47,14 @@ pub struct Watched {
     watch: Watch,
 }
 
-/// What is known of what the log sends. A canary's rule is broken here.
+/// What is known about the log's messages. A canary's rule is broken here.
 struct Watch {
     published: Option<Published>,
     tamper: Option<Tamper>,
     events: u64,
     held: Option<(u16, FromLog)>,
     now: Duration,
-    /// Since when something waits in each worker's lane.
+    /// Since when something has been waiting in each worker's lane.
     waiting_since: Vec<Option<Duration>>,
 }
 
@@ -92,7 +92,7 @@ impl Log {
         SimHand { shared: self.shared.clone(), hand, is_taken, rng, tamper }
     }
 
-    /// Looks at the log; it is of no consequence that a thread may have it.
+    /// Looks at the log, even if a thread has it.
     pub fn look<T>(&self, look: impl FnOnce(&mut Watched) -> T) -> T {
         look(&mut self.shared.lock())
     }
@@ -103,7 +103,7 @@ impl Log {
         at.max(self.stalled_until)
     }
 
-    /// Requests that no thread is at.
+    /// Requests that no thread is working on.
     pub fn stranded(&self) -> usize {
         if self.is_taken.get() { 0 } else { self.shared.waiting() }
     }
@@ -112,8 +112,8 @@ impl Log {
         self.shared.waiting() == 0 && self.look(|log| log.watch.held.is_none())
     }
 
-    /// Has the lock for a while: until nothing is left, or, as another thread might look then, until
-    /// a random number of requests is handled.
+    /// Holds the lock for a while: until nothing is left, or, as another thread might look then,
+    /// until a random number of requests is handled.
     pub fn step(&mut self, now: Duration, rng: &mut Rng) {
         let mut rings = Vec::new();
         self.hand.budget = budget(rng);
@@ -133,7 +133,7 @@ impl Log {
         self.stalled_until = until;
     }
 
-    /// A worker looks into its lane: since when has something waited there?
+    /// A worker looks into its lane: since when has something been waiting there?
     pub fn looked_into(&mut self, worker: usize) -> Option<Duration> {
         self.look(|log| log.watch.waiting_since[worker].take())
     }
@@ -142,7 +142,8 @@ impl Log {
 impl Hand for SimHand {
     fn run(&mut self, now: Duration, rings: &mut Vec<u16>) -> Left {
         if self.shared.waiting() > 0 && self.rng.u8(0..4) == 0 {
-            // The other thread just took it, and looks again when it lets go. (A canary's does not.)
+            // The other thread just took it, and looks again when it lets go. (A canary's does
+            // not.)
             self.is_taken.set(self.tamper != Some(Tamper::StrandRequest));
             return Left::Nothing;
         }
@@ -154,7 +155,7 @@ impl Hand for SimHand {
     }
 }
 
-/// Often a small one, so that it is spent.
+/// Often a small one, so that it is used up.
 fn budget(rng: &mut Rng) -> usize {
     if rng.bool() { rng.usize(1..4) } else { WORK_PER_HAND }
 }
@@ -211,7 +212,7 @@ impl Watched {
     }
 }
 
-/// A key's first event is told again while history holds it, and only then.
+/// A key's first event is reported again while history holds it, and only then.
 fn check_key(
     publication: &Publication,
     outcome: &Published,
@@ -249,7 +250,7 @@ impl Watch {
     }
 }
 
-/// The way out, watched.
+/// The outlet, watched.
 struct Recorder<'a, O> {
     watch: &'a mut Watch,
     lanes: &'a mut O,

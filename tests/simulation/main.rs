@@ -45,7 +45,7 @@ fn a_broken_rule_is_seen() {
     }
 }
 
-// Seeds that found something. Each failed without the fix, and does again if the fix is taken out;
+// Seeds that found something. Each failed without the fix, and fails again if the fix is removed;
 // after a change of `plan` another seed may be needed for that.
 
 /// The only subscriber of a channel was shed as slow, and the event that did it had no replica.
@@ -54,14 +54,14 @@ fn seed_22_the_last_reader_is_shed() {
     world::run(22, None);
 }
 
-/// A stream was opened by a request whose sender had already sent FIN, and stayed.
+/// A stream was opened by a request whose sender had already sent FIN, and stayed open.
 #[test]
 fn seed_6_a_stream_is_opened_behind_a_fin() {
     world::run(6, None);
 }
 
-/// Cut off before one channel's gap, but behind another channel's events, a client came back with
-/// an id that hid the loss.
+/// Cut off before one channel's gap but after another channel's events, a client came back with an
+/// id that hid the loss.
 #[test]
 fn seed_20_a_gap_goes_before_other_channels_events() {
     world::run(20, None);
@@ -93,7 +93,7 @@ fn seed_7535_ids_never_go_back() {
 }
 
 /// A refused join had kept the replica of a channel that the worker had left at the log, and the
-/// next join believed what it held.
+/// next join trusted its content.
 #[test]
 fn seed_11610_a_refused_join_leaves_no_hole() {
     world::run(11610, None);
@@ -106,14 +106,14 @@ fn seed_1980_a_join_behind_our_close_frame_is_none() {
     world::run(1980, None);
 }
 
-/// A stream of two channels that came with `earliest` stood where the younger history begins, and a
-/// gap told there was followed by older events of the other channel.
+/// A stream of two channels with `earliest` began where the younger history begins, and a gap told
+/// there was followed by older events of the other channel.
 #[test]
 fn seed_2000512_earliest_is_another_place_in_each_channel() {
     world::run(2_000_512, None);
 }
 
-/// Runs all seeds on all cores; tells which fail.
+/// Runs all seeds on all cores; reports which fail.
 fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);

@@ -13,7 +13,7 @@ pub const EARLIEST: &str = "earliest";
 pub struct Follow {
     pub channel: String,
     pub stand: Stand,
-    /// The cursor it came with, as the client gave it.
+    /// The cursor it came with, as sent by the client.
     pub asked: String,
     /// What the last gap told.
     lost: Option<Lost>,
@@ -36,15 +36,15 @@ enum Lost {
     All,
 }
 
-/// Where it stands.
+/// Where a subscription is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stand {
-    /// Begun without a place: it may begin anywhere, but not after what is ordered by the time the
+    /// Begun without a cursor: it may begin anywhere, but not after what is ordered by the time the
     /// server said it has begun.
     Begun { head_then: u64 },
-    /// Everything up to here is seen or known to be lost.
+    /// Everything up to here was seen or is known to be lost.
     At(u64),
-    /// It came with a cursor that can't be honoured: a gap must say so first.
+    /// It came with a cursor that cannot be honoured: a gap must say so first.
     Foreign,
 }
 
@@ -77,8 +77,8 @@ impl Follow {
         self.stand = Stand::At(seq);
     }
 
-    /// An event without an id arrived, as on a bare WebSocket. A tag that was ordered twice may
-    /// leave open which of the two it is.
+    /// An event without an id arrived, as on a bare WebSocket. If a tag was ordered twice, it may
+    /// be unclear which of the two it is.
     pub fn tagged_event(&mut self, tag: u64, truth: &Truth) {
         match (&self.stand, truth.seqs(tag)) {
             (Stand::Begun { .. }, [only]) => self.event(*only, truth),
@@ -165,13 +165,13 @@ impl Follow {
         self.lost = None;
     }
 
-    /// It comes back without a place.
+    /// It comes back without a cursor.
     pub fn begin_anew(&mut self, head_then: u64) {
         self.stand = Stand::Begun { head_then };
         self.lost = None;
     }
 
-    /// What is still to come; 0: a gap.
+    /// What is still missing; 0 stands for a gap.
     pub fn missing(&self, truth: &Truth) -> Option<u64> {
         if self.stand == Stand::Foreign {
             return Some(0);

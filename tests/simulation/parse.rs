@@ -1,5 +1,5 @@
-//! Readers of what the server writes, made from the specifications and from nothing of the
-//! server's own code.
+//! Readers of what the server writes, based on the specifications and on none of the server's own
+//! code.
 
 /// An HTTP/1.1 response's head.
 #[derive(Debug)]
@@ -9,7 +9,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Takes a whole head off the front of `input`, if there is one.
+    /// Takes a complete head off the front of `input`, if there is one.
     pub fn take(input: &mut Vec<u8>) -> Option<Self> {
         let end = input.windows(4).position(|window| window == b"\r\n\r\n")?;
         let text = String::from_utf8(input.drain(..end + 4).collect()).expect("a head is text");
@@ -49,7 +49,7 @@ pub struct Responses {
 }
 
 impl Responses {
-    /// Takes the next whole response off the front of `input`.
+    /// Takes the next complete response off the front of `input`.
     pub fn take(&mut self, input: &mut Vec<u8>) -> Option<Response> {
         if self.head.is_none() {
             self.head = Head::take(input);
@@ -81,13 +81,13 @@ pub struct Dispatched {
 pub struct EventStream {
     event: String,
     data: String,
-    /// What a reconnect would ask for.
+    /// The id with which a reconnect would ask.
     pub last_id: String,
     pub retry_ms: Option<u64>,
 }
 
 impl EventStream {
-    /// Takes all whole lines off the front of `input`.
+    /// Takes all complete lines off the front of `input`.
     pub fn take(&mut self, input: &mut Vec<u8>) -> Vec<Dispatched> {
         let end = input.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let text: Vec<u8> = input.drain(..end).collect();
@@ -136,7 +136,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Takes the next whole frame off the front of `input`.
+    /// Takes the next complete frame off the front of `input`.
     pub fn take(&mut self, input: &mut Vec<u8>) -> Option<Message> {
         assert!(!self.closed || input.is_empty(), "bytes behind a close frame: {input:?}");
         let (&first, &second) = (input.first()?, input.get(1)?);
@@ -169,7 +169,7 @@ impl Frames {
     }
 }
 
-/// A client's frame: masked, whole.
+/// A client's frame: masked, in one piece.
 pub fn frame(opcode: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0x80 | opcode];
     match payload.len() {

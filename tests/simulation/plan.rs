@@ -1,4 +1,4 @@
-//! What a seed means: the size of the world, its settings, its faults, and who is in it.
+//! What a seed means: the size of the world, its settings, its faults, and its clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use pushline::log::Keeps;
 use pushline::proto::name::Pattern;
 use pushline::ring::sim::{Faults, SimSettings};
 
-/// An independent stream of random numbers per concern, so that a draw more in one leaves the
-/// others as they were.
+/// An independent stream of random numbers per concern, so that one more draw for one leaves the
+/// others unchanged.
 #[derive(Clone, Copy, Debug)]
 pub enum Concern {
     Plan,
@@ -41,7 +41,7 @@ pub enum Role {
     WsEnvelope,
     /// Posts single events.
     Poster,
-    /// Posts lines, over a long time.
+    /// Posts lines, for a long time.
     Streamer,
     /// Pipelines requests and reads the answers slowly.
     Pipeliner,
@@ -52,7 +52,7 @@ pub enum Role {
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All clients go.
+    /// All clients leave.
     HangUp,
     /// The server drains.
     Drain,
@@ -67,7 +67,7 @@ pub struct Plan {
     pub settings: Arc<Settings>,
     pub channels: Vec<String>,
     pub roles: Vec<Role>,
-    /// How long clients do as they like.
+    /// How long clients may do as they like.
     pub active: Duration,
     /// Whether a thread loses its core now and then while it has the log.
     pub log_stalls: bool,
@@ -96,7 +96,7 @@ impl Plan {
         let roles = (0..rng.usize(4..=14)).map(|_| role(&mut rng)).collect();
         let data_bytes_max = if large { 60_000 } else { 300 };
         let settings = settings(&mut rng, large);
-        // Its own stream, so that a seed is otherwise what it was.
+        // A stream of its own, so that the rest of the seed is unchanged.
         let worker_replica_bytes =
             pick(&mut stream(seed, Concern::Memory), &[1_000, 10_000, 64 << 20, 64 << 20]);
         let settings = Settings { worker_replica_bytes, ..settings };
@@ -117,7 +117,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// Whether this is what happens to slow readers of any channel.
+    /// Whether slow readers of any channel are treated this way.
     pub fn slow_is_always(&self, policy: SlowPolicy) -> bool {
         let policies = self.settings.channels.iter().map(|(_, channel)| channel.slow);
         policies.chain([self.settings.channel_default.slow]).all(|slow| slow == policy)

@@ -1,4 +1,4 @@
-//! What was published, and the log's truth about it: the side the oracles compare with.
+//! What was published, and how the log ordered it: what the oracles compare with.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ impl Truth {
         }
     }
 
-    /// A tag nobody has.
+    /// A tag that no event has.
     pub fn next_tag(&self) -> u64 {
         self.sent.len() as u64 + 1
     }
@@ -86,7 +86,7 @@ impl Truth {
         &self.sent[&tag]
     }
 
-    /// Where the tag stands in the log, if it does.
+    /// The tag's place in the log, if it has one.
     pub fn seqs(&self, tag: u64) -> &[u64] {
         self.by_tag.get(&tag).map_or(&[], Vec::as_slice)
     }

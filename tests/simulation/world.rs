@@ -30,9 +30,9 @@ const ACTIVE_STEPS_MAX: u64 = 30_000;
 const STEPS_AT_ONCE_MAX: u64 = 250_000;
 /// Steps until all is quiet.
 const SETTLING_STEPS_MAX: u64 = 1_000_000;
-/// Time until all is quiet: dead peers must be found out by then (two heartbeats and a half).
+/// Time until all is quiet: dead peers must be noticed by then (two heartbeats and a half).
 const SETTLING_TIME_MAX: Duration = Duration::from_secs(180);
-/// How long faults have effects: a worker stalls for five seconds at most, a doorbell is a second
+/// How long faults have effects: a worker stalls for at most five seconds, a doorbell is a second
 /// late.
 const AFTERMATH: Duration = Duration::from_secs(7);
 /// Unix time at which the world begins.
@@ -64,7 +64,7 @@ struct Seat {
     done: bool,
 }
 
-/// What a run was like.
+/// A summary of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     pub steps: u64,
@@ -80,7 +80,7 @@ enum Next {
     Client(usize),
 }
 
-/// Runs a seed; panics if anything is not as it must be.
+/// Runs a seed; panics if anything is wrong.
 pub fn run(seed: u64, tamper: Option<Tamper>) -> Summary {
     let mut world = World::new(Plan::from_seed(seed), tamper);
     world.be_active();
@@ -168,12 +168,12 @@ impl World {
         while let Some(reason) = self.unsettled() {
             assert!(self.steps < steps, "livelock: {reason}");
             assert!(self.net.now() < until, "never quiet: {reason}");
-            // Everyone's state is looked at once in a while only.
+            // The state of all clients is only looked at now and then.
             for _ in 0..50 {
                 self.step(until);
             }
         }
-        // Nothing more comes behind it, except heartbeats.
+        // Nothing more comes after it, except heartbeats.
         let until = self.net.now() + self.plan.settings.heartbeat * 2;
         while self.net.now() < until {
             self.step(until);
@@ -187,7 +187,7 @@ impl World {
         assert_eq!(subscribed, counted as usize, "subscribers at the workers and at the log");
     }
 
-    /// What is not as it should be when all is quiet.
+    /// What is wrong although all is quiet.
     fn unsettled(&self) -> Option<String> {
         let worker = self.workers.iter().position(|seat| !seat.worker.core().is_quiet());
         let truth = self.truth.borrow();
@@ -196,7 +196,7 @@ impl World {
         client.or(log).or(worker.map(|worker| format!("worker {worker} has work")))
     }
 
-    /// All clients go: nothing may be left of them.
+    /// All clients leave: nothing may be left of them.
     fn hang_up(&mut self) {
         self.clients.clear();
         self.wait_until("all connections are gone", |world| {
@@ -205,7 +205,7 @@ impl World {
         self.check_empty();
     }
 
-    /// The server drains: everyone is let go in time, and the workers end.
+    /// The server drains: all clients are ended in time, and the workers end.
     fn drain(&mut self) {
         self.season = Season::Leaving;
         for (worker, commands) in self.main.commands.iter().enumerate() {
@@ -236,7 +236,7 @@ impl World {
     }
 
     fn check_empty(&mut self) {
-        // What the last turns decided is still to be submitted.
+        // What the last turns decided must still be submitted.
         for seat in &mut self.workers {
             seat.worker.submit().expect("the driver never fails");
         }

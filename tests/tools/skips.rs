@@ -2,7 +2,8 @@
 
 use crate::skip::{note, take};
 
-/// More than the kernel gives out (4,194,304 at most): no process, so its list is a left-over one.
+/// More than the kernel assigns (at most 4,194,304): there is no such process, so its list is left
+/// over.
 const RUN: u32 = 1 << 23;
 
 #[test]

@@ -1,6 +1,6 @@
-//! `pushline tune` judges as `pushline doctor` does, raises without ever lowering, and gives back
-//! exactly what it found: on a made-up host, and on the kernel in a network namespace. All of it by
-//! way of `scripts/tune.sh`, which only calls it.
+//! `pushline tune` judges as `pushline doctor` does, raises without ever lowering, and restores
+//! exactly what it found: on a made-up host, and on the kernel in a network namespace. All of it
+//! through `scripts/tune.sh`, which only calls it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ fn check_says_what_is_low_and_changes_nothing() {
     assert!(!host.state().exists());
 }
 
-/// Values as kernels start with them: for few connections there is nothing to tune.
+/// Values with which kernels start: for few connections there is nothing to tune.
 #[test]
 fn a_host_as_it_was_installed_is_good_for_a_thousand() {
     let host = Fixture::new();

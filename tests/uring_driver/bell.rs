@@ -15,7 +15,7 @@ fn rig(doorbells: Doorbells) -> Rig {
     Rig::new(&UringSettings { doorbells, ..settings() })
 }
 
-/// Workers that sleep until rung and say so, `RINGS` times each.
+/// Workers that sleep until rung and report it, `RINGS` times each.
 fn sleepers(
     doorbells: Doorbells,
     count: u16,
@@ -79,7 +79,7 @@ fn rings_before_a_turn_are_told_once_and_do_not_ring_later() {
     }
 }
 
-/// Worker 0 rings from its own batch: no other system call, and what it rings wakes.
+/// Worker 0 rings from its own batch: no further system call, and the workers it rings wake up.
 #[test]
 fn a_worker_rings_others_in_its_own_batch() {
     const SLEEPERS: u16 = 2;
@@ -101,7 +101,7 @@ fn a_worker_rings_others_in_its_own_batch() {
         for thread in threads {
             thread.join().unwrap();
         }
-        // They have ended by now: that is no failure of a turn, and not tried again.
+        // They have ended by now: that is not a failure of the turn, and is not tried again.
         ringer.batch.rings.extend([1, 2]);
         for _ in 0..3 {
             assert_eq!(ringer.turn(&[], Wait::No), [], "{doorbells:?}");

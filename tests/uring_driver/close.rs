@@ -1,4 +1,4 @@
-//! Closing: the peer hears of it at once, whatever else the ring holds.
+//! Closing: the peer notices at once, whatever else the ring holds.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use pushline::ring::{Completion, Driver, Op, Wait};
 
 use crate::{PATIENCE, Rig, closes_in_two_steps, read_one, settings};
 
-/// Before Linux 6.13 a ring lets go of closed descriptors in order, and only when every operation
-/// that was begun before has ended: one idle connection would keep all later ones open.
+/// Before Linux 6.13 a ring releases closed descriptors in order, and only when every operation
+/// that began before has ended: one idle connection would keep all later ones open.
 #[test]
 fn a_close_is_heard_while_older_connections_stay_armed() {
     let mut rig = Rig::new(&settings());
@@ -20,7 +20,7 @@ fn a_close_is_heard_while_older_connections_stay_armed() {
     assert_eq!(read_one(&mut peer).expect("a FIN in time"), 0);
 }
 
-/// What is closed is let go of even where an older connection stays: on new kernels at once, on
+/// Closed sockets are released even while an older connection stays: on new kernels at once, on
 /// older ones all but a bounded rest. The older connection notices nothing.
 #[test]
 fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
@@ -39,7 +39,7 @@ fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
     for peer in &mut peers {
         assert_eq!(read_one(peer).expect("a FIN in time"), 0);
     }
-    // From there on there is no shutdown: only a socket that was let go of says FIN.
+    // From there on there is no shutdown: only a socket that was released sends FIN.
     if closes_in_two_steps() {
         let end = Instant::now() + PATIENCE;
         while sockets_held(rig.address.port()) > 1 + LINGERING_MAX {
@@ -55,8 +55,8 @@ fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
     assert!(!rig.heard.iter().any(ended));
 }
 
-/// Connections of this port whose socket someone holds open: the kernel's list gives those that
-/// were let go of no inode.
+/// Connections of this port whose socket is still open: the kernel's list shows no inode for those
+/// that were released.
 fn sockets_held(port: u16) -> usize {
     const LISTENING: &str = "0A";
     let table = std::fs::read_to_string("/proc/net/tcp").expect("proc is mounted");

@@ -34,7 +34,7 @@ fn settings() -> UringSettings {
     }
 }
 
-/// Where io_uring is refused none of these tests can be had: the program ends, and says so.
+/// Where io_uring is refused, none of these tests can run: the program ends, and says so.
 fn end_without_io_uring() {
     let Err(error) = probe() else { return };
     let cure = error.to_string();
@@ -58,7 +58,7 @@ fn closes_in_two_steps() -> bool {
     KernelVersion::running() < KernelVersion { major: 6, minor: 13 }
 }
 
-/// A driver, its address, and everything it has said that no test asked for yet.
+/// A driver, its address, and completions that no test has asked for yet.
 struct Rig {
     driver: UringDriver,
     target: BellTarget,
@@ -87,7 +87,7 @@ impl Rig {
         rig
     }
 
-    /// One turn; answers what this very turn returned (and keeps it in `heard`, too).
+    /// One turn; returns what this very turn returned (and keeps it in `heard`, too).
     fn turn(&mut self, ops: &[Op], wait: Wait) -> Vec<Completion> {
         self.batch.ops.extend_from_slice(ops);
         let mut completions = Vec::new();
@@ -97,7 +97,7 @@ impl Rig {
         completions
     }
 
-    /// Turns until something heard satisfies `is`, which is then taken out and answered.
+    /// Turns until a completion satisfies `is`, which is then taken out and returned.
     fn await_one(&mut self, is: impl Fn(&Completion) -> bool) -> Completion {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -115,7 +115,7 @@ impl Rig {
         Token { slot, generation: self.generation }
     }
 
-    /// Connects and accepts one. Where a close takes a turn more, a table may seem full to the
+    /// Connects and accepts one. If a close takes an extra turn, a table may seem full to the
     /// first; what is asked for after that waits for the slot.
     fn connect(&mut self) -> (TcpStream, Token) {
         const FULL: Completion = Completion::AcceptEnded { errno: libc::ENFILE };
@@ -142,14 +142,14 @@ impl Rig {
         self.next_token(slot)
     }
 
-    /// One turn that sends `bytes`; answers what it returned.
+    /// One turn that sends `bytes`; returns its completions.
     fn send(&mut self, token: Token, bytes: &[u8]) -> Vec<Completion> {
         self.batch.arena.clear();
         self.batch.arena.extend_from_slice(bytes);
         self.turn(&[Op::Send { token, from: 0, to: bytes.len() as u32 }], Wait::No)
     }
 
-    /// Sends from `message` until the socket takes nothing more; answers how much it took.
+    /// Sends from `message` until the socket takes nothing more; returns how much it took.
     fn fill(&mut self, token: Token, message: &[u8]) -> usize {
         let mut all = 0;
         loop {

@@ -1,4 +1,5 @@
-//! Receiving: nothing lost when buffers or the completion queue run out, nothing late when closed.
+//! Receiving: nothing is lost when buffers or the completion queue run out, nothing comes late
+//! after a close.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -33,16 +34,17 @@ fn bytes_go_round_and_a_fin_ends_receiving() {
     assert_eq!(rig.driver.stats().stale, 0);
 }
 
-/// Of a connection that was heard before: the first time, a poll tells, and a receive is a second
-/// call. Work of the kernel's own (an acknowledgement just then) may cost a call more: seldom. Where
-/// a close takes two steps, that of the first is such work (seen on 6.12).
+/// On a connection that was heard before: the first time, a poll reports, and a receive is a second
+/// call. Work of the kernel's own (an acknowledgement just then) may seldom cost one more call. If
+/// a close takes two steps, that of the first connection is such work (seen on 6.12).
 #[test]
 fn a_turn_is_one_system_call() {
     let calls_max = if closes_in_two_steps() { 3 } else { 2 };
     assert!((0..10).any(|_| calls_of_two_turns() <= calls_max));
 }
 
-/// One turn hears a request, the next answers it and closes: how many system calls that took.
+/// One turn receives a request, the next answers it and closes; returns how many system calls that
+/// took.
 fn calls_of_two_turns() -> u64 {
     let mut rig = Rig::new(&settings());
     let (mut peer, token) = rig.connect();
@@ -65,7 +67,7 @@ fn calls_of_two_turns() -> u64 {
     calls
 }
 
-/// The kernel runs about 20 pieces of deferred work a call; a turn must gather more than that, or
+/// The kernel runs about 20 pieces of deferred work per call; a turn must gather more than that, or
 /// events that arrive together would not share their sends.
 #[test]
 fn a_burst_arrives_in_few_turns() {
@@ -161,7 +163,8 @@ fn what_arrives_for_a_closed_token_is_dropped_and_its_buffers_are_kept() {
     for life in 1..=50u64 {
         let (mut peer, token) = rig.connect();
         peer.write_all(b"too late").unwrap();
-        // Data is there, so the receive completes while the batch is submitted, before the close.
+        // Data has arrived, so the receive completes while the batch is submitted, before the
+        // close.
         assert_eq!(rig.turn(&[Op::RecvStart(token), Op::Close(token)], Wait::No), []);
         assert!(rig.driver.stats().stale >= life);
     }
@@ -215,7 +218,7 @@ fn a_tiny_completion_queue_loses_nothing() {
     }
 }
 
-/// What is heard now and then waits as a poll, which holds less of the kernel's memory.
+/// A connection that is seldom heard waits as a poll, which holds less of the kernel's memory.
 #[test]
 fn few_connections_hold_a_multishot_receive_and_the_others_a_poll() {
     const PEERS: usize = 8;

@@ -1,4 +1,4 @@
-//! Fire and forget: silence when all was taken, the exact count when not, never a torn stream.
+//! Fire and forget: silence if all was taken, the exact count if not, never a torn stream.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -93,7 +93,7 @@ fn a_reset_that_has_arrived_fails_the_send_in_the_same_turn() {
     reset(peer);
     let end = Instant::now() + PATIENCE;
     let told = loop {
-        // Loopback itself may take its time, and until the reset is here a send is taken.
+        // Loopback itself may take its time, and until the reset has arrived a send is taken.
         match rig.send(token, b"anyone there?") {
             taken if taken.is_empty() => assert!(Instant::now() < end, "the reset never came"),
             told => break told,
@@ -141,8 +141,8 @@ fn after_a_half_close_receiving_goes_on() {
     assert_eq!(rig.await_recv_end(token), RecvEnd::Eof);
 }
 
-/// A shutdown looks its descriptor up when it runs, which can be after a close submitted behind
-/// it and after the slot was given to someone else. The driver holds the close back.
+/// A shutdown looks its descriptor up when it runs, which can be after a close submitted after it,
+/// and after the slot was given to another connection. The driver holds the close back.
 #[test]
 fn a_shutdown_never_hits_the_next_owner_of_the_slot() {
     let mut rig = Rig::new(&UringSettings { slots: 2, ..settings() });

@@ -38,8 +38,8 @@ fn a_cookie_opens_a_stream_for_a_listed_page() {
     assert_eq!(without.header("www-authenticate"), Some("Bearer realm=\"pushline\""));
 }
 
-/// A JWT on a browser WebSocket. A browser fails the handshake unless one of the entries it
-/// offered is named, and the token's must not be that one.
+/// A JWT on a browser WebSocket. A browser fails the handshake unless the answer names one of the
+/// offered entries, which must not be the token's.
 #[test]
 fn a_subprotocol_entry_carries_the_token_and_is_not_echoed() {
     let (server, token) = (server(), token(&["news"], &["news"]));
@@ -70,7 +70,7 @@ fn a_publish_key_publishes_and_does_nothing_else() {
     let key = [("X-API-Key", almost.as_str())];
     let answer = publish_with(server.addr, "/channels/a", &key);
     assert_eq!(answer, refused(401, "publish_key_unknown"));
-    // It may as well be a token that was cut: its sender would look for a key in vain.
+    // It may just as well be a truncated token, whose sender would look for a key in vain.
     let garbage = bearer("not-a-token-and-no-key");
     let read = fetch(server.addr, "GET", "/sse?channel=a", &[("Authorization", &garbage)], None);
     assert_eq!(outcome(&read), refused(401, "credentials_malformed"));
@@ -89,7 +89,7 @@ fn a_users_private_channels_are_that_users_only() {
     assert_eq!(hers.event().data, "for her");
 }
 
-/// A page of another origin. Whatever it brings, a good cookie above all.
+/// A page of another origin, whatever it brings, above all a good cookie.
 #[test]
 fn a_page_that_is_not_listed_gets_nothing_in_the_users_name() {
     let server = server();
@@ -111,7 +111,7 @@ fn a_page_that_is_not_listed_gets_nothing_in_the_users_name() {
             refusals.push(try_upgrade(&server, &headers));
         }
         refusals.push(try_upgrade(&server, &[origin, ("Sec-WebSocket-Protocol", &entry)]));
-        // Without credentials too: a WebSocket is not protected by CORS.
+        // Also without credentials: CORS does not protect a WebSocket.
         refusals.push(try_upgrade(&server, &[origin]));
     }
     for response in &refusals {
@@ -129,8 +129,8 @@ fn try_upgrade(server: &TestServer, headers: &[(&str, &str)]) -> Response {
     conn.response()
 }
 
-/// CORS: the preflight of a foreign page is not answered in a way that lets it go on, the one of a
-/// listed page is; and `*` is never told together with credentials.
+/// CORS: the answer to a foreign page's preflight does not let it continue, that to a listed page's
+/// does; and `*` is never sent together with credentials.
 #[test]
 fn preflights_name_the_listed_page_and_nobody_else() {
     let server = server();
@@ -148,7 +148,7 @@ fn preflights_name_the_listed_page_and_nobody_else() {
     assert_eq!(foreign.header("vary"), Some("Origin"));
 }
 
-/// A guarded server never says `*`, not even in answer to what is no request.
+/// A guarded server never says `*`, not even in answer to something that is not a request.
 #[test]
 fn a_guarded_server_never_allows_every_origin() {
     let server = server();
@@ -159,13 +159,13 @@ fn a_guarded_server_never_allows_every_origin() {
     assert_eq!(response.header("access-control-allow-origin"), None);
 }
 
-/// A page must be able to read that it is to come back later, before it has asked anything.
+/// A page must be able to read that it should come back later, even before it has made a request.
 #[test]
 fn a_refused_connection_may_be_read_as_any_answer() {
     let full = |settings: &mut pushline::config::Settings| settings.connections_max = Some(1);
     let (open, guarded) = (TestServer::with(full), TestServer::guarded(&readme_auth(), full));
     for (server, allowed) in [(open, Some("*")), (guarded, None)] {
-        // One that had asked nothing would make room.
+        // One that had made no request would make room.
         let mut only = Conn::open(server.addr);
         only.send(request("GET", "/", &[], None));
         assert_eq!(only.response().status, 200);
@@ -176,8 +176,8 @@ fn a_refused_connection_may_be_read_as_any_answer() {
     }
 }
 
-/// No keys, but still a user's machine: it is for pages of this machine only. That goes for plain
-/// requests too, which a browser sends without asking first.
+/// No keys, but still a user's machine: only pages of this machine are let in. That includes plain
+/// requests, which a browser sends without asking first.
 #[test]
 fn an_open_server_takes_nothing_from_a_foreign_page() {
     let server = TestServer::with(|settings| settings.open = false);

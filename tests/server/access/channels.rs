@@ -5,7 +5,7 @@ use super::*;
 use crate::common::ws::{RawWs, TEXT, frame};
 use crate::common::{Conn, fetch};
 
-/// Whether the token reads the channel: in every way there is, and all of them agree.
+/// Whether the token reads the channel: tried in every way there is, all of which must agree.
 fn reads(server: &TestServer, token: &str, channel: &str) -> bool {
     let query = format!("/sse?channel={channel}");
     let authorization = bearer(token);
@@ -58,7 +58,7 @@ fn a_pattern_covers_what_is_below_its_colon_and_nothing_else() {
     }
 }
 
-/// A star anywhere else is no pattern, and a token that has one is none.
+/// A star anywhere else is not a pattern, and a token that has one is refused.
 #[test]
 fn a_pattern_that_could_over_match_spoils_the_token() {
     let server = server();
@@ -71,7 +71,7 @@ fn a_pattern_that_could_over_match_spoils_the_token() {
     }
 }
 
-/// The name that is checked is the one that is used: decoded once, and nothing resolved away.
+/// The name that is checked is the one that is used: decoded once, and nothing is resolved away.
 #[test]
 fn no_spelling_of_a_name_gets_around_its_check() {
     let server = server();
@@ -102,14 +102,14 @@ fn no_spelling_of_a_name_gets_around_its_check() {
         let described = get_with(server.addr, &format!("/channels/{segment}"), &own);
         assert_eq!(outcome(&described), refused(status, &code), "{segment}");
     }
-    // Paths are not resolved either: a dot segment is no other path.
+    // Paths are not resolved either: a dot segment does not lead to another path.
     for path in ["/channels/user:4:x/../user:42:x", "/channels/./user:42:x", "//channels/user:42:x"]
     {
         assert_eq!(publish_with(server.addr, path, &headers), refused(404, "not_found"), "{path}");
     }
 }
 
-/// An encoded name of an own channel is that channel, and no second one beside it.
+/// An encoded name of a permitted channel means that channel, not a second one beside it.
 #[test]
 fn an_encoded_name_is_the_same_channel() {
     let server = server();

@@ -1,4 +1,4 @@
-//! Tokens made without the key, or that are not good now.
+//! Tokens made without the key, or not valid now.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,7 +21,7 @@ fn rsa_server() -> TestServer {
     TestServer::guarded(&auth, |_| {})
 }
 
-/// The token is refused wherever it comes from.
+/// The token is refused, wherever it comes from.
 fn assert_refused(server: &TestServer, token: &str, code: &str) {
     let (authorization, cookie) = (bearer(token), format!("session={token}"));
     for header in [("Authorization", &authorization), ("Cookie", &cookie)] {
@@ -68,7 +68,7 @@ fn the_public_key_is_no_shared_secret() {
             assert_refused(&server, &token.expect("a token"), "token_algorithm");
         }
     }
-    // The real thing works, so it is not the server that refuses everything.
+    // The genuine token works, so the server does not simply refuse everything.
     let key = EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).expect("a key");
     let real = jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims(), &key);
     assert_eq!(get_with(server.addr, "/channels/a", &real.expect("a token")).status, 200);

@@ -1,10 +1,10 @@
-//! Nothing a client sends becomes a header, a field or an event of its own making.
+//! Nothing a client sends can become a header, a field or an event of its own making.
 
 use super::*;
 use crate::common::ws::upgrade;
 use crate::common::{Conn, fetch, publish, request};
 
-/// Line ends and NUL as bytes; a field of a head can hold none of them.
+/// Line ends and NUL as bytes; a header field can contain none of them.
 #[test]
 fn a_line_end_in_a_head_ends_the_request() {
     let server = TestServer::start();
@@ -13,7 +13,8 @@ fn a_line_end_in_a_head_ends_the_request() {
             let mut conn = Conn::open(server.addr);
             conn.send(request("POST", "/channels/a", &[(name, evil)], Some(b"x")));
             let response = conn.response();
-            // A bare LF ends a line for some; then `b: c` is a header of the client's own.
+            // Some take a bare LF as the end of a line; `b: c` would then be a header of the
+            // client's own.
             let folded = evil.contains('\n') && response.status == 200;
             assert!(response.status == 400 || folded, "{name} {evil:?}: {}", response.status);
             assert!(response.headers.iter().all(|(key, _)| key != "b"), "{response:?}");
@@ -21,7 +22,7 @@ fn a_line_end_in_a_head_ends_the_request() {
     }
 }
 
-/// In JSON they can be spelled, and are refused there.
+/// In JSON they can be escaped, and are refused there.
 #[test]
 fn a_line_end_in_a_json_field_is_refused() {
     let server = TestServer::start();
@@ -37,7 +38,7 @@ fn a_line_end_in_a_json_field_is_refused() {
     assert_eq!(outcome(&response), refused(400, "channel_name_invalid"));
 }
 
-/// Data may hold line ends: they stay data, whatever follows them.
+/// Data may contain line ends: they stay data, whatever follows them.
 #[test]
 fn data_that_looks_like_fields_stays_data() {
     let server = TestServer::start();
@@ -53,7 +54,7 @@ fn data_that_looks_like_fields_stays_data() {
     }
 }
 
-/// The cursor of a client comes back in a gap: as JSON text, and not as a line of the stream.
+/// A client's cursor comes back in a gap: as JSON text, not as a line of the stream.
 #[test]
 fn a_cursor_is_echoed_as_text_only() {
     let server = TestServer::start();
@@ -77,7 +78,7 @@ fn a_cursor_is_echoed_as_text_only() {
     assert_eq!(data["after"], "\"}, data: x");
 }
 
-/// No client speaks in the server's name.
+/// No client can speak in the server's name.
 #[test]
 fn reserved_event_types_are_the_servers() {
     let server = TestServer::start();
@@ -88,7 +89,7 @@ fn reserved_event_types_are_the_servers() {
     }
 }
 
-/// What a browser must not guess the type of, it is told not to guess: every answer says so.
+/// Every answer tells browsers not to guess its type.
 #[test]
 fn every_answer_forbids_sniffing() {
     let server = server();

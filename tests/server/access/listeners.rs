@@ -1,4 +1,4 @@
-//! Which addresses are listened on, and what is asked for before.
+//! Which addresses the server listens on, and what it requires for that.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::common::settings;
 use pushline::auth::Gate;
 use pushline::server::{Server, ServerError};
 
-/// Without keys for this machine only: the message names the cures.
+/// Without keys, this machine only; the message names the cures.
 #[test]
 fn an_open_server_refuses_to_listen_beyond_loopback() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
@@ -38,7 +38,7 @@ fn with_keys_or_when_told_so_it_listens_anywhere() {
     }
 }
 
-/// Without a key the operator's listener asks for no credentials.
+/// Without a key the operator's listener requires no credentials.
 #[test]
 fn the_operators_listener_refuses_to_leave_loopback_without_a_key() {
     let mut chosen = settings();
@@ -85,8 +85,8 @@ fn with_a_key_the_operator_shows_it_and_a_supervisor_need_not() {
     assert_eq!(crate::common::fetch(admin, "GET", "/metrics", &headers, None).status, 200);
 }
 
-/// The operator's listener asks for no credentials: on loopback unless told otherwise, and then
-/// the log says what that means.
+/// Without a key the operator's listener requires no credentials: only on loopback unless told
+/// otherwise, and then the log says what that means.
 #[test]
 fn the_operators_listener_is_loopback_and_says_so_when_it_is_not() {
     assert!(settings().admin.ip().is_loopback());
@@ -115,7 +115,7 @@ fn the_operators_listener_is_loopback_and_says_so_when_it_is_not() {
     assert!(inside.contains("listening for the operator") && !inside.contains(warning), "{inside}");
 }
 
-/// What is the operator's is not on the clients' listener.
+/// The operator's paths are not on the clients' listener.
 #[test]
 fn the_clients_listener_has_nothing_of_the_operators() {
     let server = TestServer::start();

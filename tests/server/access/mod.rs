@@ -63,7 +63,7 @@ fn get_with(addr: SocketAddr, target: &str, token: &str) -> Response {
     let mut conn = crate::common::Conn::open(addr);
     let authorization = bearer(token);
     conn.send(crate::common::request("GET", target, &[("Authorization", &authorization)], None));
-    // A stream has no length: its head is all there is to look at.
+    // A stream has no length: there is only its head to look at.
     conn.response()
 }
 
@@ -108,7 +108,7 @@ fn publish_as_backend(addr: SocketAddr, channel: &str, data: &str) {
     assert_eq!(response.status, 200, "{}", response.text());
 }
 
-/// A stream says why it ends. Its id stays: the page comes back to where it was.
+/// A stream says why it ends. Its id is kept, so that the page resumes where it was.
 fn expect_end(sse: &mut Sse, reason: &str, code: u16, message: &str) {
     let before = sse.last_id.clone();
     let end = sse.event();

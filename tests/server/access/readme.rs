@@ -1,5 +1,5 @@
-//! The README's answers, each run as it is there: JavaScript on a page of node's, commands in a
-//! shell. Only the address is the test server's.
+//! The README's answers, run unchanged: JavaScript on a page in node, commands in a shell. Only the
+//! address is the test server's.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,12 +11,12 @@ use tempfile::NamedTempFile;
 use super::*;
 use crate::common::{PATIENCE, PUBLISH_KEY};
 
-/// Tokens end when they say so.
+/// Tokens expire when they say so.
 fn strict_server() -> TestServer {
     TestServer::guarded(&format!("{}leeway_s = 0\n", readme_auth()), |_| {})
 }
 
-/// The code below a question.
+/// The code below a heading.
 fn snippet(question: &str, addr: SocketAddr) -> String {
     let heading = format!("**{question}**");
     let (_, answer) = README.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
@@ -136,7 +136,7 @@ fn a_jwt_on_a_browser_websocket() {
     page.expect("hello");
 }
 
-/// Runs an answer and the one about renewing on top of it: the connection outlives its first token.
+/// Runs an answer together with the one about renewing: the connection outlives its first token.
 fn renews(first: &str, then: &str, answer: &str) {
     let server = strict_server();
     let code = snippet(first, server.addr) + &snippet(then, server.addr);

@@ -1,4 +1,4 @@
-//! Tokens that run out, and new ones for connections that stay.
+//! Tokens that expire, and new ones for connections that stay.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn strict_server(workers: u16) -> TestServer {
     TestServer::guarded(&auth, |settings| settings.workers = Some(workers))
 }
 
-/// In this many seconds a short token runs out: two, because the present one may be almost over.
+/// A short token expires in this many seconds: two, because the present one may be almost over.
 const SHORT_S: u64 = 2;
 
 /// Longer than a short token lasts.
@@ -74,7 +74,8 @@ fn a_websocket_goes_on_with_a_new_token() {
     assert_eq!(event["data"], "still here");
 }
 
-/// A token that is refused changes nothing: the old one holds, and ends the connection in time.
+/// A token that is refused changes nothing: the old one stays, and ends the connection when it
+/// expires.
 #[test]
 fn a_bad_new_token_changes_nothing() {
     let server = strict_server(2);
@@ -94,7 +95,7 @@ fn a_bad_new_token_changes_nothing() {
     assert_eq!(ws.answer().opcode, TEXT);
 }
 
-/// The new token's end is the connection's, be it sooner or later than the old one's.
+/// The new token's expiry is the connection's, whether earlier or later than the old one's.
 #[test]
 fn a_connection_ends_with_its_newest_token() {
     let server = strict_server(2);
@@ -112,7 +113,7 @@ fn a_connection_ends_with_its_newest_token() {
     expect_end(&mut sse, "token_expired", 4401, "token expired");
 }
 
-/// One of several channels is enough: what the new token does not open would outlive the old one.
+/// One of several channels is enough: the new token would not let the connection reopen it.
 #[test]
 fn a_new_token_must_open_every_channel() {
     let server = strict_server(2);
@@ -140,8 +141,7 @@ fn a_new_token_must_open_every_channel() {
     assert_eq!(again["error"]["code"], "subscribe_forbidden", "{again}");
 }
 
-/// A connection has one subject: with another subject's token it neither lives on nor changes
-/// hands.
+/// A connection has one subject: another subject's token neither prolongs it nor takes it over.
 #[test]
 fn a_connection_is_not_handed_to_another_subject() {
     let server = strict_server(2);
@@ -194,7 +194,7 @@ fn a_stream_is_refreshed_by_cookie_from_a_listed_page_only() {
     assert_eq!(outcome(&from(FOREIGN)), refused(403, "origin_forbidden"));
 }
 
-/// One asker, so one worker; streams on all four. The new tokens hold on each.
+/// One asker, so one worker; streams on all four. The new tokens take effect on each.
 #[test]
 fn a_stream_on_any_worker_takes_a_new_token() {
     let server = strict_server(4);
@@ -253,7 +253,7 @@ fn a_stream_is_found_by_its_whole_name_only() {
     assert_eq!(refresh(&server, &name, &good).status, 204);
 }
 
-/// An ended stream's name is void, even when its place is taken again.
+/// An ended stream's name is void, even when its slot is taken again.
 #[test]
 fn a_name_dies_with_its_stream() {
     let server = strict_server(1);
@@ -266,7 +266,7 @@ fn a_name_dies_with_its_stream() {
     assert_eq!(outcome(&refresh(&server, &name, &good)), refused(404, "connection"));
 }
 
-/// A body that takes longer than its token is good for: what comes later is not published.
+/// A body that takes longer than its token is valid: what comes later is not published.
 #[test]
 fn a_token_does_not_publish_after_its_end() {
     let server = strict_server(1);
@@ -290,7 +290,7 @@ fn a_token_does_not_publish_after_its_end() {
     assert_eq!(description.json()["last_id"], Value::Null, "{}", description.text());
 }
 
-/// What a token allowed to do ends with it too, before the connection is closed for it.
+/// What a token allows ends with it, even before the connection is closed for it.
 #[test]
 fn nothing_is_published_behind_the_close() {
     let server = strict_server(1);

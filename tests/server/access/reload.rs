@@ -1,5 +1,4 @@
-//! Rules that change while connections are open: what a connection was let in by must still be
-//! there.
+//! Rules that change while connections are open: what a connection was let in by must still exist.
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::common::{Conn, PUBLISH_KEY, Sse, fetch, request};
 const SECRETS: &str = "hmac_secrets = [{ env = \"PUSHLINE_SECRET\" }]";
 const OTHER_SECRET: &str = "{ value = \"a-second-secret-of-32-bytes-or-more\" }";
 
-/// The settings of the README. One worker: what one has heard of, another need not have yet.
+/// The settings of the README. One worker: what one has been told, another may not know yet.
 fn server() -> TestServer {
     TestServer::guarded(&readme_auth(), |settings| settings.workers = Some(1))
 }
@@ -52,7 +51,7 @@ fn a_secret_that_is_gone_takes_its_connections_along() {
     assert_eq!(answer["ok"], true, "{answer}");
 }
 
-/// The old secret stays beside the new one until its tokens have run out: no client notices.
+/// The old secret is kept beside the new one until its tokens have expired: no client notices.
 #[test]
 fn a_secret_is_changed_without_a_reconnect() {
     let mut server = server();
@@ -64,7 +63,7 @@ fn a_secret_is_changed_without_a_reconnect() {
     assert_eq!(sse.event().data, "still here");
 }
 
-/// Over a WebSocket that is open, and a body that is on its way.
+/// Over a WebSocket that is open, and a body that is being sent.
 #[test]
 fn a_publish_key_that_is_gone_publishes_no_more() {
     let mut server = server();
@@ -100,7 +99,7 @@ fn an_open_server_that_gets_keys_ends_whom_it_let_in() {
     assert_eq!(outcome(&again), refused(401, "credentials_missing"));
 }
 
-/// A file without keys is as open as no file: it is not taken where the world listens.
+/// A file without keys is as open as no file: it is refused where others can reach the server.
 #[test]
 fn keys_are_not_lost_by_a_reload_that_would_open_the_server() {
     let everywhere = "0.0.0.0:0".parse().expect("an address");

@@ -1,4 +1,4 @@
-//! A subject is called back: its tokens of before are void at once, its connections end.
+//! A subject is revoked: its earlier tokens are void at once, and its connections end.
 
 use super::*;
 use crate::common::ws::RawWs;

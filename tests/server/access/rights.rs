@@ -1,4 +1,4 @@
-//! A right to one thing is none to another: reading, publishing, and how much of it.
+//! A right to one thing gives no other: reading, publishing, and how much of it.
 
 use super::*;
 use crate::common::ws::{RawWs, TEXT, frame, header};
@@ -33,12 +33,13 @@ fn a_token_that_may_only_read_publishes_nothing() {
     let answer: Value = serde_json::from_slice(&ws.answer().payload).expect("JSON");
     assert_eq!(answer["error"]["code"], "publish_forbidden", "{answer}");
 
-    // Nothing of all that came through.
+    // Nothing of all that got through.
     publish_as_backend(server.addr, "news", "last");
     assert_eq!(sse.event().data, "last");
 }
 
-/// A client without publish rights is told so before a body takes memory, and has no long messages.
+/// A client without publish rights is told so before a body takes memory, and may send no long
+/// messages.
 #[test]
 fn who_may_publish_nowhere_cannot_fill_memory_with_what_is_never_published() {
     let server = server();
@@ -57,7 +58,7 @@ fn who_may_publish_nowhere_cannot_fill_memory_with_what_is_never_published() {
     bare.send([0; 4]);
     assert_eq!(bare.answer().close().0, 1009, "with the header that announces it");
 
-    // In envelope mode its next token fits.
+    // In envelope mode its next token still fits.
     let entry = format!("pushline.v1, bearer.{token}");
     let protocol = [("Sec-WebSocket-Protocol", entry.as_str())];
     let mut ws = RawWs::over(Conn::open(server.addr), "channel=news", &protocol);
@@ -80,7 +81,8 @@ fn a_token_that_may_only_publish_reads_nothing() {
     }
 }
 
-/// One channel that is not covered refuses the whole request: no stream of half of what was asked.
+/// One channel that is not covered refuses the whole request: there is no stream of half the
+/// channels.
 #[test]
 fn a_stream_is_all_or_nothing() {
     let server = server();
@@ -90,7 +92,7 @@ fn a_stream_is_all_or_nothing() {
     stream(server.addr, "channel=a&channel=b", &token);
 }
 
-/// The limit holds over HTTP, over a WebSocket's query and over its operations.
+/// The limit applies over HTTP, to a WebSocket's query and to its operations.
 #[test]
 fn nobody_has_more_channels_than_a_connection_may_have() {
     let limit = |settings: &mut pushline::config::Settings| settings.connection_channels_max = 2;
@@ -126,7 +128,7 @@ fn credentials_are_good_for_one_request() {
     }
 }
 
-/// Two of one header leave open which counts, so neither does.
+/// With two of the same header it is unclear which counts, so neither does.
 #[test]
 fn doubled_credentials_are_refused() {
     let server = server();
@@ -147,7 +149,7 @@ fn doubled_credentials_are_refused() {
     assert_eq!(outcome(&response), refused(401, "credentials_malformed"));
 }
 
-/// The same for what is no header: offers of a subprotocol, and the query.
+/// The same for what is not a header: offers of a subprotocol, and the query.
 #[test]
 fn doubled_tokens_are_refused() {
     let auth = format!("{}query_token = \"enabled\"\n", readme_auth());
@@ -162,7 +164,7 @@ fn doubled_tokens_are_refused() {
     assert_eq!(outcome(&response), refused(401, "credentials_malformed"));
 }
 
-/// What anonymous allows is there without a token, and only that.
+/// What anonymous clients may do needs no token, and they may do nothing else.
 #[test]
 fn anonymous_may_do_what_the_settings_say() {
     let auth = format!("{}anonymous = {{ subscribe = [\"public:*\"] }}\n", readme_auth());
@@ -177,7 +179,7 @@ fn anonymous_may_do_what_the_settings_say() {
     assert_eq!(sse.event().data, "for all");
 }
 
-/// In the URL a token would end up in the logs of every proxy; it is only taken when the operator
+/// In the URL a token would end up in the logs of every proxy; it is only accepted if the operator
 /// says so.
 #[test]
 fn a_token_in_the_url_is_refused_unless_enabled() {
@@ -191,8 +193,8 @@ fn a_token_in_the_url_is_refused_unless_enabled() {
     assert_eq!(fetch(enabled.addr, "GET", &target, &[], None).status, 200);
 }
 
-/// Another publisher's idempotency key is another one, on every way to publish; a new token of the
-/// same subject is the same publisher.
+/// The same idempotency key from another publisher is another key, on every way to publish; a new
+/// token of the same subject is the same publisher.
 #[test]
 fn an_idempotency_key_is_its_publishers_own() {
     let server = server();
@@ -233,7 +235,7 @@ fn an_idempotency_key_is_its_publishers_own() {
     );
 }
 
-/// A client that may publish but not subscribe need not learn how many do.
+/// A client that may publish but not subscribe need not learn how many subscribers there are.
 #[test]
 fn a_client_is_not_told_of_subscribers_where_the_operator_says_so() {
     let server = TestServer::guarded(&readme_auth(), |settings| settings.hide_subscribers = true);

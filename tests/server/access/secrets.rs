@@ -1,5 +1,5 @@
-//! Where secrets must not turn up: answers, metrics, the operator's lists, the log at its most
-//! talkative.
+//! Where secrets must not appear: answers, metrics, the operator's lists, the log at its most
+//! verbose.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use super::*;
 use crate::common::ws::{RawWs, TEXT, frame, upgrade};
 use crate::common::{Conn, PATIENCE, PUBLISH_KEY, fetch, request};
 
-/// The program with a configuration file, everything it writes kept.
+/// The program with a configuration file; everything it writes is kept.
 struct Program {
     child: Child,
     addr: SocketAddr,
@@ -65,7 +65,7 @@ impl Program {
         Self { child, addr, admin, said, _file: file }
     }
 
-    /// Ends it; all it wrote.
+    /// Ends it; returns all it wrote.
     fn end(mut self) -> String {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("it runs");
@@ -81,7 +81,7 @@ impl Drop for Program {
     }
 }
 
-/// Good and bad credentials from every source, over every door; then everything the server said is
+/// Good and bad credentials from every source, on every route; then everything the server wrote is
 /// searched for them.
 #[test]
 fn no_credential_is_ever_repeated() {

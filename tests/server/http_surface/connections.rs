@@ -1,5 +1,5 @@
-//! Connections: persistence, pipelining, half-closing clients, unwanted bodies, and answers
-//! that reach a client that is still sending.
+//! Connections: persistence, pipelining, half-closing clients, unwanted bodies, and answers that
+//! reach a client that is still sending.
 
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ fn pipelined_requests_byte_by_byte() {
     }
 }
 
-/// More answers than the server keeps for a peer that does not read: it must take up the rest once
-/// they are read.
+/// More answers than the server keeps for a peer that does not read: it must continue once they are
+/// read.
 #[test]
 fn thousands_of_pipelined_requests_are_all_answered() {
     const COUNT: usize = 3000;
@@ -173,7 +173,7 @@ fn an_answer_reaches_a_client_that_goes_on_sending() {
             conn.send(head);
             for _ in 0..16 {
                 use std::io::Write;
-                // Once the server has ended the connection, writing may fail: that is its right.
+                // Once the server has ended the connection, writing may fail: that is allowed.
                 if conn.stream.write_all(&piece).is_err() {
                     break;
                 }
@@ -183,8 +183,8 @@ fn an_answer_reaches_a_client_that_goes_on_sending() {
     }
 }
 
-/// A body the route does not want must never be read as the next request: that is what request
-/// smuggling lives on.
+/// A body the route does not want must never be read as the next request: request smuggling lives
+/// on that.
 #[test]
 fn a_body_nobody_wants_is_not_the_next_request() {
     let server = TestServer::start();
@@ -224,8 +224,8 @@ fn a_body_nobody_wants_is_not_the_next_request() {
     assert_eq!(describe(server.addr, "smuggled")["events"], 0);
 }
 
-/// A client that waits for `100 Continue` and gets an answer instead may send the body or not: the
-/// next request could not be found.
+/// A client that waits for `100 Continue` and gets an answer instead may send the body or not, so
+/// the next request could not be found.
 #[test]
 fn a_body_that_may_never_come_ends_the_connection() {
     let server = TestServer::start();

@@ -1,5 +1,5 @@
-//! `POST /publish`: lines take effect as they arrive over a body that stays open, in order, and a
-//! bad one ends the request naming itself and what was published before it.
+//! `POST /publish`: lines take effect as they arrive over a body that stays open, in order; a bad
+//! line ends the request, naming itself and what was published before it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn each_line_takes_effect_when_it_arrives() {
     for round in 0..20 {
         let channel = ["a", "b"][round % 2];
         publisher.chunk(line(channel, &format!("token {round}")));
-        // Read before the next one is sent: the body is still open.
+        // Read before the next line is sent: the body is still open.
         let envelope = sse.event().json();
         assert_eq!(envelope["channel"], channel);
         assert_eq!(envelope["data"], format!("token {round}"));
@@ -228,7 +228,7 @@ fn a_publisher_that_breaks_off_has_published_its_whole_lines() {
     assert_eq!(sse.event().data, "next");
 }
 
-/// The rate is a setting per channel; the line that exceeds it is named.
+/// The rate is a setting per channel; the first line above it is named.
 #[test]
 fn a_refused_line_is_named_too() {
     let server = TestServer::with(|settings| {
@@ -237,7 +237,7 @@ fn a_refused_line_is_named_too() {
         let pattern = pushline::proto::name::Pattern::parse("slow").expect("a pattern");
         settings.channels = vec![(pattern, limited)];
     });
-    // However many the rate lets through at once, it is not this many.
+    // However many the rate lets through at once, it is fewer than this.
     let body: String = (0..50).map(|_| format!("\n{}\n", line("slow", "x"))).collect();
     let body = body + "garbage\n";
     let response = fetch(server.addr, "POST", "/publish", &[], Some(body.as_bytes()));
@@ -259,8 +259,8 @@ fn a_line_that_has_begun_must_go_on() {
     publisher.conn.expect_end();
 }
 
-/// Between lines a publisher may rest as long as between requests, and no longer: one that vanished
-/// without a word would stay for ever.
+/// Between lines a publisher may pause as long as between requests, and no longer: one that
+/// silently vanished would otherwise stay for ever.
 #[test]
 fn a_body_may_rest_between_lines_for_as_long_as_a_connection_may_be_idle() {
     let server = TestServer::with(|settings| {

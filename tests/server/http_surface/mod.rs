@@ -1,4 +1,4 @@
-//! The public listener as an HTTP client sees it, on real sockets: what each request does, what it
+//! The public listener as an HTTP client sees it, on real sockets: what each request does, how it
 //! is answered, and that answers come in order however requests arrive.
 
 mod connections;

@@ -1,5 +1,5 @@
 //! `POST /channels/{channel}`: media types, checks, event types, idempotency keys, the number of
-//! subscribers, and every channel name that is none.
+//! subscribers, and every kind of invalid channel name.
 
 use crate::common::http::Chunked;
 use crate::common::{
@@ -104,7 +104,7 @@ fn a_body_that_is_not_json_is_told_where() {
     assert!(response.text().contains("expected `:` at line 2 column 6"), "{response:?}");
 }
 
-/// A misspelt key would lose the event's type without a word.
+/// A misspelt key would silently lose the event's type.
 #[test]
 fn a_line_with_a_key_that_no_publication_has_is_refused() {
     let server = TestServer::start();
@@ -140,7 +140,7 @@ fn what_is_not_what_it_says_it_is_is_400_and_the_connection_goes_on() {
     assert_eq!(conn.response().json()["id"], server.id(1));
 }
 
-/// A depth that a recursive reader could not survive.
+/// A depth that a recursive reader would not survive.
 #[test]
 fn deeply_nested_json_does_no_harm() {
     let server = TestServer::start();
@@ -183,7 +183,7 @@ fn an_event_may_be_as_large_as_the_setting_and_no_larger() {
     assert_eq!(describe(server.addr, "c")["events"], 2);
 }
 
-/// A chunk is refused by its size line: what it announces need not come.
+/// A chunk is refused by its size line: the data it announces need not come.
 #[test]
 fn an_announced_chunk_that_is_too_large_is_413_at_once() {
     let server = TestServer::start();
@@ -284,7 +284,7 @@ fn a_repeated_idempotency_key_answers_the_first_id_and_publishes_nothing() {
     assert_eq!(send("c", "k1", "and again"), 1);
     publish(server.addr, "c", "third");
     publish(server.addr, "c", "fourth");
-    // The first has left history, and its key with it.
+    // The first event has left history, and its key with it.
     assert_eq!(send("c", "k1", "fifth"), 6);
     let data: Vec<String> = sse.events(5).into_iter().map(|event| event.data).collect();
     assert_eq!(data, ["first", "second", "third", "fourth", "fifth"]);

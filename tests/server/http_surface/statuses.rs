@@ -356,7 +356,7 @@ fn a_body_that_makes_no_progress_is_408() {
     conn.expect_end();
 }
 
-/// The time is that of each body, however many the connection had before.
+/// Each body has this time, however many the connection had before.
 #[test]
 fn an_earlier_body_does_not_shorten_the_time_of_a_later_one() {
     let body_time = Duration::from_millis(1000);
@@ -365,13 +365,13 @@ fn an_earlier_body_does_not_shorten_the_time_of_a_later_one() {
     let (head, body) =
         ("POST /channels/c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", "body");
     conn.send(head);
-    // So that the head is looked at alone; if it is not, the test proves less but stays true.
+    // So that the head is parsed alone; if it is not, the test proves less but stays true.
     std::thread::sleep(Duration::from_millis(50));
     conn.send(body);
     assert_eq!(conn.response().status, 200);
     std::thread::sleep(body_time * 7 / 10);
     conn.send(head);
-    // Past the first body's deadline, far from the second's.
+    // After the first body's deadline, long before the second's.
     std::thread::sleep(body_time * 5 / 10);
     conn.send(body);
     let response = conn.response();
@@ -408,7 +408,7 @@ fn a_method_that_is_not_implemented_is_501_wherever_it_points() {
     }
 }
 
-/// RFC 9111 section 4.2.2: a cache might make up for how long it is fresh.
+/// RFC 9111 section 4.2.2: a cache might otherwise invent a lifetime for it.
 #[test]
 fn the_state_of_a_channel_is_not_stored() {
     let server = TestServer::start();

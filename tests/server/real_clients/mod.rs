@@ -1,6 +1,6 @@
-//! Third-party clients: curl, an EventSource, and two WebSocket libraries. Each reads through
-//! a relay that is cut under it again and again, resumes in its own way, and must have seen every
-//! event once and in order.
+//! Third-party clients: curl, an EventSource, and two WebSocket libraries. Each reads through a
+//! relay that cuts it off again and again, resumes in its own way, and must have seen every event
+//! once and in order.
 //!
 //! A client that is not installed is skipped, loudly; with `PUSHLINE_NO_SKIP=1` that is a failure.
 //! `scripts/test-clients` installs those that a system rarely has.
@@ -58,14 +58,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Publishes while the relay is cut between, and compares what the client says it saw. `next`
-/// gives the client's next event as (id, data).
+/// Publishes while the relay is cut in between, and compares what the client says it saw. `next`
+/// returns the client's next event as (id, data).
 fn publish_with_cuts(
     server: &TestServer,
     relay: &Relay,

@@ -1,4 +1,4 @@
-//! Where a stream begins: after a cursor by header or query, with all of history, or behind a gap
+//! Where a stream begins: after a cursor by header or query, with all of history, or after a gap
 //! that says exactly what is missing.
 
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn a_cursor_may_come_by_header_and_by_each_query_name() {
     assert_eq!(sse.event().data, "4", "at the head nothing is replayed");
 }
 
-/// Wherever they are in the query; an empty one is none.
+/// Wherever they are in the query; an empty one counts as none.
 #[test]
 fn of_several_cursors_the_first_by_name_counts() {
     let server = TestServer::start();
@@ -84,8 +84,8 @@ fn earliest_is_all_that_history_holds() {
     assert_eq!(empty.event().data, "first");
 }
 
-/// A channel whose beginning is gone: by count, because it keeps none, and because all of it has
-/// aged out and nothing but a tombstone is left of it.
+/// A channel whose beginning is gone: by count, because it keeps none, or because all of it has
+/// aged out and only a tombstone is left.
 #[test]
 fn earliest_tells_what_is_gone() {
     let server = TestServer::with(|settings| {
@@ -137,7 +137,7 @@ fn an_evicted_cursor_is_a_gap_and_then_the_oldest_kept() {
     assert_eq!(data(&sse.events(2)), ["4", "5"]);
     let mut again = Sse::resume(server.addr, "channel=c", &gap.id);
     assert_eq!(data(&again.events(2)), ["4", "5"], "and is not told twice");
-    // The last evicted one itself: nothing behind it is missing.
+    // The last evicted one itself: nothing after it is missing.
     let mut sse = Sse::resume(server.addr, "channel=c", &server.id(3));
     assert_eq!(data(&sse.events(2)), ["4", "5"]);
     let mut sse = Sse::resume(server.addr, "channel=c", &server.id(2));
@@ -275,7 +275,7 @@ fn history_ends_by_bytes_in_log_order_over_all_channels() {
     let mut sse = Sse::resume(server.addr, "channel=a&channel=quiet", &server.id(0));
     assert_eq!(sse.event().json()["data"]["channel"], "a");
     assert_eq!(sse.event().json()["data"]["channel"], "quiet");
-    // What exceeds the budget alone is refused, and evicts nothing.
+    // What alone exceeds the budget is refused, and evicts nothing.
     let server = TestServer::with(|settings| settings.history_bytes = 5_000);
     publish(server.addr, "c", "kept");
     let response = fetch(server.addr, "POST", "/channels/c", &[], Some(large.as_bytes()));

@@ -130,8 +130,8 @@ fn idle_streams_hear_comments() {
     assert_eq!(two.event().json()["data"], "still in step");
 }
 
-/// Scripts see no comments. A stream of several channels has a cursor of its own, and a stream of one
-/// has none; either id stays as the last event left it.
+/// Scripts see no comments. A stream of several channels has a cursor of its own, a stream of one
+/// has none; either way the id stays as the last event left it.
 #[test]
 fn a_page_that_asks_for_it_sees_heartbeats() {
     let server = TestServer::with(|settings| settings.heartbeat = Duration::from_millis(100));
@@ -192,7 +192,7 @@ fn subscribers_that_leave_are_forgotten() {
     await_that("all connections are gone", || server.open() == 0);
 }
 
-/// Events of both transports' sizes: below and above what is sent at once.
+/// Events of two sizes on both transports: below and above what is sent at once.
 #[test]
 fn large_events_arrive_whole() {
     let server = TestServer::with(|settings| settings.event_bytes_max = 4 << 20);

@@ -1,4 +1,4 @@
-//! Which driver a server runs on, and what it says of that.
+//! Which driver a server runs on, and what it says about that.
 
 use std::process::Command;
 
@@ -105,7 +105,7 @@ fn where_locked_memory_is_too_little_for_all_rings_it_runs_on_epoll_and_says_so(
     if !can_sandbox() || !has_io_uring() {
         return;
     }
-    // Enough for the probe's rings, not for those of workers; many hosts give no more.
+    // Enough for the probe's rings, but not for those of workers; many hosts give no more.
     let mut command = configured(Command::new("prlimit"));
     command.args(["--memlock=65536:65536", SANDBOXED, env!("CARGO_BIN_EXE_pushline")]);
     command.env("PUSHLINE_FILTER_WITHOUT", "").env_remove("PUSHLINE_DRIVER");

@@ -1,4 +1,4 @@
-//! A start behind a journal: after an end in order, after `kill -9`, after another process. To clients
+//! A start with a journal: after an orderly end, after `kill -9`, after another process. To clients
 //! it is a reconnect like any other. `scripts/crash` kills it more often.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -150,11 +150,11 @@ fn segment_in(dir: &Path) -> std::path::PathBuf {
         .expect("a segment")
 }
 
-/// Publishers that repeat what was not answered, under its keys, and subscribers that come back with
-/// the last id they saw.
+/// Publishers that repeat what was not answered, with the same keys, and subscribers that come back
+/// with the last id they saw.
 struct Load {
     over: Arc<AtomicBool>,
-    /// Subscribers have all there is.
+    /// Subscribers have everything.
     done: Arc<AtomicBool>,
     published: Vec<Arc<AtomicU64>>,
     publishers: Vec<JoinHandle<()>>,
@@ -188,7 +188,7 @@ impl Load {
         await_that("events are published", || self.published() >= wanted);
     }
 
-    /// Every subscriber gets to the last event; the epochs they saw.
+    /// Every subscriber gets to the last event; returns the epochs they saw.
     fn end(self) -> Vec<String> {
         self.over.store(true, Ordering::Relaxed);
         self.publishers.into_iter().for_each(|publisher| publisher.join().expect("it ends"));
@@ -236,7 +236,7 @@ fn ask(addr: SocketAddr, body: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Reads until all is over and nothing is missing; every event comes once and in order.
+/// Reads until everything has ended and nothing is missing; every event comes once and in order.
 fn subscribe_on(
     addr: SocketAddr,
     channel: usize,
@@ -245,7 +245,7 @@ fn subscribe_on(
 ) -> Vec<String> {
     let mut reader = Reader { channel, next: 0, last_id: String::new(), epochs: Vec::new() };
     while !done.load(Ordering::Relaxed) {
-        // However it ends, the next one goes on.
+        // However it ends, the next one continues.
         let _ = reader.read(addr, done, count);
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -27,7 +27,7 @@ impl Manager {
         Self { socket, _directory: directory, path }
     }
 
-    /// The next thing that is told, but for the signs of life where another one is wanted.
+    /// The next message, passing over signs of life unless one is wanted.
     fn next(&self, ignored: &str) -> String {
         let mut bytes = [0; 256];
         loop {
@@ -78,7 +78,7 @@ fn sockets_of_the_service_manager_outlive_a_server() {
     let address = |listener: &TcpListener| listener.local_addr().expect("bound");
     let [addr, operators]: [SocketAddr; 2] = [address(&clients), address(&admin)];
     for _ in 0..3 {
-        // No server is there: they wait, and are not refused.
+        // There is no server: clients wait, and are not refused.
         let mut early: Vec<Conn> = (0..20).map(|_| Conn::open(addr)).collect();
         for conn in &mut early {
             conn.send(request("GET", "/", &[], None));
@@ -100,7 +100,7 @@ fn sockets_of_the_service_manager_outlive_a_server() {
     }
 }
 
-/// The manager's word counts, and not the settings': what is let in without keys depends on it.
+/// The manager's socket counts, not the settings: what is let in without keys depends on it.
 #[test]
 fn a_socket_of_the_service_manager_that_is_open_to_the_world_needs_keys() {
     let bind = |address| TcpListener::bind(address).expect("a port");

@@ -1,6 +1,6 @@
-//! Starting the program: what it cannot do without is said in one line with its cure, what it can do
-//! without is said and done without, a server that was killed can be followed by another at once,
-//! and one that runs by one that takes it over.
+//! Starting the program: what it cannot do without is reported in one line with its cure, what it
+//! can do without is reported and done without, a killed server can be followed by another at once,
+//! and a running one by one that takes it over.
 
 pub mod driver;
 mod journal;
@@ -14,26 +14,26 @@ use std::process::{Command, Output};
 
 use program::Program;
 
-/// A server on free ports that would start, but for what is in its way.
+/// A server on free ports that would start, were it not for one obstacle.
 fn pushline() -> Command {
     configured(Command::new(env!("CARGO_BIN_EXE_pushline")))
 }
 
-/// Options win over these.
+/// Options that override these.
 fn configured(mut command: Command) -> Command {
     command.envs([("PUSHLINE_LISTEN", "127.0.0.1:0"), ("PUSHLINE_ADMIN", "127.0.0.1:0")]);
     command.envs([("PUSHLINE_WORKERS", "1"), ("PUSHLINE_CPUS", "none")]);
     command
 }
 
-/// The one line on standard error of a start that failed.
+/// The one line on standard error of a failed start.
 fn refusal(command: &mut Command) -> String {
     let told = refusal_among(command);
     assert!(told.lines().count() == 1, "{told}");
     told
 }
 
-/// All that a start that failed has said on standard error.
+/// All that a failed start has written to standard error.
 fn refusal_among(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("it runs");
     let told = String::from_utf8(stderr).expect("text");
@@ -69,7 +69,7 @@ fn too_few_descriptors_are_no_half_working_server() {
     }
 }
 
-/// The three calls of io_uring; the same numbers on all of its architectures.
+/// The three calls of io_uring, whose numbers are the same on all of its architectures.
 const SETUP: &str = "425";
 const ENTER: &str = "426";
 const REGISTER: &str = "427";
@@ -94,7 +94,8 @@ fn can_filter_calls() -> bool {
     false
 }
 
-/// A batch of more operations than this breaks the ring: one event for as many subscribers is.
+/// A batch of more operations than this breaks the ring: one event for that many subscribers is
+/// such a batch.
 const BATCH_MAX: usize = 32;
 
 #[test]

@@ -1,4 +1,4 @@
-//! The server as a process of its own, by what it says on standard error.
+//! The server as a process of its own, observed by what it writes to standard error.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
@@ -27,7 +27,7 @@ impl Program {
         Self::spawn(pushline().args(options))
     }
 
-    /// The one that takes this one over.
+    /// The server that takes over from this one.
     pub fn followed_by(&self, options: &[&str]) -> Self {
         let [listen, admin] = [self.addr, self.admin].map(|address| address.to_string());
         let mut command = pushline();
@@ -46,7 +46,7 @@ impl Program {
         let (tell, log) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // The receiver is gone: still read, so that the program never waits for us.
+                // The receiver is gone: keep reading, so that the program never waits for us.
                 let _ = tell.send(line);
             }
         });
@@ -58,7 +58,7 @@ impl Program {
         program
     }
 
-    /// The first line that has this text.
+    /// The first line that contains this text.
     pub fn await_line(&self, text: &str) -> String {
         let mut said = self.said.borrow_mut();
         if let Some(line) = said.iter().find(|line| line.contains(text)) {
@@ -77,7 +77,7 @@ impl Program {
         }
     }
 
-    /// What it has said so far that has this text.
+    /// Everything written so far that contains this text.
     pub fn said(&self, text: &str) -> Option<String> {
         self.said.borrow().iter().find(|line| line.contains(text)).cloned()
     }
@@ -91,7 +91,7 @@ impl Program {
         self.child.wait().expect("it ends");
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     pub fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         crate::common::await_that("it ends", || {

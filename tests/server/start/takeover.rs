@@ -1,6 +1,6 @@
 //! A restart by `--take-over` under load: no connection is refused, and none is reset before its
-//! answer, whatever the number of workers; streams resume on the new process.
-//! `scripts/restarts` runs it larger.
+//! answer, whatever the number of workers; streams resume on the new process. `scripts/restarts`
+//! runs it on a larger scale.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use crate::common::{PATIENCE, Sse, await_that, fetch, publish, skip};
 /// Threads that connect.
 const CLIENTS: u32 = 4;
 
-/// What the script sets, or what is enough for a look.
+/// What the script sets; otherwise enough for a quick check.
 fn number(variable: &str, default: u32) -> u32 {
     let value = std::env::var(variable).ok();
     value.map_or(default, |value| value.parse().expect("a number"))
@@ -49,7 +49,7 @@ impl Load {
         await_that("connections are answered", || self.answered.load(Ordering::Relaxed) >= wanted);
     }
 
-    /// How many were answered, and what the others saw.
+    /// How many were answered, and what happened to the others.
     fn end(self) -> (u32, Vec<String>) {
         self.over.store(true, Ordering::Relaxed);
         let failures = self.clients.into_iter().flat_map(|client| client.join().expect("it ends"));

@@ -120,7 +120,7 @@ fn a_flood_of_messages_is_published_in_order() {
     writer.join().expect("all was written");
 }
 
-/// A reader that is busy with what was sent to it is not dead: no ping could reach it.
+/// A reader that is busy with what it was sent is not dead: no ping could reach it.
 #[test]
 fn a_reader_that_is_behind_is_not_taken_for_dead() {
     let server = TestServer::with(|settings| {
@@ -133,7 +133,7 @@ fn a_reader_that_is_behind_is_not_taken_for_dead() {
     for _ in 0..20 {
         publish(server.addr, "c", &text);
     }
-    // Four heartbeats in which it reads nothing.
+    // Four heartbeats without reading.
     std::thread::sleep(Duration::from_millis(1200));
     for n in 0..20 {
         let frame = ws.answer();

@@ -37,7 +37,7 @@ fn a_close_inside_a_fragmented_message_is_a_close() {
     ws.conn.expect_gone();
 }
 
-/// The server began to close: it sends no more events, and waits for the client's close frame,
+/// The server has begun to close: it sends no more events, and waits for the client's close frame,
 /// whatever comes before that.
 #[test]
 fn a_close_of_the_servers_waits_for_the_clients() {

@@ -1,5 +1,5 @@
-//! A connection that ends by what its peer sent: what was published before still comes back, what
-//! follows does not count, and a peer that broke the protocol is not waited for.
+//! A connection that ends because of what its peer sent: what was published before still comes
+//! back, what follows does not count, and a peer that broke the protocol is not waited for.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use crate::common::http::Conn;
 use crate::common::ws::{BINARY, CLOSE, CONTINUATION, PING, PONG, RawFrame, RawWs, TEXT, frame};
 use crate::common::{TestServer, await_that, describe, publish};
 
-/// How soon a peer that broke the protocol is left: before a closing handshake would be given up.
+/// How soon a peer that broke the protocol is dropped: before a closing handshake would be given
+/// up.
 const SOON: Duration = Duration::from_secs(3);
 
 fn numbered(count: usize) -> Vec<u8> {
@@ -114,7 +115,7 @@ fn a_peer_that_broke_the_protocol_is_not_waited_for() {
     }
 }
 
-/// It asked for the end and does not take what comes before it: it is cut.
+/// It asked for the end and does not read what comes before it: it is cut.
 #[test]
 fn a_peer_that_does_not_read_holds_its_close_up_only_for_a_while() {
     let server = TestServer::with(|settings| settings.channel_default.history_count = 1000);
@@ -128,7 +129,7 @@ fn a_peer_that_does_not_read_holds_its_close_up_only_for_a_while() {
     await_that("its place is free", || server.open() == 0);
 }
 
-/// Neither a fragment without a byte nor a pong brings a message nearer to its end.
+/// Neither an empty fragment nor a pong brings a message nearer to its end.
 #[test]
 fn a_message_that_has_begun_must_go_on() {
     let server = TestServer::with(|settings| settings.body_time = Duration::from_millis(300));
@@ -142,7 +143,7 @@ fn a_message_that_has_begun_must_go_on() {
         }
         assert_eq!(ws.answer().close(), (1001, "timeout".to_owned()));
     }
-    // One that goes on slowly may, and so may one that says nothing.
+    // One that continues slowly may, and so may one that says nothing.
     let mut ws = RawWs::bare(server.addr, "channel=slow");
     ws.send(frame(false, TEXT, b"a"));
     for _ in 0..6 {

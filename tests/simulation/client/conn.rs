@@ -15,13 +15,13 @@ pub struct Conn {
     piece_max: usize,
     read_max: usize,
     pub input: Vec<u8>,
-    /// Does not read before.
+    /// It does not read before this time.
     read_at: Duration,
     write_at: Duration,
     finished: bool,
-    /// It has not always read what was there at once.
+    /// It has not always read at once what had arrived.
     pub was_slow: bool,
-    /// Nothing arrives any more, and nobody says so.
+    /// Nothing arrives any more, and no error tells.
     pub is_dead: bool,
 }
 
@@ -50,13 +50,13 @@ impl Conn {
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
-        // Behind our FIN there is nothing to say.
+        // After our FIN nothing can be sent.
         if !self.finished {
             self.to_write.extend_from_slice(bytes);
         }
     }
 
-    /// When there is something for it to do.
+    /// When it has something to do.
     pub fn due_at(&self, now: Duration) -> Option<Duration> {
         if self.is_dead {
             return None;
@@ -68,7 +68,7 @@ impl Conn {
         [read, write].into_iter().flatten().min()
     }
 
-    /// Reads and writes what it would now.
+    /// Reads and writes as much as it would now.
     pub fn pump(&mut self, ctx: &mut Ctx<'_>) {
         if self.is_dead {
             return;
@@ -103,8 +103,8 @@ impl Conn {
         self.was_slow = true;
     }
 
-    /// Everything was read, and there will be no more. What was not yet read before a reset may
-    /// be lost or not.
+    /// Everything was read, and no more will come. What was not read before a reset may or may not
+    /// be lost.
     pub fn ended(&self) -> Option<End> {
         if self.is_dead || self.sim.unread() > 0 {
             return None;
@@ -117,7 +117,7 @@ impl Conn {
         !self.to_write.is_empty()
     }
 
-    /// Sends FIN behind what was written so far, and goes on reading.
+    /// Sends FIN after what was written so far, and keeps reading.
     pub fn finish(&mut self) {
         self.to_write.clear();
         self.sim.finish();
@@ -134,7 +134,7 @@ impl Conn {
         self.is_dead = true;
     }
 
-    /// The server's kernel finds out.
+    /// The server's kernel notices.
     pub fn time_out(&mut self) {
         self.sim.time_out();
     }

@@ -1,4 +1,4 @@
-//! Events to publish: every kind of payload, with line ends and quotes where they hurt.
+//! Events to publish: every kind of payload, with line ends and quotes in awkward places.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -19,7 +19,7 @@ const TEXTS: [&str; 8] = [
     ":\n\n:",
 ];
 
-/// A fresh event for the channel; told to the truth as sent.
+/// A fresh event for the channel, of which the truth is told.
 pub fn make(ctx: &mut Ctx<'_>, channel: String, kinds: &[Kind]) -> Content {
     let tag = ctx.truth.next_tag();
     let kind = kinds[ctx.rng.usize(0..kinds.len())];
@@ -49,7 +49,7 @@ pub fn make(ctx: &mut Ctx<'_>, channel: String, kinds: &[Kind]) -> Content {
     Content { tag, channel, kind, data, event_type, key: None }
 }
 
-/// What `/publish` and `publish` take.
+/// The form that `/publish` and `publish` take.
 pub fn fields(content: &Content) -> serde_json::Map<String, Value> {
     let mut fields = serde_json::Map::new();
     fields.insert("channel".into(), content.channel.clone().into());
@@ -96,7 +96,7 @@ pub fn check_sse(content: &Content, event: &str, data: &str) {
     }
 }
 
-/// Panics unless the envelope says what was published.
+/// Panics unless the envelope contains what was published.
 pub fn check_envelope(content: &Content, envelope: &Value) {
     assert_eq!(envelope["channel"], content.channel[..]);
     let event_type = envelope.get("event").and_then(Value::as_str);

@@ -1,5 +1,5 @@
-//! Clients: what they share. Each is an actor that the scheduler lets act when its time has come
-//! or something arrived for it.
+//! What clients share. Each is an actor that the scheduler lets act when its time has come or
+//! something has arrived for it.
 
 pub mod conn;
 pub mod content;
@@ -18,14 +18,14 @@ use pushline::ring::sim::SimNet;
 use crate::plan::{Plan, Role};
 use crate::truth::Truth;
 
-/// What clients do at present.
+/// What clients are meant to do at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Season {
-    /// As they like.
+    /// Whatever they like.
     Active,
     /// They read, come back, finish what they began, and begin nothing.
     Settling,
-    /// The server goes away; they don't come back.
+    /// The server shuts down; they do not come back.
     Leaving,
 }
 
@@ -64,7 +64,7 @@ pub trait Actor {
 
     fn act(&mut self, ctx: &mut Ctx<'_>);
 
-    /// What it still waits for; none when all it was promised has come.
+    /// What it still waits for; `None` once it has all it was promised.
     fn unsettled(&self, truth: &Truth) -> Option<String>;
 }
 

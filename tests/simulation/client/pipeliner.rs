@@ -1,4 +1,5 @@
-//! Sends many requests at once and reads the answers when it likes: each is answered, in order.
+//! Sends many requests at once and reads the answers when it likes: each must be answered, in
+//! order.
 
 use std::collections::VecDeque;
 use std::time::Duration;

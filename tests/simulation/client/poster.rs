@@ -1,5 +1,5 @@
-//! Publishes single events over a connection it keeps, sometimes several requests at once. What it
-//! gave a key to, and got no answer for, it sends again.
+//! Publishes single events over a connection it keeps, sometimes several requests at once. An event
+//! with a key that was not answered is sent again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Poster {
     again: Vec<u64>,
     /// Refused: none of them may ever be in the log.
     refused: Vec<u64>,
-    /// Answered with 200, and the seq it told.
+    /// Answered with 200, with the seq it was told.
     accepted: Vec<(u64, u64)>,
     act_at: Duration,
     is_leaving: bool,
@@ -50,7 +50,7 @@ impl Poster {
 
     fn answered(&mut self, response: &Response, ctx: &mut Ctx<'_>) {
         let Some(tag) = self.unanswered.pop_front() else {
-            // Refused before it asked for anything.
+            // Refused before it made a request.
             assert!(matches!(response.head.status, 408 | 503) && response.head.closes());
             return;
         };
@@ -69,7 +69,7 @@ impl Poster {
             }
             status => {
                 assert!(matches!(status, 408 | 429 | 503), "{status}: {body}");
-                // With a key, an earlier try may have been ordered.
+                // With a key, an earlier attempt may have been ordered.
                 if !has_key {
                     self.refused.push(tag);
                 }

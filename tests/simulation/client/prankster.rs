@@ -1,5 +1,5 @@
 //! Sends nonsense, half of things, or nothing, and leaves at the worst moment. Nothing it does may
-//! hurt anybody else; what it is answered does not matter.
+//! hurt another client; how it is answered does not matter.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ pub struct Streamer {
     conn: Option<Conn>,
     responses: Responses,
     request: Request,
-    /// Requests that ended somehow; their lines must form a prefix in the log.
+    /// Requests that ended, however; their lines in the log must form a prefix.
     past: Vec<Request>,
     act_at: Duration,
 }
@@ -26,7 +26,7 @@ pub struct Streamer {
 struct Request {
     tags: Vec<u64>,
     left: usize,
-    /// A line that can't be published was sent behind the tags.
+    /// A line that cannot be published was sent after the tags.
     spoilt: bool,
     finished: bool,
     /// How many the server says it has published.
@@ -34,7 +34,7 @@ struct Request {
 }
 
 impl Request {
-    /// The lines are in the log in order, the first ones and no others, and so many as was told.
+    /// The lines are in the log in order, only the first ones, and as many as the server said.
     fn check(&self, truth: &Truth) {
         let places: Vec<u64> =
             self.tags.iter().map_while(|tag| truth.seqs(*tag).first()).copied().collect();

@@ -1,4 +1,4 @@
-//! A subscriber of any transport: reads, stalls, goes, comes back with its last id.
+//! A subscriber on any transport: reads, stalls, leaves, comes back with its last id.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub struct Subscriber {
     conn: Option<Conn>,
     stream: Option<Stream>,
     act_at: Option<Duration>,
-    /// Connections whose other end does not know that we are gone, and when its kernel gives up on
-    /// what it has sent (`TCP_USER_TIMEOUT`).
+    /// Connections whose other end does not know that we are gone, and when its kernel will give up
+    /// on what it has sent (`TCP_USER_TIMEOUT`).
     ghosts: Vec<(Duration, Conn)>,
     /// It ends the connection itself.
     is_leaving: bool,
@@ -73,7 +73,7 @@ impl Subscriber {
             && self.role == Role::Sse
         {
             let id = ctx.truth.seq_of(id);
-            // Ahead of the log: it stays foreign.
+            // Ahead of the log: it remains foreign.
             if id <= ctx.truth.head() {
                 self.follows.iter_mut().for_each(|follow| follow.resume(id, ctx.truth));
             }
@@ -90,7 +90,7 @@ impl Subscriber {
         self.is_leaving = false;
     }
 
-    /// An envelope client that comes back tells a cursor for each channel.
+    /// An envelope client that comes back gives a cursor for each channel.
     fn has_places(&self) -> bool {
         self.refs > 0 || self.follows.iter().any(|follow| matches!(follow.stand, Stand::At(_)))
     }
@@ -104,7 +104,7 @@ impl Subscriber {
         let head = ctx.truth.head();
         let (cursor, stand) = match ctx.rng.u8(0..10) {
             0..6 => (None, Stand::Begun { head_then: 0 }),
-            // It must get everything from the beginning on, or be told that it is gone; a bare
+            // It must get everything from the beginning, or be told that it is gone; a bare
             // WebSocket just gets what is kept.
             6..8 if self.role == Role::WsBare => {
                 (Some(EARLIEST.into()), Stand::Begun { head_then: 0 })

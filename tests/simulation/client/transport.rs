@@ -119,12 +119,12 @@ impl Stream {
         conn.send(&frame(8, [4, 3, 2, 1], &1000u16.to_be_bytes()));
     }
 
-    /// Our FIN is sent: there is no way to say anything any more.
+    /// Our FIN is sent: nothing more can be said.
     pub fn say_no_more(&mut self) {
         self.close_sent = true;
     }
 
-    /// Everything that has arrived whole.
+    /// Everything that has arrived complete.
     pub fn take(&mut self, conn: &mut Conn, truth: &Truth) -> Vec<Seen> {
         let mut seen = Vec::new();
         if !self.open {

@@ -1,5 +1,5 @@
 //! Access control as a server uses it: settings in, a gate out, requests judged at a given second.
-//! Every rule has a test here, or beside its code, that fails when the rule is taken away.
+//! Every rule has a test here or beside its code that fails when the rule is removed.
 
 mod origins;
 mod reloads;
@@ -44,7 +44,7 @@ fn gate(section: &str) -> Gate {
     load(section).expect("good settings")
 }
 
-/// A gate with the shared secret, and these lines besides.
+/// A gate with the shared secret and these lines.
 fn hmac_gate(lines: &str) -> Gate {
     gate(&format!("hmac_secrets = [{{ env = \"SECRET\" }}]\n{lines}"))
 }
@@ -54,7 +54,7 @@ fn public_key_gate(file: &str) -> Gate {
     gate(&format!("public_keys = [{{ file = \"{}\" }}]", key_file(file)))
 }
 
-/// Claims that are good for a minute, with `more` merged in; `null` takes a claim away.
+/// Claims valid for a minute, with `more` merged in; `null` removes a claim.
 fn claims(more: Value) -> Value {
     let mut claims = json!({"exp": NOW + 60, "pushline": {"subscribe": ["user:4:*"]}});
     for (name, value) in more.as_object().expect("an object") {
@@ -93,7 +93,7 @@ fn bearer(gate: &Gate, credential: &str) -> Result<Arc<Grant>, Denied> {
     admit(gate, &Credentials { authorization, ..Credentials::default() })
 }
 
-/// A request that no page makes.
+/// A request that does not come from a page.
 fn admit(gate: &Gate, credentials: &Credentials<'_>) -> Result<Arc<Grant>, Denied> {
     gate.admit(Access::Http, credentials, &Page::default(), NOW)
 }

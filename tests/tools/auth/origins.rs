@@ -60,7 +60,8 @@ fn a_guarded_gate_takes_listed_pages_and_its_own() {
     assert_eq!(allowed(&gate, &no_host), foreign);
 }
 
-/// Scheme aside: a proxy that ends TLS hides it. A missing port is the one of the page's scheme.
+/// The scheme is ignored: a proxy that ends TLS hides it. A missing port means that of the page's
+/// scheme.
 #[test]
 fn the_same_host_is_the_same_name_and_port() {
     let gate = hmac_gate("");
@@ -91,9 +92,9 @@ fn the_same_host_is_the_same_name_and_port() {
     }
 }
 
-/// An open gate's operator has said so, or it is for one machine: then pages of other sites are kept
-/// from reaching into it, by WebSockets and by plain requests, which a browser sends before it asks.
-/// With a list, the list alone speaks.
+/// An open gate's operator has asked for that, or it serves one machine: then pages of other sites
+/// are kept from reaching into it, by WebSockets and by plain requests, which a browser sends
+/// before it asks. With a list, only the list counts.
 #[test]
 fn a_gate_for_this_machine_takes_pages_of_this_machine_only() {
     let (anybody, gate) = (Gate::open(), Gate::open().for_this_machine());

@@ -1,15 +1,15 @@
-//! Which grants still hold after a reload.
+//! Which grants remain valid after a reload.
 
 use super::*;
 
 const KEY: &str = "the-key-of-a-backend";
 
-/// The rules that all tests begin with.
+/// The rules with which all tests begin.
 const RULES: &str = "hmac_secrets = [{ env = 'SECRET', kid = 'a' }]\n\
     publish_keys = [{ value = 'the-key-of-a-backend', publish = ['a:*'] }]\n\
     anonymous = { subscribe = ['public:*'] }\n";
 
-/// A grant by token, by publish key, and by nothing.
+/// A grant by token, by publish key, and by neither.
 fn grants() -> [Arc<Grant>; 3] {
     let gate = gate(RULES);
     let token = bearer(&gate, &hs256(&claims(json!({})))).expect("a good token");
@@ -18,7 +18,7 @@ fn grants() -> [Arc<Grant>; 3] {
     [token, backend, anonymous]
 }
 
-/// Which of them still hold under the rules with this change.
+/// Which of them remain valid under the rules with this change.
 fn holding(from: &str, to: &str) -> [bool; 3] {
     assert!(RULES.contains(from), "{from}");
     let gate = gate(&RULES.replace(from, to));
@@ -59,7 +59,7 @@ fn what_an_open_gate_let_in_needs_a_key_once_there_are_some() {
     assert!(grants().iter().all(|grant| open.stands_by(Some(grant))));
 }
 
-/// One that moves from a file of its own into a set.
+/// A key that moves from a file of its own into a set.
 #[test]
 fn a_public_key_is_known_again() {
     let ed = EncodingKey::from_ed_pem(ED_PRIVATE.as_bytes()).expect("a key");

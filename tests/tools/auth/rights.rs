@@ -1,4 +1,4 @@
-//! What an admitted client may do, and from where a credential is taken.
+//! What an admitted client may do, and where its credential is taken from.
 
 use pushline::auth::{Access, Credentials, Denied, Gate, Page};
 use serde_json::json;
@@ -66,7 +66,7 @@ fn anonymous_rights_are_for_all_and_nothing_beyond() {
     assert!(!known.may_publish("public:x"));
 }
 
-/// Else a client whose session ended would silently see less instead of hearing why.
+/// Otherwise a client whose session ended would silently see less instead of being told why.
 #[test]
 fn a_bad_token_does_not_fall_back_to_anonymous() {
     let gate = hmac_gate("anonymous = { subscribe = [\"*\"] }");
@@ -89,7 +89,7 @@ fn a_publish_key_publishes_by_its_patterns_and_cannot_subscribe() {
         let api_key = Some(key.as_bytes());
         admit(&gate, &Credentials { api_key, ..Credentials::default() })
     };
-    // Behind `Bearer` may be a broken token as well as a key.
+    // What follows `Bearer` may be a broken token as well as a key.
     for (present, unknown) in [
         (&api_key, Denied::UnknownPublishKey),
         (&|key: &str| bearer(&gate, key), Denied::MalformedCredentials),
@@ -132,7 +132,7 @@ fn a_token_is_taken_from_every_documented_place() {
         Credentials { cookie: Some(cookie.as_bytes()), ..none },
     ] {
         assert!(admit(&gate, &credentials).is_ok(), "{credentials:?}");
-        // No other place: a token is not an API key.
+        // From nowhere else: a token is not an API key.
         let api_key = Credentials { api_key: Some(token.as_bytes()), ..none };
         assert!(admit(&gate, &api_key).is_err());
     }
@@ -143,7 +143,7 @@ fn a_token_is_taken_from_every_documented_place() {
     assert_eq!(denial(admit(&default, &in_cookie)), Some(Denied::MissingCredentials));
 }
 
-/// The gate's one door: the page's origin is judged before its user's cookie.
+/// The gate's one entrance: the page's origin is judged before its user's cookie.
 #[test]
 fn a_foreign_page_cannot_use_the_cookie_of_its_visitor() {
     let gate = hmac_gate("cookie = \"session\"\norigins = [\"https://app.example\"]");

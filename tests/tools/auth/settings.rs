@@ -98,7 +98,7 @@ fn a_key_set_must_hold_a_usable_key() {
     }
 }
 
-/// RFC 7517 section 5: what is not understood is passed over, and the rest of the set serves.
+/// RFC 7517 section 5: what is not understood is skipped, and the rest of the set serves.
 #[test]
 fn a_key_of_a_kind_unknown_here_spoils_no_set() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -126,7 +126,7 @@ fn a_key_of_a_kind_unknown_here_spoils_no_set() {
     }
 }
 
-/// A key of a set that names its algorithm is for that one alone (RFC 7517 section 4.4).
+/// A key of a set that names its algorithm is for that one only (RFC 7517 section 4.4).
 #[test]
 fn a_key_set_binds_secrets_to_their_algorithm() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Which tokens are believed.
+//! Which tokens are accepted.
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use pushline::auth::{Denied, Gate, TOKEN_BYTES_MAX};
@@ -42,7 +42,7 @@ fn every_algorithm_works_with_its_own_key() {
     ] {
         let grant = bearer(&gate, &token).expect("a good token");
         assert!(grant.may_subscribe("user:4:inbox") && !grant.may_subscribe("user:42:x"));
-        // The same token with one bit of its claims or its signature changed.
+        // The same token with one bit of its claims or its signature flipped.
         for place in [token.len() / 2, token.len() - 8] {
             let mut bytes = token.clone().into_bytes();
             bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
@@ -79,7 +79,8 @@ fn none_is_no_algorithm() {
 fn a_public_key_is_never_an_hmac_secret() {
     let der = pem_body(RSA_PUBLIC);
     let forms = [RSA_PUBLIC.as_bytes(), RSA_PUBLIC.trim().as_bytes(), &der];
-    // Alone, and beside a real secret: then HMAC is on, and the public key must still not serve it.
+    // Alone, and beside a real secret: then HMAC is in use, and the public key must still not serve
+    // it.
     let both =
         hmac_gate(&format!("public_keys = [{{ file = \"{}\" }}]", key_file("rsa_public.pem")));
     let gates = [
@@ -143,7 +144,7 @@ fn a_kid_selects_the_key() {
     assert!(bearer(&gate, &token(json!({"alg": "RS256", "kid": "any"}))).is_ok());
 }
 
-/// To try one public key after the other would cost as many checks.
+/// Trying one public key after the other would cost that many checks.
 #[test]
 fn of_several_public_keys_the_token_says_which() {
     let keys = |kids: [&str; 2]| {
@@ -166,7 +167,7 @@ fn of_several_public_keys_the_token_says_which() {
     assert!(bearer(&gate, &hs256(&claims(json!({})))).is_ok());
 }
 
-/// What a check costs is known before it is made; a token that is refused without one is free.
+/// The cost of a check is known before it is made; a token that is refused without one is free.
 #[test]
 fn checks_by_public_keys_have_their_price() {
     let gate = public_key_gate("rsa_public.pem");
@@ -242,8 +243,8 @@ fn tokens_live_from_nbf_to_exp_and_leeway_widens_both() {
     }
 }
 
-/// The connection must end at the second from which the gate refuses the token, not before, as it
-/// could not be opened again, and not after.
+/// The connection must end at the second from which the gate refuses the token: not before, as it
+/// could then be reopened, and not after.
 #[test]
 fn a_grant_ends_when_its_token_would_be_refused() {
     let gate = hmac_gate("leeway_s = 10");
@@ -343,7 +344,7 @@ fn a_subject_has_a_longest_length() {
     assert_eq!(denial(of(256)), Some(Denied::BadClaims));
 }
 
-/// Cuts a good token everywhere, and changes each of its bytes: never a grant, never a panic.
+/// Truncates a good token everywhere, and changes each of its bytes: never a grant, never a panic.
 #[test]
 fn a_damaged_token_gives_nothing() {
     let gate = hmac_gate("publish_keys = [{ value = \"the-key-of-a-backend\" }]");

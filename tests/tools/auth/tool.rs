@@ -1,4 +1,4 @@
-//! `pushline token`: what it makes is taken, and what would be refused is not made.
+//! `pushline token`: what it makes is accepted, and what would be refused is not made.
 
 use clap::Parser;
 use pushline::auth::AuthFault;

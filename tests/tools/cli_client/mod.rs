@@ -17,7 +17,7 @@ fn publish(url: &str, channel: &str, data: &str) -> String {
     out
 }
 
-/// A subscriber from the beginning of all that history holds.
+/// A subscriber from the beginning of everything history holds.
 fn subscribe(url: &str, channel: &str, transport: &str) -> Client {
     let from = ["--after", "earliest", "--transport", transport];
     Client::start(&[&["sub", channel, "--url", url], &from[..]].concat())
@@ -156,7 +156,7 @@ fn a_line_is_published_when_it_comes() {
 #[test]
 fn lines_survive_cuts_and_are_published_once() {
     let server = Server::start();
-    // The cuts fall anywhere: into heads, chunks, ends, and between a body and its answer.
+    // Cuts fall anywhere: into heads, chunks, ends, and between a body and its answer.
     let relay = Relay::start_cutting(server.address, 500..12_000, 7);
     let mut publisher = Client::start(&["pub", "a", "--url", &relay.url()]);
     publisher.write(&text(&numbers(1..=300)));
@@ -310,8 +310,8 @@ fn a_server_that_is_no_pushline_is_told_of_and_nothing_counts_as_published() {
     assert!(errors.contains("it answered text/html, not text/event-stream"), "{errors}");
 }
 
-/// The bound is far below what the last pauses come to, and far above what ten without a back-off
-/// would: each is at most the `retry:`.
+/// The bound is far below the sum of the last pauses, and far above ten pauses without back-off,
+/// each of which is at most the `retry:`.
 #[test]
 fn streams_that_end_at_once_are_asked_for_less_and_less_often() {
     const RETRY: Duration = Duration::from_millis(10);

@@ -48,7 +48,7 @@ impl Server {
             rest.split_whitespace().next()?.parse().ok()
         })
         .expect("the server says where it listens");
-        // The reader is gone, and the server must not be stopped by that.
+        // The reader is gone, which must not stop the server.
         thread::spawn(move || std::io::copy(&mut banner, &mut std::io::sink()));
         Self { child, address }
     }
@@ -57,14 +57,14 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Ends as an operator would end it, and waits.
+    /// Ends it as an operator would, and waits.
     pub fn stop(mut self) -> SocketAddr {
         signal(&self.child, Signal::TERM);
         assert!(wait(&mut self.child).success(), "a drained server exits with 0");
         self.address
     }
 
-    /// A new one in the place of one that ended.
+    /// A new one in place of one that has ended.
     pub fn start_again(address: SocketAddr) -> Self {
         Self::start_at(&address.to_string())
     }
@@ -126,7 +126,7 @@ impl Client {
         (0..count).map(|_| self.line()).collect()
     }
 
-    /// Waits for a message on standard error that holds `text`.
+    /// Waits for a message on standard error that contains `text`.
     pub fn message(&self, text: &str) -> String {
         std::iter::from_fn(|| self.errors.recv_timeout(PATIENCE).ok())
             .find(|line| line.contains(text))
@@ -189,7 +189,7 @@ fn wait(child: &mut Child) -> ExitStatus {
     status.expect("just seen")
 }
 
-/// Looks again and again until it is so.
+/// Checks again and again until it is so.
 pub fn until(mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
@@ -198,7 +198,7 @@ pub fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a client to its end: status, standard output, standard error.
+/// Runs a client to its end; returns status, standard output, standard error.
 pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
     let output =
         program().args(arguments).stdin(Stdio::null()).output().expect("the client starts");
@@ -262,7 +262,7 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// Cuts all connections; new ones are taken at once.
+    /// Cuts all connections; new ones are accepted at once.
     pub fn cut(&self) {
         for socket in self.sockets.lock().expect("not poisoned").drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
@@ -284,8 +284,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut left: usize) {
     }
 }
 
-/// A server that is no Pushline: it answers every connection's first request with the same bytes,
-/// and closes.
+/// A server that is not Pushline: it answers the first request of every connection with the same
+/// bytes, and closes.
 pub struct Stranger {
     address: SocketAddr,
     pub answered: Arc<AtomicUsize>,
@@ -311,7 +311,7 @@ impl Stranger {
     }
 }
 
-/// Reads until the client has nothing more to say, so that closing does not destroy the answer.
+/// Reads until the client sends no more, so that closing does not destroy the answer.
 fn answer_once(mut client: TcpStream, answer: &str) {
     let mut received = [0; 4096];
     let _ = client.read(&mut received);

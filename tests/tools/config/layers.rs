@@ -1,4 +1,4 @@
-//! An option wins over the environment, that over the file, and that over the default.
+//! An option overrides the environment, that the file, and that the default.
 
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ fn an_empty_variable_is_as_good_as_none() {
     assert_eq!(config.expect("good").settings.channel_default.history_count, 3);
 }
 
-/// The first match wins, and what an entry leaves out is what holds in general, from wherever.
+/// The first match wins, and what an entry leaves out is the general value, wherever that comes
+/// from.
 #[test]
 fn channel_rules_stand_on_the_general_ones() {
     let text = "
@@ -123,7 +124,7 @@ fn shares_of_history_are_no_more_than_the_whole() {
     assert!(error.contains("[[channel]] together"), "{error}");
 }
 
-/// `--max-event-bytes 16MiB` by itself must do: what an event needs on its way follows.
+/// `--max-event-bytes 16MiB` must be enough alone: what an event needs on its way follows from it.
 #[test]
 fn the_largest_event_fits_everywhere() {
     let config = assemble("max_event_bytes = '16MiB'", &[], &[]).expect("good");
@@ -147,7 +148,7 @@ fn the_shorthands_of_other_servers_are_taken_for_addresses() {
     }
 }
 
-/// What a program told with a mistake says which file it read.
+/// When a program reports a mistake, it says which file it read.
 #[test]
 fn a_file_named_wins_over_the_one_in_the_folder() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,5 @@
-//! Mistakes are told with their place, what was meant, and what is wanted; never with a secret.
+//! Mistakes are reported with their place, what was probably meant, and what is wanted; never with
+//! a secret.
 
 use super::*;
 
@@ -167,7 +168,7 @@ fn misspelt_variables_are_noticed_and_foreign_ones_left_alone() {
     assert_eq!(found, [wanted]);
 }
 
-/// A secret in every place it could have slipped into, well-formed or not.
+/// A secret in every place where it might end up, well-formed or not.
 #[test]
 fn no_secret_is_told() {
     const SECRET: &str = "hush-hush-0123456789abcdef0123456789abcdef";

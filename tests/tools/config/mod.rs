@@ -1,5 +1,5 @@
-//! The configuration as an operator meets it: a file, the environment and options; what wins over
-//! what; what is told about mistakes, and that no secret is ever told; and reloading by SIGHUP.
+//! The configuration as an operator meets it: a file, the environment and options; which overrides
+//! which; how mistakes are reported, without ever quoting a secret; and reloading by SIGHUP.
 
 mod layers;
 mod messages;
@@ -57,7 +57,7 @@ fn assemble(
     load(&sources, &|name| variables.get(name).map(|text| (*text).to_owned()))
 }
 
-/// A value that the key takes and that is not its default.
+/// A value that the key accepts and that is not its default.
 fn another(key: &Key) -> &'static str {
     match key.value {
         "ADDRESS" => "127.0.0.1:9",

@@ -1,5 +1,5 @@
-//! SIGHUP against a running server: keys, levels and rules change; what cannot is named; a bad
-//! file changes nothing; and no secret is written at any level.
+//! SIGHUP on a running server: keys, levels and rules change; what cannot is named; a bad file
+//! changes nothing; and no secret is written at any level.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +25,7 @@ struct Running {
     seen: String,
 }
 
-/// Where it says it listens, in the banner or in lines of JSON, and what it said until then.
+/// Its address, from the banner or from JSON lines, and what it wrote until then.
 fn read_address(stderr: &mut impl BufRead) -> (SocketAddr, String) {
     let mut seen = String::new();
     loop {
@@ -76,7 +76,7 @@ impl Running {
         kill_process(pid, signal).expect("it is alive");
     }
 
-    /// Replaces the file, asks for a reload, and waits for the line that says how it went.
+    /// Replaces the file, asks for a reload, and waits for the line with the outcome.
     fn reload(&mut self, text: &str) -> String {
         std::fs::write(self.file.path(), text).expect("written");
         self.signal(Signal::HUP);
@@ -113,7 +113,7 @@ impl Running {
         answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
-    /// Ends it; everything it has written.
+    /// Ends it; returns everything it has written.
     fn end(mut self) -> String {
         self.signal(Signal::TERM);
         self.wait_for("ended");
@@ -167,7 +167,7 @@ fn keys_change_on_reload_and_a_bad_file_changes_nothing() {
     }
 }
 
-/// Taking the last key away would open the server to anyone who can reach it.
+/// Removing the last key would open the server to anyone who can reach it.
 #[test]
 fn a_reload_does_not_open_a_server_that_others_can_reach() {
     let mut server = Running::start_on("0.0.0.0:0", &with_key(ALICE));
@@ -195,7 +195,7 @@ fn limits_and_levels_change_and_what_needs_a_restart_is_named() {
     assert!(line.ends_with("unchanged until a restart: dead_time, log_format"), "{line}");
     assert_eq!(server.publish("", &"x".repeat(100)), 200);
 
-    // Options win over the file at a reload too: `--workers 1` stays, and is no change.
+    // Options override the file at a reload too: `--workers 1` stays, and is not a change.
     let line = server.reload("workers = 2\n[[channel]]\npattern = 'news'\npublish_rate = 1");
     assert!(line.ends_with("changed: history_count, channel"), "{line}");
     // One a second: on however slow a machine, some of many in a row come too early.

@@ -1,4 +1,4 @@
-//! The commands around the configuration: what they print is good for what it is printed for.
+//! The commands around the configuration: their output is fit for its purpose.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn the_default_file_is_good_complete_and_changes_nothing() {
     assert!(file.lines().all(|line| line.len() <= 100), "a line is too long");
 }
 
-/// Each commented example can be used by taking the `#` away.
+/// Each commented example can be used by removing the `#`.
 #[test]
 fn the_examples_in_the_default_file_are_good() {
     let file = pushline::config::template();
@@ -79,7 +79,7 @@ fn a_token_is_made_of_the_secret_in_the_environment() {
     assert_eq!(without.status.code(), Some(1));
 }
 
-/// Prints what is told beside the token, or instead of it.
+/// Prints what is written beside the token, or instead of it.
 fn told_by_token(arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = pushline();
     command.arg("token").args(arguments).env("PUSHLINE_SECRET", "s".repeat(64));

@@ -22,7 +22,7 @@ enum How {
     Once,
     /// Until the README's end: it subscribes to this channel, and prints something later.
     Follow(&'static str),
-    /// Not here, for this reason.
+    /// Not run here, for this reason.
     Not(&'static str),
     /// A configuration file: it is checked.
     Config,
@@ -154,7 +154,7 @@ fn its_metrics_are_all_there_are() {
     assert_eq!(named, found);
 }
 
-/// A tool, or none and a loud word about it.
+/// A tool, or `None` with a loud message.
 fn tool(name: &str, arguments: &[&str], cure: &str) -> bool {
     let is_there = run::works(name, arguments);
     if !is_there {

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pushline");
 
-/// Node's own clients, which need a word before they are there in all versions.
+/// Node's own clients, which some versions only have with an option.
 const NODE_OPTIONS: [&str; 2] = ["--experimental-websocket", "--experimental-eventsource"];
 
 pub fn works(program: &str, arguments: &[&str]) -> bool {
@@ -60,7 +60,7 @@ pub struct Host {
     folder: TempDir,
     followers: Vec<Follower>,
     others: Vec<Running>,
-    /// A tool is missing, so some of what others print may never come.
+    /// A tool is missing, so some of what others would print may never come.
     skipped: bool,
     _server: Running,
 }
@@ -109,7 +109,7 @@ impl Host {
         }
     }
 
-    /// Starts a block that goes on, and waits until it is subscribed.
+    /// Starts a block that keeps running, and waits until it is subscribed.
     pub fn follow(&mut self, block: &Block, channel: &str, expected: &'static [&'static str]) {
         let Some(mut command) = self.command(block) else { return };
         let before = self.subscribers(channel);
@@ -121,14 +121,14 @@ impl Host {
         self.until("it is subscribed", |host| host.subscribers(channel) > before);
     }
 
-    /// What the README says of `tail -F`: there is a log that grows.
+    /// What the README says about `tail -F`: there is a log that grows.
     pub fn log_tail(&mut self, block: &Block) {
         let log = self.folder.path().join("app.log");
         fs::write(&log, "").expect("written");
         let Some(mut command) = self.command(block) else { return };
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.others.push(Running(command.spawn().expect("it starts")));
-        // The other end subscribes later in the text; its reader began with what comes then.
+        // The other end subscribes later in the text; its reader begins with what comes after that.
         let mut log = File::options().append(true).open(&log).expect("it is there");
         std::thread::spawn(move || {
             let end = Instant::now() + PATIENCE;
@@ -189,7 +189,7 @@ impl Host {
 
     // --- what a reader's machine has ---
 
-    /// A command for the block, in the folder; none if its tool is not there.
+    /// A command for the block, in the folder; `None` if its tool is missing.
     fn command(&mut self, block: &Block) -> Option<Command> {
         let command = self.installed(block);
         self.skipped |= command.is_none();
