@@ -44,7 +44,7 @@ impl Wire for Net {
 }
 
 impl Core {
-    // --- connections that are to be sent something ---
+    // --- connections with something to send ---
 
     /// Queues a connection that has, or may have, something to send. A live subscriber gets a
     /// cursor of its own for that, as it cannot have a second send in a batch.
@@ -201,7 +201,7 @@ impl Core {
         }
     }
 
-    // --- what became of it ---
+    // --- settling ---
 
     /// Settles the last batch's sends: first those the sockets did not take whole, then all others.
     /// Nothing else may have happened in between.

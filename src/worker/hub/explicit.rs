@@ -185,7 +185,7 @@ impl Hub {
         (sending.items.len() - items_from, extent)
     }
 
-    // --- what became of it ---
+    // --- settling ---
 
     /// The socket took this many bytes of the rest and of the events. If a gap was cut, returns
     /// which bytes of it are left, counted from the first event: they may not change any more, and

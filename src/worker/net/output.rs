@@ -153,7 +153,7 @@ impl Net {
         }
     }
 
-    // --- sockets that are to be sent something ---
+    // --- sockets with something to send ---
 
     /// Queues the socket, unless it is in that queue already.
     pub fn queue(&mut self, index: u32, queue: Queue) {
@@ -302,7 +302,7 @@ impl Net {
         self.output.batch.ops.push(Op::Send { token, from: bytes.start, to: bytes.end });
     }
 
-    // --- what became of it ---
+    // --- settling ---
 
     /// The socket took only a part of its send, and is blocked until it is writable.
     pub fn settle_short(&mut self, token: Token, taken: u32) -> Short {
