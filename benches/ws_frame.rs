@@ -20,9 +20,9 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const READ_BYTES: usize = 16 * 1_024;
 const LIMITS: MessageLimits = MessageLimits { message_bytes_max: 1 << 20, fragments_max: 16 };
 
-/// Payloads of one size that take turns, as no payload is unmasked twice: right after its own
-/// stores it would be measured how fast the processor hands those on. Together they fit the first
-/// cache, except that there is always one.
+/// Payloads of one size that take turns, since no payload is unmasked twice: right after its own
+/// stores, what would be measured is how fast the processor forwards those. Together they fit the
+/// first cache, but there is always at least one.
 struct Turns {
     payloads: Vec<Vec<u8>>,
     next: usize,
@@ -63,7 +63,7 @@ fn unmask(c: &mut Criterion) {
     group.finish();
 }
 
-/// A socket that gives the same frames for ever, one copy per read as a kernel does.
+/// A socket that delivers the same frames for ever, one copy per read, as a kernel does.
 struct Endless {
     wire: Vec<u8>,
     at: usize,

@@ -1,8 +1,8 @@
 //! A bare io_uring loop: direct descriptors, multishot accept and receive, fire-and-forget sends,
 //! and no server around them. It is the floor ours is measured against.
 //!
-//! It keeps nothing of a connection but its place in the list of subscribers, takes each receive
-//! for one whole request, and runs on the same kind of ring with the same sizes as ours.
+//! It keeps only a connection's place in the list of subscribers, takes each receive for one
+//! complete request, and runs on the same kind of ring with the same sizes as ours.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::io;
@@ -119,7 +119,7 @@ impl Worker {
                 }
                 self.await_bell(bell)
             }
-            // A send fell short or failed, and the connection's receive will tell if it is gone.
+            // A send fell short or failed; the connection's receive will report it if it is gone.
             _ => Ok(()),
         }
     }

@@ -1,5 +1,5 @@
-//! The bare loop again, on our own driver: what lies between it and `bare_uring` is the price of
-//! the driver, and what lies between it and the server that of everything above.
+//! The bare loop again, on our own driver: the difference to `bare_uring` is the price of the
+//! driver, and the difference to the server is the price of everything above it.
 //!
 //! The bell is a thread per worker that waits for mail and rings the ring.
 
@@ -102,7 +102,7 @@ impl Worker {
             Completion::RecvEnded { token, .. } => self.close(token),
             Completion::Doorbell => self.events.extend(self.post.collect()),
             Completion::AcceptEnded { .. } => self.batch.ops.push(Op::AcceptStart),
-            // A send fell short or failed: the receive will tell if the connection is gone.
+            // A send fell short or failed: the receive will report it if the connection is gone.
             _ => {}
         }
         Ok(())

@@ -18,7 +18,7 @@ pub struct Hub(Rc<RefCell<State>>);
 #[derive(Default)]
 struct State {
     events: VecDeque<Bytes>,
-    /// Events there have been.
+    /// How many events there have been.
     count: u64,
     waiting: Vec<Waker>,
 }
@@ -37,7 +37,7 @@ impl Hub {
         }
     }
 
-    /// Events there have been.
+    /// How many events there have been.
     pub fn count(&self) -> u64 {
         self.0.borrow().count
     }

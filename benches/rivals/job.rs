@@ -1,5 +1,5 @@
-//! What is the same on every loop: requests, the bytes of an event, and the way of an event from
-//! the worker that took it to the others.
+//! What is the same on every loop: requests, the bytes of an event, and how an event gets from the
+//! worker that accepted it to the others.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -26,13 +26,13 @@ pub fn stream_head() -> Vec<u8> {
     head
 }
 
-/// What one worker begins with.
+/// What a worker starts with.
 pub struct Seat {
     /// Its own listener.
     pub listener: TcpListener,
     /// Becomes readable when there is mail.
     pub bell: UnixStream,
-    /// The way to the others, and its own mail.
+    /// Sends mail to the others, and receives its own.
     pub post: Post,
 }
 
@@ -75,7 +75,7 @@ impl Post {
         for (worker, mailbox) in self.boxes.iter().enumerate() {
             if worker != self.me {
                 mailbox.mail.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
-                // Full means that it has been rung often enough.
+                // Full means that it was rung often enough.
                 let _ = (&mailbox.ringer).write(b"!");
             }
         }
@@ -89,13 +89,13 @@ impl Post {
     }
 }
 
-/// What the front of some received bytes is.
+/// What received bytes begin with.
 pub enum Request<'a> {
     /// Hold this connection.
     Subscribe,
     /// Deliver this body; the next request begins at `end`.
     Publish { body: &'a [u8], end: usize },
-    /// Not whole yet.
+    /// Not complete yet.
     Partial,
 }
 

@@ -1,5 +1,5 @@
-//! The job of this server, and nothing more of it, on other event loops: accept subscribers, answer
-//! a fixed SSE head, hold them, and deliver each published event to all of them.
+//! This server's job, and nothing more, on other event loops: accept subscribers, answer a fixed
+//! SSE head, hold them, and deliver each published event to all of them.
 //!
 //! `rivals LOOP PORT WORKERS` serves until it is killed; `scripts/bench-loops` measures it with
 //! `pushline bench`, like our own server. A rival that beats us is a finding.

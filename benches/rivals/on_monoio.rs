@@ -12,7 +12,7 @@ use monoio::{IoUringDriver, RuntimeBuilder};
 use crate::hub::Hub;
 use crate::job::{PUBLISHED, Post, REQUEST_BYTES_MAX, Request, Seat, request, stream_head};
 
-/// As many as pay: fewer would mean more system calls per fan-out.
+/// As many as are worthwhile: fewer would mean more system calls per fan-out.
 const ENTRIES: u32 = 4096;
 
 pub fn serve(seat: Seat) -> io::Result<()> {

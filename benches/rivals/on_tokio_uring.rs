@@ -1,4 +1,4 @@
-//! `tokio-uring`: a task per connection. What `on_monoio` says of reading holds here too.
+//! `tokio-uring`: a task per connection. What `on_monoio` says about reading applies here too.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio_uring::net::{TcpListener, TcpStream, UnixStream};
 use crate::hub::Hub;
 use crate::job::{PUBLISHED, Post, REQUEST_BYTES_MAX, Request, Seat, request, stream_head};
 
-/// As many as pay: fewer would mean more system calls per fan-out.
+/// As many as are worthwhile: fewer would mean more system calls per fan-out.
 const ENTRIES: u32 = 4096;
 
 pub fn serve(seat: Seat) -> io::Result<()> {

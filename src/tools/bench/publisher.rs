@@ -26,17 +26,17 @@ const REFUSALS_IN_A_ROW_MAX: u64 = 100;
 /// Wait after a refusal: the server said it was too busy.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
-/// As much of a refusal as is shown: some servers answer with a page.
+/// How much of a refusal is shown: some servers answer with a page.
 const REFUSAL_CHARS_MAX: usize = 200;
 
 /// What the publisher did.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Published {
-    /// Events the server took.
+    /// Events the server accepted.
     pub events: u64,
     /// Requests it refused, or left unanswered.
     pub refused: u64,
-    /// What the last refusal was.
+    /// The reason of the last refusal.
     pub last_refusal: Option<String>,
     /// When the first request was sent, on the monotonic clock.
     pub began_ns: u64,
@@ -44,7 +44,7 @@ pub(super) struct Published {
     pub seconds: f64,
 }
 
-/// Publishes according to plan; `events` tells others how far it is.
+/// Publishes according to plan; `events` shows others how far it is.
 pub(super) struct Publisher<'a> {
     options: &'a BenchOptions,
     run: u32,
@@ -73,7 +73,7 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    /// Publishes all of it.
+    /// Publishes everything.
     pub fn run(mut self) -> Published {
         let began = Instant::now();
         self.published.began_ns = monotonic_ns();
@@ -122,7 +122,7 @@ impl<'a> Publisher<'a> {
         Outcome::Sent
     }
 
-    /// Publishes the next event; the same one again after a refusal, so that no number is skipped.
+    /// Publishes the next event; after a refusal the same one again, so that no number is skipped.
     fn publish_next(&mut self) -> Result<(), String> {
         let channel = (self.published.events % u64::from(self.channels)) as u32;
         let sequence = (self.published.events / u64::from(self.channels)) as u32 + 1;

@@ -1,4 +1,4 @@
-//! What a run found, in numbers. Field names are unique over the whole report, so that a script
+//! What a run measured, in numbers. Field names are unique over the whole report, so that a script
 //! can pick one out of the JSON by name alone.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::{
     tally::{self, SLOT_NS},
 };
 
-/// All of it; parts that were not measured are `None`.
+/// The whole report; parts that were not measured are `None`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// What was asked for, and where.
@@ -44,7 +44,7 @@ pub struct RunFacts {
     pub transport: Transport,
     /// Subscribers asked for.
     pub connections: u32,
-    /// How they were spread.
+    /// How they were spread over channels.
     pub channels: Channels,
     /// Events back to back.
     pub burst: u32,
@@ -80,7 +80,7 @@ pub struct ConnectFacts {
 pub struct MemoryFacts {
     /// The server's resident memory before the first connection.
     pub server_rss_before_bytes: Option<u64>,
-    /// And with all of them.
+    /// The same with all of them.
     pub server_rss_after_bytes: Option<u64>,
     /// The difference per connection.
     pub server_rss_bytes_per_connection: Option<f64>,
@@ -93,7 +93,7 @@ pub struct MemoryFacts {
     pub tcp_buffer_bytes_per_connection: f64,
     /// Resident memory of our client processes per connection, at the end.
     pub client_rss_bytes_per_connection: f64,
-    /// TCP sockets more than before.
+    /// How many more TCP sockets than before.
     pub tcp_sockets: i64,
 }
 
@@ -128,19 +128,19 @@ pub struct ServerCpu {
 /// Publishing and what was delivered.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PublishFacts {
-    /// Events the server took.
+    /// Events the server accepted.
     pub published: u64,
     /// Publish requests it refused.
     pub publish_refused: u64,
-    /// What it said the last time.
+    /// The reason of the last refusal.
     pub last_refusal: Option<String>,
     /// From the first request to the last answer.
     pub publish_seconds: f64,
-    /// Deliveries due: events times their subscribers.
+    /// Expected deliveries: events times their subscribers.
     pub expected: u64,
     /// Deliveries made.
     pub deliveries: u64,
-    /// Deliveries due and not made.
+    /// Deliveries that were expected and not made.
     pub lost: u64,
     /// The same event again.
     pub duplicated: u64,
@@ -193,13 +193,13 @@ pub(super) struct Findings {
 }
 
 impl Report {
-    /// Whether events were published to subscribers, and not one of them came.
+    /// Whether events were published to subscribers and not one arrived.
     pub fn delivered_nothing(&self) -> bool {
         let publish = self.publish.as_ref();
         publish.is_some_and(|publish| publish.expected > 0 && publish.deliveries == 0)
     }
 
-    /// Puts together what the phases and the clients found.
+    /// Combines what the phases and the clients measured.
     pub(super) fn new(
         options: &BenchOptions,
         findings: Findings,
@@ -365,7 +365,7 @@ fn publish_facts(
     }
 }
 
-/// The value, if the server's processes were there to be measured.
+/// The value, if the server's processes could be measured.
 fn measured<T>(options: &BenchOptions, value: T) -> Option<T> {
     (!options.server_pids.is_empty()).then_some(value)
 }

@@ -1,5 +1,5 @@
-//! Many seeds: echo workers and unruly clients under random faults. What a client reads is always
-//! a prefix of what it wrote, nothing is lost without a reset, the books balance, and the same seed
+//! Many seeds: echo workers and unruly clients under random faults. What a client reads is always a
+//! prefix of what it wrote, nothing is lost without a reset, everything adds up, and the same seed
 //! gives the same run.
 
 use std::collections::BTreeMap;
@@ -24,14 +24,14 @@ const SETTINGS: SimSettings = SimSettings {
     socket_buffer_bytes: 100,
 };
 
-/// What an echo worker knows of a connection.
+/// What an echo worker knows about a connection.
 #[derive(Default)]
 struct Echo {
     generation: u32,
     unsent: Vec<u8>,
-    /// `unsent` stands in the batch of this turn.
+    /// This turn's batch has a send of `unsent`.
     sending: bool,
-    /// A `Writable` has to come first.
+    /// A `Writable` must come first.
     full: bool,
     /// The client sends no more, or there is no peer to send to.
     finished: bool,
@@ -72,7 +72,7 @@ impl EchoWorker {
             }
         }
         for echo in self.echoes.values_mut() {
-            // Nothing was heard of the send: all of it was taken.
+            // The send was not reported, so all of it was taken.
             if std::mem::take(&mut echo.sending) {
                 echo.unsent.clear();
             }
@@ -126,7 +126,7 @@ impl EchoWorker {
         }
     }
 
-    /// Panics if the token is not (or no longer) one of ours: nothing may be heard of those.
+    /// Panics if the token is not (or no longer) one of ours: nothing may be reported for those.
     fn echo(&mut self, token: Token) -> &mut Echo {
         let echo = self.echoes.get_mut(&token.slot).expect("a completion of a closed token");
         assert_eq!(echo.generation, token.generation, "a completion of a former life");
@@ -157,7 +157,7 @@ impl Echo {
     }
 }
 
-/// A client and the books about it.
+/// A client, with what it has written and read.
 struct Speaker {
     client: SimClient,
     written: Vec<u8>,
@@ -237,7 +237,7 @@ impl Run {
         self.speakers.push(speaker);
     }
 
-    /// No more chaos: everybody says goodbye, and all that was written must come back.
+    /// No more chaos: all clients finish, and all that was written must come back.
     fn settle(&mut self) {
         for _ in 0..SETTLE_ROUNDS {
             for (worker, echo) in (0..).zip(&mut self.workers) {
@@ -269,14 +269,14 @@ impl Run {
     }
 }
 
-/// Runs a seed to its end; answers the hash of its trace and how many bytes came back.
+/// Runs a seed to its end; returns the hash of its trace and how many bytes came back.
 fn run(faults: Faults, seed: u64) -> (u64, usize) {
     let mut run = Run::new(faults, seed);
     for _ in 0..STEPS {
         run.step();
     }
     run.settle();
-    // The closes of the last turn have still to be submitted.
+    // The closes of the last turn must still be submitted.
     run.workers.iter_mut().for_each(EchoWorker::step);
     run.net.check_conservation();
     for worker in 0..SETTINGS.workers {

@@ -1,4 +1,4 @@
-//! Each fault does what it says: one that does nothing would make every simulation look good.
+//! Each fault does what it says: one that did nothing would make every simulation look good.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn always(fault: Fault) -> Faults {
     Faults::none().with(fault, CERTAIN_PPM)
 }
 
-/// Eight clients, all accepted in one turn, and the slots in the order they were told.
+/// Eight clients, all accepted in one turn, and the slots in the order they were reported.
 fn eight(rig: &mut Rig) -> (Vec<SimClient>, Vec<u32>) {
     let clients = (0..8).map(|_| rig.net.connect()).collect();
     let completions = rig.turn(&[Op::AcceptStart]);
