@@ -14,10 +14,10 @@ const RETRY_MAX_MS = 30_000;
 const RENEW_MS = 30_000; // a token is renewed this long before it runs out
 const FOR_EVER = 2 ** 31 - 1;
 
-/** Happenings of the client itself; an event of such a type is seen as `"*"` alone. */
+/** Types of the client's own events; a published event of such a type is only seen as `"*"`. */
 const OWN = ["state", "error", "gap", "fallback", "*"];
 
-/** Why a connection or a publish failed; `status` is HTTP's, 0 where there was no answer. */
+/** Why a connection or a publish failed; `status` is HTTP's, 0 if there was no answer. */
 export class PushlineError extends Error {
   name = "PushlineError";
 
@@ -38,19 +38,19 @@ const pause = (of, ms) =>
 
 const split = (id) => /^(.*?)-?(\d*)$/.exec(id).slice(1);
 
-/** Whether `id` lies behind the cursor `seen`. Epochs have no order: another one is news. */
+/** Whether `id` comes after the cursor `seen`. Epochs have no order: another one is news. */
 const isNews = (id, seen) => {
   const [[epoch, seq], [seenEpoch, seenSeq]] = [split(id), split(seen)];
   return epoch !== seenEpoch || +seq > +seenSeq;
 };
 
-/** The cursor behind which neither misses anything. */
+/** The cursor from which neither misses anything. */
 const earlier = (a, b) => (a === "earliest" || !isNews(a, b) ? a : b);
 
 const payload = ({ data, data_base64: base64 }) =>
   base64 === undefined ? data : Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 
-/** What a JWT says of itself. */
+/** The claims of a JWT. */
 const claims = (token) => {
   try {
     return JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
@@ -59,7 +59,7 @@ const claims = (token) => {
   }
 };
 
-/** Which transport works on this network. Where nothing can be stored it is found out again. */
+/** Which transport works on this network. If nothing can be stored, it is tried again each time. */
 const recall = (key, transport) => {
   try {
     if (transport) localStorage[key] = transport;
@@ -69,13 +69,13 @@ const recall = (key, transport) => {
   }
 };
 
-/** Where the server is, and the token that opens it. */
+/** The address of the server, and the token for it. */
 class Door {
   constructor(base, source, credentials) {
     Object.assign(this, { base, source, credentials });
   }
 
-  /** The one at hand, unless it is about to run out. */
+  /** The present token, unless it is about to expire. */
   async token() {
     if (!this.held || this.msLeft() < 0) {
       this.held = typeof this.source === "function" ? await this.source() : this.source;
@@ -83,7 +83,7 @@ class Door {
     return this.held;
   }
 
-  /** Until it is to be renewed; NaN for one without an end. */
+  /** Time until it must be renewed; NaN if it does not expire. */
   msLeft() {
     return claims(this.held).exp * 1000 - RENEW_MS - Date.now();
   }
@@ -170,7 +170,7 @@ async function ws(link, signal) {
   } finally {
     link.ask = undefined;
     for (const { reject } of asked.values()) reject(new PushlineError("cut"));
-    // On a dead path closing may take a minute: nothing of this socket is wanted any more.
+    // On a dead path closing may take a minute: nothing from this socket matters any more.
     socket.onclose = socket.onmessage = null;
     socket.close();
   }
@@ -180,7 +180,7 @@ async function ws(link, signal) {
 class Link {
   state = "connecting";
   beat = BEAT_MS;
-  /** Of this connection. Grows over all links, so that a former leader's last words are known. */
+  /** Grows with each connection of any link, so that messages of a former leader are recognised. */
   generation = 0;
   #cursors = new Map(); // channel -> what its slowest tab has read; undefined: from now on
   #attempts = 0;
@@ -194,8 +194,8 @@ class Link {
   }
 
   /**
-   * A tab wants these channels, each with its cursor or undefined. Tells the first generation that
-   * misses nothing behind those.
+   * A tab wants these channels, each with its cursor or undefined. Returns the first generation
+   * that misses nothing after those cursors.
    */
   want(wanted) {
     let stale = false;
@@ -209,14 +209,14 @@ class Link {
     return stale ? this.generation + 1 : this.generation;
   }
 
-  /** No tab wants any other channels: the next connection leaves them out. */
+  /** Only these channels are wanted by tabs: the next connection leaves out the others. */
   keep(wanted) {
     for (const channel of this.#cursors.keys()) {
       if (!wanted.includes(channel)) this.#cursors.delete(channel);
     }
   }
 
-  /** Tells where the stream is, which is where a channel without a cursor begins. */
+  /** Reports where the stream is, which is where a channel without a cursor begins. */
   report() {
     this.tell({ op: "at", cursors: [...this.#cursors] });
     this.#say(this.state);
@@ -224,7 +224,7 @@ class Link {
 
   query() {
     const known = [...this.#cursors.values()].filter(Boolean);
-    // One of another epoch comes first: what it has missed is told as a gap.
+    // A cursor of another epoch takes precedence: what it has missed is reported as a gap.
     const foreign = known.find((id) => this.epoch && split(id)[0] !== this.epoch);
     const query = [...this.#cursors.keys()].map((channel) => ["channel", channel]);
     if (known.length) query.push(["last_event_id", foreign ?? known.reduce(earlier)]);
@@ -249,19 +249,19 @@ class Link {
     this.watch = setTimeout(() => this.#check(), this.beat);
   }
 
-  /** The connection is given up unless something is heard in time. */
+  /** Gives the connection up unless something is heard in time. */
   expect(ms, code) {
     clearTimeout(this.watch);
     this.watch = setTimeout(() => this.#end(code), ms);
   }
 
-  /** A timer may be late in a hidden page: what has been silent for a beat is asked first. */
+  /** A timer may be late in a hidden page: a connection silent for a beat is first sent a ping. */
   #check() {
     this.ask?.({ op: "ping" }).then((answer) => this.#proven(answer), () => {});
     this.expect(this.beat / 2, "silent");
   }
 
-  /** The path carries more than the first bytes. */
+  /** The path has carried more than the first bytes. */
   #proven({ every_ms: beat = this.beat }) {
     this.isProven = true;
     this.beat = beat;
@@ -328,7 +328,7 @@ class Link {
     }
   }
 
-  /** A page is not told why a stream does not open; a plain request is, or shows that it could. */
+  /** A page is not told why a stream failed; a plain request is, or shows that it could work. */
   #judge(error) {
     if (error.code !== "buffered" && error.code !== "refused") return error;
     const [channel] = this.#cursors.keys();
@@ -400,7 +400,7 @@ class Link {
     else if (this.ask) this.#check();
   }
 
-  /** For other channels. Those of one moment share the new connection. */
+  /** Reconnects for other channels. Changes of one moment share the new connection. */
   #restart() {
     this.restarting ??= setTimeout(() => {
       this.restarting = undefined;
@@ -436,7 +436,7 @@ class Tabs {
     if (!name || !navigator.locks) return void this.#lead();
     this.bus = new BroadcastChannel(name);
     this.bus.onmessage = ({ data }) => (data.op === "ask" ? this.#asked(data) : this.#hear(data));
-    // Held as long as this tab lives: that is how the leader learns that it does not.
+    // Held as long as this tab lives: its release tells the leader that it is gone.
     navigator.locks.request(name + this.id, () => this.#closed);
     self.document?.addEventListener("freeze", () => this.#yield());
     this.#queue();
@@ -465,7 +465,7 @@ class Tabs {
     tell({ op: "leader" });
   }
 
-  /** A frozen tab would neither read nor go. */
+  /** A frozen tab would neither read nor give up the lead. */
   #yield() {
     if (!this.link) return;
     this.#retire();
@@ -479,7 +479,7 @@ class Tabs {
     this.#wants.clear();
   }
 
-  /** Every word of the leader shows that its tab is not frozen. */
+  /** Every message of the leader shows that its tab is not frozen. */
   #hear(message) {
     this.#doubt((3 + Math.random()) * BEAT_MS);
     this.take(message);
@@ -490,7 +490,7 @@ class Tabs {
     this.doubt = setTimeout(() => this.link || this.#queue({ steal: true }), ms);
   }
 
-  /** Tells the link what this tab wants; without channels, to look whether it is well. */
+  /** Tells the link what this tab wants; without channels, asks it to check the connection. */
   ask(channels) {
     const message = { op: "ask", tab: this.id, channels };
     if (this.link) return this.#asked(message);
@@ -564,7 +564,7 @@ export class Pushline {
     }
   }
 
-  /** Calls `fn(data, { id, channel, event })`; returns what takes it off again. */
+  /** Calls `fn(data, { id, channel, event })`; returns a function that removes it. */
   on(event, fn) {
     const handler = { event, fn };
     this.#handlers.add(handler);
@@ -659,7 +659,7 @@ export class Pushline {
   #event({ data, ...about }) {
     const { id, channel, event } = about;
     const isGap = event === "pushline.gap";
-    // A gap matters to those who have not read as far as it goes.
+    // A gap matters only to pages that have not read beyond it.
     const end = isGap && data.reason !== "epoch" ? data.first ?? id : id;
     if (!this.#cursors.has(channel) || !isNews(end, this.#cursors.get(channel))) return;
     for (const [other, cursor] of this.#cursors) {
@@ -710,7 +710,7 @@ export class Pushline {
     return (await this.#door.fetch(`channels/${channel}`, request)).json();
   }
 
-  /** What will pass is waited for; a token is renewed once. */
+  /** Waits out failures that pass; renews a token once. */
   async #failed(entry, error) {
     const { status = 0, retryMs } = error;
     if (status === 401 && !entry.isRenewed) {
