@@ -9,11 +9,11 @@ export interface About {
 }
 
 export interface PushlineEvent extends About {
-  /** Text, what JSON holds, or a `Uint8Array`. */
+  /** Text, a JSON value, or a `Uint8Array`. */
   data: any;
 }
 
-/** Events that can't be replayed any more. */
+/** Events that can no longer be replayed. */
 export interface Gap {
   channel: string;
   reason: "evicted" | "epoch" | "overrun";
@@ -21,22 +21,22 @@ export interface Gap {
   first?: string;
 }
 
-/** `waiting`: cut, to try again; `denied`: refused with 401 or 403, tried again all the same. */
+/** `waiting`: cut off, will try again; `denied`: refused with 401 or 403, will still try again. */
 export type State = "connecting" | "open" | "waiting" | "denied" | "closed";
 export type Transport = "sse" | "ws";
 
 export interface Options {
   channels?: string[];
-  /** Where `channels` begin: an id or `"earliest"`; from now on if left out. */
+  /** Where to start reading `channels`: an id or `"earliest"`; from now on if left out. */
   after?: string;
-  /** Asked for a token whenever there is none, or it is about to run out. */
+  /** A token, or a function that is called when there is none or it is about to expire. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
   transport?: "auto" | Transport;
-  /** Of requests, as in `fetch`: `"include"` sends cookies to another origin. */
+  /** For requests, as in `fetch`: `"include"` sends cookies to another origin. */
   credentials?: RequestCredentials;
-  /** Whether the tabs of this origin have one connection; a name makes groups of them. */
+  /** Whether the tabs of this origin share one connection; tabs with the same name form a group. */
   share?: boolean | string;
-  /** Load the page again when events were lost. */
+  /** Reload the page when events were lost. */
   onGap?: "reload";
 }
 
@@ -57,7 +57,7 @@ export interface Published {
   subscribers?: number;
 }
 
-/** Why a connection or a publish failed; `status` is HTTP's, 0 where there was no answer. */
+/** Why a connection or a publish failed; `status` is HTTP's, 0 if there was no answer. */
 export class PushlineError extends Error {
   code: string;
   status: number;
@@ -71,22 +71,22 @@ export class Pushline implements AsyncIterable<PushlineEvent> {
   readonly state: State;
   readonly transport: Transport;
 
-  /** Each returns what takes the handler off again. */
+  /** Each returns a function that removes the handler. */
   on(event: "state", fn: (state: State, transport: Transport) => void): () => void;
   on(event: "gap", fn: (gap: Gap, about: About) => void): () => void;
   on(event: "error", fn: (error: PushlineError) => void): () => void;
   /** The transport was changed, and why. */
   on(event: "fallback", fn: (reason: string, transport: Transport) => void): () => void;
-  /** Every event, those of the types named above too. */
+  /** Every event, including those of the types above. */
   on(event: "*", fn: (event: PushlineEvent) => void): () => void;
-  /** Events of one type; `"message"` are those without. */
+  /** Events of one type; `"message"` stands for events without a type. */
   on(event: string, fn: (data: any, about: About) => void): () => void;
 
   subscribe(channel: string, options?: { after?: string }): void;
   unsubscribe(channel: string): void;
 
   /**
-   * Publishes text, bytes or what JSON can hold. Resolves once the event is in the log; waits while
+   * Publishes text, bytes or a JSON value. Resolves once the event is in the log; waits while
    * there is no network, and never publishes twice.
    */
   publish(channel: string, data: unknown, options?: PublishOptions): Promise<Published>;

@@ -587,7 +587,7 @@ export class Pushline {
   }
 
   /**
-   * Publishes text, bytes or what JSON can hold. Resolves with `{ id, channel, subscribers }` once
+   * Publishes text, bytes or a JSON value. Resolves with `{ id, channel, subscribers }` once
    * the event is in the log; waits while there is no network, and never publishes twice.
    */
   publish(channel, data, { event, key = randomId(), eventKey, ephemeral } = {}) {
