@@ -23,9 +23,9 @@
 //!
 //! # The trip of a reconnect
 //!
-//! `GET /sse` with `Last-Event-ID` is read by `worker::session::subscribe`; [`proto::cursor`] makes a
-//! cursor of the header. If the worker's replica covers it, the subscriber joins at once
-//! (`worker::hub::members`). Otherwise the log joins it at an exact place, and tells what is lost.
+//! `GET /sse` with `Last-Event-ID` is read by `worker::session::subscribe`; [`proto::cursor`] parses
+//! the header. If the worker's replica covers it, the subscriber joins at once
+//! (`worker::hub::members`). Otherwise the log joins it at an exact place, and reports what is lost.
 //! From there it reads the log page by page (`worker::hub::reading`, `log::read`), several channels
 //! merged in log order, and once nothing is missing it is live.
 //!
@@ -38,42 +38,43 @@
 //! | store ([`journal`], `server::store_threads`) | one with `data_dir` | the journal's files | touch a client's socket |
 //! | reader ([`journal::reader`]) | one with `data_dir` | indexes of the journal's files | write, or make the store wait |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by commands |
-//! | lines ([`server`]) | one | the operator's log lines: of connections and requests, and of counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
+//! | lines ([`server`]) | one | the operator's log lines, about connections and requests, and about counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
 //!
-//! The log ([`log`]: it assigns `seq`, keeps history, knows which worker wants to hear of what) has
+//! The log ([`log`]: it assigns `seq`, keeps history, knows which worker wants which channel) has
 //! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
 //!
 //! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps.
-//! The other memory workers share is two counts: [`worker::connection_count`] and [`log::channel_name`].
+//! The only other memory workers share is two counts: [`worker::connection_count`] and
+//! [`log::channel_name`].
 //!
 //! # Where each idea lives
 //!
 //! | idea | module |
 //! |---|---|
 //! | ids and cursors, `<epoch>-<seq>` | [`proto::cursor`] |
-//! | the log is run by the worker that has a request for it; none waits | [`mesh::hand`], [`mesh::combine`] |
+//! | the log is run by a worker that has a request for it; no worker waits | [`mesh::hand`], [`mesh::combine`] |
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
 //! | what memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
-//! | what was lost is never forgotten in silence | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
+//! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
-//! | sessions do nothing in place: they say what they want | `worker::effect`, `worker::session` |
+//! | sessions change nothing themselves: they return what they want | `worker::effect`, `worker::session` |
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
-//! | one place from which a send leaves, and where it is settled | `worker::net::output` |
+//! | one place where sends are queued and settled | `worker::net::output` |
 //! | what only some events have, a pointer to the others | [`proto::attributes`] |
-//! | what a protocol decides about its wire | [`proto::dialect`] |
+//! | how each protocol writes events | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
-//! | live subscribers: no memory of their own is touched, one send a slice | `worker::hub::live` |
+//! | live subscribers: fan-out touches no memory of theirs, one send per slice | `worker::hub::live` |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |
 //! | replay is reading: a cursor behind its replica reads the log, a page at a time | `worker::hub::reading`, `log::read` |
 //! | an idle connection is one cache line | `worker::net::socket`, `worker::session`, `worker::hub::subscriber` |
 //! | a turn: settle, decide, lanes, fan-out, sends, heartbeats, one submit | `worker::turn`, `worker::sending` |
 //! | what a turn may spend, estimated by the price of each step | `worker::budget` |
-//! | one client does not crowd others out at the log | `worker::waiting`, `Share` in [`log::message`] |
-//! | input that has begun and not ended has one bound | `worker::session::unfinished` |
+//! | one client cannot crowd out others at the log | `worker::waiting`, `Share` in [`log::message`] |
+//! | unfinished input has one bound | `worker::session::unfinished` |
 //! | no timer per connection | `worker::clock` |
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
 //! | TLS is a driver over a driver: rustls shakes hands, records are ours | [`ring::tls`], `server::tls` |
@@ -85,13 +86,13 @@
 //! | what an HTTP/2 client may not do without end | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
 //! | who may do what | [`auth`], `worker::session::access` |
-//! | bad tokens cost others nothing: checks have a budget and a line per address | `worker::session::checks` |
-//! | a subject is called back | `auth::revoked` |
-//! | whose connection it is behind a proxy | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |
+//! | bad tokens cost others nothing: checks have a budget, and suspect addresses a line of their own | `worker::session::checks` |
+//! | a subject's tokens are revoked | `auth::revoked` |
+//! | which client a proxied connection belongs to | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |
 //! | every key of the configuration, defined once | [`config`] |
-//! | what is missing at start is said with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
+//! | what is missing at start is reported with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest | `server::reload` |
-//! | a drain leaves the port, and lets streams go one after the other | `worker::drain` |
+//! | a drain leaves the port, and ends streams one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
 //! | a browser's stream is refused so that it comes back | `Sessions::refuse_for_now` in `worker::session::answer` |
 //! | browsers get their client from the server itself | [`web`] |
@@ -99,7 +100,7 @@
 //! | slow readers of all channels share one bound | `worker::hub::bounds` |
 //! | workers stay even under `--steer cpu` | `server::balance` |
 //! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::log_lines` |
-//! | clients that resume by themselves: `sub`, `pub` | `tools::client` |
+//! | clients that resume on their own: `sub`, `pub` | `tools::client` |
 //! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
 //! | why a connection ended or was refused | [`reason`] |
@@ -107,21 +108,21 @@
 //! # Layers
 //!
 //! `{limits, reason} <- proto <- log <- worker/{net, session, hub} <- worker/turn`, and `ring` knows
-//! none of them; only `worker` and `server` see `ring`. Of the worker's three parts none names another.
-//! `tests/architecture.rs` holds this and the `unsafe` rule.
+//! none of them; only `worker` and `server` see `ring`. The worker's three parts do not name each
+//! other. `tests/architecture.rs` holds this and the `unsafe` rule.
 //!
 //! # Invariants worth naming
 //!
 //! - At most one send per connection between two reaps. A second one behind a short one would tear
-//!   the stream. That is why the phases of a turn have their order.
-//! - The log sends to workers under its lock alone, and nothing under it waits for a lane.
+//!   the stream. That is why the phases of a turn are in this order.
+//! - The log only sends to workers under its lock, and nothing under it waits for a lane.
 //! - A join is exact: the lane is FIFO, so when a worker handles `Joined{head_seq}` it has seen
 //!   exactly the events up to `head_seq` of the channels it had.
 //! - Several channels on one connection are delivered in log order, so one id is a cursor for all.
-//! - A half-sent event pins its `Arc<Event>` and an offset; encoders are pure, so it goes on from
-//!   there. There is no queue per connection.
-//! - Answers of the log always fit a worker's lane: events leave that room free, and a worker never
-//!   waits for more answers than it holds.
+//! - A half-sent event pins its `Arc<Event>` and an offset; encoders are pure, so sending continues
+//!   from there. There is no queue per connection.
+//! - The log's answers always fit a worker's lane: events leave room for them, and a worker never
+//!   waits for more answers than that room holds.
 
 // `println!` panics when the pipe is closed.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
