@@ -49,13 +49,13 @@ pub enum SlowPolicy {
     Disconnect,
 }
 
-/// What an event says of its publisher.
+/// What events say about their publishers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublisherShown {
     /// Nothing.
     #[default]
     None,
-    /// The subject of the token it was published with.
+    /// The subject of the token an event was published with.
     Subject,
 }
 
@@ -74,7 +74,7 @@ pub struct ChannelSettings {
     pub history_share: u64,
     /// Which events are kept.
     pub history: Keeps,
-    /// What its events say of their publishers.
+    /// What its events say about their publishers.
     pub publisher: PublisherShown,
 }
 
@@ -369,7 +369,7 @@ impl Settings {
         self.channels.get(index).map_or(&self.channel_default, |(_, settings)| settings)
     }
 
-    /// What holds for a channel.
+    /// The settings of a channel.
     pub fn channel(&self, name: &str) -> &ChannelSettings {
         self.channel_at(self.channel_index(name))
     }

@@ -227,7 +227,7 @@ pub struct SegmentHead {
 }
 
 impl SegmentHead {
-    /// As it is written at the front of its file.
+    /// The head's bytes, as they begin a segment file.
     pub fn encode(&self) -> [u8; SEGMENT_HEAD_BYTES] {
         let mut bytes = [0; SEGMENT_HEAD_BYTES];
         bytes[..8].copy_from_slice(SEGMENT_MAGIC);
@@ -274,7 +274,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// As the `head` file holds it.
+    /// The bytes of the `head` file.
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(HEAD_MAGIC);

@@ -108,7 +108,7 @@ pub struct Writer<D: Disk> {
     open: Option<Open<D::File>>,
     /// Records that are encoded and not written.
     buffer: Vec<u8>,
-    /// The newest event that needed no record and has all before it committed.
+    /// The newest event that needed no record, if all before it are committed.
     passed_to: u64,
     /// The newest event encoded, written and synced.
     encoded_to: u64,
@@ -147,7 +147,7 @@ impl<D: Disk> Writer<D> {
         self.safe_to().max(self.passed_to)
     }
 
-    /// The newest event whose record is as safe as it is to be.
+    /// The newest event whose record is as safe as `durability` asks.
     fn safe_to(&self) -> u64 {
         match self.settings.durability {
             Durability::Sync => self.synced_to,

@@ -23,13 +23,13 @@ pub struct LogSettings {
     pub policies: Policies,
 }
 
-/// Which events of a channel history is there for.
+/// Which events of a channel history keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keeps {
-    /// All of them, the newest at least.
+    /// All of them, or at least the newest ones.
     #[default]
     All,
-    /// The newest of each event key: the channel is a state, and who comes is given it.
+    /// The newest of each event key: the channel is a state, which newcomers are given.
     Latest,
 }
 

@@ -151,7 +151,7 @@ impl Sequencer {
         let policy = self.settings.policies.at(channel.policy);
         let replaced = self.history.keep(event, index, &mut channel.chain, channel.policy);
         if let (Keeps::Latest, Some(replaced)) = (policy.keeps, replaced) {
-            // No loss: those who had not seen it get what came in its place.
+            // Not a loss: readers that had not seen it get the event that replaced it.
             self.history.lose(replaced, &mut channel.chain, channel.policy);
         }
         self.trim_to_count(index);

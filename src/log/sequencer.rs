@@ -339,7 +339,7 @@ impl Sequencer {
         channel.interest.join(worker);
         let keeps = self.settings.policies.at(channel.policy).keeps;
         let (after, gap) = match (cursor, keeps) {
-            // A newcomer to a state: what it lost, it never had.
+            // A newcomer to a state cannot have lost what it never had.
             (Cursor::Now, Keeps::Latest) => (0, None),
             _ => stand(cursor, self.head_seq, channel.evicted_to),
         };

@@ -37,7 +37,7 @@ fn post(addr: SocketAddr, channel: &str, headers: &[(&str, &str)], data: &str) -
     fetch(addr, "POST", &target, headers, Some(data.as_bytes())).json()
 }
 
-/// Over every way in, and whatever the client says of it.
+/// Over every way to publish, and whatever the client says about it.
 #[test]
 fn an_event_says_who_published_it_and_no_client_can_forge_that() {
     let server = TestServer::guarded(AUTH, |settings| {
@@ -102,7 +102,7 @@ fn an_ephemeral_event_is_live_in_order_and_never_kept() {
     assert_eq!(describe(server.addr, "chat")["events"], 2);
     let mut resumed = Sse::resume(server.addr, "channel=chat&channel=b", &first);
     assert_eq!(resumed.event().json()["data"], "two", "no gap is told for what was not kept");
-    // A channel of nothing else leaves nothing.
+    // A channel that had nothing else leaves nothing behind.
     post(server.addr, "quiet", &[("Event-Ephemeral", "true")], "typing");
     assert_eq!(describe(server.addr, "quiet")["last_id"], json!(null));
 }
@@ -142,7 +142,7 @@ fn a_newcomer_gets_the_state_and_then_its_changes() {
     let mut sse = Sse::open(server.addr, "channel=state:rates&envelope=json");
     let mut mixed = Sse::open(server.addr, "channel=news&channel=state:rates");
     let mut ws = Ws::envelope(server.addr, "channel=state:rates");
-    // A cursor older than what was replaced is no gap.
+    // A cursor older than what was replaced causes no gap.
     let first = first.as_str().expect("an id");
     let mut resumed = Sse::resume(server.addr, "channel=state:rates&envelope=json", first);
     for expected in expected.iter().chain(&[(json!("EUR"), json!("1.2"))]) {
@@ -155,12 +155,12 @@ fn a_newcomer_gets_the_state_and_then_its_changes() {
         assert_eq!(of(resumed.event().json()), *expected);
     }
     assert_eq!(describe(server.addr, "state:rates")["events"], 3);
-    // Another one on the same worker: what the worker has of the channel is not all of it.
+    // Another reader on the same worker: what the worker holds of the channel is not all of it.
     let mut late = Sse::open(server.addr, "channel=state:rates&envelope=json");
     assert_eq!(late.events(3).len(), 3);
 }
 
-/// It had no room for what came, and what came was mostly replaced.
+/// It had no room for the events, and most of them were replaced.
 #[test]
 fn a_slow_reader_of_a_state_gets_the_newest_of_each_key_and_no_gap() {
     const COUNT: usize = 3_000;

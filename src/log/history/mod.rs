@@ -117,7 +117,7 @@ pub(super) struct History {
     lines: Vec<Line>,
     /// Entries with an idempotency key.
     by_key: HashTable<u32>,
-    /// Of the entries with an event key, the newest of each channel and key.
+    /// The newest entry of each channel and event key.
     newest_of: HashTable<u32>,
     hasher: SharedHasher,
     /// Of events in memory.
@@ -180,8 +180,8 @@ impl History {
         &self.runs
     }
 
-    /// Keeps the newest event of the log. If it has an event key, tells which entry was the newest
-    /// with that.
+    /// Keeps the newest event of the log. If it has an event key, returns the entry that was the
+    /// newest with that key.
     pub fn keep(
         &mut self,
         event: Arc<Event>,
@@ -206,7 +206,7 @@ impl History {
         self.supersede(key)
     }
 
-    /// The entry is the newest with its event key from now on; tells which one was.
+    /// Makes the entry the newest with its event key; returns the one that was.
     fn supersede(&mut self, key: u32) -> Option<u32> {
         let Self { entries, hasher, newest_of, .. } = self;
         let of = &entries[key];

@@ -1,5 +1,5 @@
-//! State channels against a map: who reads one, from wherever, has the map once it has read to the
-//! end, and is told of no gap for what was replaced.
+//! State channels against a map: a reader of one, wherever it starts, has the map once it has read
+//! to the end, and is told of no gap for what was replaced.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ const NAME: &str = "prices";
 const STATE: Policy = Policy { keeps: Keeps::Latest, ..PLENTY };
 const STEPS: usize = 3_000;
 
-/// A change of the state: under which key, to what; none: it is gone.
+/// A change of the state: a key and its new value; `None`: removed.
 type Change = (String, Option<u64>);
 
 fn change(key: Option<&str>, attributes: Attributes) -> Publication {
@@ -18,7 +18,7 @@ fn change(key: Option<&str>, attributes: Attributes) -> Publication {
     Publication { attributes: attributes.boxed(), ..text(NAME) }
 }
 
-/// Someone who keeps the state, and how far it has read.
+/// A reader that keeps the state, and how far it has read.
 #[derive(Default)]
 struct Reader {
     after: u64,
@@ -29,7 +29,7 @@ struct Reader {
 struct Trial {
     bench: Bench,
     random: fastrand::Rng,
-    /// Every change ever, by its place.
+    /// Every change there was, by its place.
     changes: BTreeMap<u64, Change>,
     state: BTreeMap<String, u64>,
     /// Events without a key.
@@ -64,7 +64,7 @@ impl Trial {
         }
     }
 
-    /// One begins to read, or comes back; whether it is new.
+    /// A reader starts, or comes back; returns whether it is new.
     fn join(&mut self) {
         let known = self.random.usize(..=self.readers.len());
         let cursor = match self.readers.get(known) {
@@ -79,7 +79,7 @@ impl Trial {
         self.bench.leave(1, NAME);
     }
 
-    /// One reads on, a page.
+    /// A reader reads one page on.
     fn read(&mut self, place: usize, bytes_max: u64) -> bool {
         let reader = &self.readers[place];
         let name = ChannelName::new(NAME);
@@ -162,7 +162,7 @@ fn an_ephemeral_event_is_seen_and_leaves_nothing_behind() {
     assert_eq!(bench.log.stats().channels, 1);
 }
 
-/// A rule that is changed while the server runs finds what is there as it is.
+/// A rule that changes while the server runs applies to events that are already there.
 #[test]
 fn a_channel_becomes_a_state_with_what_it_had() {
     let mut bench = Bench::uniform(PLENTY);

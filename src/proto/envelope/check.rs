@@ -32,8 +32,8 @@ pub fn event_key(text: &str) -> Result<&str, Invalid> {
     if is_plain(text, KEY_BYTES_MAX) { Ok(text) } else { Err(Invalid::EventKey) }
 }
 
-/// Checks what a publisher may say of an event beside its type and its idempotency key.
-/// `is_empty`: it has no data.
+/// Checks what a publisher says about an event besides its type and idempotency key. `is_empty`:
+/// the event has no data.
 pub fn attributes(of: &Attributes, is_empty: bool) -> Result<(), Invalid> {
     let Attributes { event_key, tombstone, ephemeral, .. } = of;
     event_key.as_deref().map(self::event_key).transpose()?;

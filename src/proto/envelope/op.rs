@@ -198,8 +198,8 @@ pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
     Ok(ClientOp { reference, body })
 }
 
-/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`; and, where an
-/// event is more than that, `event_key`, `tombstone` and `ephemeral`.
+/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`; and
+/// `event_key`, `tombstone` and `ephemeral`, if the event has them.
 pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
     let text = utf8(line)?;
     match serde_json::from_str::<Line<'_>>(text) {
@@ -228,7 +228,7 @@ struct Line<'a> {
     event: Option<Text<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
-    /// Who it was published by is for the server to say.
+    /// Ignored: the server decides whom it was published by.
     #[serde(rename = "publisher")]
     _publisher: Option<IgnoredAny>,
     #[serde(borrow)]

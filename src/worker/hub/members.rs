@@ -42,7 +42,7 @@ impl Hub {
         here
     }
 
-    /// Whether a newcomer is given what the channel has.
+    /// Whether a newcomer is given what the channel keeps.
     fn is_state(&self, replica: u32) -> bool {
         let bounds = usize::from(self.channels[replica].bounds);
         self.settings.channel_at(bounds).history == Keeps::Latest
@@ -131,7 +131,7 @@ impl Hub {
         // With two channels it needs a cursor for each.
         self.make_explicit(index);
         let explicit = self.take_explicit(index, dialect);
-        // A newcomer to a state and to other channels still lacks all of the state.
+        // A newcomer to a state and to other channels has none of the state yet.
         let lacks_all = position == 0 || explicit.position == 0 && !explicit.subs.is_empty();
         explicit.position = match dialect.has_one_cursor() && lacks_all {
             true => 0,

@@ -154,7 +154,7 @@ impl Sessions {
         }
     }
 
-    /// Completes what a client publishes with what is not for the client to say.
+    /// Completes a client's publication with what only the server may say.
     pub(super) fn sign(&self, index: u32, publication: &mut Publication) {
         publication.key = self.own_key(index, publication.key.take());
         let rule = self.settings.channel(&publication.channel);
@@ -166,7 +166,7 @@ impl Sessions {
         if let Some(attributes) = &publication.attributes
             && attributes.ephemeral
         {
-            // A repeat can't be told from it: nothing remembers it.
+            // A repeat of it cannot be recognised, as it is not remembered.
             publication.key = None;
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct PublishHead {
     pub attributes: Attributes,
 }
 
-/// What the head says of the event beside its type and idempotency key.
+/// What the head says about the event besides its type and idempotency key.
 pub(super) fn attributes_of(request: &Request<'_>) -> Result<Attributes, Reject> {
     let event_key = checked_field(request, "event-key", envelope::event_key)?;
     let tombstone = switch(request, "event-tombstone")?;

@@ -62,7 +62,7 @@ impl Sessions {
         }
         let cors = self.work(index).answer.cors.clone().into_owned().into();
         let cursor = wanted.cursor.as_deref().unwrap_or_default();
-        // Who has not read all of a state must not be told that it has.
+        // A client that has not read all of a state must not be told an id that says it has.
         let is_state = |name: &str| self.settings.channel(name).history == Keeps::Latest;
         let begins = match cursor.is_empty() && !wanted.channels.iter().any(|name| is_state(name)) {
             true => Begins::Now,
