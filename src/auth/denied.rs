@@ -103,10 +103,10 @@ denials! {
          it keys, or start it with --open";
     /// Its subject's tokens of that time were revoked.
     Revoked: Unauthorized, "token_revoked",
-        "the token was called back; a new one may do";
+        "the token was revoked; a new one may be accepted";
     /// A running connection was sent a token of another `sub`.
     OtherSubject: Forbidden, "token_subject",
-        "the token is for somebody else than the connection";
+        "the token belongs to another subject than the connection";
 }
 
 impl Denied {

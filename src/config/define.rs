@@ -62,8 +62,8 @@ pub static KEYS: &[Key] = &[
         value: "true|false",
         group: Group::Listen,
         change: Change::Reload,
-        help: "Whether to listen beyond loopback, and to web pages of any site, without keys: anyone \
-               could publish and read, and at the operator's listener see and cut every connection.",
+        help: "Whether to listen beyond loopback, and serve pages of any site, without keys: anyone \
+               can publish and read, and at the operator's listener see and cut connections.",
         field: Field::Server {
             put: |s, t| set(&mut s.open, units::switch(t)),
             show: |s| s.open.to_string(),
@@ -74,7 +74,7 @@ pub static KEYS: &[Key] = &[
         value: "true|false|auto",
         group: Group::Listen,
         change: Change::Reload,
-        help: "Whether there are pages at /demo that show what can be done; auto: where the server \
+        help: "Whether there are pages at /demo that show what can be done; auto: if the server \
                listens on loopback.",
         field: Field::Server {
             put: |s, t| set(&mut s.demo, unless(AUTO, t, units::switch)),
@@ -111,8 +111,8 @@ pub static KEYS: &[Key] = &[
         value: "auto|io_uring|epoll",
         group: Group::Workers,
         change: Change::Restart,
-        help: "What workers ask the kernel by; auto: io_uring where all that is used of it is \
-               allowed and there, else epoll.",
+        help: "The kernel interface that workers use; auto: io_uring if the host allows all of it \
+               that is used, otherwise epoll.",
         field: Field::Server {
             put: |s, t| set(&mut s.driver, word(t, DRIVERS)),
             show: |s| show_word(s.driver, DRIVERS),
@@ -124,7 +124,7 @@ pub static KEYS: &[Key] = &[
         group: Group::Workers,
         change: Change::Restart,
         help: "How new connections are spread over workers: hash (evenly, by address) or cpu (to \
-               the worker of the core that took the packet, while that is even enough).",
+               the worker on the core that received the packet, as long as that is even enough).",
         field: Field::Server {
             put: |s, t| set(&mut s.steer, word(t, STEER)),
             show: |s| show_word(s.steer, STEER),
@@ -135,7 +135,7 @@ pub static KEYS: &[Key] = &[
         value: "N|auto",
         group: Group::Connections,
         change: Change::Reload,
-        help: "Connections at most; auto: what descriptors allow.",
+        help: "Most connections; auto: as many as descriptors allow.",
         field: Field::Server {
             put: |s, t| {
                 set(&mut s.connections_max, unless(AUTO, t, |t| count(t, 1..=CONNECTIONS_MAX)))
@@ -148,8 +148,8 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Connections,
         change: Change::Reload,
-        help: "Connections of one client address (of IPv6, of one /64) at most; 0: no limit. Behind a \
-               proxy, name it in trusted_proxies.",
+        help: "Most connections of one client address (for IPv6, of one /64); 0: no limit. Behind \
+               a proxy, name it in trusted_proxies.",
         field: Field::Server {
             put: |s, t| set(&mut s.address_connections_max, rate(t)),
             show: |s| show_rate(s.address_connections_max),
@@ -160,7 +160,7 @@ pub static KEYS: &[Key] = &[
         value: "NETWORKS|none",
         group: Group::Connections,
         change: Change::Restart,
-        help: "Addresses or networks of proxies whose client addresses are believed, as 127.0.0.1,10.0.0.0/8.",
+        help: "Proxies trusted to name the client, as addresses or networks: 127.0.0.1,10.0.0.0/8.",
         field: Field::Server { put: put_networks, show: show_networks },
     },
     Key {
@@ -168,7 +168,7 @@ pub static KEYS: &[Key] = &[
         value: "x-forwarded-for|forwarded|proxy-protocol",
         group: Group::Connections,
         change: Change::Restart,
-        help: "How trusted_proxies say it: in that header, or by the PROXY protocol (1 or 2).",
+        help: "How trusted_proxies name the client: that header, or the PROXY protocol (1 or 2).",
         field: Field::Server {
             put: |s, t| set(&mut s.client_address, word(t, CLIENT_ADDRESS)),
             show: |s| show_word(s.client_address, CLIENT_ADDRESS),
@@ -190,8 +190,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE|auto",
         group: Group::Connections,
         change: Change::Restart,
-        help: "Send buffer of each connection (SO_SNDBUF): what a reader that stalls may hold, twice. \
-               auto: as the kernel sees fit, up to megabytes.",
+        help: "Send buffer of each connection (SO_SNDBUF): a reader that stalls may hold twice as \
+               much. auto: the kernel decides, up to megabytes.",
         field: Field::Server {
             put: |s, t| set(&mut s.send_buffer, unless(AUTO, t, |t| size(t, 4 * KIB..=64 * MIB))),
             show: |s| s.send_buffer.map_or(AUTO.to_owned(), |bytes| show_size(u64::from(bytes))),
@@ -202,9 +202,9 @@ pub static KEYS: &[Key] = &[
         value: "SIZE|auto",
         group: Group::Connections,
         change: Change::Restart,
-        help: "What the kernel takes for a reader beyond what is in flight to it \
-               (TCP_NOTSENT_LOWAT): the kernel's memory for one that has stopped reading; auto: \
-               all its send buffer holds.",
+        help: "Bytes the kernel accepts for a reader beyond those in flight to it \
+               (TCP_NOTSENT_LOWAT), and so its memory for one that has stopped reading; auto: as \
+               much as the send buffer holds.",
         field: Field::Server {
             put: |s, t| set(&mut s.unsent, unless(AUTO, t, |t| size(t, 4 * KIB..=64 * MIB))),
             show: |s| s.unsent.map_or(AUTO.to_owned(), |bytes| show_size(u64::from(bytes))),
@@ -273,8 +273,8 @@ pub static KEYS: &[Key] = &[
         value: "TIME",
         group: Group::Times,
         change: Change::Reload,
-        help: "How often an idle stream hears from the server. Keep it below the idle time of \
-               proxies on the way.",
+        help: "How often an idle stream gets a heartbeat. Keep it below the idle time of proxies \
+               on the way.",
         field: Field::Server {
             put: |s, t| set(&mut s.heartbeat, duration(t, SECOND..=HOUR)),
             show: |s| show_duration(s.heartbeat),
@@ -307,7 +307,7 @@ pub static KEYS: &[Key] = &[
         value: "TIME",
         group: Group::Times,
         change: Change::Reload,
-        help: "How long a request body may make no progress.",
+        help: "How long a request body may pause.",
         field: Field::Server {
             put: |s, t| set(&mut s.body_time, duration(t, TENTH..=HOUR)),
             show: |s| show_duration(s.body_time),
@@ -340,7 +340,7 @@ pub static KEYS: &[Key] = &[
         value: "TIME",
         group: Group::Times,
         change: Change::Reload,
-        help: "How long draining may take after SIGTERM. Give the service manager some seconds \
+        help: "How long a drain may take after SIGTERM. Give the service manager some seconds \
                more.",
         field: Field::Server {
             put: |s, t| set(&mut s.drain_time, duration(t, Duration::ZERO..=HOUR)),
@@ -387,7 +387,7 @@ pub static KEYS: &[Key] = &[
         group: Group::Channels,
         change: Change::Reload,
         help: "What happens to readers slower than the channel: skip (told of the gap) or \
-               disconnect (to come back and resume).",
+               disconnect (to reconnect and resume).",
         field: Field::Channel {
             put: |c, t| set(&mut c.slow, word(t, SLOW)),
             show: |c| show_word(c.slow, SLOW),
@@ -398,7 +398,7 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Channels,
         change: Change::Reload,
-        help: "Events a second a channel takes; 0: no limit.",
+        help: "Events a second a channel accepts; 0: no limit.",
         field: Field::Channel {
             put: |c, t| set(&mut c.publish_rate, rate(t)),
             show: |c| show_rate(c.publish_rate),
@@ -432,7 +432,7 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Fragments one WebSocket message may come in.",
+        help: "Most fragments of one WebSocket message.",
         field: Field::Server {
             put: |s, t| set(&mut s.fragments_max, count(t, 1..=100_000)),
             show: |s| s.fragments_max.to_string(),
@@ -443,7 +443,7 @@ pub static KEYS: &[Key] = &[
         value: "N",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Channels at most, all together.",
+        help: "Most channels in all.",
         field: Field::Server {
             put: |s, t| set(&mut s.channels_max, count(t, 1..=100_000_000)),
             show: |s| s.channels_max.to_string(),
@@ -479,7 +479,7 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory a worker holds for the slow readers of one channel; at least one event.",
+        help: "Memory a worker may hold for the slow readers of one channel; at least one event.",
         field: Field::Server {
             put: |s, t| set(&mut s.replica_bytes, size(t, 64 * KIB..=16 * GIB)),
             show: |s| show_size(s.replica_bytes as u64),
@@ -490,8 +490,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory a worker holds for the slow readers of all its channels together. Beyond it \
-               each channel keeps an equal share.",
+        help: "Memory a worker may hold for the slow readers of all its channels together. Beyond \
+               it, each channel keeps an equal share.",
         field: Field::Server {
             put: |s, t| set(&mut s.worker_replica_bytes, size(t, 64 * KIB..=1024 * GIB)),
             show: |s| show_size(s.worker_replica_bytes as u64),
@@ -502,8 +502,8 @@ pub static KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "Memory a worker holds of requests and messages that have begun and not ended; at \
-               least one of the largest event. Beyond it the largest are refused (503, 1013).",
+        help: "Memory a worker may hold for unfinished requests and messages; at least one with the \
+               largest event. Beyond it, the largest are refused (503, 1013).",
         field: Field::Server {
             put: |s, t| set(&mut s.worker_input_bytes, size(t, 64 * KIB..=1024 * GIB)),
             show: |s| show_size(s.worker_input_bytes as u64),
@@ -541,7 +541,7 @@ pub static KEYS: &[Key] = &[
         group: Group::Journal,
         change: Change::Restart,
         help: "When an event in data_dir is seen and its publish answered: once it is on the disk \
-               (sync: it outlives a loss of power) or once the kernel has it (os: it outlives the \
+               (sync: it survives a loss of power) or once the kernel has it (os: it survives the \
                process).",
         field: Field::Server {
             put: |s, t| set(&mut s.durability, word(t, DURABILITIES)),
@@ -553,8 +553,8 @@ pub static KEYS: &[Key] = &[
         value: "LEVEL",
         group: Group::Logs,
         change: Change::Reload,
-        help: "Least serious lines that are written: error, warn, info, debug (each stream and each \
-               end of a connection) or trace.",
+        help: "How serious a line must be to be written: error, warn, info, debug (also each \
+               stream and each end of a connection) or trace.",
         field: Field::Server {
             put: |s, t| set(&mut s.log_lines.level, word(t, LEVELS)),
             show: |s| show_word(s.log_lines.level, LEVELS),
@@ -576,7 +576,7 @@ pub static KEYS: &[Key] = &[
         value: "true|false",
         group: Group::Logs,
         change: Change::Reload,
-        help: "Whether each request has a line (info): its connection, path and status.",
+        help: "Whether each request is logged (info): its connection, path and status.",
         field: Field::Server {
             put: |s, t| set(&mut s.log_lines.access, units::switch(t)),
             show: |s| s.log_lines.access.to_string(),

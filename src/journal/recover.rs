@@ -187,7 +187,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
             self.journal = self.head.map(|head| head.journal);
         }
         match self.head.is_none() && (is_there || has_segments) {
-            true => self.corrupt(HEAD_NAME, 0, "it is missing or no head"),
+            true => self.corrupt(HEAD_NAME, 0, "it is missing or not a head"),
             false => Ok(()),
         }
     }
@@ -221,7 +221,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         let Some(head) = SegmentHead::decode(&bytes)
             .filter(|head| self.journal.is_none_or(|journal| journal == head.journal))
         else {
-            self.corrupt(name, 0, "this is no segment of this journal")?;
+            self.corrupt(name, 0, "this is not a segment of this journal")?;
             let aside = self.disk.rename(name, &format!("{name}{DAMAGED_SUFFIX}"));
             return aside.map_err(JournalError::io(format!("setting {name} aside")));
         };
@@ -274,7 +274,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
             if next.is_none() && is_last {
                 return Ok(at);
             }
-            self.corrupt(name, at, "this is no event, and it was one")?;
+            self.corrupt(name, at, "an event was here and cannot be read")?;
             let next = next.unwrap_or(bytes.len());
             self.skipped.push(at..next);
             at = next;
@@ -317,7 +317,7 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         {
             let file = self.sealed.back().map_or(HEAD_NAME.into(), |last| last.name.clone());
             let end = self.sealed.back().map_or(0, |last| last.bytes as usize);
-            self.corrupt(&file, end, "events that were safe are missing behind this")?;
+            self.corrupt(&file, end, "events that were safe are missing after this")?;
         }
         // The kernel held events that were shown, and that kernel is gone.
         let forgot =

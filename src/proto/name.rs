@@ -28,7 +28,7 @@ pub enum NameError {
 impl From<NameError> for Reject {
     fn from(error: NameError) -> Self {
         let message = match error {
-            NameError::Byte => "a channel name may only have A-Z a-z 0-9 - . _ ~ : @ ! $",
+            NameError::Byte => "a channel name may only contain A-Z a-z 0-9 - . _ ~ : @ ! $",
             NameError::Dots => "a channel can't be named . or ..",
             NameError::Empty => "the channel name is empty",
             NameError::Percent => "a % in the channel name is not followed by two hex digits",

@@ -47,7 +47,9 @@ impl Balance {
             Way::ByHash => stop_steering(&self.listener),
         };
         match (way, done) {
-            (Way::ByCpu, Ok(())) => info!(most, "workers are even: steering by core again"),
+            (Way::ByCpu, Ok(())) => {
+                info!(most, "workers are even: steering connections by core again")
+            }
             (Way::ByHash, Ok(())) => {
                 warn!(most, "workers are uneven: new connections are spread by hash for now");
             }

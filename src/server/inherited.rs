@@ -113,7 +113,7 @@ fn correct(
     let address = inherited.local_addr();
     let address = address.map_err(|error| ServerError::io("asking for an address", error))?;
     if address != *set {
-        warn!("{key} = {set} does not count: the inherited socket is at {address}");
+        warn!("{key} = {set} is ignored: the inherited socket is at {address}");
         *set = address;
     }
     Ok(())

@@ -115,7 +115,7 @@ fn inherit(
         // The workers know the old epoch. This cannot happen after an orderly end.
         false => Err(ServerError::io(
             "taking the journal over",
-            std::io::Error::other("its epoch has changed; start without --take-over"),
+            std::io::Error::other("its epoch has changed meanwhile; start without --take-over"),
         )),
     }
 }

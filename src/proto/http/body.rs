@@ -42,13 +42,13 @@ impl From<BodyError> for Reject {
             }
             BodyError::ChunkSizeInvalid => bad_request(
                 "chunk_size_invalid",
-                "a chunk size is no hexadecimal number of 64 bits",
+                "a chunk size is not a hexadecimal number of 64 bits",
             ),
             BodyError::LineEndInvalid => {
                 bad_request("chunk_line_end_invalid", "a CRLF is missing in the chunked body")
             }
             BodyError::TrailerInvalid => {
-                bad_request("trailer_invalid", "a trailer line is no header line")
+                bad_request("trailer_invalid", "a trailer line is not a header line")
             }
             BodyError::TrailersTooLarge => Self::new(
                 Status::HeaderFieldsTooLarge,

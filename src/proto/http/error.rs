@@ -68,7 +68,7 @@ impl From<HeadError> for Reject {
             HeadError::BareCr => bad_request("bare_cr", "a CR without LF"),
             HeadError::BareLf => bad_request("bare_lf", "a LF without CR"),
             HeadError::ContentLengthInvalid => {
-                bad_request("content_length_invalid", "Content-Length is no decimal number")
+                bad_request("content_length_invalid", "Content-Length is not a decimal number")
             }
             HeadError::ContentLengthRepeated => {
                 bad_request("content_length_repeated", "more than one Content-Length")
@@ -106,14 +106,14 @@ impl From<HeadError> for Reject {
             HeadError::LineFolded => {
                 bad_request("line_folded", "a header line begins with whitespace")
             }
-            HeadError::MethodInvalid => bad_request("method_invalid", "the method is no token"),
+            HeadError::MethodInvalid => bad_request("method_invalid", "the method is not a token"),
             HeadError::MethodTooLong => Self::new(
                 Status::NotImplemented,
                 "method_too_long",
                 "the method is longer than 32 bytes",
             ),
             HeadError::MethodUnsupported => {
-                Self::new(Status::NotImplemented, "not_implemented", "a method unknown here")
+                Self::new(Status::NotImplemented, "not_implemented", "the method is unknown here")
             }
             HeadError::SpaceBeforeColon => {
                 bad_request("space_before_colon", "whitespace between a header name and its colon")

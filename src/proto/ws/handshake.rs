@@ -110,7 +110,7 @@ impl From<Refusal> for Reject {
             Refusal::Method => Self::new(
                 Status::MethodNotAllowed,
                 "method_not_allowed",
-                "a WebSocket opens with GET",
+                "a WebSocket must be opened with GET",
             ),
             Refusal::HttpVersion => required("upgrade_required", "a WebSocket needs HTTP/1.1"),
             Refusal::NoUpgrade => required(
@@ -118,11 +118,11 @@ impl From<Refusal> for Reject {
                 "a WebSocket needs Upgrade: websocket and Connection: Upgrade",
             ),
             Refusal::VersionUnsupported => {
-                required("websocket_version", "only Sec-WebSocket-Version 13 is spoken here")
+                required("websocket_version", "Sec-WebSocket-Version must be 13")
             }
             Refusal::BadKey => Self::bad_request(
                 "websocket_key",
-                "Sec-WebSocket-Key must be there once: 16 bytes in base64",
+                "Sec-WebSocket-Key must appear once, with 16 bytes in base64",
             ),
         }
     }

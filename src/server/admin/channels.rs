@@ -79,7 +79,9 @@ fn parse_query(query: &str) -> Result<(u32, usize), Reply> {
     let query = PageQuery::parse(query, "from", None)?;
     let from = match query.place {
         None => 0,
-        Some(text) => text.parse().map_err(|_| bad_query("from is what next said"))?,
+        Some(text) => {
+            text.parse().map_err(|_| bad_query("from must be the next of the page before"))?
+        }
     };
     Ok((from, query.limit))
 }

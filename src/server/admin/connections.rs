@@ -100,7 +100,7 @@ impl State {
         let mut revoked = self.revoked.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let added = Arc::make_mut(&mut revoked).add(&subject, unix_now_s() + 1);
         if added.is_err() {
-            let message = "too many subjects were called back: change the key of all tokens";
+            let message = "too many subjects are revoked: change the key that signs tokens";
             return Reply::error(Status::ServiceUnavailable, "too_many_subjects", message);
         }
         // Under the lock, so that no worker is left with an older table.
@@ -108,7 +108,7 @@ impl State {
         let stalled_worker = (0..self.workers()).find(|&w| told(w) == Err(NoAnswer::Stalled));
         match stalled_worker {
             None => {
-                info!("a subject was called back by the operator");
+                info!("the operator revoked a subject");
                 Reply::done()
             }
             Some(worker) => stalled(worker),
@@ -121,7 +121,8 @@ impl State {
             Ok(id) => id,
             Err(_) => return Reply::error(Status::BadRequest, "connection_id", ID_FORM),
         };
-        let gone = || Reply::error(Status::NotFound, "no_such_connection", "it is not there");
+        let gone =
+            || Reply::error(Status::NotFound, "no_such_connection", "there is no such connection");
         if id.worker >= self.workers() {
             return gone();
         }

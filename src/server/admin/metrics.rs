@@ -64,12 +64,12 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_driver_info",
-        "1, with what workers ask the kernel by as a label.",
+        "1, with the kernel interface that workers use as a label.",
         ServerBy("driver", |of| vec![(of.state.shared.driver.name(), 1)]),
     ),
     (
         "pushline_draining",
-        "1 while the server is going away.",
+        "1 while the server is shutting down.",
         Server(|of| Some(f64::from(u8::from(of.state.draining.load(Ordering::Relaxed))))),
     ),
     (
@@ -99,7 +99,7 @@ const METRICS: &[Metric] = &[
     ),
     (
         "process_max_fds",
-        "Open file descriptors at most.",
+        "Most file descriptors the process may open.",
         Server(|of| of.process.max_fds.map(|n| n as f64)),
     ),
     ("process_threads", "Threads.", Server(|of| of.process.threads.map(|n| n as f64))),
@@ -110,7 +110,7 @@ const METRICS: &[Metric] = &[
     ),
     (
         "process_start_time_seconds",
-        "When the process began, in seconds since 1970.",
+        "When the process started, in seconds since 1970.",
         Server(|of| Some(of.state.started_unix_s)),
     ),
     (
@@ -126,7 +126,7 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_closes_total",
-        "Connections that ended, by the reason decided first.",
+        "Connections that ended, by their first reason.",
         SumBy("reason", |of| labelled(CloseReason::LABELS, &of.closes)),
     ),
     (
@@ -164,10 +164,10 @@ const METRICS: &[Metric] = &[
         Sum(|of| &of.publish_refusals),
     ),
     ("pushline_received_bytes_total", "Bytes received from clients.", Sum(|of| &of.bytes_in)),
-    ("pushline_sent_bytes_total", "Bytes sockets took.", Sum(|of| &of.bytes_out)),
+    ("pushline_sent_bytes_total", "Bytes that sockets accepted.", Sum(|of| &of.bytes_out)),
     (
         "pushline_deliveries_total",
-        "Events sockets took, each once per subscriber.",
+        "Events that sockets accepted, counted once per subscriber.",
         Each(|of| number(&of.deliveries)),
     ),
     (
@@ -209,7 +209,7 @@ const METRICS: &[Metric] = &[
     ("pushline_replays_total", "Joins with a cursor.", Sum(|of| &of.replays)),
     (
         "pushline_gaps_total",
-        "Losses subscribers were told of.",
+        "Gaps that subscribers were told of.",
         SumBy("reason", |of| {
             let gaps = [&of.gaps_evicted, &of.gaps_epoch, &of.gaps_overrun];
             labelled(["evicted", "epoch", "overrun"], gaps)
@@ -217,7 +217,7 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_client_fallbacks_total",
-        "Browser clients that changed between SSE and WebSocket, by why.",
+        "Browser clients that changed between SSE and WebSocket, by reason.",
         SumBy("reason", |of| labelled(FALLBACKS, &of.client_fallbacks)),
     ),
     (
@@ -227,10 +227,14 @@ const METRICS: &[Metric] = &[
             labelled(["skip", "disconnect"], [&of.gaps_overrun, &of.slow_disconnects])
         }),
     ),
-    ("pushline_replicas", "Channels a worker has subscribers of.", Each(|of| number(&of.channels))),
+    (
+        "pushline_replicas",
+        "Channels that a worker has subscribers on.",
+        Each(|of| number(&of.channels)),
+    ),
     (
         "pushline_replica_bytes",
-        "Payload bytes a worker holds for slow readers, and of what is under way.",
+        "Payload bytes a worker holds for slow readers and for sends under way.",
         Each(|of| number(&of.replica_bytes)),
     ),
     (
@@ -335,7 +339,7 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_evictions_total",
-        "Events that left history, by what there was no room in.",
+        "Events that left history, by cause.",
         ServerBy("cause", |of| {
             of.log_numbers(|log| {
                 vec![

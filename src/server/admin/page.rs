@@ -33,7 +33,8 @@ impl PageQuery {
             let value = std::str::from_utf8(&value).map_err(|_| bad_query("not UTF-8"))?;
             if key == b"limit".as_slice() {
                 let limit = value.parse().ok().filter(|&limit: &usize| limit > 0);
-                let limit = limit.ok_or_else(|| bad_query("limit is a number from 1 on"))?;
+                let limit =
+                    limit.ok_or_else(|| bad_query("limit must be a number of at least 1"))?;
                 parsed.limit = limit.min(PAGE_MAX);
             } else if key == place_name.as_bytes() {
                 parsed.place = Some(value.to_owned());
