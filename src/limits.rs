@@ -166,6 +166,10 @@ pub const HTTP2_OUT_BYTES_MAX: usize = CARRIER_OUT_BYTES_MAX + OUT_BYTES_MAX;
 /// refused: their client opens streams and windows as it likes, and the memory is ours.
 pub const STREAMS_OUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Requests of one connection of HTTP/2 that are begun in one turn: a full receive buffer may hold a
+/// thousand, and other connections would wait for all of them.
+pub const HTTP2_REQUESTS_PER_TURN: u32 = 64;
+
 /// Bytes of connections that carry streams that are gathered in one turn.
 pub const CARRIERS_BYTES_PER_TURN: usize = 512 * 1024;
 

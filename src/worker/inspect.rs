@@ -34,6 +34,8 @@ pub struct ConnectionInfo {
     pub token: Token,
     /// Its kind.
     pub phase: Phase,
+    /// The HTTP/2 connection that carries it, if it is a stream of one.
+    pub carrier: Option<Token>,
     /// Seconds since it was accepted.
     pub age_s: u32,
     /// Its client's address, if addresses are known.
@@ -91,6 +93,7 @@ impl Core {
         ConnectionInfo {
             token: self.net.token(index),
             phase: self.phase(index),
+            carrier: self.net.is_stream(index).then(|| self.net.token(self.net.carrier_of(index))),
             age_s: self.net.age_s(index),
             client: self.net.client(index),
             channels: named.cloned().collect(),

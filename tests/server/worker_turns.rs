@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::common::http2::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, framed, head};
 use crate::common::request;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -13,6 +14,7 @@ use pushline::log::event::{Kind, Publication};
 use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
+use pushline::proto::h2::{PREFACE, frame};
 use pushline::ring::{BufferId, Completion, Layer, Op, Token, Wait};
 use pushline::worker::Core;
 
@@ -35,6 +37,42 @@ fn turn_at(now: Duration, core: &mut Core, completions: &[Completion], bytes: &[
     }
     core.end_turn();
     core.batch().ops.to_vec()
+}
+
+/// One connection of HTTP/2 may ask for a thousand things in one buffer. Others do not wait for all
+/// of them.
+#[test]
+fn a_connection_with_many_streams_begins_so_many_requests_a_turn() {
+    let mut core = worker();
+    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }], b"");
+    let request = |at: u32| {
+        let block = head("GET", "/nothing", &[]);
+        framed(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &block)
+    };
+    let mut bytes = [PREFACE, &framed(SETTINGS, 0, 0, b"")].concat();
+    bytes.extend((0..100).flat_map(request));
+    let received = [Completion::Received { token: SLOT, buffer: BufferId(0) }];
+    let mut answers = Vec::new();
+    for completions in [&received[..], &[], &[]] {
+        let ops = turn(&mut core, completions, &bytes);
+        let arena = core.batch().arena.clone();
+        let sent = ops.iter().filter_map(|op| match *op {
+            Op::Send { from, to, .. } => Some(&arena[from as usize..to as usize]),
+            _ => None,
+        });
+        answers.push(sent.map(heads_in).sum::<usize>());
+    }
+    assert_eq!(answers, [64, 36, 0]);
+    core.check_invariants();
+}
+
+fn heads_in(mut frames: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok(Some((_, length))) = frame::read(frames) {
+        count += usize::from(frames[3] == HEADERS);
+        frames = &frames[length..];
+    }
+    count
 }
 
 /// A worker and the log, without threads and sockets.

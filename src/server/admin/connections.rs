@@ -25,6 +25,9 @@ struct Entry {
     id: String,
     worker: u16,
     transport: &'static str,
+    /// The HTTP/2 connection it is a stream of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carried_by: Option<String>,
     client: Option<IpAddr>,
     age_seconds: u32,
     channels: Vec<String>,
@@ -190,8 +193,10 @@ fn parse_query(query: &str) -> Result<(Place, PageQuery), Reply> {
 }
 
 fn entry(worker: u16, seen: ConnectionInfo) -> Entry {
+    let name = |token| ConnectionId { worker, token }.to_string();
     Entry {
-        id: ConnectionId { worker, token: seen.token }.to_string(),
+        id: name(seen.token),
+        carried_by: seen.carrier.map(name),
         worker,
         transport: TRANSPORTS[seen.phase.transport()],
         client: seen.client,

@@ -371,6 +371,7 @@ impl Net {
     /// out first.
     pub fn keep(&mut self, sent: &Sent, events: Range<usize>) {
         let from = sent.own_to as usize;
+        self.own(sent.token.slot);
         let Self { output, sockets, .. } = self;
         let bytes = &output.batch.arena[from + events.start..from + events.end];
         if let Some(own) = &mut sockets[sent.token.slot].own {

@@ -162,6 +162,7 @@ pub struct Sessions {
     metrics: Arc<WorkerMetrics>,
     gate: Arc<Gate>,
     revoked: Arc<Revoked>,
+    turn: u32,
     now: Duration,
     unix_s: u64,
     /// The present second, formatted for `Date`.
@@ -197,6 +198,7 @@ impl Sessions {
             metrics,
             gate: setup.gate.clone(),
             revoked: Arc::default(),
+            turn: 0,
             now: Duration::ZERO,
             unix_s: 0,
             date: date_of(0),
@@ -217,6 +219,7 @@ impl Sessions {
 
     pub fn set_now(&mut self, now: Duration, unix_s: u64) {
         self.now = now;
+        self.turn = self.turn.wrapping_add(1);
         if self.unix_s != unix_s {
             self.unix_s = unix_s;
             self.date = date_of(unix_s);

@@ -2,5 +2,6 @@
 //! that do too much.
 
 mod attacks;
+mod clients;
 mod streams;
 mod windows;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::common::http2::{DATA, END_STREAM, Http2};
 use crate::common::ws::{CLOSE, TEXT, frame};
-use crate::common::{Conn, Sse, TestServer, await_subscribers, metric, publish};
+use crate::common::{Conn, Sse, TestServer, await_subscribers, fetch, metric, publish};
 use pushline::proto::h2::frame as h2_frame;
 use pushline::proto::h2::{ErrorCode, STREAM_ID_MAX};
 
@@ -179,6 +179,27 @@ fn a_drain_says_goodbye_twice_and_ends_the_streams() {
         goodbyes.iter().map(|goodbye| (last(&goodbye.payload), goodbye.code())).collect();
     assert_eq!(told, [(STREAM_ID_MAX, 0), (stream, 0)]);
     draining.join().expect("it ends");
+}
+
+#[test]
+fn an_operator_sees_streams_beside_the_connection_that_carries_them_and_may_end_one() {
+    let server = TestServer::start();
+    let mut client = Http2::open(server.addr);
+    let stream = client.get("/sse?channel=news");
+    client.until(stream, |answer| answer.status == 200);
+    let list = fetch(server.admin, "GET", "/v1/connections", &[], None).json();
+    let entries = list["connections"].as_array().expect("a list");
+    let of = |transport: &str| {
+        entries.iter().find(|entry| entry["transport"] == transport).expect("it is listed")
+    };
+    assert_eq!(of("sse")["carried_by"], of("http2")["id"]);
+    assert_eq!(of("sse")["channels"][0], "news");
+    let id = of("sse")["id"].as_str().expect("a name");
+    fetch(server.admin, "DELETE", &format!("/v1/connections/{id}"), &[], None);
+    let ended = client.answer(stream);
+    assert!(ended.ended && ended.text().contains("pushline.end"), "{ended:?}");
+    let other = client.get("/");
+    assert_eq!(client.answer(other).status, 200);
 }
 
 #[test]

@@ -124,6 +124,7 @@ impl Sessions {
             });
         }
         http2.has_skipped |= id > http2.last_id + 2;
+        http2.begun += 1;
         http2.last_id = id;
         if cx.world.stream_count() >= self.settings.http2_streams_max as usize {
             self.note_flood(cx, Flood::MadeReset)?;

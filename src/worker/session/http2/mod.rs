@@ -7,7 +7,7 @@ mod heads;
 use self::floods::Floods;
 use super::http::Step;
 use super::{Cx, Flags, Protocol, Sessions};
-use crate::limits::HTTP2_OUT_BYTES_MAX;
+use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN};
 use crate::metrics::Flood;
 use crate::proto::h2::frame::{self, Frame};
 use crate::proto::h2::hpack::Decoder;
@@ -34,6 +34,9 @@ pub(super) struct Http2 {
     /// Bodies with a length that are coming: what is left of each.
     bodies: Vec<(u32, u64)>,
     floods: Floods,
+    /// Requests begun in this turn.
+    begun: u32,
+    begun_in_turn: u32,
 }
 
 /// A field block that comes in pieces.
@@ -73,6 +76,14 @@ impl Http2 {
     /// Whether no stream ever had this id.
     fn is_unused(&self, id: u32) -> bool {
         id > self.last_id || id.is_multiple_of(2)
+    }
+
+    /// Whether it has begun as many requests in this turn as it may.
+    fn has_had_its_turn(&mut self, turn: u32) -> bool {
+        if std::mem::replace(&mut self.begun_in_turn, turn) != turn {
+            self.begun = 0;
+        }
+        self.begun >= HTTP2_REQUESTS_PER_TURN
     }
 
     /// Counts so many bytes of a stream's body; whether it is as long as it was said to be.
@@ -135,6 +146,11 @@ impl Sessions {
         }
         // A peer that does not read what it asks for gets no more of it.
         if cx.out_len() > HTTP2_OUT_BYTES_MAX {
+            return Step::Wait(0);
+        }
+        let turn = self.turn;
+        if self.http2(cx).has_had_its_turn(turn) {
+            self.read_on_later(cx.token);
             return Step::Wait(0);
         }
         let read = match frame::read(bytes) {
