@@ -10,6 +10,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
 use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
+use pushline::log::stream::StreamTimes;
 use pushline::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 use rustix::time::{ClockId, clock_gettime};
@@ -75,12 +76,14 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
         publish_rate: None,
         history_share: 0,
         keeps: Keeps::All,
+        stream_bytes: 0,
     };
     let settings = LogSettings {
         history_bytes_max: 256 << 20,
         history_memory_bytes_max: u64::MAX,
         channels_max: 1 << 20,
         policies: Policies::uniform(policy),
+        streams: StreamTimes::default(),
     };
     let hasher = SharedHasher::from_seed(7);
     let mut log = Sequencer::new(settings, Epoch::from_random(1), 1, hasher);

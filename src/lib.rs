@@ -67,6 +67,8 @@
 //! | what only some events have, a pointer to the others | [`proto::attributes`] |
 //! | how each protocol writes events | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
+//! | a token stream: a stretch of its channel's events, kept whole beside history | [`log::stream`], [`proto::stream`] |
+//! | a producer's body is a stream; a plain reader is a subscriber whose dialect has an end | `worker::session::produce`, `worker::session::view` |
 //! | live subscribers: fan-out touches no memory of theirs, one send per slice | `worker::hub::live` |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |
 //! | replay is reading: a cursor behind its replica reads the log, a page at a time | `worker::hub::reading`, `log::read` |

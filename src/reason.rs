@@ -200,6 +200,27 @@ impl From<Refusal> for Reject {
                 "publish_rate",
                 "the publish rate is exceeded; nothing was published",
             ),
+            Refusal::NoStream => {
+                Self::new(Status::NotFound, "no_stream", "the channel has no open stream")
+            }
+            Refusal::StreamOpen => Self::new(
+                Status::Conflict,
+                "stream_open",
+                "another stream of the channel is open; cancel it, or wait for its end",
+            ),
+            Refusal::StreamEnded => {
+                Self::new(Status::Conflict, "stream_ended", "the stream has ended")
+            }
+            Refusal::StreamTaken => Self::new(
+                Status::Conflict,
+                "stream_taken",
+                "another producer goes on with the stream",
+            ),
+            Refusal::StreamCut => Self::new(
+                Status::Gone,
+                "stream_cut",
+                "the beginning of the stream is gone: it is longer than stream_bytes",
+            ),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
+use pushline::log::stream::StreamTimes;
 use pushline::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
 
@@ -46,12 +47,14 @@ fn a_private_channel_costs_the_log_no_more_than_its_share() {
         publish_rate: None,
         history_share: 0,
         keeps: Keeps::All,
+        stream_bytes: 0,
     };
     let settings = LogSettings {
         history_bytes_max: 1 << 20,
         history_memory_bytes_max: u64::MAX,
         channels_max: 1_000_000,
         policies: Policies::uniform(policy),
+        streams: StreamTimes::default(),
     };
     let hasher = SharedHasher::from_seed(7);
     let mut log = Sequencer::new(settings, Epoch::from_random(1), 1, hasher);

@@ -16,8 +16,8 @@ use super::words::{
 };
 use crate::limits::EVENT_BYTES_MAX;
 
-/// All keys, in the order in which help and the file show them.
-pub static KEYS: &[Key] = &[
+/// All keys but those of [`super::stream_keys`], in the order in which help and the file show them.
+pub(super) const KEYS: &[Key] = &[
     Key {
         name: "listen",
         value: "ADDRESS",

@@ -1,11 +1,25 @@
 //! What a key is, and what follows from its definition: where and how it can be set.
 
-pub use super::define::KEYS;
 use super::units::Unfit;
-use super::{ChannelSettings, Settings};
+use super::{ChannelSettings, Settings, define, stream_keys};
+
+/// All keys, in the order in which help and the file show them.
+pub static KEYS: &[Key] = &joined(define::KEYS, stream_keys::KEYS);
+
+const COUNT: usize = define::KEYS.len() + stream_keys::KEYS.len();
+
+const fn joined(first: &[Key], second: &[Key]) -> [Key; COUNT] {
+    let mut all = [first[0]; COUNT];
+    let mut place = 1;
+    while place < COUNT {
+        all[place] = if place < first.len() { first[place] } else { second[place - first.len()] };
+        place += 1;
+    }
+    all
+}
 
 /// A key of the configuration.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Its name, as in the file.
     pub name: &'static str,
@@ -50,6 +64,8 @@ pub enum Group {
     Journal,
     /// What is logged.
     Logs,
+    /// Token streams.
+    Streams,
 }
 
 impl Group {
@@ -65,6 +81,7 @@ impl Group {
             Self::Limits => "Limits",
             Self::Journal => "Journal",
             Self::Logs => "Logs",
+            Self::Streams => "Token streams",
         }
     }
 }

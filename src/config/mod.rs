@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod keys;
 mod load;
+mod stream_keys;
 mod suggest;
 mod template;
 mod tls_keys;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 use crate::journal::writer::Durability;
 use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
 use crate::log::policy::{Keeps, LogSettings, Policies, Policy};
+use crate::log::stream::StreamTimes;
 use crate::proto::name::{Pattern, first_match};
 
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
@@ -76,6 +78,8 @@ pub struct ChannelSettings {
     pub history: Keeps,
     /// What its events say about their publishers.
     pub publisher: PublisherShown,
+    /// Bytes of a stream that are kept beside what history keeps of it.
+    pub stream_bytes: u64,
 }
 
 impl ChannelSettings {
@@ -269,6 +273,12 @@ pub struct Settings {
     pub head_time: Duration,
     /// How long a request body may pause.
     pub body_time: Duration,
+    /// How long the producer of a stream may say nothing.
+    pub stream_idle: Duration,
+    /// How long a stream waits for a producer it has lost.
+    pub stream_grace: Duration,
+    /// How long a stream that has ended is kept whole.
+    pub stream_keep: Duration,
     /// How long a connection without a request stays open.
     pub idle_time: Duration,
     /// How long a drain may take.
@@ -302,6 +312,8 @@ impl Default for Settings {
                 history_share: 0,
                 history: Keeps::All,
                 publisher: PublisherShown::None,
+                // Some fifteen thousand tokens: longer than models answer.
+                stream_bytes: 4 << 20,
             },
             channels: Vec::new(),
             history_bytes: 256 << 20,
@@ -338,6 +350,10 @@ impl Default for Settings {
             retry: Duration::from_secs(2),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(10),
+            // A model may think for a while between two tokens.
+            stream_idle: Duration::from_secs(60),
+            stream_grace: Duration::from_secs(10),
+            stream_keep: Duration::from_secs(60),
             idle_time: Duration::from_secs(75),
             drain_time: Duration::from_secs(20),
             dead_time: Duration::from_secs(30),
@@ -403,6 +419,7 @@ impl Settings {
             publish_rate: channel.publish_rate,
             history_share: channel.history_share,
             keeps: channel.history,
+            stream_bytes: channel.stream_bytes,
         };
         let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
         let default = policy(&self.channel_default);
@@ -413,6 +430,7 @@ impl Settings {
             history_memory_bytes_max: self.history_in_memory().unwrap_or(u64::MAX),
             channels_max: self.channels_max,
             policies,
+            streams: StreamTimes { grace: self.stream_grace, keep: self.stream_keep },
         }
     }
 }

@@ -16,7 +16,8 @@ impl Sequencer {
             Taken::Later => {
                 let channel = self.channels.at_mut(index);
                 channel.pending += 1;
-                self.pending.push_event(event, index, channel.interest.workers());
+                let workers = channel.interest.workers().chain(self.streams.producer(index));
+                self.pending.push_event(event, index, workers);
             }
         }
     }
@@ -55,7 +56,9 @@ impl Sequencer {
             }
             let Some(next) = self.pending.committed() else { return };
             let interest = &self.channels.at(next.channel).interest;
-            if !interest.workers().all(|worker| outlet.has_room(worker, Share::Whole, 0)) {
+            let producer = self.streams.producer(next.channel);
+            let has_room = |worker| outlet.has_room(worker, Share::Whole, 0);
+            if !interest.workers().chain(producer).all(has_room) {
                 return;
             }
             let Some(PendingEvent { event, channel, .. }) = self.pending.take_event() else {
@@ -75,6 +78,7 @@ impl Sequencer {
         self.store.give_up();
         while let Some(lost) = self.pending.take_lost() {
             self.channels.at_mut(lost.channel).pending -= 1;
+            self.streams.undo(lost.channel, &lost.event);
             self.free_if_idle(lost.channel);
         }
         self.pending.cut_answers();
@@ -90,6 +94,9 @@ impl Sequencer {
         }
         for worker in channel.interest.workers() {
             outlet.send(worker, FromLog::Event(Arc::clone(&event)));
+        }
+        if event.attributes.is_some() {
+            self.tell_producer(index, &event, outlet);
         }
         self.keep(index, event);
     }

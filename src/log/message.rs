@@ -13,6 +13,7 @@ use super::event::{Event, Publication};
 use super::older::OlderPage;
 use super::store::Stored;
 use crate::proto::cursor::Cursor;
+use crate::proto::stream::End;
 
 /// What the log takes from its lane.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Ask {
             Self::Read { channels, bytes_max, .. } => {
                 channels.len() + usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
             }
-            Self::Forward { .. } | Self::Describe { .. } => 1,
+            Self::Forward { .. } | Self::StreamLost { .. } | Self::Describe { .. } => 1,
         }
     }
 }
@@ -79,8 +80,8 @@ pub struct Ticket(pub u32);
 /// What one worker tells another by way of the log, which does not look into it.
 pub type Letter = Box<dyn Any + Send>;
 
-/// What a worker asks of the log. Every request except `Leave` and `Forward` gets exactly one
-/// answer.
+/// What a worker asks of the log. Every request except `Leave`, `Forward` and `StreamLost` gets
+/// exactly one answer.
 #[derive(Debug)]
 pub enum Ask {
     /// Subscribes a connection to these channels, all at one moment of the log.
@@ -120,6 +121,15 @@ pub enum Ask {
         to: u16,
         /// What to pass on.
         letter: Letter,
+    },
+    /// The producer of a channel's stream is gone (no answer).
+    StreamLost {
+        /// Which channel.
+        channel: Box<str>,
+        /// Which stream.
+        id: Arc<str>,
+        /// [`StreamAt::attempt`] of that producer; 0: it was not told.
+        attempt: u64,
     },
     /// `GET /channels/{channel}`.
     Describe {
@@ -244,6 +254,13 @@ pub enum FromLog {
         /// again. Those the store lost are not among them.
         unaccepted: Vec<Publication>,
     },
+    /// Another one than its producer here has ended a channel's stream.
+    StreamEnded {
+        /// Which channel.
+        channel: Arc<ChannelName>,
+        /// How far it came.
+        at: StreamAt,
+    },
     /// Answer to `Describe`.
     Described {
         /// As in the request.
@@ -292,6 +309,25 @@ pub struct Published {
     pub subscribers: u32,
     /// Why the next one was refused, if one was.
     pub refusal: Option<Refusal>,
+    /// How far the stream of the last one's channel is, if that was a part of it.
+    pub stream: Option<StreamAt>,
+}
+
+/// How far a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamAt {
+    /// Which of its producers is the present one.
+    pub attempt: u64,
+    /// Its tokens, all producers together.
+    pub tokens: u64,
+    /// Bytes of them.
+    pub text_bytes: u64,
+    /// The event of the first one (0 when none).
+    pub first_token: u64,
+    /// The event of the last one (0 when none).
+    pub last_token: u64,
+    /// Why it is over, if it is.
+    pub ended: Option<End>,
 }
 
 /// Why the log refused. Nothing of the refused publication or join took effect.
@@ -308,6 +344,16 @@ pub enum Refusal {
     /// The store takes no events at the moment (503). An event that was under way may still be
     /// kept.
     Store,
+    /// The channel has no stream, or none that is open (404; to a reader: 204).
+    NoStream,
+    /// Another stream of the channel is open (409).
+    StreamOpen,
+    /// The stream has ended (409).
+    StreamEnded,
+    /// Another producer goes on with the stream (409).
+    StreamTaken,
+    /// The beginning of the stream is gone (410).
+    StreamCut,
 }
 
 /// Answer to `GET /channels/{channel}`.
@@ -321,4 +367,6 @@ pub struct Description {
     pub events: u32,
     /// Subscribers joined, all workers together.
     pub subscribers: u32,
+    /// The stream that is open or kept: its name, and how far it is.
+    pub stream: Option<(Arc<str>, StreamAt)>,
 }

@@ -23,6 +23,8 @@ mod read;
 pub mod sequencer;
 pub mod stats;
 pub mod store;
+pub mod stream;
+mod streaming;
 pub mod tombstone;
 
 pub use channel_name::ChannelName;

@@ -75,13 +75,36 @@ impl Sequencer {
         let mut heads = BinaryHeap::new();
         let seek = |(index, of)| self.seek_older(index, of, &mut heads);
         let channels = (0..).zip(wanted).map(seek).collect();
-        if heads.is_empty() {
+        // What is kept of a stream was before all runs of its channel.
+        let runs_from = heads.peek().map(|head: &Head| head.0.0)?;
+        let kept_from = self.kept_from(wanted).unwrap_or(u64::MAX);
+        if kept_from < runs_from {
             return None;
         }
-        let through = self.history.runs().through();
+        let through = self.history.runs().through().min(kept_from - 1);
         let mut read = OlderRead { worker, ticket, channels, through, bytes_max };
         self.pick_runs(&mut read, heads);
         Some(read)
+    }
+
+    /// The first unread event of these channels that is kept for a stream's sake.
+    fn kept_from(&self, wanted: &[ReadChannel]) -> Option<u64> {
+        let first = |of: &ReadChannel| {
+            let channel = self.channels.find(of.hash, &of.name)?;
+            let place = self.streams.first_kept_after(channel, of.after)?;
+            Some(self.streams.kept(channel, place)?.seq)
+        };
+        wanted.iter().filter_map(first).min()
+    }
+
+    /// The first unread event of these channels that the store alone has.
+    pub(super) fn runs_from(&self, wanted: &[ReadChannel]) -> Option<u64> {
+        if self.history.runs().is_empty() {
+            return None;
+        }
+        let mut heads = BinaryHeap::new();
+        (0..).zip(wanted).for_each(|(place, of)| drop(self.seek_older(place, of, &mut heads)));
+        heads.peek().map(|head| head.0.0)
     }
 
     fn seek_older(
@@ -91,7 +114,7 @@ impl Sequencer {
         heads: &mut BinaryHeap<Head>,
     ) -> OlderChannel {
         let found = self.channels.find(of.hash, &of.name);
-        let after = of.after.max(found.map_or(0, |found| self.channels.at(found).evicted_to));
+        let after = of.after.max(found.map_or(0, |found| self.lost_to(found)));
         if let Some(channel) = found
             && let Some(number) = self.history.runs().number_after(channel, after)
         {
@@ -144,8 +167,7 @@ impl Sequencer {
 
     fn older_channel(&self, of: &OlderChannel, through: u64) -> PageChannel {
         let found = self.channels.find(of.hash, &of.name);
-        let evicted_to = found.map_or(0, |found| self.channels.at(found).evicted_to);
-        let after = of.after.max(evicted_to);
+        let after = of.after.max(found.map_or(0, |found| self.lost_to(found)));
         let unreadable = of.lost_to > after;
         let first = found.and_then(|found| self.first_behind(found, through.max(after)));
         PageChannel { after: after.max(of.lost_to), first, place: NO_PLACE, unreadable }

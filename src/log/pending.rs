@@ -45,8 +45,14 @@ pub(super) struct PendingAnswer {
 impl PendingAnswer {
     /// An answer that accepts nothing yet.
     pub fn new(worker: u16, ticket: Ticket) -> Self {
-        let outcome =
-            Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
+        let outcome = Published {
+            accepted: 0,
+            first_seq: 0,
+            last_seq: 0,
+            subscribers: 0,
+            refusal: None,
+            stream: None,
+        };
         Self { worker, ticket, outcome, unaccepted: Vec::new(), seqs: Vec::new() }
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::stream::StreamTimes;
 use crate::bucket::Bucket;
 use crate::proto::name::{Pattern, first_match};
 
@@ -21,6 +22,8 @@ pub struct LogSettings {
     pub channels_max: usize,
     /// Per-channel rules.
     pub policies: Policies,
+    /// What holds for streams.
+    pub streams: StreamTimes,
 }
 
 /// Which events of a channel history keeps.
@@ -46,6 +49,8 @@ pub struct Policy {
     pub history_share: u64,
     /// Which events are kept.
     pub keeps: Keeps,
+    /// Bytes of a stream that are kept beside what history keeps of it.
+    pub stream_bytes: u64,
 }
 
 impl Policy {
@@ -121,6 +126,7 @@ mod tests {
             publish_rate: Some(rate),
             history_share: 0,
             keeps: Keeps::All,
+            stream_bytes: 0,
         }
     }
 

@@ -14,6 +14,8 @@ use crate::bucket::Bucket;
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub seq: u64,
+    /// Index of its channel.
+    pub channel: u32,
     pub subscribers: u32,
 }
 
@@ -35,6 +37,7 @@ impl Sequencer {
         let index = found.unwrap_or_else(|| self.create(hash, &publication.channel));
         self.ordered_to = self.ordered_to.max(seq);
         let event = self.event_of(index, seq, ordered_at, publication);
+        self.note_part(index, &event, None);
         self.show(index, event, outlet);
     }
 
@@ -49,11 +52,13 @@ impl Sequencer {
         Arc::new(Event::new(seq, channel.name.clone(), channel.hash, ordered_at, publication))
     }
 
-    /// Orders one publication and routes it, or hands it back leaving no trace.
+    /// Orders one publication and routes it, or hands it back leaving no trace. `worker`: the one
+    /// its publisher is connected to.
     pub(super) fn publish(
         &mut self,
         publication: Publication,
         share: Share,
+        worker: Option<u16>,
         outlet: &mut impl Outlet,
     ) -> Result<Accepted, (Refusal, Publication)> {
         if !self.store_is_up {
@@ -65,8 +70,15 @@ impl Sequencer {
             self.counters.repeated += 1;
             return Ok(accepted);
         }
+        if let Some(mark) = publication.mark() {
+            match self.admit_part(found, mark, worker) {
+                Ok(None) => {}
+                Ok(Some(accepted)) => return Ok(accepted),
+                Err(refusal) => return Err((refusal, publication)),
+            }
+        }
         match self.admit(found, hash, &publication, share, outlet) {
-            Ok(admission) => Ok(self.order(admission, publication, outlet)),
+            Ok(admission) => Ok(self.order(admission, publication, worker, outlet)),
             Err(refusal) => Err((refusal, publication)),
         }
     }
@@ -77,7 +89,7 @@ impl Sequencer {
         let (index, key) = (found?, again.key.as_deref()?);
         let kept = self.history.seq_by_key(index, hash, key);
         let seq = kept.or_else(|| self.pending.seq_by_key(hash, key))?;
-        Some(Accepted { seq, subscribers: self.channels.at(index).subscribers() })
+        Some(Accepted { seq, channel: index, subscribers: self.channels.at(index).subscribers() })
     }
 
     fn admit(
@@ -94,7 +106,8 @@ impl Sequencer {
         let has_room = |worker| outlet.has_room(worker, share, self.pending.reserved_for(worker));
         let (policy, rate) = match found.map(|index| self.channels.at(index)) {
             Some(channel) => {
-                if !channel.interest.workers().all(has_room) {
+                let producer = found.and_then(|index| self.streams.producer(index));
+                if !channel.interest.workers().chain(producer).all(has_room) {
                     return Err(Refusal::Busy);
                 }
                 (self.settings.policies.at(channel.policy), channel.rate)
@@ -122,7 +135,8 @@ impl Sequencer {
     fn order(
         &mut self,
         admission: Admission,
-        publication: Publication,
+        mut publication: Publication,
+        worker: Option<u16>,
         outlet: &mut impl Outlet,
     ) -> Accepted {
         let Admission { found, hash, rate } = admission;
@@ -131,9 +145,11 @@ impl Sequencer {
         let (seq, now) = (self.ordered_to, self.now);
         self.channels.at_mut(index).rate = rate;
         let subscribers = self.channels.at(index).subscribers();
+        self.number_part(index, &mut publication);
         let event = self.event_of(index, seq, now, publication);
+        self.note_part(index, &event, worker);
         self.append(index, event, outlet);
-        Accepted { seq, subscribers }
+        Accepted { seq, channel: index, subscribers }
     }
 
     /// Puts an event into history, within its bounds.
@@ -145,6 +161,7 @@ impl Sequencer {
         if self.settings.policies.at(channel.policy).events_max() == 0 {
             channel.evicted_to = event.seq;
             self.counters.evicted_by_count += 1;
+            self.keep_of_stream(index, &event);
             self.free_if_idle(index);
             return;
         }

@@ -6,12 +6,22 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
+use super::event::Event;
 use super::history::bytes_of;
 use super::message::{Page, PageChannel, ReadChannel};
 use super::sequencer::Sequencer;
 
-/// The next event of a channel being merged: its seq, the channel's index, its entry.
-type Head = Reverse<(u64, u16, u32)>;
+/// The next event of a channel being merged: its seq, the channel's index, its place.
+type Head = Reverse<(u64, u16, Place)>;
+
+/// Where an event is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// Beside history, of the stream of the channel at this index.
+    OfStream(u32, u32),
+    /// In history's entry.
+    History(u32),
+}
 
 impl Sequencer {
     /// The oldest events in memory after the cursors of these channels, merged in log order, until they
@@ -22,11 +32,19 @@ impl Sequencer {
         let channels = (0..).zip(wanted).map(seek).collect();
         let mut page = Page { events: Vec::new(), through: self.head_seq, is_last: true, channels };
         let mut bytes = 0;
-        while let Some((seq, index, key)) = self.take_first(&mut heads) {
-            let event = self.history.event(key);
+        // What the store has comes before what is behind it in memory.
+        let runs_from = self.runs_from(wanted).unwrap_or(u64::MAX);
+        while let Some((seq, index, place)) = self.take_first(&mut heads) {
+            if seq > runs_from {
+                (page.through, page.is_last) = (runs_from - 1, false);
+                break;
+            }
+            let event = self.event_at(place);
             bytes += bytes_of(event);
             page.events.push((index, Arc::clone(event)));
-            page.channels[usize::from(index)].place = key;
+            if let Place::History(key) = place {
+                page.channels[usize::from(index)].place = key;
+            }
             if bytes >= bytes_max && !heads.is_empty() {
                 (page.through, page.is_last) = (seq, false);
                 break;
@@ -36,14 +54,34 @@ impl Sequencer {
     }
 
     /// Takes the oldest event of all; the next one of its channel takes its place.
-    fn take_first(&self, heads: &mut BinaryHeap<Head>) -> Option<(u64, u16, u32)> {
+    fn take_first(&self, heads: &mut BinaryHeap<Head>) -> Option<(u64, u16, Place)> {
         let mut first = heads.peek_mut()?;
-        let Reverse((seq, index, key)) = *first;
-        match self.history.newer(key) {
-            Some(newer) => *first = Reverse((self.history.event(newer).seq, index, newer)),
+        let Reverse((seq, index, place)) = *first;
+        match self.newer(place) {
+            Some(newer) => *first = Reverse((self.event_at(newer).seq, index, newer)),
             None => drop(PeekMut::pop(first)),
         }
-        Some((seq, index, key))
+        Some((seq, index, place))
+    }
+
+    fn event_at(&self, place: Place) -> &Arc<Event> {
+        match place {
+            Place::History(key) => self.history.event(key),
+            Place::OfStream(channel, at) => {
+                self.streams.kept(channel, at).expect("a place is of the present log")
+            }
+        }
+    }
+
+    /// The channel's next event: behind what is kept of a stream comes what history has.
+    fn newer(&self, place: Place) -> Option<Place> {
+        match place {
+            Place::History(key) => self.history.newer(key).map(Place::History),
+            Place::OfStream(channel, at) => match self.streams.kept(channel, at + 1) {
+                Some(_) => Some(Place::OfStream(channel, at + 1)),
+                None => self.history.first(&self.channels.at(channel).chain).map(Place::History),
+            },
+        }
     }
 
     /// Finds where reading a channel begins.
@@ -56,11 +94,15 @@ impl Sequencer {
                 unreadable: false,
             };
         };
-        let channel = self.channels.at(found);
-        let after = of.after.max(channel.evicted_to);
-        let key = self.history.first_after(&channel.chain, found, after, of.place);
-        let first = key.map(|key| self.history.event(key).seq);
-        heads.extend(key.zip(first).map(|(key, seq)| Reverse((seq, index, key))));
-        PageChannel { after, first, place: key.unwrap_or(of.place), unreadable: false }
+        let after = of.after.max(self.lost_to(found));
+        let chain = &self.channels.at(found).chain;
+        let in_history =
+            || self.history.first_after(chain, found, after, of.place).map(Place::History);
+        let of_stream = self.streams.first_kept_after(found, after);
+        let place = of_stream.map(|at| Place::OfStream(found, at)).or_else(in_history);
+        let first = place.map(|place| self.event_at(place).seq);
+        heads.extend(place.zip(first).map(|(place, seq)| Reverse((seq, index, place))));
+        let place = if let Some(Place::History(key)) = place { key } else { of.place };
+        PageChannel { after, first, place, unreadable: false }
     }
 }

@@ -20,6 +20,7 @@ use super::policy::{Keeps, LogSettings};
 use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::store::Store;
 use super::store::memory::Memory;
+use super::stream::Streams;
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::{Cursor, Epoch};
 
@@ -57,6 +58,7 @@ pub struct Sequencer {
     pub(super) channels: Channels,
     pub(super) history: History,
     pub(super) tombstones: Tombstones,
+    pub(super) streams: Streams,
     pub(super) store: Box<dyn Store>,
     pub(super) store_is_up: bool,
     /// Events ordered and not committed.
@@ -87,6 +89,7 @@ impl Sequencer {
             history,
             hasher,
             tombstones: Tombstones::new(TOMBSTONES_MAX),
+            streams: Streams::default(),
             store: Box::new(Memory),
             store_is_up: true,
             pending: Pending::new(),
@@ -109,6 +112,7 @@ impl Sequencer {
         self.epoch = epoch;
         (self.ordered_to, self.head_seq) = (resume_at, resume_at);
         self.tombstones.forget_to(removed_to);
+        self.streams.lose_all(self.now + self.settings.streams.grace);
     }
 
     /// Takes no more events; those it has are committed, then the store ends.
@@ -165,6 +169,7 @@ impl Sequencer {
                     outlet.send(to, FromLog::Letter(letter));
                 }
             }
+            Ask::StreamLost { channel, id, attempt } => self.stream_lost(&channel, &id, attempt),
             Ask::Describe { ticket, channel } => {
                 let description = self.describe(&channel);
                 outlet.send(worker, FromLog::Described { ticket, description });
@@ -179,8 +184,12 @@ impl Sequencer {
         if self.is_held_up() {
             return Some(now);
         }
-        let wake_at = self.expire(now);
-        let oldest = self.history.oldest().map_or(self.head_seq + 1, |oldest| oldest.seq);
+        self.now = self.now.max(now);
+        let of_streams = self.tend_streams(outlet);
+        let aged = self.expire(now);
+        let wake_at = aged.into_iter().chain(of_streams).min();
+        let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
+        let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
         let room_from = self.store.keeps_from(oldest);
         if self.lose_before(room_from) { Some(now) } else { wake_at }
     }
@@ -251,6 +260,8 @@ impl Sequencer {
             bytes_max: self.settings.history_bytes_max,
             channels: self.channels.len() as u64,
             tombstones: self.tombstones.len() as u64,
+            streams: self.streams.open(),
+            stream_bytes: self.streams.kept_bytes(),
             store_is_down: !self.store_is_up,
             forgotten_to: self.tombstones.forgotten_to(),
             counters: self.counters,
@@ -281,6 +292,7 @@ impl Sequencer {
         self.channels
             .check_invariants(|index, channel| self.history.events_of(&channel.chain, index) > 0);
         self.tombstones.check_invariants(self.head_seq);
+        self.streams.check_invariants(|channel| self.channels.try_at(channel).is_some());
         let chains = self.channels.iter().map(|(index, c)| (index, &c.chain, c.policy));
         self.history.check_invariants(chains);
         assert!(self.history.bytes() <= self.settings.history_bytes_max);
@@ -328,25 +340,34 @@ impl Sequencer {
                 return Err(Refusal::Channels);
             }
         }
-        Ok(channels.iter().map(|name| self.join_one(worker, name, cursor)).collect())
+        channels.iter().map(|name| self.join_one(worker, name, cursor)).collect()
     }
 
-    fn join_one(&mut self, worker: u16, name: &str, cursor: Cursor) -> JoinedChannel {
+    /// Refuses only a reader of a stream, who joins nothing else.
+    fn join_one(
+        &mut self,
+        worker: u16,
+        name: &str,
+        cursor: Cursor,
+    ) -> Result<JoinedChannel, Refusal> {
         let hash = self.hasher.channel(name);
         let found = self.channels.find(hash, name);
+        let cursor = self.resolve(found, cursor)?;
         let index = found.unwrap_or_else(|| self.create(hash, name));
         let channel = self.channels.at_mut(index);
         channel.interest.join(worker);
         let keeps = self.settings.policies.at(channel.policy).keeps;
+        let lost_to = self.streams.lost_to(index, channel.evicted_to);
         let (after, gap) = match (cursor, keeps) {
             // A newcomer to a state cannot have lost what it never had.
             (Cursor::Now, Keeps::Latest) => (0, None),
-            _ => stand(cursor, self.head_seq, channel.evicted_to),
+            _ => stand(cursor, self.head_seq, lost_to),
         };
         let last_seq = channel.last_seq;
         self.counters.replays += u64::from(last_seq > after);
         self.counters.gaps += u64::from(gap.is_some());
-        JoinedChannel { name: channel.name.clone(), hash, after, last_seq, gap }
+        let name = channel.name.clone();
+        Ok(JoinedChannel { name, hash, after, last_seq, gap })
     }
 
     fn has_room_for(&self, wanted: &[Box<str>]) -> bool {
@@ -375,9 +396,18 @@ impl Sequencer {
     ) {
         let mut publications = publications.into_iter();
         while let Some(publication) = publications.next() {
-            match self.publish(publication, share, outlet) {
-                Ok(accepted) => answer.accept(&accepted, !self.pending.is_empty()),
+            let is_part = publication.mark().is_some();
+            match self.publish(publication, share, Some(answer.worker), outlet) {
+                Ok(accepted) => {
+                    answer.accept(&accepted, !self.pending.is_empty());
+                    if is_part {
+                        answer.outcome.stream = self.streams.at(accepted.channel);
+                    }
+                }
                 Err((refusal, publication)) => {
+                    if is_part {
+                        answer.outcome.stream = self.stream_at(&publication.channel);
+                    }
                     self.counters.refused.count(refusal);
                     answer.outcome.refusal = Some(refusal);
                     answer.unaccepted = std::iter::once(publication).chain(publications).collect();
@@ -390,10 +420,14 @@ impl Sequencer {
     fn describe(&self, name: &str) -> Description {
         let hash = self.hasher.channel(name);
         if let Some(index) = self.channels.find(hash, name) {
-            return self.description_of(index, self.channels.at(index));
+            let of = self.description_of(index, self.channels.at(index));
+            let stream = self.streams.id(index).cloned().zip(self.streams.at(index));
+            let kept = self.streams.kept(index, 0).map(|first| first.seq);
+            let events = of.events + self.streams.kept_count(index);
+            return Description { stream, first_seq: kept.or(of.first_seq), events, ..of };
         }
         let last_seq = self.tombstones.find(hash).map(|stone| stone.last_seq);
-        Description { last_seq, first_seq: None, events: 0, subscribers: 0 }
+        Description { last_seq, first_seq: None, events: 0, subscribers: 0, stream: None }
     }
 
     fn description_of(&self, index: u32, channel: &Channel) -> Description {
@@ -402,6 +436,7 @@ impl Sequencer {
             first_seq: self.history.first_seq(&channel.chain, index),
             events: self.history.events_of(&channel.chain, index),
             subscribers: channel.subscribers(),
+            stream: None,
         }
     }
 
@@ -425,7 +460,8 @@ impl Sequencer {
     }
 
     pub(super) fn free_if_idle(&mut self, index: u32) {
-        if self.channels.at(index).is_idle() && self.history.runs().first(index).is_none() {
+        let is_kept = self.history.runs().first(index).is_some() || self.streams.has(index);
+        if self.channels.at(index).is_idle() && !is_kept {
             let channel = self.channels.remove(index);
             // A channel that never had an event lost none that `forgotten_to` does not cover.
             if channel.last_seq > 0 {
@@ -472,7 +508,7 @@ impl Sequencer {
     fn lose_oldest(&mut self, index: u32, loss: Loss) {
         let channel = self.channels.at_mut(index);
         let gone = self.history.lose_oldest(&mut channel.chain, index, channel.policy);
-        if let Some(Gone { last_seq, events }) = gone {
+        if let Some(Gone { last_seq, events, event }) = gone {
             channel.evicted_to = last_seq;
             let count = match loss {
                 Loss::Count => &mut self.counters.evicted_by_count,
@@ -480,6 +516,10 @@ impl Sequencer {
                 Loss::Bytes => &mut self.counters.evicted_by_bytes,
             };
             *count += u64::from(events);
+            match event {
+                Some(event) => self.keep_of_stream(index, &event),
+                None => self.counters.cut_of_streams += self.streams.cut(index, last_seq),
+            }
         }
     }
 }
@@ -488,7 +528,8 @@ impl Sequencer {
 /// there.
 fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
     match cursor {
-        Cursor::Now => (head_seq, None),
+        // Where its stream begins is settled before.
+        Cursor::Now | Cursor::Stream(_) => (head_seq, None),
         Cursor::Earliest => (evicted_to, (evicted_to > 0).then_some(GapReason::Evicted)),
         Cursor::Foreign => (evicted_to, Some(GapReason::Epoch)),
         Cursor::After(seq) if seq > head_seq => (evicted_to, Some(GapReason::Epoch)),

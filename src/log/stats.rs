@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::channel_name::ChannelName;
 use super::message::{Description, Refusal};
+use crate::proto::stream::End;
 
 /// The log at one moment. Counters count from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct LogStats {
     pub channels: u64,
     /// Freed channels remembered one by one.
     pub tombstones: u64,
+    /// Streams that are open.
+    pub streams: u64,
+    /// Bytes of streams kept beside history.
+    pub stream_bytes: u64,
     /// Whether the store refuses events.
     pub store_is_down: bool,
     /// Channels that are not remembered may have lost events up to here.
@@ -47,6 +52,10 @@ pub struct LogCounters {
     pub replays: u64,
     /// Channels joined with a gap.
     pub gaps: u64,
+    /// Streams that have ended, by [`End::index`](crate::proto::stream::End::index).
+    pub streams_ended: [u64; End::ALL.len()],
+    /// Events of streams that had to go before the stream did.
+    pub cut_of_streams: u64,
 }
 
 /// Joins and publishes refused.
@@ -62,6 +71,8 @@ pub struct Refused {
     pub rate: u64,
     /// [`Refusal::Store`].
     pub store: u64,
+    /// Because of the state of a stream.
+    pub stream: u64,
 }
 
 impl Refused {
@@ -72,6 +83,11 @@ impl Refused {
             Refusal::Channels => self.channels += 1,
             Refusal::Rate => self.rate += 1,
             Refusal::Store => self.store += 1,
+            Refusal::NoStream
+            | Refusal::StreamOpen
+            | Refusal::StreamEnded
+            | Refusal::StreamTaken
+            | Refusal::StreamCut => self.stream += 1,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! Outside of memory (in the journal, in a broker's header) attributes are a list of entries: one
 //! byte for the tag, two for the length of the value (little-endian), then the value.
 
+use super::stream::Mark;
+
 /// What an event may have besides its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -15,6 +17,8 @@ pub struct Attributes {
     pub tombstone: bool,
     /// Only sent to subscribers that are connected now, never kept.
     pub ephemeral: bool,
+    /// What it is to its channel's stream.
+    pub stream: Option<Mark>,
 }
 
 /// Why attributes could not be read.
@@ -30,11 +34,17 @@ const PUBLISHER: u8 = 1;
 const EVENT_KEY: u8 = 2;
 const TOMBSTONE: u8 = 3;
 const EPHEMERAL: u8 = 4;
+const STREAM: u8 = 5;
 
 /// Bytes of an entry before its value.
 const ENTRY_HEAD_BYTES: usize = 3;
 
 impl Attributes {
+    /// Those of a part of a stream.
+    pub fn of_stream(mark: Mark) -> Option<Box<Self>> {
+        Some(Box::new(Self { stream: Some(mark), ..Self::default() }))
+    }
+
     /// `None` if they are empty.
     pub fn boxed(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
@@ -43,12 +53,14 @@ impl Attributes {
     /// What they take in memory.
     pub fn held_bytes(&self) -> usize {
         let texts = [&self.publisher, &self.event_key].into_iter().flatten();
+        // A stream's tokens share its name.
         size_of::<Self>() + texts.map(|text| text.len()).sum::<usize>()
     }
 
     /// The length of what [`Attributes::encode`] appends.
     pub fn encoded_bytes(&self) -> usize {
-        self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len()).sum()
+        let stream = self.stream.as_ref().map_or(0, |mark| ENTRY_HEAD_BYTES + mark.encoded_bytes());
+        self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len()).sum::<usize>() + stream
     }
 
     /// Appends their entries.
@@ -59,6 +71,11 @@ impl Attributes {
             out.push(tag);
             out.extend_from_slice(&length.to_le_bytes());
             out.extend_from_slice(&value[..usize::from(length)]);
+        }
+        if let Some(mark) = &self.stream {
+            out.push(STREAM);
+            out.extend_from_slice(&(mark.encoded_bytes() as u16).to_le_bytes());
+            mark.encode(out);
         }
     }
 
@@ -94,6 +111,7 @@ impl Attributes {
             EVENT_KEY => self.event_key = Some(text(value)?),
             TOMBSTONE => self.tombstone = flag(value)?,
             EPHEMERAL => self.ephemeral = flag(value)?,
+            STREAM => self.stream = Some(Mark::decode(value).ok_or(BadAttributes::Malformed)?),
             unknown => return Err(BadAttributes::Unknown(unknown)),
         }
         Ok(())
@@ -113,15 +131,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::stream::Part;
 
     fn any_attributes() -> impl Strategy<Value = Attributes> {
         let text = || prop::option::of(any::<String>().prop_map(Into::into));
-        (text(), text(), any::<bool>(), any::<bool>()).prop_map(
-            |(publisher, event_key, tombstone, ephemeral)| Attributes {
+        let mark = (any::<String>(), 0u8..7, any::<u64>()).prop_map(|(id, part, at)| Mark {
+            id: id.into(),
+            part: Part::from_byte(part).expect("a part"),
+            at,
+        });
+        let stream = prop::option::of(mark);
+        (text(), text(), any::<bool>(), any::<bool>(), stream).prop_map(
+            |(publisher, event_key, tombstone, ephemeral, stream)| Attributes {
                 publisher,
                 event_key,
                 tombstone,
                 ephemeral,
+                stream,
             },
         )
     }

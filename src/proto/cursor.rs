@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::stream::{Begin, OrElse};
+
 /// Length of an epoch on the wire.
 pub const EPOCH_LEN: usize = 8;
 /// Longest id we print: epoch, dash, 20 digits of a `u64`.
@@ -74,6 +76,9 @@ pub enum Cursor {
     Now,
     /// `earliest`: all that history holds, after a gap if the beginning of the channel is gone.
     Earliest,
+    /// `stream`, `stream:7`: the channel's stream from its beginning, or from behind its token
+    /// number 7.
+    Stream(Begin),
     /// After this event of the present epoch (which may be ahead of the head, or evicted).
     After(u64),
     /// Text that is not an id of this epoch: a gap with reason `epoch`.
@@ -88,9 +93,21 @@ impl Cursor {
         match text {
             b"" => Self::Now,
             b"earliest" => Self::Earliest,
-            _ => parse_seq(text, epoch).map_or(Self::Foreign, Self::After),
+            _ => match parse_seq(text, epoch) {
+                Some(seq) => Self::After(seq),
+                None => parse_stream(text).map_or(Self::Foreign, Self::Stream),
+            },
         }
     }
+}
+
+/// `stream` or `stream:7`.
+fn parse_stream(text: &[u8]) -> Option<Begin> {
+    let after = match text.strip_prefix(b"stream")? {
+        b"" => None,
+        number => Some(std::str::from_utf8(number.strip_prefix(b":")?).ok()?.parse().ok()?),
+    };
+    Some(Begin { after, or_else: OrElse::Now })
 }
 
 fn parse_seq(text: &[u8], epoch: Epoch) -> Option<u64> {
@@ -137,6 +154,17 @@ mod tests {
             vec![0xff; 300],
         ] {
             assert_eq!(Cursor::parse(&text, epoch), Cursor::Foreign, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_read_from_its_beginning_or_from_behind_a_token() {
+        let parse = |text: &str| Cursor::parse(text.as_bytes(), Epoch::from_random(EPOCH_BITS));
+        let begin = |after| Cursor::Stream(Begin { after, or_else: OrElse::Now });
+        assert_eq!(parse("stream"), begin(None));
+        assert_eq!(parse("stream:7"), begin(Some(7)));
+        for text in ["stream:", "stream:x", "stream7", "streams"] {
+            assert_eq!(parse(text), Cursor::Foreign, "{text}");
         }
     }
 

@@ -8,6 +8,7 @@
 use super::data::EventView;
 use super::envelope::{self, GapView};
 use super::sse;
+use super::stream::{self, STREAM_TYPE};
 use super::ws;
 use super::ws::close::{CloseCode, write_close};
 use super::ws::frame::{self, Opcode, write_text_with};
@@ -28,6 +29,10 @@ pub enum Dialect {
     WsBare = 2,
     /// A message is the envelope.
     WsEnvelope = 3,
+    /// A channel's stream as its producer would send it: `data:` alone, and an end.
+    StreamEvents = 4,
+    /// The text of a channel's stream.
+    StreamText = 5,
 }
 
 /// What is sent so that proxies and peers know the server is there.
@@ -41,11 +46,17 @@ pub enum Heartbeat {
 
 impl Dialect {
     /// How many dialects there are, for tables indexed by them.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 6;
 
     /// All dialects, by index.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::SseBare, Self::SseEnvelope, Self::WsBare, Self::WsEnvelope];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::SseBare,
+        Self::SseEnvelope,
+        Self::WsBare,
+        Self::WsEnvelope,
+        Self::StreamEvents,
+        Self::StreamText,
+    ];
 
     /// Bits that hold any dialect, with room for more of them.
     pub const BITS: u32 = 4;
@@ -71,9 +82,19 @@ impl Dialect {
     }
 
     /// Whether a loss can be told in band. A bare WebSocket has no way to, and is closed with
-    /// [`CloseCode::GAP`] instead.
+    /// [`CloseCode::GAP`] instead; so is a plain reader of a stream.
     pub fn tells_gaps(self) -> bool {
-        self != Self::WsBare
+        self != Self::WsBare && !self.ends()
+    }
+
+    /// Whether it reads one stream, and ends with it.
+    pub fn ends(self) -> bool {
+        matches!(self, Self::StreamEvents | Self::StreamText)
+    }
+
+    /// Whether there is something to send that is no event, so that the peer knows we are there.
+    pub fn has_heartbeats(self) -> bool {
+        self != Self::StreamText
     }
 
     /// Appends an event.
@@ -81,8 +102,12 @@ impl Dialect {
         match self {
             Self::SseBare => sse::write_event(out, event),
             Self::SseEnvelope => sse::write_event_enveloped(out, event),
+            // It has no place to say that this is none of the channel's messages.
+            Self::WsBare if event.event_type == Some(STREAM_TYPE) => {}
             Self::WsBare => ws::write_event(out, event),
             Self::WsEnvelope => write_text_with(out, |out| envelope::write_event(out, event)),
+            Self::StreamEvents => stream::write_plain(out, event),
+            Self::StreamText => stream::write_text(out, event),
         }
     }
 
@@ -91,7 +116,9 @@ impl Dialect {
         match self {
             Self::SseBare => sse::write_gap(out, gap),
             Self::SseEnvelope => sse::write_gap_enveloped(out, gap),
-            Self::WsBare => debug_assert!(false, "a bare WebSocket is closed instead"),
+            Self::WsBare | Self::StreamEvents | Self::StreamText => {
+                debug_assert!(false, "it is closed instead");
+            }
             Self::WsEnvelope => write_text_with(out, |out| envelope::write_gap(out, gap)),
         }
     }
@@ -99,9 +126,10 @@ impl Dialect {
     /// Appends a heartbeat.
     pub fn write_heartbeat(self, out: &mut Vec<u8>, form: Heartbeat) {
         match (self, form) {
-            (Self::SseBare | Self::SseEnvelope, Heartbeat::Plain) => {
+            (Self::SseBare | Self::SseEnvelope, Heartbeat::Plain) | (Self::StreamEvents, _) => {
                 out.extend_from_slice(sse::HEARTBEAT);
             }
+            (Self::StreamText, _) => {}
             (Self::SseBare | Self::SseEnvelope, Heartbeat::Event) => {
                 out.extend_from_slice(sse::HEARTBEAT_EVENT);
             }
@@ -115,6 +143,8 @@ impl Dialect {
         match self {
             Self::SseBare | Self::SseEnvelope => sse::write_end(out, label, code.0, message),
             Self::WsBare | Self::WsEnvelope => write_close(out, Some(code), message),
+            // Its readers know no such event; that `[DONE]` is missing says enough.
+            Self::StreamEvents | Self::StreamText => {}
         }
     }
 }

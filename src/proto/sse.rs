@@ -95,7 +95,13 @@ pub fn write_end(out: &mut Vec<u8>, reason: &str, code: u16, message: &str) {
 
 /// Appends an event whose `data:` is the payload itself; bytes as base64.
 pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
-    write_fields(out, event.id, event.event_type);
+    write_id(out, event.id);
+    write_unnamed(out, event);
+}
+
+/// The same without an id.
+pub fn write_unnamed(out: &mut Vec<u8>, event: &EventView<'_>) {
+    write_type(out, event.event_type);
     match event.data {
         Data::Text(text) | Data::Json(text) => write_data(out, text.as_bytes()),
         Data::Binary(bytes) => {
@@ -132,9 +138,17 @@ pub fn write_gap_enveloped(out: &mut Vec<u8>, gap: &GapView<'_>) {
 }
 
 fn write_fields(out: &mut Vec<u8>, id: EventId, event_type: Option<&str>) {
+    write_id(out, id);
+    write_type(out, event_type);
+}
+
+fn write_id(out: &mut Vec<u8>, id: EventId) {
     out.extend_from_slice(b"id: ");
     id.write(out);
     out.push(b'\n');
+}
+
+fn write_type(out: &mut Vec<u8>, event_type: Option<&str>) {
     if let Some(event_type) = event_type {
         // Types are checked on arrival; a line end here would forge fields.
         debug_assert!(memchr::memchr2(b'\n', b'\r', event_type.as_bytes()).is_none());

@@ -63,6 +63,9 @@ impl Core {
                 let ticket = self.link.wait_for(Pending::Publish { token, then });
                 self.ask_for(index, Ask::Publish { ticket, share, publications });
             }
+            Effect::LeaveStream { channel, id, attempt } => {
+                self.link.ask(Ask::StreamLost { channel, id, attempt }, 0);
+            }
             Effect::Describe { channel } => {
                 let pending = Pending::Describe { token, channel: channel.clone() };
                 let ticket = self.link.wait_for(pending);
@@ -131,7 +134,10 @@ impl Core {
         then: AfterJoin,
     ) {
         let (index, text) = (token.slot, cursor);
-        let cursor = Cursor::parse(text, self.hub.head().epoch);
+        let cursor = match then {
+            AfterJoin::OpenView { begin, .. } => Cursor::Stream(begin),
+            _ => Cursor::parse(text, self.hub.head().epoch),
+        };
         if cursor != Cursor::Now {
             self.metrics.replays.add(1);
         }

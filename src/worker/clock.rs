@@ -20,6 +20,8 @@ pub enum Why {
     Head,
     /// The request body, or the message, must have made progress.
     Body,
+    /// The next token of a stream must have come.
+    Stream,
     /// The peer must have closed after its last answer.
     Linger,
     /// The closing handshake must be over.
@@ -36,9 +38,10 @@ pub enum Why {
     Stalled,
 }
 
-const WHYS: [Why; 9] = [
+const WHYS: [Why; 10] = [
     Why::Head,
     Why::Body,
+    Why::Stream,
     Why::Linger,
     Why::WsClose,
     Why::WsCloseStalled,

@@ -1,8 +1,11 @@
 //! What a session asks for: it does nothing to sockets, subscribers or the log itself. It leaves
 //! effects, which the turn carries out in order, after the session's output.
 
+use std::sync::Arc;
+
 use crate::log::event::Publication;
 use crate::log::message::{Letter, Share};
+use crate::proto::stream::Begin;
 use crate::reason::CloseReason;
 
 use super::clock::Why;
@@ -16,6 +19,8 @@ pub enum Effect {
     Leave { channel: Box<str> },
     /// Publish. `share`: the part of the log's lane this may fill.
     Publish { share: Share, publications: Vec<Publication>, then: AfterPublish },
+    /// Tell the log that a stream's producer is gone.
+    LeaveStream { channel: Box<str>, id: Arc<str>, attempt: u64 },
     /// Ask for a channel's state.
     Describe { channel: Box<str> },
     /// Hand a letter to another worker.
@@ -70,6 +75,13 @@ pub enum AfterJoin {
         /// The subprotocol to name.
         protocol: Option<&'static str>,
     },
+    /// The connection becomes a plain reader of a stream.
+    OpenView {
+        /// Prepared CORS lines.
+        cors: Box<[u8]>,
+        /// Where it begins; in place of a cursor.
+        begin: Begin,
+    },
     /// A WebSocket's `subscribe` is acknowledged, with the client's `ref`.
     Subscribed(Option<Box<str>>),
 }
@@ -81,6 +93,10 @@ pub enum AfterPublish {
     Respond { channel: Box<str> },
     /// `POST /publish` goes on.
     Ndjson,
+    /// Parts of a stream.
+    Stream,
+    /// `POST /channels/{channel}/stream/cancel`.
+    Cancelled { channel: Box<str> },
     /// Nothing: it was a message of a bare WebSocket.
     BareMessage,
     /// A WebSocket's `publish` is acknowledged, with the client's `ref`.

@@ -52,7 +52,10 @@ impl Core {
 
     pub(super) fn close_one(&mut self, index: u32, reason: CloseReason) {
         let reason = self.net.ending(index).unwrap_or(reason);
-        self.session(index, |sessions, cx| sessions.note_closed(cx, reason));
+        self.session(index, |sessions, cx| {
+            sessions.note_closed(cx, reason);
+            sessions.leave_unanswered(cx);
+        });
         self.hub.forget(index);
         self.sessions.closed(index);
         self.net.close(index, reason);

@@ -115,7 +115,10 @@ impl Link {
     pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
         let Self { waiting, pages, log, at_log, pages_at_log, .. } = self;
         let send = |request: ToLog, at_log: &mut usize| {
-            let unanswered = matches!(request, ToLog::Worker { body: Ask::Forward { .. }, .. });
+            let unanswered = matches!(
+                request,
+                ToLog::Worker { body: Ask::Forward { .. } | Ask::StreamLost { .. }, .. }
+            );
             log.try_send(request).map_err(TrySendError::into_inner)?;
             *at_log += usize::from(!unanswered);
             Ok(())

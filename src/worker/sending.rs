@@ -121,6 +121,9 @@ impl Core {
         let (draft, events, extent) = self.draft(index, bytes_max, budget);
         let length = self.net.finish_send(index, draft);
         if length == 0 {
+            if events > 0 {
+                self.skip_events(index);
+            }
             return false;
         }
         budget.spend(SEND_NS + copy_ns(length) + events as u64 * EVENT_NS);
@@ -227,6 +230,7 @@ impl Core {
         }
         self.hub.begin_batch();
         self.net.begin_batch(sends);
+        self.end_those_that_have_read();
     }
 
     fn settle_short(&mut self, token: Token, taken: u32) {
@@ -245,6 +249,29 @@ impl Core {
             }
         }
         self.hub.end_reading(index);
+    }
+
+    /// Ends the readers of streams that were sent the end.
+    pub(super) fn end_those_that_have_read(&mut self) {
+        while let Some(index) = self.hub.next_ended() {
+            if self.net.is_open(index) {
+                self.end(index, Ending::AfterOutput(None));
+            }
+        }
+    }
+
+    /// Events that are nothing to this reader are behind it, although there was nothing to send.
+    fn skip_events(&mut self, index: u32) {
+        self.hub.settle(index, 0, 0);
+        self.skipped(index);
+    }
+
+    /// The same once that is settled.
+    pub(super) fn skipped(&mut self, index: u32) {
+        self.end_those_that_have_read();
+        if self.hub.is_behind(index) {
+            self.go_on(index);
+        }
     }
 
     /// All of the connection's send was taken: either it has more, or it can rest.

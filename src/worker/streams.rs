@@ -134,11 +134,15 @@ impl Core {
         let send_ns = if is_first { SEND_NS } else { 0 };
         budget.spend(STREAM_NS + send_ns + copy_ns(length) + events as u64 * EVENT_NS);
         if sent.len() == 0 {
+            if events > 0 {
+                self.skipped(index);
+            }
             self.rest(index);
         } else {
             self.after_send(self.net.token(index));
         }
         self.net.release_next(carrier);
+        self.end_those_that_have_read();
     }
 
     fn block_stream(&mut self, index: u32) {

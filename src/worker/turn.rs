@@ -174,6 +174,13 @@ impl Core {
                     });
                 }
             }
+            FromLog::StreamEnded { channel, at } => {
+                if let Some(token) = self.sessions.producer_of(&channel)
+                    && self.net.is_current(token)
+                {
+                    self.session(token.slot, |sessions, cx| sessions.stream_ended(cx, at));
+                }
+            }
             FromLog::Described { ticket, description } => {
                 if let Pending::Describe { token, channel } = self.link.answered(ticket) {
                     self.answered_by_log(token, |sessions, cx| {

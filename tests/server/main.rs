@@ -19,6 +19,7 @@ mod resume_contract;
 mod slow_consumers;
 mod sse_streams;
 mod start;
+mod streams;
 mod websockets;
 mod worker_access;
 mod worker_half_close;

@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 65] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 69] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -75,6 +75,10 @@ const DOCUMENTED: [(&str, &str, &[&str]); 65] = [
     ("pushline_sent_bytes_total", "counter", &[]),
     ("pushline_short_sends_total", "counter", &[]),
     ("pushline_slow_consumers_total", "counter", &["action"]),
+    ("pushline_stream_bytes", "gauge", &[]),
+    ("pushline_stream_cuts_total", "counter", &[]),
+    ("pushline_streams_ended_total", "counter", &["reason"]),
+    ("pushline_streams_open", "gauge", &[]),
     ("pushline_subscriptions", "gauge", &["state", "worker"]),
     ("pushline_tls_connections", "gauge", &["version"]),
     ("pushline_tls_handshakes_total", "counter", &["result"]),

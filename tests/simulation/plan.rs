@@ -145,6 +145,7 @@ fn settings(rng: &mut Rng, large: bool) -> Settings {
         history_share: pick(rng, &[0, 0, 1000, 10_000]),
         history: Keeps::All,
         publisher: PublisherShown::None,
+        stream_bytes: pick(rng, &[2_000, 1 << 20]),
     };
     let (default, special) = (channel(rng), channel(rng));
     let pattern = Pattern::parse("c0").expect("a valid pattern");

@@ -18,6 +18,7 @@ use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Ask, Fed, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog};
 use crate::log::store::Stored;
+use crate::log::stream::StreamTimes;
 use crate::log::{
     ChannelName, Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher,
 };
@@ -145,6 +146,7 @@ impl World {
             publish_rate: None,
             history_share: 0,
             keeps: Keeps::All,
+            stream_bytes: 0,
         };
         // Half of the time most of history is on the disk alone.
         let history_memory_bytes_max = [u64::MAX, self.rng.u64(400..4_000)][self.rng.usize(..2)];
@@ -153,6 +155,7 @@ impl World {
             history_memory_bytes_max,
             channels_max: 100,
             policies: Policies::uniform(policy),
+            streams: StreamTimes::default(),
         };
         let hasher = SharedHasher::from_seed(1);
         let epoch = Epoch::from_random(recovered.epoch_bits);
@@ -320,7 +323,7 @@ impl World {
         let mut text = |of: &str| rng.bool().then(|| format!("{of}{}", rng.u8(..9)).into());
         let (publisher, event_key) = (text("jane"), text("price"));
         let (tombstone, ephemeral) = (rng.bool(), rng.u8(..4) == 0);
-        Attributes { publisher, event_key, tombstone, ephemeral }.boxed()
+        Attributes { publisher, event_key, tombstone, ephemeral, stream: None }.boxed()
     }
 
     fn store_works(&mut self, life: &mut Life) {

@@ -135,10 +135,12 @@ pub(super) struct Oldest {
 }
 
 /// What left history at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Gone {
     pub last_seq: u64,
     pub events: u32,
+    /// The event, if it was in memory.
+    pub event: Option<Arc<Event>>,
 }
 
 impl History {
@@ -231,10 +233,10 @@ impl History {
         let line = &mut self.lines[usize::from(policy)];
         if let Some(run) = self.runs.lose_first(channel, &mut line.runs) {
             line.bytes -= run.bytes;
-            return Some(Gone { last_seq: run.last_seq, events: run.events });
+            return Some(Gone { last_seq: run.last_seq, events: run.events, event: None });
         }
         let event = self.lose(chain.list.first()?, chain, policy);
-        Some(Gone { last_seq: event.seq, events: 1 })
+        Some(Gone { last_seq: event.seq, events: 1, event: Some(event) })
     }
 
     /// Drops an event of a channel that is in memory.
@@ -317,6 +319,11 @@ impl History {
     }
 
     /// A channel's oldest kept event.
+    pub fn first(&self, chain: &Chain) -> Option<u32> {
+        chain.list.first()
+    }
+
+    /// The seq of a channel's oldest kept event.
     pub fn first_seq(&self, chain: &Chain, channel: u32) -> Option<u64> {
         let run = self.runs.first(channel).map(|run| run.first_seq);
         run.or_else(|| Some(self.entries[chain.list.first()?].event.seq))

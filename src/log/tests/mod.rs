@@ -17,6 +17,7 @@ use super::message::{
     Published, ReadChannel, Refusal, Share, Ticket, ToLog,
 };
 use super::policy::{Keeps, LogSettings, Policies, Policy};
+use super::stream::StreamTimes;
 use super::{ChannelName, Outlet, Sequencer, SharedHasher};
 use crate::proto::cursor::{Cursor, Epoch};
 use crate::proto::name::Pattern;
@@ -29,6 +30,7 @@ const PLENTY: Policy = Policy {
     publish_rate: None,
     history_share: 0,
     keeps: Keeps::All,
+    stream_bytes: 0,
 };
 
 /// A queue per worker; `full` ones have no room for events.
@@ -197,8 +199,13 @@ impl Bench {
 type Stand = (u64, Option<GapReason>, Vec<u64>);
 
 fn settings(history_bytes_max: u64, policies: Policies) -> LogSettings {
-    let history_memory_bytes_max = u64::MAX;
-    LogSettings { history_bytes_max, history_memory_bytes_max, channels_max: 100, policies }
+    LogSettings {
+        history_bytes_max,
+        history_memory_bytes_max: u64::MAX,
+        channels_max: 100,
+        policies,
+        streams: StreamTimes::default(),
+    }
 }
 
 fn text(channel: &str) -> Publication {
@@ -263,8 +270,14 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
         }
         other => panic!("{other:?}"),
     };
-    let expected =
-        Published { accepted: 3, first_seq: 1, last_seq: 3, subscribers: 1, refusal: None };
+    let expected = Published {
+        accepted: 3,
+        first_seq: 1,
+        last_seq: 3,
+        subscribers: 1,
+        refusal: None,
+        stream: None,
+    };
     assert_eq!(outcome, expected);
 }
 
@@ -365,7 +378,7 @@ fn a_full_lane_refuses_and_what_was_ordered_before_stays() {
     let refusal = Some(Refusal::Busy);
     assert_eq!(
         outcome,
-        Published { accepted: 1, first_seq: 1, last_seq: 1, subscribers: 0, refusal }
+        Published { accepted: 1, first_seq: 1, last_seq: 1, subscribers: 0, refusal, stream: None }
     );
     assert!(bench.lanes.take(1).is_empty(), "nothing is half published");
     assert_eq!(bench.describe("a").last_seq, None);
@@ -378,8 +391,14 @@ fn a_repeated_key_answers_the_first_seq_while_history_holds_it() {
     let mut bench = Bench::uniform(Policy { history_count: 2, ..PLENTY });
     bench.join(1, "a", Cursor::Now);
     let outcome = bench.publish_all(0, vec![keyed("a", "k"), keyed("b", "k"), keyed("a", "k")]);
-    let expected =
-        Published { accepted: 3, first_seq: 1, last_seq: 1, subscribers: 1, refusal: None };
+    let expected = Published {
+        accepted: 3,
+        first_seq: 1,
+        last_seq: 1,
+        subscribers: 1,
+        refusal: None,
+        stream: None,
+    };
     assert_eq!(outcome, expected);
     assert_eq!(bench.log.stats().head_seq, 2, "another channel's key is another key");
     assert_eq!(event_seqs(&bench.lanes.take(1)), [1]);
@@ -452,7 +471,8 @@ fn a_freed_channel_still_knows_what_it_lost() {
         bench.publish(name);
     }
     assert_eq!(bench.log.stats().channels, 0);
-    let gone = Description { last_seq: Some(1), first_seq: None, events: 0, subscribers: 0 };
+    let gone =
+        Description { last_seq: Some(1), first_seq: None, events: 0, subscribers: 0, stream: None };
     assert_eq!(bench.describe("a"), gone);
     assert_eq!(bench.describe("z").last_seq, None);
     assert_eq!(bench.log.stats().channels, 0, "describing creates nothing");

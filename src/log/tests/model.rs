@@ -220,6 +220,7 @@ impl Model {
             Cursor::After(seq) if seq > head_seq => (lost, Some(GapReason::Epoch)),
             Cursor::After(seq) if seq < lost => (lost, Some(GapReason::Evicted)),
             Cursor::After(seq) => (seq, None),
+            Cursor::Stream(_) => unreachable!("the model has no streams"),
         };
         let backlog = self.kept_of(name).map(|event| event.seq).filter(|&seq| seq > after);
         (after, gap, backlog.collect())
@@ -238,6 +239,7 @@ impl Model {
             first_seq: self.kept_of(name).next().map(|event| event.seq),
             events: self.kept_of(name).count() as u32,
             subscribers: self.subscribers(name),
+            stream: None,
         }
     }
 }
@@ -341,8 +343,14 @@ impl Trial {
         }
         let count = self.random.usize(1..5);
         let publications: Vec<_> = (0..count).map(|_| self.publication()).collect();
-        let mut expected =
-            Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal: None };
+        let mut expected = Published {
+            accepted: 0,
+            first_seq: 0,
+            last_seq: 0,
+            subscribers: 0,
+            refusal: None,
+            stream: None,
+        };
         for publication in &publications {
             let head_seq = self.model.head_seq;
             match self.model.publish(publication, &self.bench.lanes.full) {
@@ -355,6 +363,7 @@ impl Trial {
                         last_seq: seq,
                         subscribers,
                         refusal: None,
+                        stream: None,
                     };
                 }
                 Err(refusal) => expected.refusal = Some(refusal),
@@ -470,6 +479,7 @@ fn random_settings(random: &mut fastrand::Rng) -> LogSettings {
         publish_rate: None,
         history_share: [0, 1_000, 4_000][random.usize(..3)],
         keeps: Keeps::All,
+        stream_bytes: 0,
     };
     let policies = rules(&[("a", policy()), ("d:*", policy()), ("e", policy())]);
     let channels_max = random.usize(4..=NAMES.len());

@@ -9,6 +9,7 @@ mod tests;
 use super::attributes::Attributes;
 use super::cursor::EventId;
 use super::data::{Data, EventView};
+use super::stream::Part;
 use super::ws::close::cut;
 
 pub use check::{
@@ -132,7 +133,7 @@ fn write_start(out: &mut Vec<u8>, id: EventId, channel: &str, event_type: Option
 }
 
 fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
-    let Attributes { publisher, event_key, tombstone, ephemeral } = attributes;
+    let Attributes { publisher, event_key, tombstone, ephemeral, stream } = attributes;
     for (name, text) in [(",\"publisher\":", publisher), (",\"event_key\":", event_key)] {
         if let Some(text) = text {
             out.extend_from_slice(name.as_bytes());
@@ -143,6 +144,12 @@ fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
         if *is_set {
             out.extend_from_slice(name.as_bytes());
         }
+    }
+    if let Some(mark) = stream.as_ref().filter(|mark| mark.part == Part::Token) {
+        out.extend_from_slice(b",\"stream\":");
+        json::write_string(out, &mark.id);
+        out.extend_from_slice(b",\"offset\":");
+        out.extend_from_slice(itoa::Buffer::new().format(mark.at).as_bytes());
     }
 }
 

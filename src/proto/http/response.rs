@@ -29,6 +29,10 @@ pub enum Status {
     MethodNotAllowed,
     /// 408
     RequestTimeout,
+    /// 409
+    Conflict,
+    /// 410
+    Gone,
     /// 411
     LengthRequired,
     /// 413
@@ -77,6 +81,8 @@ impl Status {
             Self::NotFound => "HTTP/1.1 404 Not Found\r\n",
             Self::MethodNotAllowed => "HTTP/1.1 405 Method Not Allowed\r\n",
             Self::RequestTimeout => "HTTP/1.1 408 Request Timeout\r\n",
+            Self::Conflict => "HTTP/1.1 409 Conflict\r\n",
+            Self::Gone => "HTTP/1.1 410 Gone\r\n",
             Self::LengthRequired => "HTTP/1.1 411 Length Required\r\n",
             Self::ContentTooLarge => "HTTP/1.1 413 Content Too Large\r\n",
             Self::UriTooLong => "HTTP/1.1 414 URI Too Long\r\n",

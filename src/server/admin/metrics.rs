@@ -15,6 +15,7 @@ use crate::log::LogStats;
 use crate::metrics::{
     Counter, ERROR_STATUSES, FALLBACKS, FLOODS, Histogram, TRANSPORTS, WorkerMetrics,
 };
+use crate::proto::stream::End;
 use crate::reason::{CloseReason, Refused};
 use crate::server::Shared;
 use crate::server::clerk::{LogCommand, LogReport};
@@ -228,6 +229,29 @@ const METRICS: &[Metric] = &[
         }),
     ),
     (
+        "pushline_streams_open",
+        "Token streams that are open.",
+        Server(|of| Some(of.log?.stats.streams as f64)),
+    ),
+    (
+        "pushline_stream_bytes",
+        "Bytes of streams kept beside history.",
+        Server(|of| Some(of.log?.stats.stream_bytes as f64)),
+    ),
+    (
+        "pushline_streams_ended_total",
+        "Token streams that have ended, by why.",
+        ServerBy("reason", |of| {
+            let ended = of.log.map(|log| log.stats.counters.streams_ended);
+            ended.map_or(Vec::new(), |ended| End::LABELS.into_iter().zip(ended).collect())
+        }),
+    ),
+    (
+        "pushline_stream_cuts_total",
+        "Events of streams that had to go before the stream did.",
+        Server(|of| Some(of.log?.stats.counters.cut_of_streams as f64)),
+    ),
+    (
         "pushline_replicas",
         "Channels that a worker has subscribers on.",
         Each(|of| number(&of.channels)),
@@ -333,6 +357,7 @@ const METRICS: &[Metric] = &[
                     ("channels", refused.channels),
                     ("rate", refused.rate),
                     ("store", refused.store),
+                    ("stream", refused.stream),
                 ]
             })
         }),

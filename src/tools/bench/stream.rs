@@ -4,11 +4,11 @@
 use std::fmt;
 
 use super::args::Transport;
+use crate::proto::carry::Carry;
 use crate::proto::http::body::{BodyDecoder, BodyError};
 use crate::proto::http::head::Framing;
 use crate::proto::ws::frame::{Fin, Opcode};
 use crate::tools::wire::TooLong;
-use crate::tools::wire::carry::Carry;
 use crate::tools::wire::frames::{Frame, FrameError, Frames};
 use crate::tools::wire::head::{Head, HeadError};
 use crate::tools::wire::sse::{Line, Lines};

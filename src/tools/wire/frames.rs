@@ -1,8 +1,8 @@
 //! A server's WebSocket frames (RFC 6455 section 5.2), without joining fragments:
 //! [`crate::proto::ws::message`] makes messages of them.
 
-use super::carry::Carry;
 use super::{TooLong, UNIT_BYTES_MAX};
+use crate::proto::carry::Carry;
 use crate::proto::ws::close::Violation;
 use crate::proto::ws::frame::{self, Fin, Opcode, Parsed, Sender};
 

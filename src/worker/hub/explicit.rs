@@ -17,6 +17,7 @@ use crate::log::event::Event;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::dialect::Dialect;
 use crate::proto::envelope::GapView;
+use crate::proto::stream::Part;
 
 /// A part of a send.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,8 @@ struct Item {
 enum ItemKind {
     /// The rest of a half-sent event, `Whole` if nothing of it is left behind this send.
     Rest(Extent),
-    /// An event of the subscriber's channel number `sub`.
-    Event { sub: u16, seq: u64, extent: Extent },
+    /// An event of the subscriber's channel number `sub`. `ends`: it is the last one for it.
+    Event { sub: u16, seq: u64, extent: Extent, ends: bool },
     /// The gap of channel number `sub`.
     Gap { sub: u16 },
 }
@@ -73,6 +74,8 @@ struct Composer<'a> {
     from: usize,
     /// No further event is begun from here on.
     until: usize,
+    /// The last event for this reader is written.
+    ended: bool,
 }
 
 /// The next event of one of several channels being merged; the lowest `seq` is the first.
@@ -144,7 +147,7 @@ impl Hub {
         if let Some(rest) = &explicit.rest {
             let from = arena.len();
             let (dialect, epoch) = (*dialect, *epoch);
-            let mut send = Composer { arena, sending, epoch, dialect, from, until };
+            let mut send = Composer { arena, sending, epoch, dialect, from, until, ended: false };
             extent = send.event(&rest.event, rest.offset);
             send.push_item(ItemKind::Rest(extent));
         }
@@ -168,7 +171,7 @@ impl Hub {
         let items_from = sending.items.len();
         let from = arena.len();
         let (dialect, epoch) = (*dialect, *epoch);
-        let mut send = Composer { arena, sending, epoch, dialect, from, until };
+        let mut send = Composer { arena, sending, epoch, dialect, from, until, ended: false };
         let extent = match &explicit.reading {
             // Gaps wait for the page, too: it tells how much is lost by then.
             Reading::Asked(_) => Extent::Whole,
@@ -191,8 +194,8 @@ impl Hub {
     /// which bytes of it are left, counted from the first event: they may not change any more, and
     /// go out before anything else.
     pub fn settle(&mut self, index: u32, rest: usize, events: usize) -> Option<Range<usize>> {
-        let Self { subscribers, sending, channels, handed, .. } = self;
-        let Some(Subscriber::Explicit(_, explicit)) = subscribers.get_mut(index) else {
+        let Self { subscribers, sending, channels, handed, ended, .. } = self;
+        let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index) else {
             return None;
         };
         let mut start = 0;
@@ -203,18 +206,27 @@ impl Hub {
                 ItemKind::Event { .. } | ItemKind::Gap { .. } => (end as usize, events),
             };
             let taken = end.min(part).saturating_sub(start);
-            if taken == 0 {
+            // An event that is nothing to this reader has no bytes that could be taken.
+            if taken == 0 && end > start {
                 break;
             }
             let all = end <= part;
             match kind {
                 ItemKind::Rest(extent) => {
-                    explicit.rest_taken(taken, all && extent == Extent::Whole)
+                    let whole = all && extent == Extent::Whole;
+                    let rest = explicit.rest.as_ref().filter(|_| whole);
+                    if rest.is_some_and(|rest| is_end(*dialect, &rest.event)) {
+                        ended.push(index);
+                    }
+                    explicit.rest_taken(taken, whole);
                 }
-                ItemKind::Event { sub, seq, extent } => {
+                ItemKind::Event { sub, seq, extent, ends } => {
                     let whole = all && extent == Extent::Whole;
                     explicit.event_taken(sub, seq, (!whole).then_some(taken), channels);
-                    *handed += 1;
+                    *handed += u64::from(taken > 0);
+                    if whole && ends {
+                        ended.push(index);
+                    }
                 }
                 ItemKind::Gap { sub } => explicit.subs[usize::from(sub)].gap = None,
             }
@@ -226,6 +238,16 @@ impl Hub {
         }
         None
     }
+
+    /// A subscriber that was sent its last event.
+    pub fn next_ended(&mut self) -> Option<u32> {
+        self.ended.pop()
+    }
+}
+
+/// Whether the event is the last one for readers of this dialect.
+fn is_end(dialect: Dialect, event: &Event) -> bool {
+    dialect.ends() && event.mark().is_some_and(|mark| matches!(mark.part, Part::End(_)))
 }
 
 impl Explicit {
@@ -252,7 +274,7 @@ impl Explicit {
 
 impl Composer<'_> {
     fn is_full(&self) -> bool {
-        self.arena.len() >= self.until
+        self.ended || self.arena.len() >= self.until
     }
 
     /// What is left of a page of history.
@@ -276,7 +298,8 @@ impl Composer<'_> {
                 return Extent::Part;
             }
         }
-        Extent::Whole
+        // What follows the last event is to be done soon.
+        if self.ended { Extent::Part } else { Extent::Whole }
     }
 
     /// Several channels: always the lowest `seq` next, so that one id is a cursor for all of them.
@@ -340,7 +363,9 @@ impl Composer<'_> {
 
     fn sub_event(&mut self, sub: u16, event: &Event) -> Extent {
         let extent = self.event(event, 0);
-        self.push_item(ItemKind::Event { sub, seq: event.seq, extent });
+        let ends = is_end(self.dialect, event);
+        self.ended |= ends;
+        self.push_item(ItemKind::Event { sub, seq: event.seq, extent, ends });
         extent
     }
 

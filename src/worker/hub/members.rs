@@ -120,7 +120,7 @@ impl Hub {
         let gap = gap.map(|reason| Box::new(Gap { reason, after: after.into(), first: None }));
         let position = match (&gap, asked) {
             // The oldest event of one channel may be older than that of another.
-            (None, Cursor::Earliest) => 0,
+            (None, Cursor::Earliest | Cursor::Stream(_)) => 0,
             (None, Cursor::After(seq)) => seq,
             (None, _) => cursor,
             (Some(gap), Cursor::After(seq)) if gap.reason == GapReason::Evicted => seq,
@@ -193,6 +193,10 @@ impl Hub {
     /// sent.
     pub fn make_live_if_caught_up(&mut self, index: u32) {
         let &Subscriber::Explicit(dialect, ref explicit) = self.subscriber(index) else { return };
+        // It has an end of its own, and what others are sent behind that is not for it.
+        if dialect.ends() {
+            return;
+        }
         let [sub] = explicit.subs.as_slice() else { return };
         let replica = &self.channels[sub.replica];
         let follows = matches!(explicit.reading, Reading::Replicas) && sub.cursor >= replica.base;

@@ -61,6 +61,8 @@ pub struct Hub {
     leaves: Vec<LeaveChannel>,
     /// Subscribers that were too slow for a channel that disconnects such readers.
     too_slow: Vec<u32>,
+    /// Who was sent the last event it wants.
+    ended: Vec<u32>,
     /// Replicas are not made to give memory back before this time.
     relieve_at: Duration,
 }
@@ -93,6 +95,7 @@ impl Hub {
             handed: 0,
             leaves: Vec::new(),
             too_slow: Vec::new(),
+            ended: Vec::new(),
             relieve_at: Duration::ZERO,
         }
     }

@@ -179,7 +179,7 @@ impl Replica {
         match cursor {
             Cursor::Now => Some(self.tail),
             Cursor::After(seq) if seq >= self.base && seq <= head_seen => Some(seq),
-            Cursor::After(_) | Cursor::Earliest | Cursor::Foreign => None,
+            Cursor::After(_) | Cursor::Earliest | Cursor::Stream(_) | Cursor::Foreign => None,
         }
     }
 

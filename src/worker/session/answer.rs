@@ -65,15 +65,23 @@ impl Sessions {
             prepared: &work.answer.cors,
         };
         response::write_response(cx.out(), &head, content.bytes, work.answer.mode);
+        let mut left = None;
         work.http = match std::mem::take(&mut work.http) {
             HttpState::Waiting { unwanted: Some(decoder) } => HttpState::Discard(decoder),
             HttpState::Waiting { unwanted: None } | HttpState::Body(_) | HttpState::Ndjson(_) => {
+                HttpState::default()
+            }
+            HttpState::Stream(producer) => {
+                left = Some(producer);
                 HttpState::default()
             }
             kept @ (HttpState::Head(_) | HttpState::Discard(_)) => kept,
         };
         if work.answer.connection == Connection::Close {
             cx.end(Ending::AfterOutput(None));
+        }
+        if let Some(producer) = left {
+            self.leave_stream(cx, &producer);
         }
         self.note_answered(cx, status.code());
     }

@@ -31,9 +31,12 @@ impl Sessions {
             Some(seq) => format!("\"{}\"", EventId { epoch, seq }),
             None => "null".into(),
         };
+        let stream = description.stream.as_ref().map_or(String::new(), |(id, at)| {
+            format!(",\"stream\":{}", self.stream_state(channel, id, *at))
+        });
         let body = format!(
             "{{\"channel\":\"{channel}\",\"last_id\":{},\"first_id\":{},\"events\":{},\
-             \"subscribers\":{}}}",
+             \"subscribers\":{}{stream}}}",
             id(description.last_seq),
             id(description.first_seq),
             description.events,

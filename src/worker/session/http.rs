@@ -8,6 +8,7 @@ use memchr::memmem;
 use super::answer::{Answer, Content};
 use super::http2::ForStream;
 use super::ndjson::Ndjson;
+use super::produce::Producer;
 use super::publish::Body;
 use super::route::{Route, route};
 use super::{Cx, Flags, Protocol, Sessions};
@@ -45,6 +46,8 @@ pub(super) enum HttpState {
     Body(Box<Body>),
     /// The body of `POST /publish` is coming.
     Ndjson(Box<Ndjson>),
+    /// The body of `POST /channels/{channel}/stream` is coming.
+    Stream(Box<Producer>),
     /// A body no route wants is coming.
     Discard(BodyDecoder),
     /// Waiting for the log. A body no route wants may be arriving meanwhile.
@@ -121,6 +124,7 @@ impl Sessions {
             },
             HttpState::Body(_) => self.body_input(cx, bytes),
             HttpState::Ndjson(_) => self.ndjson_input(cx, bytes),
+            HttpState::Stream(_) => self.stream_input(cx, bytes),
         }
     }
 
@@ -220,6 +224,7 @@ impl Sessions {
         match route {
             Route::Publish(segment) => return self.publish(cx, request, segment, body),
             Route::PublishNdjson => return self.publish_ndjson(cx, request),
+            Route::Produce(segment) => return self.produce(cx, request, segment),
             _ => {}
         }
         self.leave_body(cx, request, route);
@@ -237,6 +242,16 @@ impl Sessions {
                     self.describe(cx, segment);
                 }
             }
+            Route::View(segment) => {
+                if self.admit_request(cx, request, Access::Http, None) {
+                    self.view(cx, request, segment);
+                }
+            }
+            Route::CancelStream(segment) => {
+                if self.admit_request(cx, request, Access::Http, None) {
+                    self.cancel_stream(cx, segment);
+                }
+            }
             Route::Sse => self.open_sse(cx, request),
             Route::Ws => self.open_ws(cx, request),
             Route::Options(allow) => self.preflight(cx, allow),
@@ -250,7 +265,7 @@ impl Sessions {
                 }
             }
             Route::IllegalPath => self.reject_and_close(cx, HeadError::TargetInvalid),
-            Route::NotFound | Route::Publish(_) | Route::PublishNdjson => {
+            Route::NotFound | Route::Publish(_) | Route::PublishNdjson | Route::Produce(_) => {
                 self.reject(cx, NOT_FOUND);
             }
         }
@@ -261,8 +276,15 @@ impl Sessions {
     /// that waits for the log cannot also track a body to discard, and a peer that waits for `100
     /// Continue` may never send one.
     fn leave_body(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
-        let waits =
-            matches!(route, Route::Describe(_) | Route::Sse | Route::Ws | Route::RefreshToken(_));
+        let waits = matches!(
+            route,
+            Route::Describe(_)
+                | Route::View(_)
+                | Route::CancelStream(_)
+                | Route::Sse
+                | Route::Ws
+                | Route::RefreshToken(_)
+        );
         let certain = !waits && request.expectation() == Expectation::None;
         match request.framing() {
             Framing::None | Framing::Length(0) => {}
@@ -347,11 +369,15 @@ impl Sessions {
         let unanswered = kind == Protocol::Http && (sends || waits);
         let mid_body = work.is_some_and(|work| match &work.http {
             HttpState::Body(_) | HttpState::Discard(_) => true,
+            HttpState::Stream(producer) => producer.awaits_peer(),
             HttpState::Ndjson(_) => work.outstanding == 0,
             HttpState::Head(_) | HttpState::Waiting { .. } => false,
         });
         let is_asking = work.is_some_and(|work| {
-            matches!(work.http, HttpState::Waiting { .. } | HttpState::Ndjson(_))
+            matches!(
+                work.http,
+                HttpState::Waiting { .. } | HttpState::Ndjson(_) | HttpState::Stream(_)
+            )
         });
         if !unanswered || mid_body {
             cx.end(Ending::Now(CloseReason::PeerClosed));

@@ -11,6 +11,7 @@ mod http;
 mod http2;
 mod log_line;
 mod ndjson;
+mod produce;
 mod publish;
 mod publish_head;
 mod redirect;
@@ -18,6 +19,7 @@ mod refresh;
 mod route;
 mod subscribe;
 mod unfinished;
+mod view;
 mod waits;
 mod websocket;
 mod work;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
+use hashbrown::HashMap;
 
 use self::checks::Checks;
 use self::http2::HeadSpace;
@@ -176,6 +179,8 @@ pub struct Sessions {
     /// Sessions that left input unread until their output is sent or until the next turn.
     unread: VecDeque<Token>,
     checks: Checks,
+    /// Who produces the stream of which channel.
+    producing: HashMap<Box<str>, Token>,
     /// The slot up to which sessions have been checked against changed access rules; `None` if all
     /// were.
     vetted_to: Option<u32>,
@@ -209,6 +214,7 @@ impl Sessions {
             publishes: Vec::new(),
             unread: VecDeque::new(),
             checks: Checks::default(),
+            producing: HashMap::new(),
             vetted_to: None,
             unfinished_bytes: 0,
             header_space: Some(Box::default()),

@@ -226,7 +226,7 @@ impl Sessions {
         then: AfterPublish,
     ) {
         let share = match then {
-            AfterPublish::Ndjson => Share::Half,
+            AfterPublish::Ndjson | AfterPublish::Stream => Share::Half,
             _ => self.share_of(cx.index()),
         };
         cx.push(Effect::Publish { share, publications, then });
@@ -245,6 +245,8 @@ impl Sessions {
         match then {
             AfterPublish::Respond { channel } => self.answer_publish(cx, &channel, outcome),
             AfterPublish::Ndjson => self.ndjson_published(cx, outcome, unaccepted),
+            AfterPublish::Stream => self.stream_published(cx, outcome, unaccepted),
+            AfterPublish::Cancelled { channel } => self.answer_cancel(cx, &channel, outcome),
             AfterPublish::BareMessage => self.ws_published(cx, outcome),
             AfterPublish::Acknowledge(reference) => {
                 self.ws_acknowledge(cx, reference.as_deref(), outcome);

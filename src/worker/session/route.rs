@@ -12,6 +12,12 @@ pub enum Route<'r> {
     Publish(&'r str),
     /// `GET /channels/{channel}`, with the segment as sent.
     Describe(&'r str),
+    /// `POST /channels/{channel}/stream`: the segment as sent.
+    Produce(&'r str),
+    /// `GET /channels/{channel}/stream`: the segment as sent.
+    View(&'r str),
+    /// `POST /channels/{channel}/stream/cancel`: the segment as sent.
+    CancelStream(&'r str),
     /// `POST /publish`.
     PublishNdjson,
     /// `GET /sse`.
@@ -92,10 +98,15 @@ fn routes_of(path: &str) -> Routes<'_> {
         "/publish" => return (None, Some(Route::PublishNdjson)),
         _ => {}
     }
-    if let Some(channel) = path.strip_prefix("/channels/")
-        && !channel.contains('/')
-    {
-        return (Some(Route::Describe(channel)), Some(Route::Publish(channel)));
+    if let Some(rest) = path.strip_prefix("/channels/") {
+        match rest.split_once('/') {
+            None => return (Some(Route::Describe(rest)), Some(Route::Publish(rest))),
+            Some((channel, "stream")) => {
+                return (Some(Route::View(channel)), Some(Route::Produce(channel)));
+            }
+            Some((channel, "stream/cancel")) => return (None, Some(Route::CancelStream(channel))),
+            Some(_) => {}
+        }
     }
     let connection = path.strip_prefix("/sse/").and_then(|rest| rest.strip_suffix("/token"));
     (web::find(path).map(Route::Asset), connection.map(Route::RefreshToken))

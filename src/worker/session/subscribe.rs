@@ -1,6 +1,7 @@
 //! Becoming a subscriber: what a request asks for, and what a join makes of the session.
 
 use super::http::HttpState;
+use super::view::write_view_head;
 use super::{Cx, Flags, Protocol, Sessions};
 use crate::auth::{Access, Denied};
 use crate::log::Keeps;
@@ -77,7 +78,12 @@ impl Sessions {
         let date = self.date;
         let work = self.work(index);
         sse::write_head(cx.out(), &date, &work.answer.cors);
-        work.answer.connection = Connection::Close;
+        self.end_after_head(cx);
+    }
+
+    /// An answer without a length is written, and it ends with its head.
+    pub(super) fn end_after_head(&mut self, cx: &mut Cx<'_>) {
+        self.work(cx.index()).answer.connection = Connection::Close;
         cx.end(Ending::AfterOutput(None));
         self.note_answered(cx, Status::Ok.code());
     }
@@ -231,7 +237,8 @@ impl Sessions {
         self.work(cx.index()).joining = false;
         match then {
             AfterJoin::Subscribed(reference) => self.ws_reject(cx, reference.as_deref(), refusal),
-            AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } => {
+            AfterJoin::OpenView { .. } if refusal == Refusal::NoStream => self.answer_no_stream(cx),
+            AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } | AfterJoin::OpenView { .. } => {
                 self.refuse_for_now(cx, refusal.into());
             }
         }
@@ -260,6 +267,10 @@ impl Sessions {
                     let name = self.refresh_name(cx.token);
                     sse::write_opened(cx.out(), &name);
                 }
+                (Protocol::Sse, Status::Ok.code())
+            }
+            AfterJoin::OpenView { cors, .. } => {
+                write_view_head(cx.out(), self.dialect(index), &self.date, cors);
                 (Protocol::Sse, Status::Ok.code())
             }
             AfterJoin::OpenWs { accept_key, protocol } => {

@@ -86,7 +86,10 @@ impl Sessions {
             HttpState::Ndjson(_) => self.fail_ndjson(cx, INPUT_FULL),
             // The present request gets its answer; what follows it is not read.
             HttpState::Waiting { .. } => self.close_after_answer(index),
-            HttpState::Head(_) | HttpState::Body(_) | HttpState::Discard(_) => {
+            HttpState::Head(_)
+            | HttpState::Body(_)
+            | HttpState::Stream(_)
+            | HttpState::Discard(_) => {
                 self.reject_and_close(cx, INPUT_FULL);
             }
         }
@@ -110,6 +113,8 @@ impl Sessions {
                 self.fail_ndjson(cx, NO_PROGRESS);
             }
             _ if work.ws.is_some() && stalled => self.ws_refuse(cx, CloseReason::BodyTimeout),
+            // It has a time of its own.
+            HttpState::Stream(_) => {}
             _ if work.is_receiving() => cx.wait(Why::Body),
             // A later body or message has a deadline of its own.
             _ => {}

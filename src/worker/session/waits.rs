@@ -38,6 +38,7 @@ impl Sessions {
         match why {
             Why::Head => self.settings.head_time,
             Why::Body => self.settings.body_time,
+            Why::Stream => self.settings.stream_idle,
             Why::Linger => LINGER_TIME_MAX,
             Why::WsClose => WS_CLOSE_TIME_MAX,
             // As long as the kernel waits for a peer that accepts nothing.
@@ -54,7 +55,7 @@ impl Sessions {
         let requests = self.of[index].requests;
         match why {
             Why::Head | Why::Refusal | Why::Letter => Mark { requests, progress: 0 },
-            Why::Body => {
+            Why::Body | Why::Stream => {
                 let progress = self.work_of(index).map_or(0, |work| work.progress);
                 Mark { requests, progress }
             }
@@ -73,7 +74,7 @@ impl Sessions {
                 let begins = self.protocol(index) == Protocol::Http || self.has_block(index);
                 begins && now == before
             }
-            Why::Body => {
+            Why::Body | Why::Stream => {
                 let receiving = self.work_of(index).is_some_and(|work| work.is_receiving());
                 receiving && now.requests == before.requests
             }
@@ -102,6 +103,11 @@ impl Sessions {
             (Why::Body, Protocol::Http | Protocol::Ws, _) if now.requests == mark.requests => {
                 self.progress_due(cx, same);
             }
+            (Why::Stream, Protocol::Http, Some(HttpState::Stream(_)))
+                if now.requests == mark.requests =>
+            {
+                self.stream_due(cx, same);
+            }
             (Why::WsClose, Protocol::Ws, _) => self.say_farewell(cx),
             (Why::WsClose | Why::WsCloseStalled, Protocol::WsClosing, _) => {
                 cx.end(Ending::Now(CloseReason::CloseTimeout));
@@ -110,6 +116,7 @@ impl Sessions {
             (Why::Refusal, Protocol::Http2, _) => self.disconnect(cx, CloseReason::Refused),
             (Why::Letter, Protocol::Http, _) if same => self.letter_lost(cx),
             (Why::Retry, Protocol::Http, Some(HttpState::Ndjson(_))) => self.ndjson_go_on(cx),
+            (Why::Retry, Protocol::Http, Some(HttpState::Stream(_))) => self.stream_go_on(cx),
             // The deadline was kept.
             _ => {}
         }
@@ -129,7 +136,8 @@ impl Sessions {
             }
             Protocol::Http2 if session.flags.has(Flags::PING_LATE) => Look::Dead,
             Protocol::Http2 => Look::Ping,
-            Protocol::Sse => beat,
+            Protocol::Sse if session.dialect.has_heartbeats() => beat,
+            Protocol::Sse => Look::Nothing,
             // A ping would queue behind all that has not reached the peer yet, so its silence says
             // nothing. TCP_USER_TIMEOUT cuts it if it accepts no byte at all.
             Protocol::Ws if blocked => {

@@ -70,7 +70,8 @@ impl Work {
 
     /// Whether a body or a message is arriving.
     pub fn is_receiving(&self) -> bool {
-        self.ws.is_some() || matches!(self.http, HttpState::Body(_) | HttpState::Ndjson(_))
+        self.ws.is_some()
+            || matches!(self.http, HttpState::Body(_) | HttpState::Ndjson(_) | HttpState::Stream(_))
     }
 
     /// Memory held for input that has begun and not ended.
@@ -79,6 +80,7 @@ impl Work {
         let request = match &self.http {
             HttpState::Body(body) => body.held_bytes(),
             HttpState::Ndjson(lines) => lines.held_bytes(),
+            HttpState::Stream(producer) => producer.held_bytes(),
             HttpState::Head(_) | HttpState::Discard(_) | HttpState::Waiting { .. } => 0,
         };
         let carried = if self.carry.is_empty() { 0 } else { self.carry.capacity() };

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::carry::Carry;
-use super::{TooLong, UNIT_BYTES_MAX};
+use super::carry::{Carry, TooLong, UNIT_BYTES_MAX};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -154,6 +153,11 @@ impl EventStream {
     pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Item<'_>)) -> Result<(), TooLong> {
         let event = &mut self.event;
         self.lines.feed(bytes, |line| event.take(line, &mut on))
+    }
+
+    /// Memory of what is not whole yet.
+    pub fn held_bytes(&self) -> usize {
+        self.lines.carry.held_bytes() + self.event.data.capacity()
     }
 
     /// The id to resume with: from the last line that set it, whether or not an event followed.

@@ -1,14 +1,25 @@
 //! The beginning of something that is not complete yet.
 
-use super::{TooLong, UNIT_BYTES_MAX};
+/// The longest line, event or frame that is waited for: the largest event Pushline can be set to
+/// take (16 MiB), base64 and framing included.
+pub const UNIT_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// A line, event, frame or head is longer than its limit; nothing more can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
 
 /// Unfinished bytes. Boxed twice so that the usual, empty one takes 8 bytes: a load generator holds
 /// a million of them.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "a Vec takes 24 bytes in each idle connection")]
-pub(in crate::tools) struct Carry(Option<Box<Vec<u8>>>);
+pub(crate) struct Carry(Option<Box<Vec<u8>>>);
 
 impl Carry {
+    /// Memory of the unfinished bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |kept| kept.capacity())
+    }
+
     /// Runs `advance` over the carried bytes followed by `bytes`. `advance` is told how many of
     /// these it has seen before, and returns how many it is done with; the rest is carried.
     pub fn pour<E: From<TooLong>>(

@@ -1,0 +1,431 @@
+//! Token streams as the log knows them: which channel has one, who produces it, and what history has
+//! let go of it. History goes on by its own rules; what leaves it from within a stream is kept here,
+//! so that a reader who comes late gets all of it.
+//!
+//! Streams are a few among many channels: a channel without one pays nothing for this.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::event::Event;
+use super::history::bytes_of;
+use super::message::{Refusal, StreamAt};
+use crate::proto::stream::{End, Mark, OrElse, Part};
+
+/// Of the bytes of all history, what streams may keep beside it: one in this many.
+pub const STREAMS_SHARE: u64 = 2;
+
+/// How long what concerns streams is kept, and how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamTimes {
+    /// From the loss of a producer to the end of its stream.
+    pub grace: Duration,
+    /// From the end of a stream until history alone decides what is left of it.
+    pub keep: Duration,
+}
+
+/// A channel's stream, open or ended and kept.
+#[derive(Debug)]
+struct Stream {
+    id: Arc<str>,
+    ended: Option<End>,
+    /// The worker its producer is connected to; none: it is lost, or elsewhere.
+    producer: Option<u16>,
+    /// Producers it has had: those before the last one have no say any more.
+    attempt: u64,
+    /// The event that opened it.
+    first_seq: u64,
+    /// Its first token, its last one, and its last event.
+    first_token: u64,
+    last_token: u64,
+    last_seq: u64,
+    tokens: u64,
+    text_bytes: u64,
+    /// When it is to end, or to be forgotten.
+    due_at: Option<Duration>,
+    /// Events of the channel since it opened that history has let go.
+    kept: VecDeque<Arc<Event>>,
+    kept_bytes: u64,
+    /// The newest event that is in neither.
+    cut_to: u64,
+}
+
+/// What becomes of a publication that is a part of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It becomes an event.
+    Order,
+    /// Its stream is open already: the producer takes over.
+    TakeOver,
+    /// It may not be.
+    Refuse(Refusal),
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The stream's producer did not come back.
+    Lost(Mark),
+    /// It was kept long enough, and is forgotten.
+    Forgotten,
+}
+
+/// All streams, by the index of their channel.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    by_channel: HashMap<u32, Stream>,
+    open: u64,
+    kept_bytes: u64,
+    due: BinaryHeap<Reverse<(Duration, u32)>>,
+}
+
+impl Streams {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.by_channel.is_empty()
+    }
+
+    /// Whether the channel has one, open or kept.
+    #[inline]
+    pub fn has(&self, channel: u32) -> bool {
+        !self.is_empty() && self.by_channel.contains_key(&channel)
+    }
+
+    /// Streams that are open.
+    pub fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// Bytes kept of streams that history has let go.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
+    }
+
+    /// How far a channel's stream is.
+    pub fn at(&self, channel: u32) -> Option<StreamAt> {
+        let of = self.by_channel.get(&channel)?;
+        Some(StreamAt {
+            attempt: of.attempt,
+            tokens: of.tokens,
+            text_bytes: of.text_bytes,
+            first_token: of.first_token,
+            last_token: of.last_token,
+            ended: of.ended,
+        })
+    }
+
+    /// The name of a channel's stream.
+    pub fn id(&self, channel: u32) -> Option<&Arc<str>> {
+        self.by_channel.get(&channel).map(|of| &of.id)
+    }
+
+    /// The worker that is to be told when the stream ends.
+    pub fn producer(&self, channel: u32) -> Option<u16> {
+        if self.is_empty() { None } else { self.by_channel.get(&channel)?.producer }
+    }
+
+    // --- what producers say ---
+
+    /// What is to become of a part that comes from a publisher.
+    pub fn judge(&self, channel: Option<u32>, mark: &Mark) -> Verdict {
+        let stream = channel.and_then(|channel| self.by_channel.get(&channel));
+        match (mark.part, stream) {
+            (Part::Open, None) => Verdict::Order,
+            (Part::Open, Some(of)) => match (of.ended, of.id == mark.id) {
+                (None, true) => Verdict::TakeOver,
+                (None, false) => Verdict::Refuse(Refusal::StreamOpen),
+                (Some(_), true) => Verdict::Refuse(Refusal::StreamEnded),
+                (Some(_), false) => Verdict::Order,
+            },
+            (_, None) => Verdict::Refuse(Refusal::NoStream),
+            (_, Some(of)) if of.ended.is_some() => Verdict::Refuse(Refusal::StreamEnded),
+            (Part::End(End::Cancelled | End::Lost), Some(_)) => Verdict::Order,
+            (_, Some(of)) if of.id == mark.id && of.attempt == mark.at => Verdict::Order,
+            (_, Some(_)) => Verdict::Refuse(Refusal::StreamTaken),
+        }
+    }
+
+    /// The number that a part gets when it is ordered.
+    pub fn number(&self, channel: u32) -> u64 {
+        self.by_channel.get(&channel).map_or(0, |of| of.tokens)
+    }
+
+    /// A producer that is connected to this worker goes on with an open stream.
+    pub fn take_over(&mut self, channel: u32, worker: u16) {
+        if let Some(of) = self.by_channel.get_mut(&channel) {
+            of.attempt += 1;
+            (of.producer, of.due_at) = (Some(worker), None);
+        }
+    }
+
+    /// A producer of the stream is gone: it may come back until then. `attempt`: which one; 0: it
+    /// did not know.
+    pub fn lose(&mut self, channel: u32, id: &str, attempt: u64, until: Duration) {
+        let stream = self.by_channel.get_mut(&channel).filter(|of| of.ended.is_none());
+        let is_its = |of: &&mut Stream| *of.id == *id && [0, of.attempt].contains(&attempt);
+        let Some(of) = stream.filter(is_its) else { return };
+        of.producer = None;
+        self.set_due(channel, until);
+    }
+
+    /// All producers are gone: the log begins anew.
+    pub fn lose_all(&mut self, until: Duration) {
+        let open = self.by_channel.iter().filter(|(_, of)| of.ended.is_none());
+        let lost: Vec<(u32, Arc<str>)> = open.map(|(at, of)| (*at, of.id.clone())).collect();
+        lost.iter().for_each(|(channel, id)| self.lose(*channel, id, 0, until));
+    }
+
+    fn set_due(&mut self, channel: u32, at: Duration) {
+        if let Some(of) = self.by_channel.get_mut(&channel) {
+            of.due_at = Some(at);
+            self.due.push(Reverse((at, channel)));
+        }
+    }
+
+    /// The next stream whose time is over, with the index of its channel.
+    pub fn take_due(&mut self, now: Duration) -> Option<(u32, Due)> {
+        loop {
+            let Reverse((at, channel)) = *self.due.peek().filter(|due| due.0.0 <= now)?;
+            self.due.pop();
+            let Some(of) = self.by_channel.get(&channel).filter(|of| of.due_at == Some(at)) else {
+                continue; // It was taken over, or another one took its place.
+            };
+            if of.ended.is_some() {
+                self.forget(channel);
+                return Some((channel, Due::Forgotten));
+            }
+            let mark = Mark { id: of.id.clone(), part: Part::End(End::Lost), at: of.attempt };
+            return Some((channel, Due::Lost(mark)));
+        }
+    }
+
+    /// The stream could not be ended for the moment.
+    pub fn put_off(&mut self, channel: u32, until: Duration) {
+        self.set_due(channel, until);
+    }
+
+    /// When something is due.
+    pub fn due_at(&self) -> Option<Duration> {
+        self.due.peek().map(|due| due.0.0)
+    }
+
+    fn forget(&mut self, channel: u32) {
+        if let Some(of) = self.by_channel.remove(&channel) {
+            self.kept_bytes -= of.kept_bytes;
+            self.open -= u64::from(of.ended.is_none());
+        }
+    }
+
+    // --- what is ordered ---
+
+    /// An event has its place. `worker`: where its publisher is, if that is here. An end is kept
+    /// until `keep_until`.
+    pub fn ordered(
+        &mut self,
+        channel: u32,
+        event: &Event,
+        worker: Option<u16>,
+        keep_until: Duration,
+    ) {
+        let Some(mark) = event.mark() else { return };
+        if mark.part == Part::Open {
+            self.forget(channel);
+            self.open += 1;
+            self.by_channel.insert(channel, Stream::new(mark.id.clone(), event.seq, worker));
+            return;
+        }
+        let stream = self.by_channel.get_mut(&channel);
+        let Some(of) = stream.filter(|of| of.id == mark.id && of.ended.is_none()) else { return };
+        of.last_seq = event.seq;
+        match mark.part {
+            Part::End(end) => {
+                of.ended = Some(end);
+                self.open -= 1;
+                self.set_due(channel, keep_until);
+            }
+            Part::Open | Part::Token => {
+                of.add_token(event);
+                // Who goes on with it is not lost.
+                (of.producer, of.due_at) = (worker, None);
+            }
+        }
+    }
+
+    /// An event that was ordered is lost: the newest of those that are left.
+    pub fn undo(&mut self, channel: u32, event: &Event) {
+        let Some(mark) = event.mark() else { return };
+        let Some(of) = self.by_channel.get_mut(&channel).filter(|of| of.id == mark.id) else {
+            return;
+        };
+        match mark.part {
+            Part::Open => self.forget(channel),
+            Part::Token => {
+                of.tokens -= 1;
+                of.text_bytes -= event.data.len() as u64;
+                of.last_token = event.seq - 1;
+            }
+            Part::End(_) => {
+                (of.ended, of.due_at) = (None, None);
+                self.open += 1;
+            }
+        }
+    }
+
+    /// The stream has ended by another's doing than its producer's: the worker that is to be told.
+    pub fn take_producer(&mut self, channel: u32) -> Option<u16> {
+        self.by_channel.get_mut(&channel)?.producer.take()
+    }
+
+    // --- what history lets go ---
+
+    /// History lets go of an event. What is of a stream is kept, within `bytes_max` of the stream
+    /// and `all_max` of all; tells how many events were cut for that.
+    pub fn keep(&mut self, channel: u32, event: &Arc<Event>, bytes_max: u64, all_max: u64) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
+        let stream = self.by_channel.get_mut(&channel);
+        let Some(of) = stream.filter(|of| of.first_seq <= event.seq) else { return 0 };
+        let bytes = bytes_of(event);
+        of.kept.push_back(Arc::clone(event));
+        of.kept_bytes += bytes;
+        self.kept_bytes += bytes;
+        let mut cut = 0;
+        while of.kept_bytes > bytes_max || self.kept_bytes > all_max {
+            let Some(first) = of.kept.pop_front() else { break };
+            let bytes = bytes_of(&first);
+            of.kept_bytes -= bytes;
+            self.kept_bytes -= bytes;
+            of.cut_to = first.seq;
+            cut += 1;
+        }
+        cut
+    }
+
+    /// History has lost events up to here that were not in memory, and so can't be kept; tells how
+    /// many of a stream go with them.
+    pub fn cut(&mut self, channel: u32, last_seq: u64) -> u64 {
+        let stream = self.by_channel.get_mut(&channel);
+        let Some(of) = stream.filter(|of| of.first_seq <= last_seq) else { return 0 };
+        self.kept_bytes -= std::mem::take(&mut of.kept_bytes);
+        of.cut_to = last_seq;
+        std::mem::take(&mut of.kept).len() as u64 + 1
+    }
+
+    /// Up to where a channel has lost events, of which history has lost those up to `evicted_to`.
+    #[inline]
+    pub fn lost_to(&self, channel: u32, evicted_to: u64) -> u64 {
+        if self.is_empty() {
+            return evicted_to;
+        }
+        match self.by_channel.get(&channel) {
+            Some(of) if of.first_seq <= evicted_to => of.cut_to.max(of.first_seq - 1),
+            _ => evicted_to,
+        }
+    }
+
+    /// Which of the events kept of a channel's stream is the first one behind `after`.
+    pub fn first_kept_after(&self, channel: u32, after: u64) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        let kept = &self.by_channel.get(&channel)?.kept;
+        let place = kept.partition_point(|event| event.seq <= after);
+        (place < kept.len()).then_some(place as u32)
+    }
+
+    /// An event that is kept of a channel's stream.
+    pub fn kept(&self, channel: u32, place: u32) -> Option<&Arc<Event>> {
+        self.by_channel.get(&channel)?.kept.get(place as usize)
+    }
+
+    /// How many are kept of a channel's stream.
+    pub fn kept_count(&self, channel: u32) -> u32 {
+        if self.is_empty() {
+            return 0;
+        }
+        self.by_channel.get(&channel).map_or(0, |of| of.kept.len() as u32)
+    }
+
+    /// The oldest event that is kept of any.
+    pub fn oldest_seq(&self) -> Option<u64> {
+        self.by_channel.values().filter_map(|of| of.kept.front()).map(|event| event.seq).min()
+    }
+
+    // --- who reads ---
+
+    /// Behind which event a reader of the channel's stream begins that wants none of a channel
+    /// without one; none: there is none. `newer` are the channel's events in history.
+    pub fn begin(
+        &self,
+        channel: u32,
+        after: Option<u64>,
+        or_else: OrElse,
+        mut newer: impl Iterator<Item = Arc<Event>>,
+    ) -> Option<u64> {
+        let of = self.by_channel.get(&channel)?;
+        if of.ended.is_some() && or_else == OrElse::RefuseEnded {
+            return None;
+        }
+        let Some(number) = after else { return Some(of.first_seq - 1) };
+        if number + 1 >= of.tokens {
+            return Some(of.last_token.max(of.first_seq));
+        }
+        let is_it = |event: &Arc<Event>| {
+            let mark = event.mark();
+            mark.is_some_and(|mark| mark.part == Part::Token && mark.at == number)
+        };
+        let found = of.kept.iter().find(|event| is_it(event)).map(|event| event.seq);
+        // Of one that was cut it is told at the place where the cut ends.
+        found.or_else(|| newer.find(is_it).map(|event| event.seq)).or(Some(of.first_seq))
+    }
+
+    /// Panics when streams contradict themselves.
+    pub fn check_invariants(&self, exists: impl Fn(u32) -> bool) {
+        let bytes = |of: &Stream| of.kept.iter().map(|event| bytes_of(event)).sum::<u64>();
+        assert_eq!(self.kept_bytes, self.by_channel.values().map(bytes).sum::<u64>());
+        let open = self.by_channel.values().filter(|of| of.ended.is_none()).count();
+        assert_eq!(self.open, open as u64);
+        for (channel, of) in &self.by_channel {
+            assert!(exists(*channel), "a channel with a stream is not freed");
+            assert_eq!(of.kept_bytes, bytes(of));
+            assert!(of.kept.iter().map(|event| event.seq).is_sorted());
+            assert!(of.kept.front().is_none_or(|first| first.seq > of.cut_to));
+            assert!(of.ended.is_none() || of.due_at.is_some(), "what has ended is forgotten");
+        }
+    }
+}
+
+impl Stream {
+    fn new(id: Arc<str>, seq: u64, worker: Option<u16>) -> Self {
+        Self {
+            id,
+            ended: None,
+            producer: worker,
+            attempt: 1,
+            first_seq: seq,
+            first_token: 0,
+            last_token: 0,
+            last_seq: seq,
+            tokens: 0,
+            text_bytes: 0,
+            due_at: None,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            cut_to: 0,
+        }
+    }
+
+    fn add_token(&mut self, event: &Event) {
+        if self.tokens == 0 {
+            self.first_token = event.seq;
+        }
+        self.tokens += 1;
+        self.text_bytes += event.data.len() as u64;
+        self.last_token = event.seq;
+    }
+}

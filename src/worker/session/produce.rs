@@ -1,0 +1,489 @@
+//! `POST /channels/{channel}/stream`: a body that stays open is a stream, and what arrives together
+//! of it goes to the log together. `POST /channels/{channel}/stream/cancel` ends it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::answer::Content;
+use super::http::{HttpState, Step};
+use super::publish::LENGTH_REQUIRED;
+use super::publish_head::{check_coding, checked_field, only};
+use super::{Cx, Sessions};
+use crate::limits::PUBLISH_BATCH_BYTES_MAX;
+use crate::log::event::{Kind, Publication};
+use crate::log::message::{Published, Refusal, Share, StreamAt};
+use crate::proto::attributes::Attributes;
+use crate::proto::cursor::EventId;
+use crate::proto::envelope;
+use crate::proto::http::body::BodyDecoder;
+use crate::proto::http::head::{Expectation, Framing, Request};
+use crate::proto::http::response::{self, Status};
+use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::proto::reject::Reject;
+use crate::proto::stream::tokens::{Form, Reader, Token};
+use crate::proto::stream::{End, Mark, Part};
+use crate::worker::clock::Why;
+use crate::worker::effect::{AfterPublish, Effect};
+
+/// A stream's body on its way in.
+#[derive(Debug)]
+pub(super) struct Producer {
+    decoder: BodyDecoder,
+    reader: Reader,
+    form: Form,
+    channel: Box<str>,
+    id: Arc<str>,
+    /// Which of the stream's producers this is; 0: the log has not said so yet.
+    attempt: u64,
+    /// The log was asked to open the stream, and did not refuse.
+    asked: bool,
+    /// Where in the stream the body begins: tokens, or bytes of text.
+    offset: u64,
+    /// What of the body the stream has already, in the same unit.
+    skip: u64,
+    /// Read, not yet at the log (or refused by it for the moment).
+    batch: Vec<Publication>,
+    /// Why the stream ends, once that is decided.
+    end: Option<End>,
+    /// What its producer is answered instead of how far it came.
+    failed: Option<Reject>,
+}
+
+/// What the head of a stream's request says.
+struct StreamHead {
+    channel: Box<str>,
+    id: Option<Box<str>>,
+    offset: u64,
+    form: Form,
+}
+
+impl Producer {
+    fn new(decoder: BodyDecoder, head: StreamHead, id: Arc<str>) -> Self {
+        let StreamHead { channel, offset, form, .. } = head;
+        Self {
+            decoder,
+            reader: Reader::new(form),
+            form,
+            channel,
+            id,
+            attempt: 0,
+            asked: true,
+            offset,
+            skip: 0,
+            batch: Vec::new(),
+            end: None,
+            failed: None,
+        }
+    }
+
+    /// Memory of what has come.
+    pub fn held_bytes(&self) -> usize {
+        let batched: usize = self.batch.iter().map(|of| of.data.len()).sum();
+        self.reader.held_bytes() + batched
+    }
+
+    /// Whether it waits for its peer, and not for the log.
+    pub fn awaits_peer(&self) -> bool {
+        self.end.is_none() && self.batch.is_empty()
+    }
+
+    fn mark(&self, part: Part) -> Mark {
+        Mark { id: self.id.clone(), part, at: self.attempt }
+    }
+
+    /// Reads what is there, up to what goes to the log at once. Tells how much it used.
+    fn read(&mut self, bytes: &[u8], event_bytes_max: usize) -> Result<usize, Reject> {
+        let (mut used, mut tokens, mut read) = (0, Vec::new(), Ok(()));
+        while used < bytes.len() && !self.decoder.is_done() && read.is_ok() {
+            let decoded = self.decoder.decode(&bytes[used..])?;
+            used += decoded.consumed;
+            read = self.reader.take(decoded.payload, event_bytes_max, &mut tokens);
+        }
+        if self.decoder.is_done() && read.is_ok() {
+            read = self.reader.finish(&mut tokens);
+            self.end = Some(End::Done);
+        }
+        self.add(tokens);
+        if let Err(reject) = read {
+            self.fail(End::Error, reject);
+        }
+        Ok(used)
+    }
+
+    /// The stream ends for this reason.
+    fn fail(&mut self, end: End, reject: Reject) {
+        self.end = Some(end);
+        self.failed = Some(reject);
+    }
+
+    /// Tokens become publications, those left out that the stream has already.
+    fn add(&mut self, tokens: Vec<Token>) {
+        for Token { event_type, is_json, text } in tokens {
+            let Some(text) = self.skip_known(text) else { continue };
+            self.batch.push(Publication {
+                channel: self.channel.clone(),
+                kind: if is_json { Kind::Json } else { Kind::Text },
+                data: Bytes::from(text),
+                event_type,
+                key: None,
+                attributes: Attributes::of_stream(self.mark(Part::Token)),
+            });
+        }
+    }
+
+    /// The part of a token that the stream does not have yet.
+    fn skip_known(&mut self, mut text: String) -> Option<String> {
+        if self.skip == 0 {
+            return Some(text);
+        }
+        if self.form != Form::Text {
+            self.skip -= 1;
+            return None;
+        }
+        let known = usize::try_from(self.skip).map_or(text.len(), |skip| skip.min(text.len()));
+        // One that resumes with other text than before is not trusted with where a character ends.
+        let known = text.ceil_char_boundary(known);
+        self.skip = self.skip.saturating_sub(known as u64);
+        text.drain(..known);
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+impl Sessions {
+    // --- the request ---
+
+    /// `POST /channels/{channel}/stream`.
+    pub(super) fn produce(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+        segment: &str,
+    ) -> usize {
+        if !self.admit_publisher(cx, request) {
+            return 0;
+        }
+        let head = match self.stream_head(cx.index(), request, segment) {
+            Ok(head) => head,
+            Err(reject) => {
+                self.reject_and_close(cx, reject);
+                return 0;
+            }
+        };
+        if let Err(refusal) = self.admit_publish(cx, Share::Whole) {
+            self.reject_and_close(cx, refusal);
+            return 0;
+        }
+        if request.expectation() == Expectation::Continue {
+            response::write_continue(cx.out());
+        }
+        let id: Arc<str> = match &head.id {
+            Some(id) => Arc::from(&**id),
+            None => format!("{:016x}", self.random.u64(..)).into(),
+        };
+        let producer = Producer::new(BodyDecoder::new(request.framing()), head, id.clone());
+        let mark = Mark { id, part: Part::Open, at: 0 };
+        let open = Publication::control(producer.channel.clone(), mark, 0);
+        self.work(cx.index()).http = HttpState::Stream(Box::new(producer));
+        self.ask_publish(cx, vec![open], AfterPublish::Stream);
+        cx.wait(Why::Stream);
+        0
+    }
+
+    fn stream_head(
+        &self,
+        index: u32,
+        request: &Request<'_>,
+        segment: &str,
+    ) -> Result<StreamHead, Reject> {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = channel_segment(segment, &mut buffer)?;
+        self.check_publish(index, channel)?;
+        check_coding(request)?;
+        let form = form_of(only(request, "content-type")?)?;
+        let id = checked_field(request, "stream-id", envelope::key)?;
+        let offset = match only(request, "stream-offset")?.map(number) {
+            None => 0,
+            Some(Some(offset)) if id.is_some() => offset,
+            Some(_) => return Err(BAD_OFFSET),
+        };
+        if request.framing() == Framing::None {
+            return Err(LENGTH_REQUIRED);
+        }
+        Ok(StreamHead { channel: channel.into(), id, offset, form })
+    }
+
+    // --- the body ---
+
+    /// More of the body. One request of it is at the log at a time, so that its order is the body's.
+    pub(super) fn stream_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+        let index = cx.index();
+        let bytes_max = self.settings.event_bytes_max;
+        let work = self.work(index);
+        work.progress = work.progress.wrapping_add(1);
+        let HttpState::Stream(producer) = &mut work.http else { return Step::Wait(0) };
+        if work.outstanding > 0 || !producer.awaits_peer() {
+            return Step::Wait(0);
+        }
+        let bytes = &bytes[..bytes.len().min(PUBLISH_BATCH_BYTES_MAX)];
+        match producer.read(bytes, bytes_max) {
+            Ok(used) => {
+                self.stream_go_on(cx);
+                Step::Used(used)
+            }
+            Err(reject) => {
+                // It is as if the connection had broken: the producer may come back.
+                self.reject_and_close(cx, reject);
+                Step::Wait(0)
+            }
+        }
+    }
+
+    /// Sends the log what was read, and the end behind it.
+    pub(super) fn stream_go_on(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        let work = self.work(index);
+        let HttpState::Stream(producer) = &mut work.http else { return };
+        if work.outstanding > 0 || producer.awaits_peer() {
+            return;
+        }
+        let channel = producer.channel.clone();
+        // The body may outlast the token.
+        if let Err(denied) = self.check_publish(index, &channel) {
+            return self.reject_and_close(cx, denied);
+        }
+        // A body that is too fast is not refused but read more slowly.
+        if self.admit_publish(cx, Share::Half).is_err() {
+            return cx.wait(Why::Retry);
+        }
+        let HttpState::Stream(producer) = &mut self.work(index).http else { return };
+        let mut batch = std::mem::take(&mut producer.batch);
+        let ends =
+            batch.last().and_then(Publication::mark).is_some_and(|mark| mark.part != Part::Token);
+        if let Some(end) = producer.end.filter(|_| !ends) {
+            batch.push(Publication::control(channel, producer.mark(Part::End(end)), 0));
+        }
+        batch.iter_mut().for_each(|part| self.sign(index, part));
+        self.ask_publish(cx, batch, AfterPublish::Stream);
+    }
+
+    /// The log answered.
+    pub(super) fn stream_published(
+        &mut self,
+        cx: &mut Cx<'_>,
+        outcome: &Published,
+        unaccepted: Vec<Publication>,
+    ) {
+        // It may have been ended meanwhile.
+        let HttpState::Stream(producer) = &mut self.work(cx.index()).http else { return };
+        match (outcome.refusal, outcome.stream) {
+            (Some(Refusal::Busy | Refusal::Rate), _) => {
+                producer.batch = unaccepted;
+                cx.wait(Why::Retry);
+            }
+            (Some(Refusal::StreamEnded), Some(at)) if producer.attempt > 0 => {
+                self.answer_stream(cx, at);
+            }
+            (Some(refusal), _) => {
+                // Without the store it may be open all the same.
+                producer.asked = refusal == Refusal::Store;
+                self.reject_and_close(cx, refusal);
+            }
+            (None, Some(at)) if at.ended.is_some() => self.answer_stream(cx, at),
+            (None, Some(at)) if producer.attempt == 0 => self.stream_opened(cx, at),
+            (None, _) => self.stream_go_on(cx),
+        }
+    }
+
+    /// The log has the stream, and perhaps the first part of the body.
+    fn stream_opened(&mut self, cx: &mut Cx<'_>, at: StreamAt) {
+        let index = cx.index();
+        let HttpState::Stream(producer) = &mut self.work(index).http else { return };
+        producer.attempt = at.attempt;
+        let has = match producer.form {
+            Form::Text => at.text_bytes,
+            Form::Events | Form::Lines => at.tokens,
+        };
+        let Some(skip) = has.checked_sub(producer.offset) else {
+            self.close_after_answer(index);
+            let has = has.to_string();
+            return self.reject_with(cx, AHEAD, &[("Stream-Offset", has.as_bytes())]);
+        };
+        producer.skip = skip;
+        let channel = producer.channel.clone();
+        self.producing.insert(channel, cx.token);
+        if let HttpState::Stream(producer) = &mut self.work(index).http
+            && producer.decoder.is_done()
+        {
+            producer.end = Some(End::Done);
+        }
+        self.stream_go_on(cx);
+    }
+
+    /// Another one has ended the channel's stream: its producer learns it at once.
+    pub fn stream_ended(&mut self, cx: &mut Cx<'_>, at: StreamAt) {
+        let work = self.of[cx.index()].work.as_mut();
+        if let Some(HttpState::Stream(producer)) = work.map(|work| &work.http)
+            && producer.attempt == at.attempt
+        {
+            self.answer_stream(cx, at);
+        }
+    }
+
+    /// The connection that produces the channel's stream, if it is one of this worker's.
+    pub fn producer_of(&self, channel: &str) -> Option<crate::ring::Token> {
+        self.producing.get(channel).copied()
+    }
+
+    /// The time for the next token is over.
+    pub(super) fn stream_due(&mut self, cx: &mut Cx<'_>, stalled: bool) {
+        let work = self.work(cx.index());
+        let waits = work.outstanding > 0 || !work.carry.is_empty();
+        let HttpState::Stream(producer) = &mut work.http else { return };
+        if !stalled || waits || !producer.awaits_peer() {
+            return cx.wait(Why::Stream);
+        }
+        producer.fail(End::Idle, IDLE);
+        self.stream_go_on(cx);
+    }
+
+    // --- the end ---
+
+    /// The request is over, in whatever way: the log hears of a stream that is left open.
+    pub(super) fn leave_stream(&mut self, cx: &mut Cx<'_>, producer: &Producer) {
+        let Producer { channel, id, attempt, .. } = producer;
+        if self.producing.get(channel) == Some(&cx.token) {
+            self.producing.remove(channel);
+        }
+        if producer.asked {
+            let (channel, id) = (channel.clone(), id.clone());
+            cx.push(Effect::LeaveStream { channel, id, attempt: *attempt });
+        }
+    }
+
+    /// The connection is gone, in the middle of a stream perhaps.
+    pub fn leave_unanswered(&mut self, cx: &mut Cx<'_>) {
+        let Some(work) = &mut self.of[cx.index()].work else { return };
+        if matches!(work.http, HttpState::Stream(_))
+            && let HttpState::Stream(producer) = std::mem::take(&mut work.http)
+        {
+            self.leave_stream(cx, &producer);
+        }
+    }
+
+    fn answer_stream(&mut self, cx: &mut Cx<'_>, at: StreamAt) {
+        let index = cx.index();
+        let HttpState::Stream(producer) = &mut self.work(index).http else { return };
+        let failed = producer.failed.take().filter(|_| at.ended != Some(End::Done));
+        let cancelled = !producer.decoder.is_done();
+        let (channel, id) = (producer.channel.clone(), producer.id.clone());
+        if failed.is_some() || cancelled {
+            self.close_after_answer(index);
+        }
+        match failed {
+            Some(reject) => self.reject(cx, reject),
+            None => self.respond_stream(cx, &channel, &id, at),
+        }
+    }
+
+    /// How far a stream is.
+    pub(super) fn respond_stream(
+        &mut self,
+        cx: &mut Cx<'_>,
+        channel: &str,
+        id: &str,
+        at: StreamAt,
+    ) {
+        let body = self.stream_state(channel, id, at);
+        let content = Content { content_type: "application/json", bytes: body.as_bytes() };
+        self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
+    }
+
+    /// `{"id","channel","state","events","first_id","last_id"}`.
+    pub(super) fn stream_state(&self, channel: &str, id: &str, at: StreamAt) -> String {
+        let epoch = self.epoch;
+        let event = |seq| match seq {
+            0 => "null".to_owned(),
+            seq => format!("\"{}\"", EventId { epoch, seq }),
+        };
+        let id = serde_json::Value::from(id);
+        let state = at.ended.map_or("open", End::state);
+        format!(
+            "{{\"id\":{id},\"channel\":\"{channel}\",\"state\":\"{state}\",\"events\":{},\
+             \"first_id\":{},\"last_id\":{}}}",
+            at.tokens,
+            event(at.first_token),
+            event(at.last_token),
+        )
+    }
+
+    // --- cancel ---
+
+    /// `POST /channels/{channel}/stream/cancel`.
+    pub(super) fn cancel_stream(&mut self, cx: &mut Cx<'_>, segment: &str) {
+        let index = cx.index();
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = match channel_segment(segment, &mut buffer) {
+            Ok(channel) => channel,
+            Err(error) => return self.reject(cx, error),
+        };
+        if let Err(denied) = self.check_publish(index, channel) {
+            return self.reject(cx, denied);
+        }
+        if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
+            return self.reject(cx, refusal);
+        }
+        // The log knows which stream it is.
+        let mark = Mark { id: "".into(), part: Part::End(End::Cancelled), at: 0 };
+        let publication = Publication::control(channel.into(), mark, 0);
+        self.await_log(index);
+        let then = AfterPublish::Cancelled { channel: channel.into() };
+        self.ask_publish(cx, vec![publication], then);
+    }
+
+    /// The log answered.
+    pub(super) fn answer_cancel(&mut self, cx: &mut Cx<'_>, channel: &str, outcome: &Published) {
+        match (outcome.refusal, &outcome.stream) {
+            // It is over, as was wanted.
+            (None | Some(Refusal::StreamEnded), Some(at)) => {
+                self.respond_stream(cx, channel, "", *at);
+            }
+            (refusal, _) => self.reject(cx, refusal.unwrap_or(Refusal::NoStream)),
+        }
+    }
+}
+
+/// How a stream's body is cut, by its media type.
+fn form_of(content_type: Option<&[u8]>) -> Result<Form, Reject> {
+    let value = content_type.unwrap_or_default();
+    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+    match value[..end].trim_ascii().to_ascii_lowercase().as_slice() {
+        b"text/event-stream" => Ok(Form::Events),
+        b"application/x-ndjson" | b"application/ndjson" | b"application/jsonl" => Ok(Form::Lines),
+        b"" => Ok(Form::Text),
+        essence if essence.starts_with(b"text/") => Ok(Form::Text),
+        _ => Err(Reject::new(
+            Status::UnsupportedMediaType,
+            "media_type",
+            "a stream is text/event-stream, application/x-ndjson or other text/*",
+        )),
+    }
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+const BAD_OFFSET: Reject = Reject::bad_request(
+    "bad_stream_offset",
+    "Stream-Offset is a number of tokens (of a text: bytes), and needs a Stream-Id",
+);
+
+const AHEAD: Reject = Reject::new(
+    Status::Conflict,
+    "stream_behind",
+    "the stream does not have what is before Stream-Offset; begin where the answer's says",
+);
+
+const IDLE: Reject =
+    Reject::new(Status::RequestTimeout, "stream_idle", "no token came for as long as stream_idle");

@@ -1,0 +1,106 @@
+//! `GET /channels/{channel}/stream`: a channel's stream as its producer would send it, for readers
+//! that know nothing of Pushline. It is a subscriber like any other, in a dialect that has an end.
+
+use super::answer::Content;
+use super::{Cx, Sessions};
+use crate::proto::dialect::Dialect;
+use crate::proto::http::head::{Method, Request};
+use crate::proto::http::query;
+use crate::proto::http::response::{Date, Status};
+use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::proto::reject::Reject;
+use crate::proto::stream::{Begin, OrElse};
+use crate::worker::effect::AfterJoin;
+
+impl Sessions {
+    /// `GET /channels/{channel}/stream`.
+    pub(super) fn view(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        match channel_segment(segment, &mut buffer) {
+            Ok(channel) => self.open_view(cx, request, channel, OrElse::Refuse),
+            Err(error) => self.reject(cx, error),
+        }
+    }
+
+    /// A plain reader of the channel's stream. `or_else`: what if there is no stream.
+    pub(super) fn open_view(
+        &mut self,
+        cx: &mut Cx<'_>,
+        request: &Request<'_>,
+        channel: &str,
+        or_else: OrElse,
+    ) {
+        let index = cx.index();
+        if let Err(denied) = self.check_subscribe(index, channel) {
+            return self.reject(cx, denied);
+        }
+        let (dialect, after) = match view_wanted(request) {
+            Ok(wanted) => wanted,
+            Err(reject) => return self.reject(cx, reject),
+        };
+        if request.method() == Method::Head {
+            return self.answer_view_head(cx, dialect);
+        }
+        self.of[index].dialect = dialect;
+        let cors = self.work(index).answer.cors.clone().into_owned().into();
+        let begin = Begin { after, or_else };
+        self.await_log(index);
+        self.join(cx, vec![channel.into()], Vec::new(), AfterJoin::OpenView { cors, begin });
+    }
+
+    /// There is no stream: nothing to resume.
+    pub(super) fn answer_no_stream(&mut self, cx: &mut Cx<'_>) {
+        let content = Content { content_type: "", bytes: b"" };
+        self.respond(cx, Status::NoContent, &content, &[("Cache-Control", b"no-store")]);
+    }
+
+    fn answer_view_head(&mut self, cx: &mut Cx<'_>, dialect: Dialect) {
+        let date = self.date;
+        let cors = self.work(cx.index()).answer.cors.clone();
+        write_view_head(cx.out(), dialect, &date, &cors);
+        self.end_after_head(cx);
+    }
+}
+
+fn view_wanted(request: &Request<'_>) -> Result<(Dialect, Option<u64>), Reject> {
+    let (mut dialect, mut after) = (Dialect::StreamEvents, None);
+    for pair in query::pairs(request.query()) {
+        let (key, value) =
+            pair.map_err(|_| Reject::bad_request("query", "a % without two digits"))?;
+        match (key.as_ref(), value.as_ref()) {
+            (b"view", b"text") => dialect = Dialect::StreamText,
+            (b"view", b"events") => dialect = Dialect::StreamEvents,
+            (b"view", _) => {
+                return Err(Reject::bad_request("view", "view is events or text"));
+            }
+            (b"starting_after", number) => {
+                let number = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok());
+                let message = "starting_after is the number of the last token received, from 0";
+                after = Some(number.ok_or(Reject::bad_request("starting_after", message))?);
+            }
+            _ => {}
+        }
+    }
+    Ok((dialect, after))
+}
+
+/// Appends the head of a stream's answer, which ends with the connection. `extra` are whole lines.
+pub(super) fn write_view_head(out: &mut Vec<u8>, dialect: Dialect, date: &Date, extra: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
+    out.extend_from_slice(match dialect {
+        Dialect::StreamText => b"text/plain; charset=utf-8\r\n",
+        // The AI SDK's mark of its protocol; to others a field they do not know.
+        _ => b"text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
+    });
+    out.extend_from_slice(
+        b"Cache-Control: no-cache, no-transform\r\n\
+          X-Accel-Buffering: no\r\n\
+          X-Content-Type-Options: nosniff\r\n\
+          Connection: close\r\n\
+          Date: ",
+    );
+    out.extend_from_slice(date);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(extra);
+    out.extend_from_slice(b"\r\n");
+}
