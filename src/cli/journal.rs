@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
@@ -16,10 +17,15 @@ use crate::proto::envelope::write_event;
 /// Lines are written once there are this many bytes of them.
 const WRITTEN_AT_ONCE: usize = 64 * 1024;
 
+/// Characters of an event's data in a row of the dump.
+const DATA_SHOWN: usize = 60;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum JournalCommand {
     /// Read a journal as a start would, change nothing, and say what is in it; 1 if it is damaged.
     Check(JournalArgs),
+    /// Print its events for people to read, a line each, cut to a terminal's width.
+    Dump(JournalArgs),
     /// Print its events, a JSON object a line, as `POST /publish` takes them.
     Export(JournalArgs),
 }
@@ -34,7 +40,8 @@ pub(super) struct JournalArgs {
 pub(super) fn journal(command: JournalCommand) -> Result<ExitCode, String> {
     match command {
         JournalCommand::Check(args) => check(&args.dir)?,
-        JournalCommand::Export(args) => export(&args.dir)?,
+        JournalCommand::Dump(args) => print_events(&args.dir, write_row)?,
+        JournalCommand::Export(args) => print_events(&args.dir, write_line)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -61,11 +68,12 @@ fn check(dir: &Path) -> Result<(), String> {
     ))
 }
 
-fn export(dir: &Path) -> Result<(), String> {
+/// Prints what `write` makes of each event.
+fn print_events(dir: &Path, write: fn(&mut Vec<u8>, Epoch, &Record)) -> Result<(), String> {
     let epoch = epoch_of(dir)?;
     let (mut lines, mut said) = (Vec::new(), Ok(()));
     let found = view(dir, |record| {
-        write_line(&mut lines, epoch, &record);
+        write(&mut lines, epoch, &record);
         if lines.len() >= WRITTEN_AT_ONCE && said.is_ok() {
             said = say_bytes(&mut lines);
         }
@@ -92,6 +100,27 @@ fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
     let (event_type, attributes) = (event_type.as_deref(), attributes.as_deref());
     write_event(lines, &EventView { id, channel, event_type, data, attributes });
     lines.push(b'\n');
+}
+
+/// Its id, when it was ordered, what it says of itself, and the beginning of its data.
+fn write_row(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
+    let RecordPublication { channel, kind, data, event_type, key, attributes } =
+        &record.publication;
+    let id = EventId { epoch, seq: record.seq };
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(record.unix_ms)).unwrap_or(UNIX_EPOCH);
+    let mut row = format!("{id}  {}  {channel}", humantime::format_rfc3339_millis(at));
+    let of_event = [("type", event_type), ("idempotency-key", key)];
+    let of_attributes = attributes.as_deref();
+    let more = of_attributes.map(|of| [("publisher", &of.publisher), ("key", &of.event_key)]);
+    for (name, text) in of_event.into_iter().chain(more.into_iter().flatten()) {
+        row.extend(text.iter().map(|text| format!("  {name}={text:?}")));
+    }
+    let flags = of_attributes.filter(|of| of.tombstone).map(|_| "  tombstone");
+    row.extend(flags);
+    let shown: String = String::from_utf8_lossy(data).chars().take(DATA_SHOWN).collect();
+    let kind = format!("{kind:?}").to_lowercase();
+    row += &format!("  {kind}, {} bytes: {shown:?}\n", data.len());
+    lines.extend_from_slice(row.as_bytes());
 }
 
 fn say_bytes(lines: &mut Vec<u8>) -> Result<(), String> {

@@ -106,7 +106,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
         .map(|kernel| format!("usable, {:?} doorbells", kernel.doorbells))
         .map_err(|error| error.to_string());
     let host = Host::live();
-    let report = doctor::run(&DoctorOptions::of(args, &host, &tried), &host, &tried);
+    let mut report = doctor::run(&DoctorOptions::of(args, &host, &tried), &host, &tried);
+    report.findings.extend(args.data_dir.iter().flat_map(|dir| doctor::disk::findings(dir)));
     say(&report.to_string())?;
     if args.connections.is_none() {
         say("This is for what the host holds as it is; ask for more with --connections N.\n")?;

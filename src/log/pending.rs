@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 
 use super::event::{Event, Publication};
 use super::history::bytes_of;
@@ -90,6 +90,16 @@ impl PendingAnswer {
     }
 }
 
+/// A channel's hash and a key as they are looked for, without a box. They hash as the pair does.
+#[derive(Hash)]
+struct KeyOf<'a>(u64, &'a str);
+
+impl Equivalent<(u64, Box<str>)> for KeyOf<'_> {
+    fn equivalent(&self, (channel_hash, key): &(u64, Box<str>)) -> bool {
+        self.0 == *channel_hash && *self.1 == **key
+    }
+}
+
 /// All that waits, in order of arrival.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -137,7 +147,7 @@ impl Pending {
         if self.keys.is_empty() {
             return None;
         }
-        self.keys.get(&(channel_hash, key.into())).copied()
+        self.keys.get(&KeyOf(channel_hash, key)).copied()
     }
 
     pub fn push_event(
@@ -198,7 +208,7 @@ impl Pending {
     fn forget(&mut self, taken: &PendingEvent) {
         self.bytes -= bytes_of(&taken.event);
         if let Some(key) = &taken.event.key {
-            self.keys.remove(&(taken.event.channel_hash, key.clone()));
+            self.keys.remove(&KeyOf(taken.event.channel_hash, key));
         }
         lanes_of(taken.reserved).for_each(|lane| self.reserved[lane] -= 1);
     }

@@ -365,7 +365,8 @@ mod tests {
         let limits = "Max open files 1024 20000 files\nMax locked memory 65536 65536 bytes\n";
         let (_dir, host) = host(&[("proc/self/limits", limits)]);
         let driver = DriverWanted::Auto;
-        let args = DoctorArgs { connections: None, workers: Some(2), driver, sysctl: false };
+        let (connections, workers, data_dir) = (None, Some(2), None);
+        let args = DoctorArgs { connections, workers, driver, data_dir, sysctl: false };
         let all_there = Ok("all there".into());
         let options = DoctorOptions::of(&args, &host, &all_there);
         assert_eq!(options.connections, 39_872);

@@ -5,12 +5,14 @@
 //! anything.
 
 pub mod checks;
+pub mod disk;
 mod driver;
 mod nic;
 pub mod settings;
 pub(crate) mod tune;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use settings::sysctl_conf;
@@ -40,6 +42,9 @@ pub struct DoctorArgs {
     /// What the server will run on; auto: io_uring where it can be had, else epoll.
     #[arg(long, value_enum, default_value_t)]
     pub driver: DriverWanted,
+    /// The folder the journal will be in: on what file system it is, and what a sync costs there.
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
     /// Print the sysctl.d file for this many connections, and check nothing.
     #[arg(long)]
     pub sysctl: bool,

@@ -90,7 +90,7 @@ fn history_that_memory_has_no_room_for_is_read_from_the_disk_after_a_restart_too
         let mut both = Sse::resume(server.addr, "channel=quiet&channel=busy", &quiet);
         for number in 0..COUNT {
             assert_eq!(busy.event().data, number.to_string(), "life {life}");
-            assert_eq!(both.event().data, number.to_string(), "life {life}");
+            assert_eq!(both.event().json()["data"], number.to_string(), "life {life}");
         }
         let mut first = Sse::open(server.addr, "channel=quiet&last_event_id=earliest");
         assert_eq!(first.event().data, "long ago");
@@ -362,6 +362,10 @@ fn a_journal_can_be_looked_at_and_its_events_published_again() {
     let said = journal("check");
     assert!(said.starts_with("2 events in 1 segments"), "{said}");
     assert!(said.contains(&format!("first {id}, last {last}")), "{said}");
+    let rows = journal("dump");
+    let row = rows.lines().next().expect("a row");
+    assert!(row.starts_with(&id) && row.contains("  news  text, 10 bytes: "), "{rows}");
+    assert!(row.ends_with(r#""one \"line\"""#), "{rows}");
     let lines = journal("export");
     let copy = Program::start(&[]);
     let answer = fetch(copy.addr, "POST", "/publish", &[], Some(lines.as_bytes()));
