@@ -22,7 +22,7 @@ use rustls::{CipherSuite, RootCertStore, ServerConfig, version};
 pub use self::error::TlsError;
 use self::tickets::SharedTickets;
 use crate::config::{Settings, TlsVersion};
-use crate::ring::tls::HandshakeConfig;
+use crate::ring::tls::{HandshakeConfig, PROTOCOLS};
 
 /// How TLS is spoken by all workers, and the files it is from.
 #[derive(Debug)]
@@ -121,6 +121,10 @@ fn load(
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName(pairs?)));
     config.ignore_client_order = true;
+    if settings.http2 {
+        config.alpn_protocols =
+            [&b"h2"[..]].iter().chain(PROTOCOLS).map(|name| name.to_vec()).collect();
+    }
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = match &tls.ticket_key_file {
         Some(path) => Arc::new(SharedTickets::read(path)?),

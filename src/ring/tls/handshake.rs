@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::record::End;
 use super::schedule::Cipher;
 
-/// What is agreed on by ALPN, the best first.
+/// What is agreed on by ALPN, the best first, where the configuration names nothing else.
 pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// The configuration of handshakes, of all workers. A reload replaces it.
@@ -44,7 +44,9 @@ impl HandshakeConfig {
 fn prepared(mut config: ServerConfig) -> ServerConfig {
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(SecretTap);
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    if config.alpn_protocols.is_empty() {
+        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    }
     // Each costs a seal and 250 bytes on the wire, and one is enough to come back with.
     config.send_tls13_tickets = 1;
     config

@@ -5,12 +5,15 @@ use std::time::Duration;
 use fastrand::Rng;
 use pushline::ring::sim::{SimClient, SimNet};
 
+use super::http2::Tunnel;
 use super::{Ctx, Season};
 use crate::plan::pick;
 
 #[derive(Debug)]
 pub struct Conn {
     sim: SimClient,
+    /// Over a stream of HTTP/2.
+    tunnel: Option<Box<Tunnel>>,
     to_write: Vec<u8>,
     piece_max: usize,
     read_max: usize,
@@ -37,6 +40,7 @@ impl Conn {
         let read_max = pick(rng, &[usize::MAX, usize::MAX, usize::MAX, 3000, 100]);
         Self {
             sim: net.connect(),
+            tunnel: None,
             to_write: Vec::new(),
             piece_max: pick(rng, &[7, 100, usize::MAX, usize::MAX]),
             read_max,
@@ -49,10 +53,20 @@ impl Conn {
         }
     }
 
+    /// The same over a stream of HTTP/2.
+    pub fn open_http2(net: &SimNet, rng: &mut Rng) -> Self {
+        let tunnel = Some(Box::new(Tunnel::new(rng)));
+        Self { tunnel, was_slow: true, ..Self::open(net, rng) }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         // After our FIN nothing can be sent.
-        if !self.finished {
-            self.to_write.extend_from_slice(bytes);
+        if self.finished {
+            return;
+        }
+        match &mut self.tunnel {
+            Some(tunnel) => self.to_write.append(&mut tunnel.send(bytes)),
+            None => self.to_write.extend_from_slice(bytes),
         }
     }
 
@@ -65,7 +79,10 @@ impl Conn {
         let write = !self.to_write.is_empty() && self.sim.room() > 0 && !self.sim.reset_seen();
         let read = read.then(|| self.read_at.max(now));
         let write = write.then(|| self.write_at.max(now));
-        [read, write].into_iter().flatten().min()
+        let credit = self.tunnel.as_ref().and_then(|tunnel| tunnel.due_at());
+        let credit =
+            credit.map(|at| at.max(now)).filter(|_| !self.finished && !self.sim.reset_seen());
+        [read, write, credit].into_iter().flatten().min()
     }
 
     /// Reads and writes as much as it would now.
@@ -80,10 +97,15 @@ impl Conn {
         }
         if now >= self.read_at {
             let count_max = if hurry { usize::MAX } else { self.read_max };
-            self.sim.read_at_most(count_max, &mut self.input);
+            self.read(count_max);
             if count_max < usize::MAX {
                 self.read_at = now + Duration::from_millis(ctx.rng.u64(1..40));
             }
+        }
+        if let Some(tunnel) = &mut self.tunnel
+            && !self.finished
+        {
+            tunnel.credit(now, hurry, ctx.rng, &mut self.to_write);
         }
         if now >= self.write_at && !self.to_write.is_empty() && !self.sim.reset_seen() {
             let large = self.to_write.len() > 4000;
@@ -94,6 +116,19 @@ impl Conn {
             if piece < usize::MAX {
                 self.write_at = now + Duration::from_millis(ctx.rng.u64(0..10));
             }
+        }
+    }
+
+    fn read(&mut self, count_max: usize) {
+        let Some(tunnel) = &mut self.tunnel else {
+            self.sim.read_at_most(count_max, &mut self.input);
+            return;
+        };
+        let (mut arrived, mut reply) = (Vec::new(), Vec::new());
+        self.sim.read_at_most(count_max, &mut arrived);
+        tunnel.receive(&mut arrived, &mut self.input, &mut reply);
+        if !self.finished {
+            self.to_write.append(&mut reply);
         }
     }
 
@@ -108,6 +143,9 @@ impl Conn {
     pub fn ended(&self) -> Option<End> {
         if self.is_dead || self.sim.unread() > 0 {
             return None;
+        }
+        if let Some(end) = self.tunnel.as_ref().and_then(|tunnel| tunnel.end) {
+            return Some(end);
         }
         let reset = self.sim.reset_seen();
         reset.then_some(End::Reset).or_else(|| self.sim.eof_seen().then_some(End::Eof))

@@ -3,6 +3,7 @@
 
 pub mod conn;
 pub mod content;
+pub mod http2;
 pub mod pipeliner;
 pub mod poster;
 pub mod prankster;

@@ -66,7 +66,10 @@ impl Subscriber {
     // --- coming ---
 
     fn connect(&mut self, ctx: &mut Ctx<'_>) {
-        let mut conn = Conn::open(ctx.net, ctx.rng);
+        let mut conn = match self.role {
+            Role::Sse if ctx.rng.bool() => Conn::open_http2(ctx.net, ctx.rng),
+            _ => Conn::open(ctx.net, ctx.rng),
+        };
         if self.follows.is_empty() {
             self.choose(ctx);
         } else if let Some(id) = self.cursor.as_ref().filter(|id| id.starts_with(&ctx.truth.epoch))
