@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CipherSuite, HandshakeKind, InconsistentKeys, KeyLog, ProtocolVersion, ServerConfig};
 use zeroize::Zeroizing;
@@ -82,6 +82,8 @@ impl ConfigView {
 pub(super) struct Rustls {
     connection: UnbufferedServerConnection,
     secrets: Secrets,
+    /// Records that hold the beginning of a message whose end has not come: rustls goes back to them.
+    unread: Vec<u8>,
 }
 
 /// The traffic secrets of both sides.
@@ -120,7 +122,7 @@ pub(super) struct Handover {
 impl Rustls {
     pub fn new(config: &mut ConfigView) -> Result<Self, rustls::Error> {
         let connection = UnbufferedServerConnection::new(config.get())?;
-        Ok(Self { connection, secrets: Secrets::default() })
+        Ok(Self { connection, secrets: Secrets::default(), unread: Vec::new() })
     }
 
     /// Takes one whole record; what it answers with goes to `out`.
@@ -148,7 +150,7 @@ impl Rustls {
 
     /// Gives up what it knows, when a handshake of TLS 1.3 is done.
     pub fn hand_over(self) -> Result<Handover, rustls::Error> {
-        let Self { connection, secrets } = self;
+        let Self { connection, secrets, .. } = self;
         let (extracted, kernel) = connection.dangerous_into_kernel_connection()?;
         let cipher = match kernel.negotiated_cipher_suite().suite() {
             CipherSuite::TLS13_AES_128_GCM_SHA256 => Cipher::Aes128,
@@ -195,7 +197,7 @@ impl Rustls {
         data_bytes: usize,
         write: impl FnOnce(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), rustls::Error> {
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.unread);
         let ConnectionState::WriteTraffic(mut traffic) = state? else {
             return Err(rustls::Error::HandshakeNotComplete);
         };
@@ -213,32 +215,49 @@ impl Rustls {
         out: &mut Vec<u8>,
         mut on_data: impl FnMut(&[u8]),
     ) -> Result<At, rustls::Error> {
-        let mut rest = record;
+        let Self { connection, unread, .. } = self;
+        unread.extend_from_slice(record);
         loop {
-            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
-            match state? {
-                ConnectionState::EncodeTlsData(mut encode) => {
-                    let needed = match encode.encode(&mut []) {
-                        Err(EncodeError::InsufficientSize(size)) => size.required_size,
-                        _ => 0,
-                    };
-                    let before = out.len();
-                    out.resize(before + needed, 0);
-                    encode.encode(&mut out[before..]).map_err(|_| rustls::Error::EncryptError)?;
-                }
-                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                ConnectionState::ReadTraffic(mut traffic) => {
-                    while let Some(record) = traffic.next_record() {
-                        on_data(record?.payload);
-                    }
-                }
-                ConnectionState::WriteTraffic(_) => return Ok(At::Traffic),
-                ConnectionState::BlockedHandshake => return Ok(At::Blocked),
-                _ => return Ok(At::PeerClosed),
+            let UnbufferedStatus { discard, state } = connection.process_tls_records(unread);
+            let at = match state {
+                Ok(state) => turn(state, out, &mut on_data),
+                Err(error) => Err(error),
+            };
+            unread.drain(..discard);
+            if let Some(at) = at? {
+                return Ok(at);
             }
-            rest = &mut rest[discard..];
         }
     }
+}
+
+/// Does what rustls wants next; tells if that is something only others can do.
+fn turn(
+    state: ConnectionState<'_, '_, ServerConnectionData>,
+    out: &mut Vec<u8>,
+    on_data: &mut impl FnMut(&[u8]),
+) -> Result<Option<At>, rustls::Error> {
+    match state {
+        ConnectionState::EncodeTlsData(mut encode) => {
+            let needed = match encode.encode(&mut []) {
+                Err(EncodeError::InsufficientSize(size)) => size.required_size,
+                _ => 0,
+            };
+            let before = out.len();
+            out.resize(before + needed, 0);
+            encode.encode(&mut out[before..]).map_err(|_| rustls::Error::EncryptError)?;
+        }
+        ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                on_data(record?.payload);
+            }
+        }
+        ConnectionState::WriteTraffic(_) => return Ok(Some(At::Traffic)),
+        ConnectionState::BlockedHandshake => return Ok(Some(At::Blocked)),
+        _ => return Ok(Some(At::PeerClosed)),
+    }
+    Ok(None)
 }
 
 /// What rustls waits for.
@@ -251,7 +270,7 @@ enum At {
     PeerClosed,
 }
 
-type WriteTraffic<'a> = rustls::unbuffered::WriteTraffic<'a, rustls::server::ServerConnectionData>;
+type WriteTraffic<'a> = rustls::unbuffered::WriteTraffic<'a, ServerConnectionData>;
 type EncryptError = rustls::unbuffered::EncryptError;
 
 /// What sealing by TLS 1.2 adds to a piece of data of one record at most, or an alert takes.
