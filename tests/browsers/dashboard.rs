@@ -19,7 +19,7 @@ fn the_dashboard_shows_the_server_and_cuts_a_connection() {
     browser.visit(&format!("http://{}/", server.admin), 1);
     await_all(&mut browser, "document.getElementById('server').textContent.includes(', ready,')");
     await_all(&mut browser, "document.getElementById('channels').innerText.includes('seen\t1\t1')");
-    await_all(&mut browser, "document.querySelectorAll('#charts path').length === 8");
+    await_all(&mut browser, "document.querySelectorAll('#charts path').length === 9");
     await_all(&mut browser, "document.querySelectorAll('#workers tbody tr').length === 2");
     let listed = "[...document.querySelectorAll('#connections tbody tr')]
         .find(({ innerText }) => innerText.includes('seen'))";

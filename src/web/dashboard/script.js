@@ -97,7 +97,8 @@ function showServer() {
 
 /** Of a server whose history is on disk. */
 const journalTiles = () => ({
-  [`Journal, segments: ${count(now("journal_segments"))}`]: bytes(now("journal_bytes")),
+  [`Journal, ${count(now("journal_segments"))} segments`]: bytes(now("journal_bytes")),
+  "Pages read from it/s": count(rate("journal_pages_total")),
   "Commit, 99 of 100": time(quantiles("journal_commit_duration_seconds", 0.99).at(-1) ?? 0),
 });
 
@@ -115,7 +116,7 @@ function showTiles() {
     [`History, of ${bytes(now("history_bytes_max"))}`]: bytes(now("history_bytes")),
     "Slow readers": count(now("slow_consumers_total")),
     "Gaps told": count(now("gaps_total")),
-    ...(labelsOf("journal_segments").length && journalTiles()),
+    ...(now("journal_segments") > 0 && journalTiles()),
   };
   const tile = ([name, value]) => element("div", {}, element("b", {}, value), element("span", {}, name));
   find("tiles").replaceChildren(...Object.entries(tiles).map(tile));
