@@ -37,12 +37,13 @@ impl Asset {
 }
 
 /// By path.
-static ASSETS: [(&str, LazyLock<Asset>); 7] = [
+static ASSETS: [(&str, LazyLock<Asset>); 8] = [
     ("/pushline.js", LazyLock::new(client)),
     ("/openapi.json", LazyLock::new(openapi)),
     ("/demo", LazyLock::new(|| Asset::demo(include_str!("demo/index.html")))),
     ("/demo/feed", LazyLock::new(|| Asset::demo(include_str!("demo/feed.html")))),
     ("/demo/chat", LazyLock::new(|| Asset::demo(include_str!("demo/chat.html")))),
+    ("/demo/answer", LazyLock::new(|| Asset::demo(include_str!("demo/answer.html")))),
     ("/demo/progress", LazyLock::new(|| Asset::demo(include_str!("demo/progress.html")))),
     ("/demo/counter", LazyLock::new(|| Asset::demo(include_str!("demo/counter.html")))),
 ];

@@ -91,6 +91,12 @@ export class Pushline implements AsyncIterable<PushlineEvent> {
    */
   publish(channel: string, data: unknown, options?: PublishOptions): Promise<Published>;
 
+  /**
+   * The tokens of a channel's stream, those that came before too, until it ends. Fails if the stream
+   * does, or if its beginning is not kept any more. It has a connection of its own as long as it lasts.
+   */
+  stream(channel: string): AsyncGenerator<any, void>;
+
   /** Every event from now on, gaps included, until `close()`. */
   [Symbol.asyncIterator](): AsyncIterator<PushlineEvent>;
 

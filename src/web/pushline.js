@@ -532,6 +532,7 @@ class Tabs {
 /** What a page holds. */
 export class Pushline {
   state = "connecting";
+  #options;
   #door;
   #tabs;
   #cursors = new Map(); // channel -> last id read; undefined: from now on
@@ -542,6 +543,7 @@ export class Pushline {
   /** `url` is the server's; by default the one this file came from. */
   constructor(url = new URL(".", import.meta.url), options = {}) {
     const { channels = [], after, token, credentials, transport = "auto", share = true } = options;
+    this.#options = options;
     this.#door = new Door(new URL(url, self.location), token, credentials);
     for (const channel of channels) this.#cursors.set(channel, after);
     if (options.onGap === "reload") this.on("gap", () => location.reload());
@@ -605,6 +607,25 @@ export class Pushline {
       this.#outbox.push({ channel, op, request, resolve, reject });
       if (this.#outbox.length === 1) this.#flush();
     });
+  }
+
+  /**
+   * The tokens of a channel's stream, those that came before too, until it ends. Fails if the stream
+   * does, or if its beginning is not kept any more. It has a connection of its own as long as it lasts.
+   */
+  async *stream(channel) {
+    const options = { ...this.#options, channels: [channel], after: "stream", share: false };
+    const reader = new Pushline(this.#door.base, options);
+    try {
+      for await (const { event, data } of reader) {
+        if (event === "pushline.gap") throw new PushlineError(data.reason);
+        else if (event !== "pushline.stream") yield data;
+        else if (data.state === "error") throw new PushlineError(data.reason);
+        else if (data.state !== "open") return;
+      }
+    } finally {
+      reader.close();
+    }
   }
 
   /** Every event from now on, gaps included, as `{ id, channel, event, data }`. */

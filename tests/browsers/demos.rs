@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::common::browser::{Browser, Kind};
+use crate::common::http::Chunked;
 use crate::common::program::{Program, free_ports};
 use crate::common::{TestServer, describe, fetch};
 
@@ -13,7 +14,7 @@ use crate::common::{TestServer, describe, fetch};
 const COME_BACK: Duration = Duration::from_secs(60);
 const OPTIONS: [&str; 6] = ["--workers", "2", "--cpus", "none", "--retry", "500ms"];
 const PAGES: usize = 2;
-const DEMOS: [&str; 4] = ["feed", "chat", "progress", "counter"];
+const DEMOS: [&str; 5] = ["feed", "chat", "answer", "progress", "counter"];
 
 /// Where in a page the state is shown, where text is typed, and what then appears.
 struct Chat {
@@ -90,6 +91,37 @@ fn the_demos_chat_shows_who_is_here_and_who_types() {
 }
 
 #[test]
+fn a_models_answer_is_whole_for_whoever_comes_in_its_middle_or_later() {
+    let server = TestServer::start();
+    let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
+    let page = format!("http://{}/demo/answer", server.addr);
+    let answer = |is: &str| format!("document.getElementById('answer').textContent === '{is}'");
+    let text = [("Content-Type", "text/plain")];
+    browser.visit(&page, 1);
+    let mut model = Chunked::open(server.addr, "/channels/demo:answer/stream", &text);
+    model.chunk(b"one ");
+    await_all(&mut browser, &answer("one "));
+    browser.visit(&page, 1);
+    await_all(&mut browser, &answer("one "));
+    browser.evaluate(
+        "void (read = import('/pushline.js').then(async ({ Pushline }) => {
+            const tokens = [];
+            for await (const token of new Pushline('/').stream('demo:answer')) tokens.push(token);
+            return tokens.join('');
+        }))",
+    );
+    model.chunk(b"two ");
+    await_all(&mut browser, &answer("one two "));
+    model.chunk(b"three");
+    model.finish();
+    browser.visit(&page, 1);
+    await_all(&mut browser, &answer("one two three"));
+    let ended = "document.getElementById('news').textContent === 'It ended: done.'";
+    await_all(&mut browser, ended);
+    assert_eq!(browser.evaluate_in(0..2, "read"), vec![json!("one two three"); 2]);
+}
+
+#[test]
 fn each_demo_works_is_short_and_its_source_is_beside_it() {
     let server = TestServer::start();
     for demo in DEMOS {
@@ -99,7 +131,7 @@ fn each_demo_works_is_short_and_its_source_is_beside_it() {
     let Some(mut browser) = Browser::launch(Kind::Firefox) else { return };
     browser.visit(&format!("http://{}/demo", server.addr), 1);
     let sources = "[...document.querySelectorAll('pre')]
-        .filter(({ textContent }) => textContent.includes('import Pushline')).length === 4";
+        .filter(({ textContent }) => textContent.includes('import Pushline')).length === 5";
     await_all(&mut browser, sources);
     for name in DEMOS {
         let live = "return find('state').textContent.startsWith('Live')";
