@@ -35,7 +35,7 @@
 //! |---|---|---|---|
 //! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | block, wait for a lock, touch another worker's state |
 //! | clerk ([`server`]) | one | nothing: it ages the log's history and asks the log for the operator | touch a socket |
-//! | store ([`journal`], `server::store_threads`) | one with `data_dir` | the journal's files | touch a client's socket |
+//! | store ([`journal`], [`cluster`], `server::store_threads`) | one with `data_dir` or a broker | the journal's files, or the connection to the broker | touch a client's socket |
 //! | reader ([`journal::reader`]) | one with `data_dir` | indexes of the journal's files | write, or make the store wait |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by commands |
 //! | lines ([`server`]) | one | the operator's log lines, about connections and requests, and about counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
@@ -58,6 +58,7 @@
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
 //! | what memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
+//! | many nodes follow one stream, which gives the order; any of them resumes any client | [`cluster`], `log::sent`, `log::ahead`, `server::node` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
@@ -132,6 +133,7 @@
 pub mod auth;
 pub mod bucket;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod host;
 pub mod journal;

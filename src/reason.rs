@@ -195,6 +195,10 @@ impl From<Refusal> for Reject {
                 "the log can't be written at the moment; try again later, with the same \
                  Idempotency-Key if there is one",
             ),
+            Refusal::Behind => unavailable(
+                "node_behind",
+                "this node has not seen the event of the cursor yet; try again",
+            ),
             Refusal::Rate => Self::new(
                 Status::TooManyRequests,
                 "publish_rate",

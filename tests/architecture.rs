@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A module of the crate, and the others it may name. Left out: what is at the top and may see
 /// everything (`cli`, `lib`, `main`, `server`), and the tools beside the server (`tools`).
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("bucket", &[]),
     ("host", &[]),
     ("limits", &[]),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("config", &["auth", "journal", "limits", "log", "proto"]),
     ("mesh", &["limits", "log"]),
     ("journal", &["limits", "log", "metrics"]),
+    ("cluster", &["log", "mesh", "metrics", "proto"]),
     (
         "worker",
         &[

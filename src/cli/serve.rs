@@ -33,16 +33,38 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     let managed = Inherited::from_manager().map_err(|error| error.to_string())?;
     let (take_over, accept_loss) = (args.take_over, args.accept_loss);
     let sources = args.into_sources(&environment);
-    let (mut config, sizing) = load(&sources)?;
+    let (mut config, mut sizing) = load(&sources)?;
     config.settings.accept_loss = accept_loss;
-    let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
     let logging = Logging::start(&config.settings.log_lines);
     let signals = listen_to_signals()?;
-    let is_open = gate.is_open();
-    let inherited = match managed {
+    let is_managed = managed.is_some();
+    let mut inherited = match managed {
         None if take_over => Inherited::from_predecessor(&config.settings),
         managed => Ok(managed),
     };
+    loop {
+        let server = start(config, &sources, &sizing, inherited)?;
+        let run = run(server, &sources, &logging, &signals)?;
+        match run {
+            Run::Over => return Ok(()),
+            // The service manager has the sockets, and gives them to the next process.
+            Run::LogEnded(why) if is_managed => return Err(why),
+            Run::LogEnded(why) => warn!("{why}"),
+        }
+        (config, sizing) = load(&sources)?;
+        inherited = Ok(None);
+    }
+}
+
+/// Starts the server, and says what it is.
+fn start(
+    config: Config,
+    sources: &Sources,
+    sizing: &Sizing,
+    inherited: Result<Option<Inherited>, ServerError>,
+) -> Result<Server, String> {
+    let gate = config.gate(&environment).map_err(|errors| errors.to_string())?;
+    let is_open = gate.is_open();
     let server = inherited
         .and_then(|inherited| Server::start_with(config.settings, gate, inherited))
         .map_err(|error| error.to_string())?;
@@ -50,10 +72,18 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), String> {
     if server.settings().log_lines.format == LogFormat::Text {
         client::tell_plainly(&banner(&server, &config.auth, is_open));
     }
-    state_facts(&server, &sources, &sizing, is_open);
+    state_facts(&server, sources, sizing, is_open);
     warn_of_misspelt_variables(&config.auth);
     manager::tell_ready();
-    run(server, &sources, &logging, &signals)
+    Ok(server)
+}
+
+/// How the server ended.
+enum Run {
+    /// It was told to.
+    Over,
+    /// Its log has ended, for this reason: there is another one.
+    LogEnded(String),
 }
 
 /// Reads all settings, and decides those that were not set.
@@ -92,7 +122,7 @@ fn run(
     sources: &Sources,
     logging: &Logging,
     asked: &Asked,
-) -> Result<(), String> {
+) -> Result<Run, String> {
     let lost = server.lost().clone();
     let balance = if server.needs_balance() { tick(BALANCE_PAUSE) } else { never() };
     let renewal = if server.has_certificates() { tick(CERTIFICATE_PAUSE) } else { never() };
@@ -110,7 +140,13 @@ fn run(
             }
             recv(successors) -> successor => break successor.ok(),
             recv(asked.end) -> _ => break None,
-            recv(lost) -> thread => return thread.map_or(Ok(()), |lost| Err(lost.to_string())),
+            recv(lost) -> thread => match thread {
+                Ok(lost) if lost.begins_again() => {
+                    server.stop();
+                    return Ok(Run::LogEnded(lost.to_string()));
+                }
+                thread => return thread.map_or(Ok(Run::Over), |lost| Err(lost.to_string())),
+            },
         }
     };
     manager::tell_stopping();
@@ -125,7 +161,7 @@ fn run(
         }
     };
     info!(cut = ended.cut, "ended");
-    lost.try_recv().map_or(Ok(()), |lost| Err(lost.to_string()))
+    lost.try_recv().map_or(Ok(Run::Over), |lost| Err(lost.to_string()))
 }
 
 fn refresh_certificates(server: &mut Server) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::bounds::{CONNECTIONS_MAX, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, SECOND, TENTH, YEAR};
+use super::cluster_keys;
 use super::keys::{Change, Field, Group, Key};
 use super::tls_keys;
 use super::units::{
@@ -582,4 +583,9 @@ pub(super) const KEYS: &[Key] = &[
             show: |s| s.log_lines.access.to_string(),
         },
     },
+    cluster_keys::NATS,
+    cluster_keys::STREAM,
+    cluster_keys::REPLICAS,
+    cluster_keys::CREDENTIALS,
+    cluster_keys::UNREADY_AFTER,
 ];

@@ -70,6 +70,8 @@ pub enum Fault {
     TooSmallFor(&'static str, &'static str),
     /// The shares of all `[[channel]]` together are more than there is.
     SharesTooLarge(&'static str),
+    /// Only one of these can be had.
+    Exclusive(&'static str, &'static str),
 }
 
 impl fmt::Display for Place {
@@ -130,6 +132,9 @@ impl fmt::Display for Fault {
                 f,
                 "{small} cannot hold one event of {large}; raise {small} or lower {large}"
             ),
+            Self::Exclusive(one, other) => {
+                write!(f, "{one} and {other} are two homes of the log: choose one of them")
+            }
             Self::SharesTooLarge(of) => write!(
                 f,
                 "{of} is less than the {of} of all [[channel]] together; raise it or lower those"

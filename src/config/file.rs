@@ -14,6 +14,8 @@ use super::suggest::nearest;
 
 /// The name of the table that may come several times.
 pub(super) const CHANNEL: &str = "channel";
+/// The name of the table of keys whose names begin with it.
+const CLUSTER: &str = "cluster";
 /// The name of the table of access settings.
 pub(super) const AUTH: &str = "auth";
 /// The name of the table whose keys are those that begin with it, as `cert` for `tls_cert`.
@@ -102,13 +104,15 @@ pub(super) fn read<'a>(path: &str, text: &'a str, errors: &mut ConfigErrors) -> 
         match name.get_ref().as_ref() {
             CHANNEL => document.channels = channels(value, origin, errors),
             AUTH => document.auth = auth(value, origin, errors),
-            TLS => document.values.extend(tls(&value, origin, errors)),
+            table @ (CLUSTER | TLS) => {
+                document.values.extend(table_of(table, &value, origin, errors));
+            }
             name => match Key::named(name) {
                 Some(key) => {
                     document.values.extend(written(key, value.get_ref(), place, errors));
                 }
                 None => {
-                    let known = KEYS.iter().map(|key| key.name).chain([CHANNEL, AUTH]);
+                    let known = KEYS.iter().map(|key| key.name).chain([CHANNEL, AUTH, CLUSTER]);
                     errors.add(place, unknown(name, "", known));
                 }
             },
@@ -180,24 +184,26 @@ fn entry(
     }
 }
 
-fn tls(
+fn table_of(
+    table_name: &str,
     value: &Spanned<DeValue<'_>>,
     origin: Origin<'_>,
     errors: &mut ConfigErrors,
 ) -> Vec<Written> {
     let DeValue::Table(table) = value.get_ref() else {
-        let fault = Fault::WrongType(TLS.to_owned(), "a table", found(value.get_ref()));
+        let fault = Fault::WrongType(table_name.to_owned(), "a table", found(value.get_ref()));
         errors.add(origin.place(&value.span()), fault);
         return Vec::new();
     };
     let mut values = Vec::new();
     for (name, value) in table {
         let place = origin.place(&name.span());
-        match Key::named(&format!("{TLS}_{}", name.get_ref())) {
+        match Key::named(&format!("{table_name}_{}", name.get_ref())) {
             Some(key) => values.extend(written(key, value.get_ref(), place, errors)),
             None => {
-                let known = KEYS.iter().filter_map(|key| key.name.strip_prefix("tls_"));
-                errors.add(place, unknown(name.get_ref(), "tls.", known));
+                let prefix = format!("{table_name}_");
+                let known = KEYS.iter().filter_map(|key| key.name.strip_prefix(&prefix));
+                errors.add(place, unknown(name.get_ref(), &format!("{table_name}."), known));
             }
         }
     }

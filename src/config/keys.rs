@@ -66,6 +66,8 @@ pub enum Group {
     Logs,
     /// Token streams.
     Streams,
+    /// Many nodes.
+    Cluster,
 }
 
 impl Group {
@@ -82,6 +84,7 @@ impl Group {
             Self::Journal => "Journal",
             Self::Logs => "Logs",
             Self::Streams => "Token streams",
+            Self::Cluster => "Many nodes",
         }
     }
 }

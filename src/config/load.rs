@@ -220,6 +220,9 @@ fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     if shares.fold(0, u64::saturating_add) > settings.history_bytes {
         errors.add(Place::Together, Fault::SharesTooLarge("history_bytes"));
     }
+    if settings.data_dir.is_some() && !settings.cluster.nats.is_empty() {
+        errors.add(Place::Together, Fault::Exclusive("data_dir", "cluster.nats"));
+    }
     // History is the operator's budget; this only has to hold what is under way.
     settings.replica_bytes = settings.replica_bytes.max(event_bytes as usize);
 }

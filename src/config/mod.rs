@@ -9,6 +9,7 @@
 
 mod access;
 mod bounds;
+mod cluster_keys;
 mod define;
 mod error;
 mod file;
@@ -162,6 +163,33 @@ pub enum ClientAddress {
     ProxyProtocol,
 }
 
+/// The broker whose stream is the log of many nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// NATS servers; none: the log is this node's own.
+    pub nats: Vec<String>,
+    /// The stream.
+    pub stream: String,
+    /// On how many servers one that is created is kept; none: as fits.
+    pub replicas: Option<u64>,
+    /// A file of credentials.
+    pub credentials: Option<PathBuf>,
+    /// How long a node may be away or behind and count as ready.
+    pub unready_after: Duration,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            nats: Vec::new(),
+            stream: "PUSHLINE".to_owned(),
+            replicas: None,
+            credentials: None,
+            unready_after: Duration::from_secs(10),
+        }
+    }
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -223,6 +251,8 @@ pub struct Settings {
     /// Whether to use a damaged journal without what cannot be read. Not a key: it is meant for a
     /// single start.
     pub accept_loss: bool,
+    /// Many nodes.
+    pub cluster: ClusterSettings,
     /// Bytes a worker holds for the slow readers of one channel.
     pub replica_bytes: usize,
     /// The same for all its channels together.
@@ -321,6 +351,7 @@ impl Default for Settings {
             data_dir: None,
             durability: Durability::Sync,
             accept_loss: false,
+            cluster: ClusterSettings::default(),
             replica_bytes: 8 << 20,
             worker_replica_bytes: 256 << 20,
             // Five hundred bodies of the largest event at once, which seldom take a second.

@@ -74,6 +74,30 @@ pub(super) fn show_files(files: &[PathBuf]) -> String {
     if files.is_empty() { NONE.to_owned() } else { files.join(",") }
 }
 
+pub(super) fn put_nats(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    let listed = if text == NONE { "" } else { text };
+    let urls = listed.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let urls: Vec<String> = urls.map(str::to_owned).collect();
+    let is_known = |url: &String| url.starts_with("nats://");
+    if !urls.iter().all(is_known) {
+        return Err(Unfit::wants("addresses as nats://10.0.0.1:4222,nats://nats.internal"));
+    }
+    settings.cluster.nats = urls;
+    Ok(())
+}
+
+pub(super) fn show_nats(settings: &Settings) -> String {
+    let urls = &settings.cluster.nats;
+    if urls.is_empty() { NONE.to_owned() } else { urls.join(",") }
+}
+
+/// A stream's name is also what its subjects begin with.
+pub(super) fn stream_name(text: &str) -> Result<String, Unfit> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_name = (1..=64).contains(&text.len()) && text.bytes().all(is_plain);
+    if is_name { Ok(text.to_owned()) } else { Err(Unfit::wants("A-Z a-z 0-9 - _, 64 at most")) }
+}
+
 pub(super) fn put_cpus(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
     settings.cpus = match text {
         AUTO => Some(Vec::new()),

@@ -34,6 +34,7 @@ impl Sequencer {
     pub(super) fn stored(&mut self, stored: Stored, outlet: &mut impl Outlet) {
         match stored {
             Stored::Committed { through, .. } => self.pending.commit(through),
+            Stored::Answered(answers) => self.answered(answers, outlet),
             Stored::Down => {
                 self.store_is_up = false;
                 self.lose_uncommitted();
@@ -70,7 +71,7 @@ impl Sequencer {
     }
 
     /// Whether a committed event waits for room in a lane.
-    pub(super) fn is_held_up(&self) -> bool {
+    pub fn is_held_up(&self) -> bool {
         self.pending.committed().is_some()
     }
 
@@ -102,7 +103,7 @@ impl Sequencer {
     }
 }
 
-fn send_answer(answer: PendingAnswer, outlet: &mut impl Outlet) {
+pub(super) fn send_answer(answer: PendingAnswer, outlet: &mut impl Outlet) {
     let PendingAnswer { worker, ticket, outcome, unaccepted, .. } = answer;
     outlet.send(worker, FromLog::Published { ticket, outcome, unaccepted });
 }

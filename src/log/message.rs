@@ -50,6 +50,7 @@ impl ToLog {
         let count = match self {
             Self::Worker { body, .. } => body.weight(),
             Self::Store(Stored::Committed { count, .. }) => *count as usize,
+            Self::Store(Stored::Answered(answers)) => answers.len(),
             Self::Store(Stored::Down | Stored::Up) => 1,
             Self::Older(page) => page.asked.channels.len() + page.events.len(),
             Self::Feed(events) => events.len(),
@@ -354,6 +355,8 @@ pub enum Refusal {
     StreamTaken,
     /// The beginning of the stream is gone (410).
     StreamCut,
+    /// The cursor is of an event that has not come to this node yet (503).
+    Behind,
 }
 
 /// Answer to `GET /channels/{channel}`.

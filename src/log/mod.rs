@@ -5,6 +5,7 @@
 //! it. A channel is looked up once per publication, an event is allocated once, and every
 //! interested worker gets the same `Arc`.
 
+mod ahead;
 mod channel;
 pub mod channel_name;
 mod commit;
@@ -20,6 +21,7 @@ mod pending;
 pub mod policy;
 mod publish;
 mod read;
+mod sent;
 pub mod sequencer;
 pub mod stats;
 pub mod store;
@@ -27,6 +29,7 @@ pub mod stream;
 mod streaming;
 pub mod tombstone;
 
+pub use ahead::AHEAD_MAX;
 pub use channel_name::ChannelName;
 pub use hash::SharedHasher;
 pub use policy::{Keeps, LogSettings, Policies, Policy};

@@ -72,6 +72,23 @@ impl PendingAnswer {
         outcome.subscribers = accepted.subscribers;
     }
 
+    /// This one, and so those behind it, can't be ordered.
+    pub fn refuse(
+        &mut self,
+        refusal: Refusal,
+        refused: Publication,
+        behind: impl Iterator<Item = Publication>,
+    ) {
+        self.outcome.refusal = Some(refusal);
+        self.unaccepted = std::iter::once(refused).chain(behind).collect();
+    }
+
+    /// What comes next was lost on its way, so the rest can't be tried again in its order.
+    pub fn lose_rest(&mut self) {
+        self.outcome.refusal = Some(Refusal::Store);
+        self.unaccepted = Vec::new();
+    }
+
     /// The last event it waits for.
     fn waits_for(&self) -> u64 {
         self.seqs.iter().copied().max().unwrap_or(0)
@@ -81,12 +98,11 @@ impl PendingAnswer {
     fn cut(&mut self, committed_to: u64) {
         let Some(accepted) = self.seqs.iter().position(|seq| *seq > committed_to) else { return };
         self.seqs.truncate(accepted);
-        self.unaccepted = Vec::new();
+        self.lose_rest();
         let outcome = &mut self.outcome;
         outcome.accepted = accepted as u32;
         outcome.first_seq = if accepted == 0 { 0 } else { outcome.first_seq };
         outcome.last_seq = self.seqs.last().copied().unwrap_or(0);
-        outcome.refusal = Some(Refusal::Store);
     }
 }
 

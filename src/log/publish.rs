@@ -20,25 +20,43 @@ pub(super) struct Accepted {
 }
 
 /// What the checks found.
-struct Admission {
+pub(super) struct Admission {
     /// The channel, if it exists.
-    found: Option<u32>,
+    pub found: Option<u32>,
     hash: u64,
     /// The state of the channel's publish rate after this event.
-    rate: Bucket,
+    pub rate: Bucket,
 }
 
 impl Sequencer {
-    /// Takes an event that has its place already.
+    /// Takes an event that has its place already. Workers may have no room for it: then it waits
+    /// until they have, and what is fed behind it, too.
     pub(super) fn follow(&mut self, fed: Fed, outlet: &mut impl Outlet) {
         let Fed { seq, publication, ordered_at } = fed;
+        if seq <= self.ordered_to {
+            return;
+        }
         let hash = self.hasher.channel(&publication.channel);
         let found = self.channels.find(hash, &publication.channel);
-        let index = found.unwrap_or_else(|| self.create(hash, &publication.channel));
-        self.ordered_to = self.ordered_to.max(seq);
+        let index = found.unwrap_or_else(|| self.create_in_room(hash, &publication.channel));
+        self.ordered_to = seq;
         let event = self.event_of(index, seq, ordered_at, publication);
         self.note_part(index, &event, None);
-        self.show(index, event, outlet);
+        let has_room = |worker| outlet.has_room(worker, Share::Whole, 0);
+        let channel = self.channels.at_mut(index);
+        if self.pending.is_empty() && channel.interest.workers().all(has_room) {
+            return self.show(index, event, outlet);
+        }
+        channel.pending += 1;
+        self.pending.push_event(event, index, channel.interest.workers());
+        self.pending.commit(seq);
+    }
+
+    /// A channel that another node made: where there are as many as may be, those with the oldest
+    /// events go first.
+    fn create_in_room(&mut self, hash: u64, name: &str) -> u32 {
+        while self.channels.len() >= self.settings.channels_max && self.lose_oldest_of_all() {}
+        self.create(hash, name)
     }
 
     fn event_of(
@@ -85,14 +103,19 @@ impl Sequencer {
 
     /// The answer if the idempotency key is already in the channel's history, or will be once what
     /// is ordered is committed.
-    fn repeated(&self, found: Option<u32>, hash: u64, again: &Publication) -> Option<Accepted> {
+    pub(super) fn repeated(
+        &self,
+        found: Option<u32>,
+        hash: u64,
+        again: &Publication,
+    ) -> Option<Accepted> {
         let (index, key) = (found?, again.key.as_deref()?);
         let kept = self.history.seq_by_key(index, hash, key);
         let seq = kept.or_else(|| self.pending.seq_by_key(hash, key))?;
         Some(Accepted { seq, channel: index, subscribers: self.channels.at(index).subscribers() })
     }
 
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         found: Option<u32>,
         hash: u64,

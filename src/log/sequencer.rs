@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::ahead::Ahead;
 use super::channel::{Channel, Channels};
 use super::channel_name::ChannelName;
 use super::event::Publication;
@@ -13,10 +14,12 @@ use super::history::runs::RUN_EVENTS_MAX;
 use super::history::{Chain, EVENTS_MAX, Gone, History, Oldest};
 use super::interest::Interest;
 use super::message::{
-    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Share, ToLog,
+    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Share, Ticket,
+    ToLog,
 };
 use super::pending::{Pending, PendingAnswer};
 use super::policy::{Keeps, LogSettings};
+use super::sent::Sent;
 use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::store::Store;
 use super::store::memory::Memory;
@@ -61,8 +64,12 @@ pub struct Sequencer {
     pub(super) streams: Streams,
     pub(super) store: Box<dyn Store>,
     pub(super) store_is_up: bool,
-    /// Events ordered and not committed.
+    /// Events ordered and not committed, or not shown for want of room.
     pub(super) pending: Pending,
+    /// On their way to where the order is given.
+    pub(super) sent: Sent,
+    /// Joins that wait for what other nodes have shown already.
+    pub(super) ahead: Ahead,
     pub(super) counters: LogCounters,
 }
 
@@ -93,6 +100,8 @@ impl Sequencer {
             store: Box::new(Memory),
             store_is_up: true,
             pending: Pending::new(),
+            sent: Sent::new(),
+            ahead: Ahead::new(),
             counters: LogCounters::default(),
         }
     }
@@ -136,17 +145,19 @@ impl Sequencer {
             ToLog::Older(page) => self.answer_older(page, outlet),
             ToLog::Feed(events) => events.into_iter().for_each(|fed| self.follow(fed, outlet)),
         }
+        self.join_reached(outlet);
     }
 
     fn ask(&mut self, worker: u16, body: Ask, outlet: &mut impl Outlet) {
         assert!(worker < self.workers, "there is no such worker");
         match body {
+            Ask::Join { ticket, channels, cursor: Cursor::After(seq) }
+                if seq > self.head_seq && self.store.is_elsewhere() =>
+            {
+                self.wait_for(seq, worker, ticket, channels, outlet);
+            }
             Ask::Join { ticket, channels, cursor } => {
-                let told = match self.join(worker, channels, cursor) {
-                    Ok(channels) => FromLog::Joined { ticket, head_seq: self.head_seq, channels },
-                    Err(refusal) => FromLog::JoinRefused { ticket, refusal },
-                };
-                outlet.send(worker, told);
+                self.answer_join(worker, ticket, channels, cursor, outlet);
             }
             Ask::Read { ticket, channels, bytes_max } => {
                 match self.plan_older(worker, ticket, &channels, bytes_max) {
@@ -159,9 +170,11 @@ impl Sequencer {
             }
             Ask::Leave(channels) => self.leave(worker, channels),
             Ask::Publish { ticket, share, publications } => {
-                let mut answer = PendingAnswer::new(worker, ticket);
-                self.publish_all(publications, share, &mut answer, outlet);
-                self.answer_publish(answer, outlet);
+                let answer = PendingAnswer::new(worker, ticket);
+                match self.store.is_elsewhere() {
+                    false => self.publish_all(publications, share, answer, outlet),
+                    true => self.send_all(publications, share, answer, outlet),
+                }
             }
             Ask::Forward { to, letter } => {
                 // If it is dropped, whoever waits for its answer gives up after a time.
@@ -181,13 +194,15 @@ impl Sequencer {
     /// history as [`Sequencer::expire`] does.
     pub fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
         self.release(outlet);
+        self.join_reached(outlet);
         if self.is_held_up() {
             return Some(now);
         }
         self.now = self.now.max(now);
         let of_streams = self.tend_streams(outlet);
         let aged = self.expire(now);
-        let wake_at = aged.into_iter().chain(of_streams).min();
+        let overdue = self.answer_overdue(outlet);
+        let wake_at = aged.into_iter().chain(of_streams).chain(overdue).min();
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
         let room_from = self.store.keeps_from(oldest);
@@ -327,6 +342,21 @@ impl Sequencer {
         self.tombstones = Tombstones::new(count_max);
     }
 
+    pub(super) fn answer_join(
+        &mut self,
+        worker: u16,
+        ticket: Ticket,
+        channels: Vec<Box<str>>,
+        cursor: Cursor,
+        outlet: &mut impl Outlet,
+    ) {
+        let told = match self.join(worker, channels, cursor) {
+            Ok(channels) => FromLog::Joined { ticket, head_seq: self.head_seq, channels },
+            Err(refusal) => FromLog::JoinRefused { ticket, refusal },
+        };
+        outlet.send(worker, told);
+    }
+
     fn join(
         &mut self,
         worker: u16,
@@ -391,7 +421,7 @@ impl Sequencer {
         &mut self,
         publications: Vec<Publication>,
         share: Share,
-        answer: &mut PendingAnswer,
+        mut answer: PendingAnswer,
         outlet: &mut impl Outlet,
     ) {
         let mut publications = publications.into_iter();
@@ -409,12 +439,12 @@ impl Sequencer {
                         answer.outcome.stream = self.stream_at(&publication.channel);
                     }
                     self.counters.refused.count(refusal);
-                    answer.outcome.refusal = Some(refusal);
-                    answer.unaccepted = std::iter::once(publication).chain(publications).collect();
-                    return;
+                    answer.refuse(refusal, publication, publications);
+                    break;
                 }
             }
         }
+        self.answer_publish(answer, outlet);
     }
 
     fn describe(&self, name: &str) -> Description {
@@ -481,11 +511,15 @@ impl Sequencer {
     /// Channels that lose their last event are freed.
     pub(super) fn trim_to_bytes(&mut self) {
         self.leave_to_store();
-        while self.is_over_budget() {
-            let Some(index) = self.history.channel_to_press() else { return };
-            self.lose_oldest(index, Loss::Bytes);
-            self.free_if_idle(index);
-        }
+        while self.is_over_budget() && self.lose_oldest_of_all() {}
+    }
+
+    /// Whether there was one.
+    pub(super) fn lose_oldest_of_all(&mut self) -> bool {
+        let Some(index) = self.history.channel_to_press() else { return false };
+        self.lose_oldest(index, Loss::Bytes);
+        self.free_if_idle(index);
+        true
     }
 
     /// The list of what the store has may take half of the memory.

@@ -73,6 +73,8 @@ pub struct Refused {
     pub store: u64,
     /// Because of the state of a stream.
     pub stream: u64,
+    /// [`Refusal::Behind`].
+    pub behind: u64,
 }
 
 impl Refused {
@@ -88,6 +90,7 @@ impl Refused {
             | Refusal::StreamEnded
             | Refusal::StreamTaken
             | Refusal::StreamCut => self.stream += 1,
+            Refusal::Behind => self.behind += 1,
         }
     }
 }

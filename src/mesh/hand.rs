@@ -96,6 +96,13 @@ impl<L: Guarded> LogHand<L> {
         done
     }
 
+    /// Tells the log something as soon as it is free, ahead of what waits in its lane. Not for
+    /// workers.
+    pub fn tell(&mut self, told: ToLog, now: Duration, rings: &mut Vec<u16>) {
+        self.log.lock().handle(told, now, &mut self.outlet);
+        while self.run(now, rings) == Left::Work {}
+    }
+
     /// Tends the log: ages history, a piece at a time. Returns when to call it again. Not for
     /// workers.
     pub fn age(&mut self, now: Duration, rings: &mut Vec<u16>) -> Duration {

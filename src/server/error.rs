@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::takeover::TakeOverError;
 use super::tls::TlsError;
+use crate::cluster::nats::NatsError;
 use crate::journal::recover::JournalError;
 use crate::limits::SLOTS_RESERVED;
 use crate::ring::StartError;
@@ -67,6 +68,8 @@ pub enum ServerError {
     },
     /// The journal can't be used.
     Journal(JournalError),
+    /// The broker of the cluster can't be used.
+    Cluster(NatsError),
     /// Anything else the kernel refused.
     Io {
         /// What was being done.
@@ -91,6 +94,12 @@ impl From<TlsError> for ServerError {
 impl From<StartError> for ServerError {
     fn from(error: StartError) -> Self {
         Self::Kernel(error)
+    }
+}
+
+impl From<NatsError> for ServerError {
+    fn from(error: NatsError) -> Self {
+        Self::Cluster(error)
     }
 }
 
@@ -155,6 +164,7 @@ impl fmt::Display for ServerError {
             ),
             Self::Journal(error) => write!(f, "{error}"),
             Self::Tls(error) => write!(f, "{error}"),
+            Self::Cluster(error) => write!(f, "{error}"),
             Self::Io { what, error } => {
                 write!(f, "{what}: {error}")?;
                 match error.raw_os_error().map(Errno::from_raw_os_error) {

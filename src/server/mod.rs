@@ -9,6 +9,7 @@ mod error;
 mod inherited;
 mod listeners;
 mod log_lines;
+mod node;
 mod reload;
 mod sizing;
 mod store;
@@ -34,7 +35,7 @@ use self::inherited::Source;
 use self::listeners::{Listeners, Ports};
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
-use self::store::Home;
+use self::store::{Home, Task};
 use self::store_threads::{Reports, StoreThreads};
 use self::takeover::{Estate, Succession};
 pub use self::takeover::{Successor, TakeOverError};
@@ -43,6 +44,7 @@ pub use self::tls::TlsError;
 use self::tls::TlsKeeper;
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
+use crate::cluster::metrics::ClusterMetrics;
 use crate::config::Settings;
 use crate::journal::metrics::JournalMetrics;
 use crate::log::{Sequencer, SharedHasher};
@@ -72,6 +74,8 @@ pub struct Shared {
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// Metrics of the journal's thread; zeros if there is none.
     pub journal: Arc<JournalMetrics>,
+    /// Of the way to the broker; zeros where there is none.
+    pub cluster: Arc<ClusterMetrics>,
     /// The driver the workers run on.
     pub(crate) driver: DriverKind,
 }
@@ -168,7 +172,8 @@ impl Server {
         let hasher = SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?));
         let epoch = Epoch::from_random(random()?);
         let mut log = Sequencer::new(settings.log_settings(), epoch, workers, hasher.clone());
-        let (epoch, opening) = home.open(&settings, &journal, &mut log)?;
+        let cluster = Arc::new(ClusterMetrics::default());
+        let (epoch, opening) = home.open(&settings, &journal, &cluster, &mut log)?;
         let connection_count =
             ConnectionCount::new(room.within(settings.connections_max), by_address);
         room.prepare(connection_count.max());
@@ -179,6 +184,7 @@ impl Server {
             connection_count: Arc::new(connection_count),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             journal,
+            cluster,
             driver: driver.kind,
             settings: Arc::new(settings),
         });
@@ -220,11 +226,15 @@ impl Server {
         }
         // The predecessor has closed the journal by now.
         let store = match opening.finish(&shared, &log)? {
-            Some(opened) => {
+            Some(Task::Keep(opened)) => {
                 let reports = |bell| Reports::new(requests.clone(), &log, &log_ends, bell);
                 let bells = [bell(&started.bells)?, bell(&started.bells)?];
                 let (metrics, reports) = (shared.journal.clone(), bells.map(reports));
-                Some(StoreThreads::start(opened, metrics, reports, tell_lost)?)
+                Some(StoreThreads::start(*opened, metrics, reports, tell_lost)?)
+            }
+            Some(Task::Follow(node)) => {
+                let reports = Reports::new(requests, &log, &log_ends, bell(&started.bells)?);
+                Some(StoreThreads::follow(*node, reports, tell_lost)?)
             }
             None => None,
         };
@@ -356,7 +366,10 @@ impl Server {
     pub fn hand_over(mut self, successor: &Successor, cut: &Receiver<()>) -> Ended {
         self.admin_server.leave();
         self.retire();
-        self.close_store();
+        // A journal has one owner; a stream is followed by all, and this node drains for a while yet.
+        if self.settings.data_dir.is_some() {
+            self.close_store();
+        }
         successor.release();
         self.let_go(cut)
     }

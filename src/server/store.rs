@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{ServerError, Shared, random};
+use super::{ServerError, Shared, node, random};
+use crate::cluster::metrics::ClusterMetrics;
 use crate::config::Settings;
 use crate::journal::disk::Folder;
 use crate::journal::keeper::Keeper;
@@ -33,6 +34,8 @@ pub(super) enum Home {
     Journal(Box<Taken>),
     /// A journal that the predecessor holds until it lets go.
     Inherited(Box<JournalSettings>, Epoch),
+    /// In a broker's stream.
+    Broker,
 }
 
 /// A journal whose lock this process has taken.
@@ -46,6 +49,9 @@ impl Home {
     /// The home the operator chose. `has_predecessor`: another process may hold the journal for
     /// now.
     pub fn of(settings: &Settings, has_predecessor: bool) -> Result<Self, ServerError> {
+        if !settings.cluster.nats.is_empty() {
+            return Ok(Self::Broker);
+        }
         let Some(dir) = &settings.data_dir else { return Ok(Self::Memory) };
         let journal = journal_settings(settings)?;
         match Lock::take(dir) {
@@ -64,6 +70,7 @@ impl Home {
         self,
         settings: &Settings,
         metrics: &Arc<JournalMetrics>,
+        of_cluster: &Arc<ClusterMetrics>,
         log: &mut Sequencer,
     ) -> Result<(Epoch, Opening), ServerError> {
         match self {
@@ -73,6 +80,10 @@ impl Home {
                 Ok((log.epoch(), Opening::Done(Box::new(opened))))
             }
             Self::Inherited(journal, epoch) => Ok((epoch, Opening::Later(journal))),
+            Self::Broker => {
+                let node = node::Opened::new(settings, of_cluster, log)?;
+                Ok((log.epoch(), Opening::Node(Box::new(node))))
+            }
         }
     }
 }
@@ -86,17 +97,30 @@ pub(super) enum Opening {
     Done(Box<Opened>),
     /// Another process still holds it.
     Later(Box<JournalSettings>),
+    /// This is a node, and has read its stream.
+    Node(Box<node::Opened>),
+}
+
+/// What the store's thread is to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Keep the journal.
+    Keep(Box<Opened>),
+    /// Follow the stream.
+    Follow(Box<node::Opened>),
 }
 
 impl Opening {
     /// What the store's thread needs, once another process has let go of the journal; `None` if
     /// there is no such thread.
-    pub fn finish(self, shared: &Shared, log: &SharedLog) -> Result<Option<Opened>, ServerError> {
-        match self {
-            Self::Memory => Ok(None),
-            Self::Done(opened) => Ok(Some(*opened)),
-            Self::Later(journal) => inherit(*journal, shared, &mut log.lock()).map(Some),
-        }
+    pub fn finish(self, shared: &Shared, log: &SharedLog) -> Result<Option<Task>, ServerError> {
+        let opened = match self {
+            Self::Memory => return Ok(None),
+            Self::Done(opened) => opened,
+            Self::Later(journal) => Box::new(inherit(*journal, shared, &mut log.lock())?),
+            Self::Node(node) => return Ok(Some(Task::Follow(node))),
+        };
+        Ok(Some(Task::Keep(opened)))
     }
 }
 
@@ -210,7 +234,7 @@ impl Feeder<'_> {
 }
 
 /// Before the first subscriber there are no workers to tell.
-struct Nowhere;
+pub(super) struct Nowhere;
 
 impl Outlet for Nowhere {
     fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {

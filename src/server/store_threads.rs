@@ -1,15 +1,16 @@
-//! The threads behind a log that lives in a journal: one commits, one reads what memory no longer
-//! holds, so that neither waits for the other's disk.
+//! The threads behind a log that lives elsewhere. In a journal: one commits, one reads what memory no
+//! longer holds, so that neither waits for the other's disk. In a broker's stream: one follows it.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::ServerError;
 use super::store::Opened;
 use super::vital::{Lost, vital};
+use super::{ServerError, node};
 use crate::journal::disk::Folder;
 use crate::journal::keeper::{Keeper, ToKeeper};
 use crate::journal::metrics::JournalMetrics;
@@ -25,13 +26,13 @@ use crate::ring::{Bell, Ringer, monotonic_now};
 /// How often the store's thread looks after the disk when nothing is published.
 const KEEPING_PAUSE: Duration = Duration::from_secs(1);
 
-/// Both threads.
+/// One thread, or two.
 #[derive(Debug)]
 pub(super) struct StoreThreads {
     /// None: it was told to end.
     keeper: Option<JoinHandle<()>>,
-    reader: JoinHandle<()>,
-    end_reader: Sender<ToReader>,
+    /// Where there is a journal, with the lane that ends it.
+    reader: Option<(JoinHandle<()>, Sender<ToReader>)>,
 }
 
 impl StoreThreads {
@@ -45,11 +46,23 @@ impl StoreThreads {
         let FarEnds { keeper: to_keeper, reader: to_reader, end_reader, .. } = ends;
         let keeper = start("store", tell_lost.clone(), move || {
             keep(keeper, &to_keeper, of_keeper, lock);
+            Ok(())
         })?;
         let reader = start("reader", tell_lost, move || {
             read(reader, &to_reader, of_reader, &metrics);
+            Ok(())
         })?;
-        Ok(Self { keeper: Some(keeper), reader, end_reader })
+        Ok(Self { keeper: Some(keeper), reader: Some((reader, end_reader)) })
+    }
+
+    /// Of a node.
+    pub fn follow(
+        node: node::Opened,
+        to_log: Reports,
+        tell_lost: Sender<Lost>,
+    ) -> Result<Self, ServerError> {
+        let follower = start("store", tell_lost, move || node.follow(to_log))?;
+        Ok(Self { keeper: Some(follower), reader: None })
     }
 
     /// Waits until all events are safe; the log was told to close. What is on the disk can still be
@@ -61,23 +74,21 @@ impl StoreThreads {
         }
     }
 
-    /// Ends both.
+    /// Ends all there are.
     pub fn end(mut self) {
         self.join_keeper();
-        let _ = self.end_reader.send(ToReader::End);
-        let _ = self.reader.join();
+        if let Some((reader, end)) = self.reader {
+            let _ = end.send(ToReader::End);
+            let _ = reader.join();
+        }
     }
 }
 
 fn start(
     name: &str,
     tell_lost: Sender<Lost>,
-    body: impl FnOnce() + Send + 'static,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> Result<JoinHandle<()>, ServerError> {
-    let body = move || {
-        body();
-        Ok(())
-    };
     thread::Builder::new()
         .name(name.into())
         .spawn(move || vital(tell_lost, body))
@@ -145,8 +156,20 @@ impl Reports {
         self.run_hand();
     }
 
+    /// Tells the log at once, whatever waits in its lane; whether it has no room for events for now.
+    pub fn tell_first(&mut self, told: ToLog) -> bool {
+        self.hand.tell(told, monotonic_now(), &mut self.rings);
+        let held_up = self.hand.with(monotonic_now(), &mut self.rings, |log| log.is_held_up());
+        self.ring();
+        held_up
+    }
+
     fn run_hand(&mut self) {
         while self.hand.run(monotonic_now(), &mut self.rings) == Left::Work {}
+        self.ring();
+    }
+
+    fn ring(&mut self) {
         for worker in self.rings.drain(..) {
             self.bell.ring(worker);
         }

@@ -14,6 +14,7 @@ mod http_surface;
 mod limits;
 mod log_lines;
 mod metrics;
+mod nodes;
 mod real_clients;
 mod resume_contract;
 mod slow_consumers;

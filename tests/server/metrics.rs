@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 69] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 77] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -49,6 +49,14 @@ const DOCUMENTED: [(&str, &str, &[&str]); 69] = [
     ("pushline_http2_streams_total", "counter", &["worker"]),
     ("pushline_http_errors_total", "counter", &[]),
     ("pushline_http_requests_total", "counter", &[]),
+    ("pushline_cluster_answer_duration_seconds", "histogram", &[]),
+    ("pushline_cluster_behind_events", "gauge", &[]),
+    ("pushline_cluster_behind_seconds", "gauge", &[]),
+    ("pushline_cluster_events_received_total", "counter", &[]),
+    ("pushline_cluster_openings_total", "counter", &[]),
+    ("pushline_cluster_publishes_sent_total", "counter", &[]),
+    ("pushline_cluster_publishes_unanswered_total", "counter", &[]),
+    ("pushline_cluster_up", "gauge", &[]),
     ("pushline_journal_bytes", "gauge", &[]),
     ("pushline_journal_commit_duration_seconds", "histogram", &[]),
     ("pushline_journal_pages_total", "counter", &[]),

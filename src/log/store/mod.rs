@@ -5,7 +5,7 @@
 //! |---|---|---|---|
 //! | [`memory`] | the sequencer | at once | [`Taken::Seen`] |
 //! | [`journal`](crate::journal) | the sequencer | after the group commit it is part of | [`Taken::Later`], then [`Stored::Committed`] |
-//! | a broker's stream | the broker | when it comes back on the stream / when the broker says so | [`ToLog::Feed`], and its answers by `Stored` |
+//! | a broker's stream | the broker | when it comes back on the stream / when the broker says so | [`ToLog::Feed`] / [`Stored::Answered`] |
 //!
 //! [`ToLog::Feed`]: super::message::ToLog::Feed
 //!
@@ -26,7 +26,7 @@ pub mod memory;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::event::Event;
+use super::event::{Event, Publication};
 use super::older::OlderRead;
 
 /// The home of the log's order, as the sequencer sees it.
@@ -49,6 +49,22 @@ pub trait Store: Debug + Send {
     /// Ends the store in order: nothing more is appended, and what was is still to be committed.
     fn close(&mut self) {}
 
+    /// Whether the order is given elsewhere: publications are sent there, and come back as events
+    /// that have their place.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Sends a publication to where it gets its place. What became of it is told with this number
+    /// ([`Stored::Answered`]), in time and once. Only called while the store is up.
+    fn send(&mut self, _number: u64, _publication: Publication) {}
+
+    /// The newest event there is, as far as is known, where the order is given elsewhere; none: it
+    /// can't be said at the moment.
+    fn newest(&self) -> Option<u64> {
+        None
+    }
+
     /// History holds nothing before this seq. Returns the seq before which the store has no room.
     fn keeps_from(&mut self, _seq: u64) -> u64 {
         0
@@ -65,7 +81,7 @@ pub enum Taken {
 }
 
 /// What a store's thread reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// Everything appended up to this seq is as safe as this store makes it.
     Committed {
@@ -74,8 +90,19 @@ pub enum Stored {
         /// Events since the last report: the cost to the log of showing them.
         count: u32,
     },
+    /// What became of publications that were sent.
+    Answered(Vec<Answered>),
     /// What was appended and not committed is lost, and further events are refused.
     Down,
     /// Events are accepted again.
     Up,
+}
+
+/// What became of a publication that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// As it was sent.
+    pub number: u64,
+    /// The place it got; none: it was refused, or it is not known whether it was taken.
+    pub seq: Option<u64>,
 }

@@ -1,5 +1,6 @@
 //! Behaviour of the log. `model` compares it with a naive one over thousands of random operations.
 
+mod broker;
 mod model;
 mod older;
 mod state;

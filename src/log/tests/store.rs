@@ -48,7 +48,7 @@ impl Bench {
     }
 
     /// What is in a worker's lane: the seq of each event, and `accepted` of each answer.
-    fn heard(&mut self, worker: u16) -> Vec<(char, u64)> {
+    pub(super) fn heard(&mut self, worker: u16) -> Vec<(char, u64)> {
         let tell = |told| match told {
             FromLog::Event(event) => ('e', event.seq),
             FromLog::Published { outcome, .. } => ('a', u64::from(outcome.accepted)),

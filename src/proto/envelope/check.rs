@@ -43,6 +43,7 @@ pub fn attributes(of: &Attributes, is_empty: bool) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn is_plain(text: &str, bytes_max: usize) -> bool {
+/// Whether it is 1 to this many bytes without control characters.
+pub(crate) fn is_plain(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
 }

@@ -12,6 +12,7 @@ use super::data::{Data, EventView};
 use super::stream::Part;
 use super::ws::close::cut;
 
+pub(crate) use check::is_plain;
 pub use check::{
     KEY_BYTES_MAX, RESERVED_PREFIX, TYPE_BYTES_MAX, attributes, event_key, event_type, key,
 };

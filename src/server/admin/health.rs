@@ -8,6 +8,7 @@ use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::proto::http::response::Status;
 use crate::ring::monotonic_now;
+use crate::server::Shared;
 use crate::server::clerk::LogCommand;
 
 impl State {
@@ -24,7 +25,25 @@ impl State {
         if of_log.is_err() || of_log.is_ok_and(|answer| answer.recv_deadline(deadline).is_err()) {
             return unready("log_stalled", "the log does not answer");
         }
+        if let Some(unready) = self.find_behind() {
+            return unready;
+        }
         Reply::text("ready\n")
+    }
+
+    /// Of a node that is away from its stream, or behind it, for longer than it may be.
+    fn find_behind(&self) -> Option<Reply> {
+        let Shared { cluster, settings, .. } = &*self.shared;
+        let allowed = settings.cluster.unready_after;
+        let away_since = Duration::from_millis(cluster.away_since_ms.value());
+        if !away_since.is_zero() && monotonic_now().saturating_sub(away_since) >= allowed {
+            return Some(unready(
+                "broker_away",
+                "this node can't reach the stream that is its log",
+            ));
+        }
+        let behind = Duration::from_millis(cluster.behind_ms.value());
+        (behind >= allowed).then(|| unready("node_behind", "this node is behind its stream"))
     }
 
     /// Fails with a worker that does not respond. One that has turned within the last second does.
@@ -65,9 +84,9 @@ mod tests {
     use crate::proto::cursor::Epoch;
     use crate::proto::http::response::BodyMode;
     use crate::ring::Ringer;
+    use crate::server::ConnectionCount;
     use crate::server::clerk::LogReport;
     use crate::server::driver::DriverKind;
-    use crate::server::{ConnectionCount, Shared};
     use crate::worker::command::Command;
 
     /// A server whose threads are played by the test, which holds their ends.
@@ -85,6 +104,7 @@ mod tests {
             )),
             metrics: vec![Arc::default(), Arc::default()],
             journal: Arc::default(),
+            cluster: Arc::default(),
             driver: DriverKind::Epoll,
         };
         let state = State {

@@ -358,9 +358,50 @@ const METRICS: &[Metric] = &[
                     ("rate", refused.rate),
                     ("store", refused.store),
                     ("stream", refused.stream),
+                    ("behind", refused.behind),
                 ]
             })
         }),
+    ),
+    (
+        "pushline_cluster_up",
+        "1 while this node follows the stream that is its log.",
+        Server(|of| Some(number(&of.state.shared.cluster.up))),
+    ),
+    (
+        "pushline_cluster_behind_events",
+        "Messages of the stream that have not come to this node.",
+        Server(|of| Some(number(&of.state.shared.cluster.behind_events))),
+    ),
+    (
+        "pushline_cluster_behind_seconds",
+        "For how long this node has not had all there was.",
+        Server(|of| Some(number(&of.state.shared.cluster.behind_ms) / 1e3)),
+    ),
+    (
+        "pushline_cluster_events_received_total",
+        "Events that came by the stream.",
+        Server(|of| Some(number(&of.state.shared.cluster.received))),
+    ),
+    (
+        "pushline_cluster_publishes_sent_total",
+        "Publications sent to the broker.",
+        Server(|of| Some(number(&of.state.shared.cluster.sent))),
+    ),
+    (
+        "pushline_cluster_publishes_unanswered_total",
+        "Publications that the broker refused or did not answer in time.",
+        Server(|of| Some(number(&of.state.shared.cluster.unanswered))),
+    ),
+    (
+        "pushline_cluster_openings_total",
+        "How often this node opened the stream, or tried to.",
+        Server(|of| Some(number(&of.state.shared.cluster.openings))),
+    ),
+    (
+        "pushline_cluster_answer_duration_seconds",
+        "From a publication's leaving to the broker's answer.",
+        ServerDurations(|shared| &shared.cluster.answer_time),
     ),
     (
         "pushline_evictions_total",

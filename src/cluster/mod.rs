@@ -1,0 +1,188 @@
+//! Many nodes, one log: a broker's stream gives events their place, every node follows it, and so any
+//! node can go on with any client's cursor.
+//!
+//! | part | what |
+//! |---|---|
+//! | [`Near`] | what the sequencer sees: publications leave by it |
+//! | [`follower`] | how far this node has come, and whether the stream is still the one it follows; sans-IO |
+//! | [`nats`] | NATS JetStream: the stream's sequence is `seq` |
+//!
+//! A publish goes to the broker and is answered when the broker has it. The event comes back on the
+//! stream like those of all other nodes, and only then it is seen. A node whose broker is away refuses
+//! publishes and keeps its streams; when the broker is back it goes on where it was.
+//!
+//! The epoch is made of what the stream is ([`Identity`]), so all nodes have the same one. When a node
+//! finds that the stream went back behind what it has shown, it writes a higher generation into the
+//! stream, ends ([`Ended`]), and starts again in the new epoch, as all others do when they read it.
+
+pub mod follower;
+pub mod metrics;
+pub mod nats;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::log::event::{Event, Publication};
+use crate::log::message::Fed;
+use crate::log::older::OlderRead;
+use crate::log::store::{Store, Stored, Taken};
+use crate::proto::cursor::Epoch;
+
+/// What the log is to the broker's thread. None of it waits for long.
+pub trait LogSide {
+    /// The log's clock.
+    fn now(&self) -> Duration;
+
+    /// Events that have their place; whether the log has no room for more for now.
+    fn feed(&mut self, events: Vec<Fed>) -> bool;
+
+    /// The store reports; whether the log has no room for events for now.
+    fn tell(&mut self, stored: Stored) -> bool;
+}
+
+/// What the near end sends.
+#[derive(Debug)]
+pub enum ToBroker {
+    /// A publication, to be answered with this number.
+    Publish(u64, Publication),
+    /// End in order.
+    Close,
+}
+
+/// The near end of the way to the broker: what the sequencer sees.
+pub struct Near {
+    /// Bounded by what the log lets be on its way.
+    post: Box<dyn Fn(ToBroker) + Send>,
+    tail: Arc<Tail>,
+}
+
+impl Near {
+    /// With what takes messages to the broker's thread, and must not wait.
+    pub fn new(post: impl Fn(ToBroker) + Send + 'static, tail: Arc<Tail>) -> Self {
+        Self { post: Box::new(post), tail }
+    }
+}
+
+impl fmt::Debug for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Near").field("tail", &self.tail).finish_non_exhaustive()
+    }
+}
+
+impl Store for Near {
+    fn append(&mut self, _event: &Arc<Event>) -> Taken {
+        unreachable!("the order is given by the broker")
+    }
+
+    fn give_up(&mut self) {}
+
+    fn read_older(&mut self, _read: OlderRead) {
+        unreachable!("all of a node's history is in memory")
+    }
+
+    fn close(&mut self) {
+        (self.post)(ToBroker::Close);
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+
+    fn send(&mut self, number: u64, publication: Publication) {
+        (self.post)(ToBroker::Publish(number, publication));
+    }
+
+    fn newest(&self) -> Option<u64> {
+        self.tail.newest()
+    }
+}
+
+/// What the broker's thread knows of the stream's end.
+#[derive(Debug, Default)]
+pub struct Tail {
+    newest: AtomicU64,
+    is_known: AtomicBool,
+}
+
+impl Tail {
+    /// The newest message of the stream, when it was last asked for; none: the broker is away.
+    pub fn newest(&self) -> Option<u64> {
+        self.is_known.load(Ordering::Relaxed).then(|| self.newest.load(Ordering::Relaxed))
+    }
+
+    /// The broker said so; none: it is away.
+    pub fn note(&self, newest: Option<u64>) {
+        self.newest.store(newest.unwrap_or(0), Ordering::Relaxed);
+        self.is_known.store(newest.is_some(), Ordering::Relaxed);
+    }
+}
+
+/// What makes a stream the one it is. While it stays the same, no place is given twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// When it was created, as the broker says it, or what else changes when it begins again.
+    pub created: String,
+    /// How often it is known to have gone back.
+    pub generation: u64,
+}
+
+impl Identity {
+    /// The epoch of ids in it.
+    pub fn epoch(&self) -> Epoch {
+        let mut hash = Sha256::new();
+        for part in [self.name.as_bytes(), self.created.as_bytes()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(self.generation.to_le_bytes());
+        let digest = hash.finalize();
+        let bits = digest.iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+        Epoch::from_random(bits)
+    }
+}
+
+/// Why this node can't go on with the log it has. It starts again, and reads what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The stream went back: what this node has shown is not in it any more.
+    RolledBack,
+    /// Another node has seen that.
+    NewGeneration,
+    /// It is another stream of the same name.
+    Recreated,
+    /// The stream has let go of events that have not come here.
+    Missed,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RolledBack => {
+                "the stream has lost events that were shown: a new epoch begins, and every client \
+                 that returns is told of a gap"
+            }
+            Self::NewGeneration => {
+                "another node found that the stream has lost events that were shown: a new epoch \
+                 begins, and every client that returns is told of a gap"
+            }
+            Self::Recreated => {
+                "the stream was deleted and created again: a new epoch begins, and every client that \
+                 returns is told of a gap"
+            }
+            Self::Missed => {
+                "the stream has let go of events that have not come here: the log is read again, and \
+                 clients that miss some are told of a gap"
+            }
+        })
+    }
+}
+
+impl std::error::Error for Ended {}

@@ -1,0 +1,247 @@
+//! JetStream's API: JSON over requests. Only what a node needs of it. Sans-IO.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::codec::Subjects;
+use crate::cluster::Identity;
+use crate::cluster::follower::StreamState;
+
+/// The stream's own note of how often it went back.
+const GENERATION: &str = "pushline-generation";
+
+/// `err_code` of a stream that is not there.
+pub const STREAM_NOT_FOUND: u64 = 10_059;
+/// `err_code` of a stream that another node has just created with other bounds.
+pub const STREAM_IN_USE: u64 = 10_058;
+
+/// Idle time after which the broker says that it is there.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long the broker keeps the place of a node that does not listen.
+const NODE_IDLE: Duration = Duration::from_secs(30);
+
+/// Why the broker did not do it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ApiError {
+    /// No answer in time, or no one there to answer.
+    Away,
+    /// It refused.
+    Refused {
+        /// JetStream's `err_code`.
+        code: u64,
+        /// In its words.
+        description: String,
+    },
+    /// An answer we do not understand.
+    Malformed(String),
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away => f.write_str(
+                "JetStream does not answer; is it on (nats-server -js), and has it a leader?",
+            ),
+            Self::Refused { code, description } => write!(f, "{description} ({code})"),
+            Self::Malformed(what) => write!(f, "an answer of JetStream can't be read: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// The bounds the stream gets, in JetStream's terms.
+#[derive(Clone, Debug)]
+pub struct StreamBounds {
+    /// Bytes of all messages.
+    pub bytes_max: u64,
+    /// How long one is kept.
+    pub age_max: Duration,
+    /// On how many servers it is.
+    pub replicas: u64,
+}
+
+/// Time in which a key that is sent again is known again; a stream can't know it for longer than it
+/// keeps the event.
+const KEYS_TIME: Duration = Duration::from_secs(120);
+
+/// A stream as the broker shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StreamInfo {
+    /// All of its configuration.
+    pub config: Value,
+    created: String,
+    state: State,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct State {
+    messages: u64,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+    #[serde(default)]
+    num_deleted: u64,
+    #[serde(default)]
+    deleted: Vec<u64>,
+}
+
+impl StreamInfo {
+    /// What a node compares.
+    pub fn state(&self, name: &str) -> StreamState {
+        let generation = self.config["metadata"][GENERATION].as_str();
+        StreamState {
+            identity: Identity {
+                name: name.to_owned(),
+                created: self.created.clone(),
+                generation: generation.and_then(|text| text.parse().ok()).unwrap_or(0),
+            },
+            first: self.state.first_seq,
+            last: self.state.last_seq,
+        }
+    }
+
+    /// After which message a node begins, to have about as many as `bytes_max` holds and none with a
+    /// hole before it: nothing says of which channel a message was that is gone.
+    pub fn begin_behind(&self, bytes_max: u64) -> u64 {
+        let State { messages, bytes, first_seq, last_seq, num_deleted, ref deleted } = self.state;
+        let oldest = first_seq.saturating_sub(1);
+        let share = bytes_max as f64 / bytes.max(1) as f64;
+        let fit = if share >= 1.0 { messages } else { (messages as f64 * share) as u64 };
+        let last_hole = match num_deleted {
+            0 => 0,
+            count if count == deleted.len() as u64 => deleted.iter().copied().max().unwrap_or(0),
+            _ => last_seq,
+        };
+        oldest.max(last_seq.saturating_sub(fit)).max(last_hole)
+    }
+
+    /// What is different from what we would create, in words; and what a node can't live with.
+    pub fn differences(&self, bounds: &StreamBounds) -> (Vec<String>, Option<String>) {
+        let config = &self.config;
+        let number = |key: &str| config[key].as_i64().unwrap_or(0);
+        let mut soft = Vec::new();
+        let mut compare = |what: &str, found: i64, wanted: u64| {
+            if found != wanted as i64 {
+                soft.push(format!("{what} is {found}, the settings say {wanted}"));
+            }
+        };
+        compare("max_bytes", number("max_bytes"), bounds.bytes_max);
+        compare("max_age (ns)", number("max_age"), nanos(bounds.age_max));
+        compare("num_replicas", number("num_replicas"), bounds.replicas);
+        let retention = config["retention"].as_str().unwrap_or("limits");
+        let hard = if number("max_msgs_per_subject") > 0 {
+            Some("max_msgs_per_subject is set: it takes events out of the middle")
+        } else if retention != "limits" {
+            Some("its retention is not `limits`")
+        } else {
+            None
+        };
+        (soft, hard.map(str::to_owned))
+    }
+}
+
+/// A request: its subject and what it says.
+pub type Request = (String, String);
+
+/// Requests about one stream.
+#[derive(Clone, Debug)]
+pub struct Api {
+    stream: String,
+}
+
+impl Api {
+    /// About the stream of this name.
+    pub fn new(stream: &str) -> Self {
+        Self { stream: stream.to_owned() }
+    }
+
+    fn request(&self, what: &str, body: &Value) -> Request {
+        (format!("$JS.API.{what}.{}", self.stream), body.to_string())
+    }
+
+    /// How is the stream?
+    pub fn info(&self) -> Request {
+        self.request("STREAM.INFO", &json!({ "deleted_details": true }))
+    }
+
+    /// Create it.
+    pub fn create(&self, bounds: &StreamBounds) -> Request {
+        let StreamBounds { bytes_max, age_max, replicas } = bounds;
+        let body = json!({
+            "name": self.stream,
+            "subjects": [Subjects::all(&self.stream)],
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": replicas,
+            "max_bytes": bytes_max,
+            "max_age": nanos(*age_max),
+            "duplicate_window": nanos(KEYS_TIME.min(*age_max)),
+            "allow_direct": true,
+        });
+        self.request("STREAM.CREATE", &body)
+    }
+
+    /// Write into the stream that it has gone back once more.
+    pub fn raise_generation(&self, info: StreamInfo, seen: &Identity) -> Request {
+        let mut config = info.config;
+        if !config["metadata"].is_object() {
+            config["metadata"] = json!({});
+        }
+        config["metadata"][GENERATION] = json!((seen.generation + 1).to_string());
+        self.request("STREAM.UPDATE", &config)
+    }
+
+    /// Send its messages to a subject, from this place on.
+    pub fn follow(&self, deliver_to: &str, from: u64) -> Request {
+        let body = json!({
+            "stream_name": self.stream,
+            "config": {
+                "deliver_subject": deliver_to,
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": from.max(1),
+                "ack_policy": "none",
+                "max_deliver": 1,
+                "replay_policy": "instant",
+                "flow_control": true,
+                "idle_heartbeat": nanos(HEARTBEAT),
+                "inactive_threshold": nanos(NODE_IDLE),
+                "num_replicas": 1,
+                "mem_storage": true,
+            },
+        });
+        self.request("CONSUMER.CREATE", &body)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(i64::MAX as u64)
+}
+
+/// Reads an answer; one without a word says that there is no one to answer.
+///
+/// # Errors
+/// See [`ApiError`].
+pub fn answer<T: for<'de> Deserialize<'de>>(payload: &[u8]) -> Result<T, ApiError> {
+    if payload.is_empty() {
+        return Err(ApiError::Away);
+    }
+    let malformed = |error: serde_json::Error| ApiError::Malformed(error.to_string());
+    let answer: Value = serde_json::from_slice(payload).map_err(malformed)?;
+    if let Some(error) = answer.get("error") {
+        // No leader (10008, 10009), or it is being elected.
+        if error["code"].as_u64() == Some(503) {
+            return Err(ApiError::Away);
+        }
+        return Err(ApiError::Refused {
+            code: error["err_code"].as_u64().unwrap_or(0),
+            description: error["description"].as_str().unwrap_or("no words").to_owned(),
+        });
+    }
+    serde_json::from_value(answer).map_err(malformed)
+}

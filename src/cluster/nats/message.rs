@@ -1,0 +1,77 @@
+//! What comes on the subject that a stream's messages are sent to.
+
+use std::time::Duration;
+
+use super::wire::Message;
+use crate::cluster::follower::Mark;
+
+/// One of them.
+#[derive(Debug)]
+pub enum Delivered {
+    /// A message of the stream.
+    Message {
+        /// Which.
+        mark: Mark,
+        /// Counts the messages of this opening, from 1.
+        count: u64,
+        /// When it was stored, since 1970.
+        stored_at: Duration,
+    },
+    /// The broker waits until this subject hears of us: what came before it was taken.
+    FlowControl(String),
+    /// It is there.
+    Heartbeat,
+    /// It ends the delivery, or says what is not understood.
+    Other,
+}
+
+impl Delivered {
+    /// What it is.
+    pub fn of(message: &Message<'_>) -> Self {
+        if let Some(status) = message.headers.and_then(|headers| headers.status()) {
+            return match (status, message.reply) {
+                (100, Some(reply)) => Self::FlowControl(reply.to_owned()),
+                (100, None) => stalled(message).map_or(Self::Heartbeat, Self::FlowControl),
+                _ => Self::Other,
+            };
+        }
+        message.reply.and_then(place).unwrap_or(Self::Other)
+    }
+}
+
+/// A heartbeat may say that a request for flow control got lost.
+fn stalled(message: &Message<'_>) -> Option<String> {
+    message.headers?.get("Nats-Consumer-Stalled").map(str::to_owned)
+}
+
+/// The subject by which a message would be acknowledged says all of its place:
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<count>.<ns>.<pending>`, where a domain and an
+/// account may come before the stream.
+fn place(reply: &str) -> Option<Delivered> {
+    let rest = reply.strip_prefix("$JS.ACK.")?;
+    let tokens = rest.split('.').count();
+    let mut tokens = rest.split('.').skip(if tokens >= 9 { 5 } else { 3 });
+    let mut number = || tokens.next()?.parse::<u64>().ok();
+    let (seq, count, stored_ns) = (number()?, number()?, number()?);
+    let mark = Mark { seq, sign: stored_ns };
+    Some(Delivered::Message { mark, count, stored_at: Duration::from_nanos(stored_ns) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_place_are_read() {
+        for reply in [
+            "$JS.ACK.PUSHLINE.c1.1.42.7.1700000000000000001.3",
+            "$JS.ACK.hub.ACCOUNT.PUSHLINE.c1.1.42.7.1700000000000000001.3.random",
+        ] {
+            let Some(Delivered::Message { mark, count, .. }) = place(reply) else { panic!() };
+            assert_eq!((mark.seq, count, mark.sign), (42, 7, 1_700_000_000_000_000_001));
+        }
+        for bad in ["", "$JS.ACK.", "$JS.ACK.S.c.1.x.7.1.3", "$JS.ACK.S.c.1"] {
+            assert!(place(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The node at work: publications out, answers and messages in, and a look at the stream now and then.
+//! One thread does all of it, around [`Node::turn`].
+
+mod questions;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::api::Api;
+use super::auth::Credentials;
+use super::codec::{self, Subjects};
+use super::doorbell::Doorbell;
+use super::link::{Address, Link};
+use super::message::Delivered;
+use super::publish::Unanswered;
+use super::wire::{Message, Op, write_line, write_message};
+use super::{NatsError, NatsSettings};
+use crate::cluster::follower::{Delivery, Follower};
+use crate::cluster::metrics::ClusterMetrics;
+use crate::cluster::{Ended, LogSide, Tail, ToBroker};
+use crate::log::message::Fed;
+use crate::log::store::{Answered, Stored};
+
+/// Events that are fed at once: what they cost the log is some hundred microseconds.
+const FED_AT_ONCE: usize = 1024;
+
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long to wait before what failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The subscription of all answers.
+const ANSWERS: u64 = 1;
+
+/// What is asked of JetStream, one thing at a time.
+#[derive(Debug)]
+enum Question {
+    /// At a start: how is the stream?
+    Find,
+    /// At a start: there is none, create it.
+    Create,
+    /// Send its messages.
+    Follow,
+    /// How is it, now that they come? If it is another one, that was opened.
+    LookAtOpened,
+    Look,
+    /// The stream went back: is the generation still the one we know?
+    LookAtGeneration,
+    Raise,
+}
+
+#[derive(Debug)]
+struct Asked {
+    number: u64,
+    question: Question,
+    until: Duration,
+}
+
+/// Whether the stream's messages come.
+#[derive(Debug)]
+enum Way {
+    Closed { since: Duration },
+    Opening,
+    Open { count: u64, heard_at: Duration },
+}
+
+/// A node on its stream.
+#[derive(Debug)]
+pub struct Node {
+    settings: NatsSettings,
+    servers: Vec<Address>,
+    credentials: Option<Credentials>,
+    bell: Arc<Doorbell>,
+    near: crossbeam_channel::Receiver<ToBroker>,
+    tail: Arc<Tail>,
+    metrics: Arc<ClusterMetrics>,
+    subjects: Subjects,
+    api: Api,
+    /// What the subjects of our answers begin with; no other client has it.
+    inbox: String,
+    link: Option<Link>,
+    /// What is to be sent; nothing without a connection.
+    out: Vec<u8>,
+    tried_at: Option<Duration>,
+    /// None: the stream is not found yet.
+    follower: Option<Follower>,
+    way: Way,
+    /// The subscription of this opening.
+    subscription: u64,
+    asked: Option<Asked>,
+    questions: u64,
+    looked_at: Duration,
+    unanswered: Unanswered,
+    /// What has come and is not fed yet.
+    events: VecDeque<Fed>,
+    /// Where the broker waits to hear that they are.
+    flow_control: Option<String>,
+    /// The log has no room for events for now.
+    held_up: bool,
+    ticked_at: Duration,
+    /// The newest message of the stream when it was found.
+    found_to: u64,
+    refused: Option<NatsError>,
+    /// The stream did: that is to be written into it.
+    went_back: bool,
+    end: Option<Ended>,
+    closing: bool,
+}
+
+/// What one turn came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    On,
+    /// It was told to end, and has.
+    Closed,
+    /// The log ends.
+    End(Ended),
+}
+
+impl Node {
+    pub fn new(
+        settings: NatsSettings,
+        inbox: String,
+        near: crossbeam_channel::Receiver<ToBroker>,
+        bell: Arc<Doorbell>,
+        tail: Arc<Tail>,
+        metrics: Arc<ClusterMetrics>,
+    ) -> Result<Self, NatsError> {
+        let parsed =
+            |url: &String| Address::parse(url).ok_or_else(|| NatsError::Address(url.clone()));
+        let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
+        let credentials = settings.credentials.as_deref().map(Credentials::read).transpose();
+        let credentials = credentials.map_err(NatsError::Credentials)?;
+        Ok(Self {
+            subjects: Subjects::new(&settings.stream),
+            api: Api::new(&settings.stream),
+            settings,
+            servers,
+            credentials,
+            bell,
+            near,
+            tail,
+            metrics,
+            inbox,
+            link: None,
+            out: Vec::new(),
+            tried_at: None,
+            follower: None,
+            way: Way::Closed { since: Duration::ZERO },
+            subscription: ANSWERS,
+            asked: None,
+            questions: 0,
+            looked_at: Duration::ZERO,
+            unanswered: Unanswered::default(),
+            events: VecDeque::new(),
+            flow_control: None,
+            held_up: false,
+            ticked_at: Duration::ZERO,
+            found_to: 0,
+            refused: None,
+            went_back: false,
+            end: None,
+            closing: false,
+        })
+    }
+
+    /// How far it has come; none: the stream is not found yet.
+    pub fn follower(&self) -> Option<&Follower> {
+        self.follower.as_ref()
+    }
+
+    /// Whether the stream is followed, and what was there when it was found has come.
+    pub fn begun(&mut self) -> bool {
+        let is_open = self.is_open();
+        let Some(follower) = &mut self.follower else { return false };
+        let has_come = follower.head() >= self.found_to && self.events.is_empty();
+        if is_open && has_come {
+            follower.begun();
+        }
+        is_open && has_come
+    }
+
+    /// Why the stream can't be used, if it can't.
+    pub fn take_refusal(&mut self) -> Option<NatsError> {
+        self.refused.take()
+    }
+
+    /// Waits for something to do, for a moment at most, and does it.
+    pub fn turn(&mut self, log: &mut impl LogSide) -> Flow {
+        self.wait();
+        let was_open = self.is_open();
+        if let Err(error) = self.read(log) {
+            self.lose_link(&error, log);
+        }
+        self.take_near(log);
+        if log.now().saturating_sub(self.ticked_at) >= TICK {
+            self.tick(log);
+        }
+        self.feed(log);
+        if let Some(Err(error)) = self.link.as_mut().map(|link| link.send(&mut self.out)) {
+            self.lose_link(&error, log);
+        }
+        if was_open != self.is_open() && self.follower.is_some() {
+            self.tell_turned(log);
+        }
+        match self.end {
+            Some(ended) => Flow::End(ended),
+            None if self.closing && self.unanswered.is_empty() => Flow::Closed,
+            None => Flow::On,
+        }
+    }
+
+    fn wait(&mut self) {
+        let Some(link) = &self.link else {
+            return self.bell.wait(None, RETRY_PAUSE);
+        };
+        self.bell.announce();
+        let time = match self.near.is_empty() {
+            true => TICK,
+            false => Duration::ZERO,
+        };
+        self.bell.wait(Some((link.socket(), !self.out.is_empty())), time);
+    }
+
+    // --- the connection ---
+
+    fn connect(&mut self, log: &mut impl LogSide) {
+        self.tried_at = Some(log.now());
+        for address in &self.servers {
+            match Link::connect(address, self.credentials.as_ref()) {
+                Ok(link) => {
+                    let version = &link.info().version;
+                    tracing::info!(server = %address, %version, "connected to NATS");
+                    self.out.clear();
+                    write_line(&mut self.out, format_args!("SUB {}.> {ANSWERS}", self.inbox));
+                    self.link = Some(link);
+                    self.way = Way::Closed { since: Duration::ZERO };
+                    return;
+                }
+                Err(error) => tracing::warn!(server = %address, %error, "NATS can't be reached"),
+            }
+        }
+    }
+
+    fn lose_link(&mut self, error: &io::Error, log: &mut impl LogSide) {
+        tracing::warn!("the connection to NATS is lost: {error}");
+        self.link = None;
+        self.out.clear();
+        self.asked = None;
+        self.servers.rotate_left(1);
+        self.close_way(log.now());
+        // Their answers went to the connection that is lost.
+        let lost = self.unanswered.give_up();
+        self.answer(lost, log);
+    }
+
+    fn read(&mut self, log: &mut impl LogSide) -> io::Result<()> {
+        let Some(mut link) = self.link.take() else { return Ok(()) };
+        let read = self.read_from(&mut link, log);
+        self.link = Some(link);
+        read
+    }
+
+    fn read_from(&mut self, link: &mut Link, log: &mut impl LogSide) -> io::Result<()> {
+        link.fill()?;
+        let now = log.now();
+        let mut answers = Vec::new();
+        let mut take = |op: Op<'_>| {
+            match op {
+                Op::Ping => write_line(&mut self.out, format_args!("PONG")),
+                Op::Error(why) => return Err(io::Error::other(why.to_owned())),
+                Op::Message(message) => self.take_message(&message, now, &mut answers),
+                Op::Info(_) | Op::Pong | Op::Ok => {}
+            }
+            Ok(())
+        };
+        while let Some(taken) = link.next_op(&mut take)? {
+            taken?;
+        }
+        self.answer(answers, log);
+        Ok(())
+    }
+
+    fn take_message(&mut self, message: &Message<'_>, now: Duration, answers: &mut Vec<Answered>) {
+        if message.subscription == ANSWERS {
+            let Some(kind) = message.subject.strip_prefix(&self.inbox) else { return };
+            if let Some(number) = kind.strip_prefix(".p.").and_then(|text| text.parse().ok()) {
+                if let Some((answered, took)) = self.unanswered.answer(number, message.payload, now)
+                {
+                    self.metrics.answer_time.observe_us(took.as_micros() as u64);
+                    answers.push(answered);
+                }
+            } else if let Some(number) = kind.strip_prefix(".q.").and_then(|t| t.parse().ok()) {
+                self.take_answer(number, message.payload, now);
+            }
+        } else if message.subscription == self.subscription {
+            self.take_delivered(message, now);
+        }
+    }
+
+    // --- publications ---
+
+    fn take_near(&mut self, log: &mut impl LogSide) {
+        let now = log.now();
+        let mut lost = Vec::new();
+        while let Ok(message) = self.near.try_recv() {
+            match (message, &self.link) {
+                (ToBroker::Publish(number, publication), Some(_)) => {
+                    let subject = self.subjects.of_channel(&publication.channel);
+                    let reply = format!("{}.p.{number}", self.inbox);
+                    let headers = codec::headers(&publication);
+                    let headers: Vec<(&str, &str)> =
+                        headers.iter().map(|(name, value)| (*name, &**value)).collect();
+                    let data = &publication.data;
+                    write_message(&mut self.out, &subject, Some(&reply), &headers, data);
+                    self.unanswered.push(number, now);
+                    self.metrics.sent.add(1);
+                }
+                (ToBroker::Publish(number, _), None) => lost.push(Answered { number, seq: None }),
+                (ToBroker::Close, _) => self.closing = true,
+            }
+        }
+        self.answer(lost, log);
+    }
+
+    fn answer(&mut self, answers: Vec<Answered>, log: &mut impl LogSide) {
+        let lost = answers.iter().filter(|answered| answered.seq.is_none()).count();
+        self.metrics.unanswered.add(lost as u64);
+        if !answers.is_empty() {
+            self.held_up = log.tell(Stored::Answered(answers));
+        }
+    }
+
+    // --- the stream's messages ---
+
+    fn take_delivered(&mut self, message: &Message<'_>, now: Duration) {
+        match Delivered::of(message) {
+            Delivered::Message { mark, count: arrived, stored_at } => {
+                let (Way::Open { count, heard_at }, Some(follower)) =
+                    (&mut self.way, &mut self.follower)
+                else {
+                    return;
+                };
+                *heard_at = now;
+                *count += 1;
+                if *count != arrived {
+                    return self.close_way(now);
+                }
+                match follower.deliver(mark, now) {
+                    Delivery::Take => {
+                        self.metrics.received.add(1);
+                        let ordered_at = stored_at.saturating_sub(self.settings.clock_began);
+                        let Message { subject, headers, payload, .. } = *message;
+                        let read = codec::publication(&self.subjects, subject, headers, payload);
+                        let seq = mark.seq;
+                        let fed = |publication| Fed { seq, publication, ordered_at };
+                        self.events.extend(read.map(fed));
+                    }
+                    Delivery::Skip => {}
+                    Delivery::End(ended) => self.end_log(ended, now),
+                }
+            }
+            Delivered::FlowControl(reply) => {
+                self.note_heard(now);
+                self.flow_control = Some(reply);
+            }
+            Delivered::Heartbeat => self.note_heard(now),
+            Delivered::Other => self.close_way(now),
+        }
+    }
+
+    fn note_heard(&mut self, now: Duration) {
+        if let Way::Open { heard_at, .. } = &mut self.way {
+            *heard_at = now;
+        }
+    }
+
+    /// What has come goes to the log, as far as that has room.
+    fn feed(&mut self, log: &mut impl LogSide) {
+        if self.held_up {
+            self.held_up = log.feed(Vec::new());
+        }
+        while !self.held_up && !self.events.is_empty() {
+            let count = self.events.len().min(FED_AT_ONCE);
+            self.held_up = log.feed(self.events.drain(..count).collect());
+        }
+        if !self.events.is_empty() {
+            return;
+        }
+        if let Some(reply) = self.flow_control.take().filter(|_| self.link.is_some()) {
+            write_message(&mut self.out, &reply, None, &[], b"");
+        }
+    }
+}

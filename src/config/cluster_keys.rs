@@ -1,0 +1,75 @@
+//! The keys of `[cluster]`.
+
+use std::path::Path;
+
+use super::bounds::{HOUR, SECOND};
+use super::keys::{Change, Field, Group, Key};
+use super::units::{count, duration, show_duration, unless};
+use super::values::{AUTO, NONE, put_nats, set, show_nats, show_or, stream_name};
+
+pub(super) const NATS: Key = Key {
+    name: "cluster_nats",
+    value: "URLS|none",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "NATS servers with JetStream (2.10 or later), as nats://10.0.0.1,nats://10.0.0.2: \
+           all nodes that name the same stream have one log.",
+    field: Field::Server { put: put_nats, show: show_nats },
+};
+
+pub(super) const STREAM: Key = Key {
+    name: "cluster_stream",
+    value: "NAME",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "The stream that is the log. It is created where there is none, with the bounds of \
+           history_bytes and history_age.",
+    field: Field::Server {
+        put: |s, t| set(&mut s.cluster.stream, stream_name(t)),
+        show: |s| s.cluster.stream.clone(),
+    },
+};
+
+pub(super) const REPLICAS: Key = Key {
+    name: "cluster_replicas",
+    value: "1-5|auto",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "On how many servers a stream that is created is kept; auto: three, where there are as \
+           many.",
+    field: Field::Server {
+        put: |s, t| set(&mut s.cluster.replicas, unless(AUTO, t, |t| count(t, 1..=5))),
+        show: |s| show_or(AUTO, s.cluster.replicas),
+    },
+};
+
+pub(super) const CREDENTIALS: Key = Key {
+    name: "cluster_credentials",
+    value: "FILE|none",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "A file of NATS credentials (.creds).",
+    field: Field::Server {
+        put: |s, t| {
+            s.cluster.credentials = (t != NONE).then(|| t.into());
+            Ok(())
+        },
+        show: |s| show_path(s.cluster.credentials.as_deref()),
+    },
+};
+
+pub(super) const UNREADY_AFTER: Key = Key {
+    name: "cluster_unready_after",
+    value: "TIME",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "How long a node may be away from the stream, or behind it, before /readyz says so.",
+    field: Field::Server {
+        put: |s, t| set(&mut s.cluster.unready_after, duration(t, SECOND..=HOUR)),
+        show: |s| show_duration(s.cluster.unready_after),
+    },
+};
+
+fn show_path(path: Option<&Path>) -> String {
+    path.map_or(NONE.into(), |path| path.display().to_string())
+}

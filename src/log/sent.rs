@@ -1,0 +1,173 @@
+//! Publishes on their way to where the order is given: each is answered when all its publications
+//! are. Empty at all times over a store that orders here.
+
+use std::collections::VecDeque;
+
+use super::commit::send_answer;
+use super::event::Publication;
+use super::history::event_bytes;
+use super::message::{Refusal, Share};
+use super::pending::{PENDING_BYTES_MAX, PendingAnswer};
+use super::publish::{Accepted, Admission};
+use super::sequencer::{Outlet, Sequencer};
+use super::store::Answered;
+
+/// Publications that may be on their way: some ten milliseconds of what a broker takes.
+pub const SENT_MAX: usize = 16_384;
+
+/// The channel of an event that has not come back.
+const ELSEWHERE: u32 = u32::MAX;
+
+/// A publication of a request.
+#[derive(Debug)]
+enum Part {
+    Sent { bytes: u64, subscribers: u32 },
+    Accepted(Accepted),
+    Lost,
+}
+
+/// A request some of whose publications are not answered.
+#[derive(Debug)]
+struct Outstanding {
+    /// The number of its first part; those of the others follow.
+    first: u64,
+    parts: Vec<Part>,
+    unanswered: usize,
+    answer: PendingAnswer,
+}
+
+/// All that is on its way, in the order of its numbers.
+#[derive(Debug)]
+pub(super) struct Sent {
+    requests: VecDeque<Outstanding>,
+    next: u64,
+    unanswered: usize,
+    bytes: u64,
+}
+
+impl Sent {
+    pub fn new() -> Self {
+        Self { requests: VecDeque::new(), next: 1, unanswered: 0, bytes: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.unanswered >= SENT_MAX || self.bytes >= PENDING_BYTES_MAX
+    }
+
+    /// Notes an answer; the request, if that was the last it waited for. One that is told twice is
+    /// ignored.
+    fn answer(&mut self, answered: Answered) -> Option<Outstanding> {
+        let place = self.requests.partition_point(|request| request.first <= answered.number);
+        let place = place.checked_sub(1)?;
+        let request = &mut self.requests[place];
+        let part = usize::try_from(answered.number - request.first).ok()?;
+        let part = request.parts.get_mut(part)?;
+        let &mut Part::Sent { bytes, subscribers } = part else { return None };
+        *part = match answered.seq {
+            Some(seq) => Part::Accepted(Accepted { seq, channel: ELSEWHERE, subscribers }),
+            None => Part::Lost,
+        };
+        request.unanswered -= 1;
+        self.unanswered -= 1;
+        self.bytes -= bytes;
+        if request.unanswered == 0 { self.requests.remove(place) } else { None }
+    }
+}
+
+impl Sequencer {
+    /// Sends publications on their way, one after the other, until one can't be.
+    pub(super) fn send_all(
+        &mut self,
+        publications: Vec<Publication>,
+        share: Share,
+        mut answer: PendingAnswer,
+        outlet: &mut impl Outlet,
+    ) {
+        let first = self.sent.next;
+        let mut parts = Vec::with_capacity(publications.len());
+        let mut publications = publications.into_iter();
+        while let Some(publication) = publications.next() {
+            match self.send(publication, share, outlet) {
+                Ok(part) => parts.push(part),
+                Err((refusal, publication)) => {
+                    self.counters.refused.count(refusal);
+                    answer.refuse(refusal, publication, publications);
+                    break;
+                }
+            }
+        }
+        let unanswered = parts.iter().filter(|part| matches!(part, Part::Sent { .. })).count();
+        let request = Outstanding { first, parts, unanswered, answer };
+        match unanswered {
+            0 => self.finish(request, outlet),
+            _ => self.sent.requests.push_back(request),
+        }
+    }
+
+    fn send(
+        &mut self,
+        publication: Publication,
+        share: Share,
+        outlet: &mut impl Outlet,
+    ) -> Result<Part, (Refusal, Publication)> {
+        if !self.store_is_up {
+            return Err((Refusal::Store, publication));
+        }
+        // A token stream has one producer at a time, which no node can know of another.
+        if publication.mark().is_some() {
+            return Err((Refusal::StreamTaken, publication));
+        }
+        let hash = self.hasher.channel(&publication.channel);
+        let found = self.channels.find(hash, &publication.channel);
+        let number = self.sent.next;
+        if let Some(accepted) = self.repeated(found, hash, &publication) {
+            self.counters.repeated += 1;
+            self.sent.next += 1;
+            return Ok(Part::Accepted(accepted));
+        }
+        if self.sent.is_full() {
+            return Err((Refusal::Busy, publication));
+        }
+        let Admission { found, rate, .. } =
+            match self.admit(found, hash, &publication, share, outlet) {
+                Ok(admission) => admission,
+                Err(refusal) => return Err((refusal, publication)),
+            };
+        let subscribers = found.map_or(0, |index| {
+            let channel = self.channels.at_mut(index);
+            channel.rate = rate;
+            channel.subscribers()
+        });
+        let Publication { channel, data, event_type, key, .. } = &publication;
+        let bytes = event_bytes(channel, data, event_type.as_deref(), key.as_deref());
+        self.sent.next += 1;
+        self.sent.unanswered += 1;
+        self.sent.bytes += bytes;
+        self.store.send(number, publication);
+        Ok(Part::Sent { bytes, subscribers })
+    }
+
+    /// Publications are answered.
+    pub(super) fn answered(&mut self, answers: Vec<Answered>, outlet: &mut impl Outlet) {
+        for answered in answers {
+            if let Some(request) = self.sent.answer(answered) {
+                self.finish(request, outlet);
+            }
+        }
+    }
+
+    fn finish(&mut self, request: Outstanding, outlet: &mut impl Outlet) {
+        let Outstanding { parts, mut answer, .. } = request;
+        for part in parts {
+            match part {
+                Part::Accepted(accepted) => answer.accept(&accepted, false),
+                Part::Lost | Part::Sent { .. } => {
+                    self.counters.refused.count(Refusal::Store);
+                    answer.lose_rest();
+                    break;
+                }
+            }
+        }
+        send_answer(answer, outlet);
+    }
+}

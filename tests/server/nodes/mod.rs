@@ -1,0 +1,156 @@
+//! Several servers with one log: a broker's stream. `scripts/cluster` does the same with thousands of
+//! clients and brokers that die.
+
+mod broker;
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use self::broker::Nats;
+use crate::common::{Sse, TestServer, await_that, fetch, metric, publish, publish_answer, seq_of};
+
+fn node(nats: &Nats) -> TestServer {
+    TestServer::with(|settings| settings.cluster.nats = vec![nats.url()])
+}
+
+fn publish_keyed(addr: SocketAddr, key: &str) -> Value {
+    let answer = fetch(addr, "POST", "/channels/keyed", &[("Idempotency-Key", key)], Some(b"x"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn an_event_is_seen_on_every_node_under_one_id_and_any_node_resumes_any_client() {
+    let Some(nats) = Nats::start() else { return };
+    let (here, there) = (node(&nats), node(&nats));
+    assert_eq!(here.epoch(), there.epoch());
+    let mut stream = Sse::open(there.addr, "channel=a.b&channel=$c:1");
+    let ids = ["one", "two", "three"].map(|data| publish(here.addr, "a.b", data));
+    for (id, data) in ids.iter().zip(["one", "two", "three"]) {
+        let event = stream.event();
+        assert_eq!((&event.id, &event.json()["data"]), (id, &data.into()));
+    }
+    // From the other node back to the first, with nothing but a cursor.
+    let mut resumed = Sse::resume(here.addr, "channel=a.b", &ids[0]);
+    assert_eq!(resumed.events(2).into_iter().map(|event| event.id).collect::<Vec<_>>(), ids[1..]);
+    // A node that starts later has what was before.
+    let late = node(&nats);
+    let mut resumed = Sse::resume(late.addr, "channel=a.b&channel=$c:1", &ids[0]);
+    assert_eq!(resumed.events(2).into_iter().map(|event| event.id).collect::<Vec<_>>(), ids[1..]);
+    let id = publish(late.addr, "$c:1", "four");
+    for stream in [&mut stream, &mut resumed] {
+        assert_eq!(stream.event().id, id);
+    }
+}
+
+#[test]
+fn what_an_event_is_survives_the_way_to_other_nodes() {
+    let Some(nats) = Nats::start() else { return };
+    let (here, there) = (node(&nats), node(&nats));
+    let mut stream = Sse::open(there.addr, "channel=a&envelope=json");
+    let headers = [("Content-Type", "application/json"), ("Event-Type", "ping ü")];
+    let json = fetch(here.addr, "POST", "/channels/a", &headers, Some(b"{\"n\":1}"));
+    assert_eq!(json.status, 200, "{}", json.text());
+    let event = stream.event().json();
+    assert_eq!((&event["event"], &event["data"]["n"]), (&"ping ü".into(), &1.into()));
+    let headers = [("Content-Type", "application/octet-stream")];
+    let binary = fetch(here.addr, "POST", "/channels/a", &headers, Some(&[0xff, 0]));
+    assert_eq!(binary.status, 200, "{}", binary.text());
+    assert_eq!(stream.event().json()["data_base64"], "/wA=");
+    // Anyone may publish by NATS itself.
+    let ack = nats.ask("PUSHLINE.ev.a", "by hand");
+    let ack: Value = serde_json::from_str(&ack).expect("JSON");
+    let event = stream.event().json();
+    assert_eq!(event["data"], "by hand");
+    assert_eq!(seq_of(event["id"].as_str().expect("an id")), ack["seq"].as_u64().expect("a seq"));
+}
+
+#[test]
+fn a_key_is_known_on_every_node() {
+    let Some(nats) = Nats::start() else { return };
+    let (here, there) = (node(&nats), node(&nats));
+    let first = publish_keyed(here.addr, "k");
+    assert_eq!(publish_keyed(there.addr, "k")["id"], first["id"]);
+    assert_ne!(publish_keyed(there.addr, "other")["id"], first["id"]);
+    // A node without its history asks the broker.
+    let forgetful = TestServer::with(|settings| {
+        settings.cluster.nats = vec![nats.url()];
+        settings.channel_default.history_count = 0;
+    });
+    assert_eq!(publish_keyed(forgetful.addr, "k")["id"], first["id"]);
+}
+
+#[test]
+fn while_the_broker_is_away_publishes_are_refused_and_then_all_goes_on_where_it_was() {
+    let Some(mut nats) = Nats::start() else { return };
+    let (here, there) = (node(&nats), node(&nats));
+    let mut stream = Sse::open(there.addr, "channel=a");
+    let first = publish(here.addr, "a", "one");
+    assert_eq!(stream.event().id, first);
+    nats.kill();
+    await_that("the node knows", || metric(here.admin, "pushline_log_up") == 0);
+    let refused = fetch(here.addr, "POST", "/channels/a", &[], Some(b"lost"));
+    assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
+    // A reader may come and go meanwhile.
+    let mut resumed = Sse::resume(there.addr, "channel=a", "earliest");
+    assert_eq!(resumed.event().id, first);
+    nats.begin();
+    for server in [&here, &there] {
+        await_that("the node is back", || metric(server.admin, "pushline_log_up") == 1);
+    }
+    let second = publish(here.addr, "a", "two");
+    assert_eq!(seq_of(&second), seq_of(&first) + 1);
+    for stream in [&mut stream, &mut resumed] {
+        assert_eq!(stream.event().id, second);
+    }
+    assert_eq!(metric(there.admin, "pushline_cluster_up"), 1);
+}
+
+#[test]
+fn a_node_that_is_away_for_too_long_is_not_ready() {
+    let Some(mut nats) = Nats::start() else { return };
+    let server = TestServer::with(|settings| {
+        settings.cluster.nats = vec![nats.url()];
+        settings.cluster.unready_after = std::time::Duration::from_millis(1);
+    });
+    let readiness = || fetch(server.admin, "GET", "/readyz", &[], None);
+    await_that("the node is ready", || readiness().status == 200);
+    nats.kill();
+    await_that("the node is not ready", || {
+        let answer = readiness();
+        answer.status == 503 && answer.text().contains("broker_away")
+    });
+    nats.begin();
+    await_that("the node is ready again", || readiness().status == 200);
+}
+
+#[test]
+fn a_stream_that_is_another_one_ends_the_log_and_the_next_start_has_its_epoch() {
+    let Some(nats) = Nats::start() else { return };
+    let server = node(&nats);
+    let id = publish(server.addr, "a", "one");
+    let deleted = nats.ask("$JS.API.STREAM.DELETE.PUSHLINE", "");
+    assert!(deleted.contains("true"), "{deleted}");
+    let created = nats.ask(
+        "$JS.API.STREAM.CREATE.PUSHLINE",
+        "{\"name\":\"PUSHLINE\",\"subjects\":[\"PUSHLINE.>\"],\"storage\":\"file\"}",
+    );
+    assert!(created.contains("created"), "{created}");
+    let running = server.into_server();
+    let lost = running.lost().recv_timeout(crate::common::PATIENCE).expect("it ends");
+    assert!(lost.begins_again(), "{lost}");
+    std::thread::spawn(move || running.stop()).join().expect("it stops");
+    let server = node(&nats);
+    assert_ne!(server.epoch(), id.split('-').next().expect("an epoch"));
+    // The same place, another event: no client takes one for the other.
+    let other = publish_answer(server.addr, "a", "another");
+    assert_eq!(seq_of(other["id"].as_str().expect("an id")), seq_of(&id));
+    let mut resumed = Sse::resume(server.addr, "channel=a&envelope=json", &id);
+    let gap = resumed.event();
+    assert_eq!(
+        (gap.event.as_str(), &gap.json()["data"]["reason"]),
+        ("pushline.gap", &"epoch".into())
+    );
+    assert_eq!(resumed.event().json()["data"], "another");
+}
