@@ -170,6 +170,10 @@ pub const STREAMS_OUT_BYTES_MAX: usize = 256 * 1024;
 /// thousand, and other connections would wait for all of them.
 pub const HTTP2_REQUESTS_PER_TURN: u32 = 64;
 
+/// The same of all connections of a worker: some 5 ms, which is what everyone else then waits. A
+/// thousand connections that come back with a hundred streams each would otherwise fill seconds.
+pub const HTTP2_REQUESTS_PER_TURN_ALL: u32 = 512;
+
 /// Bytes of connections that carry streams that are gathered in one turn.
 pub const CARRIERS_BYTES_PER_TURN: usize = 512 * 1024;
 

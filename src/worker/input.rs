@@ -154,12 +154,16 @@ impl Core {
 
     /// Goes on with the input of connections whose unsent output was in its way.
     pub(super) fn read_on(&mut self) {
-        for token in self.sessions.take_unread() {
+        let mut unread = self.sessions.take_unread();
+        while !self.sessions.has_begun_enough()
+            && let Some(token) = unread.pop_front()
+        {
             if self.net.is_current(token) {
                 self.sessions.read_on(token.slot);
                 self.take_carry(token);
             }
         }
+        self.sessions.read_on_first(unread);
     }
 
     /// Goes on with connections whose token is next to be checked.

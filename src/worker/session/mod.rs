@@ -176,6 +176,8 @@ pub struct Sessions {
     pool: Pool<Work>,
     /// How fast each session publishes, by slot; empty if there is no such limit.
     publishes: Vec<Bucket>,
+    /// Requests of HTTP/2 begun in this turn, on all connections.
+    http2_begun: u32,
     /// Sessions that left input unread until their output is sent or until the next turn.
     unread: VecDeque<Token>,
     checks: Checks,
@@ -212,6 +214,7 @@ impl Sessions {
             of: Table::with_room(setup.slots),
             pool: Pool::default(),
             publishes: Vec::new(),
+            http2_begun: 0,
             unread: VecDeque::new(),
             checks: Checks::default(),
             producing: HashMap::new(),
@@ -226,6 +229,7 @@ impl Sessions {
     pub fn set_now(&mut self, now: Duration, unix_s: u64) {
         self.now = now;
         self.turn = self.turn.wrapping_add(1);
+        self.http2_begun = 0;
         if self.unix_s != unix_s {
             self.unix_s = unix_s;
             self.date = date_of(unix_s);
@@ -402,6 +406,12 @@ impl Sessions {
     /// Sessions whose input is to be read on; see [`Sessions::read_on`].
     pub fn take_unread(&mut self) -> VecDeque<Token> {
         std::mem::take(&mut self.unread)
+    }
+
+    /// Reads these on before all others when the next turn begins: this turn had no time for them.
+    pub fn read_on_first(&mut self, mut unread: VecDeque<Token>) {
+        unread.append(&mut self.unread);
+        self.unread = unread;
     }
 
     /// Notes that the session's input is being read on now.

@@ -126,6 +126,7 @@ impl Sessions {
         http2.has_skipped |= id > http2.last_id + 2;
         http2.begun += 1;
         http2.last_id = id;
+        self.http2_begun += 1;
         if cx.world.stream_count() >= self.settings.http2_streams_max as usize {
             self.note_flood(cx, Flood::MadeReset)?;
             frame::write_reset(cx.out(), id, ErrorCode::RefusedStream);

@@ -7,7 +7,7 @@ mod heads;
 use self::floods::Floods;
 use super::http::Step;
 use super::{Cx, Flags, Protocol, Sessions};
-use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN};
+use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN, HTTP2_REQUESTS_PER_TURN_ALL};
 use crate::metrics::Flood;
 use crate::proto::h2::frame::{self, Frame};
 use crate::proto::h2::hpack::Decoder;
@@ -140,6 +140,12 @@ impl Sessions {
 
     // --- frames ---
 
+    /// Whether streams have begun as many requests in this turn as they may, on all connections
+    /// together.
+    pub fn has_begun_enough(&self) -> bool {
+        self.http2_begun >= HTTP2_REQUESTS_PER_TURN_ALL
+    }
+
     pub(super) fn http2_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         if cx.world.ends_after_output() {
             return Step::Used(bytes.len());
@@ -149,7 +155,7 @@ impl Sessions {
             return Step::Wait(0);
         }
         let turn = self.turn;
-        if self.http2(cx).has_had_its_turn(turn) {
+        if self.has_begun_enough() || self.http2(cx).has_had_its_turn(turn) {
             self.read_on_later(cx.token);
             return Step::Wait(0);
         }
