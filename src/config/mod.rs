@@ -34,6 +34,7 @@ use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
 use crate::log::policy::{Keeps, LogSettings, Policies, Policy};
 use crate::log::stream::StreamTimes;
 use crate::proto::name::{Pattern, first_match};
+use crate::proto::path_map::PathMap;
 
 pub use error::{ConfigError, ConfigErrors, Fault, Place};
 pub use keys::{Change, KEYS, Key};
@@ -275,6 +276,8 @@ pub struct Settings {
     pub accept_rate: Option<u32>,
     /// Publishes a second of one connection (batches, for a body of lines); `None`: no limit.
     pub connection_publish_rate: Option<u32>,
+    /// Paths that are a channel's stream, for clients that know nothing of Pushline.
+    pub stream_paths: Vec<PathMap>,
     /// Whether publishing clients are not told how many subscribers there are.
     pub hide_subscribers: bool,
     /// How new connections are spread.
@@ -366,6 +369,7 @@ impl Default for Settings {
             // Half of what the log orders a second, and several times what one connection of a
             // backend that waits for its answers can use.
             connection_publish_rate: Some(50_000),
+            stream_paths: Vec::new(),
             hide_subscribers: false,
             steer: Steer::Hash,
             event_bytes_max: 64 << 10,

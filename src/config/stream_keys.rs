@@ -5,10 +5,19 @@ use std::time::Duration;
 use super::bounds::{DAY, GIB, HOUR, TENTH};
 use super::keys::{Change, Field, Group, Key};
 use super::units::{duration, show_duration, show_size, size};
-use super::values::set;
+use super::values::{put_stream_paths, set, show_stream_paths};
 
 /// In the order in which help and the file show them.
 pub(super) const KEYS: &[Key] = &[
+    Key {
+        name: "stream_paths",
+        value: "LIST|none",
+        group: Group::Streams,
+        change: Change::Reload,
+        help: "Paths that are a channel's open stream, for clients that ask by their own: \
+               /api/chat/{id}/stream=chat:{id} is what the AI SDK resumes from.",
+        field: Field::Server { put: put_stream_paths, show: show_stream_paths },
+    },
     Key {
         name: "stream_idle",
         value: "TIME",

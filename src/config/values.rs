@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::Settings;
 use super::units::{self, Unfit, count};
+use crate::proto::path_map::PathMap;
 
 /// The value that leaves the decision to the server or the kernel.
 pub(super) const AUTO: &str = "auto";
@@ -42,6 +43,20 @@ pub(super) fn show_or(word: &str, value: Option<impl ToString>) -> String {
 
 pub(super) fn show_rate(rate: Option<u32>) -> String {
     rate.unwrap_or(0).to_string()
+}
+
+pub(super) fn put_stream_paths(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    let listed = if text == NONE { "" } else { text };
+    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let maps: Option<_> = parts.map(PathMap::parse).collect();
+    settings.stream_paths =
+        maps.ok_or(Unfit::wants("paths, as /api/chat/{id}/stream=chat:{id}, or none"))?;
+    Ok(())
+}
+
+pub(super) fn show_stream_paths(settings: &Settings) -> String {
+    let maps: Vec<String> = settings.stream_paths.iter().map(ToString::to_string).collect();
+    if maps.is_empty() { NONE.to_owned() } else { maps.join(",") }
 }
 
 pub(super) fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Unfit> {

@@ -11,6 +11,7 @@ pub(crate) mod forwarded;
 pub mod h2;
 pub mod http;
 pub mod name;
+pub mod path_map;
 pub mod proxy;
 pub mod reject;
 pub mod sse;

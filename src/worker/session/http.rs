@@ -232,6 +232,7 @@ impl Sessions {
             return 0;
         }
         match route {
+            Route::NotFound if self.view_mapped(cx, request) => {}
             Route::Greeting => self.greet(cx, request),
             Route::Asset(asset) if asset.is_demo && !self.settings.shows_demos() => {
                 self.reject(cx, NOT_FOUND);
@@ -276,15 +277,17 @@ impl Sessions {
     /// that waits for the log cannot also track a body to discard, and a peer that waits for `100
     /// Continue` may never send one.
     fn leave_body(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
-        let waits = matches!(
-            route,
-            Route::Describe(_)
-                | Route::View(_)
-                | Route::CancelStream(_)
-                | Route::Sse
-                | Route::Ws
-                | Route::RefreshToken(_)
-        );
+        let may_be_mapped = route == Route::NotFound && !self.settings.stream_paths.is_empty();
+        let waits = may_be_mapped
+            || matches!(
+                route,
+                Route::Describe(_)
+                    | Route::View(_)
+                    | Route::CancelStream(_)
+                    | Route::Sse
+                    | Route::Ws
+                    | Route::RefreshToken(_)
+            );
         let certain = !waits && request.expectation() == Expectation::None;
         match request.framing() {
             Framing::None | Framing::Length(0) => {}

@@ -3,6 +3,7 @@
 
 use super::answer::Content;
 use super::{Cx, Sessions};
+use crate::auth::Access;
 use crate::proto::dialect::Dialect;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::query;
@@ -20,6 +21,22 @@ impl Sessions {
             Ok(channel) => self.open_view(cx, request, channel, OrElse::Refuse),
             Err(error) => self.reject(cx, error),
         }
+    }
+
+    /// A path of no route of ours that is mapped to a channel's stream. There an ended one is none: a
+    /// client that asks by such a path has the whole answer by then.
+    pub(super) fn view_mapped(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+        if !matches!(request.method(), Method::Get | Method::Head) {
+            return false;
+        }
+        let mut maps = self.settings.stream_paths.iter();
+        let Some(channel) = maps.find_map(|map| map.channel_of(request.path())) else {
+            return false;
+        };
+        if self.admit_request(cx, request, Access::Http, None) {
+            self.open_view(cx, request, &channel, OrElse::RefuseEnded);
+        }
+        true
     }
 
     /// A plain reader of the channel's stream. `or_else`: what if there is no stream.

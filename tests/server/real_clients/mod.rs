@@ -5,6 +5,8 @@
 //! A client that is not installed is skipped, loudly; with `PUSHLINE_NO_SKIP=1` that is a failure.
 //! `scripts/test-clients` installs those that a system rarely has.
 
+mod ai;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Who reads a stream, late or live, as events or plain.
 
+use pushline::proto::path_map::PathMap;
 use serde_json::json;
 
 use super::{Producer, View, await_tokens, datas, read_view, stream_of};
@@ -88,6 +89,24 @@ fn the_plain_view_has_what_the_producer_sent_and_nothing_else() {
     for query in ["view=x", "starting_after=-1", "starting_after="] {
         assert_eq!(read_view(server.addr, &format!("/channels/c/stream?{query}")).status, 400);
     }
+}
+
+#[test]
+fn a_mapped_path_is_the_open_stream_of_its_channel() {
+    let server = TestServer::with(|of| {
+        let map = PathMap::parse("/api/chat/{id}/stream=chat:{id}").expect("a mapping");
+        of.stream_paths = vec![map];
+    });
+    assert_eq!(read_view(server.addr, "/api/chat/7/stream").status, 204);
+    assert_eq!(read_view(server.addr, "/api/chat/stream").status, 404);
+    let mut producer = Producer::events(server.addr, "chat:7", &[]);
+    let view = View::open(server.addr, "/api/chat/7/stream");
+    producer.token("a");
+    await_tokens(server.addr, "chat:7", 1);
+    await_subscribers(server.addr, "chat:7", 1);
+    producer.end();
+    assert_eq!(view.read().text(), "data: a\n\ndata: [DONE]\n\n");
+    assert_eq!(read_view(server.addr, "/api/chat/7/stream").status, 204, "it has ended");
 }
 
 #[test]
