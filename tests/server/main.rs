@@ -21,6 +21,7 @@ mod slow_consumers;
 mod sse_streams;
 mod start;
 mod streams;
+mod tls;
 mod websockets;
 mod worker_access;
 mod worker_half_close;

@@ -17,6 +17,7 @@ use crate::ring::{Batch, Completion, Driver, Op, RecvEnd, Token, Wait};
 /// Rounds in which everything that was begun must get done.
 const ROUNDS_MAX: u32 = 20_000;
 const SEEDS: u64 = 40;
+const FORGERIES: u64 = 150;
 
 const SETTINGS: SimSettings = SimSettings {
     workers: 1,
@@ -340,4 +341,83 @@ fn plain_connections_pass_through_beside_it() {
     plain.read(&mut bytes);
     assert_eq!(bytes, b"too");
     assert_eq!(host.driver.stats().tls.open, 1);
+}
+
+/// Changes some of the bytes: one flipped, a piece cut out, sent twice, or made up.
+fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    let at = rng.usize(0..bytes.len());
+    match rng.u8(0..4) {
+        0 => bytes[at] ^= 1 << rng.u8(0..8),
+        1 => drop(bytes.drain(at..)),
+        2 => bytes.extend_from_within(at..),
+        _ => {
+            let count = rng.usize(1..40);
+            let made_up: Vec<u8> = (0..count).map(|_| rng.u8(..)).collect();
+            bytes.splice(at..at, made_up);
+        }
+    }
+}
+
+/// The record parser is fed what an attacker on the way could make of true records.
+#[test]
+fn whatever_is_done_to_records_nothing_panics_and_nothing_forged_is_heard() {
+    for version in BOTH {
+        for seed in 0..FORGERIES {
+            let mut rng = Rng::with_seed(seed);
+            let (mut host, mut peer) = connected(Faults::none(), seed, version);
+            let mut expected = b"hello".to_vec();
+            peer.tls.writer().write_all(&expected).expect("memory");
+            until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+            let mut wire = Vec::new();
+            for _ in 0..rng.usize(1..4) {
+                let data: Vec<u8> = (0..rng.usize(1..200)).map(|_| rng.u8(..)).collect();
+                peer.tls.writer().write_all(&data).expect("memory");
+                expected.extend(data);
+                peer.tls.write_tls(&mut wire).expect("memory");
+            }
+            mutate(&mut rng, &mut wire);
+            while !wire.is_empty() && host.end.is_none() {
+                let written = peer.socket.write(&wire);
+                wire.drain(..written);
+                host.turn();
+            }
+            host.turn();
+            assert!(expected.starts_with(&host.received), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn whatever_is_done_to_a_handshake_nothing_panics() {
+    for version in BOTH {
+        for seed in 0..FORGERIES {
+            let mut rng = Rng::with_seed(seed);
+            let (mut host, mut peer) = connected(Faults::none(), seed, version);
+            let forged_flight = rng.u8(0..2);
+            for flight in 0..3 {
+                let mut wire = std::mem::take(&mut peer.unsent);
+                while peer.tls.wants_write() {
+                    peer.tls.write_tls(&mut wire).expect("memory");
+                }
+                if flight == forged_flight && !wire.is_empty() {
+                    mutate(&mut rng, &mut wire);
+                }
+                while !wire.is_empty() && host.end.is_none() {
+                    let written = peer.socket.write(&wire);
+                    wire.drain(..written);
+                    host.turn();
+                }
+                host.turn();
+                host.turn();
+                let mut answer = Vec::new();
+                peer.socket.read(&mut answer);
+                let mut answer = answer.as_slice();
+                while !answer.is_empty() && peer.tls.read_tls(&mut answer).is_ok() {
+                    // A client that is told of a forgery gives up.
+                    let _ = peer.tls.process_new_packets();
+                }
+            }
+            assert_eq!(host.received, b"");
+        }
+    }
 }
