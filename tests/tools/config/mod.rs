@@ -62,6 +62,8 @@ fn another(key: &Key) -> &'static str {
     match key.value {
         "ADDRESS" => "127.0.0.1:9",
         "FOLDER|none" => "/var/lib/pushline",
+        "all|latest" => "latest",
+        "none|subject" => "subject",
         "sync|os" => "os",
         "FILE|none" => "/run/admin.key",
         "ADDRESS|none" => "127.0.0.1:9",
