@@ -69,5 +69,5 @@ fn a_client_certificate_publishes_as_a_key_does() {
     assert!(without.expect("a handshake").ask(&post("invoice:1", "forged")).0 >= 401);
     let stranger = Client::connect(at, identity.client_of(&Authority::new()), "localhost");
     // With TLS 1.3 a client learns with its first read that its certificate is not taken.
-    assert!(stranger.is_err() || stranger.is_ok_and(Client::is_refused));
+    assert!(stranger.is_err() || stranger.is_ok_and(Client::sees_refusal));
 }

@@ -69,7 +69,7 @@ impl Client {
         (status.expect("a status"), answer)
     }
 
-    fn is_refused(mut self) -> bool {
+    fn sees_refusal(mut self) -> bool {
         self.0.read(&mut [0]).is_err()
     }
 
