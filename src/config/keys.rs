@@ -195,7 +195,11 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), KEYS.len());
         for key in KEYS {
-            assert!(key.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", key.name);
+            assert!(
+                key.name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+                "{}",
+                key.name
+            );
             assert!(key.help.ends_with('.') && !key.help.contains('\n'), "{}", key.name);
         }
     }

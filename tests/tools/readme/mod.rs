@@ -43,6 +43,7 @@ const STEPS: &[Step] = &[
     ("First push", "js", Follow("news"), &["hello from here"]),
     ("First push", "sh", Not("reads a file until the end of time; `log_tail` does it"), &[]),
     ("First push", "sh", Follow("logs"), &["a line of the log"]),
+    ("First push", "sh", Not("it starts a server of its own; `tests/server` speaks TLS"), &[]),
     ("In a browser", "html", Not("`tests/browsers` opens it"), &[]),
     ("SSE or WebSocket", "json", Operations, &[]),
     ("Resume and gaps", "sh", Follow("news"), &["data: hello", "data: hello from here"]),
