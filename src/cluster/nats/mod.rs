@@ -1,5 +1,5 @@
 //! A node on NATS JetStream: connects, sees to the stream, reads what it holds, and then follows it
-//! ([`node`]). All of it runs on one thread, that of the store.
+//! (`node`). All of it runs on one thread, that of the store.
 
 mod api;
 mod auth;

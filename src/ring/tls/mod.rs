@@ -5,7 +5,7 @@
 //! 160 bytes stay (`keys`), and records are ours (`record`). A connection is accepted when its socket
 //! is; it says nothing before its handshake is over, and a send to it before that fails.
 //!
-//! Nonce reuse would be fatal, so numbers of records have one owner ([`record::Part`]): a short send
+//! Nonce reuse would be fatal, so numbers of records have one owner (`record::Part`): a short send
 //! keeps the rest of the record that has begun to leave (`pending`), and only what has not left at
 //! all is taken back.
 

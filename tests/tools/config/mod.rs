@@ -84,8 +84,6 @@ fn another(key: &Key) -> &'static str {
         "x-forwarded-for|forwarded|proxy-protocol" => "forwarded",
         "skip|disconnect" => "disconnect",
         "text|json" => "json",
-        "all|latest" => "latest",
-        "none|subject" => "subject",
         value => panic!("{}: say here which {value} to try", key.name),
     }
 }
