@@ -437,7 +437,9 @@ class Tabs {
     this.bus = new BroadcastChannel(name);
     this.bus.onmessage = ({ data }) => (data.op === "ask" ? this.#asked(data) : this.#hear(data));
     // Held as long as this tab lives: its release tells the leader that it is gone.
-    navigator.locks.request(name + this.id, () => this.#closed);
+    this.held = new Promise((resolve) => {
+      navigator.locks.request(name + this.id, () => (resolve(), this.#closed)).catch(resolve);
+    });
     self.document?.addEventListener("freeze", () => this.#yield());
     this.#queue();
   }
@@ -491,8 +493,11 @@ class Tabs {
   }
 
   /** Tells the link what this tab wants; without channels, asks it to check the connection. */
-  ask(channels) {
+  async ask(channels) {
     const message = { op: "ask", tab: this.id, channels };
+    // Without its lock the leader would take this tab for gone.
+    await this.held;
+    if (this.isClosed) return;
     if (this.link) return this.#asked(message);
     this.bus.postMessage(message);
     this.#doubt(FIRST_MS);
