@@ -11,7 +11,7 @@ use super::values::{put_stream_paths, set, show_stream_paths};
 pub(super) const KEYS: &[Key] = &[
     Key {
         name: "stream_paths",
-        value: "LIST|none",
+        value: "PATHS|none",
         group: Group::Streams,
         change: Change::Reload,
         help: "Paths that are a channel's open stream, for clients that ask by their own: \

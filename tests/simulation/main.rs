@@ -106,6 +106,11 @@ fn seed_1980_a_join_behind_our_close_frame_is_none() {
     world::run(1980, None);
 }
 
+#[test]
+fn seed_1234_a_gap_promises_no_first_event_that_a_page_may_precede() {
+    world::run(1234, None);
+}
+
 /// A stream of two channels with `earliest` began where the younger history begins, and a gap told
 /// there was followed by older events of the other channel.
 #[test]

@@ -131,8 +131,7 @@ impl Rustls {
         self.secrets.take_logged();
         match stepped {
             Err(_) => {
-                // What is left to be said is the alert.
-                let _ = self.process(&mut [], out, |_| {});
+                self.alert(out);
                 Step::Failed
             }
             Ok(At::Traffic) => Step::Done(self.outcome()),
@@ -175,7 +174,7 @@ impl Rustls {
             Ok(At::Traffic | At::Blocked) => None,
             Ok(At::PeerClosed) => Some(End::Closed),
             Err(_) => {
-                let _ = self.process(&mut [], out, |_| {});
+                self.alert(out);
                 Some(End::Alert)
             }
         }
@@ -206,6 +205,15 @@ impl Rustls {
         let written = write(&mut traffic, &mut out[before..]);
         out.truncate(before + *written.as_ref().unwrap_or(&0));
         written.map(drop).map_err(|_| rustls::Error::EncryptError)
+    }
+
+    /// What is left to be said after an error: the alert, if there is one. It takes one step; the
+    /// next would read the record that failed once more.
+    fn alert(&mut self, out: &mut Vec<u8>) {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.unread);
+        if let Ok(state @ ConnectionState::EncodeTlsData(_)) = state {
+            let _ = turn(state, out, &mut |_| {});
+        }
     }
 
     /// Turns the crank until it wants something.

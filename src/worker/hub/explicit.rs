@@ -349,7 +349,9 @@ impl Composer<'_> {
             1 => channel.cursor,
             _ => channel.cursor.min(reader.position),
         };
-        let first = gap.first.or_else(|| replica.first_after(channel.cursor));
+        // A replica that begins behind the cursor does not know what comes first: the next page does.
+        let knows = channel.cursor >= replica.base;
+        let first = gap.first.or_else(|| replica.first_after(channel.cursor).filter(|_| knows));
         let view = GapView {
             id: EventId { epoch, seq },
             channel: &replica.name,

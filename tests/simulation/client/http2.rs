@@ -41,6 +41,10 @@ pub struct Tunnel {
     /// The request until it is whole.
     request: Vec<u8>,
     is_open: bool,
+    /// It was refused before the server had the whole preface: the answer is one of HTTP/1.1.
+    is_refused: bool,
+    /// A frame has come.
+    has_heard: bool,
     received: Vec<u8>,
     decoder: Decoder,
     of_stream: Window,
@@ -57,6 +61,8 @@ impl Tunnel {
         Self {
             request: Vec::new(),
             is_open: false,
+            is_refused: false,
+            has_heard: false,
             received: Vec::new(),
             decoder: Decoder::default(),
             of_stream: Window { open, owed: WINDOW_DEFAULT - open },
@@ -97,12 +103,17 @@ impl Tunnel {
     /// Takes what arrived, and appends to `out` what the stream says and to `reply` what we answer.
     pub fn receive(&mut self, arrived: &mut Vec<u8>, out: &mut Vec<u8>, reply: &mut Vec<u8>) {
         self.received.append(arrived);
+        self.is_refused |= !self.has_heard && self.received.starts_with(b"HTTP/1.1 ");
+        if self.is_refused {
+            return out.append(&mut self.received);
+        }
         while let Some((header, rest)) = self.received.split_first_chunk::<9>() {
             let &[l2, l1, l0, kind, flags, s3, s2, s1, s0] = header;
             let length = u32::from_be_bytes([0, l2, l1, l0]) as usize;
             assert!(length <= 16_384, "a frame larger than we take");
             let Some(payload) = rest.get(..length).map(<[u8]>::to_vec) else { return };
             self.received.drain(..9 + length);
+            self.has_heard = true;
             let stream = u32::from_be_bytes([s3, s2, s1, s0]);
             self.frame((kind, flags, stream), &payload, out, reply);
         }
