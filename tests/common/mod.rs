@@ -30,7 +30,7 @@ use serde_json::Value;
 
 pub use self::core::core;
 pub use self::http::{Conn, Response, fetch, request};
-pub use self::skip::skip;
+pub use self::skip::{skip, skip_anywhere};
 pub use self::sse::{Sse, SseEvent};
 
 /// How long anything may take before it counts as never.
