@@ -9,6 +9,7 @@ pub mod browser;
 mod core;
 pub mod http;
 pub mod http2;
+pub mod nats;
 pub mod program;
 pub mod relay;
 mod skip;

@@ -36,7 +36,9 @@ pub struct Herd {
     pub members: Vec<Member>,
     pub back: Return,
     pub truth: Truth,
-    addr: SocketAddr,
+    addrs: Vec<SocketAddr>,
+    /// Which of them each member is at, or goes to: to the next one each time it returns.
+    at: Vec<usize>,
     source: Ipv4Addr,
     /// The port bound last.
     port: u16,
@@ -60,14 +62,20 @@ pub struct Herd {
 
 impl Herd {
     pub fn new(addr: SocketAddr, members: Vec<Member>, truth: Truth) -> Self {
+        Self::among(vec![addr], members, truth)
+    }
+
+    /// Of servers that have one log.
+    pub fn among(addrs: Vec<SocketAddr>, members: Vec<Member>, truth: Truth) -> Self {
         // Ports of former runs may still be in TIME_WAIT, so each run has an address of its own.
         let source = Ipv4Addr::new(127, fastrand::u8(1..), fastrand::u8(..), 1);
         Self {
             begun_us: vec![0; members.len()],
+            at: (0..members.len()).collect(),
             members,
             back: Return::Never,
             truth,
-            addr,
+            addrs,
             source,
             port: fastrand::u16(PORTS),
             poll: epoll::create(CreateFlags::CLOEXEC).expect("epoll"),
@@ -164,7 +172,8 @@ impl Herd {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket");
         socket.set_recv_buffer_size(RECV_BUFFER_BYTES).expect("a receive buffer");
         self.bind(&socket);
-        let connecting = socket.connect(&self.addr.into());
+        let addr = self.addrs[self.at[index] % self.addrs.len()];
+        let connecting = socket.connect(&addr.into());
         let stream = TcpStream::from(socket);
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.poll, &stream, EventData::new_u64(index as u64), flags).expect("epoll");
@@ -282,6 +291,7 @@ impl Herd {
             self.ended_us.push(now_us());
         }
         member.forget_connection();
+        self.at[index] += 1;
         let pause = match self.back {
             Return::Never => return,
             Return::After(pause) => pause,

@@ -1,9 +1,11 @@
 //! What needs a machine for minutes: tens of thousands of real clients against the real program,
 //! which runs as a process of its own so that its memory can be measured. Each test prints a row of
-//! a table and fails if anything was lost silently. They are ignored in an ordinary run;
-//! `scripts/stalls`, `scripts/storm` and `scripts/drain` run them.
+//! a table and fails if anything was lost silently. They are ignored in an ordinary run,
+//! but for a small one of nodes and brokers; `scripts/stalls`, `scripts/storm`, `scripts/drain` and
+//! `scripts/cluster` run them.
 
 // Only a part of each module is used here.
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;

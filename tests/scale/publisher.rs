@@ -42,6 +42,10 @@ impl Truth {
         self.0.lock().expect("no panic")[channel].get(place).copied()
     }
 
+    pub fn push(&self, channel: usize, seq: u64) {
+        self.0.lock().expect("no panic")[channel].push(seq);
+    }
+
     /// A new log begins: what was published belongs to another epoch.
     pub fn clear(&self) {
         self.0.lock().expect("no panic").iter_mut().for_each(Vec::clear);
@@ -85,13 +89,13 @@ pub fn publish(
             };
             assert_eq!(answer.status, 200, "{}", answer.text());
             let seq = seq_of(answer.json()["id"].as_str().expect("an id"));
-            truth.0.lock().expect("no panic")[channel].push(seq);
+            truth.push(channel, seq);
         }
     })
 }
 
 /// An event's data: its place in the channel, the time it was made, and padding.
-fn payload(place: usize, bytes: usize) -> String {
+pub fn payload(place: usize, bytes: usize) -> String {
     let mut text = format!("{place:08} {:020} ", now_us());
     text.extend(std::iter::repeat_n('x', bytes.saturating_sub(text.len())));
     text

@@ -18,6 +18,9 @@ pub const STREAM_NOT_FOUND: u64 = 10_059;
 /// `err_code` of a stream that another node has just created with other bounds.
 pub const STREAM_IN_USE: u64 = 10_058;
 
+/// `err_code` where there are too few servers for its replicas, as while they start.
+pub const NO_PEERS: u64 = 10_005;
+
 /// Idle time after which the broker says that it is there.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 

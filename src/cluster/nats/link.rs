@@ -88,9 +88,7 @@ impl Link {
     /// # Errors
     /// The server is not there, or does not let us in.
     pub fn connect(address: &Address, credentials: Option<&Credentials>) -> io::Result<Self> {
-        let mut found = (address.host.as_str(), address.port).to_socket_addrs()?;
-        let place = found.next().ok_or_else(|| refused("the name has no address"))?;
-        let socket = TcpStream::connect_timeout(&place, CONNECT_TIME_MAX)?;
+        let socket = reach(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(CONNECT_TIME_MAX))?;
         socket.set_write_timeout(Some(CONNECT_TIME_MAX))?;
@@ -123,11 +121,11 @@ impl Link {
         &self.socket
     }
 
-    /// Reads what has come.
+    /// Reads what has come; whether anything has.
     ///
     /// # Errors
     /// The connection has ended.
-    pub fn fill(&mut self) -> io::Result<()> {
+    pub fn fill(&mut self) -> io::Result<bool> {
         self.input.drain(..std::mem::take(&mut self.read_to));
         let mut room = READ_BYTES_MAX;
         let mut piece = [0; 32 << 10];
@@ -143,7 +141,7 @@ impl Link {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(room < READ_BYTES_MAX)
     }
 
     /// The next operation of what was read.
@@ -196,6 +194,18 @@ impl Link {
             }
         }
     }
+}
+
+/// Connects to the first of the name's addresses that takes us.
+fn reach(address: &Address) -> io::Result<TcpStream> {
+    let mut last = refused("the name has no address");
+    for place in (address.host.as_str(), address.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&place, CONNECT_TIME_MAX) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn refused(why: &str) -> io::Error {

@@ -87,7 +87,8 @@ impl fmt::Display for NatsError {
             Self::Away => write!(
                 f,
                 "no server of cluster.nats can be used within {} s (the lines above say why); is \
-                 JetStream on (nats-server -js), and has it a leader?",
+                 JetStream on (nats-server -js), has it a leader, and as many servers as \
+                 cluster.replicas says?",
                 START_TIME_MAX.as_secs()
             ),
             Self::Api(error) => {

@@ -82,6 +82,8 @@ pub struct Node {
     /// What the subjects of our answers begin with; no other client has it.
     inbox: String,
     link: Option<Link>,
+    /// When anything came over it.
+    heard_at: Duration,
     /// What is to be sent; nothing without a connection.
     out: Vec<u8>,
     tried_at: Option<Duration>,
@@ -147,6 +149,7 @@ impl Node {
             metrics,
             inbox,
             link: None,
+            heard_at: Duration::ZERO,
             out: Vec::new(),
             tried_at: None,
             follower: None,
@@ -238,6 +241,7 @@ impl Node {
                     self.out.clear();
                     write_line(&mut self.out, format_args!("SUB {}.> {ANSWERS}", self.inbox));
                     self.link = Some(link);
+                    self.heard_at = log.now();
                     self.way = Way::Closed { since: Duration::ZERO };
                     return;
                 }
@@ -266,8 +270,10 @@ impl Node {
     }
 
     fn read_from(&mut self, link: &mut Link, log: &mut impl LogSide) -> io::Result<()> {
-        link.fill()?;
         let now = log.now();
+        if link.fill()? {
+            self.heard_at = now;
+        }
         let mut answers = Vec::new();
         let mut take = |op: Op<'_>| {
             match op {

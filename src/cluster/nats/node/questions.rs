@@ -1,11 +1,12 @@
 //! What the node asks of JetStream, one question at a time, and what follows from the answers: the way
 //! opens or closes, the log ends.
 
+use std::io;
 use std::time::Duration;
 
 use super::super::NatsError;
 use super::super::api::{
-    self, ApiError, Request, STREAM_IN_USE, STREAM_NOT_FOUND, StreamBounds, StreamInfo,
+    self, ApiError, NO_PEERS, Request, STREAM_IN_USE, STREAM_NOT_FOUND, StreamBounds, StreamInfo,
 };
 use super::super::wire::{write_line, write_message};
 use super::{ANSWERS, Asked, Node, Question, RETRY_PAUSE, Way};
@@ -25,6 +26,8 @@ impl Node {
         let (number, until) = (self.questions, now + QUESTION_TIME_MAX);
         let reply = format!("{}.q.{number}", self.inbox);
         let (subject, body) = request;
+        // Where JetStream has no leader, there is no answer: that the server is there says the pong.
+        write_line(&mut self.out, format_args!("PING"));
         write_message(&mut self.out, &subject, Some(&reply), &[], body.as_bytes());
         self.asked = Some(Asked { number, question, until });
     }
@@ -82,7 +85,9 @@ impl Node {
             Err(ApiError::Refused { code: STREAM_NOT_FOUND, .. }) => {
                 return self.ask(Question::Create, self.api.create(&bounds), now);
             }
-            Err(ApiError::Away | ApiError::Refused { code: STREAM_IN_USE, .. }) => return,
+            Err(ApiError::Away | ApiError::Refused { code: STREAM_IN_USE | NO_PEERS, .. }) => {
+                return;
+            }
             Err(error) => {
                 self.refused = Some(NatsError::Api(error));
                 return;
@@ -186,6 +191,9 @@ impl Node {
         let overdue = self.unanswered.overdue(now);
         self.answer(overdue, log);
         if let Some(asked) = self.asked.take_if(|asked| asked.until <= now) {
+            if now.saturating_sub(self.heard_at) >= QUESTION_TIME_MAX {
+                return self.lose_link(&io::ErrorKind::TimedOut.into(), log);
+            }
             tracing::warn!("JetStream does not answer");
             match asked.question {
                 Question::Follow | Question::LookAtOpened => self.close_way(now),

@@ -1,13 +1,11 @@
 //! Several servers with one log: a broker's stream. `scripts/cluster` does the same with thousands of
 //! clients and brokers that die.
 
-mod broker;
-
 use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use self::broker::Nats;
+use crate::common::nats::Nats;
 use crate::common::{Sse, TestServer, await_that, fetch, metric, publish, publish_answer, seq_of};
 
 fn node(nats: &Nats) -> TestServer {

@@ -1,0 +1,186 @@
+//! NATS servers of the tests' own, and a client of a few lines.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::program::free_ports;
+use super::{PATIENCE, await_that, installed, skip};
+
+/// A NATS server with JetStream; it ends with the value.
+pub struct Nats {
+    program: PathBuf,
+    pub name: String,
+    port: u16,
+    /// How it finds the others.
+    routes: Vec<String>,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Nats {
+    /// Starts one; none: it is not installed, which is noted.
+    pub fn start() -> Option<Self> {
+        let mut one = Self::several(1)?;
+        one.pop()
+    }
+
+    /// Starts some that are one cluster.
+    pub fn several(count: u16) -> Option<Vec<Self>> {
+        let Some(program) = installed("nats-server") else {
+            skip("nats-server", "scripts/test-clients");
+            return None;
+        };
+        let first = free_ports(2 * count);
+        let route = |n: u16| format!("nats://127.0.0.1:{}", first + count + n);
+        let all: Vec<String> = (0..count).map(route).collect();
+        let mut servers: Vec<Self> = (0..count)
+            .map(|n| {
+                let routes = match count {
+                    1 => Vec::new(),
+                    _ => {
+                        ["--cluster_name", "c", "--cluster", &route(n), "--routes", &all.join(",")]
+                            .map(str::to_owned)
+                            .to_vec()
+                    }
+                };
+                let dir = tempfile::tempdir().expect("a folder");
+                let (name, port) = (format!("n{n}"), first + n);
+                Self { program: program.clone(), name, port, routes, dir, child: None }
+            })
+            .collect();
+        servers.iter_mut().for_each(Self::begin);
+        Some(servers)
+    }
+
+    /// Starts it again, with what it had kept.
+    pub fn begin(&mut self) {
+        let child = Command::new(&self.program)
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-n", &self.name, "-sd"])
+            .arg(self.dir.path())
+            .args(&self.routes)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        self.child = Some(child);
+        await_that("nats-server listens", || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+        });
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// `STOP`: it holds its connections and says nothing, until `CONT`.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = Pid::from_raw(child.id() as i32).expect("a process");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// A connection to it by the protocol itself.
+    pub fn connect(&self) -> NatsConn {
+        NatsConn::open(self.port)
+    }
+
+    /// A request to it; the payload of the answer.
+    pub fn ask(&self, subject: &str, payload: &str) -> String {
+        self.connect().ask(subject, payload).expect("an answer")
+    }
+
+    /// Which server leads the stream, as far as this one knows.
+    pub fn leader(&self, stream: &str) -> Option<String> {
+        let answer = self.connect().ask(&format!("$JS.API.STREAM.INFO.{stream}"), "").ok()?;
+        let info: Value = serde_json::from_str(&answer).ok()?;
+        info["cluster"]["leader"].as_str().map(str::to_owned)
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A client.
+pub struct NatsConn {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl NatsConn {
+    fn open(port: u16) -> Self {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("nodelay");
+        let lines = BufReader::new(stream.try_clone().expect("a socket"));
+        let mut conn = Self { stream, lines };
+        conn.say("CONNECT {\"verbose\":false}\r\n");
+        conn
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).expect("written");
+    }
+
+    /// Its messages come by [`NatsConn::message`].
+    pub fn subscribe(&mut self, subject: &str) {
+        self.say(&format!("SUB {subject} 1\r\n"));
+    }
+
+    pub fn publish(&mut self, subject: &str, reply: &str, payload: &str) {
+        self.say(&format!("PUB {subject} {reply} {}\r\n{payload}\r\n", payload.len()));
+    }
+
+    /// The payload of the next message.
+    pub fn message(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.lines.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            if line.starts_with("PING") {
+                self.stream.write_all(b"PONG\r\n")?;
+            }
+            if line.starts_with("MSG ") || line.starts_with("HMSG ") {
+                let length = line.trim_end().rsplit(' ').next().expect("a length");
+                let mut payload = vec![0; length.parse::<usize>().expect("a length") + 2];
+                self.lines.read_exact(&mut payload)?;
+                payload.truncate(payload.len() - 2);
+                return Ok(String::from_utf8(payload).expect("text"));
+            }
+        }
+    }
+
+    pub fn ask(&mut self, subject: &str, payload: &str) -> std::io::Result<String> {
+        // Another connection has another port.
+        let inbox = format!("inbox.{}", self.stream.local_addr()?.port());
+        self.subscribe(&inbox);
+        self.publish(subject, &inbox, payload);
+        self.message()
+    }
+}
