@@ -8,7 +8,8 @@ use super::grant::Grant;
 pub const REVOKED_MAX: usize = 4096;
 
 /// Revoked subjects, and the second from which their tokens count again. It is kept in memory only,
-/// so a restart forgets it: it is meant for tokens that expire soon.
+/// so a restart forgets it, but on a node of many, whose stream has it for a while: it is meant for
+/// tokens that expire soon.
 #[derive(Clone, Debug, Default)]
 pub struct Revoked(BTreeMap<Box<str>, u32>);
 

@@ -24,8 +24,10 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::log::event::{Event, Publication};
@@ -44,6 +46,45 @@ pub trait LogSide {
 
     /// The store reports; whether the log has no room for events for now.
     fn tell(&mut self, stored: Stored) -> bool;
+
+    /// Nodes have revoked tokens; whether that could be done here, or has to be told again.
+    fn revoke(&mut self, revocations: &[Revocation]) -> bool;
+}
+
+/// A subject whose tokens are void, on every node: it goes by the stream like an event, so that a node
+/// that is away, or starts later, has it, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Whose.
+    pub subject: String,
+    /// Those issued before this second.
+    pub before_unix_s: u64,
+}
+
+/// A way for the operator's listener to the other nodes.
+#[derive(Clone)]
+pub struct ToNodes {
+    post: Arc<dyn Fn(ToBroker) + Send + Sync>,
+}
+
+impl ToNodes {
+    /// With what takes messages to the broker's thread, and must not wait.
+    pub fn new(post: Arc<dyn Fn(ToBroker) + Send + Sync>) -> Self {
+        Self { post }
+    }
+
+    /// Whether the stream has it, within this time.
+    pub fn revoke(&self, revocation: Revocation, deadline: Instant) -> bool {
+        let (tell, told) = bounded(1);
+        (self.post)(ToBroker::Revoke(revocation, tell));
+        told.recv_deadline(deadline).unwrap_or(false)
+    }
+}
+
+impl fmt::Debug for ToNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToNodes").finish_non_exhaustive()
+    }
 }
 
 /// What the near end sends.
@@ -51,6 +92,8 @@ pub trait LogSide {
 pub enum ToBroker {
     /// A publication, to be answered with this number.
     Publish(u64, Publication),
+    /// To all nodes, and whether the stream has it.
+    Revoke(Revocation, Sender<bool>),
     /// End in order.
     Close,
 }
@@ -58,14 +101,14 @@ pub enum ToBroker {
 /// The near end of the way to the broker: what the sequencer sees.
 pub struct Near {
     /// Bounded by what the log lets be on its way.
-    post: Box<dyn Fn(ToBroker) + Send>,
+    post: Arc<dyn Fn(ToBroker) + Send + Sync>,
     tail: Arc<Tail>,
 }
 
 impl Near {
     /// With what takes messages to the broker's thread, and must not wait.
-    pub fn new(post: impl Fn(ToBroker) + Send + 'static, tail: Arc<Tail>) -> Self {
-        Self { post: Box::new(post), tail }
+    pub fn new(post: Arc<dyn Fn(ToBroker) + Send + Sync>, tail: Arc<Tail>) -> Self {
+        Self { post, tail }
     }
 }
 

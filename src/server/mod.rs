@@ -218,6 +218,7 @@ impl Server {
             main_ends.clone(),
             bell(&started.bells)?,
             log_commands.clone(),
+            opening.to_nodes(),
         )?;
         let managed = matches!(source, Some(Source::Manager));
         if let Some(Source::Predecessor(predecessor)) = source {
@@ -234,7 +235,7 @@ impl Server {
             }
             Some(Task::Follow(node)) => {
                 let reports = Reports::new(requests, &log, &log_ends, bell(&started.bells)?);
-                Some(StoreThreads::follow(*node, reports, tell_lost)?)
+                Some(StoreThreads::follow(*node, reports, admin_server.revoke(), tell_lost)?)
             }
             None => None,
         };

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::store::Nowhere;
 use super::store_threads::Reports;
 use super::{ServerError, random};
-use crate::cluster::LogSide;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::nats::{self, NatsSettings};
+use crate::cluster::{LogSide, Revocation, ToNodes};
 use crate::config::Settings;
 use crate::log::Sequencer;
 use crate::log::message::{Fed, ToLog};
@@ -21,7 +21,15 @@ const AGE_MIN: Duration = Duration::from_secs(1);
 
 /// A node that has read its stream.
 #[derive(Debug)]
-pub(super) struct Opened(nats::Opened);
+pub(super) struct Opened {
+    stream: nats::Opened,
+    to_nodes: ToNodes,
+    /// What the stream says was revoked.
+    revoked: Vec<Revocation>,
+}
+
+/// Revokes tokens on this node; whether that could be done.
+pub(super) type Revoke = Box<dyn Fn(&[Revocation]) -> bool + Send>;
 
 impl Opened {
     /// Finds the stream, and reads it into an empty log.
@@ -33,7 +41,7 @@ impl Opened {
         let nats = nats_settings(settings)?;
         let (mut opened, beginning) = nats::open(&nats, monotonic_now, metrics.clone())?;
         let (mut near, mut events) = (Some(beginning.near), 0);
-        opened.catch_up(monotonic_now, |behind, fed| {
+        let revoked = opened.catch_up(monotonic_now, |behind, fed| {
             if let Some(near) = near.take() {
                 log.move_to(Box::new(near), beginning.epoch, behind, behind);
             }
@@ -41,19 +49,30 @@ impl Opened {
             log.handle(ToLog::Feed(fed), monotonic_now(), &mut Nowhere);
         })?;
         tracing::info!(events, stream = %nats.stream, "the stream was read");
-        Ok(Self(opened))
+        Ok(Self { stream: opened, to_nodes: beginning.to_nodes, revoked })
+    }
+
+    /// A way to the other nodes.
+    pub fn to_nodes(&self) -> ToNodes {
+        self.to_nodes.clone()
     }
 
     /// Follows it, until it is told to end or the log ends.
-    pub fn follow(self, to_log: Reports) -> io::Result<()> {
-        match self.0.run(&mut Side(to_log)) {
+    pub fn follow(self, to_log: Reports, revoke: Revoke) -> io::Result<()> {
+        if !self.revoked.is_empty() {
+            revoke(&self.revoked);
+        }
+        match self.stream.run(&mut Side { to_log, revoke }) {
             None => Ok(()),
             Some(ended) => Err(io::Error::other(ended)),
         }
     }
 }
 
-struct Side(Reports);
+struct Side {
+    to_log: Reports,
+    revoke: Revoke,
+}
 
 impl LogSide for Side {
     fn now(&self) -> Duration {
@@ -61,11 +80,15 @@ impl LogSide for Side {
     }
 
     fn feed(&mut self, events: Vec<Fed>) -> bool {
-        self.0.tell_first(ToLog::Feed(events))
+        self.to_log.tell_first(ToLog::Feed(events))
     }
 
     fn tell(&mut self, stored: Stored) -> bool {
-        self.0.tell_first(ToLog::Store(stored))
+        self.to_log.tell_first(ToLog::Store(stored))
+    }
+
+    fn revoke(&mut self, revocations: &[Revocation]) -> bool {
+        (self.revoke)(revocations)
     }
 }
 

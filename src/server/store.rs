@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ServerError, Shared, node, random};
+use crate::cluster::ToNodes;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::config::Settings;
 use crate::journal::disk::Folder;
@@ -111,6 +112,14 @@ pub(super) enum Task {
 }
 
 impl Opening {
+    /// A way to the other nodes, where there are some.
+    pub fn to_nodes(&self) -> Option<ToNodes> {
+        match self {
+            Self::Node(node) => Some(node.to_nodes()),
+            Self::Memory | Self::Done(_) | Self::Later(_) => None,
+        }
+    }
+
     /// What the store's thread needs, once another process has let go of the journal; `None` if
     /// there is no such thread.
     pub fn finish(self, shared: &Shared, log: &SharedLog) -> Result<Option<Task>, ServerError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
+use super::node::Revoke;
 use super::store::Opened;
 use super::vital::{Lost, vital};
 use super::{ServerError, node};
@@ -59,9 +60,10 @@ impl StoreThreads {
     pub fn follow(
         node: node::Opened,
         to_log: Reports,
+        revoke: Revoke,
         tell_lost: Sender<Lost>,
     ) -> Result<Self, ServerError> {
-        let follower = start("store", tell_lost, move || node.follow(to_log))?;
+        let follower = start("store", tell_lost, move || node.follow(to_log, revoke))?;
         Ok(Self { keeper: Some(follower), reader: None })
     }
 

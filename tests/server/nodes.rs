@@ -3,10 +3,13 @@
 
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::nats::Nats;
-use crate::common::{Sse, TestServer, await_that, fetch, metric, publish, publish_answer, seq_of};
+use crate::common::{
+    Conn, Sse, TestServer, await_that, bearer_token, fetch, metric, publish, publish_answer,
+    request, seq_of,
+};
 
 fn node(nats: &Nats) -> TestServer {
     TestServer::with(|settings| settings.cluster.nats = vec![nats.url()])
@@ -151,4 +154,33 @@ fn a_stream_that_is_another_one_ends_the_log_and_the_next_start_has_its_epoch() 
         ("pushline.gap", &"epoch".into())
     );
     assert_eq!(resumed.event().json()["data"], "another");
+}
+
+#[test]
+fn a_subject_is_revoked_on_every_node_and_on_those_that_start_later() {
+    let Some(nats) = Nats::start() else { return };
+    let auth = "hmac_secrets = [{ env = \"PUSHLINE_SECRET\" }]";
+    let guarded = || {
+        TestServer::guarded(auth, |settings| {
+            settings.cluster.nats = vec![nats.url()];
+            settings.open = false;
+        })
+    };
+    let (here, there) = (guarded(), guarded());
+    let rights = json!({"subscribe": ["*"], "publish": ["*"]});
+    let claims = json!({"exp": 4_000_000_000_u64, "iat": 1, "sub": "jane", "pushline": rights});
+    let bearer = format!("Bearer {}", bearer_token(&claims));
+    let status = |addr: SocketAddr| {
+        let mut conn = Conn::open(addr);
+        let headers = [("Authorization", bearer.as_str())];
+        conn.send(request("GET", "/channels/news", &headers, None));
+        conn.response().status
+    };
+    let mut stream = Sse::open_with(there.addr, "channel=news", &[("Authorization", &bearer)]);
+    assert_eq!((status(here.addr), status(there.addr)), (200, 200));
+    let revoked = fetch(here.admin, "DELETE", "/v1/subjects/jane", &[], None);
+    assert_eq!(revoked.status, 204, "{}", revoked.text());
+    while stream.next_event().is_some() {}
+    assert_eq!((status(here.addr), status(there.addr)), (401, 401));
+    assert_eq!(status(guarded().addr), 401);
 }

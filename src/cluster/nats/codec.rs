@@ -36,12 +36,14 @@ const KEY_BYTES_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Subjects {
     events: String,
+    /// Where a revocation goes, as JSON.
+    pub revoked: String,
 }
 
 impl Subjects {
     /// Of the stream of this name.
     pub fn new(stream: &str) -> Self {
-        Self { events: format!("{stream}.ev.") }
+        Self { events: format!("{stream}.ev."), revoked: format!("{stream}.revoked") }
     }
 
     /// All subjects of the stream.

@@ -23,7 +23,7 @@ use self::api::ApiError;
 use self::doorbell::Doorbell;
 use self::node::{Flow, Node};
 use super::metrics::ClusterMetrics;
-use super::{Ended, LogSide, Near, Tail, ToBroker};
+use super::{Ended, LogSide, Near, Revocation, Tail, ToBroker, ToNodes};
 use crate::log::message::Fed;
 use crate::log::store::Stored;
 use crate::proto::cursor::Epoch;
@@ -116,6 +116,8 @@ pub struct Opened(Node);
 pub struct Beginning {
     /// What the sequencer sees of the broker.
     pub near: Near,
+    /// What the operator's listener sees of it.
+    pub to_nodes: ToNodes,
     /// The stream's epoch.
     pub epoch: Epoch,
 }
@@ -135,13 +137,13 @@ pub fn open(
     let inbox = format!("_INBOX.{:016x}", settings.node);
     let mut node =
         Node::new(settings.clone(), inbox, from_log, bell.clone(), tail.clone(), metrics)?;
-    let post = move |message: ToBroker| {
+    let post = Arc::new(move |message: ToBroker| {
         // A thread that is gone has told its server to end.
         let _ = to_node.send(message);
         bell.ring();
-    };
+    });
     let began = now();
-    let mut start = Start { now: &now, feed: |_| {} };
+    let mut start = Start { now: &now, feed: |_| {}, revoked: Vec::new() };
     while node.follower().is_none() {
         node.turn(&mut start);
         if let Some(refusal) = node.take_refusal() {
@@ -153,11 +155,13 @@ pub fn open(
     }
     let epoch = node.follower().map(|follower| follower.identity().epoch());
     let epoch = epoch.unwrap_or(Epoch::from_random(0));
-    Ok((Opened(node), Beginning { near: Near::new(post, tail), epoch }))
+    let to_nodes = ToNodes::new(post.clone());
+    Ok((Opened(node), Beginning { near: Near::new(post, tail), to_nodes, epoch }))
 }
 
 impl Opened {
-    /// Reads what the stream holds. `feed` is also told behind which place the log begins.
+    /// Reads what the stream holds; returns what was revoked. `feed` is also told behind which place
+    /// the log begins.
     ///
     /// # Errors
     /// The broker went away for too long, or the log ends.
@@ -165,16 +169,19 @@ impl Opened {
         &mut self,
         now: impl Fn() -> Duration,
         mut feed: impl FnMut(u64, Vec<Fed>),
-    ) -> Result<(), NatsError> {
+    ) -> Result<Vec<Revocation>, NatsError> {
+        let mut revoked = Vec::new();
         let place =
             |node: &Node| node.follower().map_or((0, 0), |of| (of.head(), of.began_behind()));
         let mut progress = (place(&self.0), now());
         while !self.0.begun() {
             let mut read = Vec::new();
-            let mut start = Start { now: &now, feed: |mut events| read.append(&mut events) };
+            let feed = |mut events| read.append(&mut events);
+            let mut start = Start { now: &now, feed, revoked: Vec::new() };
             if let Flow::End(ended) = self.0.turn(&mut start) {
                 return Err(NatsError::Ended(ended));
             }
+            revoked.append(&mut start.revoked);
             let (_, behind) = place(&self.0);
             if !read.is_empty() {
                 feed(behind, read);
@@ -186,7 +193,7 @@ impl Opened {
             }
         }
         feed(place(&self.0).1, Vec::new());
-        Ok(())
+        Ok(revoked)
     }
 
     /// Follows the stream until it is told to end, or the log ends.
@@ -205,6 +212,7 @@ impl Opened {
 struct Start<N, F> {
     now: N,
     feed: F,
+    revoked: Vec<Revocation>,
 }
 
 impl<N: Fn() -> Duration, F: FnMut(Vec<Fed>)> LogSide for Start<N, F> {
@@ -219,5 +227,10 @@ impl<N: Fn() -> Duration, F: FnMut(Vec<Fed>)> LogSide for Start<N, F> {
 
     fn tell(&mut self, _stored: Stored) -> bool {
         false
+    }
+
+    fn revoke(&mut self, revocations: &[Revocation]) -> bool {
+        self.revoked.extend_from_slice(revocations);
+        true
     }
 }

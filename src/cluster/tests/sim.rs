@@ -143,11 +143,11 @@ impl Node {
         let (outgoing, tail) = (Outgoing::default(), Arc::<Tail>::default());
         tail.note(Some(stream.last()));
         let to_broker = outgoing.clone();
-        let post = move |message| {
+        let post = Arc::new(move |message| {
             if let ToBroker::Publish(number, publication) = message {
                 to_broker.lock().expect("one thread").push_back((number, publication));
             }
-        };
+        });
         log.move_to(Box::new(Near::new(post, tail.clone())), epoch, 0, 0);
         let follower = Follower::new(stream.identity(), 0, now);
         let mut lane = Lane::default();

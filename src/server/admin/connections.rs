@@ -11,6 +11,7 @@ use super::ask::{NoAnswer, within};
 use super::page::{PageQuery, bad_query};
 use super::reply::Reply;
 use super::{STALL_TIME, State};
+use crate::cluster::Revocation;
 use crate::metrics::TRANSPORTS;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
@@ -94,28 +95,40 @@ impl State {
         Reply::json(&page)
     }
 
-    /// `DELETE /v1/subjects/{sub}`: revokes the tokens it has so far and ends its connections. A
-    /// token of this very second may be from before, so it is revoked too.
-    pub(super) fn call_back(&self, segment: &str) -> Reply {
+    /// `DELETE /v1/subjects/{sub}`: revokes the tokens it has so far and ends its connections, on
+    /// every node. A token of this very second may be from before, so it is revoked too.
+    pub(super) fn call_back(&self, segment: &str, deadline: Instant) -> Reply {
         let Some(subject) = decoded(segment) else {
             return Reply::error(Status::BadRequest, "subject", "a subject is text, with %XX");
         };
+        let revocation = Revocation { subject, before_unix_s: unix_now_s() + 1 };
+        match self.revoke(std::slice::from_ref(&revocation)) {
+            Ok(()) => {}
+            Err(NotRevoked::TooMany) => {
+                let message = "too many subjects are revoked: change the key that signs tokens";
+                return Reply::error(Status::ServiceUnavailable, "too_many_subjects", message);
+            }
+            Err(NotRevoked::Stalled(worker)) => return stalled(worker),
+        }
+        if self.to_nodes.as_ref().is_some_and(|nodes| !nodes.revoke(revocation, deadline)) {
+            let message = "done on this node, and the others may not know: try again";
+            return Reply::error(Status::ServiceUnavailable, "broker_away", message);
+        }
+        info!("the operator revoked a subject");
+        Reply::done()
+    }
+
+    /// Revokes tokens on this node.
+    pub(super) fn revoke(&self, revocations: &[Revocation]) -> Result<(), NotRevoked> {
         let mut revoked = self.revoked.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let added = Arc::make_mut(&mut revoked).add(&subject, unix_now_s() + 1);
-        if added.is_err() {
-            let message = "too many subjects are revoked: change the key that signs tokens";
-            return Reply::error(Status::ServiceUnavailable, "too_many_subjects", message);
+        let table = Arc::make_mut(&mut revoked);
+        for Revocation { subject, before_unix_s } in revocations {
+            table.add(subject, *before_unix_s).map_err(|_| NotRevoked::TooMany)?;
         }
         // Under the lock, so that no worker is left with an older table.
         let told = |worker| self.command(worker, Command::Revoke(revoked.clone()));
         let stalled_worker = (0..self.workers()).find(|&w| told(w) == Err(NoAnswer::Stalled));
-        match stalled_worker {
-            None => {
-                info!("the operator revoked a subject");
-                Reply::done()
-            }
-            Some(worker) => stalled(worker),
-        }
+        stalled_worker.map_or(Ok(()), |worker| Err(NotRevoked::Stalled(worker)))
     }
 
     /// `DELETE /v1/connections/{id}`.
@@ -140,6 +153,14 @@ impl State {
             Err(NoAnswer::Stalled) => stalled(id.worker),
         }
     }
+}
+
+/// Why tokens are not revoked, or not on every worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotRevoked {
+    TooMany,
+    /// This worker does not turn.
+    Stalled(u16),
 }
 
 const ID_FORM: &str = "an id is worker-slot-generation, as in 0-17-3";

@@ -116,6 +116,7 @@ mod tests {
             // No thread here sleeps on a ring.
             bell: Mutex::new(Ringer::new(Vec::new()).expect("no ring is needed")),
             revoked: Mutex::default(),
+            to_nodes: None,
             started_unix_s: 0.0,
             draining: AtomicBool::new(false),
         };

@@ -23,13 +23,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use tracing::warn;
 
+use self::connections::NotRevoked;
 use self::door::{Arrived, Door};
 use self::key::Key;
 use self::reply::Reply;
 use super::clerk::LogCommand;
+use super::node::Revoke;
 use super::{ServerError, Shared};
 use crate::auth::{Revoked, is_meant_for_loopback};
+use crate::cluster::ToNodes;
 use crate::config::Settings;
 use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
@@ -98,6 +102,8 @@ struct State {
     bell: Mutex<Ringer>,
     /// Subjects whose tokens are revoked.
     revoked: Mutex<Arc<Revoked>>,
+    /// On a node of many.
+    to_nodes: Option<ToNodes>,
     started_unix_s: f64,
     draining: AtomicBool,
 }
@@ -109,6 +115,7 @@ impl AdminServer {
         ends: MainEnds<Command>,
         bell: Ringer,
         log_commands: Sender<LogCommand>,
+        to_nodes: Option<ToNodes>,
     ) -> Result<Self, ServerError> {
         let failed = |error| ServerError::io("starting the admin threads", error);
         let Bound { listener, key } = bound;
@@ -122,6 +129,7 @@ impl AdminServer {
             ends,
             bell: Mutex::new(bell),
             revoked: Mutex::default(),
+            to_nodes,
             started_unix_s: process::started_unix_s(),
             draining: AtomicBool::new(false),
         });
@@ -151,6 +159,19 @@ impl AdminServer {
     /// Whether every worker responds.
     pub fn workers_turn(&self) -> bool {
         self.state.find_stalled(Instant::now() + STALL_TIME).is_ok()
+    }
+
+    /// Revokes tokens when other nodes say so.
+    pub fn revoke(&self) -> Revoke {
+        let state = self.state.clone();
+        Box::new(move |revocations| match state.revoke(revocations) {
+            Ok(()) => true,
+            Err(NotRevoked::Stalled(_)) => false,
+            Err(NotRevoked::TooMany) => {
+                warn!("too many subjects are revoked: change the key that signs tokens");
+                true
+            }
+        })
     }
 
     /// Makes the server report that it is not ready.
@@ -202,7 +223,7 @@ impl State {
         }
         if let Some(subject) = path.strip_prefix("/v1/subjects/") {
             return match request.method() {
-                Method::Delete => self.call_back(subject),
+                Method::Delete => self.call_back(subject, deadline),
                 _ => Reply::not_allowed("DELETE"),
             };
         }

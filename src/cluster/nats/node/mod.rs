@@ -2,12 +2,14 @@
 //! One thread does all of it, around [`Node::turn`].
 
 mod questions;
+mod revocations;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::revocations::Revocations;
 use super::api::Api;
 use super::auth::Credentials;
 use super::codec::{self, Subjects};
@@ -98,6 +100,7 @@ pub struct Node {
     unanswered: Unanswered,
     /// What has come and is not fed yet.
     events: VecDeque<Fed>,
+    revocations: Revocations,
     /// Where the broker waits to hear that they are.
     flow_control: Option<String>,
     /// The log has no room for events for now.
@@ -160,6 +163,7 @@ impl Node {
             looked_at: Duration::ZERO,
             unanswered: Unanswered::default(),
             events: VecDeque::new(),
+            revocations: Revocations::default(),
             flow_control: None,
             held_up: false,
             ticked_at: Duration::ZERO,
@@ -260,6 +264,7 @@ impl Node {
         // Their answers went to the connection that is lost.
         let lost = self.unanswered.give_up();
         self.answer(lost, log);
+        self.revocations.give_up();
     }
 
     fn read(&mut self, log: &mut impl LogSide) -> io::Result<()> {
@@ -302,6 +307,8 @@ impl Node {
                 }
             } else if let Some(number) = kind.strip_prefix(".q.").and_then(|t| t.parse().ok()) {
                 self.take_answer(number, message.payload, now);
+            } else if let Some(number) = kind.strip_prefix(".r.").and_then(|t| t.parse().ok()) {
+                self.revocations.answer(number, message.payload);
             }
         } else if message.subscription == self.subscription {
             self.take_delivered(message, now);
@@ -327,6 +334,7 @@ impl Node {
                     self.metrics.sent.add(1);
                 }
                 (ToBroker::Publish(number, _), None) => lost.push(Answered { number, seq: None }),
+                (ToBroker::Revoke(revocation, tell), _) => self.send_revocation(&revocation, tell),
                 (ToBroker::Close, _) => self.closing = true,
             }
         }
@@ -359,6 +367,9 @@ impl Node {
                 match follower.deliver(mark, now) {
                     Delivery::Take => {
                         self.metrics.received.add(1);
+                        if message.subject == self.subjects.revoked {
+                            return self.revocations.came(message.payload);
+                        }
                         let ordered_at = stored_at.saturating_sub(self.settings.clock_began);
                         let Message { subject, headers, payload, .. } = *message;
                         let read = codec::publication(&self.subjects, subject, headers, payload);
@@ -394,6 +405,7 @@ impl Node {
             let count = self.events.len().min(FED_AT_ONCE);
             self.held_up = log.feed(self.events.drain(..count).collect());
         }
+        self.revocations.apply(log);
         if !self.events.is_empty() {
             return;
         }
