@@ -58,6 +58,22 @@ pub(super) const CREDENTIALS: Key = Key {
     },
 };
 
+pub(super) const CA: Key = Key {
+    name: "cluster_ca",
+    value: "FILE|none",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "Authorities that sign the certificates of servers at tls:// addresses, as a PEM file; none: \
+           those the host trusts.",
+    field: Field::Server {
+        put: |s, t| {
+            s.cluster.ca = (t != NONE).then(|| t.into());
+            Ok(())
+        },
+        show: |s| show_path(s.cluster.ca.as_deref()),
+    },
+};
+
 pub(super) const UNREADY_AFTER: Key = Key {
     name: "cluster_unready_after",
     value: "TIME",

@@ -587,5 +587,6 @@ pub(super) const KEYS: &[Key] = &[
     cluster_keys::STREAM,
     cluster_keys::REPLICAS,
     cluster_keys::CREDENTIALS,
+    cluster_keys::CA,
     cluster_keys::UNREADY_AFTER,
 ];

@@ -175,6 +175,8 @@ pub struct ClusterSettings {
     pub replicas: Option<u64>,
     /// A file of credentials.
     pub credentials: Option<PathBuf>,
+    /// Authorities that sign the brokers' certificates; none: the host's.
+    pub ca: Option<PathBuf>,
     /// How long a node may be away or behind and count as ready.
     pub unready_after: Duration,
 }
@@ -186,6 +188,7 @@ impl Default for ClusterSettings {
             stream: "PUSHLINE".to_owned(),
             replicas: None,
             credentials: None,
+            ca: None,
             unready_after: Duration::from_secs(10),
         }
     }

@@ -93,9 +93,9 @@ pub(super) fn put_nats(settings: &mut Settings, text: &str) -> Result<(), Unfit>
     let listed = if text == NONE { "" } else { text };
     let urls = listed.split(',').map(str::trim).filter(|url| !url.is_empty());
     let urls: Vec<String> = urls.map(str::to_owned).collect();
-    let is_known = |url: &String| url.starts_with("nats://");
+    let is_known = |url: &String| url.starts_with("nats://") || url.starts_with("tls://");
     if !urls.iter().all(is_known) {
-        return Err(Unfit::wants("addresses as nats://10.0.0.1:4222,nats://nats.internal"));
+        return Err(Unfit::wants("addresses as nats://10.0.0.1:4222,tls://nats.internal"));
     }
     settings.cluster.nats = urls;
     Ok(())

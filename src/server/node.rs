@@ -4,17 +4,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::ClientConfig;
+
 use super::store::Nowhere;
 use super::store_threads::Reports;
 use super::{ServerError, random};
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::nats::{self, NatsSettings};
 use crate::cluster::{LogSide, Revocation, ToNodes};
-use crate::config::Settings;
+use crate::config::{ClusterSettings, Settings};
 use crate::log::Sequencer;
 use crate::log::message::{Fed, ToLog};
 use crate::log::store::Stored;
 use crate::ring::monotonic_now;
+use crate::tools::wire::tls::Trust;
 
 /// JetStream takes no shorter age.
 const AGE_MIN: Duration = Duration::from_secs(1);
@@ -92,6 +95,15 @@ impl LogSide for Side {
     }
 }
 
+/// What TLS to the servers is spoken with.
+fn trust(cluster: &ClusterSettings) -> Result<Option<Arc<ClientConfig>>, ServerError> {
+    if !cluster.nats.iter().any(|url| url.starts_with("tls://")) {
+        return Ok(None);
+    }
+    let trust = Trust { ca: cluster.ca.clone(), insecure: false };
+    trust.config().map(Some).map_err(|error| ServerError::io("cluster.ca", io::Error::other(error)))
+}
+
 fn nats_settings(settings: &Settings) -> Result<NatsSettings, ServerError> {
     let cluster = &settings.cluster;
     let ages = settings.channels.iter().map(|(_, of)| of.history_age);
@@ -100,6 +112,7 @@ fn nats_settings(settings: &Settings) -> Result<NatsSettings, ServerError> {
     Ok(NatsSettings {
         servers: cluster.nats.clone(),
         credentials: cluster.credentials.clone(),
+        tls: trust(cluster)?,
         stream: cluster.stream.clone(),
         replicas: cluster.replicas,
         bytes_max: settings.history_bytes,

@@ -70,13 +70,15 @@ pub struct StreamBounds {
 
 /// Time in which a key that is sent again is known again; a stream can't know it for longer than it
 /// keeps the event.
-const KEYS_TIME: Duration = Duration::from_secs(120);
+pub const KEYS_TIME: Duration = Duration::from_secs(120);
 
 /// A stream as the broker shows it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StreamInfo {
     /// All of its configuration.
     pub config: Value,
+    #[serde(default)]
+    cluster: Value,
     created: String,
     state: State,
 }
@@ -136,15 +138,30 @@ impl StreamInfo {
         compare("max_bytes", number("max_bytes"), bounds.bytes_max);
         compare("max_age (ns)", number("max_age"), nanos(bounds.age_max));
         compare("num_replicas", number("num_replicas"), bounds.replicas);
+        (soft, self.obstacle())
+    }
+
+    /// Why it can't be the log, if it can't.
+    pub fn obstacle(&self) -> Option<String> {
+        let config = &self.config;
+        let of_subject = config["max_msgs_per_subject"].as_i64().unwrap_or(0);
         let retention = config["retention"].as_str().unwrap_or("limits");
-        let hard = if number("max_msgs_per_subject") > 0 {
-            Some("max_msgs_per_subject is set: it takes events out of the middle")
+        let why = if of_subject > 0 {
+            "max_msgs_per_subject is set: it takes events out of the middle"
         } else if retention != "limits" {
-            Some("its retention is not `limits`")
+            "its retention is not `limits`"
         } else {
-            None
+            return None;
         };
-        (soft, hard.map(str::to_owned))
+        Some(why.to_owned())
+    }
+
+    /// Its servers that don't have all of it.
+    pub fn replicas_behind(&self) -> Vec<String> {
+        let behind = |replica: &&Value| replica["current"] == json!(false);
+        let replicas = self.cluster["replicas"].as_array();
+        let behind = replicas.into_iter().flatten().filter(behind);
+        behind.filter_map(|replica| replica["name"].as_str().map(str::to_owned)).collect()
     }
 }
 

@@ -4,12 +4,15 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::Credentials;
+use super::socket::Socket;
 use super::wire::{Op, Parsed, parse, write_line};
 
 /// How long a server may take to let us in.
@@ -21,18 +24,41 @@ const READ_BYTES_MAX: usize = 256 << 10;
 /// Where NATS listens if an address does not say it.
 const PORT: u16 = 4222;
 
-/// A server's address: `nats://user:password@host:port`.
+/// A server's address: `nats://user:password@host:port`, or with a token instead of the two, or `tls://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: String,
     port: u16,
-    user: Option<(String, String)>,
+    user: Option<User>,
+    secure: bool,
+}
+
+/// Who we are, by an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum User {
+    Named(String, String),
+    Token(String),
+}
+
+impl User {
+    fn parse(text: &str) -> Self {
+        match text.split_once(':') {
+            Some((name, password)) => Self::Named(name.to_owned(), password.to_owned()),
+            None => Self::Token(text.to_owned()),
+        }
+    }
 }
 
 impl Address {
     /// Reads one; none: it is none.
     pub fn parse(url: &str) -> Option<Self> {
-        let rest = url.strip_prefix("nats://")?.trim_end_matches('/');
+        let (scheme, rest) = url.split_once("://")?;
+        let secure = match scheme {
+            "nats" => false,
+            "tls" => true,
+            _ => return None,
+        };
+        let rest = rest.trim_end_matches('/');
         let (user, place) = match rest.rsplit_once('@') {
             Some((user, place)) => (Some(user), place),
             None => (None, rest),
@@ -44,9 +70,8 @@ impl Address {
             None => (place, PORT),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let user = user.map(|user| user.split_once(':').unwrap_or((user, "")));
-        let user = user.map(|(user, password)| (user.to_owned(), password.to_owned()));
-        (!host.is_empty()).then_some(Self { host, port, user })
+        let user = user.map(User::parse);
+        (!host.is_empty()).then_some(Self { host, port, user, secure })
     }
 }
 
@@ -69,17 +94,21 @@ pub struct ServerInfo {
     pub jetstream: bool,
     /// Servers of its cluster that take clients.
     pub connect_urls: Vec<String>,
+    /// Whether it takes no connection without TLS.
+    tls_required: bool,
     nonce: Option<String>,
 }
 
 /// An open connection.
 #[derive(Debug)]
 pub struct Link {
-    socket: TcpStream,
+    socket: Socket,
     info: ServerInfo,
     input: Vec<u8>,
     /// Bytes at the front of `input` that are done with.
     read_to: usize,
+    /// As much was read as is at once.
+    was_full: bool,
 }
 
 impl Link {
@@ -87,17 +116,28 @@ impl Link {
     ///
     /// # Errors
     /// The server is not there, or does not let us in.
-    pub fn connect(address: &Address, credentials: Option<&Credentials>) -> io::Result<Self> {
+    pub fn connect(
+        address: &Address,
+        credentials: Option<&Credentials>,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Self> {
         let socket = reach(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(CONNECT_TIME_MAX))?;
         socket.set_write_timeout(Some(CONNECT_TIME_MAX))?;
         let info = ServerInfo::default();
-        let mut link = Self { socket, info, input: Vec::new(), read_to: 0 };
+        let socket = Socket::Plain(socket);
+        let mut link = Self { socket, info, input: Vec::new(), read_to: 0, was_full: false };
         link.info = link.await_op(|op| match op {
             Op::Info(text) => Some(serde_json::from_slice(text).map_err(io::Error::from)),
             _ => None,
         })?;
+        link = match (address.secure, tls, link.info.tls_required) {
+            (true, Some(tls), _) => link.secured(tls, &address.host)?,
+            (true, None, _) => return Err(refused("there is no authority to believe")),
+            (false, _, true) => return Err(refused("it wants TLS: its address is tls://...")),
+            (false, _, false) => link,
+        };
         let said = introduction(address, credentials, &link.info);
         let mut out = Vec::new();
         write_line(&mut out, format_args!("CONNECT {said}\r\nPING"));
@@ -107,8 +147,16 @@ impl Link {
             Op::Error(why) => Some(Err(refused(why))),
             _ => None,
         })?;
-        link.socket.set_nonblocking(true)?;
+        link.socket.tcp().set_nonblocking(true)?;
         Ok(link)
+    }
+
+    /// With TLS. Nothing that came before is believed to come from the server.
+    fn secured(self, tls: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
+        if self.input.len() > self.read_to {
+            return Err(refused("it said more than it may before TLS"));
+        }
+        Ok(Self { socket: self.socket.secured(tls, host)?, ..self })
     }
 
     /// What the server said of itself.
@@ -118,7 +166,17 @@ impl Link {
 
     /// To wait on.
     pub fn socket(&self) -> &TcpStream {
-        &self.socket
+        self.socket.tcp()
+    }
+
+    /// Whether something that was sent is still held back.
+    pub fn holds_back(&self) -> bool {
+        self.socket.holds_back()
+    }
+
+    /// Whether there may be more to read, of which the socket says nothing.
+    pub fn may_hold_more(&self) -> bool {
+        self.was_full
     }
 
     /// Reads what has come; whether anything has.
@@ -141,6 +199,7 @@ impl Link {
                 Err(error) => return Err(error),
             }
         }
+        self.was_full = room == 0;
         Ok(room < READ_BYTES_MAX)
     }
 
@@ -176,7 +235,7 @@ impl Link {
             }
         }
         out.drain(..sent);
-        Ok(())
+        self.socket.push()
     }
 
     /// While the socket blocks: reads until an operation is the one.
@@ -228,9 +287,13 @@ fn introduction(
         "headers": true,
         "no_responders": true,
     });
-    if let Some((user, password)) = &address.user {
-        said["user"] = json!(user);
-        said["pass"] = json!(password);
+    match &address.user {
+        Some(User::Named(name, password)) => {
+            said["user"] = json!(name);
+            said["pass"] = json!(password);
+        }
+        Some(User::Token(token)) => said["auth_token"] = json!(token),
+        None => {}
     }
     if let (Some(credentials), Some(nonce)) = (credentials, &info.nonce) {
         said["jwt"] = json!(credentials.jwt());
@@ -246,11 +309,14 @@ mod tests {
     #[test]
     fn an_address_has_a_host_and_perhaps_a_port_and_a_user() {
         let parts = |url: &str| Address::parse(url).map(|of| (of.host, of.port, of.user));
-        let user = Some(("u".to_owned(), "p@s:s".to_owned()));
+        let user = Some(User::Named("u".to_owned(), "p@s:s".to_owned()));
+        let token = Some(User::Token("s3cret".to_owned()));
         for (url, parts_wanted) in [
             ("nats://localhost", Some(("localhost".to_owned(), 4222, None))),
             ("nats://10.0.0.1:4333/", Some(("10.0.0.1".to_owned(), 4333, None))),
             ("nats://u:p@s:s@h:1", Some(("h".to_owned(), 1, user))),
+            ("nats://s3cret@h", Some(("h".to_owned(), 4222, token))),
+            ("tls://h:1", Some(("h".to_owned(), 1, None))),
             ("nats://[::1]:7", Some(("::1".to_owned(), 7, None))),
             ("nats://[::1]", Some(("::1".to_owned(), 4222, None))),
             ("nats://", None),

@@ -1,14 +1,16 @@
 //! A node on NATS JetStream: connects, sees to the stream, reads what it holds, and then follows it
 //! (`node`). All of it runs on one thread, that of the store.
 
-mod api;
+pub mod api;
 mod auth;
 mod codec;
 mod doorbell;
-mod link;
+pub mod examine;
+pub mod link;
 mod message;
 mod node;
 mod publish;
+mod socket;
 mod wire;
 
 use std::fmt;
@@ -18,8 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
+use rustls::ClientConfig;
 
 use self::api::ApiError;
+pub use self::api::KEYS_TIME;
 use self::doorbell::Doorbell;
 use self::node::{Flow, Node};
 use super::metrics::ClusterMetrics;
@@ -37,10 +41,12 @@ const READ_PAUSE_MAX: Duration = Duration::from_secs(20);
 /// How to reach the broker.
 #[derive(Clone, Debug)]
 pub struct NatsSettings {
-    /// Its servers, as `nats://host:port`.
+    /// Its servers, as `nats://host:port` or `tls://host:port`.
     pub servers: Vec<String>,
     /// A `.creds` file.
     pub credentials: Option<PathBuf>,
+    /// For `tls://`; none: there is no such server.
+    pub tls: Option<Arc<ClientConfig>>,
     /// The stream's name.
     pub stream: String,
     /// On how many servers a stream that is created is; none: three where there are as many.
@@ -82,7 +88,9 @@ pub enum NatsError {
 impl fmt::Display for NatsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(url) => write!(f, "{url} is no address as nats://10.0.0.1:4222"),
+            Self::Address(url) => {
+                write!(f, "{url} is no address as nats://10.0.0.1:4222 or tls://nats.internal")
+            }
             Self::Credentials(error) => write!(f, "cluster.credentials: {error}"),
             Self::Away => write!(
                 f,

@@ -5,6 +5,7 @@
 //! anything.
 
 pub mod checks;
+pub mod cluster;
 pub mod disk;
 mod driver;
 mod nic;
@@ -45,6 +46,12 @@ pub struct DoctorArgs {
     /// The folder the journal will be in: on what file system it is, and what a sync costs there.
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
+    /// NATS servers that are to keep the log of many nodes: their version, the stream and their clock.
+    #[arg(long, value_name = "URLS")]
+    pub cluster: Option<String>,
+    /// The stream there.
+    #[arg(long, value_name = "NAME", default_value = "PUSHLINE", requires = "cluster")]
+    pub stream: String,
     /// Print the sysctl.d file for this many connections, and check nothing.
     #[arg(long)]
     pub sysctl: bool,

@@ -226,11 +226,12 @@ impl Node {
             return self.bell.wait(None, RETRY_PAUSE);
         };
         self.bell.announce();
-        let time = match self.near.is_empty() {
+        let time = match self.near.is_empty() && !link.may_hold_more() {
             true => TICK,
             false => Duration::ZERO,
         };
-        self.bell.wait(Some((link.socket(), !self.out.is_empty())), time);
+        let wants_to_write = !self.out.is_empty() || link.holds_back();
+        self.bell.wait(Some((link.socket(), wants_to_write)), time);
     }
 
     // --- the connection ---
@@ -238,7 +239,7 @@ impl Node {
     fn connect(&mut self, log: &mut impl LogSide) {
         self.tried_at = Some(log.now());
         for address in &self.servers {
-            match Link::connect(address, self.credentials.as_ref()) {
+            match Link::connect(address, self.credentials.as_ref(), self.settings.tls.as_ref()) {
                 Ok(link) => {
                     let version = &link.info().version;
                     tracing::info!(server = %address, %version, "connected to NATS");

@@ -1,0 +1,213 @@
+//! Whether a broker is one to keep the log in: its version, what it keeps, and how safely.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Finding, Verdict};
+use crate::cluster::nats::api::{ApiError, StreamInfo};
+use crate::cluster::nats::examine::{Account, Examined, examine};
+use crate::cluster::nats::link::ServerInfo;
+use crate::cluster::nats::{KEYS_TIME, NatsError, NatsSettings};
+use crate::tools::numbers::grouped;
+use crate::tools::wire::tls::Trust;
+
+/// The oldest server that has all that a node needs.
+const VERSION_MIN: (u32, u32) = (2, 10);
+
+/// An event's age is told by the broker's clock and ours.
+const CLOCK_S_MAX: f64 = 1.0;
+
+/// NATS's own default loses as much when the power goes everywhere at once.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// What there is to say of the brokers at these addresses, and of the stream.
+///
+/// # Errors
+/// They are no addresses.
+pub fn findings(urls: &str, stream: &str) -> Result<Vec<Finding>, NatsError> {
+    let servers: Vec<String> = urls.split(',').map(|url| url.trim().to_owned()).collect();
+    let is_secure = servers.iter().any(|url| url.starts_with("tls://"));
+    let tls = match is_secure {
+        true => Trust::default()
+            .config()
+            .map(Some)
+            .map_err(|error| NatsError::Credentials(io::Error::other(error)))?,
+        false => None,
+    };
+    let settings = NatsSettings {
+        servers,
+        credentials: None,
+        tls,
+        stream: stream.to_owned(),
+        replicas: None,
+        bytes_max: 0,
+        age_max: Duration::ZERO,
+        clock_began: Duration::ZERO,
+        node: fastrand::u64(..),
+    };
+    Ok(judge(&examine(&settings)?))
+}
+
+fn judge(found: &Examined) -> Vec<Finding> {
+    let mut findings: Vec<Finding> =
+        found.servers.iter().map(|(address, info)| server(address, info)).collect();
+    findings.push(servers(found.servers.iter().filter(|(_, info)| info.is_ok()).count()));
+    findings.push(account(found.account.as_ref()));
+    match &found.stream {
+        Ok(info) => findings.extend(of_stream(info, found.servers.len())),
+        Err(error) => findings.push(no_stream(error)),
+    }
+    findings.extend(found.clock.map(clock));
+    findings.push(sync(found.sync_interval));
+    findings
+}
+
+fn finding(check: &str, found: String, wanted: &str, verdict: Verdict, cure: &str) -> Finding {
+    let cure = if verdict >= Verdict::Weak { cure.to_owned() } else { String::new() };
+    Finding { check: check.to_owned(), found, wanted: wanted.to_owned(), verdict, cure }
+}
+
+fn server(address: &str, info: &io::Result<ServerInfo>) -> Finding {
+    let check = format!("NATS at {address}");
+    let wanted = "2.10 or later, with JetStream";
+    let info = match info {
+        Ok(info) => info,
+        Err(error) => {
+            let cure = "is it there, and does it let this user in?";
+            return finding(&check, error.to_string(), wanted, Verdict::Fail, cure);
+        }
+    };
+    let version = info.version.clone();
+    match (is_recent(&version), info.jetstream) {
+        (true, true) => finding(&check, version, wanted, Verdict::Ok, ""),
+        (false, _) => {
+            finding(&check, version, wanted, Verdict::Fail, "install a later nats-server")
+        }
+        (true, false) => {
+            let found = format!("{version} without JetStream");
+            finding(&check, found, wanted, Verdict::Fail, "start it with -js, or `jetstream {}`")
+        }
+    }
+}
+
+fn is_recent(version: &str) -> bool {
+    let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    parts.next().zip(parts.next()) >= Some(VERSION_MIN)
+}
+
+fn servers(count: usize) -> Finding {
+    let verdict = if count >= 3 { Verdict::Ok } else { Verdict::Weak };
+    let cure = "what one server acknowledged is gone with its disk: run three, and name them all";
+    finding("servers that answer", count.to_string(), "3 or more", verdict, cure)
+}
+
+fn account(account: Option<&Account>) -> Finding {
+    let (check, wanted) = ("account", "room for history_bytes");
+    let Some(Account { storage, limits }) = account else {
+        let cure =
+            "JetStream does not answer this user: has it a leader, and the account JetStream?";
+        return finding(check, "no answer".to_owned(), wanted, Verdict::Fail, cure);
+    };
+    let room = match u64::try_from(limits.max_storage) {
+        Ok(bytes) => format!("{} of {} bytes used", grouped(*storage), grouped(bytes)),
+        Err(_) => format!("{} bytes used, no limit", grouped(*storage)),
+    };
+    finding(check, room, wanted, Verdict::Note, "")
+}
+
+fn no_stream(error: &ApiError) -> Finding {
+    let wanted = "one, or none: then it is created";
+    match error {
+        ApiError::Refused { .. } => finding("stream", error.to_string(), wanted, Verdict::Note, ""),
+        ApiError::Away | ApiError::Malformed(_) => {
+            let cure = "JetStream must have a leader: are more than half of its servers there?";
+            finding("stream", error.to_string(), wanted, Verdict::Fail, cure)
+        }
+    }
+}
+
+fn of_stream(info: &StreamInfo, servers: usize) -> Vec<Finding> {
+    let config = &info.config;
+    let number = |key: &str| config[key].as_i64().unwrap_or(0);
+    let replicas = number("num_replicas");
+    let at_least = |ok: bool| if ok { Verdict::Ok } else { Verdict::Weak };
+    let keys_s = Duration::from_nanos(number("duplicate_window").unsigned_abs()).as_secs();
+    let bound = match (number("max_bytes"), number("max_age")) {
+        (-1 | 0, 0) => "none".to_owned(),
+        (bytes, 0) => format!("{} bytes", grouped(bytes.unsigned_abs())),
+        (bytes, ns) => format!(
+            "{} bytes, {} s",
+            if bytes > 0 { grouped(bytes.unsigned_abs()) } else { "any".to_owned() },
+            grouped(Duration::from_nanos(ns.unsigned_abs()).as_secs())
+        ),
+    };
+    let mut findings = vec![
+        finding(
+            "replicas of the stream",
+            replicas.to_string(),
+            "3, on three servers",
+            at_least(replicas >= 3 || servers < 3),
+            "`nats stream edit --replicas 3`",
+        ),
+        finding(
+            "bounds of the stream",
+            bound.clone(),
+            "bytes, or a time",
+            at_least(bound != "none"),
+            "it grows until the disk is full: `nats stream edit --max-bytes`",
+        ),
+        finding(
+            "keys known again for",
+            format!("{keys_s} s"),
+            &format!("{} s", KEYS_TIME.as_secs()),
+            at_least(keys_s >= KEYS_TIME.as_secs()),
+            "a publish that is tried again later is there twice: `nats stream edit --dupe-window`",
+        ),
+    ];
+    if let Some(why) = info.obstacle() {
+        let cure = "no node starts on it: change it, or name another stream";
+        findings.push(finding("kind of stream", why, "limits, all subjects", Verdict::Fail, cure));
+    }
+    let behind = info.replicas_behind();
+    if !behind.is_empty() {
+        let cure = "until they are, the stream is less safe than it looks";
+        findings.push(finding("replicas", behind.join(", "), "all current", Verdict::Weak, cure));
+    }
+    findings
+}
+
+fn clock((ahead_s, took): (f64, Duration)) -> Finding {
+    let found = format!("{ahead_s:+.3} s, {:.1} ms away", took.as_secs_f64() * 1e3);
+    let verdict = match ahead_s.abs() <= CLOCK_S_MAX + took.as_secs_f64() {
+        true => Verdict::Ok,
+        false => Verdict::Weak,
+    };
+    let cure = "events age by the broker's clock: run NTP on both";
+    finding("clock of the broker", found, "within a second", verdict, cure)
+}
+
+fn sync(interval: Option<Duration>) -> Finding {
+    let (check, wanted) = ("sync_interval", "10 s or less, or replicas with power of their own");
+    let Some(interval) = interval else {
+        let found = "only the system account is told".to_owned();
+        return finding(check, found, wanted, Verdict::Note, "");
+    };
+    let verdict = if interval <= SYNC_INTERVAL_MAX { Verdict::Ok } else { Verdict::Weak };
+    let cure =
+        "if the power goes everywhere at once, so much is lost: `sync_interval` in nats.conf";
+    finding(check, format!("{} s", interval.as_secs()), wanted, verdict, cure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, recent) in
+            [("2.15.1", true), ("2.10.0", true), ("2.9.10", false), ("3.0", true), ("", false)]
+        {
+            assert_eq!(is_recent(version), recent, "{version}");
+        }
+    }
+}
