@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 
 use crate::log::event::{Event, Publication};
 use crate::log::message::Fed;
-use crate::log::older::OlderRead;
+use crate::log::older::{OlderPage, OlderRead};
 use crate::log::store::{Store, Stored, Taken};
 use crate::proto::cursor::Epoch;
 
@@ -46,6 +46,9 @@ pub trait LogSide {
 
     /// The store reports; whether the log has no room for events for now.
     fn tell(&mut self, stored: Stored) -> bool;
+
+    /// A page that was asked for; whether the log has no room for events for now.
+    fn hand_out(&mut self, page: OlderPage) -> bool;
 
     /// Nodes have revoked tokens; whether that could be done here, or has to be told again.
     fn revoke(&mut self, revocations: &[Revocation]) -> bool;
@@ -92,6 +95,8 @@ impl fmt::Debug for ToNodes {
 pub enum ToBroker {
     /// A publication, to be answered with this number.
     Publish(u64, Publication),
+    /// A page of what memory has no room for.
+    ReadOlder(OlderRead),
     /// To all nodes, and whether the stream has it.
     Revoke(Revocation, Sender<bool>),
     /// End in order.
@@ -125,8 +130,8 @@ impl Store for Near {
 
     fn give_up(&mut self) {}
 
-    fn read_older(&mut self, _read: OlderRead) {
-        unreachable!("all of a node's history is in memory")
+    fn read_older(&mut self, read: OlderRead) {
+        (self.post)(ToBroker::ReadOlder(read));
     }
 
     fn close(&mut self) {
@@ -144,11 +149,17 @@ impl Store for Near {
     fn newest(&self) -> Option<u64> {
         self.tail.newest()
     }
+
+    fn keeps_from(&mut self, _seq: u64) -> u64 {
+        self.tail.first.load(Ordering::Relaxed)
+    }
 }
 
 /// What the broker's thread knows of the stream's end.
 #[derive(Debug, Default)]
 pub struct Tail {
+    /// The oldest message, when last heard of.
+    first: AtomicU64,
     newest: AtomicU64,
     is_known: AtomicBool,
 }
@@ -157,6 +168,11 @@ impl Tail {
     /// The newest message of the stream, when it was last asked for; none: the broker is away.
     pub fn newest(&self) -> Option<u64> {
         self.is_known.load(Ordering::Relaxed).then(|| self.newest.load(Ordering::Relaxed))
+    }
+
+    /// The stream has nothing before this.
+    pub fn note_first(&self, first: u64) {
+        self.first.fetch_max(first, Ordering::Relaxed);
     }
 
     /// The broker said so; none: it is away.

@@ -12,7 +12,7 @@ pub(super) const NATS: Key = Key {
     value: "URLS|none",
     group: Group::Cluster,
     change: Change::Restart,
-    help: "NATS servers with JetStream (2.10 or later), as nats://10.0.0.1,nats://10.0.0.2: \
+    help: "NATS servers with JetStream (2.11 or later), as nats://10.0.0.1,nats://10.0.0.2: \
            all nodes that name the same stream have one log.",
     field: Field::Server { put: put_nats, show: show_nats },
 };

@@ -468,8 +468,8 @@ pub(super) const KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Limits,
         change: Change::Reload,
-        help: "The newest part of history that is in memory, where there is a data_dir; what is \
-               older is read from there.",
+        help: "The newest part of history that is in memory, where there is a data_dir or a \
+               broker; what is older is read from there.",
         field: Field::Server {
             put: |s, t| set(&mut s.history_memory_bytes, size(t, 64 * KIB..=1024 * GIB)),
             show: |s| show_size(s.history_memory_bytes),

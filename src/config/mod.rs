@@ -439,9 +439,14 @@ impl Settings {
         self.worker_input_bytes.max(message)
     }
 
+    /// Whether a store keeps what memory has no room for: a journal, or a broker.
+    pub fn has_store(&self) -> bool {
+        self.data_dir.is_some() || !self.cluster.nats.is_empty()
+    }
+
     /// Bytes of history that may be in memory where a store keeps the rest; none: all of it is.
     fn history_in_memory(&self) -> Option<u64> {
-        self.data_dir.as_ref().map(|_| self.history_memory_bytes)
+        self.has_store().then_some(self.history_memory_bytes)
     }
 
     /// Memory that history takes at most.

@@ -15,6 +15,7 @@ use crate::cluster::{LogSide, Revocation, ToNodes};
 use crate::config::{ClusterSettings, Settings};
 use crate::log::Sequencer;
 use crate::log::message::{Fed, ToLog};
+use crate::log::older::OlderPage;
 use crate::log::store::Stored;
 use crate::ring::monotonic_now;
 use crate::tools::wire::tls::Trust;
@@ -88,6 +89,10 @@ impl LogSide for Side {
 
     fn tell(&mut self, stored: Stored) -> bool {
         self.to_log.tell_first(ToLog::Store(stored))
+    }
+
+    fn hand_out(&mut self, page: OlderPage) -> bool {
+        self.to_log.tell_first(ToLog::Older(page))
     }
 
     fn revoke(&mut self, revocations: &[Revocation]) -> bool {

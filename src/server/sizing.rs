@@ -78,15 +78,15 @@ fn fit_memory(config: &mut Config, host: &Host, workers: u64) -> (String, Option
     let promised = promised.fold(0, u64::saturating_add);
     let share = share.max(config.settings.event_bytes_max as u64 * 2).max(promised);
     let share_usize = usize::try_from(share).unwrap_or(usize::MAX);
-    // What is on the disk needs no memory.
-    let on_disk = config.settings.data_dir.is_some();
-    let history = if on_disk { "history_memory_bytes" } else { "history_bytes" };
+    // What a store keeps needs no memory.
+    let has_store = config.settings.has_store();
+    let history = if has_store { "history_memory_bytes" } else { "history_bytes" };
     let [of_history, of_channel, of_worker] =
         [history, "replica_bytes", "worker_replica_bytes"].map(|key| !config.is_chosen(key));
     let Settings {
         history_bytes, history_memory_bytes, replica_bytes, worker_replica_bytes, ..
     } = &mut config.settings;
-    let in_memory = if on_disk { history_memory_bytes } else { history_bytes };
+    let in_memory = if has_store { history_memory_bytes } else { history_bytes };
     let mut because = "as set, or by default".to_owned();
     if of_history && *in_memory > share {
         *in_memory = share;

@@ -217,6 +217,17 @@ impl Api {
         self.request("STREAM.UPDATE", &config)
     }
 
+    /// The next messages of one of its subjects, from this place on.
+    pub fn batch_of(&self, subject: &str, from: u64, count_max: u64, bytes_max: u64) -> Request {
+        let body = json!({
+            "seq": from,
+            "next_by_subj": subject,
+            "batch": count_max,
+            "max_bytes": bytes_max.max(1),
+        });
+        (format!("$JS.API.DIRECT.GET.{}", self.stream), body.to_string())
+    }
+
     /// Send its messages to a subject, from this place on.
     pub fn follow(&self, deliver_to: &str, from: u64) -> Request {
         let body = json!({

@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -121,6 +122,11 @@ pub fn publication(
         key: key.map(Into::into),
         attributes: header(ATTRIBUTES).and_then(read_attributes),
     })
+}
+
+/// The time since 1970 of `2026-01-02T03:04:05.678Z`.
+pub fn time(text: &str) -> Option<Duration> {
+    humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()
 }
 
 fn attributes_text(attributes: &Attributes) -> String {

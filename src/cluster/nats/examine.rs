@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::api::{self, Api, ApiError, StreamInfo};
 use super::auth::Credentials;
+use super::codec;
 use super::link::{Address, Link, ServerInfo};
 use super::wire::{Op, write_line, write_message};
 use super::{NatsError, NatsSettings};
@@ -104,8 +105,8 @@ impl Asker {
             let took = began.elapsed();
             let said: Option<Value> = serde_json::from_slice(&payload).ok();
             let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let theirs = said.as_ref().and_then(|said| unix_s(said["ts"].as_str()?));
-            found.clock = theirs.map(|theirs| (theirs - ours.as_secs_f64(), took));
+            let theirs = said.as_ref().and_then(|said| codec::time(said["ts"].as_str()?));
+            found.clock = theirs.map(|theirs| (theirs.as_secs_f64() - ours.as_secs_f64(), took));
             found.stream = api::answer(&payload);
         }
         // Only a user of the system's account is answered.
@@ -145,29 +146,5 @@ impl Asker {
                 }
             }
         }
-    }
-}
-
-/// The seconds of `2026-01-02T03:04:05.678Z`.
-fn unix_s(text: &str) -> Option<f64> {
-    let whole = text.get(..19)?;
-    let time = humantime::parse_rfc3339(&format!("{whole}Z")).ok()?;
-    let fraction = text.get(19..)?.trim_end_matches('Z');
-    let fraction: f64 =
-        if fraction.is_empty() { 0.0 } else { format!("0{fraction}").parse().ok()? };
-    Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs_f64() + fraction)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_of_the_brokers_has_up_to_nine_digits_of_a_second() {
-        assert_eq!(unix_s("1970-01-01T00:00:10Z"), Some(10.0));
-        assert_eq!(unix_s("1970-01-01T00:00:10.25Z"), Some(10.25));
-        let nine = unix_s("1970-01-01T00:00:10.123456789Z").expect("a time");
-        assert!((nine - 10.123_456_789).abs() < 1e-6);
-        assert_eq!(unix_s("now"), None);
     }
 }

@@ -99,6 +99,17 @@ pub struct ServerInfo {
     nonce: Option<String>,
 }
 
+/// The oldest server that has all that a node needs: reading batches by direct get.
+const VERSION_MIN: (u32, u32) = (2, 11);
+
+impl ServerInfo {
+    /// Whether its version has all that a node needs.
+    pub fn is_recent(&self) -> bool {
+        let mut parts = self.version.split('.').map_while(|part| part.parse::<u32>().ok());
+        parts.next().zip(parts.next()) >= Some(VERSION_MIN)
+    }
+}
+
 /// An open connection.
 #[derive(Debug)]
 pub struct Link {
@@ -305,6 +316,16 @@ fn introduction(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, recent) in
+            [("2.15.1", true), ("2.11.0", true), ("2.9.10", false), ("3.0", true), ("", false)]
+        {
+            let info = ServerInfo { version: version.to_owned(), ..ServerInfo::default() };
+            assert_eq!(info.is_recent(), recent, "{version}");
+        }
+    }
 
     #[test]
     fn an_address_has_a_host_and_perhaps_a_port_and_a_user() {

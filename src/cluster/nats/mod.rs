@@ -29,6 +29,7 @@ use self::node::{Flow, Node};
 use super::metrics::ClusterMetrics;
 use super::{Ended, LogSide, Near, Revocation, Tail, ToBroker, ToNodes};
 use crate::log::message::Fed;
+use crate::log::older::OlderPage;
 use crate::log::store::Stored;
 use crate::proto::cursor::Epoch;
 
@@ -235,6 +236,10 @@ impl<N: Fn() -> Duration, F: FnMut(Vec<Fed>)> LogSide for Start<N, F> {
 
     fn tell(&mut self, _stored: Stored) -> bool {
         false
+    }
+
+    fn hand_out(&mut self, _page: OlderPage) -> bool {
+        unreachable!("there are no readers yet")
     }
 
     fn revoke(&mut self, revocations: &[Revocation]) -> bool {

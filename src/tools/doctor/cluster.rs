@@ -11,9 +11,6 @@ use crate::cluster::nats::{KEYS_TIME, NatsError, NatsSettings};
 use crate::tools::numbers::grouped;
 use crate::tools::wire::tls::Trust;
 
-/// The oldest server that has all that a node needs.
-const VERSION_MIN: (u32, u32) = (2, 10);
-
 /// An event's age is told by the broker's clock and ours.
 const CLOCK_S_MAX: f64 = 1.0;
 
@@ -69,7 +66,7 @@ fn finding(check: &str, found: String, wanted: &str, verdict: Verdict, cure: &st
 
 fn server(address: &str, info: &io::Result<ServerInfo>) -> Finding {
     let check = format!("NATS at {address}");
-    let wanted = "2.10 or later, with JetStream";
+    let wanted = "2.11 or later, with JetStream";
     let info = match info {
         Ok(info) => info,
         Err(error) => {
@@ -78,7 +75,7 @@ fn server(address: &str, info: &io::Result<ServerInfo>) -> Finding {
         }
     };
     let version = info.version.clone();
-    match (is_recent(&version), info.jetstream) {
+    match (info.is_recent(), info.jetstream) {
         (true, true) => finding(&check, version, wanted, Verdict::Ok, ""),
         (false, _) => {
             finding(&check, version, wanted, Verdict::Fail, "install a later nats-server")
@@ -88,11 +85,6 @@ fn server(address: &str, info: &io::Result<ServerInfo>) -> Finding {
             finding(&check, found, wanted, Verdict::Fail, "start it with -js, or `jetstream {}`")
         }
     }
-}
-
-fn is_recent(version: &str) -> bool {
-    let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
-    parts.next().zip(parts.next()) >= Some(VERSION_MIN)
 }
 
 fn servers(count: usize) -> Finding {
@@ -196,18 +188,4 @@ fn sync(interval: Option<Duration>) -> Finding {
     let cure =
         "if the power goes everywhere at once, so much is lost: `sync_interval` in nats.conf";
     finding(check, format!("{} s", interval.as_secs()), wanted, verdict, cure)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        for (version, recent) in
-            [("2.15.1", true), ("2.10.0", true), ("2.9.10", false), ("3.0", true), ("", false)]
-        {
-            assert_eq!(is_recent(version), recent, "{version}");
-        }
-    }
 }

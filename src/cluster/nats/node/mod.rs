@@ -1,6 +1,7 @@
 //! The node at work: publications out, answers and messages in, and a look at the stream now and then.
 //! One thread does all of it, around [`Node::turn`].
 
+mod older;
 mod questions;
 mod revocations;
 
@@ -9,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::older::Older;
 use self::revocations::Revocations;
 use super::api::Api;
 use super::auth::Credentials;
@@ -101,6 +103,7 @@ pub struct Node {
     /// What has come and is not fed yet.
     events: VecDeque<Fed>,
     revocations: Revocations,
+    older: Older,
     /// Where the broker waits to hear that they are.
     flow_control: Option<String>,
     /// The log has no room for events for now.
@@ -164,6 +167,7 @@ impl Node {
             unanswered: Unanswered::default(),
             events: VecDeque::new(),
             revocations: Revocations::default(),
+            older: Older::default(),
             flow_control: None,
             held_up: false,
             ticked_at: Duration::ZERO,
@@ -208,6 +212,7 @@ impl Node {
             self.tick(log);
         }
         self.feed(log);
+        self.tend_older(log);
         if let Some(Err(error)) = self.link.as_mut().map(|link| link.send(&mut self.out)) {
             self.lose_link(&error, log);
         }
@@ -240,6 +245,10 @@ impl Node {
         self.tried_at = Some(log.now());
         for address in &self.servers {
             match Link::connect(address, self.credentials.as_ref(), self.settings.tls.as_ref()) {
+                Ok(link) if !link.info().is_recent() => {
+                    let version = &link.info().version;
+                    tracing::warn!(server = %address, %version, "this NATS is older than 2.11");
+                }
                 Ok(link) => {
                     let version = &link.info().version;
                     tracing::info!(server = %address, %version, "connected to NATS");
@@ -266,6 +275,7 @@ impl Node {
         let lost = self.unanswered.give_up();
         self.answer(lost, log);
         self.revocations.give_up();
+        self.older.give_up();
     }
 
     fn read(&mut self, log: &mut impl LogSide) -> io::Result<()> {
@@ -310,6 +320,8 @@ impl Node {
                 self.take_answer(number, message.payload, now);
             } else if let Some(number) = kind.strip_prefix(".r.").and_then(|t| t.parse().ok()) {
                 self.revocations.answer(number, message.payload);
+            } else if let Some(part) = kind.strip_prefix(".o.") {
+                self.take_older(part, message.headers, message.payload);
             }
         } else if message.subscription == self.subscription {
             self.take_delivered(message, now);
@@ -335,6 +347,7 @@ impl Node {
                     self.metrics.sent.add(1);
                 }
                 (ToBroker::Publish(number, _), None) => lost.push(Answered { number, seq: None }),
+                (ToBroker::ReadOlder(read), _) => self.older.push(read),
                 (ToBroker::Revoke(revocation, tell), _) => self.send_revocation(&revocation, tell),
                 (ToBroker::Close, _) => self.closing = true,
             }

@@ -154,6 +154,7 @@ impl Node {
         let Some(follower) = &mut self.follower else { return };
         let state = info.state(&self.settings.stream);
         self.tail.note(Some(state.last));
+        self.tail.note_first(state.first);
         self.metrics.behind_events.set(state.last.saturating_sub(follower.head()));
         match follower.look(&state, now) {
             Ok(Look::Fine) => {}

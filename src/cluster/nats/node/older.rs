@@ -1,0 +1,204 @@
+//! Pages of what memory has no room for: read from the stream by direct get, a batch of each channel's
+//! messages, from whichever of its servers answers. One page at a time, in the order in which they were
+//! asked for; while the broker is away they wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::api::{self, StreamInfo};
+use super::super::codec;
+use super::super::wire::{Headers, write_message};
+use super::Node;
+use crate::cluster::LogSide;
+use crate::log::event::Event;
+use crate::log::history::bytes_of;
+use crate::log::older::{OlderPage, OlderRead};
+
+/// How long the broker may take for a page, until it is asked for again.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Messages of a channel that are asked for at once, at most: a page of small events.
+const BATCH_MAX: u64 = 1024;
+
+/// The page that is being read, and those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Older {
+    waiting: VecDeque<OlderRead>,
+    reading: Option<Reading>,
+    /// Counts attempts: what comes for another one than the present is too late.
+    attempts: u64,
+    done: Vec<OlderPage>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    asked: OlderRead,
+    until: Duration,
+    channels: Vec<Batch>,
+    /// All of it has come, and the stream is looked at once more.
+    is_looked_at: bool,
+}
+
+/// What has come of one channel.
+#[derive(Debug)]
+struct Batch {
+    events: Vec<Arc<Event>>,
+    /// Everything up to here has come; none: more is on its way.
+    through: Option<u64>,
+}
+
+impl Reading {
+    fn is_all_there(&self) -> bool {
+        self.channels.iter().all(|batch| batch.through.is_some())
+    }
+
+    /// As far as all channels have come, in log order, until it is full.
+    fn into_page(self, first: u64) -> OlderPage {
+        let Self { mut asked, channels, .. } = self;
+        let ends = channels.iter().filter_map(|batch| batch.through);
+        let mut through = ends.min().unwrap_or(asked.through).min(asked.through);
+        for of in &mut asked.channels {
+            let is_cut = of.ranges.first().is_some_and(|range| *range.start() < first);
+            if is_cut {
+                of.lost_to = (first - 1).min(through);
+            }
+        }
+        let all = (0..).zip(channels).flat_map(|(place, batch)| {
+            batch.events.into_iter().map(move |event| (place, event))
+        });
+        let mut events: Vec<(u16, Arc<Event>)> =
+            all.filter(|(_, event)| event.seq <= through).collect();
+        events.sort_unstable_by_key(|(_, event)| event.seq);
+        let mut bytes = 0;
+        let full = events.iter().position(|(_, event)| {
+            bytes += bytes_of(event);
+            bytes >= asked.bytes_max
+        });
+        if let Some(last) = full {
+            through = events[last].1.seq;
+            events.truncate(last + 1);
+        }
+        OlderPage { asked, events, through }
+    }
+}
+
+impl Older {
+    /// A page is wanted.
+    pub fn push(&mut self, read: OlderRead) {
+        self.waiting.push_back(read);
+    }
+
+    /// The connection is lost: the page is asked for again over the next one.
+    pub fn give_up(&mut self) {
+        if let Some(Reading { asked, .. }) = self.reading.take() {
+            self.waiting.push_front(asked);
+        }
+    }
+}
+
+impl Node {
+    /// Asks for the next page, or again for one that does not come; hands out what has come.
+    pub(super) fn tend_older(&mut self, log: &mut impl LogSide) {
+        let now = log.now();
+        if self.older.reading.as_ref().is_some_and(|reading| reading.until <= now) {
+            self.older.give_up();
+        }
+        if self.is_open()
+            && self.older.reading.is_none()
+            && let Some(read) = self.older.waiting.pop_front()
+        {
+            self.ask_older(read, now);
+        }
+        for page in self.older.done.drain(..) {
+            self.held_up = log.hand_out(page);
+        }
+    }
+
+    fn ask_older(&mut self, asked: OlderRead, now: Duration) {
+        self.older.attempts += 1;
+        let mut channels = Vec::with_capacity(asked.channels.len());
+        for (place, of) in asked.channels.iter().enumerate() {
+            let Some(range) = of.ranges.first() else {
+                channels.push(Batch { events: Vec::new(), through: Some(asked.through) });
+                continue;
+            };
+            let subject = self.subjects.of_channel(&of.name);
+            let (what, body) =
+                self.api.batch_of(&subject, *range.start(), BATCH_MAX, asked.bytes_max);
+            let reply = format!("{}.o.{}.{place}", self.inbox, self.older.attempts);
+            write_message(&mut self.out, &what, Some(&reply), &[], body.as_bytes());
+            channels.push(Batch { events: Vec::new(), through: None });
+        }
+        let reading = Reading { asked, until: now + PAGE_TIME_MAX, channels, is_looked_at: false };
+        self.older.reading = Some(reading);
+        self.look_behind_older();
+    }
+
+    /// A message of a page, or what ends one of its parts. `part` is `<attempt>.<channel>`.
+    pub(super) fn take_older(&mut self, part: &str, headers: Option<Headers<'_>>, payload: &[u8]) {
+        let Some((attempt, place)) = part.split_once('.') else { return };
+        if attempt.parse() != Ok(self.older.attempts) {
+            return;
+        }
+        if place == "s" {
+            return self.finish_older(payload);
+        }
+        let Some((reading, place)) = self.older.reading.as_mut().zip(place.parse::<usize>().ok())
+        else {
+            return;
+        };
+        let Some((of, batch)) =
+            reading.asked.channels.get(place).zip(reading.channels.get_mut(place))
+        else {
+            return;
+        };
+        let header = |name| headers.and_then(|all| all.get(name));
+        let seq = header("Nats-Sequence").and_then(|text| text.parse::<u64>().ok());
+        match (headers.and_then(|all| all.status()), seq) {
+            // The end of the batch, or there is nothing: what is behind the last may be for the next.
+            (Some(status), _) => {
+                let more = header("Nats-Num-Pending").is_some_and(|count| count != "0");
+                let last = batch.events.last().map(|event| event.seq);
+                batch.through = match (status, last) {
+                    (204, Some(last)) if more => Some(last),
+                    (204 | 404, _) => Some(reading.asked.through),
+                    // Not now: the page is asked for again.
+                    _ => batch.through,
+                };
+            }
+            (None, Some(seq)) => {
+                let stored_at = header("Nats-Time-Stamp").and_then(codec::time);
+                let ordered_at =
+                    stored_at.unwrap_or_default().saturating_sub(self.settings.clock_began);
+                let subject = header("Nats-Subject").unwrap_or_default();
+                let read = codec::publication(&self.subjects, subject, headers, payload);
+                let event = read.map(|publication| {
+                    Event::new(seq, of.name.clone(), of.hash, ordered_at, publication)
+                });
+                batch.events.extend(event.map(Arc::new));
+            }
+            (None, None) => {}
+        }
+        self.look_behind_older();
+    }
+
+    /// When all has come: what has the stream let go of meanwhile?
+    fn look_behind_older(&mut self) {
+        let Some(reading) = &mut self.older.reading else { return };
+        if reading.is_all_there() && !reading.is_looked_at {
+            reading.is_looked_at = true;
+            let (subject, body) = self.api.info();
+            let reply = format!("{}.o.{}.s", self.inbox, self.older.attempts);
+            write_message(&mut self.out, &subject, Some(&reply), &[], body.as_bytes());
+        }
+    }
+
+    fn finish_older(&mut self, payload: &[u8]) {
+        let Ok(info) = api::answer::<StreamInfo>(payload) else { return };
+        let Some(reading) = self.older.reading.take() else { return };
+        let first = info.state(&self.settings.stream).first;
+        self.tail.note_first(first);
+        self.older.done.push(reading.into_page(first));
+    }
+}
