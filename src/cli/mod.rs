@@ -130,6 +130,7 @@ mod tests {
                 "LEVEL" => "debug",
                 "NETWORKS|none" => "10.0.0.0/8",
                 "URLS|none" => "nats://10.0.0.1",
+                "REDIS|none" => "redis://10.0.0.1",
                 "PATHS|none" => "/chat/{id}=chat:{id}",
                 "NAME" => "EVENTS",
                 "1-5|auto" => "3",

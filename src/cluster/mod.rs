@@ -5,7 +5,9 @@
 //! |---|---|
 //! | [`Near`] | what the sequencer sees: publications leave by it |
 //! | [`follower`] | how far this node has come, and whether the stream is still the one it follows; sans-IO |
+//! | [`broker`] | what is the same at any broker: a start, and a thread that follows |
 //! | [`nats`] | NATS JetStream: the stream's sequence is `seq` |
+//! | [`redis`] | Redis or Valkey: a script gives each entry of a stream the next number |
 //!
 //! A publish goes to the broker and is answered when the broker has it. The event comes back on the
 //! stream like those of all other nodes, and only then it is seen. A node whose broker is away refuses
@@ -15,9 +17,13 @@
 //! finds that the stream went back behind what it has shown, it writes a higher generation into the
 //! stream, ends ([`Ended`]), and starts again in the new epoch, as all others do when they read it.
 
+pub mod broker;
+mod doorbell;
 pub mod follower;
 pub mod metrics;
 pub mod nats;
+mod pipe;
+pub mod redis;
 #[cfg(test)]
 mod tests;
 
@@ -150,7 +156,8 @@ impl Store for Near {
         self.tail.newest()
     }
 
-    fn keeps_from(&mut self, _seq: u64) -> u64 {
+    fn keeps_from(&mut self, seq: u64) -> u64 {
+        self.tail.kept_from.store(seq, Ordering::Relaxed);
         self.tail.first.load(Ordering::Relaxed)
     }
 }
@@ -160,6 +167,8 @@ impl Store for Near {
 pub struct Tail {
     /// The oldest message, when last heard of.
     first: AtomicU64,
+    /// The log's history holds nothing before this.
+    kept_from: AtomicU64,
     newest: AtomicU64,
     is_known: AtomicBool,
 }
@@ -168,6 +177,11 @@ impl Tail {
     /// The newest message of the stream, when it was last asked for; none: the broker is away.
     pub fn newest(&self) -> Option<u64> {
         self.is_known.load(Ordering::Relaxed).then(|| self.newest.load(Ordering::Relaxed))
+    }
+
+    /// The log's history holds nothing before this.
+    pub fn kept_from(&self) -> u64 {
+        self.kept_from.load(Ordering::Relaxed)
     }
 
     /// The stream has nothing before this.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::bounds::{HOUR, SECOND};
 use super::keys::{Change, Field, Group, Key};
 use super::units::{count, duration, show_duration, unless};
-use super::values::{AUTO, NONE, put_nats, set, show_nats, show_or, stream_name};
+use super::values::{AUTO, NONE, put_nats, put_redis, set, show_addresses, show_or, stream_name};
 
 pub(super) const NATS: Key = Key {
     name: "cluster_nats",
@@ -14,7 +14,17 @@ pub(super) const NATS: Key = Key {
     change: Change::Restart,
     help: "NATS servers with JetStream (2.11 or later), as nats://10.0.0.1,nats://10.0.0.2: \
            all nodes that name the same stream have one log.",
-    field: Field::Server { put: put_nats, show: show_nats },
+    field: Field::Server { put: put_nats, show: |s| show_addresses(&s.cluster.nats) },
+};
+
+pub(super) const REDIS: Key = Key {
+    name: "cluster_redis",
+    value: "REDIS|none",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "Redis (7 or later) or Valkey instead of NATS, as redis://10.0.0.1,redis://10.0.0.2: the one \
+           that is the primary is used.",
+    field: Field::Server { put: put_redis, show: |s| show_addresses(&s.cluster.redis) },
 };
 
 pub(super) const STREAM: Key = Key {

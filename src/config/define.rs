@@ -584,6 +584,7 @@ pub(super) const KEYS: &[Key] = &[
         },
     },
     cluster_keys::NATS,
+    cluster_keys::REDIS,
     cluster_keys::STREAM,
     cluster_keys::REPLICAS,
     cluster_keys::CREDENTIALS,

@@ -10,7 +10,7 @@ use super::error::{ConfigErrors, Fault, Place};
 use super::file::{self, CHANNEL, Entry, Origin, Written};
 use super::keys::{KEYS, Key, variable};
 use super::suggest::nearest;
-use super::{Settings, access};
+use super::{ClusterSettings, Settings, access};
 use crate::auth::{AuthSettings, Env, Gate};
 use crate::log::policy::POLICIES_MAX;
 use crate::proto::name::Pattern;
@@ -220,8 +220,15 @@ fn check_together(settings: &mut Settings, errors: &mut ConfigErrors) {
     if shares.fold(0, u64::saturating_add) > settings.history_bytes {
         errors.add(Place::Together, Fault::SharesTooLarge("history_bytes"));
     }
-    if settings.data_dir.is_some() && !settings.cluster.nats.is_empty() {
-        errors.add(Place::Together, Fault::Exclusive("data_dir", "cluster.nats"));
+    let ClusterSettings { nats, redis, .. } = &settings.cluster;
+    let homes = [
+        ("data_dir", settings.data_dir.is_some()),
+        ("cluster.nats", !nats.is_empty()),
+        ("cluster.redis", !redis.is_empty()),
+    ];
+    let mut chosen = homes.into_iter().filter(|(_, is_chosen)| *is_chosen);
+    if let (Some((one, _)), Some((other, _))) = (chosen.next(), chosen.next()) {
+        errors.add(Place::Together, Fault::Exclusive(one, other));
     }
     // History is the operator's budget; this only has to hold what is under way.
     settings.replica_bytes = settings.replica_bytes.max(event_bytes as usize);

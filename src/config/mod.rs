@@ -169,6 +169,8 @@ pub enum ClientAddress {
 pub struct ClusterSettings {
     /// NATS servers; none: the log is this node's own.
     pub nats: Vec<String>,
+    /// Redis servers, of which one is the primary; none: the same.
+    pub redis: Vec<String>,
     /// The stream.
     pub stream: String,
     /// On how many servers one that is created is kept; none: as fits.
@@ -185,6 +187,7 @@ impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
             nats: Vec::new(),
+            redis: Vec::new(),
             stream: "PUSHLINE".to_owned(),
             replicas: None,
             credentials: None,

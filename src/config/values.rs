@@ -90,19 +90,24 @@ pub(super) fn show_files(files: &[PathBuf]) -> String {
 }
 
 pub(super) fn put_nats(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
-    let listed = if text == NONE { "" } else { text };
-    let urls = listed.split(',').map(str::trim).filter(|url| !url.is_empty());
-    let urls: Vec<String> = urls.map(str::to_owned).collect();
-    let is_known = |url: &String| url.starts_with("nats://") || url.starts_with("tls://");
-    if !urls.iter().all(is_known) {
-        return Err(Unfit::wants("addresses as nats://10.0.0.1:4222,tls://nats.internal"));
-    }
-    settings.cluster.nats = urls;
-    Ok(())
+    let wants = Unfit::wants("addresses as nats://10.0.0.1:4222,tls://nats.internal");
+    set(&mut settings.cluster.nats, addresses(text, ["nats://", "tls://"]).ok_or(wants))
 }
 
-pub(super) fn show_nats(settings: &Settings) -> String {
-    let urls = &settings.cluster.nats;
+pub(super) fn put_redis(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    let wants = Unfit::wants("addresses as redis://10.0.0.1:6379,rediss://redis.internal");
+    set(&mut settings.cluster.redis, addresses(text, ["redis://", "rediss://"]).ok_or(wants))
+}
+
+/// None: one of them does not begin like this.
+fn addresses(text: &str, schemes: [&str; 2]) -> Option<Vec<String>> {
+    let listed = if text == NONE { "" } else { text };
+    let urls = listed.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let is_known = |url: &&str| schemes.iter().any(|scheme| url.starts_with(scheme));
+    urls.map(|url| is_known(&url).then(|| url.to_owned())).collect()
+}
+
+pub(super) fn show_addresses(urls: &[String]) -> String {
     if urls.is_empty() { NONE.to_owned() } else { urls.join(",") }
 }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::takeover::TakeOverError;
 use super::tls::TlsError;
-use crate::cluster::nats::NatsError;
+use crate::cluster::broker::BrokerError;
 use crate::journal::recover::JournalError;
 use crate::limits::SLOTS_RESERVED;
 use crate::ring::StartError;
@@ -69,7 +69,7 @@ pub enum ServerError {
     /// The journal can't be used.
     Journal(JournalError),
     /// The broker of the cluster can't be used.
-    Cluster(NatsError),
+    Cluster(BrokerError),
     /// Anything else the kernel refused.
     Io {
         /// What was being done.
@@ -97,8 +97,8 @@ impl From<StartError> for ServerError {
     }
 }
 
-impl From<NatsError> for ServerError {
-    fn from(error: NatsError) -> Self {
+impl From<BrokerError> for ServerError {
+    fn from(error: BrokerError) -> Self {
         Self::Cluster(error)
     }
 }

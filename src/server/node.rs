@@ -9,8 +9,10 @@ use rustls::ClientConfig;
 use super::store::Nowhere;
 use super::store_threads::Reports;
 use super::{ServerError, random};
+use crate::cluster::broker;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::nats::{self, NatsSettings};
+use crate::cluster::redis::{self, RedisSettings};
 use crate::cluster::{LogSide, Revocation, ToNodes};
 use crate::config::{ClusterSettings, Settings};
 use crate::log::Sequencer;
@@ -26,7 +28,7 @@ const AGE_MIN: Duration = Duration::from_secs(1);
 /// A node that has read its stream.
 #[derive(Debug)]
 pub(super) struct Opened {
-    stream: nats::Opened,
+    stream: broker::Opened,
     to_nodes: ToNodes,
     /// What the stream says was revoked.
     revoked: Vec<Revocation>,
@@ -42,8 +44,16 @@ impl Opened {
         metrics: &Arc<ClusterMetrics>,
         log: &mut Sequencer,
     ) -> Result<Self, ServerError> {
-        let nats = nats_settings(settings)?;
-        let (mut opened, beginning) = nats::open(&nats, monotonic_now, metrics.clone())?;
+        let (mut opened, beginning) = match settings.cluster.redis.is_empty() {
+            true => {
+                let nats = nats_settings(settings)?;
+                broker::open(|ends| nats::begin(&nats, ends), monotonic_now, metrics.clone())?
+            }
+            false => {
+                let redis = redis_settings(settings)?;
+                broker::open(|ends| redis::begin(&redis, ends), monotonic_now, metrics.clone())?
+            }
+        };
         let (mut near, mut events) = (Some(beginning.near), 0);
         let revoked = opened.catch_up(monotonic_now, |behind, fed| {
             if let Some(near) = near.take() {
@@ -52,7 +62,7 @@ impl Opened {
             events += fed.len();
             log.handle(ToLog::Feed(fed), monotonic_now(), &mut Nowhere);
         })?;
-        tracing::info!(events, stream = %nats.stream, "the stream was read");
+        tracing::info!(events, stream = %settings.cluster.stream, "the stream was read");
         Ok(Self { stream: opened, to_nodes: beginning.to_nodes, revoked })
     }
 
@@ -102,18 +112,33 @@ impl LogSide for Side {
 
 /// What TLS to the servers is spoken with.
 fn trust(cluster: &ClusterSettings) -> Result<Option<Arc<ClientConfig>>, ServerError> {
-    if !cluster.nats.iter().any(|url| url.starts_with("tls://")) {
+    let mut urls = cluster.nats.iter().chain(&cluster.redis);
+    if !urls.any(|url| url.starts_with("tls://") || url.starts_with("rediss://")) {
         return Ok(None);
     }
     let trust = Trust { ca: cluster.ca.clone(), insecure: false };
     trust.config().map(Some).map_err(|error| ServerError::io("cluster.ca", io::Error::other(error)))
 }
 
+fn redis_settings(settings: &Settings) -> Result<RedisSettings, ServerError> {
+    let cluster = &settings.cluster;
+    Ok(RedisSettings {
+        servers: cluster.redis.clone(),
+        tls: trust(cluster)?,
+        stream: cluster.stream.clone(),
+        clock_began: unix_now().saturating_sub(monotonic_now()),
+        node: random()?,
+    })
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn nats_settings(settings: &Settings) -> Result<NatsSettings, ServerError> {
     let cluster = &settings.cluster;
     let ages = settings.channels.iter().map(|(_, of)| of.history_age);
     let age_max = ages.chain([settings.channel_default.history_age]).max();
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(NatsSettings {
         servers: cluster.nats.clone(),
         credentials: cluster.credentials.clone(),
@@ -122,7 +147,7 @@ fn nats_settings(settings: &Settings) -> Result<NatsSettings, ServerError> {
         replicas: cluster.replicas,
         bytes_max: settings.history_bytes,
         age_max: age_max.unwrap_or_default().max(AGE_MIN),
-        clock_began: unix.saturating_sub(monotonic_now()),
+        clock_began: unix_now().saturating_sub(monotonic_now()),
         node: random()?,
     })
 }

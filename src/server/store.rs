@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::{ServerError, Shared, node, random};
 use crate::cluster::ToNodes;
 use crate::cluster::metrics::ClusterMetrics;
-use crate::config::Settings;
+use crate::config::{ClusterSettings, Settings};
 use crate::journal::disk::Folder;
 use crate::journal::keeper::Keeper;
 use crate::journal::metrics::JournalMetrics;
@@ -50,7 +50,8 @@ impl Home {
     /// The home the operator chose. `has_predecessor`: another process may hold the journal for
     /// now.
     pub fn of(settings: &Settings, has_predecessor: bool) -> Result<Self, ServerError> {
-        if !settings.cluster.nats.is_empty() {
+        let ClusterSettings { nats, redis, .. } = &settings.cluster;
+        if !nats.is_empty() || !redis.is_empty() {
             return Ok(Self::Broker);
         }
         let Some(dir) = &settings.data_dir else { return Ok(Self::Memory) };

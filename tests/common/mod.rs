@@ -11,6 +11,7 @@ pub mod http;
 pub mod http2;
 pub mod nats;
 pub mod program;
+pub mod redis;
 pub mod relay;
 mod skip;
 pub mod sse;

@@ -127,15 +127,15 @@ impl Asker {
     /// None: there is none.
     fn await_answer(&mut self, reply: &str, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
         loop {
-            self.link.send(&mut self.out)?;
+            self.link.pipe().send(&mut self.out)?;
             let time = deadline.saturating_duration_since(Instant::now());
             if time.is_zero() {
                 return Ok(None);
             }
             let time =
                 Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-            poll(&mut [PollFd::new(self.link.socket(), PollFlags::IN)], Some(&time))?;
-            self.link.fill()?;
+            poll(&mut [PollFd::new(self.link.pipe().tcp(), PollFlags::IN)], Some(&time))?;
+            self.link.pipe().fill()?;
             let take = |op: Op<'_>| match op {
                 Op::Message(message) if message.subject == reply => Some(message.payload.to_vec()),
                 _ => None,

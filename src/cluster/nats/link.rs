@@ -1,25 +1,17 @@
-//! A connection to one of the broker's servers: a socket that never blocks once it is open, and what
-//! is to be read and written.
+//! A connection to one of the broker's servers.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::auth::Credentials;
-use super::socket::Socket;
 use super::wire::{Op, Parsed, parse, write_line};
-
-/// How long a server may take to let us in.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// Read at once, at most: what it becomes is handed on before more is read.
-const READ_BYTES_MAX: usize = 256 << 10;
+use crate::cluster::pipe::{Pipe, refused};
 
 /// Where NATS listens if an address does not say it.
 const PORT: u16 = 4222;
@@ -113,17 +105,12 @@ impl ServerInfo {
 /// An open connection.
 #[derive(Debug)]
 pub struct Link {
-    socket: Socket,
+    pipe: Pipe,
     info: ServerInfo,
-    input: Vec<u8>,
-    /// Bytes at the front of `input` that are done with.
-    read_to: usize,
-    /// As much was read as is at once.
-    was_full: bool,
 }
 
 impl Link {
-    /// Connects and introduces us; waits for at most [`CONNECT_TIME_MAX`] at each step.
+    /// Connects and introduces us; waits, but not for long.
     ///
     /// # Errors
     /// The server is not there, or does not let us in.
@@ -132,42 +119,29 @@ impl Link {
         credentials: Option<&Credentials>,
         tls: Option<&Arc<ClientConfig>>,
     ) -> io::Result<Self> {
-        let socket = reach(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(CONNECT_TIME_MAX))?;
-        socket.set_write_timeout(Some(CONNECT_TIME_MAX))?;
-        let info = ServerInfo::default();
-        let socket = Socket::Plain(socket);
-        let mut link = Self { socket, info, input: Vec::new(), read_to: 0, was_full: false };
+        let pipe = Pipe::connect(&address.host, address.port)?;
+        let mut link = Self { pipe, info: ServerInfo::default() };
         link.info = link.await_op(|op| match op {
             Op::Info(text) => Some(serde_json::from_slice(text).map_err(io::Error::from)),
             _ => None,
         })?;
-        link = match (address.secure, tls, link.info.tls_required) {
-            (true, Some(tls), _) => link.secured(tls, &address.host)?,
+        link.pipe = match (address.secure, tls, link.info.tls_required) {
+            (true, Some(tls), _) => link.pipe.secured(tls, &address.host)?,
             (true, None, _) => return Err(refused("there is no authority to believe")),
             (false, _, true) => return Err(refused("it wants TLS: its address is tls://...")),
-            (false, _, false) => link,
+            (false, _, false) => link.pipe,
         };
         let said = introduction(address, credentials, &link.info);
         let mut out = Vec::new();
         write_line(&mut out, format_args!("CONNECT {said}\r\nPING"));
-        link.socket.write_all(&out)?;
+        link.pipe.send_all(&out)?;
         link.await_op(|op| match op {
             Op::Pong => Some(Ok(())),
             Op::Error(why) => Some(Err(refused(why))),
             _ => None,
         })?;
-        link.socket.tcp().set_nonblocking(true)?;
+        link.pipe.never_block()?;
         Ok(link)
-    }
-
-    /// With TLS. Nothing that came before is believed to come from the server.
-    fn secured(self, tls: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
-        if self.input.len() > self.read_to {
-            return Err(refused("it said more than it may before TLS"));
-        }
-        Ok(Self { socket: self.socket.secured(tls, host)?, ..self })
     }
 
     /// What the server said of itself.
@@ -175,43 +149,19 @@ impl Link {
         &self.info
     }
 
-    /// To wait on.
-    pub fn socket(&self) -> &TcpStream {
-        self.socket.tcp()
+    /// Its bytes.
+    pub fn pipe(&mut self) -> &mut Pipe {
+        &mut self.pipe
     }
 
-    /// Whether something that was sent is still held back.
-    pub fn holds_back(&self) -> bool {
-        self.socket.holds_back()
+    /// To wait on, and whether that is for room, too.
+    pub fn waits(&self, out: &[u8]) -> (&TcpStream, bool) {
+        (self.pipe.tcp(), !out.is_empty() || self.pipe.holds_back())
     }
 
     /// Whether there may be more to read, of which the socket says nothing.
     pub fn may_hold_more(&self) -> bool {
-        self.was_full
-    }
-
-    /// Reads what has come; whether anything has.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    pub fn fill(&mut self) -> io::Result<bool> {
-        self.input.drain(..std::mem::take(&mut self.read_to));
-        let mut room = READ_BYTES_MAX;
-        let mut piece = [0; 32 << 10];
-        while room > 0 {
-            match self.socket.read(&mut piece) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    self.input.extend_from_slice(&piece[..count]);
-                    room = room.saturating_sub(count);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.was_full = room == 0;
-        Ok(room < READ_BYTES_MAX)
+        self.pipe.may_hold_more()
     }
 
     /// The next operation of what was read.
@@ -219,10 +169,10 @@ impl Link {
     /// # Errors
     /// What was read is no NATS.
     pub fn next_op<T>(&mut self, take: impl FnOnce(Op<'_>) -> T) -> io::Result<Option<T>> {
-        match parse(&self.input[self.read_to..]) {
+        match parse(self.pipe.unread()) {
             Parsed::Complete(op, length) => {
                 let taken = take(op);
-                self.read_to += length;
+                self.pipe.take(length);
                 Ok(Some(taken))
             }
             Parsed::Partial => Ok(None),
@@ -230,56 +180,17 @@ impl Link {
         }
     }
 
-    /// Sends what the socket takes, from the front.
-    ///
-    /// # Errors
-    /// The connection has ended.
-    pub fn send(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < out.len() {
-            match self.socket.write(&out[sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        out.drain(..sent);
-        self.socket.push()
-    }
-
     /// While the socket blocks: reads until an operation is the one.
     fn await_op<T>(&mut self, wanted: impl Fn(Op<'_>) -> Option<io::Result<T>>) -> io::Result<T> {
-        let mut piece = [0; 4096];
         loop {
             while let Some(taken) = self.next_op(&wanted)? {
                 if let Some(found) = taken {
                     return found;
                 }
             }
-            match self.socket.read(&mut piece)? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                count => self.input.extend_from_slice(&piece[..count]),
-            }
+            self.pipe.await_more()?;
         }
     }
-}
-
-/// Connects to the first of the name's addresses that takes us.
-fn reach(address: &Address) -> io::Result<TcpStream> {
-    let mut last = refused("the name has no address");
-    for place in (address.host.as_str(), address.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&place, CONNECT_TIME_MAX) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn refused(why: &str) -> io::Error {
-    io::Error::new(ErrorKind::ConnectionRefused, why.to_owned())
 }
 
 fn introduction(

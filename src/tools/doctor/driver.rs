@@ -366,7 +366,9 @@ mod tests {
         let (_dir, host) = host(&[("proc/self/limits", limits)]);
         let driver = DriverWanted::Auto;
         let (connections, workers, data_dir) = (None, Some(2), None);
-        let args = DoctorArgs { connections, workers, driver, data_dir, sysctl: false };
+        let (cluster, stream) = (None, String::new());
+        let args =
+            DoctorArgs { connections, workers, driver, data_dir, cluster, stream, sysctl: false };
         let all_there = Ok("all there".into());
         let options = DoctorOptions::of(&args, &host, &all_there);
         assert_eq!(options.connections, 39_872);

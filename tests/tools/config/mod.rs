@@ -73,6 +73,7 @@ fn another(key: &Key) -> &'static str {
         "N" | "N|auto" | "LIST|auto|none" => "7",
         "NETWORKS|none" => "10.0.0.0/8",
         "URLS|none" => "nats://10.0.0.1",
+        "REDIS|none" => "redis://10.0.0.1",
         "PATHS|none" => "/chat/{id}=chat:{id}",
         "NAME" => "EVENTS",
         "1-5|auto" => "3",

@@ -7,7 +7,6 @@ mod revocations;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use self::older::Older;
@@ -15,26 +14,16 @@ use self::revocations::Revocations;
 use super::api::Api;
 use super::auth::Credentials;
 use super::codec::{self, Subjects};
-use super::doorbell::Doorbell;
 use super::link::{Address, Link};
 use super::message::Delivered;
 use super::publish::Unanswered;
 use super::wire::{Message, Op, write_line, write_message};
 use super::{NatsError, NatsSettings};
+use crate::cluster::broker::{Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, TICK};
 use crate::cluster::follower::{Delivery, Follower};
-use crate::cluster::metrics::ClusterMetrics;
-use crate::cluster::{Ended, LogSide, Tail, ToBroker};
+use crate::cluster::{Ended, LogSide, ToBroker};
 use crate::log::message::Fed;
 use crate::log::store::{Answered, Stored};
-
-/// Events that are fed at once: what they cost the log is some hundred microseconds.
-const FED_AT_ONCE: usize = 1024;
-
-/// How often the clock is looked at.
-const TICK: Duration = Duration::from_millis(100);
-
-/// How long to wait before what failed is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The subscription of all answers.
 const ANSWERS: u64 = 1;
@@ -77,10 +66,7 @@ pub struct Node {
     settings: NatsSettings,
     servers: Vec<Address>,
     credentials: Option<Credentials>,
-    bell: Arc<Doorbell>,
-    near: crossbeam_channel::Receiver<ToBroker>,
-    tail: Arc<Tail>,
-    metrics: Arc<ClusterMetrics>,
+    ends: Ends,
     subjects: Subjects,
     api: Api,
     /// What the subjects of our answers begin with; no other client has it.
@@ -118,26 +104,53 @@ pub struct Node {
     closing: bool,
 }
 
-/// What one turn came to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    On,
-    /// It was told to end, and has.
-    Closed,
-    /// The log ends.
-    End(Ended),
+impl Broker for Node {
+    fn turn(&mut self, log: &mut dyn LogSide) -> Flow {
+        self.wait();
+        let was_open = self.is_open();
+        if let Err(error) = self.read(log) {
+            self.lose_link(&error, log);
+        }
+        self.take_near(log);
+        if log.now().saturating_sub(self.ticked_at) >= TICK {
+            self.tick(log);
+        }
+        self.feed(log);
+        self.tend_older(log);
+        if let Some(Err(error)) = self.link.as_mut().map(|link| link.pipe().send(&mut self.out)) {
+            self.lose_link(&error, log);
+        }
+        if was_open != self.is_open() && self.follower.is_some() {
+            self.tell_turned(log);
+        }
+        match self.end {
+            Some(ended) => Flow::End(ended),
+            None if self.closing && self.unanswered.is_empty() => Flow::Closed,
+            None => Flow::On,
+        }
+    }
+
+    fn follower(&self) -> Option<&Follower> {
+        self.follower.as_ref()
+    }
+
+    fn begun(&mut self) -> bool {
+        let is_open = self.is_open();
+        let Some(follower) = &mut self.follower else { return false };
+        let has_come = follower.head() >= self.found_to && self.events.is_empty();
+        if is_open && has_come {
+            follower.begun();
+        }
+        is_open && has_come
+    }
+
+    fn take_refusal(&mut self) -> Option<BrokerError> {
+        self.refused.take().map(BrokerError::Nats)
+    }
 }
 
 impl Node {
-    pub fn new(
-        settings: NatsSettings,
-        inbox: String,
-        near: crossbeam_channel::Receiver<ToBroker>,
-        bell: Arc<Doorbell>,
-        tail: Arc<Tail>,
-        metrics: Arc<ClusterMetrics>,
-    ) -> Result<Self, NatsError> {
+    pub fn new(settings: NatsSettings, inbox: String, ends: Ends) -> Result<Self, NatsError> {
         let parsed =
             |url: &String| Address::parse(url).ok_or_else(|| NatsError::Address(url.clone()));
         let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
@@ -149,10 +162,7 @@ impl Node {
             settings,
             servers,
             credentials,
-            bell,
-            near,
-            tail,
-            metrics,
+            ends,
             inbox,
             link: None,
             heard_at: Duration::ZERO,
@@ -179,69 +189,21 @@ impl Node {
         })
     }
 
-    /// How far it has come; none: the stream is not found yet.
-    pub fn follower(&self) -> Option<&Follower> {
-        self.follower.as_ref()
-    }
-
-    /// Whether the stream is followed, and what was there when it was found has come.
-    pub fn begun(&mut self) -> bool {
-        let is_open = self.is_open();
-        let Some(follower) = &mut self.follower else { return false };
-        let has_come = follower.head() >= self.found_to && self.events.is_empty();
-        if is_open && has_come {
-            follower.begun();
-        }
-        is_open && has_come
-    }
-
-    /// Why the stream can't be used, if it can't.
-    pub fn take_refusal(&mut self) -> Option<NatsError> {
-        self.refused.take()
-    }
-
-    /// Waits for something to do, for a moment at most, and does it.
-    pub fn turn(&mut self, log: &mut impl LogSide) -> Flow {
-        self.wait();
-        let was_open = self.is_open();
-        if let Err(error) = self.read(log) {
-            self.lose_link(&error, log);
-        }
-        self.take_near(log);
-        if log.now().saturating_sub(self.ticked_at) >= TICK {
-            self.tick(log);
-        }
-        self.feed(log);
-        self.tend_older(log);
-        if let Some(Err(error)) = self.link.as_mut().map(|link| link.send(&mut self.out)) {
-            self.lose_link(&error, log);
-        }
-        if was_open != self.is_open() && self.follower.is_some() {
-            self.tell_turned(log);
-        }
-        match self.end {
-            Some(ended) => Flow::End(ended),
-            None if self.closing && self.unanswered.is_empty() => Flow::Closed,
-            None => Flow::On,
-        }
-    }
-
     fn wait(&mut self) {
         let Some(link) = &self.link else {
-            return self.bell.wait(None, RETRY_PAUSE);
+            return self.ends.bell.wait(&[], RETRY_PAUSE);
         };
-        self.bell.announce();
-        let time = match self.near.is_empty() && !link.may_hold_more() {
+        self.ends.bell.announce();
+        let time = match self.ends.near.is_empty() && !link.may_hold_more() {
             true => TICK,
             false => Duration::ZERO,
         };
-        let wants_to_write = !self.out.is_empty() || link.holds_back();
-        self.bell.wait(Some((link.socket(), wants_to_write)), time);
+        self.ends.bell.wait(&[link.waits(&self.out)], time);
     }
 
     // --- the connection ---
 
-    fn connect(&mut self, log: &mut impl LogSide) {
+    fn connect(&mut self, log: &mut dyn LogSide) {
         self.tried_at = Some(log.now());
         for address in &self.servers {
             match Link::connect(address, self.credentials.as_ref(), self.settings.tls.as_ref()) {
@@ -264,7 +226,7 @@ impl Node {
         }
     }
 
-    fn lose_link(&mut self, error: &io::Error, log: &mut impl LogSide) {
+    fn lose_link(&mut self, error: &io::Error, log: &mut dyn LogSide) {
         tracing::warn!("the connection to NATS is lost: {error}");
         self.link = None;
         self.out.clear();
@@ -278,16 +240,16 @@ impl Node {
         self.older.give_up();
     }
 
-    fn read(&mut self, log: &mut impl LogSide) -> io::Result<()> {
+    fn read(&mut self, log: &mut dyn LogSide) -> io::Result<()> {
         let Some(mut link) = self.link.take() else { return Ok(()) };
         let read = self.read_from(&mut link, log);
         self.link = Some(link);
         read
     }
 
-    fn read_from(&mut self, link: &mut Link, log: &mut impl LogSide) -> io::Result<()> {
+    fn read_from(&mut self, link: &mut Link, log: &mut dyn LogSide) -> io::Result<()> {
         let now = log.now();
-        if link.fill()? {
+        if link.pipe().fill()? {
             self.heard_at = now;
         }
         let mut answers = Vec::new();
@@ -313,7 +275,7 @@ impl Node {
             if let Some(number) = kind.strip_prefix(".p.").and_then(|text| text.parse().ok()) {
                 if let Some((answered, took)) = self.unanswered.answer(number, message.payload, now)
                 {
-                    self.metrics.answer_time.observe_us(took.as_micros() as u64);
+                    self.ends.metrics.answer_time.observe_us(took.as_micros() as u64);
                     answers.push(answered);
                 }
             } else if let Some(number) = kind.strip_prefix(".q.").and_then(|t| t.parse().ok()) {
@@ -330,10 +292,10 @@ impl Node {
 
     // --- publications ---
 
-    fn take_near(&mut self, log: &mut impl LogSide) {
+    fn take_near(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         let mut lost = Vec::new();
-        while let Ok(message) = self.near.try_recv() {
+        while let Ok(message) = self.ends.near.try_recv() {
             match (message, &self.link) {
                 (ToBroker::Publish(number, publication), Some(_)) => {
                     let subject = self.subjects.of_channel(&publication.channel);
@@ -344,7 +306,7 @@ impl Node {
                     let data = &publication.data;
                     write_message(&mut self.out, &subject, Some(&reply), &headers, data);
                     self.unanswered.push(number, now);
-                    self.metrics.sent.add(1);
+                    self.ends.metrics.sent.add(1);
                 }
                 (ToBroker::Publish(number, _), None) => lost.push(Answered { number, seq: None }),
                 (ToBroker::ReadOlder(read), _) => self.older.push(read),
@@ -355,9 +317,9 @@ impl Node {
         self.answer(lost, log);
     }
 
-    fn answer(&mut self, answers: Vec<Answered>, log: &mut impl LogSide) {
+    fn answer(&mut self, answers: Vec<Answered>, log: &mut dyn LogSide) {
         let lost = answers.iter().filter(|answered| answered.seq.is_none()).count();
-        self.metrics.unanswered.add(lost as u64);
+        self.ends.metrics.unanswered.add(lost as u64);
         if !answers.is_empty() {
             self.held_up = log.tell(Stored::Answered(answers));
         }
@@ -380,7 +342,7 @@ impl Node {
                 }
                 match follower.deliver(mark, now) {
                     Delivery::Take => {
-                        self.metrics.received.add(1);
+                        self.ends.metrics.received.add(1);
                         if message.subject == self.subjects.revoked {
                             return self.revocations.came(message.payload);
                         }
@@ -411,7 +373,7 @@ impl Node {
     }
 
     /// What has come goes to the log, as far as that has room.
-    fn feed(&mut self, log: &mut impl LogSide) {
+    fn feed(&mut self, log: &mut dyn LogSide) {
         if self.held_up {
             self.held_up = log.feed(Vec::new());
         }

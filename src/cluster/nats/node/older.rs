@@ -64,9 +64,9 @@ impl Reading {
                 of.lost_to = (first - 1).min(through);
             }
         }
-        let all = (0..).zip(channels).flat_map(|(place, batch)| {
-            batch.events.into_iter().map(move |event| (place, event))
-        });
+        let all = (0..)
+            .zip(channels)
+            .flat_map(|(place, batch)| batch.events.into_iter().map(move |event| (place, event)));
         let mut events: Vec<(u16, Arc<Event>)> =
             all.filter(|(_, event)| event.seq <= through).collect();
         events.sort_unstable_by_key(|(_, event)| event.seq);
@@ -99,7 +99,7 @@ impl Older {
 
 impl Node {
     /// Asks for the next page, or again for one that does not come; hands out what has come.
-    pub(super) fn tend_older(&mut self, log: &mut impl LogSide) {
+    pub(super) fn tend_older(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         if self.older.reading.as_ref().is_some_and(|reading| reading.until <= now) {
             self.older.give_up();
@@ -198,7 +198,7 @@ impl Node {
         let Ok(info) = api::answer::<StreamInfo>(payload) else { return };
         let Some(reading) = self.older.reading.take() else { return };
         let first = info.state(&self.settings.stream).first;
-        self.tail.note_first(first);
+        self.ends.tail.note_first(first);
         self.older.done.push(reading.into_page(first));
     }
 }

@@ -9,7 +9,8 @@ use super::super::api::{
     self, ApiError, NO_PEERS, Request, STREAM_IN_USE, STREAM_NOT_FOUND, StreamBounds, StreamInfo,
 };
 use super::super::wire::{write_line, write_message};
-use super::{ANSWERS, Asked, Node, Question, RETRY_PAUSE, Way};
+use super::{ANSWERS, Asked, Node, Question, Way};
+use crate::cluster::broker::RETRY_PAUSE;
 use crate::cluster::follower::{Follower, LOOK_PAUSE, Look};
 use crate::cluster::{Ended, LogSide};
 use crate::log::store::Stored;
@@ -55,7 +56,7 @@ impl Node {
             },
             Question::Look => match api::answer(payload) {
                 Ok(info) => self.looked(&info, now),
-                Err(_) => self.tail.note(None),
+                Err(_) => self.ends.tail.note(None),
             },
             Question::LookAtGeneration => {
                 if let Ok(info) = api::answer::<StreamInfo>(payload) {
@@ -106,7 +107,7 @@ impl Node {
             tracing::warn!(stream = %name, "{difference}; the stream stays as it is");
         }
         let state = info.state(&name);
-        self.tail.note(Some(state.last));
+        self.ends.tail.note(Some(state.last));
         self.found_to = state.last;
         let behind = info.begin_behind(self.settings.bytes_max);
         self.follower = Some(Follower::new(state.identity, behind, now));
@@ -136,7 +137,7 @@ impl Node {
     fn open(&mut self, now: Duration) {
         let Some(follower) = &mut self.follower else { return };
         let from = follower.open();
-        self.metrics.openings.add(1);
+        self.ends.metrics.openings.add(1);
         if self.subscription != ANSWERS {
             write_line(&mut self.out, format_args!("UNSUB {}", self.subscription));
         }
@@ -153,9 +154,9 @@ impl Node {
     fn looked(&mut self, info: &StreamInfo, now: Duration) {
         let Some(follower) = &mut self.follower else { return };
         let state = info.state(&self.settings.stream);
-        self.tail.note(Some(state.last));
-        self.tail.note_first(state.first);
-        self.metrics.behind_events.set(state.last.saturating_sub(follower.head()));
+        self.ends.tail.note(Some(state.last));
+        self.ends.tail.note_first(state.first);
+        self.ends.metrics.behind_events.set(state.last.saturating_sub(follower.head()));
         match follower.look(&state, now) {
             Ok(Look::Fine) => {}
             Ok(Look::OpenAgain) => self.close_way(now),
@@ -186,7 +187,7 @@ impl Node {
 
     // --- the clock ---
 
-    pub(super) fn tick(&mut self, log: &mut impl LogSide) {
+    pub(super) fn tick(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         self.ticked_at = now;
         let overdue = self.unanswered.overdue(now);
@@ -198,12 +199,12 @@ impl Node {
             tracing::warn!("JetStream does not answer");
             match asked.question {
                 Question::Follow | Question::LookAtOpened => self.close_way(now),
-                Question::Look => self.tail.note(None),
+                Question::Look => self.ends.tail.note(None),
                 _ => {}
             }
         }
         if let Some(follower) = &self.follower {
-            self.metrics.behind_ms.set(follower.lag(now).as_millis() as u64);
+            self.ends.metrics.behind_ms.set(follower.lag(now).as_millis() as u64);
         }
         let may_try =
             |at: Option<Duration>| at.is_none_or(|at| now.saturating_sub(at) >= RETRY_PAUSE);
@@ -237,17 +238,9 @@ impl Node {
     }
 
     /// The log hears whether this node follows.
-    pub(super) fn tell_turned(&mut self, log: &mut impl LogSide) {
+    pub(super) fn tell_turned(&mut self, log: &mut dyn LogSide) {
         let is_up = self.is_open();
-        self.metrics.up.set(u64::from(is_up));
-        let since = log.now().as_millis().max(1) as u64;
-        self.metrics.away_since_ms.set(if is_up { 0 } else { since });
-        if is_up {
-            tracing::info!("this node follows the stream: publishes are taken");
-        } else {
-            tracing::warn!("this node does not follow the stream: publishes are refused");
-            self.tail.note(None);
-        }
+        self.ends.note_turned(is_up, log.now());
         self.held_up = log.tell(if is_up { Stored::Up } else { Stored::Down });
     }
 }

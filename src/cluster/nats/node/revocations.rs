@@ -31,7 +31,7 @@ impl Revocations {
     }
 
     /// Does what they say, unless a worker is too busy to be told.
-    pub fn apply(&mut self, log: &mut impl LogSide) {
+    pub fn apply(&mut self, log: &mut dyn LogSide) {
         if !self.came.is_empty() && log.revoke(&self.came) {
             self.came.clear();
         }

@@ -1,11 +1,14 @@
 //! Several servers with one log: a broker's stream. `scripts/cluster` does the same with thousands of
 //! clients and brokers that die.
 
+mod redis;
+
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use crate::common::nats::Nats;
+use crate::common::redis::Redis;
 use crate::common::{
     Conn, Sse, TestServer, await_that, bearer_token, fetch, metric, publish, publish_answer,
     request, seq_of,
@@ -183,4 +186,50 @@ fn a_subject_is_revoked_on_every_node_and_on_those_that_start_later() {
     while stream.next_event().is_some() {}
     assert_eq!((status(here.addr), status(there.addr)), (401, 401));
     assert_eq!(status(guarded().addr), 401);
+}
+
+#[test]
+fn what_a_node_has_no_memory_for_is_read_from_the_stream() {
+    const COUNT: usize = 3_000;
+    let Some(nats) = Nats::start() else { return };
+    let small = || {
+        TestServer::with(|settings| {
+            settings.cluster.nats = vec![nats.url()];
+            settings.history_memory_bytes = 64 << 10;
+            settings.channel_default.history_count = 5_000;
+        })
+    };
+    let server = small();
+    let quiet = publish(server.addr, "quiet", "long ago");
+    let line = |number| format!("{{\"channel\":\"busy\",\"data\":\"{number}\"}}\n");
+    let lines: String = (0..COUNT).map(line).collect();
+    let answer = fetch(server.addr, "POST", "/publish", &[], Some(lines.as_bytes()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for server in [server, small()] {
+        let mut busy = Sse::open(server.addr, "channel=busy&last_event_id=earliest");
+        let mut both = Sse::resume(server.addr, "channel=quiet&channel=busy", &quiet);
+        for number in 0..COUNT {
+            assert_eq!(busy.event().data, number.to_string());
+            assert_eq!(both.event().json()["data"], number.to_string());
+        }
+        let mut first = Sse::open(server.addr, "channel=quiet&last_event_id=earliest");
+        assert_eq!(first.event().data, "long ago");
+        publish(server.addr, "quiet", "now");
+        assert_eq!(first.event().data, "now", "from the stream to live");
+    }
+}
+
+#[test]
+fn a_broker_is_examined_before_one_relies_on_it() {
+    let Some(nats) = Nats::start() else { return };
+    drop(node(&nats));
+    let doctor = std::process::Command::new(env!("CARGO_BIN_EXE_pushline"))
+        .args(["doctor", "--cluster", &format!("{},nats://127.0.0.1:1", nats.url())])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert_eq!(doctor.status.code(), Some(1), "one of them is not there: {said}");
+    for wanted in ["2.15", "replicas of the stream", "clock of the broker", "keys known again"] {
+        assert!(said.contains(wanted), "{wanted} in {said}");
+    }
 }

@@ -38,11 +38,11 @@ impl Doorbell {
         self.asleep.announce();
     }
 
-    /// Sleeps until the bell rings, the socket has something (or takes something, if that is wanted
+    /// Sleeps until the bell rings, a socket has something (or takes something, if that is wanted
     /// too), or the time is over.
-    pub fn wait(&self, socket: Option<(&TcpStream, bool)>, time: Duration) {
+    pub fn wait(&self, sockets: &[(&TcpStream, bool)], time: Duration) {
         let mut waits = vec![PollFd::new(&self.bell, PollFlags::IN)];
-        if let Some((socket, wants_to_write)) = socket {
+        for &(socket, wants_to_write) in sockets {
             let write = if wants_to_write { PollFlags::OUT } else { PollFlags::empty() };
             waits.push(PollFd::new(socket, PollFlags::IN | write));
         }
@@ -69,7 +69,7 @@ mod tests {
         bell.announce();
         let ring = std::thread::spawn(move || ringer.ring());
         let began = Instant::now();
-        bell.wait(None, Duration::from_secs(30));
+        bell.wait(&[], Duration::from_secs(30));
         assert!(began.elapsed() < Duration::from_secs(30));
         ring.join().expect("it rings");
     }

@@ -1,0 +1,269 @@
+//! What a node does at a broker, whichever it is: finds the stream, reads what it holds, and follows it.
+//! All of it runs on one thread, that of the store.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::doorbell::Doorbell;
+use super::follower::Follower;
+use super::metrics::ClusterMetrics;
+use super::nats::NatsError;
+use super::redis::RedisError;
+use super::{Ended, LogSide, Near, Revocation, Tail, ToBroker, ToNodes};
+use crate::log::message::Fed;
+use crate::log::older::OlderPage;
+use crate::log::store::Stored;
+use crate::proto::cursor::Epoch;
+
+/// How long a start waits for a broker: rather than to end and be started again.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Without progress for as long, reading at a start has failed.
+const READ_PAUSE_MAX: Duration = Duration::from_secs(20);
+
+/// How often the clock is looked at.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// How long to wait before what failed is tried again.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Events that are fed at once: what they cost the log is some hundred microseconds.
+pub(super) const FED_AT_ONCE: usize = 1024;
+
+/// A node at its broker.
+pub trait Broker: fmt::Debug + Send {
+    /// Waits for something to do, for a moment at most, and does it.
+    fn turn(&mut self, log: &mut dyn LogSide) -> Flow;
+
+    /// How far it has come; none: the stream is not found yet.
+    fn follower(&self) -> Option<&Follower>;
+
+    /// Whether the stream is followed, and what was there when it was found has come.
+    fn begun(&mut self) -> bool;
+
+    /// Why the stream can't be used, if it can't.
+    fn take_refusal(&mut self) -> Option<BrokerError>;
+}
+
+/// What one turn came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    On,
+    /// It was told to end, and has.
+    Closed,
+    /// The log ends.
+    End(Ended),
+}
+
+/// What a node at its broker is given.
+#[derive(Debug)]
+pub struct Ends {
+    /// What the log and the operator send.
+    pub near: Receiver<ToBroker>,
+    /// Rings when they do.
+    pub bell: Arc<Doorbell>,
+    /// What it tells the log of the stream's end.
+    pub tail: Arc<Tail>,
+    /// What it counts.
+    pub metrics: Arc<ClusterMetrics>,
+}
+
+impl Ends {
+    /// This node follows the stream, or not any more.
+    pub fn note_turned(&self, is_up: bool, now: Duration) {
+        self.metrics.up.set(u64::from(is_up));
+        let since = now.as_millis().max(1) as u64;
+        self.metrics.away_since_ms.set(if is_up { 0 } else { since });
+        if is_up {
+            tracing::info!("this node follows the stream: publishes are taken");
+        } else {
+            tracing::warn!("this node does not follow the stream: publishes are refused");
+            self.tail.note(None);
+        }
+    }
+}
+
+/// Why a node can't begin.
+#[derive(Debug)]
+pub enum BrokerError {
+    /// No server can be used in time.
+    Away,
+    /// NATS can't be used.
+    Nats(NatsError),
+    /// Redis can't be used.
+    Redis(RedisError),
+    /// No descriptor for the thread's bell.
+    Bell(io::Error),
+    /// The log ended while it was read.
+    Ended(Ended),
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away => write!(
+                f,
+                "no server of the cluster's broker can be used within {} s (the lines above say why). \
+                 NATS: is JetStream on (nats-server -js), has it a leader, and as many servers as \
+                 cluster.replicas says? Redis: is one of them a primary?",
+                START_TIME_MAX.as_secs()
+            ),
+            Self::Nats(error) => write!(f, "{error}"),
+            Self::Redis(error) => write!(f, "{error}"),
+            Self::Bell(error) => write!(f, "a bell for the broker's thread: {error}"),
+            Self::Ended(ended) => write!(f, "{ended}"),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {}
+
+impl From<NatsError> for BrokerError {
+    fn from(error: NatsError) -> Self {
+        Self::Nats(error)
+    }
+}
+
+impl From<RedisError> for BrokerError {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+/// A node that has its stream.
+#[derive(Debug)]
+pub struct Opened(Box<dyn Broker>);
+
+/// Where a node's log begins.
+#[derive(Debug)]
+pub struct Beginning {
+    /// What the sequencer sees of the broker.
+    pub near: Near,
+    /// What the operator's listener sees of it.
+    pub to_nodes: ToNodes,
+    /// The stream's epoch.
+    pub epoch: Epoch,
+}
+
+/// Connects and sees to the stream; waits for a broker that is not there yet.
+///
+/// # Errors
+/// See [`BrokerError`].
+pub fn open(
+    begin: impl FnOnce(Ends) -> Result<Box<dyn Broker>, BrokerError>,
+    now: impl Fn() -> Duration,
+    metrics: Arc<ClusterMetrics>,
+) -> Result<(Opened, Beginning), BrokerError> {
+    let (to_node, near) = unbounded();
+    let bell = Arc::new(Doorbell::new().map_err(BrokerError::Bell)?);
+    let tail = Arc::<Tail>::default();
+    let mut broker = begin(Ends { near, bell: bell.clone(), tail: tail.clone(), metrics })?;
+    let post = Arc::new(move |message: ToBroker| {
+        // A thread that is gone has told its server to end.
+        let _ = to_node.send(message);
+        bell.ring();
+    });
+    let began = now();
+    let mut start = Start { now: &now, feed: |_| {}, revoked: Vec::new() };
+    let epoch = loop {
+        broker.turn(&mut start);
+        if let Some(refusal) = broker.take_refusal() {
+            return Err(refusal);
+        }
+        if let Some(follower) = broker.follower() {
+            break follower.identity().epoch();
+        }
+        if now().saturating_sub(began) > START_TIME_MAX {
+            return Err(BrokerError::Away);
+        }
+    };
+    let to_nodes = ToNodes::new(post.clone());
+    Ok((Opened(broker), Beginning { near: Near::new(post, tail), to_nodes, epoch }))
+}
+
+impl Opened {
+    /// Reads what the stream holds; returns what was revoked. `feed` is also told behind which place
+    /// the log begins.
+    ///
+    /// # Errors
+    /// The broker went away for too long, or the log ends.
+    pub fn catch_up(
+        &mut self,
+        now: impl Fn() -> Duration,
+        mut feed: impl FnMut(u64, Vec<Fed>),
+    ) -> Result<Vec<Revocation>, BrokerError> {
+        let mut revoked = Vec::new();
+        let mut progress = (self.place(), now());
+        while !self.0.begun() {
+            let mut read = Vec::new();
+            let gather = |mut events| read.append(&mut events);
+            let mut start = Start { now: &now, feed: gather, revoked: Vec::new() };
+            if let Flow::End(ended) = self.0.turn(&mut start) {
+                return Err(BrokerError::Ended(ended));
+            }
+            revoked.append(&mut start.revoked);
+            if !read.is_empty() {
+                feed(self.place().1, read);
+            }
+            if self.place() != progress.0 {
+                progress = (self.place(), now());
+            } else if now().saturating_sub(progress.1) > READ_PAUSE_MAX {
+                return Err(BrokerError::Away);
+            }
+        }
+        feed(self.place().1, Vec::new());
+        Ok(revoked)
+    }
+
+    /// How far it has come, and behind which place its log begins.
+    fn place(&self) -> (u64, u64) {
+        self.0.follower().map_or((0, 0), |of| (of.head(), of.began_behind()))
+    }
+
+    /// Follows the stream until it is told to end, or the log ends.
+    pub fn run(mut self, log: &mut dyn LogSide) -> Option<Ended> {
+        loop {
+            match self.0.turn(log) {
+                Flow::On => {}
+                Flow::Closed => return None,
+                Flow::End(ended) => return Some(ended),
+            }
+        }
+    }
+}
+
+/// The log while it is read.
+struct Start<N, F> {
+    now: N,
+    feed: F,
+    revoked: Vec<Revocation>,
+}
+
+impl<N: Fn() -> Duration, F: FnMut(Vec<Fed>)> LogSide for Start<N, F> {
+    fn now(&self) -> Duration {
+        (self.now)()
+    }
+
+    fn feed(&mut self, events: Vec<Fed>) -> bool {
+        (self.feed)(events);
+        false
+    }
+
+    fn tell(&mut self, _stored: Stored) -> bool {
+        false
+    }
+
+    fn hand_out(&mut self, _page: OlderPage) -> bool {
+        unreachable!("there are no readers yet")
+    }
+
+    fn revoke(&mut self, revocations: &[Revocation]) -> bool {
+        self.revoked.extend_from_slice(revocations);
+        true
+    }
+}

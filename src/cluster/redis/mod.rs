@@ -1,0 +1,74 @@
+//! A node at Redis 7 or Valkey: a script gives each entry of a stream the next number, which is its
+//! `seq`, and every node reads the stream over a connection of its own.
+//!
+//! | part | what |
+//! |---|---|
+//! | `node` | the node at work |
+//! | `talk` | the connection for publications and questions: answers come in their order |
+//! | `scripts` | what is done at the server in one step |
+//! | `entry` | events as entries of the stream |
+//! | `resp`, `link` | the protocol, and a connection |
+//!
+//! Redis answers before its replicas have what was written, so a server that takes over, or starts again,
+//! may have lost what was shown, and would give its number to another event. Each of them has a
+//! replication id of its own. The first node that finds another one than the stream was written
+//! under adds a generation to the stream, in the step that notes it, and a publication for an earlier
+//! generation is refused: a new epoch begins before a number can come twice.
+
+mod entry;
+mod link;
+mod node;
+mod resp;
+mod scripts;
+mod talk;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use self::node::Node;
+use super::broker::{Broker, BrokerError, Ends};
+
+/// How to reach the servers.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// As `redis://host:port`; the one of them that is the primary is used.
+    pub servers: Vec<String>,
+    /// For `rediss://`; none: there is no such server.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// What the keys begin with.
+    pub stream: String,
+    /// Unix time minus the log's clock.
+    pub clock_began: Duration,
+    /// Tells this node from all others.
+    pub node: u64,
+}
+
+/// Why Redis can't be used.
+#[derive(Debug)]
+pub enum RedisError {
+    /// This is no server's address.
+    Address(String),
+}
+
+impl fmt::Display for RedisError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(url) => {
+                write!(f, "{url} is no address as redis://10.0.0.1:6379 or rediss://redis.internal")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RedisError {}
+
+/// A node at Redis.
+///
+/// # Errors
+/// The settings can't be used.
+pub fn begin(settings: &RedisSettings, ends: Ends) -> Result<Box<dyn Broker>, BrokerError> {
+    Ok(Box::new(Node::new(settings.clone(), ends)?))
+}

@@ -1,0 +1,61 @@
+//! What is done at the server in one step. There are two keys, `{<stream>}:head`, a hash that says which
+//! stream this is and how many entries it has had, and `{<stream>}:log`, the stream itself; and one for
+//! each idempotency key, for as long as that is known.
+
+/// How long an idempotency key is known by the server.
+pub const KEYS_MS: &str = "120000";
+
+/// Which stream is it, what is its oldest entry, and how many has it had? It is begun if there is
+/// none. When the replication id is another one, this server took over, or started again: it may have
+/// lost what another one had answered, so a generation is added. Two servers that both believe to
+/// have taken over have different ids, which are a part of what the stream is.
+///
+/// `KEYS`: head, log. `ARGV`: the replication id, and a name for the stream if it begins.
+pub const LOOK: &str = "
+local head = redis.call('HMGET', KEYS[1], 'created', 'replid', 'generation')
+if not head[1] then
+    redis.call('DEL', KEYS[2])
+    redis.call('HSET', KEYS[1], 'created', ARGV[2], 'replid', ARGV[1], 'generation', 0, 'last', 0)
+elseif head[2] ~= ARGV[1] then
+    redis.call('HSET', KEYS[1], 'replid', ARGV[1])
+    redis.call('HINCRBY', KEYS[1], 'generation', 1)
+end
+head = redis.call('HMGET', KEYS[1], 'created', 'replid', 'generation', 'last')
+local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+return {head[1] .. ' ' .. head[2], head[3], head[4], first[1] and first[1][1] or false}
+";
+
+/// Adds a generation, unless that was done already.
+///
+/// `KEYS`: head. `ARGV`: the generation that is over.
+pub const RAISE: &str = "
+if redis.call('HGET', KEYS[1], 'generation') == ARGV[1] then
+    return redis.call('HINCRBY', KEYS[1], 'generation', 1)
+end
+return 0
+";
+
+/// Adds an entry under the next number, if it is still the stream that the node follows; or says under
+/// which number it is there already.
+///
+/// `KEYS`: head, log, and that of the idempotency key, if there is one. `ARGV`: which stream, its
+/// generation, how long the key is known, and the entry's fields.
+pub const PUBLISH: &str = "
+local head = redis.call('HMGET', KEYS[1], 'created', 'replid', 'generation', 'last')
+if not head[1] or head[1] .. ' ' .. head[2] ~= ARGV[1] or head[3] ~= ARGV[2] then
+    return redis.error_reply('EPOCH this is another stream')
+end
+local known = KEYS[3] and redis.call('GET', KEYS[3])
+if known then
+    return tonumber(known)
+end
+local seq = tonumber(head[4]) + 1
+local id = string.format('%.0f', seq)
+local time = redis.call('TIME')
+redis.call('XADD', KEYS[2], id .. '-0', 't', time[1] .. string.format('%06d', time[2]), unpack(ARGV, 4))
+redis.call('HSET', KEYS[1], 'last', id)
+if KEYS[3] then
+    redis.call('SET', KEYS[3], id, 'PX', ARGV[3])
+end
+return seq
+";
