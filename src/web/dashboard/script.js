@@ -102,6 +102,14 @@ const journalTiles = () => ({
   "Commit, 99 of 100": time(quantiles("journal_commit_duration_seconds", 0.99).at(-1) ?? 0),
 });
 
+/** Of a server that shares its log with others. */
+const clusterTiles = () => ({
+  Broker: now("cluster_up") ? "connected" : "away",
+  [`Behind the log, ${count(now("cluster_behind_events"))} events`]: time(now("cluster_behind_seconds")),
+  "Events from it/s": count(rate("cluster_events_received_total")),
+  "Its answer, 99 of 100": time(quantiles("cluster_answer_duration_seconds", 0.99).at(-1) ?? 0),
+});
+
 function showTiles() {
   const tiles = {
     Connections: count(now("connections")),
@@ -117,6 +125,7 @@ function showTiles() {
     "Slow readers": count(now("slow_consumers_total")),
     "Gaps told": count(now("gaps_total")),
     ...(now("journal_segments") > 0 && journalTiles()),
+    ...(now("cluster_openings_total") > 0 && clusterTiles()),
   };
   const tile = ([name, value]) => element("div", {}, element("b", {}, value), element("span", {}, name));
   find("tiles").replaceChildren(...Object.entries(tiles).map(tile));
