@@ -36,6 +36,10 @@ pub const OUTSTANDING_MAX: u16 = 64;
 /// that one publisher cannot hold the log for long (some hundred lines, about 0.2 ms).
 pub const PUBLISH_BATCH_BYTES_MAX: usize = 16 * 1024;
 
+/// Events that go to the log at once, and up to a line's channels more: lines with a hundred
+/// channels each are short for what they ask.
+pub const PUBLISH_BATCH_EVENTS_MAX: usize = 512;
+
 /// How much longer JSON may make an event's data: an encoder that writes only ASCII (Python's, by
 /// default) takes six bytes for a letter of two. More than that is not worth a buffer.
 pub const JSON_GROWTH_MAX: usize = 3;
@@ -142,6 +146,12 @@ pub const FIRST_SEND_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a page of history, as history charges them: the most a reader that is not live holds,
 /// and some tens of microseconds of the log's time.
 pub const PAGE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Events of an answer with history, at most and if its request does not say; [`PAGE_BYTES_MAX`]
+/// bounds it, too.
+pub const LISTED_EVENTS_MAX: usize = 1000;
+/// See [`LISTED_EVENTS_MAX`].
+pub const LISTED_EVENTS: usize = 100;
 
 /// Bytes of one live slice, which is sent to each live subscriber in one send. Below a default send
 /// buffer, so that a burst does not make a reader explicit that keeps up.

@@ -66,12 +66,15 @@ impl Ask {
             Self::Leave(channels) => channels.len(),
             Self::Publish { publications, .. } => publications.len(),
             // A page hands out what exists, which is cheaper than ordering as many events.
-            Self::Read { channels, bytes_max, .. } => {
-                channels.len() + usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
-            }
+            Self::Read { channels, bytes_max, .. } => channels.len() + page_weight(*bytes_max),
+            Self::List { bytes_max, .. } => page_weight(*bytes_max),
             Self::Forward { .. } | Self::StreamLost { .. } | Self::Describe { .. } => 1,
         }
     }
+}
+
+fn page_weight(bytes_max: u64) -> usize {
+    usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
 }
 
 /// Tells a worker's requests apart; it means nothing to the log.
@@ -122,6 +125,17 @@ pub enum Ask {
         to: u16,
         /// What to pass on.
         letter: Letter,
+    },
+    /// A page of a channel, for a reader that does not join it. The answer is a `Page`.
+    List {
+        /// Returned with the answer.
+        ticket: Ticket,
+        /// The channel's name.
+        channel: Box<str>,
+        /// Where to read from.
+        cursor: Cursor,
+        /// As in `Read`.
+        bytes_max: u64,
     },
     /// The producer of a channel's stream is gone (no answer).
     StreamLost {
@@ -231,7 +245,7 @@ pub enum FromLog {
         /// In the order of the request.
         channels: Vec<JoinedChannel>,
     },
-    /// Answer to `Read`.
+    /// Answer to `Read` and `List`.
     Page {
         /// As in the request.
         ticket: Ticket,

@@ -6,10 +6,12 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
+use super::channel_name::ChannelName;
 use super::event::Event;
 use super::history::bytes_of;
-use super::message::{Page, PageChannel, ReadChannel};
-use super::sequencer::Sequencer;
+use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
+use super::sequencer::{Outlet, Sequencer, stand};
+use crate::proto::cursor::Cursor;
 
 /// The next event of a channel being merged: its seq, the channel's index, its place.
 type Head = Reverse<(u64, u16, Place)>;
@@ -24,6 +26,24 @@ enum Place {
 }
 
 impl Sequencer {
+    /// Answers with a page from memory, or has the store read it.
+    pub(super) fn read(
+        &mut self,
+        worker: u16,
+        ticket: Ticket,
+        channels: &[ReadChannel],
+        bytes_max: u64,
+        outlet: &mut impl Outlet,
+    ) {
+        match self.plan_older(worker, ticket, channels, bytes_max) {
+            Some(read) => self.store.read_older(read),
+            None => {
+                let page = self.read_memory(channels, bytes_max);
+                outlet.send(worker, FromLog::Page { ticket, page });
+            }
+        }
+    }
+
     /// The oldest events in memory after the cursors of these channels, merged in log order, until they
     /// are charged `bytes_max` or more.
     pub(super) fn read_memory(&self, wanted: &[ReadChannel], bytes_max: u64) -> Page {
@@ -51,6 +71,24 @@ impl Sequencer {
             }
         }
         page
+    }
+
+    /// Where a reader begins that does not join the channel, which need not exist.
+    pub(super) fn list_from(&self, name: &str, cursor: Cursor) -> ReadChannel {
+        let hash = self.hasher.channel(name);
+        let found = self.channels.find(hash, name);
+        let stone = || self.tombstones.find(hash).map(|stone| stone.last_seq);
+        let lost_to = match found {
+            Some(index) => self.lost_to(index),
+            None => stone().unwrap_or(self.tombstones.forgotten_to()),
+        };
+        // A reader of a stream that is not there reads what comes from now on.
+        let after = match self.resolve(found, cursor).unwrap_or(Cursor::Now) {
+            // Another node has shown it already: here it is still to come.
+            Cursor::After(seq) if self.store.is_elsewhere() => seq.max(lost_to),
+            cursor => stand(cursor, self.head_seq, lost_to).0,
+        };
+        ReadChannel { name: Arc::new(ChannelName::new(name)), hash, after, place: NO_PLACE }
     }
 
     /// Takes the oldest event of all; the next one of its channel takes its place.

@@ -160,13 +160,11 @@ impl Sequencer {
                 self.answer_join(worker, ticket, channels, cursor, outlet);
             }
             Ask::Read { ticket, channels, bytes_max } => {
-                match self.plan_older(worker, ticket, &channels, bytes_max) {
-                    Some(read) => self.store.read_older(read),
-                    None => {
-                        let page = self.read_memory(&channels, bytes_max);
-                        outlet.send(worker, FromLog::Page { ticket, page });
-                    }
-                }
+                self.read(worker, ticket, &channels, bytes_max, outlet);
+            }
+            Ask::List { ticket, channel, cursor, bytes_max } => {
+                let channels = [self.list_from(&channel, cursor)];
+                self.read(worker, ticket, &channels, bytes_max, outlet);
             }
             Ask::Leave(channels) => self.leave(worker, channels),
             Ask::Publish { ticket, share, publications } => {
@@ -560,7 +558,7 @@ impl Sequencer {
 
 /// Where a subscriber with this cursor starts, and whether it may have lost events on the way
 /// there.
-fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
+pub(super) fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
     match cursor {
         // Where its stream begins is settled before.
         Cursor::Now | Cursor::Stream(_) => (head_seq, None),

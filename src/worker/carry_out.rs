@@ -2,10 +2,11 @@
 
 use super::around::Around;
 use super::clock::Why;
-use super::effect::{AfterJoin, Effect};
+use super::effect::{AfterJoin, Effect, Listing};
 use super::link::{Pending, PendingJoin};
 use super::session::{Cx, RefreshLetter, RefreshOutcome, Sessions};
 use super::turn::Core;
+use crate::limits::PAGE_BYTES_MAX;
 use crate::log::message::{Ask, Letter, Published};
 use crate::proto::cursor::Cursor;
 use crate::proto::envelope::AFTER_BYTES_MAX;
@@ -65,6 +66,12 @@ impl Core {
             }
             Effect::LeaveStream { channel, id, attempt } => {
                 self.link.ask(Ask::StreamLost { channel, id, attempt }, 0);
+            }
+            Effect::List(listing) => {
+                let Listing { channel, cursor, .. } = listing.clone();
+                let ticket = self.link.wait_for(Pending::List { token, listing });
+                let bytes_max = PAGE_BYTES_MAX;
+                self.ask_for(index, Ask::List { ticket, channel, cursor, bytes_max });
             }
             Effect::Describe { channel } => {
                 let pending = Pending::Describe { token, channel: channel.clone() };

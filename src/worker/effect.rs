@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::log::event::Publication;
 use crate::log::message::{Letter, Share};
+use crate::proto::cursor::Cursor;
 use crate::proto::stream::Begin;
 use crate::reason::CloseReason;
 
@@ -21,6 +22,8 @@ pub enum Effect {
     Publish { share: Share, publications: Vec<Publication>, then: AfterPublish },
     /// Tell the log that a stream's producer is gone.
     LeaveStream { channel: Box<str>, id: Arc<str>, attempt: u64 },
+    /// Ask for a page of a channel's history.
+    List(Listing),
     /// Ask for a channel's state.
     Describe { channel: Box<str> },
     /// Hand a letter to another worker.
@@ -35,6 +38,15 @@ pub enum Effect {
     Note(CloseReason),
     /// End the connection.
     End(Ending),
+}
+
+/// A page of a channel's history, for a request.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub channel: Box<str>,
+    pub cursor: Cursor,
+    /// How many events are answered at most.
+    pub limit: usize,
 }
 
 /// How a connection ends. What the peer is told is among the session's output.

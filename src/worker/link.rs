@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use slab::Slab;
 
-use super::effect::{AfterJoin, AfterPublish};
+use super::effect::{AfterJoin, AfterPublish, Listing};
 use super::waiting::Waiting;
 use crate::limits::{
     LANE_ANSWERS_MAX, LANE_PAGES_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE,
@@ -41,6 +41,8 @@ pub enum Pending {
     Read { token: Token },
     /// `GET /channels/{channel}`.
     Describe { token: Token, channel: Box<str> },
+    /// `GET /channels/{channel}/events`.
+    List { token: Token, listing: Listing },
 }
 
 /// A join under way. Its replicas are held until the log answers.
@@ -60,9 +62,10 @@ impl Pending {
     fn token(&self) -> Token {
         match self {
             Self::Join(join) => join.token,
-            Self::Publish { token, .. } | Self::Read { token } | Self::Describe { token, .. } => {
-                *token
-            }
+            Self::Publish { token, .. }
+            | Self::Read { token }
+            | Self::Describe { token, .. }
+            | Self::List { token, .. } => *token,
         }
     }
 }
@@ -91,7 +94,8 @@ impl Link {
     pub fn answered(&mut self, Ticket(ticket): Ticket) -> Pending {
         self.at_log -= 1;
         let answered = self.pending.remove(ticket as usize);
-        self.pages_at_log -= usize::from(matches!(answered, Pending::Read { .. }));
+        let is_page = matches!(answered, Pending::Read { .. } | Pending::List { .. });
+        self.pages_at_log -= usize::from(is_page);
         answered
     }
 
@@ -99,7 +103,7 @@ impl Link {
     /// and along with one of each other connection.
     pub fn ask(&mut self, body: Ask, outstanding: u16) {
         let line = match body {
-            Ask::Read { .. } => &mut self.pages,
+            Ask::Read { .. } | Ask::List { .. } => &mut self.pages,
             _ => &mut self.waiting,
         };
         line.push(ToLog::Worker { worker: self.worker, body }, outstanding);
@@ -172,7 +176,10 @@ impl Link {
     pub fn joins(&self) -> usize {
         let of_join = |pending: &Pending| match pending {
             Pending::Join(join) => join.replicas.len(),
-            Pending::Publish { .. } | Pending::Read { .. } | Pending::Describe { .. } => 0,
+            Pending::Publish { .. }
+            | Pending::Read { .. }
+            | Pending::Describe { .. }
+            | Pending::List { .. } => 0,
         };
         self.pending.iter().map(|(_, pending)| of_join(pending)).sum()
     }

@@ -155,17 +155,21 @@ impl Core {
                     });
                 }
             }
-            FromLog::Page { ticket, page } => {
-                if let Pending::Read { token } = self.link.answered(ticket)
-                    && self.net.is_current(token)
-                {
+            FromLog::Page { ticket, page } => match self.link.answered(ticket) {
+                Pending::Read { token } if self.net.is_current(token) => {
                     match self.hub.page(token.slot, ticket, page) {
                         Arrived::Late => {}
                         Arrived::Read => self.go_on(token.slot),
                         Arrived::TooSlow => self.disconnect(token.slot, CloseReason::SlowConsumer),
                     }
                 }
-            }
+                Pending::List { token, listing } => {
+                    self.answered_by_log(token, |sessions, cx| {
+                        sessions.listed(cx, &listing, &page)
+                    });
+                }
+                _ => {}
+            },
             FromLog::Published { ticket, outcome, unaccepted } => {
                 if let Pending::Publish { token, then } = self.link.answered(ticket) {
                     self.count_published(&outcome);

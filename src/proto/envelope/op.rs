@@ -13,6 +13,9 @@ use super::check;
 use crate::proto::attributes::Attributes;
 use crate::proto::reject::Reject;
 
+/// Most channels of one publication.
+pub const CHANNELS_MAX: usize = 100;
+
 /// Longest `ref`, quotes included: it is echoed with every answer.
 pub const REF_BYTES_MAX: usize = 64;
 
@@ -62,6 +65,8 @@ pub enum OpBody<'a> {
 pub struct Publication<'a> {
     /// The channel's name.
     pub channel: Cow<'a, str>,
+    /// Further channels that get the same.
+    pub also: Vec<Cow<'a, str>>,
     /// Its data.
     pub payload: Payload<'a>,
     /// `event`.
@@ -110,6 +115,8 @@ pub enum Invalid {
     Base64,
     /// No `channel`.
     Channel,
+    /// `channels` is empty, too long or names one twice, or there is a `channel`, too.
+    Channels,
     /// Neither `data` nor `data_base64`, or both.
     Data,
     /// The event key is empty, too long, or has control characters.
@@ -142,6 +149,10 @@ impl From<Invalid> for Reject {
         match invalid {
             Invalid::Base64 => bad_request("bad_base64", "data_base64 is not base64"),
             Invalid::Channel => bad_request("bad_channel", "channel is missing"),
+            Invalid::Channels => bad_request(
+                "bad_channels",
+                "a publication has either channel, or channels: 1 to 100 different names",
+            ),
             Invalid::Data => {
                 bad_request("bad_data", "exactly one of data and data_base64 is needed")
             }
@@ -176,7 +187,7 @@ impl From<Invalid> for Reject {
             ),
             Invalid::UnknownKey => bad_request(
                 "unknown_key",
-                "a publication has channel, data or data_base64, event, key, event_key, tombstone and \
+                "a publication has channel or channels, data or data_base64, event, key, event_key, tombstone and \
                  ephemeral, and nothing else",
             ),
             Invalid::Utf8 => bad_request("bad_utf8", "not UTF-8"),
@@ -198,8 +209,8 @@ pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
     Ok(ClientOp { reference, body })
 }
 
-/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `data_base64`; and
-/// `event_key`, `tombstone` and `ephemeral`, if the event has them.
+/// Reads one line of NDJSON: `{"channel","data","event"?,"key"?}`, or `channels`, or `data_base64`;
+/// and `event_key`, `tombstone` and `ephemeral`, if the event has them.
 pub fn parse_publication(line: &[u8]) -> Result<Publication<'_>, Invalid> {
     let text = utf8(line)?;
     match serde_json::from_str::<Line<'_>>(text) {
@@ -219,6 +230,8 @@ struct Line<'a> {
     _id: Option<IgnoredAny>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
+    #[serde(borrow)]
+    channels: Option<Vec<Text<'a>>>,
     /// `null` is a value here.
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
@@ -239,10 +252,11 @@ struct Line<'a> {
 
 impl<'a> From<Line<'a>> for Fields<'a> {
     fn from(line: Line<'a>) -> Self {
-        let Line { channel, data, data_base64, event, key, .. } = line;
+        let Line { channel, channels, data, data_base64, event, key, .. } = line;
         let Line { event_key, tombstone, ephemeral, .. } = line;
         Self {
             channel,
+            channels,
             data,
             data_base64,
             event,
@@ -265,6 +279,7 @@ struct PublishKeys {
     #[serde(rename = "ref")]
     reference: Option<IgnoredAny>,
     channel: Option<IgnoredAny>,
+    channels: Option<IgnoredAny>,
     data: Option<IgnoredAny>,
     data_base64: Option<IgnoredAny>,
     event: Option<IgnoredAny>,
@@ -284,6 +299,8 @@ struct Fields<'a> {
     reference: Option<&'a RawValue>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
+    #[serde(borrow)]
+    channels: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
     after: Option<Text<'a>>,
     /// `null` is a value here.
@@ -347,7 +364,7 @@ fn body(fields: Fields<'_>) -> Result<OpBody<'_>, Invalid> {
 }
 
 fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
-    let channel = fields.channel.ok_or(Invalid::Channel)?.0;
+    let (channel, also) = channels(fields.channel, fields.channels)?;
     let attributes = Attributes {
         event_key: fields.event_key.map(|text| text.0.into()),
         tombstone: fields.tombstone == Some(true),
@@ -371,7 +388,27 @@ fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
         check::key(text)?;
     }
     check::attributes(&attributes, payload.is_empty())?;
-    Ok(Publication { channel, payload, event_type, key, attributes: attributes.boxed() })
+    Ok(Publication { channel, also, payload, event_type, key, attributes: attributes.boxed() })
+}
+
+/// The first channel, and the others.
+fn channels<'a>(
+    one: Option<Text<'a>>,
+    several: Option<Vec<Text<'a>>>,
+) -> Result<(Cow<'a, str>, Vec<Cow<'a, str>>), Invalid> {
+    let several = match (one, several) {
+        (Some(Text(channel)), None) => return Ok((channel, Vec::new())),
+        (None, Some(several)) => several,
+        (None, None) => return Err(Invalid::Channel),
+        (Some(_), Some(_)) => return Err(Invalid::Channels),
+    };
+    let is_new =
+        |(place, name): (usize, &Text<'_>)| several[..place].iter().all(|of| of.0 != name.0);
+    if several.len() > CHANNELS_MAX || !several.iter().enumerate().all(is_new) {
+        return Err(Invalid::Channels);
+    }
+    let mut names = several.into_iter().map(|text| text.0);
+    Ok((names.next().ok_or(Invalid::Channels)?, names.collect()))
 }
 
 fn payload(raw: &str) -> Result<Payload<'_>, Invalid> {

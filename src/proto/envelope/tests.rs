@@ -115,7 +115,8 @@ fn answers_carry_the_ref_as_it_came() {
 }
 
 fn publication<'a>(channel: &'a str, payload: Payload<'a>) -> Publication<'a> {
-    Publication { channel: channel.into(), payload, event_type: None, key: None, attributes: None }
+    let (also, event_type, key, attributes) = (Vec::new(), None, None, None);
+    Publication { channel: channel.into(), also, payload, event_type, key, attributes }
 }
 
 #[test]
@@ -229,6 +230,25 @@ fn a_line_says_what_to_publish() {
     // Half of a surrogate pair is not a character.
     let half = br#"{"channel":"c","data":"\ud800"}"#;
     assert_eq!(parse_publication(half), Err(Invalid::Json));
+}
+
+#[test]
+fn a_line_may_name_several_channels() {
+    let several = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        format!("{{\"channels\":[{}],\"data\":1}}", names.join(","))
+    };
+    let expected =
+        Publication { also: vec!["b".into(), "c".into()], ..publication("a", Payload::Json("1")) };
+    assert_eq!(parse_publication(several(&["a", "b", "c"]).as_bytes()), Ok(expected));
+    let names: Vec<String> = (0..=100).map(|number| number.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    assert!(parse_publication(several(&names[1..]).as_bytes()).is_ok());
+    for wrong in [several(&names), several(&[]), several(&["a", "b", "a"])] {
+        assert_eq!(parse_publication(wrong.as_bytes()), Err(Invalid::Channels), "{wrong}");
+    }
+    let both = b"{\"channel\":\"a\",\"channels\":[\"b\"],\"data\":1}";
+    assert_eq!(parse_publication(both), Err(Invalid::Channels));
 }
 
 #[test]

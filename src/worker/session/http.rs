@@ -243,6 +243,11 @@ impl Sessions {
                     self.describe(cx, segment);
                 }
             }
+            Route::Events(segment) => {
+                if self.admit_request(cx, request, Access::Http, None) {
+                    self.list_events(cx, request, segment);
+                }
+            }
             Route::View(segment) => {
                 if self.admit_request(cx, request, Access::Http, None) {
                     self.view(cx, request, segment);
@@ -282,6 +287,7 @@ impl Sessions {
             || matches!(
                 route,
                 Route::Describe(_)
+                    | Route::Events(_)
                     | Route::View(_)
                     | Route::CancelStream(_)
                     | Route::Sse

@@ -7,6 +7,7 @@ mod checks;
 mod client;
 mod closing;
 mod describe;
+mod history;
 mod http;
 mod http2;
 mod log_line;

@@ -8,7 +8,9 @@ use super::http::{HttpState, Step};
 use super::publish::{LENGTH_REQUIRED, too_large};
 use super::{Cx, Sessions};
 use crate::auth::Denied;
-use crate::limits::{JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX};
+use crate::limits::{
+    JSON_GROWTH_MAX, LINE_OVERHEAD_BYTES_MAX, PUBLISH_BATCH_BYTES_MAX, PUBLISH_BATCH_EVENTS_MAX,
+};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Published, Refusal, Share};
 use crate::proto::cursor::{Epoch, EventId};
@@ -25,7 +27,7 @@ use crate::worker::effect::AfterPublish;
 #[derive(Debug)]
 pub(super) struct Ndjson {
     decoder: BodyDecoder,
-    /// The beginning of a line whose end has not come yet.
+    /// The beginning of a line whose end has not come yet; lines before it, while the batch is full.
     line: Vec<u8>,
     /// Lines begun so far, so the number of the present line, counted from 1.
     line_no: u64,
@@ -86,11 +88,7 @@ impl Sessions {
             Ok(decoded) => decoded,
             Err(error) => return self.reject_body(cx, error),
         };
-        let allowed = |channel: &str| permission.may_publish(channel);
-        lines.take(decoded.payload, bytes_max, &allowed);
-        if lines.decoder.is_done() {
-            lines.take_last(bytes_max, &allowed);
-        }
+        lines.take(decoded.payload, bytes_max, &|channel| permission.may_publish(channel));
         self.ndjson_go_on(cx);
         Step::Used(decoded.consumed)
     }
@@ -98,7 +96,10 @@ impl Sessions {
     /// Sends what was parsed, or answers if nothing more will come.
     pub(super) fn ndjson_go_on(&mut self, cx: &mut Cx<'_>) {
         let index = cx.index();
+        let bytes_max = self.settings.event_bytes_max;
+        let permission = self.permission(index);
         let HttpState::Ndjson(lines) = &mut self.work(index).http else { return };
+        lines.take_left(bytes_max, &|channel| permission.may_publish(channel));
         let count = lines.batch.len();
         // A stream that is too fast is not refused; it is read more slowly.
         let at_once = count == 0 || self.admit_publish(cx, Share::Half).is_ok();
@@ -210,6 +211,7 @@ impl Ndjson {
     /// Takes the lines that end in `bytes` and keeps the beginning of the next one.
     fn take(&mut self, mut bytes: &[u8], bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
         while self.failed.is_none()
+            && self.batch.len() < PUBLISH_BATCH_EVENTS_MAX
             && let Some(end) = memchr(b'\n', bytes)
         {
             if self.line.is_empty() {
@@ -225,20 +227,25 @@ impl Ndjson {
         }
         if self.failed.is_none() {
             self.line.extend_from_slice(bytes);
-            if self.line.len() > line_bytes_max(bytes_max) {
+            let is_full = self.batch.len() >= PUBLISH_BATCH_EVENTS_MAX;
+            if !is_full && self.line.len() > line_bytes_max(bytes_max) {
                 self.line_no += 1;
                 self.failed = Some(too_large(bytes_max));
             }
         }
     }
 
-    /// Takes what is left when the body has ended: the last line need not end in a newline.
-    fn take_last(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
-        if self.failed.is_none() && !self.line.is_empty() {
+    /// Takes the lines for which the last batch had no room; and once the body has ended, what is
+    /// left of it: the last line need not end in a newline.
+    fn take_left(&mut self, bytes_max: usize, allowed: &dyn Fn(&str) -> bool) {
+        if self.batch.is_empty() && memchr(b'\n', &self.line).is_some() {
+            let left = std::mem::take(&mut self.line);
+            self.take(&left, bytes_max, allowed);
+        }
+        let is_last = self.decoder.is_done() && memchr(b'\n', &self.line).is_none();
+        if is_last && self.failed.is_none() && !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
-            if !line.is_empty() {
-                self.parse(&line, bytes_max, allowed);
-            }
+            self.parse(&line, bytes_max, allowed);
         }
     }
 
@@ -247,12 +254,8 @@ impl Ndjson {
         if line.trim_ascii().is_empty() {
             return;
         }
-        match line_publication(line, bytes_max) {
-            Ok(publication) if allowed(&publication.channel) => {
-                self.batch.push(publication);
-                self.batch_line_nos.push(self.line_no);
-            }
-            Ok(_) => self.failed = Some(Denied::PublishForbidden.into()),
+        match add_line(line, bytes_max, allowed, &mut self.batch) {
+            Ok(()) => self.batch_line_nos.resize(self.batch.len(), self.line_no),
             Err(reject) => self.failed = Some(reject),
         }
     }
@@ -292,19 +295,47 @@ pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(JSON_GROWTH_MAX).saturating_add(LINE_OVERHEAD_BYTES_MAX)
 }
 
-fn line_publication(line: &[u8], event_bytes_max: usize) -> Result<Publication, Reject> {
+fn add_line(
+    line: &[u8],
+    event_bytes_max: usize,
+    allowed: &dyn Fn(&str) -> bool,
+    batch: &mut Vec<Publication>,
+) -> Result<(), Reject> {
     if line.len() > line_bytes_max(event_bytes_max) {
         return Err(too_large(event_bytes_max));
     }
-    to_publication(envelope::parse_publication(line)?, event_bytes_max)
+    add_publications(envelope::parse_publication(line)?, event_bytes_max, allowed, batch)
 }
 
-/// A client's publication, from a line or an operation, in the form the log takes.
-pub(super) fn to_publication(
+/// Appends what a line or an operation publishes: an event for each of its channels, if it is
+/// allowed to publish to all of them.
+pub(super) fn add_publications(
+    mut from: envelope::Publication<'_>,
+    event_bytes_max: usize,
+    allowed: &dyn Fn(&str) -> bool,
+    batch: &mut Vec<Publication>,
+) -> Result<(), Reject> {
+    let also = std::mem::take(&mut from.also);
+    for channel in std::iter::once(&from.channel).chain(&also) {
+        channel_name(channel.as_bytes())?;
+        if !allowed(channel) {
+            return Err(Denied::PublishForbidden.into());
+        }
+    }
+    let first = batch.len();
+    batch.push(to_publication(from, event_bytes_max)?);
+    for channel in also {
+        let same = batch[first].clone();
+        batch.push(Publication { channel: channel.into(), ..same });
+    }
+    Ok(())
+}
+
+/// A client's publication in the form the log takes.
+fn to_publication(
     from: envelope::Publication<'_>,
     event_bytes_max: usize,
 ) -> Result<Publication, Reject> {
-    channel_name(from.channel.as_bytes())?;
     let (kind, data) = match from.payload {
         Payload::Text(text) => (Kind::Text, Bytes::from(text.into_owned())),
         Payload::Json(json) => (Kind::Json, Bytes::copy_from_slice(json.as_bytes())),

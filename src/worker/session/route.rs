@@ -14,6 +14,8 @@ pub enum Route<'r> {
     Describe(&'r str),
     /// `POST /channels/{channel}/stream`: the segment as sent.
     Produce(&'r str),
+    /// `GET /channels/{channel}/events`: the segment as sent.
+    Events(&'r str),
     /// `GET /channels/{channel}/stream`: the segment as sent.
     View(&'r str),
     /// `POST /channels/{channel}/stream/cancel`: the segment as sent.
@@ -104,6 +106,7 @@ fn routes_of(path: &str) -> Routes<'_> {
             Some((channel, "stream")) => {
                 return (Some(Route::View(channel)), Some(Route::Produce(channel)));
             }
+            Some((channel, "events")) => return (Some(Route::Events(channel)), None),
             Some((channel, "stream/cancel")) => return (None, Some(Route::CancelStream(channel))),
             Some(_) => {}
         }

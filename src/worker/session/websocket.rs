@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::closing::Farewell;
 use super::http::Step;
-use super::ndjson::{line_bytes_max, to_publication};
+use super::ndjson::{add_publications, line_bytes_max};
 use super::subscribe::TOO_MANY_CHANNELS;
 use super::work::Shown;
 use super::{Cx, Protocol, Sessions};
@@ -262,20 +262,19 @@ impl Sessions {
         reference: Option<&str>,
         publication: envelope::Publication<'_>,
     ) {
-        let bytes_max = self.settings.event_bytes_max;
-        let mut publication = match to_publication(publication, bytes_max) {
-            Ok(publication) => publication,
-            Err(reject) => return self.ws_reject(cx, reference, reject),
-        };
-        if let Err(denied) = self.check_publish(cx.index(), &publication.channel) {
-            return self.ws_reject(cx, reference, denied);
+        let (index, bytes_max) = (cx.index(), self.settings.event_bytes_max);
+        let permission = self.permission(index);
+        let allowed = |channel: &str| permission.may_publish(channel);
+        let mut publications = Vec::with_capacity(1);
+        if let Err(reject) = add_publications(publication, bytes_max, &allowed, &mut publications) {
+            return self.ws_reject(cx, reference, reject);
         }
-        if let Err(refusal) = self.admit_publish(cx, self.share_of(cx.index())) {
+        if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
             return self.ws_reject(cx, reference, refusal);
         }
-        self.sign(cx.index(), &mut publication);
+        publications.iter_mut().for_each(|publication| self.sign(index, publication));
         let then = AfterPublish::Acknowledge(reference.map(Into::into));
-        self.ask_publish(cx, vec![publication], then);
+        self.ask_publish(cx, publications, then);
     }
 
     /// Answers a `publish` once the log has.
@@ -292,10 +291,14 @@ impl Sessions {
             return;
         }
         let id = EventId { epoch: self.epoch, seq: outcome.last_seq };
-        let subscribers = Value::Number(u64::from(outcome.subscribers));
-        let fields = [("id", Value::Id(id)), ("subscribers", subscribers)];
-        let told = if self.is_told_subscribers(cx.index()) { 2 } else { 1 };
-        self.ws_op_ok(cx, reference, &fields[..told]);
+        let count = match outcome.accepted {
+            0 | 1 if !self.is_told_subscribers(cx.index()) => None,
+            0 | 1 => Some(("subscribers", outcome.subscribers)),
+            several => Some(("published", several)),
+        };
+        let count = count.map(|(name, count)| (name, Value::Number(u64::from(count))));
+        let fields: Vec<_> = [Some(("id", Value::Id(id))), count].into_iter().flatten().collect();
+        self.ws_op_ok(cx, reference, &fields);
     }
 
     fn ws_op_ok(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {

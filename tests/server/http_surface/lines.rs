@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::http::Chunked;
-use crate::common::{Conn, Sse, TestServer, describe, fetch, publish, request};
+use crate::common::{Conn, Sse, TestServer, bearer_token, describe, fetch, publish, request};
 
 fn line(channel: &str, data: &str) -> String {
     format!("{}\n", json!({"channel": channel, "data": data}))
@@ -276,4 +276,55 @@ fn a_body_may_rest_between_lines_for_as_long_as_a_connection_may_be_idle() {
     assert_eq!(response.json()["published"], 2);
     let mut silent = Chunked::open(server.addr, "/publish", &[]);
     assert_eq!(silent.conn.response().status, 408);
+}
+
+#[test]
+fn a_line_may_publish_to_many_channels() {
+    const LINES: usize = 30;
+    let server = TestServer::start();
+    let mut sse = Sse::open(server.addr, "channel=c0&channel=c99");
+    let names: Vec<String> = (0..100).map(|number| format!("c{number}")).collect();
+    let line = |number: usize| {
+        format!(
+            "{}\n",
+            json!({"channels": names, "data": number.to_string(), "key": number.to_string()})
+        )
+    };
+    // More at once than goes to the log at once.
+    let lines: String = (0..LINES).map(line).collect();
+    let summary = fetch(server.addr, "POST", "/publish", &[], Some(lines.as_bytes())).json();
+    let all = LINES * 100;
+    let expected =
+        json!({"published": all, "first_id": server.id(1), "last_id": server.id(all as u64)});
+    assert_eq!(summary, expected);
+    for number in 0..LINES {
+        for channel in ["c0", "c99"] {
+            let event = sse.event().json();
+            assert_eq!(event["channel"], channel);
+            assert_eq!(event["data"], number.to_string());
+        }
+    }
+    // Each channel knows its keys: a line that is sent again is no event in any.
+    fetch(server.addr, "POST", "/publish", &[], Some(line(7).as_bytes()));
+    assert_eq!(describe(server.addr, "c50")["last_id"], server.id(all as u64 - 49));
+}
+
+#[test]
+fn a_line_with_a_channel_that_is_not_allowed_publishes_to_none() {
+    let auth = "hmac_secrets = [{ env = \"PUSHLINE_SECRET\" }]\nexpiry = \"optional\"\n";
+    let server = TestServer::guarded(auth, |_| {});
+    let rights = json!({"pushline": {"publish": ["a", "b"], "subscribe": ["*"]}});
+    let bearer = format!("Bearer {}", bearer_token(&rights));
+    let headers = [("Authorization", &*bearer)];
+    let body = format!(
+        "{}\n{}",
+        json!({"channels": ["a", "b"], "data": "1"}),
+        json!({"channels": ["a", "b", "c"], "data": "2"})
+    );
+    let response = fetch(server.addr, "POST", "/publish", &headers, Some(body.as_bytes()));
+    assert_eq!(response.status, 403);
+    let told = response.json();
+    assert_eq!((&told["line"], &told["published"]), (&json!(2), &json!(2)));
+    let history = fetch(server.addr, "GET", "/channels/a/events", &headers, None).json();
+    assert_eq!(history["events"].as_array().map(Vec::len), Some(1));
 }

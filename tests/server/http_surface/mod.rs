@@ -2,6 +2,7 @@
 //! is answered, and that answers come in order however requests arrive.
 
 mod connections;
+mod history;
 mod lines;
 mod publish;
 mod statuses;

@@ -162,6 +162,23 @@ fn publishing_is_acknowledged_and_comes_back() {
 }
 
 #[test]
+fn one_publish_goes_to_many_channels() {
+    let server = TestServer::start();
+    let mut ws = Ws::envelope(server.addr, "channel=b");
+    let op = json!({"op": "publish", "channels": ["a", "b", "c"], "data": 1, "key": "k", "ref": 1});
+    ws.op(&op);
+    let (first, second) = (ws.json(), ws.json());
+    let (ok, event) = if first["ok"] == true { (first, second) } else { (second, first) };
+    assert_eq!(ok, json!({"ref": 1, "ok": true, "id": server.id(3), "published": 3}));
+    assert_eq!(event, json!({"id": server.id(2), "channel": "b", "data": 1}));
+    ws.op(&op);
+    assert_eq!(ws.json(), ok, "a repeat is no event in any of them");
+    for channel in ["a", "b", "c"] {
+        assert_eq!(describe(server.addr, channel)["events"], 1);
+    }
+}
+
+#[test]
 fn every_wrong_operation_is_answered_and_the_connection_goes_on() {
     let server = TestServer::start();
     let mut ws = Ws::envelope(server.addr, "channel=c");
