@@ -32,6 +32,10 @@ pub const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Most requests one WebSocket connection may have waiting at the log.
 pub const OUTSTANDING_MAX: u16 = 64;
 
+/// Most token streams one WebSocket may produce at a time: a backend with more of them has more
+/// connections, or one body each.
+pub const WS_STREAMS_MAX: usize = 100;
+
 /// Bytes of an NDJSON body that go to the log at once: enough to amortise the lane, few enough
 /// that one publisher cannot hold the log for long (some hundred lines, about 0.2 ms).
 pub const PUBLISH_BATCH_BYTES_MAX: usize = 16 * 1024;

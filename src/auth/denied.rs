@@ -94,6 +94,9 @@ denials! {
     /// Known, but not allowed to publish to this channel.
     PublishForbidden: Forbidden, "publish_forbidden",
         "these credentials do not allow publishing to this channel";
+    /// Known, but neither allowed to publish to this channel nor to cancel its streams.
+    CancelForbidden: Forbidden, "cancel_forbidden",
+        "these credentials do not allow cancelling streams of this channel";
     /// A web page of an origin that is not allowed.
     OriginForbidden: Forbidden, "origin_forbidden",
         "pages of this origin are not allowed";
@@ -133,9 +136,10 @@ impl Denied {
         let error = match self {
             Self::MissingCredentials => return Some(format!("Bearer realm=\"{REALM}\"")),
             Self::OriginForbidden | Self::HostForbidden => return None,
-            Self::SubscribeForbidden | Self::PublishForbidden | Self::OtherSubject => {
-                "insufficient_scope"
-            }
+            Self::SubscribeForbidden
+            | Self::PublishForbidden
+            | Self::CancelForbidden
+            | Self::OtherSubject => "insufficient_scope",
             _ => "invalid_token",
         };
         let Reject { message, .. } = self.into();

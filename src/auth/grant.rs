@@ -65,6 +65,8 @@ impl Patterns {
 pub struct Grant {
     subscribe: Patterns,
     publish: Patterns,
+    /// Where streams may be cancelled without the right to publish; few grants have any.
+    cancel: Option<Box<Patterns>>,
     /// [`NEVER`]: it does not expire.
     expires_at_unix_s: u32,
     /// 0: unknown. [`NEVER`]: it was not issued, because it is a publish key's.
@@ -83,7 +85,7 @@ pub struct Grant {
 const NEVER: u32 = u32::MAX;
 
 // A grant lives as long as its connection, and there may be a million of them.
-const _: () = assert!(size_of::<Grant>() <= 80);
+const _: () = assert!(size_of::<Grant>() <= 88);
 
 impl Grant {
     /// A grant without expiry or subject, which rests on its own rights until a key grants it.
@@ -93,6 +95,7 @@ impl Grant {
         Self {
             subscribe,
             publish,
+            cancel: None,
             expires_at_unix_s: NEVER,
             issued_at_unix_s: 0,
             subject: None,
@@ -105,6 +108,17 @@ impl Grant {
     /// Everything, without end: the grant of an open gate.
     pub fn everything() -> Self {
         Self::new(Patterns::all(), Patterns::all())
+    }
+
+    /// The same, and streams of these channels may be cancelled.
+    pub(super) fn with_cancel(mut self, cancel: Patterns) -> Self {
+        if !cancel.is_empty() {
+            let parts = [self.granted_by.to_string(), cancel.spelled()];
+            let own = KeyFingerprint::of("rights", &parts.each_ref().map(|part| part.as_bytes()));
+            (self.publisher, self.granted_by) = (own, own);
+            self.cancel = Some(Box::new(cancel));
+        }
+        self
     }
 
     pub(super) fn with_expiry(self, expires_at_unix_s: Option<u64>) -> Self {
@@ -138,6 +152,7 @@ impl Grant {
     pub(super) fn is_useless(&self) -> bool {
         self.subscribe.is_empty()
             && self.publish.is_empty()
+            && self.cancel.is_none()
             && self.everybody.as_ref().is_none_or(|grant| grant.is_useless())
     }
 
@@ -157,6 +172,13 @@ impl Grant {
     pub fn may_publish(&self, channel: &str) -> bool {
         self.publish.matches(channel)
             || self.everybody.as_ref().is_some_and(|grant| grant.may_publish(channel))
+    }
+
+    /// Whether the channel's stream may be cancelled: who may publish may, too.
+    pub fn may_cancel(&self, channel: &str) -> bool {
+        self.may_publish(channel)
+            || self.cancel.as_ref().is_some_and(|cancel| cancel.matches(channel))
+            || self.everybody.as_ref().is_some_and(|grant| grant.may_cancel(channel))
     }
 
     /// Whether there is a channel that may be published to.
@@ -251,6 +273,17 @@ mod tests {
         assert!(grant.may_publish("b") && !grant.may_subscribe("b"));
         assert_eq!(grant.check_subscribe("b"), Err(Denied::SubscribeForbidden));
         assert_eq!(grant.check_subscribe("a"), Ok(()));
+    }
+
+    #[test]
+    fn a_stream_is_cancelled_by_a_right_of_its_own_or_by_the_right_to_publish() {
+        let stop = Patterns::parse(&["chat:*"]).expect("patterns");
+        let (reader, publisher) = (grant(&["*"], &[]), grant(&[], &["chat:*"]));
+        assert!(publisher.may_cancel("chat:7") && !reader.may_cancel("chat:7"));
+        let stopper = grant(&["*"], &[]).with_cancel(stop);
+        assert!(stopper.may_cancel("chat:7") && !stopper.may_cancel("news"));
+        assert!(!stopper.may_publish("chat:7"));
+        assert_ne!(stopper.granted_by, reader.granted_by, "a reload sees that the rights differ");
     }
 
     #[test]

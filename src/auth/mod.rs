@@ -297,7 +297,8 @@ fn anonymous_grant(settings: &AnonymousSettings) -> Result<Grant, AuthConfigErro
     };
     let subscribe = parse("auth.anonymous.subscribe", &settings.subscribe)?;
     let publish = parse("auth.anonymous.publish", &settings.publish)?;
-    Ok(Grant::new(subscribe, publish))
+    let cancel = parse("auth.anonymous.cancel", &settings.cancel)?;
+    Ok(Grant::new(subscribe, publish).with_cancel(cancel))
 }
 
 impl fmt::Debug for Gate {

@@ -122,6 +122,8 @@ pub struct AnonymousSettings {
     pub subscribe: Vec<String>,
     /// Patterns of the channels to publish to.
     pub publish: Vec<String>,
+    /// Patterns of the channels whose streams may be cancelled; where one may publish, one may.
+    pub cancel: Vec<String>,
 }
 
 /// The signature algorithms that can be used at all (RFC 7518 section 3.1, RFC 8037). There is no

@@ -148,13 +148,14 @@ struct Claims<'t> {
     pushline: Option<&'t RawValue>,
 }
 
-/// `"pushline": {"subscribe": [...], "publish": [...]}`. Other members are refused: one that a
+/// `"pushline": {"subscribe": [...], "publish": [...], "cancel": [...]}`. Other members are refused: one that a
 /// later version treats as a limit must not be ignored by this one.
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct Rights {
     subscribe: Vec<String>,
     publish: Vec<String>,
+    cancel: Vec<String>,
 }
 
 /// Seconds since 1970, possibly with a fraction (RFC 7519 section 2).
@@ -241,6 +242,7 @@ impl Claims<'_> {
         };
         let expires_at_unix_s = self.exp.map(|exp| end_unix_s(exp, leeway_s));
         Ok(Grant::new(parse(&rights.subscribe)?, parse(&rights.publish)?)
+            .with_cancel(parse(&rights.cancel)?)
             .granted_by(fingerprint)
             .with_expiry(expires_at_unix_s)
             .issued_to(subject, self.iat.map(NumericDate::floor_unix_s)))

@@ -12,7 +12,7 @@ use crate::journal::view::view;
 use crate::log::event::Kind;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::data::{Data, EventView};
-use crate::proto::envelope::write_event;
+use crate::proto::envelope::{RESERVED_PREFIX, write_event};
 
 /// Lines are written once there are this many bytes of them.
 const WRITTEN_AT_ONCE: usize = 64 * 1024;
@@ -87,8 +87,13 @@ fn epoch_of(dir: &Path) -> Result<Epoch, String> {
     Ok(Epoch::from_random(bits))
 }
 
+/// What only a server says (that a stream opens, for example) is left out: the one that these are
+/// published to will say it where it is true.
 fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
     let RecordPublication { channel, kind, data, event_type, attributes, .. } = &record.publication;
+    if event_type.as_deref().is_some_and(|name| name.starts_with(RESERVED_PREFIX)) {
+        return;
+    }
     // Text that was read back is valid UTF-8.
     let text = std::str::from_utf8(data).unwrap_or_default();
     let data = match kind {

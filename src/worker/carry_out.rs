@@ -65,7 +65,9 @@ impl Core {
                 self.ask_for(index, Ask::Publish { ticket, share, publications });
             }
             Effect::LeaveStream { channel, id, attempt } => {
-                self.link.ask(Ask::StreamLost { channel, id, attempt }, 0);
+                // Behind what it has published, which says that the producer is there.
+                let outstanding = self.sessions.outstanding(index);
+                self.link.ask(Ask::StreamLost { channel, id, attempt }, outstanding);
             }
             Effect::List(listing) => {
                 let Listing { channel, cursor, .. } = listing.clone();

@@ -107,8 +107,8 @@ pub enum AfterPublish {
     Ndjson,
     /// Parts of a stream.
     Stream,
-    /// `POST /channels/{channel}/stream/cancel`.
-    Cancelled { channel: Box<str> },
+    /// `POST /channels/{channel}/stream/cancel`, or a WebSocket's `cancel` with the client's `ref`.
+    Cancelled { channel: Box<str>, reference: Option<Box<str>> },
     /// Nothing: it was a message of a bare WebSocket.
     BareMessage,
     /// A WebSocket's `publish` is acknowledged, with the client's `ref`.

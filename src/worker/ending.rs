@@ -78,6 +78,7 @@ impl Core {
         }
         if self.net.will_linger(index) {
             self.net.note_ending(index, reason);
+            self.session(index, |sessions, cx| sessions.leave_unanswered(cx));
             self.hub.forget(index);
             self.sessions.lingers(index);
             self.net.linger(index);

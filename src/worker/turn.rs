@@ -182,7 +182,9 @@ impl Core {
                 if let Some(token) = self.sessions.producer_of(&channel)
                     && self.net.is_current(token)
                 {
-                    self.session(token.slot, |sessions, cx| sessions.stream_ended(cx, at));
+                    self.session(token.slot, |sessions, cx| {
+                        sessions.stream_ended(cx, &channel, at);
+                    });
                 }
             }
             FromLog::Described { ticket, description } => {

@@ -51,6 +51,13 @@ pub fn bytes_of(event: &Event) -> u64 {
         + attributes_bytes(attributes.as_deref())
 }
 
+impl Publication {
+    /// What it takes in memory, and will be charged as an event.
+    pub(crate) fn held_bytes(&self) -> usize {
+        publication_bytes(self) as usize
+    }
+}
+
 /// What a publication will be charged as an event.
 pub(super) fn publication_bytes(publication: &Publication) -> u64 {
     let Publication { channel, data, event_type, key, attributes, .. } = publication;

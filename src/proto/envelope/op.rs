@@ -51,6 +51,29 @@ pub enum OpBody<'a> {
     },
     /// Publish an event.
     Publish(Publication<'a>),
+    /// Open a channel's stream, or go on with it.
+    Open {
+        /// The channel's name.
+        channel: Cow<'a, str>,
+        /// The stream's name, if the client gives it one; it is checked.
+        stream: Option<Cow<'a, str>>,
+        /// The number of the token it appends first, if that is not the stream's next.
+        offset: Option<u64>,
+    },
+    /// Append a token to a channel's stream: its data and type.
+    Append(Publication<'a>),
+    /// End a channel's stream.
+    End {
+        /// The channel's name.
+        channel: Cow<'a, str>,
+        /// Whether it ends as an error.
+        failed: bool,
+    },
+    /// End a channel's stream, whoever produces it.
+    Cancel {
+        /// The channel's name.
+        channel: Cow<'a, str>,
+    },
     /// Ask for a pong.
     Ping,
     /// Renew the token.
@@ -133,6 +156,10 @@ pub enum Invalid {
     Ref,
     /// The event type begins with the reserved prefix.
     ReservedEventType,
+    /// A stream ends in a state that is neither `done` nor `error`.
+    State,
+    /// What is appended to a stream has more than data and type.
+    StreamToken,
     /// No `token`.
     Token,
     /// A tombstone without a key, with data, or one that is not to be kept.
@@ -171,7 +198,7 @@ impl From<Invalid> for Reject {
             ),
             Invalid::Op => bad_request(
                 "unknown_op",
-                "op must be subscribe, unsubscribe, publish, ping or auth",
+                "op must be subscribe, unsubscribe, publish, open, append, end, cancel, ping or auth",
             ),
             Invalid::Ref => {
                 bad_request("bad_ref", "ref must be a string or a number of at most 64 bytes")
@@ -179,6 +206,11 @@ impl From<Invalid> for Reject {
             Invalid::ReservedEventType => bad_request(
                 "reserved_event_type",
                 "event types that begin with pushline. are reserved",
+            ),
+            Invalid::State => bad_request("bad_state", "a stream ends as done or error"),
+            Invalid::StreamToken => bad_request(
+                "bad_stream_token",
+                "a token has a channel, data and event, and nothing else",
             ),
             Invalid::Token => bad_request("bad_token", "token is missing"),
             Invalid::Tombstone => bad_request(
@@ -202,8 +234,8 @@ pub fn parse_op(text: &[u8]) -> Result<ClientOp<'_>, OpError<'_>> {
     let fields: Fields<'_> = parse(text).map_err(|reason| refuse(None, reason))?;
     let reference = reference(fields.reference).map_err(|reason| refuse(None, reason))?;
     let body = body(fields).map_err(|reason| refuse(reference, reason))?;
-    let is_publish = matches!(body, OpBody::Publish(_));
-    if is_publish && serde_json::from_slice::<PublishKeys>(text).is_err() {
+    let is_publication = matches!(body, OpBody::Publish(_) | OpBody::Append(_));
+    if is_publication && serde_json::from_slice::<PublishKeys>(text).is_err() {
         return Err(refuse(reference, Invalid::UnknownKey));
     }
     Ok(ClientOp { reference, body })
@@ -241,6 +273,11 @@ struct Line<'a> {
     event: Option<Text<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
+    /// Ignored: a token that was received is an event like any other when it is published again.
+    #[serde(rename = "stream")]
+    _stream: Option<IgnoredAny>,
+    #[serde(rename = "offset")]
+    _offset: Option<IgnoredAny>,
     /// Ignored: the server decides whom it was published by.
     #[serde(rename = "publisher")]
     _publisher: Option<IgnoredAny>,
@@ -285,6 +322,8 @@ struct PublishKeys {
     event: Option<IgnoredAny>,
     key: Option<IgnoredAny>,
     publisher: Option<IgnoredAny>,
+    stream: Option<IgnoredAny>,
+    offset: Option<IgnoredAny>,
     event_key: Option<IgnoredAny>,
     tombstone: Option<IgnoredAny>,
     ephemeral: Option<IgnoredAny>,
@@ -317,6 +356,11 @@ struct Fields<'a> {
     tombstone: Option<bool>,
     ephemeral: Option<bool>,
     #[serde(borrow)]
+    stream: Option<Text<'a>>,
+    offset: Option<u64>,
+    #[serde(borrow)]
+    state: Option<Text<'a>>,
+    #[serde(borrow)]
     token: Option<Text<'a>>,
 }
 
@@ -346,17 +390,31 @@ fn reference(raw: Option<&RawValue>) -> Result<Option<&str>, Invalid> {
     Ok(Some(text))
 }
 
-fn body(fields: Fields<'_>) -> Result<OpBody<'_>, Invalid> {
+fn body<'a>(fields: Fields<'a>) -> Result<OpBody<'a>, Invalid> {
     let Some(Text(op)) = &fields.op else { return Err(Invalid::Op) };
+    let channel = |of: Option<Text<'a>>| of.map(|text| text.0).ok_or(Invalid::Channel);
     match op.as_ref() {
         "subscribe" => Ok(OpBody::Subscribe {
-            channel: fields.channel.ok_or(Invalid::Channel)?.0,
+            channel: channel(fields.channel)?,
             after: fields.after.map(|after| after.0),
         }),
-        "unsubscribe" => {
-            Ok(OpBody::Unsubscribe { channel: fields.channel.ok_or(Invalid::Channel)?.0 })
-        }
+        "unsubscribe" => Ok(OpBody::Unsubscribe { channel: channel(fields.channel)? }),
         "publish" => publication(fields).map(OpBody::Publish),
+        "open" => Ok(OpBody::Open {
+            channel: channel(fields.channel)?,
+            stream: fields.stream.map(stream_name).transpose()?,
+            offset: fields.offset,
+        }),
+        "append" => stream_token(fields).map(OpBody::Append),
+        "end" => Ok(OpBody::End {
+            failed: match fields.state.as_ref().map(|state| &*state.0) {
+                None | Some("done") => false,
+                Some("error") => true,
+                Some(_) => return Err(Invalid::State),
+            },
+            channel: channel(fields.channel)?,
+        }),
+        "cancel" => Ok(OpBody::Cancel { channel: channel(fields.channel)? }),
         "ping" => Ok(OpBody::Ping),
         "auth" => Ok(OpBody::Auth { token: fields.token.ok_or(Invalid::Token)?.0 }),
         _ => Err(Invalid::Op),
@@ -389,6 +447,20 @@ fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
     }
     check::attributes(&attributes, payload.is_empty())?;
     Ok(Publication { channel, also, payload, event_type, key, attributes: attributes.boxed() })
+}
+
+fn stream_name(text: Text<'_>) -> Result<Cow<'_, str>, Invalid> {
+    check::key(&text.0)?;
+    Ok(text.0)
+}
+
+fn stream_token(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
+    let token = publication(fields)?;
+    let is_plain = token.also.is_empty() && token.key.is_none() && token.attributes.is_none();
+    match token.payload {
+        Payload::Text(_) | Payload::Json(_) if is_plain => Ok(token),
+        _ => Err(Invalid::StreamToken),
+    }
 }
 
 /// The first channel, and the others.

@@ -37,6 +37,14 @@ impl Permission {
         }
     }
 
+    pub fn may_cancel(&self, channel: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Granted(grant) => grant.may_cancel(channel),
+            Self::Nothing => false,
+        }
+    }
+
     pub fn may_subscribe(&self, channel: &str) -> bool {
         match self {
             Self::All => true,

@@ -13,6 +13,7 @@ mod http2;
 mod log_line;
 mod ndjson;
 mod produce;
+mod producer;
 mod publish;
 mod publish_head;
 mod redirect;
@@ -25,6 +26,7 @@ mod waits;
 mod websocket;
 mod work;
 mod world;
+mod ws_streams;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -439,7 +441,8 @@ impl Sessions {
         self.work(index).outstanding -= 1;
     }
 
-    fn outstanding(&self, index: u32) -> u16 {
+    /// Requests of the session at the log.
+    pub fn outstanding(&self, index: u32) -> u16 {
         self.work_of(index).map_or(0, |work| work.outstanding)
     }
 

@@ -3,52 +3,27 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::answer::Content;
 use super::http::{HttpState, Step};
+use super::producer::Producer;
 use super::publish::LENGTH_REQUIRED;
 use super::publish_head::{check_coding, checked_field, only};
-use super::{Cx, Sessions};
+use super::{Cx, Protocol, Sessions};
+use crate::auth::Denied;
 use crate::limits::PUBLISH_BATCH_BYTES_MAX;
-use crate::log::event::{Kind, Publication};
+use crate::log::event::Publication;
 use crate::log::message::{Published, Refusal, Share, StreamAt};
-use crate::proto::attributes::Attributes;
 use crate::proto::cursor::EventId;
 use crate::proto::envelope;
 use crate::proto::http::body::BodyDecoder;
 use crate::proto::http::head::{Expectation, Framing, Request};
 use crate::proto::http::response::{self, Status};
-use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::proto::name::{NAME_BYTES_MAX, channel_name, channel_segment};
 use crate::proto::reject::Reject;
-use crate::proto::stream::tokens::{Form, Reader, Token};
+use crate::proto::stream::tokens::Form;
 use crate::proto::stream::{End, Mark, Part};
 use crate::worker::clock::Why;
 use crate::worker::effect::{AfterPublish, Effect};
-
-/// A stream's body on its way in.
-#[derive(Debug)]
-pub(super) struct Producer {
-    decoder: BodyDecoder,
-    reader: Reader,
-    form: Form,
-    channel: Box<str>,
-    id: Arc<str>,
-    /// Which of the stream's producers this is; 0: the log has not said so yet.
-    attempt: u64,
-    /// The log was asked to open the stream, and did not refuse.
-    asked: bool,
-    /// Where in the stream the body begins: tokens, or bytes of text.
-    offset: u64,
-    /// What of the body the stream has already, in the same unit.
-    skip: u64,
-    /// Read, not yet at the log (or refused by it for the moment).
-    batch: Vec<Publication>,
-    /// Why the stream ends, once that is decided.
-    end: Option<End>,
-    /// What its producer is answered instead of how far it came.
-    failed: Option<Reject>,
-}
 
 /// What the head of a stream's request says.
 struct StreamHead {
@@ -56,98 +31,6 @@ struct StreamHead {
     id: Option<Box<str>>,
     offset: u64,
     form: Form,
-}
-
-impl Producer {
-    fn new(decoder: BodyDecoder, head: StreamHead, id: Arc<str>) -> Self {
-        let StreamHead { channel, offset, form, .. } = head;
-        Self {
-            decoder,
-            reader: Reader::new(form),
-            form,
-            channel,
-            id,
-            attempt: 0,
-            asked: true,
-            offset,
-            skip: 0,
-            batch: Vec::new(),
-            end: None,
-            failed: None,
-        }
-    }
-
-    /// Memory of what has come.
-    pub fn held_bytes(&self) -> usize {
-        let batched: usize = self.batch.iter().map(|of| of.data.len()).sum();
-        self.reader.held_bytes() + batched
-    }
-
-    /// Whether it waits for its peer, and not for the log.
-    pub fn awaits_peer(&self) -> bool {
-        self.end.is_none() && self.batch.is_empty()
-    }
-
-    fn mark(&self, part: Part) -> Mark {
-        Mark { id: self.id.clone(), part, at: self.attempt }
-    }
-
-    /// Reads what is there, up to what goes to the log at once. Tells how much it used.
-    fn read(&mut self, bytes: &[u8], event_bytes_max: usize) -> Result<usize, Reject> {
-        let (mut used, mut tokens, mut read) = (0, Vec::new(), Ok(()));
-        while used < bytes.len() && !self.decoder.is_done() && read.is_ok() {
-            let decoded = self.decoder.decode(&bytes[used..])?;
-            used += decoded.consumed;
-            read = self.reader.take(decoded.payload, event_bytes_max, &mut tokens);
-        }
-        if self.decoder.is_done() && read.is_ok() {
-            read = self.reader.finish(&mut tokens);
-            self.end = Some(End::Done);
-        }
-        self.add(tokens);
-        if let Err(reject) = read {
-            self.fail(End::Error, reject);
-        }
-        Ok(used)
-    }
-
-    /// The stream ends for this reason.
-    fn fail(&mut self, end: End, reject: Reject) {
-        self.end = Some(end);
-        self.failed = Some(reject);
-    }
-
-    /// Tokens become publications, those left out that the stream has already.
-    fn add(&mut self, tokens: Vec<Token>) {
-        for Token { event_type, is_json, text } in tokens {
-            let Some(text) = self.skip_known(text) else { continue };
-            self.batch.push(Publication {
-                channel: self.channel.clone(),
-                kind: if is_json { Kind::Json } else { Kind::Text },
-                data: Bytes::from(text),
-                event_type,
-                key: None,
-                attributes: Attributes::of_stream(self.mark(Part::Token)),
-            });
-        }
-    }
-
-    /// The part of a token that the stream does not have yet.
-    fn skip_known(&mut self, mut text: String) -> Option<String> {
-        if self.skip == 0 {
-            return Some(text);
-        }
-        if self.form != Form::Text {
-            self.skip -= 1;
-            return None;
-        }
-        let known = usize::try_from(self.skip).map_or(text.len(), |skip| skip.min(text.len()));
-        // One that resumes with other text than before is not trusted with where a character ends.
-        let known = text.ceil_char_boundary(known);
-        self.skip = self.skip.saturating_sub(known as u64);
-        text.drain(..known);
-        (!text.is_empty()).then_some(text)
-    }
 }
 
 impl Sessions {
@@ -181,7 +64,9 @@ impl Sessions {
             Some(id) => Arc::from(&**id),
             None => format!("{:016x}", self.random.u64(..)).into(),
         };
-        let producer = Producer::new(BodyDecoder::new(request.framing()), head, id.clone());
+        let StreamHead { channel, offset, form, .. } = head;
+        let body = (BodyDecoder::new(request.framing()), form);
+        let producer = Producer::new(body, channel, id.clone(), offset);
         let mark = Mark { id, part: Part::Open, at: 0 };
         let open = Publication::control(producer.channel.clone(), mark, 0);
         self.work(cx.index()).http = HttpState::Stream(Box::new(producer));
@@ -274,6 +159,9 @@ impl Sessions {
         outcome: &Published,
         unaccepted: Vec<Publication>,
     ) {
+        if self.protocol(cx.index()) == Protocol::Ws {
+            return self.ws_streams_published(cx, outcome, unaccepted);
+        }
         // It may have been ended meanwhile.
         let HttpState::Stream(producer) = &mut self.work(cx.index()).http else { return };
         match (outcome.refusal, outcome.stream) {
@@ -321,7 +209,10 @@ impl Sessions {
     }
 
     /// Another one has ended the channel's stream: its producer learns it at once.
-    pub fn stream_ended(&mut self, cx: &mut Cx<'_>, at: StreamAt) {
+    pub fn stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: StreamAt) {
+        if self.protocol(cx.index()) == Protocol::Ws {
+            return self.ws_stream_ended(cx, channel, at);
+        }
         let work = self.of[cx.index()].work.as_mut();
         if let Some(HttpState::Stream(producer)) = work.map(|work| &work.http)
             && producer.attempt == at.attempt
@@ -363,6 +254,7 @@ impl Sessions {
 
     /// The connection is gone, in the middle of a stream perhaps.
     pub fn leave_unanswered(&mut self, cx: &mut Cx<'_>) {
+        self.ws_leave_streams(cx);
         let Some(work) = &mut self.of[cx.index()].work else { return };
         if matches!(work.http, HttpState::Stream(_))
             && let HttpState::Stream(producer) = std::mem::take(&mut work.http)
@@ -427,26 +319,58 @@ impl Sessions {
             Ok(channel) => channel,
             Err(error) => return self.reject(cx, error),
         };
-        if let Err(denied) = self.check_publish(index, channel) {
-            return self.reject(cx, denied);
+        match self.cancel(cx, channel) {
+            Ok(publication) => {
+                self.await_log(index);
+                let then = AfterPublish::Cancelled { channel: channel.into(), reference: None };
+                self.ask_publish(cx, vec![publication], then);
+            }
+            Err(reject) => self.reject(cx, reject),
         }
-        if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
-            return self.reject(cx, refusal);
+    }
+
+    /// The operation `cancel`.
+    pub(super) fn ws_cancel(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
+        match self.cancel(cx, channel) {
+            Ok(publication) => {
+                let (channel, reference) = (channel.into(), reference.map(Into::into));
+                let then = AfterPublish::Cancelled { channel, reference };
+                self.ask_publish(cx, vec![publication], then);
+            }
+            Err(reject) => self.ws_reject(cx, reference, reject),
         }
+    }
+
+    fn cancel(&mut self, cx: &mut Cx<'_>, channel: &str) -> Result<Publication, Reject> {
+        let channel = channel_name(channel.as_bytes())?;
+        if !self.permission(cx.index()).may_cancel(channel) {
+            return Err(Denied::CancelForbidden.into());
+        }
+        self.admit_publish(cx, self.share_of(cx.index()))?;
         // The log knows which stream it is.
         let mark = Mark { id: "".into(), part: Part::End(End::Cancelled), at: 0 };
-        let publication = Publication::control(channel.into(), mark, 0);
-        self.await_log(index);
-        let then = AfterPublish::Cancelled { channel: channel.into() };
-        self.ask_publish(cx, vec![publication], then);
+        Ok(Publication::control(channel.into(), mark, 0))
     }
 
     /// The log answered.
-    pub(super) fn answer_cancel(&mut self, cx: &mut Cx<'_>, channel: &str, outcome: &Published) {
-        match (outcome.refusal, &outcome.stream) {
+    pub(super) fn answer_cancel(
+        &mut self,
+        cx: &mut Cx<'_>,
+        channel: &str,
+        reference: Option<&str>,
+        outcome: &Published,
+    ) {
+        let is_op = self.protocol(cx.index()) == Protocol::Ws;
+        match (outcome.refusal, outcome.stream) {
             // It is over, as was wanted.
+            (None | Some(Refusal::StreamEnded), Some(at)) if is_op => {
+                self.ws_tell_end(cx, reference, channel, at);
+            }
             (None | Some(Refusal::StreamEnded), Some(at)) => {
-                self.respond_stream(cx, channel, "", *at);
+                self.respond_stream(cx, channel, "", at);
+            }
+            (refusal, _) if is_op => {
+                self.ws_reject(cx, reference, refusal.unwrap_or(Refusal::NoStream));
             }
             (refusal, _) => self.reject(cx, refusal.unwrap_or(Refusal::NoStream)),
         }
@@ -479,7 +403,7 @@ const BAD_OFFSET: Reject = Reject::bad_request(
     "Stream-Offset is a number of tokens (of a text: bytes), and needs a Stream-Id",
 );
 
-const AHEAD: Reject = Reject::new(
+pub(super) const AHEAD: Reject = Reject::new(
     Status::Conflict,
     "stream_behind",
     "the stream does not have what is before Stream-Offset; begin where the answer's says",

@@ -246,7 +246,9 @@ impl Sessions {
             AfterPublish::Respond { channel } => self.answer_publish(cx, &channel, outcome),
             AfterPublish::Ndjson => self.ndjson_published(cx, outcome, unaccepted),
             AfterPublish::Stream => self.stream_published(cx, outcome, unaccepted),
-            AfterPublish::Cancelled { channel } => self.answer_cancel(cx, &channel, outcome),
+            AfterPublish::Cancelled { channel, reference } => {
+                self.answer_cancel(cx, &channel, reference.as_deref(), outcome);
+            }
             AfterPublish::BareMessage => self.ws_published(cx, outcome),
             AfterPublish::Acknowledge(reference) => {
                 self.ws_acknowledge(cx, reference.as_deref(), outcome);

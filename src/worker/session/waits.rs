@@ -74,6 +74,9 @@ impl Sessions {
                 let begins = self.protocol(index) == Protocol::Http || self.has_block(index);
                 begins && now == before
             }
+            Why::Stream if self.work_of(index).is_some_and(|work| work.ws_streams.is_some()) => {
+                true
+            }
             Why::Body | Why::Stream => {
                 let receiving = self.work_of(index).is_some_and(|work| work.is_receiving());
                 receiving && now.requests == before.requests
@@ -108,6 +111,8 @@ impl Sessions {
             {
                 self.stream_due(cx, same);
             }
+            (Why::Stream, Protocol::Ws, _) => self.ws_streams_due(cx),
+            (Why::Retry, Protocol::Ws, _) => self.ws_streams_go_on(cx),
             (Why::WsClose, Protocol::Ws, _) => self.say_farewell(cx),
             (Why::WsClose | Why::WsCloseStalled, Protocol::WsClosing, _) => {
                 cx.end(Ending::Now(CloseReason::CloseTimeout));

@@ -16,6 +16,7 @@ use crate::proto::cursor::EventId;
 use crate::proto::envelope::{self, ClientOp, OpBody, Value};
 use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
+use crate::proto::stream::End;
 use crate::proto::ws::close::CloseCode;
 use crate::proto::ws::frame::{self, Opcode};
 use crate::proto::ws::message::{MessageLimits, Received, Receiver};
@@ -46,6 +47,7 @@ impl Sessions {
         // Operations take effect in order: what follows a `subscribe` waits for its join.
         if work.as_ref().is_some_and(|work| {
             work.joining
+                || work.ws_streams.as_ref().is_some_and(|streams| streams.is_busy())
                 || work.shown.is_some()
                 || work.outstanding >= OUTSTANDING_MAX
                 || out_len > OUT_BYTES_MAX
@@ -180,6 +182,15 @@ impl Sessions {
             }
             OpBody::Unsubscribe { channel } => self.ws_unsubscribe(cx, reference, &channel),
             OpBody::Publish(publication) => self.ws_publish(cx, reference, publication),
+            OpBody::Open { channel, stream, offset } => {
+                self.ws_open_stream(cx, reference, &channel, (stream.as_deref(), offset));
+            }
+            OpBody::Append(token) => self.ws_append(cx, reference, token),
+            OpBody::End { channel, failed } => {
+                let end = if failed { End::Error } else { End::Done };
+                self.ws_end_stream(cx, reference, &channel, end);
+            }
+            OpBody::Cancel { channel } => self.ws_cancel(cx, reference, &channel),
             OpBody::Auth { token } => self.ws_auth(cx, reference, &token),
         }
     }
@@ -301,7 +312,13 @@ impl Sessions {
         self.ws_op_ok(cx, reference, &fields);
     }
 
-    fn ws_op_ok(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {
+    /// Answers an operation.
+    pub(super) fn ws_op_ok(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        fields: &[(&str, Value<'_>)],
+    ) {
         if self.protocol(cx.index()) != Protocol::Ws {
             return;
         }

@@ -5,6 +5,7 @@ use super::answer::Answer;
 use super::closing::Farewell;
 use super::http::HttpState;
 use super::http2::Http2;
+use super::ws_streams::WsStreams;
 use crate::proto::ws::message::Receiver;
 use crate::reason::Refused;
 use crate::worker::pool::{Reuse, clear_buffer};
@@ -22,6 +23,8 @@ pub(super) struct Work {
     pub http2: Option<Box<Http2>>,
     /// A WebSocket message half received.
     pub ws: Option<Box<Receiver>>,
+    /// The token streams a WebSocket produces.
+    pub ws_streams: Option<Box<WsStreams>>,
     /// How the WebSocket ends once it has been sent all it published.
     pub farewell: Option<Farewell>,
     /// A token that waits for its check.
@@ -60,12 +63,15 @@ impl Work {
             && self.farewell.is_none()
             && self.shown.is_none()
             && self.refused.is_none()
+            && self.ws_streams.as_ref().is_none_or(|streams| streams.is_idle())
             && self.http.is_idle()
     }
 
     /// Whether a later turn needs nothing of it.
     pub fn is_spare(&self) -> bool {
-        self.is_idle() && self.http2.is_none()
+        self.is_idle()
+            && self.http2.is_none()
+            && self.ws_streams.as_ref().is_none_or(|streams| streams.is_spare())
     }
 
     /// Whether a body or a message is arriving.
@@ -85,7 +91,8 @@ impl Work {
         };
         let carried = if self.carry.is_empty() { 0 } else { self.carry.capacity() };
         let block = self.http2.as_ref().map_or(0, |http2| http2.held_bytes());
-        carried + request + message + block
+        let tokens = self.ws_streams.as_ref().map_or(0, |streams| streams.held_bytes());
+        carried + request + message + block + tokens
     }
 }
 

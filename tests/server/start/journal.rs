@@ -41,6 +41,22 @@ fn start(dir: &Path, options: &[&str]) -> Program {
     Program::start(&[&["--data-dir", dir], &HISTORY[..], options].concat())
 }
 
+/// The data of all events, read page by page.
+fn listed(addr: SocketAddr, channel: &str) -> Vec<String> {
+    let (mut all, mut after) = (Vec::new(), "earliest".to_owned());
+    loop {
+        let target = format!("/channels/{channel}/events?limit=1000&after={after}");
+        let page = fetch(addr, "GET", &target, &[], None).json();
+        let events = page["events"].as_array().expect("events");
+        all.extend(events.iter().map(|event| event["data"].as_str().expect("text").to_owned()));
+        assert!(page["gap"].is_null(), "{page}");
+        after = page["next"].as_str().expect("an id").to_owned();
+        if page["more"] == false {
+            return all;
+        }
+    }
+}
+
 fn publish_keyed(addr: SocketAddr, channel: &str, key: &str) -> String {
     let target = format!("/channels/{channel}");
     let answer = fetch(addr, "POST", &target, &[("Idempotency-Key", key)], Some(b"keyed"));
@@ -95,6 +111,7 @@ fn history_that_memory_has_no_room_for_is_read_from_the_disk_after_a_restart_too
         let mut first = Sse::open(server.addr, "channel=quiet&last_event_id=earliest");
         assert_eq!(first.event().data, "long ago");
         assert!(metric(server.admin, "pushline_journal_pages_total") > 10);
+        assert_eq!(listed(server.addr, "busy").len(), COUNT, "life {life}");
         publish(server.addr, "quiet", "now");
         assert_eq!(first.event().data, "now", "from the disk to live");
         server.signal(Signal::KILL);
@@ -374,4 +391,22 @@ fn a_journal_can_be_looked_at_and_its_events_published_again() {
     assert_eq!(copied.event().data, "one \"line\"");
     assert_eq!(copied.event().data, "another");
     publish(server.addr, "news", "and it goes on");
+}
+
+#[test]
+fn a_stream_that_is_exported_is_published_again_as_what_it_says() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = start(dir.path(), &[]);
+    let body = b"data: Hel\n\ndata: lo\n\n";
+    let media = [("Content-Type", "text/event-stream")];
+    let produced = fetch(server.addr, "POST", "/channels/chat/stream", &media, Some(body));
+    assert_eq!(produced.json()["state"], "done");
+    let out = pushline().args(["journal", "export"]).arg(dir.path()).output().expect("it runs");
+    let copy = Program::start(&[]);
+    let answer = fetch(copy.addr, "POST", "/publish", &[], Some(&out.stdout));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["published"], 2);
+    let copied = fetch(copy.addr, "GET", "/channels/chat/events", &[], None).json();
+    let data = |number: usize| copied["events"][number]["data"].clone();
+    assert_eq!((data(0), data(1)), ("Hel".into(), "lo".into()));
 }

@@ -2,6 +2,7 @@
 
 mod ends;
 mod readers;
+mod ws;
 
 use std::net::SocketAddr;
 

@@ -1,0 +1,448 @@
+//! Token streams over a WebSocket: operations that open a channel's stream, append to it and end it.
+//! A connection may produce the streams of several channels. What it appends goes to the log in its
+//! order, one request at a time; what comes meanwhile goes along with the next.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ndjson::add_publications;
+use super::produce::AHEAD;
+use super::{Cx, Protocol, Sessions};
+use crate::limits::{PUBLISH_BATCH_BYTES_MAX, WS_STREAMS_MAX};
+use crate::log::event::Publication;
+use crate::log::message::{Published, Refusal, Share, StreamAt};
+use crate::proto::attributes::Attributes;
+use crate::proto::cursor::EventId;
+use crate::proto::envelope::{self, Value};
+use crate::proto::name::channel_name;
+use crate::proto::reject::Reject;
+use crate::proto::stream::{End, Mark, Part};
+use crate::worker::clock::Why;
+use crate::worker::effect::{AfterPublish, Effect};
+
+/// The streams a WebSocket produces.
+#[derive(Debug, Default)]
+pub(super) struct WsStreams {
+    open: Vec<Produced>,
+    /// Operations that the log has not answered, in order.
+    line: VecDeque<Waiting>,
+    /// How many of them are at the log, from the front.
+    asked: usize,
+    /// What the others are charged.
+    bytes: usize,
+    /// The clock will look for streams that are idle.
+    watched: bool,
+}
+
+/// A stream that this connection produces.
+#[derive(Debug)]
+struct Produced {
+    channel: Box<str>,
+    id: Arc<str>,
+    /// Which of the stream's producers this is; 0: the log has not said so yet.
+    attempt: u64,
+    /// The number of the token that is appended next.
+    next: u64,
+    /// Tokens the stream had when it was opened: those among them are skipped.
+    had: u64,
+    /// When it was opened, or appended to.
+    heard_at: Duration,
+}
+
+/// An operation that waits for the log.
+#[derive(Debug)]
+struct Waiting {
+    channel: Box<str>,
+    reference: Option<Box<str>>,
+    what: What,
+    /// None while the log has it.
+    publication: Option<Publication>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// With the number of the token that is appended first, if the client said so.
+    Open(Option<u64>),
+    /// A token, with its number.
+    Append(u64),
+    End,
+}
+
+impl WsStreams {
+    /// Memory it takes.
+    pub fn held_bytes(&self) -> usize {
+        self.open.capacity() * size_of::<Produced>() + self.bytes
+    }
+
+    /// Whether nothing is produced, and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.line.is_empty()
+    }
+
+    /// Whether it may be dropped.
+    pub fn is_spare(&self) -> bool {
+        self.is_idle() && !self.watched
+    }
+
+    /// Whether further operations have to wait: nothing can be appended to a stream before the log
+    /// has said how far it is.
+    pub fn is_busy(&self) -> bool {
+        self.bytes >= PUBLISH_BATCH_BYTES_MAX || self.open.iter().any(|of| of.attempt == 0)
+    }
+
+    fn of(&mut self, channel: &str) -> Option<&mut Produced> {
+        self.open.iter_mut().find(|of| *of.channel == *channel)
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        self.bytes += waiting.publication.as_ref().map_or(0, Publication::held_bytes);
+        self.line.push_back(waiting);
+    }
+
+    /// What goes to the log next: tokens, or what opens or ends a stream behind them, as the log
+    /// says how far a stream is for the last of a request alone.
+    fn next_batch(&mut self) -> Vec<Publication> {
+        let last = self.line.iter().position(|of| !matches!(of.what, What::Append(_)));
+        self.asked = last.map_or(self.line.len(), |last| last + 1);
+        let asked = self.line.iter_mut().take(self.asked);
+        let batch: Vec<_> = asked.filter_map(|of| of.publication.take()).collect();
+        self.bytes -= batch.iter().map(Publication::held_bytes).sum::<usize>();
+        batch
+    }
+
+    /// The log has not taken these, which are the last of what it was asked.
+    fn put_back(&mut self, unaccepted: Vec<Publication>) {
+        let asked = std::mem::take(&mut self.asked);
+        let from = asked.saturating_sub(unaccepted.len());
+        for (waiting, publication) in self.line.iter_mut().skip(from).zip(unaccepted) {
+            self.bytes += publication.held_bytes();
+            waiting.publication = Some(publication);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let waiting = self.line.pop_front()?;
+        self.bytes -= waiting.publication.as_ref().map_or(0, Publication::held_bytes);
+        Some(waiting)
+    }
+}
+
+impl Sessions {
+    fn ws_streams(&mut self, index: u32) -> &mut WsStreams {
+        self.work(index).ws_streams.get_or_insert_default()
+    }
+
+    // --- operations ---
+
+    pub(super) fn ws_open_stream(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        channel: &str,
+        (id, offset): (Option<&str>, Option<u64>),
+    ) {
+        let (index, heard_at) = (cx.index(), self.now);
+        let id: Arc<str> = match id {
+            Some(id) => id.into(),
+            None => format!("{:016x}", self.random.u64(..)).into(),
+        };
+        if let Err(reject) = self.check_open(index, channel) {
+            return self.ws_reject(cx, reference, reject);
+        }
+        let mark = Mark { id: id.clone(), part: Part::Open, at: 0 };
+        let streams = self.ws_streams(index);
+        streams.open.push(Produced {
+            channel: channel.into(),
+            id,
+            attempt: 0,
+            next: 0,
+            had: 0,
+            heard_at,
+        });
+        streams.push(Waiting {
+            channel: channel.into(),
+            reference: reference.map(Into::into),
+            what: What::Open(offset),
+            publication: Some(Publication::control(channel.into(), mark, 0)),
+        });
+        self.ws_streams_go_on(cx);
+    }
+
+    fn check_open(&mut self, index: u32, channel: &str) -> Result<(), Reject> {
+        channel_name(channel.as_bytes())?;
+        self.check_publish(index, channel)?;
+        let streams = self.ws_streams(index);
+        if streams.of(channel).is_some() {
+            let message = "the connection produces the channel's stream already";
+            return Err(Reject::bad_request("already_open", message));
+        }
+        if streams.open.len() >= WS_STREAMS_MAX {
+            let message = "the connection produces as many streams as it may";
+            return Err(Reject::bad_request("too_many_streams", message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ws_append(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        token: envelope::Publication<'_>,
+    ) {
+        let (index, bytes_max, now) = (cx.index(), self.settings.event_bytes_max, self.now);
+        let channel: Box<str> = token.channel.as_ref().into();
+        let permission = self.permission(index);
+        let allowed = |channel: &str| permission.may_publish(channel);
+        let mut publications = Vec::with_capacity(1);
+        if let Err(reject) = add_publications(token, bytes_max, &allowed, &mut publications) {
+            // What comes behind a token that is missing is no part of the stream.
+            self.ws_leave_stream(cx, &channel);
+            return self.ws_reject(cx, reference, reject);
+        }
+        let streams = self.ws_streams(index);
+        let Some(of) = streams.of(&channel) else {
+            return self.ws_reject(cx, reference, Refusal::NoStream);
+        };
+        let (number, is_known) = (of.next, of.next < of.had);
+        (of.next, of.heard_at) = (of.next + 1, now);
+        if is_known {
+            return self.ws_appended(cx, reference, number, None);
+        }
+        let mark = Mark { id: of.id.clone(), part: Part::Token, at: of.attempt };
+        let publication = publications.pop();
+        let publication = publication
+            .map(|plain| Publication { attributes: Attributes::of_stream(mark), ..plain });
+        let (reference, what) = (reference.map(Into::into), What::Append(number));
+        streams.push(Waiting { channel, reference, what, publication });
+        self.ws_streams_go_on(cx);
+    }
+
+    pub(super) fn ws_end_stream(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        channel: &str,
+        end: End,
+    ) {
+        let streams = self.ws_streams(cx.index());
+        let Some(of) = streams.of(channel) else {
+            return self.ws_reject(cx, reference, Refusal::NoStream);
+        };
+        let mark = Mark { id: of.id.clone(), part: Part::End(end), at: of.attempt };
+        streams.push(Waiting {
+            channel: channel.into(),
+            reference: reference.map(Into::into),
+            what: What::End,
+            publication: Some(Publication::control(channel.into(), mark, 0)),
+        });
+        self.ws_streams_go_on(cx);
+    }
+
+    // --- the log ---
+
+    /// Sends the log what waits, unless it has something of it.
+    pub(super) fn ws_streams_go_on(&mut self, cx: &mut Cx<'_>) {
+        let index = cx.index();
+        let streams = self.work_of(index).and_then(|work| work.ws_streams.as_ref());
+        if streams.is_none_or(|streams| streams.asked > 0 || streams.line.is_empty()) {
+            return;
+        }
+        // What is too fast is not refused but read more slowly.
+        if self.admit_publish(cx, Share::Half).is_err() {
+            return cx.wait(Why::Retry);
+        }
+        let mut batch = self.ws_streams(index).next_batch();
+        batch.iter_mut().for_each(|part| self.sign(index, part));
+        self.ask_publish(cx, batch, AfterPublish::Stream);
+    }
+
+    /// The log answered.
+    pub(super) fn ws_streams_published(
+        &mut self,
+        cx: &mut Cx<'_>,
+        outcome: &Published,
+        unaccepted: Vec<Publication>,
+    ) {
+        let streams = self.ws_streams(cx.index());
+        let accepted = outcome.accepted as usize;
+        let lost = streams.asked.saturating_sub(accepted + unaccepted.len());
+        let taken: Vec<Waiting> = streams.line.drain(..accepted.min(streams.asked)).collect();
+        streams.asked -= taken.len();
+        streams.put_back(unaccepted);
+        for (waiting, seq) in taken.into_iter().zip(outcome.first_seq..) {
+            self.ws_stream_took(cx, waiting, seq, outcome.stream);
+        }
+        match outcome.refusal {
+            None => {}
+            Some(Refusal::Busy | Refusal::Rate) if lost == 0 => return cx.wait(Why::Retry),
+            Some(refusal) => self.ws_stream_refused(cx, lost.max(1), refusal, outcome.stream),
+        }
+        self.ws_streams_go_on(cx);
+    }
+
+    /// The log has taken an operation's part of a stream, and gave it this place.
+    fn ws_stream_took(
+        &mut self,
+        cx: &mut Cx<'_>,
+        waiting: Waiting,
+        seq: u64,
+        at: Option<StreamAt>,
+    ) {
+        let reference = waiting.reference.as_deref();
+        match (waiting.what, at) {
+            (What::Append(number), _) => self.ws_appended(cx, reference, number, Some(seq)),
+            (What::Open(offset), Some(at)) => self.ws_stream_opened(cx, &waiting, offset, at),
+            (What::End, Some(at)) => self.ws_tell_end(cx, reference, &waiting.channel, at),
+            (What::Open(_) | What::End, None) => {}
+        }
+    }
+
+    /// A token is in the log, in this place if that is known.
+    fn ws_appended(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        number: u64,
+        seq: Option<u64>,
+    ) {
+        if reference.is_none() {
+            return;
+        }
+        let epoch = self.epoch;
+        let id = seq.map(|seq| ("id", Value::Id(EventId { epoch, seq })));
+        let fields: Vec<_> = [("offset", Value::Number(number))].into_iter().chain(id).collect();
+        self.ws_op_ok(cx, reference, &fields);
+    }
+
+    fn ws_stream_opened(
+        &mut self,
+        cx: &mut Cx<'_>,
+        waiting: &Waiting,
+        offset: Option<u64>,
+        at: StreamAt,
+    ) {
+        let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
+        let Some(of) = self.ws_streams(cx.index()).of(channel) else { return };
+        let id = of.id.clone();
+        (of.attempt, of.had, of.next) = (at.attempt, at.tokens, offset.unwrap_or(at.tokens));
+        self.producing.insert(channel.clone(), cx.token);
+        if offset.is_some_and(|offset| offset > at.tokens) {
+            self.ws_leave_stream(cx, channel);
+            return self.ws_reject(cx, reference, AHEAD);
+        }
+        let fields = [
+            ("channel", Value::Text(channel)),
+            ("stream", Value::Text(&id)),
+            ("offset", Value::Number(at.tokens)),
+        ];
+        self.ws_op_ok(cx, reference, &fields);
+        if !std::mem::replace(&mut self.ws_streams(cx.index()).watched, true) {
+            cx.wait(Why::Stream);
+        }
+    }
+
+    /// The log has refused the first `count` operations of those that wait.
+    fn ws_stream_refused(
+        &mut self,
+        cx: &mut Cx<'_>,
+        count: usize,
+        refusal: Refusal,
+        at: Option<StreamAt>,
+    ) {
+        for _ in 0..count {
+            let Some(waiting) = self.ws_streams(cx.index()).pop() else { return };
+            let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
+            match (waiting.what, refusal, at) {
+                // It is over, as was wanted.
+                (What::End, Refusal::StreamEnded, Some(at)) => {
+                    self.ws_tell_end(cx, reference, channel, at);
+                }
+                _ => {
+                    self.ws_leave_stream(cx, channel);
+                    self.ws_reject(cx, reference, refusal);
+                }
+            }
+        }
+    }
+
+    /// A stream of the connection has ended: tells how far it came.
+    fn ws_tell_end(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reference: Option<&str>,
+        channel: &str,
+        at: StreamAt,
+    ) {
+        let epoch = self.epoch;
+        let id = self.ws_forget_stream(cx, channel).map(|of| of.id);
+        let mut fields = vec![
+            ("channel", Value::Text(channel)),
+            ("stream", Value::Text(id.as_deref().unwrap_or_default())),
+            ("state", Value::Text(at.ended.map_or("open", End::state))),
+            ("events", Value::Number(at.tokens)),
+        ];
+        for (name, seq) in [("first_id", at.first_token), ("last_id", at.last_token)] {
+            if seq > 0 {
+                fields.push((name, Value::Id(EventId { epoch, seq })));
+            }
+        }
+        self.ws_op_ok(cx, reference, &fields);
+    }
+
+    /// Another one has ended the channel's stream: its producer learns it at once.
+    pub(super) fn ws_stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: StreamAt) {
+        let streams = self.ws_streams(cx.index());
+        if streams.of(channel).is_some_and(|of| of.attempt == at.attempt) {
+            self.ws_tell_end(cx, None, channel, at);
+        }
+    }
+
+    // --- the end ---
+
+    fn ws_forget_stream(&mut self, cx: &mut Cx<'_>, channel: &str) -> Option<Produced> {
+        let open = &mut self.ws_streams(cx.index()).open;
+        let of = open.iter().position(|of| *of.channel == *channel)?;
+        let of = open.swap_remove(of);
+        if self.producing.get(channel) == Some(&cx.token) {
+            self.producing.remove(channel);
+        }
+        Some(of)
+    }
+
+    /// The connection produces the channel's stream no more: another may go on with it, or this one
+    /// again.
+    fn ws_leave_stream(&mut self, cx: &mut Cx<'_>, channel: &str) {
+        if let Some(Produced { channel, id, attempt, .. }) = self.ws_forget_stream(cx, channel) {
+            cx.push(Effect::LeaveStream { channel, id, attempt });
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn ws_leave_streams(&mut self, cx: &mut Cx<'_>) {
+        let work = self.of[cx.index()].work.as_mut();
+        let Some(streams) = work.and_then(|work| work.ws_streams.take()) else { return };
+        for Produced { channel, id, attempt, .. } in streams.open {
+            if self.producing.get(&channel) == Some(&cx.token) {
+                self.producing.remove(&channel);
+            }
+            cx.push(Effect::LeaveStream { channel, id, attempt });
+        }
+    }
+
+    /// It is time to look for streams to which nothing is appended any more.
+    pub(super) fn ws_streams_due(&mut self, cx: &mut Cx<'_>) {
+        let (index, now, idle) = (cx.index(), self.now, self.settings.stream_idle);
+        let streams = self.ws_streams(index);
+        let late = |of: &&Produced| of.attempt > 0 && now.saturating_sub(of.heard_at) >= idle;
+        let late: Vec<Box<str>> =
+            streams.open.iter().filter(late).map(|of| of.channel.clone()).collect();
+        streams.watched = !streams.open.is_empty();
+        if streams.watched {
+            cx.wait(Why::Stream);
+        }
+        if self.protocol(index) == Protocol::Ws {
+            late.iter().for_each(|channel| self.ws_end_stream(cx, None, channel, End::Idle));
+        }
+    }
+}
