@@ -20,6 +20,12 @@ impl ProofKey {
         Self(Hmac::new_from_slice(key).expect("HMAC takes a key of any length"))
     }
 
+    /// A number of this process: no other has the same.
+    pub fn process(&self) -> u64 {
+        let tag = self.0.clone().chain_update("process").finalize().into_bytes();
+        tag.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// The proof of a name, in hexadecimal digits.
     pub fn prove(&self, name: &str) -> String {
         let tag = self.0.clone().chain_update(name).finalize().into_bytes();

@@ -10,6 +10,7 @@ use super::channel_name::ChannelName;
 pub use crate::proto::attributes::{Attributes, BadAttributes};
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::data::{Data, EventView};
+use crate::proto::sender::Sender;
 
 /// How the payload was declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,11 @@ impl Event {
     /// `Event-Key`, if any.
     pub fn event_key(&self) -> Option<&str> {
         self.attributes.as_ref()?.event_key.as_deref()
+    }
+
+    /// The connection that is not sent it, if one is left out.
+    pub fn sender(&self) -> Option<Sender> {
+        self.attributes.as_ref()?.sender
     }
 
     /// The form the encoders take.

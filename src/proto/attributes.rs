@@ -4,6 +4,7 @@
 //! Outside of memory (in the journal, in a broker's header) attributes are a list of entries: one
 //! byte for the tag, two for the length of the value (little-endian), then the value.
 
+use super::sender::Sender;
 use super::stream::Mark;
 
 /// What an event may have besides its payload.
@@ -17,6 +18,8 @@ pub struct Attributes {
     pub tombstone: bool,
     /// Only sent to subscribers that are connected now, never kept.
     pub ephemeral: bool,
+    /// The connection that published it for others, and is not sent it.
+    pub sender: Option<Sender>,
     /// What it is to its channel's stream.
     pub stream: Option<Mark>,
 }
@@ -35,6 +38,7 @@ const EVENT_KEY: u8 = 2;
 const TOMBSTONE: u8 = 3;
 const EPHEMERAL: u8 = 4;
 const STREAM: u8 = 5;
+const SENDER: u8 = 6;
 
 /// Bytes of an entry before its value.
 const ENTRY_HEAD_BYTES: usize = 3;
@@ -60,7 +64,9 @@ impl Attributes {
     /// The length of what [`Attributes::encode`] appends.
     pub fn encoded_bytes(&self) -> usize {
         let stream = self.stream.as_ref().map_or(0, |mark| ENTRY_HEAD_BYTES + mark.encoded_bytes());
-        self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len()).sum::<usize>() + stream
+        let sender = self.sender.map_or(0, |_| ENTRY_HEAD_BYTES + Sender::ENCODED_BYTES);
+        let texts = self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len());
+        texts.sum::<usize>() + sender + stream
     }
 
     /// Appends their entries.
@@ -71,6 +77,11 @@ impl Attributes {
             out.push(tag);
             out.extend_from_slice(&length.to_le_bytes());
             out.extend_from_slice(&value[..usize::from(length)]);
+        }
+        if let Some(sender) = &self.sender {
+            out.push(SENDER);
+            out.extend_from_slice(&(Sender::ENCODED_BYTES as u16).to_le_bytes());
+            sender.encode(out);
         }
         if let Some(mark) = &self.stream {
             out.push(STREAM);
@@ -111,6 +122,7 @@ impl Attributes {
             EVENT_KEY => self.event_key = Some(text(value)?),
             TOMBSTONE => self.tombstone = flag(value)?,
             EPHEMERAL => self.ephemeral = flag(value)?,
+            SENDER => self.sender = Some(Sender::decode(value).ok_or(BadAttributes::Malformed)?),
             STREAM => self.stream = Some(Mark::decode(value).ok_or(BadAttributes::Malformed)?),
             unknown => return Err(BadAttributes::Unknown(unknown)),
         }
@@ -131,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::sender::Home;
     use crate::proto::stream::Part;
 
     fn any_attributes() -> impl Strategy<Value = Attributes> {
@@ -141,12 +154,20 @@ mod tests {
             at,
         });
         let stream = prop::option::of(mark);
-        (text(), text(), any::<bool>(), any::<bool>(), stream).prop_map(
-            |(publisher, event_key, tombstone, ephemeral, stream)| Attributes {
+        let sender = (any::<u64>(), any::<u16>(), any::<u32>(), any::<u32>());
+        let sender = sender.prop_map(|(process, worker, slot, generation)| Sender {
+            home: Home { process, worker },
+            slot,
+            generation,
+        });
+        let flags = (any::<bool>(), any::<bool>());
+        (text(), text(), flags, prop::option::of(sender), stream).prop_map(
+            |(publisher, event_key, (tombstone, ephemeral), sender, stream)| Attributes {
                 publisher,
                 event_key,
                 tombstone,
                 ephemeral,
+                sender,
                 stream,
             },
         )

@@ -14,6 +14,7 @@ pub mod name;
 pub mod path_map;
 pub mod proxy;
 pub mod reject;
+pub mod sender;
 pub mod sse;
 pub mod stream;
 pub mod ws;

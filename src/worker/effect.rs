@@ -79,6 +79,8 @@ pub enum AfterJoin {
         /// Prepared CORS headers.
         cors: Box<[u8]>,
         begins: Begins,
+        /// It is told its connection's name.
+        named: bool,
     },
     /// The connection becomes a WebSocket.
     OpenWs {

@@ -38,6 +38,10 @@ impl Wire for Net {
         Some(SEND_NS + copy_ns)
     }
 
+    fn is_of(&self, index: u32, generation: u32) -> bool {
+        self.is_current(Token { slot: index, generation })
+    }
+
     fn wake(&mut self, index: u32) {
         Net::wake(self, index);
     }
@@ -151,7 +155,8 @@ impl Core {
             }
             Extent::Whole => {
                 net.add_own(index, &mut draft);
-                hub.write_events(index, net.arena(), draft.until)
+                let generation = net.token(index).generation;
+                hub.write_events((index, generation), net.arena(), draft.until)
             }
         };
         (draft, events, extent)

@@ -49,6 +49,7 @@ impl Core {
     /// An empty worker that sends its requests into `log`.
     pub fn new(setup: Setup, log: Sender<ToLog>, metrics: Arc<WorkerMetrics>) -> Self {
         let sessions = Sessions::new(&setup, metrics.clone());
+        let home = sessions.home();
         let Setup { worker, epoch, hasher, settings, slots, connection_count, .. } = setup;
         let clients = Clients::new(slots, connection_count, hasher.clone());
         Self {
@@ -58,7 +59,7 @@ impl Core {
             net: Net::new(slots, clients, settings.clone(), metrics.clone()),
             clock: Clock::new(settings.heartbeat),
             sessions,
-            hub: Hub::new((epoch, hasher), slots, settings.clone(), metrics.clone()),
+            hub: Hub::new((home, epoch, hasher), slots, settings.clone(), metrics.clone()),
             link: Link::new(worker, log),
             drain: Drain::No,
             effects: Effects::default(),

@@ -214,3 +214,76 @@ fn a_restart_keeps_the_state() {
     post(server.addr, "state:s", &[("Event-Key", "b")], "4");
     assert_eq!(of(sse.event().json()), (json!("b"), json!("4")));
 }
+
+/// Over a WebSocket the sender is the connection itself.
+#[test]
+fn what_is_published_to_others_is_not_sent_to_the_connection_that_publishes_it() {
+    let server = TestServer::start();
+    // Live, with a cursor of its own, and with several channels.
+    for query in ["channel=chat", "channel=chat&last_event_id=earliest", "channel=chat&channel=b"] {
+        let mut own = Ws::envelope(server.addr, query);
+        let mut other = Ws::envelope(server.addr, "channel=chat");
+        for round in 0..20 {
+            let to = if round % 2 == 0 { "others" } else { "all" };
+            own.op(&json!({"op": "publish", "channel": "chat", "data": round, "to": to}));
+        }
+        let seen = |ws: &mut Ws, count: usize| -> Vec<Value> {
+            std::iter::repeat_with(|| ws.json())
+                .filter(|event| event["data"].is_number())
+                .take(count)
+                .map(|event| event["data"].clone())
+                .collect()
+        };
+        let odd: Vec<Value> = (0..20).filter(|round| round % 2 == 1).map(Value::from).collect();
+        let all: Vec<Value> = (0..20).map(Value::from).collect();
+        assert_eq!(seen(&mut other, 20), all);
+        let before = if query.contains("earliest") { 20 } else { 0 };
+        seen(&mut own, before);
+        assert_eq!(seen(&mut own, 10), odd, "{query}");
+        post(server.addr, "chat", &[], "the end");
+        while other.json()["data"] != "the end" {}
+        while own.json()["data"] != "the end" {}
+    }
+}
+
+/// And over HTTP the stream that the request names; after a reconnect it is another one.
+#[test]
+fn a_stream_is_left_out_by_the_name_it_was_told_and_not_once_it_resumes() {
+    let server = TestServer::start();
+    let mut own = Sse::open(server.addr, "channel=chat&open=event&envelope=json");
+    let opened = own.event();
+    assert_eq!(opened.event, "pushline.open");
+    let name = opened.json()["connection"].as_str().expect("a name").to_owned();
+    let before = publish(server.addr, "chat", "before");
+    assert_eq!(own.event().json()["data"], "before");
+    let headers = [("Publish-To", "others"), ("Publish-From", &*name)];
+    let sent = post(server.addr, "chat", &headers, "mine");
+    let line = json!({"channels": ["chat", "b"], "data": "mine too", "to": "others"}).to_string();
+    fetch(server.addr, "POST", "/publish", &headers[1..], Some(line.as_bytes()));
+    publish(server.addr, "chat", "after");
+    assert_eq!(own.event().json()["data"], "after");
+    drop(own);
+    let mut resumed = Sse::resume(server.addr, "channel=chat&envelope=json", &before);
+    let first = resumed.event().json();
+    assert_eq!((&first["data"], &first["id"]), (&json!("mine"), &sent["id"]));
+    assert_eq!(resumed.event().json()["data"], "mine too");
+    assert_eq!(resumed.event().json()["data"], "after");
+}
+
+#[test]
+fn a_name_that_was_not_told_leaves_nobody_out_and_none_at_all_is_refused() {
+    let server = TestServer::start();
+    let mut sse = Sse::open(server.addr, "channel=chat&open=event&envelope=json");
+    let name = sse.event().json()["connection"].as_str().expect("a name").to_owned();
+    let (guess, _) = name.rsplit_once('-').expect("a proof");
+    let guess = format!("{guess}-{}", "0".repeat(32));
+    post(server.addr, "chat", &[("Publish-To", "others"), ("Publish-From", &guess)], "seen");
+    assert_eq!(sse.event().json()["data"], "seen");
+    let code =
+        |headers: &[(&str, &str)]| post(server.addr, "chat", headers, "x")["error"]["code"].clone();
+    assert_eq!(code(&[("Publish-To", "others")]), "publish_from");
+    assert_eq!(code(&[("Publish-To", "everyone")]), "bad_to");
+    let line = json!({"channel": "chat", "data": "x", "to": "others"}).to_string();
+    let refused = fetch(server.addr, "POST", "/publish", &[], Some(line.as_bytes()));
+    assert_eq!(refused.error_code(), "publish_from");
+}

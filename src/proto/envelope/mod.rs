@@ -134,7 +134,7 @@ fn write_start(out: &mut Vec<u8>, id: EventId, channel: &str, event_type: Option
 }
 
 fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
-    let Attributes { publisher, event_key, tombstone, ephemeral, stream } = attributes;
+    let Attributes { publisher, event_key, tombstone, ephemeral, stream, .. } = attributes;
     for (name, text) in [(",\"publisher\":", publisher), (",\"event_key\":", event_key)] {
         if let Some(text) = text {
             out.extend_from_slice(name.as_bytes());

@@ -88,6 +88,8 @@ pub enum OpBody<'a> {
 pub struct Publication<'a> {
     /// The channel's name.
     pub channel: Cow<'a, str>,
+    /// Its sender is not sent it.
+    pub to_others: bool,
     /// Further channels that get the same.
     pub also: Vec<Cow<'a, str>>,
     /// Its data.
@@ -160,6 +162,8 @@ pub enum Invalid {
     State,
     /// What is appended to a stream has more than data and type.
     StreamToken,
+    /// It is neither for `all` nor for `others`.
+    To,
     /// No `token`.
     Token,
     /// A tombstone without a key, with data, or one that is not to be kept.
@@ -212,6 +216,7 @@ impl From<Invalid> for Reject {
                 "bad_stream_token",
                 "a token has a channel, data and event, and nothing else",
             ),
+            Invalid::To => bad_request("bad_to", "an event is published to all or to others"),
             Invalid::Token => bad_request("bad_token", "token is missing"),
             Invalid::Tombstone => bad_request(
                 "bad_tombstone",
@@ -219,8 +224,8 @@ impl From<Invalid> for Reject {
             ),
             Invalid::UnknownKey => bad_request(
                 "unknown_key",
-                "a publication has channel or channels, data or data_base64, event, key, event_key, tombstone and \
-                 ephemeral, and nothing else",
+                "a publication has channel or channels, data or data_base64, event, key, to, event_key, \
+                 tombstone and ephemeral, and nothing else",
             ),
             Invalid::Utf8 => bad_request("bad_utf8", "not UTF-8"),
         }
@@ -273,6 +278,8 @@ struct Line<'a> {
     event: Option<Text<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
+    #[serde(borrow)]
+    to: Option<Text<'a>>,
     /// Ignored: a token that was received is an event like any other when it is published again.
     #[serde(rename = "stream")]
     _stream: Option<IgnoredAny>,
@@ -289,7 +296,7 @@ struct Line<'a> {
 
 impl<'a> From<Line<'a>> for Fields<'a> {
     fn from(line: Line<'a>) -> Self {
-        let Line { channel, channels, data, data_base64, event, key, .. } = line;
+        let Line { channel, channels, data, data_base64, event, key, to, .. } = line;
         let Line { event_key, tombstone, ephemeral, .. } = line;
         Self {
             channel,
@@ -298,6 +305,7 @@ impl<'a> From<Line<'a>> for Fields<'a> {
             data_base64,
             event,
             key,
+            to,
             event_key,
             tombstone,
             ephemeral,
@@ -321,6 +329,7 @@ struct PublishKeys {
     data_base64: Option<IgnoredAny>,
     event: Option<IgnoredAny>,
     key: Option<IgnoredAny>,
+    to: Option<IgnoredAny>,
     publisher: Option<IgnoredAny>,
     stream: Option<IgnoredAny>,
     offset: Option<IgnoredAny>,
@@ -351,6 +360,8 @@ struct Fields<'a> {
     event: Option<Text<'a>>,
     #[serde(borrow)]
     key: Option<Text<'a>>,
+    #[serde(borrow)]
+    to: Option<Text<'a>>,
     #[serde(borrow)]
     event_key: Option<Text<'a>>,
     tombstone: Option<bool>,
@@ -446,7 +457,13 @@ fn publication(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
         check::key(text)?;
     }
     check::attributes(&attributes, payload.is_empty())?;
-    Ok(Publication { channel, also, payload, event_type, key, attributes: attributes.boxed() })
+    let to_others = match fields.to.as_ref().map(|to| &*to.0) {
+        None | Some("all") => false,
+        Some("others") => true,
+        Some(_) => return Err(Invalid::To),
+    };
+    let attributes = attributes.boxed();
+    Ok(Publication { channel, to_others, also, payload, event_type, key, attributes })
 }
 
 fn stream_name(text: Text<'_>) -> Result<Cow<'_, str>, Invalid> {
@@ -456,7 +473,10 @@ fn stream_name(text: Text<'_>) -> Result<Cow<'_, str>, Invalid> {
 
 fn stream_token(fields: Fields<'_>) -> Result<Publication<'_>, Invalid> {
     let token = publication(fields)?;
-    let is_plain = token.also.is_empty() && token.key.is_none() && token.attributes.is_none();
+    let is_plain = token.also.is_empty()
+        && !token.to_others
+        && token.key.is_none()
+        && token.attributes.is_none();
     match token.payload {
         Payload::Text(_) | Payload::Json(_) if is_plain => Ok(token),
         _ => Err(Invalid::StreamToken),

@@ -115,8 +115,9 @@ fn answers_carry_the_ref_as_it_came() {
 }
 
 fn publication<'a>(channel: &'a str, payload: Payload<'a>) -> Publication<'a> {
-    let (also, event_type, key, attributes) = (Vec::new(), None, None, None);
-    Publication { channel: channel.into(), also, payload, event_type, key, attributes }
+    let (to_others, also) = (false, Vec::new());
+    let (event_type, key, attributes) = (None, None, None);
+    Publication { channel: channel.into(), to_others, also, payload, event_type, key, attributes }
 }
 
 #[test]

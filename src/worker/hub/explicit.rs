@@ -17,6 +17,7 @@ use crate::log::event::Event;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::dialect::Dialect;
 use crate::proto::envelope::GapView;
+use crate::proto::sender::Sender;
 use crate::proto::stream::Part;
 
 /// A part of a send.
@@ -70,6 +71,8 @@ struct Composer<'a> {
     sending: &'a mut Sending,
     epoch: Epoch,
     dialect: Dialect,
+    /// The connection it is for, unless it is to get all of it.
+    to: Option<Sender>,
     /// Where this part of the send begins in the arena.
     from: usize,
     /// No further event is begun from here on.
@@ -147,7 +150,9 @@ impl Hub {
         if let Some(rest) = &explicit.rest {
             let from = arena.len();
             let (dialect, epoch) = (*dialect, *epoch);
-            let mut send = Composer { arena, sending, epoch, dialect, from, until, ended: false };
+            let to = None;
+            let mut send =
+                Composer { arena, sending, epoch, dialect, to, from, until, ended: false };
             extent = send.event(&rest.event, rest.offset);
             send.push_item(ItemKind::Rest(extent));
         }
@@ -155,23 +160,24 @@ impl Hub {
         extent
     }
 
-    /// Appends what the subscriber is to be sent next, after [`Hub::write_rest`]. Returns how many
-    /// events and gaps that is, and whether it is all there is.
+    /// Appends what the subscriber is to be sent next, after [`Hub::write_rest`]. `generation`: of its
+    /// connection. Returns how many events and gaps that is, and whether it is all there is.
     pub fn write_events(
         &mut self,
-        index: u32,
+        (index, generation): (u32, u32),
         arena: &mut Vec<u8>,
         until: usize,
     ) -> (usize, Extent) {
         let needs_page = self.needs_page(index);
-        let Self { subscribers, sending, channels, epoch, .. } = self;
+        let Self { subscribers, sending, channels, epoch, home, .. } = self;
         let Some(Subscriber::Explicit(dialect, explicit)) = subscribers.get_mut(index) else {
             return (0, Extent::Whole);
         };
         let items_from = sending.items.len();
         let from = arena.len();
         let (dialect, epoch) = (*dialect, *epoch);
-        let mut send = Composer { arena, sending, epoch, dialect, from, until, ended: false };
+        let to = Some(Sender { home: *home, slot: index, generation });
+        let mut send = Composer { arena, sending, epoch, dialect, to, from, until, ended: false };
         let extent = match &explicit.reading {
             // Gaps wait for the page, too: it tells how much is lost by then.
             Reading::Asked(_) => Extent::Whole,
@@ -364,7 +370,8 @@ impl Composer<'_> {
     }
 
     fn sub_event(&mut self, sub: u16, event: &Event) -> Extent {
-        let extent = self.event(event, 0);
+        let is_own = event.sender().is_some_and(|sender| self.to == Some(sender));
+        let extent = if is_own { Extent::Whole } else { self.event(event, 0) };
         let ends = is_end(self.dialect, event);
         self.ended |= ends;
         self.push_item(ItemKind::Event { sub, seq: event.seq, extent, ends });

@@ -22,6 +22,8 @@ pub trait Wire {
     /// Sends bytes of the arena, which other sends may share, and returns the price; `None` if the
     /// subscriber can take none of them now.
     fn send_shared(&mut self, index: u32, bytes: Range<u32>) -> Option<u64>;
+    /// Whether the connection of this index is still the one of this generation.
+    fn is_of(&self, index: u32, generation: u32) -> bool;
     /// Notes that an explicit subscriber has something to read.
     fn wake(&mut self, index: u32);
 }
@@ -83,12 +85,30 @@ impl Hub {
             }
             if !replica.slice_unfinished() {
                 replica.begin_slice();
+                self.leave_out_senders(index, wire);
+                let replica = &self.channels[index];
                 replica.followers().iter().for_each(|&follower| wire.wake(follower));
             }
             self.hand_out(index, wire, &mut budget);
             self.fanned.push(index);
             self.schedule(index);
         }
+    }
+
+    /// Live subscribers are all sent the same. One that has published some of the slice for others
+    /// reads it with a cursor of its own.
+    fn leave_out_senders(&mut self, index: u32, wire: &mut impl Wire) {
+        let Self { channels, refused, subscribers, home, .. } = self;
+        let senders = channels[index].slice().filter_map(|event| event.sender());
+        for sender in senders.filter(|sender| sender.home == *home) {
+            let reader = subscribers.get(sender.slot);
+            let is_here =
+                matches!(reader, Some(Subscriber::Live { replica, .. }) if *replica == index);
+            if is_here && wire.is_of(sender.slot, sender.generation) {
+                refused.push(sender.slot);
+            }
+        }
+        self.make_refused_explicit(index, wire);
     }
 
     /// Sends the present slice to as many live subscribers as the budget allows.

@@ -27,6 +27,7 @@ use crate::log::{ChannelName, SharedHasher};
 use crate::metrics::WorkerMetrics;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::dialect::Dialect;
+use crate::proto::sender::Home;
 
 pub use self::explicit::Extent;
 pub use self::live::{Beats, Wire};
@@ -37,6 +38,7 @@ pub use self::reading::Arrived;
 pub struct Hub {
     settings: Arc<Settings>,
     metrics: Arc<WorkerMetrics>,
+    home: Home,
     epoch: Epoch,
     hasher: SharedHasher,
     now: Duration,
@@ -70,7 +72,7 @@ pub struct Hub {
 impl Hub {
     /// A hub without subscribers. `slots` is the size of the driver's table.
     pub fn new(
-        (epoch, hasher): (Epoch, SharedHasher),
+        (home, epoch, hasher): (Home, Epoch, SharedHasher),
         slots: u32,
         settings: Arc<Settings>,
         metrics: Arc<WorkerMetrics>,
@@ -78,6 +80,7 @@ impl Hub {
         Self {
             settings,
             metrics,
+            home,
             epoch,
             hasher,
             now: Duration::ZERO,

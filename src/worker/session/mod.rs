@@ -49,6 +49,7 @@ use crate::proto::cursor::Epoch;
 use crate::proto::dialect::{Dialect, Heartbeat};
 use crate::proto::http::head::HeaderSpace;
 use crate::proto::http::response::Date;
+use crate::proto::sender::Home;
 use crate::ring::{Layer, Token};
 
 pub use self::http::Step;
@@ -161,7 +162,7 @@ impl Session {
 /// A worker's sessions, by index, and what they share.
 #[derive(Debug)]
 pub struct Sessions {
-    worker: u16,
+    home: Home,
     epoch: Epoch,
     proof_key: ProofKey,
     settings: Arc<Settings>,
@@ -201,7 +202,7 @@ impl Sessions {
     /// No session yet.
     pub fn new(setup: &Setup, metrics: Arc<WorkerMetrics>) -> Self {
         Self {
-            worker: setup.worker,
+            home: Home { process: setup.proof_key.process(), worker: setup.worker },
             epoch: setup.epoch,
             proof_key: setup.proof_key.clone(),
             settings: setup.settings.clone(),
@@ -227,6 +228,11 @@ impl Sessions {
             head_space: None,
             lines: None,
         }
+    }
+
+    /// This worker, as senders are told apart by it.
+    pub fn home(&self) -> Home {
+        self.home
     }
 
     pub fn set_now(&mut self, now: Duration, unix_s: u64) {

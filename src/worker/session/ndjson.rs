@@ -6,6 +6,7 @@ use memchr::memchr;
 use super::answer::Content;
 use super::http::{HttpState, Step};
 use super::publish::{LENGTH_REQUIRED, too_large};
+use super::publish_head::NO_SENDER;
 use super::{Cx, Sessions};
 use crate::auth::Denied;
 use crate::limits::{
@@ -20,6 +21,7 @@ use crate::proto::http::head::{Expectation, Framing, Request};
 use crate::proto::http::response::{self, Status};
 use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
+use crate::proto::sender::Sender;
 use crate::worker::clock::Why;
 use crate::worker::effect::AfterPublish;
 
@@ -27,6 +29,8 @@ use crate::worker::effect::AfterPublish;
 #[derive(Debug)]
 pub(super) struct Ndjson {
     decoder: BodyDecoder,
+    /// Whom the request is sent for, if its head names a connection.
+    sender: Option<Sender>,
     /// The beginning of a line whose end has not come yet; lines before it, while the batch is full.
     line: Vec<u8>,
     /// Lines begun so far, so the number of the present line, counted from 1.
@@ -59,11 +63,19 @@ impl Sessions {
             self.reject_and_close(cx, LENGTH_REQUIRED);
             return 0;
         }
+        let sender = match self.sender_of(request) {
+            Ok(sender) => sender,
+            Err(reject) => {
+                self.reject_and_close(cx, reject);
+                return 0;
+            }
+        };
         let work = self.work(index);
         if request.expectation() == Expectation::Continue {
             response::write_continue(cx.out());
         }
-        work.http = HttpState::Ndjson(Box::new(Ndjson::new(BodyDecoder::new(request.framing()))));
+        let decoder = BodyDecoder::new(request.framing());
+        work.http = HttpState::Ndjson(Box::new(Ndjson::new(decoder, sender)));
         cx.wait(Why::Body);
         if request.framing() == Framing::Length(0) {
             self.answer_ndjson(cx);
@@ -182,9 +194,10 @@ impl Sessions {
 }
 
 impl Ndjson {
-    fn new(decoder: BodyDecoder) -> Self {
+    fn new(decoder: BodyDecoder, sender: Option<Sender>) -> Self {
         Self {
             decoder,
+            sender,
             line: Vec::new(),
             line_no: 0,
             published: 0,
@@ -254,7 +267,7 @@ impl Ndjson {
         if line.trim_ascii().is_empty() {
             return;
         }
-        match add_line(line, bytes_max, allowed, &mut self.batch) {
+        match add_line(line, bytes_max, (allowed, self.sender), &mut self.batch) {
             Ok(()) => self.batch_line_nos.resize(self.batch.len(), self.line_no),
             Err(reject) => self.failed = Some(reject),
         }
@@ -298,21 +311,21 @@ pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
 fn add_line(
     line: &[u8],
     event_bytes_max: usize,
-    allowed: &dyn Fn(&str) -> bool,
+    by: (&dyn Fn(&str) -> bool, Option<Sender>),
     batch: &mut Vec<Publication>,
 ) -> Result<(), Reject> {
     if line.len() > line_bytes_max(event_bytes_max) {
         return Err(too_large(event_bytes_max));
     }
-    add_publications(envelope::parse_publication(line)?, event_bytes_max, allowed, batch)
+    add_publications(envelope::parse_publication(line)?, event_bytes_max, by, batch)
 }
 
-/// Appends what a line or an operation publishes: an event for each of its channels, if it is
+/// Appends what a line or an operation publishes: an event for each of its channels, if its sender is
 /// allowed to publish to all of them.
 pub(super) fn add_publications(
     mut from: envelope::Publication<'_>,
     event_bytes_max: usize,
-    allowed: &dyn Fn(&str) -> bool,
+    (allowed, sender): (&dyn Fn(&str) -> bool, Option<Sender>),
     batch: &mut Vec<Publication>,
 ) -> Result<(), Reject> {
     let also = std::mem::take(&mut from.also);
@@ -322,8 +335,13 @@ pub(super) fn add_publications(
             return Err(Denied::PublishForbidden.into());
         }
     }
+    let to_others = from.to_others;
+    let mut publication = to_publication(from, event_bytes_max)?;
+    if to_others {
+        publication.attributes.get_or_insert_default().sender = Some(sender.ok_or(NO_SENDER)?);
+    }
     let first = batch.len();
-    batch.push(to_publication(from, event_bytes_max)?);
+    batch.push(publication);
     for channel in also {
         let same = batch[first].clone();
         batch.push(Publication { channel: channel.into(), ..same });

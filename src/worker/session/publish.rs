@@ -13,7 +13,7 @@ use crate::auth::Access;
 use crate::bucket::Bucket;
 use crate::config::PublisherShown;
 use crate::limits::WAITING_MAX;
-use crate::log::event::Publication;
+use crate::log::event::{Attributes, Publication};
 use crate::log::message::{Published, Refusal, Share};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope;
@@ -102,7 +102,8 @@ impl Sessions {
         check_coding(request)?;
         let event_type = checked_field(request, "event-type", envelope::event_type)?;
         let key = checked_field(request, "idempotency-key", envelope::key)?;
-        let attributes = attributes_of(request)?;
+        let sender = self.left_out(request)?;
+        let attributes = Attributes { sender, ..attributes_of(request)? };
         let bytes_max = self.settings.event_bytes_max;
         match request.framing() {
             Framing::None => return Err(LENGTH_REQUIRED),

@@ -2,12 +2,14 @@
 
 use memchr::memchr;
 
+use super::Sessions;
 use crate::log::event::Kind;
 use crate::proto::attributes::Attributes;
 use crate::proto::envelope::{self, Invalid};
 use crate::proto::http::head::Request;
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
+use crate::proto::sender::Sender;
 
 /// What the head of a publish request said about the event.
 #[derive(Debug)]
@@ -26,6 +28,33 @@ pub(super) fn attributes_of(request: &Request<'_>) -> Result<Attributes, Reject>
     let ephemeral = switch(request, "event-ephemeral")?;
     Ok(Attributes { event_key, tombstone, ephemeral, ..Attributes::default() })
 }
+
+impl Sessions {
+    /// The connection whose publish this is, if the head names one: the one that is left out of what
+    /// is published to others.
+    pub(super) fn sender_of(&self, request: &Request<'_>) -> Result<Option<Sender>, Reject> {
+        let Some(name) = only(request, "publish-from")? else { return Ok(None) };
+        let name = std::str::from_utf8(name).map_err(|_| NO_SENDER)?;
+        // Nothing is left out for a connection that is not here.
+        Ok(Some(self.sender_named(name).unwrap_or(Sender::NOBODY)))
+    }
+
+    /// The connection that is not to be sent the event.
+    pub(super) fn left_out(&self, request: &Request<'_>) -> Result<Option<Sender>, Reject> {
+        match only(request, "publish-to")? {
+            None | Some(b"all") => Ok(None),
+            Some(b"others") => Ok(Some(self.sender_of(request)?.ok_or(NO_SENDER)?)),
+            Some(_) => Err(Invalid::To.into()),
+        }
+    }
+}
+
+/// An event is for others, and nothing says than whom.
+pub(super) const NO_SENDER: Reject = Reject::bad_request(
+    "publish_from",
+    "what is published to others needs Publish-From: the name of a connection, which its first \
+     event tells (pushline.open)",
+);
 
 fn switch(request: &Request<'_>, name: &str) -> Result<bool, Reject> {
     match only(request, name)? {
@@ -63,8 +92,7 @@ pub(super) fn only<'r>(request: &Request<'r>, name: &str) -> Result<Option<&'r [
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => {
-            let message =
-                "Content-Type, Idempotency-Key and the Event- fields may appear only once";
+            let message = "Content-Type, Idempotency-Key, the Event- and the Publish- fields may appear only once";
             Err(Reject::bad_request("header_repeated", message))
         }
     }

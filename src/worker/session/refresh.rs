@@ -11,6 +11,7 @@ use super::{Cx, Sessions};
 use crate::auth::{Denied, Grant};
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
+use crate::proto::sender::{Home, Sender};
 use crate::ring::Token;
 use crate::worker::clock::Why;
 use crate::worker::effect::Effect;
@@ -81,7 +82,7 @@ pub enum RefreshOutcome {
 impl Sessions {
     /// The connection's name.
     pub(super) fn connection_id(&self, token: Token) -> ConnectionId {
-        ConnectionId { worker: self.worker, token }
+        ConnectionId { worker: self.home.worker, token }
     }
 
     /// The name a stream is told to be refreshed by: its id, and a proof that cannot be guessed
@@ -90,6 +91,18 @@ impl Sessions {
         let id = self.connection_id(token).to_string();
         let proof = self.proof_key.prove(&id);
         format!("{id}-{proof}")
+    }
+
+    /// The connection as the sender of what it publishes.
+    pub(super) fn sender(&self, token: Token) -> Sender {
+        Sender { home: self.home, slot: token.slot, generation: token.generation }
+    }
+
+    /// The connection that a request is sent for, by the name its stream was told. One that is gone,
+    /// or of another node, is nobody's.
+    pub(super) fn sender_named(&self, name: &str) -> Option<Sender> {
+        let ConnectionId { worker, token } = self.refresh_target(name)?;
+        Some(Sender { home: Home { worker, ..self.home }, ..self.sender(token) })
     }
 
     fn refresh_target(&self, name: &str) -> Option<ConnectionId> {
@@ -108,7 +121,7 @@ impl Sessions {
             let message = "the server is open: there is nothing to refresh";
             return self.reject(cx, Reject::bad_request("open", message));
         };
-        let (from, asker) = (self.worker, cx.token);
+        let (from, asker) = (self.home.worker, cx.token);
         let letter = RefreshLetter::Refresh { from, asker, target: target.token, grant };
         self.await_log(index);
         self.work(index).awaits_letter = true;

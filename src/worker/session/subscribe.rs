@@ -26,6 +26,8 @@ struct Wanted {
     channels: Vec<Box<str>>,
     envelope: Option<Mode>,
     beat_event: bool,
+    /// It is to be told its connection's name.
+    open_event: bool,
     cursor: Option<Vec<u8>>,
 }
 
@@ -69,7 +71,9 @@ impl Sessions {
             true => Begins::Now,
             false => Begins::AtCursor,
         };
-        self.begin_join(cx, wanted, AfterJoin::OpenSse { cors, begins });
+        // A stream with a token needs a name to refresh it by.
+        let named = wanted.open_event || self.grant(index).is_some();
+        self.begin_join(cx, wanted, AfterJoin::OpenSse { cors, begins, named });
     }
 
     /// A stream has no end, so the answer to `HEAD` has no length either.
@@ -150,6 +154,7 @@ impl Sessions {
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
                 b"fallback" => self.metrics.add_client_fallback(&value),
                 b"heartbeat" => wanted.beat_event = is_beat_event(&value)?,
+                b"open" => wanted.open_event = is_open_event(&value)?,
                 name => {
                     if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
                         cursors[place].get_or_insert_with(|| value.into_owned());
@@ -255,15 +260,14 @@ impl Sessions {
         // A stream that starts now is caught up to what this worker has seen.
         let head = cx.world.head();
         let (protocol, status) = match then {
-            AfterJoin::OpenSse { cors, begins } => {
+            AfterJoin::OpenSse { cors, begins, named } => {
                 let from = (*begins == Begins::Now).then_some(head);
                 sse::write_head(cx.out(), &self.date, cors);
                 sse::write_preamble(cx.out(), retry_ms, from);
                 if self.heartbeat(index) == Heartbeat::Event {
                     sse::write_first_beat(cx.out(), self.settings.heartbeat.as_millis());
                 }
-                // Only a stream with a token needs a name to refresh it by.
-                if self.grant(index).is_some() {
+                if *named {
                     let name = self.refresh_name(cx.token);
                     sse::write_opened(cx.out(), &name);
                 }
@@ -304,6 +308,13 @@ fn envelope_mode(value: &[u8]) -> Result<Mode, Reject> {
         b"json" => Ok(Mode::Envelope),
         b"none" => Ok(Mode::Bare),
         _ => Err(Reject::bad_request("envelope", "envelope is json or none")),
+    }
+}
+
+fn is_open_event(value: &[u8]) -> Result<bool, Reject> {
+    match value {
+        b"event" => Ok(true),
+        _ => Err(Reject::bad_request("open", "open is event, or left out")),
     }
 }
 

@@ -277,7 +277,8 @@ impl Sessions {
         let permission = self.permission(index);
         let allowed = |channel: &str| permission.may_publish(channel);
         let mut publications = Vec::with_capacity(1);
-        if let Err(reject) = add_publications(publication, bytes_max, &allowed, &mut publications) {
+        let by: (&dyn Fn(&str) -> bool, _) = (&allowed, Some(self.sender(cx.token)));
+        if let Err(reject) = add_publications(publication, bytes_max, by, &mut publications) {
             return self.ws_reject(cx, reference, reject);
         }
         if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {

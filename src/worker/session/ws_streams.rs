@@ -195,7 +195,8 @@ impl Sessions {
         let permission = self.permission(index);
         let allowed = |channel: &str| permission.may_publish(channel);
         let mut publications = Vec::with_capacity(1);
-        if let Err(reject) = add_publications(token, bytes_max, &allowed, &mut publications) {
+        let by: (&dyn Fn(&str) -> bool, _) = (&allowed, None);
+        if let Err(reject) = add_publications(token, bytes_max, by, &mut publications) {
             // What comes behind a token that is missing is no part of the stream.
             self.ws_leave_stream(cx, &channel);
             return self.ws_reject(cx, reference, reject);
