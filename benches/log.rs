@@ -77,6 +77,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
         history_share: 0,
         keeps: Keeps::All,
         stream_bytes: 0,
+        stream_compact: 0,
     };
     let settings = LogSettings {
         history_bytes_max: 256 << 20,

@@ -48,6 +48,7 @@ fn a_private_channel_costs_the_log_no_more_than_its_share() {
         history_share: 0,
         keeps: Keeps::All,
         stream_bytes: 0,
+        stream_compact: 0,
     };
     let settings = LogSettings {
         history_bytes_max: 1 << 20,

@@ -203,6 +203,7 @@ mod tests {
             [
                 Denied::SubscribeForbidden,
                 Denied::PublishForbidden,
+                Denied::CancelForbidden,
                 Denied::OriginForbidden,
                 Denied::HostForbidden,
                 Denied::OtherSubject

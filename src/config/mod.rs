@@ -82,6 +82,9 @@ pub struct ChannelSettings {
     pub publisher: PublisherShown,
     /// Bytes of a stream that are kept beside what history keeps of it.
     pub stream_bytes: u64,
+    /// How large the events may be that the text of a stream becomes when it has ended; 0: it stays
+    /// as it is.
+    pub stream_compact: u64,
 }
 
 impl ChannelSettings {
@@ -353,6 +356,7 @@ impl Default for Settings {
                 publisher: PublisherShown::None,
                 // Some fifteen thousand tokens: longer than models answer.
                 stream_bytes: 4 << 20,
+                stream_compact: 0,
             },
             channels: Vec::new(),
             history_bytes: 256 << 20,
@@ -466,6 +470,7 @@ impl Settings {
             history_share: channel.history_share,
             keeps: channel.history,
             stream_bytes: channel.stream_bytes,
+            stream_compact: channel.stream_compact,
         };
         let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
         let default = policy(&self.channel_default);

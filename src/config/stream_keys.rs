@@ -7,6 +7,9 @@ use super::keys::{Change, Field, Group, Key};
 use super::units::{duration, show_duration, show_size, size};
 use super::values::{put_stream_paths, set, show_stream_paths};
 
+/// Merging copies the text of an event several times, and a reader gets it in one piece.
+const COMPACT_MAX: u64 = 1 << 20;
+
 /// In the order in which help and the file show them.
 pub(super) const KEYS: &[Key] = &[
     Key {
@@ -61,6 +64,19 @@ pub(super) const KEYS: &[Key] = &[
         field: Field::Channel {
             put: |c, t| set(&mut c.stream_bytes, size(t, 0..=GIB)),
             show: |c| show_size(c.stream_bytes),
+        },
+    },
+    Key {
+        name: "stream_compact",
+        value: "SIZE",
+        group: Group::Streams,
+        change: Change::Reload,
+        help: "The text of a stream that has ended becomes one event, or several of at most this \
+               size, which takes little memory and is what one that comes late gets; 0: it stays as \
+               it is.",
+        field: Field::Channel {
+            put: |c, t| set(&mut c.stream_compact, size(t, 0..=COMPACT_MAX)),
+            show: |c| show_size(c.stream_compact),
         },
     },
 ];

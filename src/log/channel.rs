@@ -45,9 +45,10 @@ impl Channel {
         self.interest.subscribers().saturating_add(self.name.local())
     }
 
-    pub fn check_invariants(&self, keeps_events: bool) {
+    /// `is_held`: it has a stream.
+    pub fn check_invariants(&self, keeps_events: bool, is_held: bool) {
         self.interest.check_invariants();
-        assert!(keeps_events || !self.is_idle(), "an idle channel is freed at once");
+        assert!(keeps_events || is_held || !self.is_idle(), "an idle channel is freed at once");
         assert_eq!(keeps_events, self.last_seq > self.evicted_to);
     }
 }
@@ -123,10 +124,14 @@ impl Channels {
         self.slab.iter_mut()
     }
 
-    pub fn check_invariants(&self, keeps_events: impl Fn(u32, &Channel) -> bool) {
+    pub fn check_invariants(
+        &self,
+        keeps_events: impl Fn(u32, &Channel) -> bool,
+        is_held: impl Fn(u32) -> bool,
+    ) {
         assert_eq!(self.by_name.len(), self.slab.len());
         for (index, channel) in self.iter() {
-            channel.check_invariants(keeps_events(index, channel));
+            channel.check_invariants(keeps_events(index, channel), is_held(index));
             assert_eq!(self.find(channel.hash, &channel.name), Some(index));
         }
     }

@@ -98,6 +98,7 @@ impl Sequencer {
         }
         if event.attributes.is_some() {
             self.tell_producer(index, &event, outlet);
+            self.merge_later(index, &event);
         }
         self.keep(index, event);
     }

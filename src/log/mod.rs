@@ -14,6 +14,7 @@ pub mod hash;
 pub mod history;
 mod interest;
 mod list;
+mod merge;
 pub mod message;
 pub mod older;
 mod paged;

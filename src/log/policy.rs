@@ -51,6 +51,9 @@ pub struct Policy {
     pub keeps: Keeps,
     /// Bytes of a stream that are kept beside what history keeps of it.
     pub stream_bytes: u64,
+    /// How large the events may be that the text of a stream becomes when it has ended; 0: it stays
+    /// as it is.
+    pub stream_compact: u64,
 }
 
 impl Policy {
@@ -127,6 +130,7 @@ mod tests {
             history_share: 0,
             keeps: Keeps::All,
             stream_bytes: 0,
+            stream_compact: 0,
         }
     }
 

@@ -18,7 +18,7 @@ type Head = Reverse<(u64, u16, Place)>;
 
 /// Where an event is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+pub(super) enum Place {
     /// Beside history, of the stream of the channel at this index.
     OfStream(u32, u32),
     /// In history's entry.
@@ -59,9 +59,9 @@ impl Sequencer {
                 (page.through, page.is_last) = (runs_from - 1, false);
                 break;
             }
-            let event = self.event_at(place);
-            bytes += bytes_of(event);
-            page.events.push((index, Arc::clone(event)));
+            let event = self.event_at(place).behind(page.channels[usize::from(index)].after);
+            bytes += bytes_of(&event);
+            page.events.push((index, event));
             if let Place::History(key) = place {
                 page.channels[usize::from(index)].place = key;
             }
@@ -102,7 +102,7 @@ impl Sequencer {
         Some((seq, index, place))
     }
 
-    fn event_at(&self, place: Place) -> &Arc<Event> {
+    pub(super) fn event_at(&self, place: Place) -> &Arc<Event> {
         match place {
             Place::History(key) => self.history.event(key),
             Place::OfStream(channel, at) => {
@@ -112,7 +112,7 @@ impl Sequencer {
     }
 
     /// The channel's next event: behind what is kept of a stream comes what history has.
-    fn newer(&self, place: Place) -> Option<Place> {
+    pub(super) fn newer(&self, place: Place) -> Option<Place> {
         match place {
             Place::History(key) => self.history.newer(key).map(Place::History),
             Place::OfStream(channel, at) => match self.streams.kept(channel, at + 1) {

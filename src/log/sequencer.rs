@@ -198,9 +198,10 @@ impl Sequencer {
         }
         self.now = self.now.max(now);
         let of_streams = self.tend_streams(outlet);
+        let to_merge = self.merge_some().then_some(now);
         let aged = self.expire(now);
         let overdue = self.answer_overdue(outlet);
-        let wake_at = aged.into_iter().chain(of_streams).chain(overdue).min();
+        let wake_at = aged.into_iter().chain(of_streams).chain(to_merge).chain(overdue).min();
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
         let room_from = self.store.keeps_from(oldest);
@@ -302,8 +303,10 @@ impl Sequencer {
 
     /// Panics if the log contradicts itself. Walks everything.
     pub fn check_invariants(&self) {
-        self.channels
-            .check_invariants(|index, channel| self.history.events_of(&channel.chain, index) > 0);
+        self.channels.check_invariants(
+            |index, channel| self.history.events_of(&channel.chain, index) > 0,
+            |index| self.streams.has(index),
+        );
         self.tombstones.check_invariants(self.head_seq);
         self.streams.check_invariants(|channel| self.channels.try_at(channel).is_some());
         let chains = self.channels.iter().map(|(index, c)| (index, &c.chain, c.policy));

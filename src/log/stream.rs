@@ -81,6 +81,8 @@ pub(super) struct Streams {
     open: u64,
     kept_bytes: u64,
     due: BinaryHeap<Reverse<(Duration, u32)>>,
+    /// Those that have ended and are to be merged, each from this event on.
+    to_merge: VecDeque<(u32, u64)>,
 }
 
 impl Streams {
@@ -353,7 +355,11 @@ impl Streams {
 
     /// The oldest event that is kept of any.
     pub fn oldest_seq(&self) -> Option<u64> {
-        self.by_channel.values().filter_map(|of| of.kept.front()).map(|event| event.seq).min()
+        self.by_channel
+            .values()
+            .filter_map(|of| of.kept.front())
+            .map(|event| event.first_seq())
+            .min()
     }
 
     // --- who reads ---
@@ -375,13 +381,60 @@ impl Streams {
         if number + 1 >= of.tokens {
             return Some(of.last_token.max(of.first_seq));
         }
-        let is_it = |event: &Arc<Event>| {
-            let mark = event.mark();
-            mark.is_some_and(|mark| mark.part == Part::Token && mark.at == number)
-        };
-        let found = of.kept.iter().find(|event| is_it(event)).map(|event| event.seq);
+        let found = of.kept.iter().find_map(|event| event.seq_of_token(number));
         // Of one that was cut it is told at the place where the cut ends.
-        found.or_else(|| newer.find(is_it).map(|event| event.seq)).or(Some(of.first_seq))
+        let found = found.or_else(|| newer.find_map(|event| event.seq_of_token(number)));
+        found.or(Some(of.first_seq))
+    }
+
+    // --- what becomes of those that have ended ---
+
+    /// The channel's stream has ended: its tokens are to be merged.
+    pub fn merge_later(&mut self, channel: u32) {
+        if let Some(of) = self.by_channel.get(&channel).filter(|of| of.tokens > 1) {
+            self.to_merge.push_back((channel, of.first_token));
+        }
+    }
+
+    /// The channel whose stream is merged next, and from which event on.
+    pub fn next_to_merge(&mut self) -> Option<(u32, u64)> {
+        while let Some((channel, from)) = self.to_merge.front().copied() {
+            if self.by_channel.get(&channel).is_some_and(|of| of.ended.is_some()) {
+                return Some((channel, from));
+            }
+            self.to_merge.pop_front();
+        }
+        None
+    }
+
+    /// The stream that was merged goes on from this event; none: it is done.
+    pub fn merge_from(&mut self, channel: u32, from: Option<u64>) {
+        self.to_merge.pop_front();
+        self.to_merge.extend(from.map(|from| (channel, from)));
+    }
+
+    /// The last event of a channel's stream.
+    pub fn last_seq(&self, channel: u32) -> Option<u64> {
+        self.by_channel.get(&channel).map(|of| of.last_seq)
+    }
+
+    /// Puts another event in the place of one that is kept.
+    pub fn replace_kept(&mut self, channel: u32, place: u32, event: Arc<Event>) {
+        let Some(of) = self.by_channel.get_mut(&channel) else { return };
+        let bytes = bytes_of(&event);
+        let replaced = std::mem::replace(&mut of.kept[place as usize], event);
+        let before = bytes_of(&replaced);
+        of.kept_bytes = of.kept_bytes + bytes - before;
+        self.kept_bytes = self.kept_bytes + bytes - before;
+    }
+
+    /// Lets go of some that are kept, which are in another event now.
+    pub fn drop_kept(&mut self, channel: u32, first: u32, count: usize) {
+        let Some(of) = self.by_channel.get_mut(&channel) else { return };
+        let first = first as usize;
+        let bytes: u64 = of.kept.drain(first..first + count).map(|event| bytes_of(&event)).sum();
+        of.kept_bytes -= bytes;
+        self.kept_bytes -= bytes;
     }
 
     /// Panics when streams contradict themselves.

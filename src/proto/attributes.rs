@@ -6,6 +6,7 @@
 
 use super::sender::Sender;
 use super::stream::Mark;
+use super::stream::merged::Merged;
 
 /// What an event may have besides its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Attributes {
     pub sender: Option<Sender>,
     /// What it is to its channel's stream.
     pub stream: Option<Mark>,
+    /// What it knows of its tokens, if it is several. In memory only: what keeps events keeps the
+    /// tokens themselves.
+    pub merged: Option<Merged>,
 }
 
 /// Why attributes could not be read.
@@ -58,7 +62,8 @@ impl Attributes {
     pub fn held_bytes(&self) -> usize {
         let texts = [&self.publisher, &self.event_key].into_iter().flatten();
         // A stream's tokens share its name.
-        size_of::<Self>() + texts.map(|text| text.len()).sum::<usize>()
+        let merged = self.merged.as_ref().map_or(0, Merged::held_bytes);
+        size_of::<Self>() + texts.map(|text| text.len()).sum::<usize>() + merged
     }
 
     /// The length of what [`Attributes::encode`] appends.
@@ -169,6 +174,7 @@ mod tests {
                 ephemeral,
                 sender,
                 stream,
+                merged: None,
             },
         )
     }

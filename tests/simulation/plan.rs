@@ -146,6 +146,7 @@ fn settings(rng: &mut Rng, large: bool) -> Settings {
         history: Keeps::All,
         publisher: PublisherShown::None,
         stream_bytes: pick(rng, &[2_000, 1 << 20]),
+        stream_compact: 0,
     };
     let (default, special) = (channel(rng), channel(rng));
     let pattern = Pattern::parse("c0").expect("a valid pattern");

@@ -125,6 +125,7 @@ fn settings() -> LogSettings {
         history_share: 0,
         keeps: Keeps::All,
         stream_bytes: 0,
+        stream_compact: 0,
     };
     LogSettings {
         history_bytes_max: 1 << 30,

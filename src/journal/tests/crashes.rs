@@ -147,6 +147,7 @@ impl World {
             history_share: 0,
             keeps: Keeps::All,
             stream_bytes: 0,
+            stream_compact: 0,
         };
         // Half of the time most of history is on the disk alone.
         let history_memory_bytes_max = [u64::MAX, self.rng.u64(400..4_000)][self.rng.usize(..2)];
@@ -323,7 +324,7 @@ impl World {
         let mut text = |of: &str| rng.bool().then(|| format!("{of}{}", rng.u8(..9)).into());
         let (publisher, event_key) = (text("jane"), text("price"));
         let (tombstone, ephemeral) = (rng.bool(), rng.u8(..4) == 0);
-        Attributes { publisher, event_key, tombstone, ephemeral, stream: None }.boxed()
+        Attributes { publisher, event_key, tombstone, ephemeral, ..Attributes::default() }.boxed()
     }
 
     fn store_works(&mut self, life: &mut Life) {

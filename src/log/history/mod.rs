@@ -253,6 +253,16 @@ impl History {
         event
     }
 
+    /// Puts another event without keys in the place of one in memory.
+    pub fn replace(&mut self, key: u32, event: Arc<Event>, policy: u16) {
+        let bytes = bytes_of(&event);
+        let replaced = std::mem::replace(&mut self.entries[key].event, event);
+        let before = bytes_of(&replaced);
+        let line = &mut self.lines[usize::from(policy)];
+        line.bytes = line.bytes + bytes - before;
+        self.bytes = self.bytes + bytes - before;
+    }
+
     /// The oldest event in memory, which is this channel's, stays in the store alone.
     pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u16) {
         let Some(key) = chain.list.first() else { return };
@@ -315,7 +325,7 @@ impl History {
             });
         }
         let Entry { event, channel, .. } = &self.entries[line.list.first()?];
-        Some(Oldest { seq: event.seq, newest_at: event.ordered_at, channel: *channel })
+        Some(Oldest { seq: event.first_seq(), newest_at: event.ordered_at, channel: *channel })
     }
 
     /// The channel of the oldest event in memory.

@@ -134,7 +134,7 @@ impl Runs {
             return;
         }
         let key = self.slab.insert(Run {
-            first_seq: event.seq,
+            first_seq: event.first_seq(),
             last_seq: event.seq,
             newest_at: event.ordered_at,
             bytes,

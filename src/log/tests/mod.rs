@@ -5,6 +5,7 @@ mod model;
 mod older;
 mod state;
 mod store;
+mod streams;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ const PLENTY: Policy = Policy {
     history_share: 0,
     keeps: Keeps::All,
     stream_bytes: 0,
+    stream_compact: 0,
 };
 
 /// A queue per worker; `full` ones have no room for events.

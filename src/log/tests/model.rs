@@ -480,6 +480,7 @@ fn random_settings(random: &mut fastrand::Rng) -> LogSettings {
         history_share: [0, 1_000, 4_000][random.usize(..3)],
         keeps: Keeps::All,
         stream_bytes: 0,
+        stream_compact: 0,
     };
     let policies = rules(&[("a", policy()), ("d:*", policy()), ("e", policy())]);
     let channels_max = random.usize(4..=NAMES.len());

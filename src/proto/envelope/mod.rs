@@ -134,7 +134,7 @@ fn write_start(out: &mut Vec<u8>, id: EventId, channel: &str, event_type: Option
 }
 
 fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
-    let Attributes { publisher, event_key, tombstone, ephemeral, stream, .. } = attributes;
+    let Attributes { publisher, event_key, tombstone, ephemeral, stream, merged, .. } = attributes;
     for (name, text) in [(",\"publisher\":", publisher), (",\"event_key\":", event_key)] {
         if let Some(text) = text {
             out.extend_from_slice(name.as_bytes());
@@ -151,6 +151,10 @@ fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) {
         json::write_string(out, &mark.id);
         out.extend_from_slice(b",\"offset\":");
         out.extend_from_slice(itoa::Buffer::new().format(mark.at).as_bytes());
+        if let Some(merged) = merged {
+            out.extend_from_slice(b",\"tokens\":");
+            out.extend_from_slice(itoa::Buffer::new().format(merged.count()).as_bytes());
+        }
     }
 }
 

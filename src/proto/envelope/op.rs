@@ -285,6 +285,8 @@ struct Line<'a> {
     _stream: Option<IgnoredAny>,
     #[serde(rename = "offset")]
     _offset: Option<IgnoredAny>,
+    #[serde(rename = "tokens")]
+    _tokens: Option<IgnoredAny>,
     /// Ignored: the server decides whom it was published by.
     #[serde(rename = "publisher")]
     _publisher: Option<IgnoredAny>,
@@ -333,6 +335,7 @@ struct PublishKeys {
     publisher: Option<IgnoredAny>,
     stream: Option<IgnoredAny>,
     offset: Option<IgnoredAny>,
+    tokens: Option<IgnoredAny>,
     event_key: Option<IgnoredAny>,
     tombstone: Option<IgnoredAny>,
     ephemeral: Option<IgnoredAny>,

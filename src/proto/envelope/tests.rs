@@ -49,7 +49,7 @@ fn what_only_some_events_have_comes_before_the_data() {
         event_key: Some("price:EUR".into()),
         tombstone: true,
         ephemeral: true,
-        stream: None,
+        ..Attributes::default()
     };
     let view = EventView {
         id: id(5),

@@ -4,6 +4,7 @@
 //! A stream is a stretch of its channel's events: one that opens it, tokens, one that ends it. The
 //! first and the last are of type [`STREAM_TYPE`] and say so in JSON.
 
+pub mod merged;
 pub mod tokens;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use memchr::memmem;
 use super::answer::{Answer, Content};
 use super::http2::ForStream;
 use super::ndjson::Ndjson;
-use super::produce::Producer;
+use super::producer::Producer;
 use super::publish::Body;
 use super::route::{Route, route};
 use super::{Cx, Flags, Protocol, Sessions};

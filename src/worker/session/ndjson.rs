@@ -47,6 +47,14 @@ pub(super) struct Ndjson {
     failed: Option<Reject>,
 }
 
+/// Who publishes a line, or with an operation.
+pub(super) struct Publisher<'a> {
+    /// Whether it may publish to a channel.
+    pub allowed: &'a dyn Fn(&str) -> bool,
+    /// The connection that is left out of what is for others.
+    pub sender: Option<Sender>,
+}
+
 impl Sessions {
     /// `POST /publish`.
     pub(super) fn publish_ndjson(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> usize {
@@ -267,7 +275,8 @@ impl Ndjson {
         if line.trim_ascii().is_empty() {
             return;
         }
-        match add_line(line, bytes_max, (allowed, self.sender), &mut self.batch) {
+        let by = Publisher { allowed, sender: self.sender };
+        match add_line(line, bytes_max, &by, &mut self.batch) {
             Ok(()) => self.batch_line_nos.resize(self.batch.len(), self.line_no),
             Err(reject) => self.failed = Some(reject),
         }
@@ -311,7 +320,7 @@ pub(super) fn line_bytes_max(event_bytes_max: usize) -> usize {
 fn add_line(
     line: &[u8],
     event_bytes_max: usize,
-    by: (&dyn Fn(&str) -> bool, Option<Sender>),
+    by: &Publisher<'_>,
     batch: &mut Vec<Publication>,
 ) -> Result<(), Reject> {
     if line.len() > line_bytes_max(event_bytes_max) {
@@ -325,20 +334,20 @@ fn add_line(
 pub(super) fn add_publications(
     mut from: envelope::Publication<'_>,
     event_bytes_max: usize,
-    (allowed, sender): (&dyn Fn(&str) -> bool, Option<Sender>),
+    by: &Publisher<'_>,
     batch: &mut Vec<Publication>,
 ) -> Result<(), Reject> {
     let also = std::mem::take(&mut from.also);
     for channel in std::iter::once(&from.channel).chain(&also) {
         channel_name(channel.as_bytes())?;
-        if !allowed(channel) {
+        if !(by.allowed)(channel) {
             return Err(Denied::PublishForbidden.into());
         }
     }
     let to_others = from.to_others;
     let mut publication = to_publication(from, event_bytes_max)?;
     if to_others {
-        publication.attributes.get_or_insert_default().sender = Some(sender.ok_or(NO_SENDER)?);
+        publication.attributes.get_or_insert_default().sender = Some(by.sender.ok_or(NO_SENDER)?);
     }
     let first = batch.len();
     batch.push(publication);

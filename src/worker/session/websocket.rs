@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::closing::Farewell;
 use super::http::Step;
-use super::ndjson::{add_publications, line_bytes_max};
+use super::ndjson::{Publisher, add_publications, line_bytes_max};
 use super::subscribe::TOO_MANY_CHANNELS;
 use super::work::Shown;
 use super::{Cx, Protocol, Sessions};
@@ -277,8 +277,8 @@ impl Sessions {
         let permission = self.permission(index);
         let allowed = |channel: &str| permission.may_publish(channel);
         let mut publications = Vec::with_capacity(1);
-        let by: (&dyn Fn(&str) -> bool, _) = (&allowed, Some(self.sender(cx.token)));
-        if let Err(reject) = add_publications(publication, bytes_max, by, &mut publications) {
+        let by = Publisher { allowed: &allowed, sender: Some(self.sender(cx.token)) };
+        if let Err(reject) = add_publications(publication, bytes_max, &by, &mut publications) {
             return self.ws_reject(cx, reference, reject);
         }
         if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {

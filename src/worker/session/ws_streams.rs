@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ndjson::add_publications;
+use super::ndjson::{Publisher, add_publications};
 use super::produce::AHEAD;
 use super::{Cx, Protocol, Sessions};
 use crate::limits::{PUBLISH_BATCH_BYTES_MAX, WS_STREAMS_MAX};
@@ -195,8 +195,8 @@ impl Sessions {
         let permission = self.permission(index);
         let allowed = |channel: &str| permission.may_publish(channel);
         let mut publications = Vec::with_capacity(1);
-        let by: (&dyn Fn(&str) -> bool, _) = (&allowed, None);
-        if let Err(reject) = add_publications(token, bytes_max, by, &mut publications) {
+        let by = Publisher { allowed: &allowed, sender: None };
+        if let Err(reject) = add_publications(token, bytes_max, &by, &mut publications) {
             // What comes behind a token that is missing is no part of the stream.
             self.ws_leave_stream(cx, &channel);
             return self.ws_reject(cx, reference, reject);
@@ -368,7 +368,7 @@ impl Sessions {
     }
 
     /// A stream of the connection has ended: tells how far it came.
-    fn ws_tell_end(
+    pub(super) fn ws_tell_end(
         &mut self,
         cx: &mut Cx<'_>,
         reference: Option<&str>,

@@ -55,6 +55,24 @@ fn check_op(op: &envelope::ClientOp<'_>, plain: &Plain<'_>) {
             check_publication(publication, plain);
             "publish"
         }
+        OpBody::Open { channel, stream, .. } => {
+            assert_eq!(Some(channel.as_ref()), text(plain, "channel").as_deref());
+            assert_eq!(stream.as_deref(), text(plain, "stream").as_deref());
+            "open"
+        }
+        OpBody::Append(publication) => {
+            check_publication(publication, plain);
+            "append"
+        }
+        OpBody::End { channel, failed } => {
+            assert_eq!(Some(channel.as_ref()), text(plain, "channel").as_deref());
+            assert_eq!(*failed, text(plain, "state").as_deref() == Some("error"));
+            "end"
+        }
+        OpBody::Cancel { channel } => {
+            assert_eq!(Some(channel.as_ref()), text(plain, "channel").as_deref());
+            "cancel"
+        }
         OpBody::Ping => "ping",
         OpBody::Auth { token } => {
             assert_eq!(Some(token.as_ref()), text(plain, "token").as_deref());
@@ -65,7 +83,13 @@ fn check_op(op: &envelope::ClientOp<'_>, plain: &Plain<'_>) {
 }
 
 fn check_publication(publication: &Publication<'_>, plain: &Plain<'_>) {
-    assert_eq!(Some(publication.channel.as_ref()), text(plain, "channel").as_deref());
+    let named: Vec<String> = match raw(plain, "channels").filter(|raw| *raw != "null") {
+        Some(channels) => serde_json::from_str(channels).expect("a list of names"),
+        None => text(plain, "channel").into_iter().collect(),
+    };
+    let channels = std::iter::once(&publication.channel).chain(&publication.also);
+    assert!(channels.map(|name| name.as_ref()).eq(named.iter().map(String::as_str)));
+    assert_eq!(publication.to_others, text(plain, "to").as_deref() == Some("others"));
     assert_eq!(publication.event_type.as_deref(), text(plain, "event").as_deref());
     assert_eq!(publication.key.as_deref(), text(plain, "key").as_deref());
     match &publication.payload {

@@ -91,7 +91,7 @@ fn a_page_is_bounded_in_bytes_and_holds_at_least_one_event() {
 #[test]
 fn a_state_is_listed_as_it_is_without_a_gap() {
     let server = TestServer::with(|settings| {
-        let mut of = settings.channel_default;
+        let mut of = settings.channel_default.clone();
         of.history = Keeps::Latest;
         settings.channels.push((Pattern::parse("news").expect("a pattern"), of));
     });

@@ -86,6 +86,7 @@ fn the_openapi_description_names_each_route_and_its_methods() {
         "/sse",
         "/ws",
         "/channels/{channel}",
+        "/channels/{channel}/events",
         "/channels/{channel}/stream",
         "/channels/{channel}/stream/cancel",
         "/publish",

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use super::{Producer, View, await_tokens, datas, read_view, stream_of};
 use crate::common::ws::Ws;
-use crate::common::{Sse, TestServer, await_subscribers, fetch, metric, publish};
+use crate::common::{
+    Sse, TestServer, await_subscribers, await_that, describe, fetch, metric, publish,
+};
 
 #[test]
 fn a_body_of_events_is_a_stream_and_its_answer_says_how_far_it_came() {
@@ -181,4 +183,45 @@ fn a_view_in_the_middle_of_five_thousand_tokens_misses_none_and_has_none_twice()
     }
     let head = fetch(server.addr, "HEAD", "/channels/c/stream", &[], None);
     assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+#[test]
+fn who_resumes_in_the_middle_gets_the_rest_across_compaction_and_who_comes_late_one_event() {
+    const TOKENS: usize = 300;
+    let server = TestServer::with(|settings| {
+        settings.channel_default.stream_compact = 64 << 10;
+        settings.channel_default.history_count = 50;
+    });
+    let word = |number: usize| format!("word {number}\n");
+    let all: String = (0..TOKENS).map(word).collect();
+    let from = |number: usize| (number..TOKENS).map(word).collect::<String>();
+    let mut producer = Producer::of(server.addr, "c", "text/plain", &[]);
+    let query = "channel=c&envelope=json";
+    let mut early = Sse::open(server.addr, &format!("{query}&last_event_id=stream"));
+    for number in 0..TOKENS {
+        producer.chunk(word(number).as_bytes());
+        await_tokens(server.addr, "c", number as u64 + 1);
+    }
+    let mut middle = early.event().json();
+    for number in 0..100 {
+        middle = early.event().json();
+        assert_eq!(middle["data"], word(number));
+    }
+    drop(early);
+    assert_eq!(producer.end()["events"], TOKENS);
+    await_that("it is compact", || describe(server.addr, "c")["events"].as_u64() <= Some(3));
+    let id = middle["id"].as_str().expect("an id");
+    let mut resumed = Sse::resume(server.addr, query, id);
+    let rest = resumed.event().json();
+    assert_eq!((&rest["offset"], &rest["tokens"]), (&json!(100), &json!(TOKENS - 100)));
+    assert_eq!(rest["data"], from(100));
+    assert_eq!(resumed.event().json()["data"]["state"], "done");
+    let mut late = Sse::open(server.addr, &format!("{query}&last_event_id=stream"));
+    assert_eq!(late.event().json()["data"]["state"], "open");
+    assert_eq!(late.event().json()["data"], all);
+    assert_eq!(late.event().json()["data"]["state"], "done");
+    let view = |query: &str| {
+        read_view(server.addr, &format!("/channels/c/stream?view=text{query}")).text()
+    };
+    assert_eq!((view(""), view("&starting_after=249")), (all, from(250)));
 }
