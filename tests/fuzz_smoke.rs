@@ -66,7 +66,7 @@ macro_rules! smoke {
 
 smoke! {
     chunked_body config envelope http2_connection http2_head http_head last_event_id proxy_header
-    request_stream sse_stream ws_stream
+    request_stream sse_stream tls_records ws_stream
 }
 
 fn run(name: &str, check: Check) {

@@ -217,16 +217,17 @@ pub fn write_data(out: &mut Vec<u8>, stream: u32, mut bytes: &[u8], ends: bool) 
     out.extend_from_slice(bytes);
 }
 
-/// Appends the head of an answer: its field block, in as many frames as it takes.
-pub fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8]) {
+/// Appends a head: its field block, in as many frames as it takes. `ends`: nothing follows.
+pub fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8], ends: bool) {
     let mut kind = kind::HEADERS;
+    let mut flags = if ends { flag::END_STREAM } else { 0 };
     while block.len() > PAYLOAD_BYTES_MAX {
         let (piece, rest) = block.split_at(PAYLOAD_BYTES_MAX);
-        write_header(out, piece.len(), kind, 0, stream);
+        write_header(out, piece.len(), kind, flags, stream);
         out.extend_from_slice(piece);
-        (block, kind) = (rest, kind::CONTINUATION);
+        (block, kind, flags) = (rest, kind::CONTINUATION, 0);
     }
-    write_header(out, block.len(), kind, flag::END_HEADERS, stream);
+    write_header(out, block.len(), kind, flags | flag::END_HEADERS, stream);
     out.extend_from_slice(block);
 }
 

@@ -14,6 +14,7 @@ mod input;
 mod keys;
 mod output;
 mod record;
+pub mod records;
 mod schedule;
 mod slot;
 #[cfg(test)]

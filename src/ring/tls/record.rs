@@ -102,7 +102,7 @@ impl Part<'_> {
     }
 
     /// Takes the key that follows.
-    fn update(&mut self) {
+    pub fn update(&mut self) {
         schedule::next(self.cipher, self.secret, self.key, self.iv);
         *self.seq = 0;
     }
@@ -138,7 +138,7 @@ impl Part<'_> {
         arena.extend_from_slice(tag.expect("a record is shorter than any cipher's limit").as_ref());
     }
 
-    fn seal_message(&mut self, to: &mut Vec<u8>, kind: u8, message: &[u8]) {
+    pub fn seal_message(&mut self, to: &mut Vec<u8>, kind: u8, message: &[u8]) {
         let key = self.cipher_key();
         self.seal_record(&key, to, kind, |to| to.extend_from_slice(message));
     }
@@ -241,7 +241,7 @@ impl Part<'_> {
                 opened.wants_update = true;
             }
             (ALERT, [_, CLOSE_NOTIFY]) => return Some(End::Closed),
-            (ALERT, [_, USER_CANCELED]) => {}
+            (ALERT, [WARNING, USER_CANCELED]) => {}
             (ALERT, [_, _]) => return Some(End::Alert),
             (ALERT, _) => return Some(End::Mistake(Mistake::DecodeError)),
             _ => return Some(End::Mistake(Mistake::UnexpectedMessage)),

@@ -18,13 +18,13 @@ pub enum Transport {
     Ws,
 }
 
-/// How connections are spread over channels.
+/// How subscribers are spread over channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channels {
-    /// Connection `i` subscribes to channel `i % n`.
+    /// Subscriber `i` subscribes to channel `i % n`.
     Shared(u32),
-    /// Each connection has a channel of its own.
+    /// Each subscriber has a channel of its own.
     Private,
 }
 
@@ -101,6 +101,13 @@ pub struct BenchArgs {
     /// Subscribers to hold
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
+    /// Over HTTP/2, many subscribers on each connection (SSE only)
+    #[arg(long)]
+    http2: bool,
+    /// Subscribers on each connection of HTTP/2
+    #[arg(long, default_value_t = 100, value_name = "N", requires = "http2",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    streams: u32,
     /// Channels they are spread over, or `private` for one each
     #[arg(long, default_value = "1", value_name = "N|private")]
     channels: Channels,
@@ -117,8 +124,8 @@ pub struct BenchArgs {
     /// How long to publish at --publish-rate
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// Connections to open per second, over all client processes
-    #[arg(long, default_value_t = 20_000, value_name = "CONNECTS_PER_SECOND",
+    /// Subscribers to begin per second, over all client processes
+    #[arg(long, default_value_t = 20_000, value_name = "PER_SECOND",
           value_parser = clap::value_parser!(u32).range(1..))]
     ramp: u32,
     /// Stay idle this long after connecting, and measure what that costs
@@ -171,6 +178,9 @@ impl BenchArgs {
         if !rate_ok {
             return Err(BenchError::Options("--publish-rate must be above 0 (see --idle)"));
         }
+        if self.http2 && self.transport == Transport::Ws {
+            return Err(BenchError::Options("--http2 is for --transport sse"));
+        }
         let base = self.url.trim_end_matches('/').to_owned();
         let default_path = match self.transport {
             Transport::Sse => "/sse",
@@ -196,6 +206,7 @@ impl BenchArgs {
             url: base,
             trust: self.trust,
             transport: self.transport,
+            streams: self.http2.then_some(self.streams),
             connections: self.connections,
             channels: self.channels,
             publish,
@@ -270,6 +281,8 @@ pub struct BenchOptions {
     pub trust: Trust,
     /// How subscribers listen.
     pub transport: Transport,
+    /// For HTTP/2: how many subscribers share a connection.
+    pub streams: Option<u32>,
     /// Subscribers to hold.
     pub connections: u32,
     /// How they are spread over channels.
@@ -280,7 +293,7 @@ pub struct BenchOptions {
     pub burst: u32,
     /// Bytes of data per event.
     pub size_bytes: usize,
-    /// Connections to open per second.
+    /// Subscribers to begin per second.
     pub ramp_per_s: u32,
     /// How long to stay idle after connecting.
     pub hold: Duration,
@@ -368,6 +381,15 @@ mod tests {
     }
 
     #[test]
+    fn http2_carries_a_hundred_unless_another_number_is_given() {
+        assert_eq!(options("").streams, None);
+        assert_eq!(options("--http2").streams, Some(100));
+        assert_eq!(options("--http2 --streams 7").streams, Some(7));
+        let line = ["bench", "--http2", "--transport", "ws"];
+        assert!(Line::try_parse_from(line).unwrap().bench.into_options().is_err());
+    }
+
+    #[test]
     fn a_path_without_a_channel_gets_the_query() {
         assert_eq!(options("--path /events").subscribe_path, "/events?channel={channel}");
         assert_eq!(options("--path /events?a=b").subscribe_path, "/events?a=b&channel={channel}");
@@ -384,7 +406,9 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        for line in ["--idle --burst 2", "--stop-readers", "--channels 0", "--connections 0"] {
+        for line in
+            ["--idle --burst 2", "--stop-readers", "--channels 0", "--connections 0", "--streams 9"]
+        {
             let words = std::iter::once("bench").chain(line.split_whitespace());
             assert!(Line::try_parse_from(words).is_err(), "{line}");
         }

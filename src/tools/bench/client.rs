@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    ops::Range,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -19,12 +20,15 @@ use rustix::{
 use rustls::{ClientConfig, ClientConnection};
 
 use super::{
-    connection::{self, Connection, End, Opener, State},
+    connection::{self, End, Opener},
     error::BenchError,
+    http2::{self, Frames},
     link::Link,
     messages::{ClientResult, ClientTask, Line, Order, Progress, Secure},
     monotonic_ns, observe,
-    stream::Item,
+    reading::Reading,
+    sealed,
+    subscriber::{State, Subscriber},
     tally::{Tally, events_for},
 };
 
@@ -105,7 +109,12 @@ struct Client {
     opener: Opener,
     /// For `https`: how TLS is spoken, and to whom.
     tls: Option<(Arc<ClientConfig>, String)>,
-    connections: Vec<Connection>,
+    /// By connection; `None` once closed.
+    links: Vec<Option<Link>>,
+    /// By connection, of HTTP/2; otherwise empty.
+    frames: Vec<Frames>,
+    /// Those of the first connection, those of the second, and so on.
+    subscribers: Vec<Subscriber>,
     buffer: Vec<u8>,
     tally: Tally,
     failures: BTreeMap<String, u64>,
@@ -123,16 +132,16 @@ impl Client {
         let orders = EventData::new_u64(ORDERS);
         epoll::add(&epoll, io::stdin(), orders, EventFlags::IN)?;
         let secure = match &task.secure {
-            Some(Secure { host, trust }) => {
-                Some((trust.config().map_err(io::Error::other)?, host.clone()))
-            }
+            Some(secure) => Some((tls_config(secure, task.streams)?, secure.host.clone())),
             None => None,
         };
         let now = Instant::now();
         Ok(Self {
             opener: Opener::new(&task),
             tls: secure,
-            connections: Vec::with_capacity(task.count as usize),
+            links: Vec::with_capacity(task.count.div_ceil(task.per_connection()) as usize),
+            frames: Vec::new(),
+            subscribers: Vec::with_capacity(task.count as usize),
             tally: Tally::new(task.run),
             task,
             input,
@@ -177,40 +186,61 @@ impl Client {
     }
 
     fn started(&self) -> u32 {
-        self.connections.len() as u32
+        self.subscribers.len() as u32
     }
 
     fn waiting(&self) -> u64 {
         u64::from(self.started()) - self.progress.connected - self.progress.failed
     }
 
-    /// How many connects the ramp allows by now.
+    /// Whether another connection may wait for its answer, too.
+    fn has_room(&self) -> bool {
+        let waiting = self.waiting().div_ceil(self.task.per_connection().into());
+        waiting < u64::from(self.task.connecting_max)
+    }
+
+    /// How many subscribers the ramp allows by now.
     fn due(&self) -> u32 {
         let ramped = self.began_at.elapsed().as_secs_f64() * self.task.ramp_per_s;
         (ramped as u32).saturating_add(1).min(self.task.count)
     }
 
     fn start_due(&mut self) -> io::Result<()> {
-        let room = u64::from(self.task.connecting_max).saturating_sub(self.waiting()) as u32;
-        let due = self.due().saturating_sub(self.started());
-        for _ in 0..due.min(room).min(STARTS_PER_TURN_MAX) {
+        let due = self.due();
+        for _ in 0..STARTS_PER_TURN_MAX {
+            if self.started() >= due || !self.has_room() {
+                break;
+            }
             self.start()?;
         }
         Ok(())
     }
 
-    fn channel(&self, index: usize) -> u32 {
-        let channels = self.task.channels.count(self.task.connections);
-        (self.task.first + index as u32) % channels
+    /// The subscribers of the connection with this index.
+    fn carried_by(&self, index: usize) -> Range<usize> {
+        let each = self.task.per_connection() as usize;
+        index * each..((index + 1) * each).min(self.task.count as usize)
     }
 
+    /// What the connection with this index asks for.
     fn request(&self, index: usize) -> Vec<u8> {
-        connection::request(&self.task, &self.task.channels.name(self.channel(index)))
+        let name = |of: usize| self.task.channels.name(self.task.channel(of));
+        let carried = self.carried_by(index);
+        if self.task.streams.is_none() {
+            return connection::request(&self.task, &name(carried.start));
+        }
+        let mut request = Vec::new();
+        http2::write_preface(&mut request);
+        for (number, of) in (0..).zip(carried) {
+            http2::write_request(&mut request, &self.task, number, &name(of));
+        }
+        request
     }
 
     /// Starts the next connection. Only our own epoll failing is an error.
     fn start(&mut self) -> io::Result<()> {
-        let index = self.connections.len();
+        let index = self.links.len();
+        let carried = self.carried_by(index).len();
         if self.waiting() == 0 {
             self.answered_at = Instant::now();
         }
@@ -219,22 +249,33 @@ impl Client {
             let asked = link.send(&self.request(index))?;
             Ok((link, asked))
         });
-        let (link, state) = match opened {
-            Ok((link, true)) => (link, State::Asked),
-            Ok((link, false)) => (link, State::Connecting),
-            Err(error) => {
-                self.connections.push(Connection::failed());
-                self.count_failure(connection::io_kind(&error));
-                return Ok(());
-            }
+        let state = match &opened {
+            Ok((_, true)) => State::Asked,
+            Ok((_, false)) => State::Connecting,
+            Err(_) => State::Failed,
         };
+        self.subscribers.extend((0..carried).map(|_| Subscriber::new(state)));
+        if self.task.streams.is_some() {
+            self.frames.push(Frames::default());
+        }
+        match &opened {
+            Ok((link, _)) => self.listen_to(index, link, state)?,
+            Err(error) => {
+                let kind = connection::io_kind(error);
+                (0..carried).for_each(|_| self.count_over(State::Failed, &kind));
+            }
+        }
+        self.links.push(opened.ok().map(|(link, _)| link));
+        Ok(())
+    }
+
+    fn listen_to(&self, index: usize, link: &Link, state: State) -> io::Result<()> {
         let mut interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         if state == State::Connecting {
             interest |= EventFlags::OUT;
         }
-        epoll::add(&self.epoll, &link.socket, EventData::new_u64(index as u64), interest)?;
-        self.connections.push(Connection::new(link, state));
-        Ok(())
+        let token = EventData::new_u64(index as u64);
+        Ok(epoll::add(&self.epoll, &link.socket, token, interest)?)
     }
 
     fn begin_tls(&self) -> io::Result<Option<ClientConnection>> {
@@ -242,10 +283,16 @@ impl Client {
         self.tls.as_ref().map(begin).transpose().map_err(io::Error::other)
     }
 
-    fn count_failure(&mut self, kind: String) {
-        *self.failures.entry(kind).or_default() += 1;
-        self.progress.failed += 1;
-        self.answered();
+    /// A subscription has failed or ended.
+    fn count_over(&mut self, how: State, kind: &str) {
+        if how == State::Failed {
+            *self.failures.entry(kind.to_owned()).or_default() += 1;
+            self.progress.failed += 1;
+            self.answered();
+        } else {
+            *self.endings.entry(kind.to_owned()).or_default() += 1;
+            self.progress.ended += 1;
+        }
     }
 
     fn answered(&mut self) {
@@ -254,16 +301,18 @@ impl Client {
     }
 
     fn on_ready(&mut self, index: usize, flags: EventFlags) -> io::Result<()> {
-        if self.connections[index].state == State::Connecting {
+        let carried = self.carried_by(index);
+        if self.subscribers[carried.start].state == State::Connecting {
             let request = self.request(index);
-            let connection = &mut self.connections[index];
-            let Some(link) = &mut connection.link else { return Ok(()) };
+            let Some(link) = &mut self.links[index] else { return Ok(()) };
             let asked = match rustix::net::sockopt::socket_error(&link.socket)? {
                 Ok(()) => link.send(&request),
                 Err(errno) => Err(errno.into()),
             };
             match asked {
-                Ok(true) => connection.state = State::Asked,
+                Ok(true) => {
+                    self.subscribers[carried].iter_mut().for_each(|one| one.state = State::Asked);
+                }
                 Ok(false) => return Ok(()),
                 Err(error) => {
                     self.close(index, &End::Io(error));
@@ -279,39 +328,34 @@ impl Client {
     }
 
     fn read(&mut self, index: usize) {
-        let channel = self.channel(index);
-        let Connection { link, sequence, stream, state, is_beating } = &mut self.connections[index];
-        let Some(link) = link else { return };
-        let now_ns = monotonic_ns();
-        let (tally, progress) = (&mut self.tally, &mut self.progress);
-        let mut beat = |is_beating: &mut bool| {
-            progress.heartbeats += 1;
-            progress.beating += u64::from(!*is_beating);
-            *is_beating = true;
+        let carried = self.carried_by(index);
+        let Self { task, links, frames, subscribers, buffer, tally, progress, .. } = self;
+        let (frames, subscribers) = (frames.get_mut(index), &mut subscribers[carried.clone()]);
+        let Some(link) = &mut links[index] else { return };
+        let mut reading = Reading::new(task, carried.start, tally, progress);
+        let read = match frames {
+            None => connection::read_all(link, buffer, |bytes| {
+                reading.feed(0, &mut subscribers[0], bytes)
+            }),
+            Some(frames) => {
+                let read = connection::read_all(link, buffer, |bytes| {
+                    frames.feed(bytes, |frame| reading.frame(subscribers, frame))
+                });
+                frames.write_credit(&mut reading.answers);
+                read
+            }
         };
-        let (mut subscribed, mut pongs) = (0, Vec::new());
-        let read =
-            connection::read_all(link, stream, self.task.transport, &mut self.buffer, |item| {
-                match item {
-                    Item::Subscribed => {
-                        *state = State::Subscribed;
-                        subscribed += 1;
-                    }
-                    Item::Data(data) => tally.record(channel, sequence, data, now_ns),
-                    Item::Comment => beat(is_beating),
-                    Item::Ping(data) => {
-                        pongs.extend(connection::pong(data));
-                        beat(is_beating);
-                    }
-                }
-            });
-        if !pongs.is_empty() {
-            // A socket too full for a pong will be found dead by its server, as it should be.
-            let _ = link.send(&pongs);
+        let Reading { answers, accepted, over, .. } = reading;
+        if !answers.is_empty() {
+            // A socket too full for an answer will be found dead by its server, as it should be.
+            let _ = link.send(&answers);
         }
-        if subscribed > 0 {
-            self.progress.connected += subscribed;
+        if accepted > 0 {
+            self.progress.connected += accepted;
             self.answered();
+        }
+        for (how, fault) in over {
+            self.count_over(how, &fault.to_string());
         }
         if let Err(end) = read {
             self.close(index, &end);
@@ -319,19 +363,11 @@ impl Client {
     }
 
     fn close(&mut self, index: usize, end: &End) {
-        let connection = &mut self.connections[index];
-        connection.link = None;
-        match connection.state {
-            State::Connecting | State::Asked => {
-                connection.state = State::Failed;
-                self.count_failure(end.kind());
+        self.links[index] = None;
+        for of in self.carried_by(index) {
+            if let Some(how) = self.subscribers[of].end() {
+                self.count_over(how, &end.kind());
             }
-            State::Subscribed => {
-                connection.state = State::Ended;
-                *self.endings.entry(end.kind()).or_default() += 1;
-                self.progress.ended += 1;
-            }
-            State::Ended | State::Failed => {}
         }
     }
 
@@ -339,8 +375,8 @@ impl Client {
         if self.waiting() == 0 || self.answered_at.elapsed() < PATIENCE {
             return;
         }
-        for index in 0..self.connections.len() {
-            if matches!(self.connections[index].state, State::Connecting | State::Asked) {
+        for index in 0..self.links.len() {
+            if self.subscribers[self.carried_by(index)].iter().any(Subscriber::is_waiting) {
                 self.close(index, &End::Io(io::ErrorKind::TimedOut.into()));
             }
         }
@@ -360,8 +396,7 @@ impl Client {
     fn timeout(&self) -> Option<Duration> {
         let report_in = (self.progress != self.reported)
             .then(|| REPORT_EVERY.saturating_sub(self.reported_at.elapsed()));
-        let has_room = self.waiting() < u64::from(self.task.connecting_max);
-        let start_in = (self.started() < self.task.count && has_room).then(|| {
+        let start_in = (self.started() < self.task.count && self.has_room()).then(|| {
             let at = f64::from(self.started()) / self.task.ramp_per_s;
             Duration::from_secs_f64(at).saturating_sub(self.began_at.elapsed())
         });
@@ -377,7 +412,7 @@ impl Client {
         while let Some(line) = self.input.next_line() {
             match serde_json::from_slice(&line)? {
                 Order::Watch => {
-                    self.connections.iter_mut().for_each(|one| one.is_beating = false);
+                    self.subscribers.iter_mut().for_each(|one| one.is_beating = false);
                     (self.progress.beating, self.progress.heartbeats) = (0, 0);
                 }
                 Order::Finish { published } => {
@@ -392,12 +427,9 @@ impl Client {
 
     fn result(&mut self, published: u64) -> ClientResult {
         let channels = self.task.channels.count(self.task.connections);
-        let was_subscribed = |index: &usize| {
-            matches!(self.connections[*index].state, State::Subscribed | State::Ended)
-        };
-        let expected = (0..self.connections.len())
-            .filter(was_subscribed)
-            .map(|index| events_for(self.channel(index), channels, published))
+        let accepted = (0..).zip(&self.subscribers).filter(|(_, one)| one.was_accepted());
+        let expected = accepted
+            .map(|(index, _)| events_for(self.task.channel(index), channels, published))
             .sum();
         let latencies = self.tally.latencies.iter_recorded();
         ClientResult {
@@ -416,11 +448,22 @@ impl Client {
 
     /// Closes with a reset: a million sockets in TIME-WAIT would get in the way of the next run.
     fn reset_connections(&mut self) {
-        for link in self.connections.iter_mut().filter_map(|one| one.link.take()) {
+        for link in self.links.iter_mut().filter_map(Option::take) {
             let _ =
                 rustix::net::sockopt::set_socket_linger(link.socket.as_fd(), Some(Duration::ZERO));
         }
     }
+}
+
+/// How TLS is spoken. With ALPN, a server that has HTTP/2 knows that it is wanted.
+fn tls_config(secure: &Secure, streams: Option<u32>) -> io::Result<Arc<ClientConfig>> {
+    let config = secure.trust.config().map_err(io::Error::other)?;
+    let mut config = Arc::unwrap_or_clone(config);
+    sealed::prepare(&mut config);
+    if streams.is_some() {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    Ok(Arc::new(config))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! One subscriber: its socket and the few bytes we remember about it.
+//! Connections: how they are opened, what is asked for on them, and how they are read.
 
 use std::{
     io,
@@ -11,60 +11,8 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType},
 };
 
-use super::{
-    args::Transport,
-    link::Link,
-    messages::ClientTask,
-    plan,
-    stream::{Fault, Item, Stream},
-};
+use super::{args::Transport, link::Link, messages::ClientTask, plan, stream::Fault};
 use crate::proto::ws::frame::{self, Fin, Opcode};
-
-/// The state of a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// The request is not sent yet.
-    Connecting,
-    /// The request is sent.
-    Asked,
-    /// The server accepted the subscription.
-    Subscribed,
-    /// It ended after it had been accepted.
-    Ended,
-    /// It was never accepted.
-    Failed,
-}
-
-/// One subscriber.
-#[derive(Debug)]
-pub(super) struct Connection {
-    /// `None` once closed.
-    pub link: Option<Link>,
-    /// Highest sequence number received.
-    pub sequence: u32,
-    /// The reader of its bytes.
-    pub stream: Stream,
-    /// Of its subscription.
-    pub state: State,
-    /// Whether a heartbeat came since the parent began to watch.
-    pub is_beating: bool,
-}
-
-// A million of these must not matter beside the kernel's share.
-const _: () = assert!(size_of::<Connection>() <= 40);
-
-impl Connection {
-    /// A subscriber whose socket is connecting.
-    pub fn new(link: Link, state: State) -> Self {
-        Self { link: Some(link), sequence: 0, stream: Stream::new(), state, is_beating: false }
-    }
-
-    /// A subscriber that could not even get a socket.
-    pub fn failed() -> Self {
-        let (sequence, stream) = (0, Stream::new());
-        Self { link: None, sequence, stream, state: State::Failed, is_beating: false }
-    }
-}
 
 /// Opens sockets towards the server, from a loopback address of its own if it has one.
 #[derive(Debug)]
@@ -130,7 +78,7 @@ pub(super) fn request(task: &ClientTask, channel: &str) -> Vec<u8> {
 
 /// Percent-encodes what a URL may not contain, so that a template can have JSON in its query. What
 /// is encoded already is left alone.
-fn escaped(target: &str) -> String {
+pub(super) fn escaped(target: &str) -> String {
     let mut escaped = String::with_capacity(target.len());
     for character in target.chars() {
         match character {
@@ -189,17 +137,15 @@ pub(super) fn io_kind(error: &io::Error) -> String {
     }
 }
 
-/// Reads all there is; `on` gets what is complete.
+/// Reads all there is; `on` gets it piece by piece.
 pub(super) fn read_all(
     link: &mut Link,
-    stream: &mut Stream,
-    transport: Transport,
     buffer: &mut [u8],
-    mut on: impl FnMut(Item<'_>),
+    mut on: impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<(), End> {
     loop {
         let Some(length) = link.read(buffer)? else { return Ok(()) };
-        stream.feed(transport, &buffer[..length], &mut on).map_err(End::Fault)?;
+        on(&buffer[..length]).map_err(End::Fault)?;
         // With edge triggering, a short read means that nothing is left (epoll(7)); TLS hands out what it has opened.
         if length < buffer.len() && !link.has_tls() {
             return Ok(());

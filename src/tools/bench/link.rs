@@ -1,6 +1,6 @@
 //! A subscriber's socket, with TLS or not.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -8,6 +8,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustls::ClientConnection;
 
 use super::connection::End;
+use super::sealed::Sealed;
 
 /// Sealed bytes read at once.
 const SEALED_BYTES: usize = 16 * 1024;
@@ -16,13 +17,13 @@ const SEALED_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Link {
     pub socket: OwnedFd,
-    tls: Option<Box<ClientConnection>>,
+    tls: Option<Box<Sealed>>,
 }
 
 impl Link {
     /// Over a socket whose connect may not be complete.
     pub fn new(socket: OwnedFd, tls: Option<ClientConnection>) -> Self {
-        Self { socket, tls: tls.map(Box::new) }
+        Self { socket, tls: tls.map(|tls| Box::new(Sealed::new(tls))) }
     }
 
     pub fn has_tls(&self) -> bool {
@@ -36,7 +37,7 @@ impl Link {
         if !is_connected(&self.socket)? {
             return Ok(false);
         }
-        tls.writer().write_all(bytes)?;
+        tls.write_all(bytes)?;
         send_sealed(&self.socket, tls)?;
         Ok(true)
     }
@@ -46,20 +47,16 @@ impl Link {
         let Self { socket, tls } = self;
         let Some(tls) = tls else { return recv(socket, to) };
         loop {
-            match tls.reader().read(to) {
-                Ok(0) => return Err(End::Closed),
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(End::Io(error)),
+            match tls.read(to)? {
+                0 => {}
+                count => return Ok(Some(count)),
             }
             let mut sealed = [0; SEALED_BYTES];
-            let Some(count) = recv(socket, &mut sealed)? else { return Ok(None) };
-            let mut arrived = &sealed[..count];
-            while !arrived.is_empty() {
-                tls.read_tls(&mut arrived).map_err(End::Io)?;
-                let processed = tls.process_new_packets();
-                processed.map_err(|error| End::Io(io::Error::other(error)))?;
-            }
+            let Some(count) = recv(socket, &mut sealed)? else {
+                tls.rest()?;
+                return Ok(None);
+            };
+            tls.received(&sealed[..count])?;
             send_sealed(socket, tls).map_err(End::Io)?;
         }
     }
@@ -74,11 +71,8 @@ fn is_connected(socket: &OwnedFd) -> io::Result<bool> {
 }
 
 /// A handshake and a request fit an empty socket.
-fn send_sealed(socket: &OwnedFd, tls: &mut ClientConnection) -> io::Result<()> {
-    let mut sealed = Vec::new();
-    while tls.wants_write() {
-        tls.write_tls(&mut sealed)?;
-    }
+fn send_sealed(socket: &OwnedFd, tls: &mut Sealed) -> io::Result<()> {
+    let sealed = tls.take_sealed()?;
     if !sealed.is_empty() && !send(socket, &sealed)? {
         return Err(io::ErrorKind::WriteZero.into());
     }

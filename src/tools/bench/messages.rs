@@ -24,15 +24,17 @@ pub(super) struct ClientTask {
     pub header_lines: String,
     /// How to listen.
     pub transport: Transport,
-    /// How connections are spread over channels.
+    /// For HTTP/2: how many subscribers share a connection.
+    pub streams: Option<u32>,
+    /// How subscribers are spread over channels.
     pub channels: Channels,
-    /// Connections of the whole run.
+    /// Subscribers of the whole run.
     pub connections: u32,
-    /// Index of this process's first connection in the run.
+    /// Index of this process's first subscriber in the run.
     pub first: u32,
-    /// Connections of this process.
+    /// Subscribers of this process.
     pub count: u32,
-    /// Connects per second of this process.
+    /// How many of them begin per second.
     pub ramp_per_s: f64,
     /// Connects that may wait for their answer at once.
     pub connecting_max: u32,
@@ -40,6 +42,18 @@ pub(super) struct ClientTask {
     pub source: Option<std::net::Ipv4Addr>,
     /// Where in the range of source ports to begin.
     pub port_offset: u32,
+}
+
+impl ClientTask {
+    /// Subscribers of one connection.
+    pub fn per_connection(&self) -> u32 {
+        self.streams.unwrap_or(1)
+    }
+
+    /// The channel of this process's subscriber with this index.
+    pub fn channel(&self, index: usize) -> u32 {
+        (self.first + index as u32) % self.channels.count(self.connections)
+    }
 }
 
 /// Whom to speak TLS to, and who is believed.

@@ -7,7 +7,7 @@
 //!
 //! Every event carries the run, its channel, a sequence number and the time it was published, so
 //! that each client can tell lost, repeated and reordered events apart without any bookkeeping
-//! but one number per connection. Nothing here depends on the server being Pushline: rivals are
+//! but one number per subscriber. With HTTP/2 a connection carries many subscribers. Nothing here depends on the server being Pushline: rivals are
 //! measured by the same client.
 
 mod args;
@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod error;
 mod fleet;
+mod http2;
 mod link;
 mod messages;
 mod observe;
@@ -24,8 +25,11 @@ mod plan;
 mod plot;
 mod publisher;
 mod rates;
+mod reading;
 mod report;
+mod sealed;
 mod stream;
+mod subscriber;
 mod table;
 mod tally;
 

@@ -90,7 +90,8 @@ pub fn run(options: BenchOptions) -> Result<Report, BenchError> {
 
 fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, BenchError> {
     let target = Target::parse(&options.url)?;
-    let shares = plan::shares(options.connections, raise_descriptor_limit());
+    let shares =
+        plan::shares(options.connections, options.streams.unwrap_or(1), raise_descriptor_limit());
     let processes = shares.len() as u32;
     let port_offset = u32::from(run as u16);
     let secure_host = &target.secure_host;
@@ -102,6 +103,7 @@ fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, BenchError
         secure: secure_host.clone().map(|host| Secure { host, trust: options.trust.clone() }),
         header_lines: options.subscribe_header_lines.clone(),
         transport: options.transport,
+        streams: options.streams,
         channels: options.channels,
         connections: options.connections,
         first: share.first,

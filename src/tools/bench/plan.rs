@@ -43,21 +43,25 @@ impl Target {
     }
 }
 
-/// The connections of one client process: `count` of them from `first` on.
+/// The subscribers of one client process: `count` of them from `first` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
-    /// Index of its first connection in the whole run.
+    /// Index of its first subscriber in the whole run.
     pub first: u32,
     /// How many.
     pub count: u32,
 }
 
-/// Distributes `connections` evenly over as few processes as the descriptor limit allows.
-pub(super) fn shares(connections: u32, descriptors_max: u32) -> Vec<Share> {
+/// Distributes subscribers, so many a connection, evenly over as few processes as the descriptor
+/// limit allows.
+pub(super) fn shares(subscribers: u32, per_connection: u32, descriptors_max: u32) -> Vec<Share> {
+    let connections = u64::from(subscribers.div_ceil(per_connection));
     let room = descriptors_max.saturating_sub(DESCRIPTORS_SPARE).max(1);
-    let processes = connections.div_ceil(room.min(CONNECTIONS_PER_PROCESS_MAX));
-    let start =
-        |index: u32| (u64::from(connections) * u64::from(index) / u64::from(processes)) as u32;
+    let processes = connections.div_ceil(room.min(CONNECTIONS_PER_PROCESS_MAX).into());
+    let start = |index: u64| {
+        let before = connections * index / processes * u64::from(per_connection);
+        before.min(subscribers.into()) as u32
+    };
     (0..processes)
         .map(|index| Share { first: start(index), count: start(index + 1) - start(index) })
         .collect()
@@ -83,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_million_connections_make_56_processes_none_too_full() {
-        let shares = shares(1_000_000, 20_000);
+        let shares = shares(1_000_000, 1, 20_000);
         assert_eq!(shares.len(), 56);
         assert!(shares.iter().all(|share| share.count <= CONNECTIONS_PER_PROCESS_MAX));
         let mut next = 0;
@@ -96,9 +100,21 @@ mod tests {
 
     #[test]
     fn a_low_descriptor_limit_makes_more_processes() {
-        assert_eq!(shares(1000, 1_124).len(), 1);
-        assert_eq!(shares(1000, 600).len(), 2);
-        assert_eq!(shares(1, 20_000), [Share { first: 0, count: 1 }]);
+        assert_eq!(shares(1000, 1, 1_124).len(), 1);
+        assert_eq!(shares(1000, 1, 600).len(), 2);
+        assert_eq!(shares(1, 1, 20_000), [Share { first: 0, count: 1 }]);
+    }
+
+    #[test]
+    fn a_connection_of_many_subscribers_is_not_divided() {
+        let shares = shares(1_050, 100, 600);
+        assert_eq!(shares, [Share { first: 0, count: 1_050 }]);
+        let shares = super::shares(1_050, 100, 106);
+        assert_eq!(
+            shares,
+            [Share { first: 0, count: 500 }, Share { first: 500, count: 550 }],
+            "11 connections, of which the last one has fewer"
+        );
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct RunFacts {
     pub url: String,
     /// How subscribers listened.
     pub transport: Transport,
+    /// Subscribers on each connection, if it was HTTP/2.
+    pub streams_per_connection: Option<u32>,
     /// Subscribers asked for.
     pub connections: u32,
     /// How they were spread over channels.
@@ -220,6 +222,7 @@ impl Report {
             run: RunFacts {
                 url: options.url.clone(),
                 transport: options.transport,
+                streams_per_connection: options.streams,
                 connections: options.connections,
                 channels: options.channels,
                 burst: options.burst,

@@ -44,6 +44,10 @@ pub(super) enum Fault {
     Frame,
     /// A head, line or frame without an end.
     TooLong,
+    /// What came is not HTTP/2.
+    Http2,
+    /// The server has reset the stream of HTTP/2.
+    Reset,
 }
 
 /// The reading side of one connection, by what comes next.
@@ -190,6 +194,8 @@ impl fmt::Display for Fault {
             Self::End => f.write_str("ended by the server"),
             Self::Frame => f.write_str("bad frame"),
             Self::TooLong => f.write_str("too long"),
+            Self::Http2 => f.write_str("not HTTP/2"),
+            Self::Reset => f.write_str("reset by the server"),
         }
     }
 }

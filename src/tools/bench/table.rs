@@ -37,7 +37,10 @@ fn row_if_some(f: &mut fmt::Formatter<'_>, name: &str, value: Option<String>) ->
 }
 
 fn run(f: &mut fmt::Formatter<'_>, run: &RunFacts) -> fmt::Result {
-    let transport = format!("{:?}", run.transport).to_lowercase();
+    let mut transport = format!("{:?}", run.transport).to_lowercase();
+    if let Some(streams) = run.streams_per_connection {
+        transport.push_str(&format!(" on HTTP/2, {streams} to a connection"));
+    }
     writeln!(f, "{} over {transport}, {} channel(s)", run.url, run.channels)?;
     let (kernel, cores, processes) = (&run.kernel, run.cores, run.client_processes);
     let processes = match processes {
@@ -171,6 +174,7 @@ pub(super) mod tests {
             run: RunFacts {
                 url: "http://127.0.0.1:8080".to_owned(),
                 transport: Transport::Sse,
+                streams_per_connection: Some(100),
                 connections: 15_000,
                 channels: Channels::Shared(1),
                 burst: 1,

@@ -14,13 +14,14 @@ pub mod request_stream;
 mod server;
 mod split;
 pub mod sse_stream;
+pub mod tls_records;
 pub mod ws_stream;
 
 /// A target; it panics if the input reveals a fault.
 pub type Check = fn(&[u8]);
 
 /// All targets by name; a target's corpus is `corpus/<name>/`.
-pub const TARGETS: [(&str, Check); 11] = [
+pub const TARGETS: [(&str, Check); 12] = [
     ("chunked_body", chunked_body::check),
     ("config", config::check),
     ("envelope", envelope::check),
@@ -31,5 +32,6 @@ pub const TARGETS: [(&str, Check); 11] = [
     ("proxy_header", proxy_header::check),
     ("request_stream", request_stream::check),
     ("sse_stream", sse_stream::check),
+    ("tls_records", tls_records::check),
     ("ws_stream", ws_stream::check),
 ];

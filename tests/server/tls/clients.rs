@@ -5,9 +5,9 @@ use std::process::{Command, Output, Stdio};
 
 use rustls::DEFAULT_VERSIONS;
 
-use super::files::Identity;
 use super::{Client, post, serve};
-use crate::common::{await_subscribers, installed, skip};
+use crate::common::identity::Identity;
+use crate::common::{TestServer, await_subscribers, await_that, installed, metric, skip};
 
 /// What a client prints, run in a shell with `$at` and `$ca`, once `channel` has had an event.
 fn printed(program: &str, script: &str) -> Option<String> {
@@ -97,3 +97,33 @@ require('https').get('https://' + process.env.at + '/sse?channel=news', (answer)
         assert!(printed.contains("data: hello"), "{printed}");
     }
 }
+
+/// Over HTTP/1.1 and 2, to a server in this process, so that its counts can be asked for.
+#[test]
+fn the_load_generator_counts_deliveries_over_tls() {
+    let identity = Identity::new(&["localhost"]);
+    let (server, at) = serve(&identity, |_| {});
+    let url = format!("https://localhost:{}", at.port());
+    let authority = identity.certificate_file();
+    for (version, connections) in [(&["--connections", "9"][..], 9), (&HTTP2_BENCH, 3)] {
+        let before = handshakes(&server);
+        let run = Command::new(env!("CARGO_BIN_EXE_pushline"))
+            .args(["bench", "--url", &url, "--burst", "3", "--ca"])
+            .arg(&authority)
+            .args(version)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        assert!(text.contains("27 of 27") && !text.contains("not ours"), "{text}");
+        // The publisher has one of its own.
+        await_that("each has shaken hands", || handshakes(&server) == before + connections + 1);
+    }
+}
+
+fn handshakes(server: &TestServer) -> u64 {
+    let of = |result| format!("pushline_tls_handshakes_total{{result=\"{result}\"}}");
+    ["full", "resumed"].map(|result| metric(server.admin, &of(result))).iter().sum()
+}
+
+const HTTP2_BENCH: [&str; 5] = ["--connections", "9", "--http2", "--streams", "4"];

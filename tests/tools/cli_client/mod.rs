@@ -340,6 +340,23 @@ fn bench_finds_its_events_in_an_envelope_and_sends_header_lines() {
 }
 
 #[test]
+fn bench_holds_many_subscribers_on_a_connection_of_http2() {
+    let server = Server::start();
+    let url = server.url();
+    let many = ["--http2", "--streams", "5", "--connections", "12", "--channels", "3"];
+    let common = ["bench", "--url", &url, "--burst", "6"];
+    let (status, out, errors) = run(&[&common[..], &many].concat());
+    assert!(status.success(), "{errors}");
+    assert!(out.contains("HTTP/2, 5 to a connection") && out.contains("24 of 24"), "{out}");
+    assert!(!out.contains("not ours"), "{out}");
+    // What is refused is counted by stream: the server takes 128 of them.
+    let more = ["--http2", "--streams", "130", "--connections", "130", "--idle"];
+    let (status, out, errors) = run(&[&["bench", "--url", &url], &more[..]].concat());
+    assert!(status.success(), "{errors}");
+    assert!(out.contains("2 reset by the server"), "{out}");
+}
+
+#[test]
 fn bench_fails_where_nothing_is_measured() {
     let page = Stranger::start(PAGE);
     let (status, _, errors) = run(&["bench", "--url", &page.url(), "--connections", "2"]);

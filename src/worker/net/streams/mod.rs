@@ -265,7 +265,7 @@ impl Net {
             facts.set(Facts::ANSWERED);
         }
         let (id, carrier) = (*id, *carrier);
-        self.write(carrier, |out| frame::write_headers(out, id, block));
+        self.write(carrier, |out| frame::write_headers(out, id, block, false));
     }
 
     /// Whether the head of a stream's answer is sent.

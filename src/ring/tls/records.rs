@@ -1,0 +1,76 @@
+//! One end of a connection's records, by itself and in memory. The load generator keeps no more of a
+//! connection, and fuzzing compares it with rustls.
+
+use super::keys::Keys;
+use super::record::{End, record_bytes};
+
+/// An end whose handshake is over, with AES-128-GCM.
+pub struct Records(Keys<16, 32>);
+
+/// How a peer's records have ended, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// More may come.
+    Open,
+    /// The peer said that nothing follows.
+    Closed,
+    /// The peer gave up, or made a mistake.
+    Failed,
+}
+
+impl Records {
+    /// From the traffic secret of each direction, and how many records it has sealed. None if the
+    /// secrets are for another cipher.
+    #[must_use]
+    pub fn new(send: (&[u8], u64), receive: (&[u8], u64)) -> Option<Self> {
+        Keys::new(send, receive).map(Self)
+    }
+
+    /// Opens the whole records in `input` and takes them out of it; their data goes to `data`.
+    pub fn open(&mut self, input: &mut Vec<u8>, data: &mut Vec<u8>) -> Fate {
+        let opened = self.0.receive().open(input);
+        data.extend_from_slice(&input[..opened.data]);
+        input.drain(..opened.used);
+        match opened.end {
+            None => Fate::Open,
+            Some(End::Closed) => Fate::Closed,
+            Some(End::Alert | End::Mistake(_)) => Fate::Failed,
+        }
+    }
+
+    /// Appends bytes as records of data.
+    pub fn seal(&mut self, out: &mut Vec<u8>, data: &[u8]) {
+        let from = out.len();
+        out.extend_from_slice(data);
+        let to = out.len();
+        self.0.send().seal(out, from..to);
+        out.drain(from..to);
+    }
+
+    /// Appends a record of any type, with so many zeros behind its content: what no client sends.
+    pub fn seal_any(&mut self, out: &mut Vec<u8>, kind: u8, content: &[u8], padding: usize) {
+        let mut inner = content.to_vec();
+        inner.push(kind);
+        inner.resize(inner.len() + padding, 0);
+        let last = inner.pop().unwrap_or_default();
+        self.0.send().seal_message(out, last, &inner);
+    }
+
+    /// What it sends from now on is sealed with the next key.
+    pub fn update(&mut self) {
+        self.0.send().update();
+    }
+}
+
+/// How many of these bytes are whole records. What is no record is whole: it is no better with more.
+#[must_use]
+pub fn whole_records(bytes: &[u8]) -> usize {
+    let mut whole = 0;
+    loop {
+        match record_bytes(&bytes[whole..]) {
+            Ok(Some(length)) => whole += length,
+            Ok(None) => return whole,
+            Err(_) => return bytes.len(),
+        }
+    }
+}
