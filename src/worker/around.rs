@@ -134,6 +134,10 @@ impl World for Around<'_> {
         self.net.set_initial_window(self.index, window)
     }
 
+    fn asked_beside(&self) -> u16 {
+        self.net.asked_beside(self.index)
+    }
+
     fn waiting_at_log(&self) -> usize {
         self.link.waiting()
     }

@@ -94,9 +94,13 @@ impl Core {
         }
     }
 
+    /// Asks the log for a connection. Streams of HTTP/2 share the place of theirs: a client with a
+    /// hundred of them is one client.
     pub(super) fn ask_for(&mut self, index: u32, body: Ask) {
-        let outstanding = self.sessions.begin_asking(index);
-        self.link.ask(body, outstanding);
+        let beside = self.net.asked_beside(index);
+        let own = self.sessions.begin_asking(index);
+        self.net.begin_asking(index);
+        self.link.ask(body, own.max(beside));
     }
 
     pub(super) fn await_time(&mut self, index: u32, why: Why) {
@@ -116,6 +120,7 @@ impl Core {
     ) {
         if self.net.is_current(token) {
             self.sessions.end_asking(token.slot);
+            self.net.end_asking(token.slot, 1);
         }
         self.answered(token, take);
     }

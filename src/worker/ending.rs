@@ -57,6 +57,7 @@ impl Core {
             sessions.leave_unanswered(cx);
         });
         self.hub.forget(index);
+        self.net.end_asking(index, self.sessions.outstanding(index));
         self.sessions.closed(index);
         self.net.close(index, reason);
     }

@@ -187,8 +187,10 @@ impl Core {
         budget.spend(PAGE_NS + self.hub.cursor_count(index) as u64 * CHANNEL_NS);
         let token = self.net.token(index);
         let ticket = self.link.wait_for(Pending::Read { token });
+        let ahead = self.net.streams_beside(index).filter(|&one| self.hub.awaits_page(one)).count();
         let channels = self.hub.begin_reading(index, ticket);
-        self.link.ask(Ask::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, 0);
+        let ahead = u16::try_from(ahead).unwrap_or(u16::MAX);
+        self.link.ask(Ask::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, ahead);
     }
 
     /// Sends a few bytes, so that proxies and peers know the server is there.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::common::http2::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, framed, head};
+use crate::common::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, framed, head};
 use crate::common::request;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -77,6 +77,81 @@ fn answers_by_turn(connections: u32) -> [usize; 4] {
         });
         sent.map(heads_in).sum()
     })
+}
+
+/// A client's streams share the place of their connection: twenty that publish at once are one
+/// publisher, and another connection's event is not behind all of them.
+#[test]
+fn many_streams_that_publish_are_one_client_to_the_log() {
+    let (mut core, asked) = crate::common::core(Gate::open(), 1000);
+    two_clients_ask(&mut core, "POST", "/channels/many", "/channels/one");
+    let channels = asked.try_iter().filter_map(|request| match request {
+        ToLog::Worker { body: Ask::Publish { publications, .. }, .. } => {
+            Some(publications[0].channel.to_string())
+        }
+        _ => None,
+    });
+    let channels: Vec<String> = channels.collect();
+    assert_eq!(&channels[..3], ["many", "one", "many"]);
+}
+
+/// The same of pages of history.
+#[test]
+fn many_streams_that_read_history_are_one_client_to_the_log() {
+    let mut desk = Desk::new();
+    desk.publish("many", vec![b'x']);
+    desk.publish("one", vec![b'x']);
+    let path = |channel| format!("/sse?channel={channel}&last_event_id=earliest");
+    two_clients_ask(&mut desk.core, "GET", &path("many"), &path("one"));
+    while !desk.asked.is_empty() {
+        for request in desk.asked.try_iter() {
+            desk.log.handle(request, Duration::ZERO, &mut desk.lane);
+        }
+        turn(&mut desk.core, &[], b"");
+    }
+    // All have joined, the other connection as the last.
+    let mut joined: Vec<FromLog> = desk.lane.0.drain(..).collect();
+    let is_others = |told: &FromLog| matches!(told, FromLog::Joined { channels, .. } if format!("{channels:?}").contains("one"));
+    joined.sort_by_key(is_others);
+    desk.core.begin_turn(Duration::from_millis(1), 1_800_000_000, &[]);
+    joined.into_iter().for_each(|told| desk.core.from_log(told));
+    desk.core.end_turn();
+    let channels = |desk: &Desk| -> Vec<String> {
+        let read = |request| match request {
+            ToLog::Worker { body: Ask::Read { channels, .. }, .. } => channels[0].name.to_string(),
+            other => panic!("{other:?}"),
+        };
+        desk.asked.try_iter().map(read).collect()
+    };
+    // It is sent its head first, which the others' connection takes at once.
+    assert_eq!(channels(&desk), ["many"; 8]);
+    turn(&mut desk.core, &[], b"");
+    desk.core.check_invariants();
+    assert_eq!(&channels(&desk)[..3], ["many", "one", "many"]);
+}
+
+/// One client requests the first path on twenty streams of a connection, another one the second
+/// path, in the same turn.
+fn two_clients_ask(core: &mut Core, method: &str, many: &str, one: &str) {
+    let accepted = |slot| Completion::Accepted { slot, peer: None, layer: Layer::Plain };
+    turn(core, &[accepted(0), accepted(1)], b"");
+    let ends = if method == "GET" { END_STREAM } else { 0 };
+    let ask = |at: u32| {
+        let id = 2 * at + 1;
+        let head = framed(HEADERS, END_HEADERS | ends, id, &head(method, many, &[]));
+        [head, if ends == 0 { framed(DATA, END_STREAM, id, b"x") } else { Vec::new() }].concat()
+    };
+    let preface = [PREFACE, &framed(SETTINGS, 0, 0, b"")].concat();
+    let streams = [preface, (0..20).flat_map(ask).collect()].concat();
+    let body = (method == "POST").then_some(&b"x"[..]);
+    let other = request(method, one, &[], body);
+    core.begin_turn(Duration::from_millis(1), 1_800_000_000, &[]);
+    for (slot, bytes) in [(0, &streams), (1, &other)] {
+        let token = Token { slot, generation: 0 };
+        core.complete(Completion::Received { token, buffer: BufferId(0) }, bytes);
+    }
+    core.end_turn();
+    core.check_invariants();
 }
 
 fn heads_in(mut frames: &[u8]) -> usize {

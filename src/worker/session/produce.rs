@@ -346,7 +346,8 @@ impl Sessions {
         if !self.permission(cx.index()).may_cancel(channel) {
             return Err(Denied::CancelForbidden.into());
         }
-        self.admit_publish(cx, self.share_of(cx.index()))?;
+        let share = self.share_of(cx);
+        self.admit_publish(cx, share)?;
         // The log knows which stream it is.
         let mark = Mark { id: "".into(), part: Part::End(End::Cancelled), at: 0 };
         Ok(Publication::control(channel.into(), mark, 0))

@@ -180,7 +180,8 @@ impl Sessions {
         if let Err(invalid) = envelope::attributes(&head.attributes, data.is_empty()) {
             return self.reject(cx, invalid);
         }
-        if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
+        let share = self.share_of(cx);
+        if let Err(refusal) = self.admit_publish(cx, share) {
             return self.reject(cx, refusal);
         }
         let PublishHead { channel, kind, event_type, key, attributes } = head;
@@ -213,8 +214,8 @@ impl Sessions {
     }
 
     /// The share of the waiting room that single events of the connection may fill.
-    pub(super) fn share_of(&self, index: u32) -> Share {
-        match self.outstanding(index) {
+    pub(super) fn share_of(&self, cx: &Cx<'_>) -> Share {
+        match self.outstanding(cx.index()).max(cx.world.asked_beside()) {
             0 => Share::Whole,
             _ => Share::ThreeQuarters,
         }
@@ -228,7 +229,7 @@ impl Sessions {
     ) {
         let share = match then {
             AfterPublish::Ndjson | AfterPublish::Stream => Share::Half,
-            _ => self.share_of(cx.index()),
+            _ => self.share_of(cx),
         };
         cx.push(Effect::Publish { share, publications, then });
     }

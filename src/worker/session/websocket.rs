@@ -137,7 +137,8 @@ impl Sessions {
             let reason = "publishing here is not allowed";
             return self.ws_refuse_with(cx, CloseCode::POLICY, reason, CloseReason::Denied);
         }
-        match self.admit_publish(cx, self.share_of(cx.index())) {
+        let share = self.share_of(cx);
+        match self.admit_publish(cx, share) {
             Ok(()) => {}
             Err(Refusal::Rate) => {
                 let (code, reason) = (CloseCode::POLICY, "publish rate exceeded");
@@ -281,7 +282,8 @@ impl Sessions {
         if let Err(reject) = add_publications(publication, bytes_max, &by, &mut publications) {
             return self.ws_reject(cx, reference, reject);
         }
-        if let Err(refusal) = self.admit_publish(cx, self.share_of(index)) {
+        let share = self.share_of(cx);
+        if let Err(refusal) = self.admit_publish(cx, share) {
             return self.ws_reject(cx, reference, refusal);
         }
         publications.iter_mut().for_each(|publication| self.sign(index, publication));

@@ -84,6 +84,8 @@ pub trait World {
     /// As with [`World::widen`].
     fn set_initial_window(&mut self, window: u32) -> Result<(), Overflow>;
 
+    /// Requests at the log of all streams that share its connection.
+    fn asked_beside(&self) -> u16;
     /// Requests of all connections that wait for room at the log.
     fn waiting_at_log(&self) -> usize;
 }

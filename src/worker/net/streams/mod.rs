@@ -53,6 +53,8 @@ struct Carrier {
     waiting: VecDeque<Token>,
     /// Updates of windows that are taken before more DATA is sent.
     updates_left: u32,
+    /// Requests of its streams at the log.
+    asked: u16,
 }
 
 /// What a stream has beside its socket.
@@ -112,6 +114,7 @@ impl Carrier {
             received: 0,
             waiting: VecDeque::new(),
             updates_left: WINDOW_UPDATES_AHEAD,
+            asked: 0,
         }
     }
 
@@ -254,6 +257,33 @@ impl Net {
     /// Whether the index is a stream's whose peer sends no more on it.
     pub(super) fn has_stream_ended(&self, index: u32) -> bool {
         self.is_stream(index) && self.streams.of[index].facts.has(Facts::ENDED)
+    }
+
+    /// The streams of a connection: that of this index, or the one that carries it.
+    pub fn streams_beside(&self, index: u32) -> impl Iterator<Item = u32> {
+        let streams = self.carrier(self.carrier_of(index)).map(|of| &of.streams[..]);
+        streams.unwrap_or_default().iter().map(|&(_, index)| index)
+    }
+
+    // --- requests at the log ---
+
+    /// Requests that all its streams have at the log.
+    pub fn asked_beside(&self, index: u32) -> u16 {
+        self.carrier(self.carrier_of(index)).map_or(0, |carrier| carrier.asked)
+    }
+
+    /// Counts one more request of a stream at the log.
+    pub fn begin_asking(&mut self, index: u32) {
+        if let Some(of) = self.carrier_mut(self.carrier_of(index)) {
+            of.asked += 1;
+        }
+    }
+
+    /// Counts so many of them as answered, or as those of a stream that is gone.
+    pub fn end_asking(&mut self, index: u32, count: u16) {
+        if let Some(of) = self.carrier_mut(self.carrier_of(index)) {
+            of.asked -= count;
+        }
     }
 
     // --- what is said of a stream ---
