@@ -1,6 +1,8 @@
 //! A request's head (RFC 9113 sections 8.2 and 8.3), rewritten as one of HTTP/1.1. What the version
 //! itself forbids is found here; all else is for the parser that reads both.
 
+use std::ops::Range;
+
 use super::hpack::{ENTRY_OVERHEAD, HpackError};
 
 /// What a head may come to, each field charged as its table does: far more than what
@@ -57,8 +59,10 @@ const PSEUDOS: [(&[u8], Pseudo); 5] = [
 /// A head whose fields are coming: one per worker, used again for every request.
 #[derive(Debug, Default)]
 pub struct RequestHead {
-    pseudos: [Option<Vec<u8>>; PSEUDOS.len()],
-    host: Option<Vec<u8>>,
+    /// Where each is in `values`.
+    pseudos: [Option<Range<usize>>; PSEUDOS.len()],
+    host: Option<Range<usize>>,
+    values: Vec<u8>,
     cookies: Vec<u8>,
     content_length: Option<u64>,
     /// All other fields, as lines.
@@ -69,11 +73,13 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// As new.
+    /// As new, but for the memory it has.
     pub fn clear(&mut self) {
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.clear();
-        *self = Self { lines, ..Self::default() };
+        let Self { values, cookies, lines, .. } = std::mem::take(self);
+        *self = Self { values, cookies, lines, ..Self::default() };
+        for buffer in [&mut self.values, &mut self.cookies, &mut self.lines] {
+            buffer.clear();
+        }
     }
 
     /// Takes the next field.
@@ -97,7 +103,8 @@ impl RequestHead {
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> bool {
         let known = PSEUDOS.iter().find(|(known, _)| *known == name);
         let Some((_, pseudo)) = known.filter(|_| !self.has_fields) else { return false };
-        self.pseudos[*pseudo as usize].replace(value.into()).is_none()
+        let place = self.keep(value);
+        self.pseudos[*pseudo as usize].replace(place).is_none()
     }
 
     fn regular(&mut self, name: &[u8], value: &[u8]) -> bool {
@@ -106,7 +113,10 @@ impl RequestHead {
             b"connection" | b"proxy-connection" | b"keep-alive" | b"transfer-encoding"
             | b"upgrade" => return false,
             b"te" => return value.eq_ignore_ascii_case(b"trailers"),
-            b"host" => return self.host.replace(value.into()).is_none(),
+            b"host" => {
+                let place = self.keep(value);
+                return self.host.replace(place).is_none();
+            }
             // One field may come as several (RFC 9113 section 8.2.3).
             b"cookie" => {
                 let separator: &[u8] = if self.cookies.is_empty() { b"" } else { b"; " };
@@ -130,8 +140,14 @@ impl RequestHead {
         is_name(name)
     }
 
+    fn keep(&mut self, value: &[u8]) -> Range<usize> {
+        let from = self.values.len();
+        self.values.extend_from_slice(value);
+        from..self.values.len()
+    }
+
     fn get(&self, pseudo: Pseudo) -> Option<&[u8]> {
-        self.pseudos[pseudo as usize].as_deref()
+        self.pseudos[pseudo as usize].clone().map(|place| &self.values[place])
     }
 
     /// Whether the fields may follow a body (RFC 9113 section 8.1).
@@ -176,7 +192,8 @@ impl RequestHead {
 
     /// Where the request goes: two answers to that must agree (RFC 9113 section 8.3.1).
     fn host(&self) -> Option<&[u8]> {
-        match (self.get(Pseudo::Authority), self.host.as_deref()) {
+        let host = self.host.clone().map(|place| &self.values[place]);
+        match (self.get(Pseudo::Authority), host) {
             (Some(authority), Some(host)) => {
                 authority.eq_ignore_ascii_case(host).then_some(authority)
             }

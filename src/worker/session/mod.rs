@@ -398,9 +398,11 @@ impl Sessions {
         Some(std::mem::take(&mut work.carry))
     }
 
-    /// Puts back the buffer with the bytes that are left in it.
+    /// Puts back the buffer with the bytes that are left in it. A connection of HTTP/2 has its work
+    /// for good, and is not to keep an empty buffer with it.
     pub fn put_carry(&mut self, index: u32, carry: Vec<u8>) {
-        if !carry.is_empty() || self.of[index].work.is_some() {
+        let keeps = self.work_of(index).is_some_and(|work| work.http2.is_none());
+        if !carry.is_empty() || keeps {
             self.work(index).carry = carry;
         }
     }

@@ -6,15 +6,19 @@ use super::table::STATIC;
 /// Appends a field. `name` is in lower case.
 pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let named = |entry: &(&str, &str)| entry.0.as_bytes() == name;
-    let whole = |entry: &(&str, &str)| named(entry) && entry.1.as_bytes() == value;
-    if let Some(place) = STATIC.iter().position(whole).filter(|_| !value.is_empty()) {
-        return write_integer(out, 0x80, 7, place + 1);
-    }
     match STATIC.iter().position(named) {
-        Some(place) => write_integer(out, 0x00, 4, place + 1),
         None => {
             out.push(0x00);
             write_string(out, name);
+        }
+        Some(first) => {
+            // Entries of one name follow each other.
+            let mut of_name = STATIC[first..].iter().take_while(|entry| named(entry));
+            let whole = of_name.position(|entry| entry.1.as_bytes() == value);
+            if let Some(place) = whole.filter(|_| !value.is_empty()) {
+                return write_integer(out, 0x80, 7, first + place + 1);
+            }
+            write_integer(out, 0x00, 4, first + 1);
         }
     }
     write_string(out, value);
