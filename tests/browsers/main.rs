@@ -10,5 +10,5 @@ mod client;
 mod common;
 mod dashboard;
 mod demos;
-mod proxies;
+mod https;
 mod restarts;

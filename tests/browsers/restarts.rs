@@ -6,9 +6,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::browser::{Browser, Kind};
+use crate::common::identity::Identity;
 use crate::common::program::{Program, free_ports};
+use crate::common::proxies::{self, CADDY, ENVOY, HAPROXY, NGINX, Proxy};
 use crate::common::publish;
-use crate::proxies::{self, CADDY, ENVOY, HAPROXY, NGINX, Proxy};
 
 const PAGES: usize = 12;
 /// How many of those, counted from the first, are warm: they have published.
@@ -32,38 +33,48 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 #[test]
 fn chromium_lives_through_restarts() {
-    restarts(Kind::Chromium, None, Origins::Both);
+    restarts(Kind::Chromium, Front::None, Origins::Both);
 }
 
 /// A Firefox page of another origin dies once it finds no server, whatever that server does.
 #[test]
 fn firefox_lives_through_restarts() {
-    restarts(Kind::Firefox, None, Origins::Own);
+    restarts(Kind::Firefox, Front::None, Origins::Own);
+}
+
+#[test]
+fn chromium_lives_through_restarts_over_tls() {
+    restarts(Kind::Chromium, Front::Tls, Origins::Both);
+}
+
+#[test]
+fn firefox_lives_through_restarts_over_tls() {
+    restarts(Kind::Firefox, Front::Tls, Origins::Own);
 }
 
 #[test]
 fn firefox_behind_nginx_lives_through_restarts() {
-    restarts(Kind::Firefox, Some(&NGINX), Origins::Both);
+    restarts(Kind::Firefox, Front::Proxy(&NGINX), Origins::Both);
 }
 
 #[test]
 fn chromium_behind_nginx_lives_through_restarts() {
-    restarts(Kind::Chromium, Some(&NGINX), Origins::Both);
+    restarts(Kind::Chromium, Front::Proxy(&NGINX), Origins::Both);
 }
 
 #[test]
 fn chromium_behind_haproxy_lives_through_restarts() {
-    restarts(Kind::Chromium, Some(&HAPROXY), Origins::Both);
+    restarts(Kind::Chromium, Front::Proxy(&HAPROXY), Origins::Both);
 }
 
 #[test]
 fn chromium_behind_caddy_lives_through_restarts() {
-    restarts(Kind::Chromium, Some(&CADDY), Origins::Both);
+    restarts(Kind::Chromium, Front::Proxy(&CADDY), Origins::Both);
 }
 
 #[test]
 fn chromium_behind_envoy_lives_through_restarts() {
-    restarts(Kind::Chromium, Some(&ENVOY), Origins::Both);
+    restarts(Kind::Chromium, Front::Proxy(&ENVOY), Origins::Both);
 }
 
 /// Where the pages come from.
@@ -75,13 +86,27 @@ enum Origins {
     Both,
 }
 
-fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
+/// What pages speak to.
+#[derive(Clone, Copy)]
+enum Front {
+    /// The server, without TLS.
+    None,
+    /// The server, with TLS.
+    Tls,
+    Proxy(&'static proxies::Kind),
+}
+
+fn restarts(kind: Kind, front: Front, origins: Origins) {
     let Some(browser) = Browser::launch(kind) else { return };
-    let port = free_ports(2);
-    let server = Program::start(port, &OPTIONS);
-    let (_proxy, base) = match proxy {
-        None => (None, format!("http://{}", server.addr)),
-        Some(kind) => {
+    let port = free_ports(3);
+    let identity = Identity::new(&["localhost"]);
+    let tls = matches!(front, Front::Tls).then(|| identity.options(port + 2)).unwrap_or_default();
+    let options: Vec<&str> = OPTIONS.into_iter().chain(tls.iter().map(String::as_str)).collect();
+    let server = Program::start(port, &options);
+    let (_proxy, base) = match front {
+        Front::None => (None, format!("http://{}", server.addr)),
+        Front::Tls => (None, format!("https://localhost:{}", port + 2)),
+        Front::Proxy(kind) => {
             let Some(proxy) = Proxy::start(kind, server.addr) else { return };
             let base = format!("https://{}", proxy.host());
             (Some(proxy), base)
@@ -92,21 +117,21 @@ fn restarts(kind: Kind, proxy: Option<&proxies::Kind>, origins: Origins) {
     pages.restart("kill -9", |pages, old| {
         old.kill();
         pages.await_refusals();
-        Program::start(port, &OPTIONS)
+        Program::start(port, &options)
     });
     pages.restart("SIGTERM", |_, old| {
         old.signal(Signal::TERM);
         await_drained(old);
-        Program::start(port, &OPTIONS)
+        Program::start(port, &options)
     });
     pages.restart("--take-over", |_, old| {
         // The old server's ports answer all along; its exit shows that the new one has them.
-        let new = Program::start(port, &[&OPTIONS[..], &["--take-over"]].concat());
+        let new = Program::start(port, &[&options[..], &["--take-over"]].concat());
         await_drained(old);
         new
     });
     pages.check_websocket();
-    if proxy.is_some() {
+    if !matches!(front, Front::None) {
         assert_eq!(pages.browser.evaluate_in(0..1, "spoken()"), [json!("h2")]);
     }
 }

@@ -5,9 +5,10 @@ use serde_json::json;
 use super::{BOTH, Pages, streams};
 use crate::cable::Cable;
 use crate::common::browser::Kind;
+use crate::common::identity::Identity;
+use crate::common::proxies::{self, HAPROXY, NGINX, Proxy};
 use crate::common::relay::Relay;
 use crate::common::{TestServer, await_that, describe, metric, publish};
-use crate::proxies::{self, HAPROXY, NGINX, Proxy};
 
 /// Many configurations of nginx do this: an answer is passed on only when it is complete.
 const BUFFERING: proxies::Kind = NGINX.with(&[
@@ -20,6 +21,23 @@ const WITHOUT_UPGRADES: proxies::Kind = NGINX.with(&[
     ("listen 443", "listen 127.0.0.1:PORT"),
     ("proxy_set_header Upgrade $http_upgrade;", ""),
 ]);
+
+#[test]
+fn over_tls_the_client_follows_and_publishes() {
+    let identity = Identity::new(&["localhost"]);
+    let server = TestServer::with(|settings| identity.serve(settings));
+    let at = server.server().listen_tls().expect("a TLS listener");
+    let base = format!("https://localhost:{}", at.port());
+    for (kind, transport) in [Kind::Chromium, Kind::Firefox].into_iter().zip(BOTH) {
+        let Some(mut pages) = Pages::tabs(kind, &base, server.addr, 1) else { return };
+        assert_eq!(pages.follow(&format!("transport: '{transport}'")), [transport]);
+        pages.publish("to the page");
+        pages.await_seen();
+        pages.first("client.publish('c', 'by the page').then(() => true)");
+        pages.expected.push(json!("by the page"));
+        pages.await_seen();
+    }
+}
 
 #[test]
 fn behind_an_nginx_that_buffers_the_client_delivers_over_a_websocket_and_says_so() {

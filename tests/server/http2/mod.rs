@@ -3,5 +3,7 @@
 
 mod attacks;
 mod clients;
+mod front_ends;
+mod python;
 mod streams;
 mod windows;

@@ -2,8 +2,8 @@
 
 use rustls::DEFAULT_VERSIONS;
 
-use super::files::{Authority, Identity};
 use super::{Client, STREAM, post, serve};
+use crate::common::identity::{Authority, Identity};
 use crate::common::{TestServer, await_subscribers, publish, settings};
 
 #[test]

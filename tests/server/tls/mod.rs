@@ -3,7 +3,6 @@
 
 mod certificates;
 mod clients;
-mod files;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,8 +15,8 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 
-use self::files::Identity;
 use crate::common::http::fetch;
+use crate::common::identity::Identity;
 use crate::common::{PATIENCE, TestServer, await_subscribers, await_that, metric, publish};
 
 /// A server that speaks TLS with these files, and where.

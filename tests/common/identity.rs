@@ -1,7 +1,7 @@
 //! Certificates and keys of a test, in a folder of its own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pushline::config::Settings;
@@ -47,6 +47,26 @@ impl Identity {
     pub fn become_as(&self, other: &Self) {
         fs::copy(other.key_file(), self.key_file()).expect("copied");
         fs::copy(other.certificate_file(), self.certificate_file()).expect("copied");
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What tells the program to speak TLS with it, on this port.
+    pub fn options(&self, port: u16) -> Vec<String> {
+        let text = |path: PathBuf| path.display().to_string();
+        let (certificate, key) = (text(self.certificate_file()), text(self.key_file()));
+        let options = [
+            "--listen-tls",
+            &format!("127.0.0.1:{port}"),
+            "--tls-cert",
+            &certificate,
+            "--tls-key",
+            &key,
+        ];
+        options.map(str::to_owned).into()
     }
 
     /// The server is to speak TLS with it.

@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use tempfile::TempDir;
-
-use crate::common::program::free_ports;
-use crate::common::{await_that, installed, skip};
+use super::identity::Identity;
+use super::program::free_ports;
+use super::{await_that, installed, skip};
 
 /// A proxy: its program, its file in `tuning/proxies`, and what is replaced in that.
 pub struct Kind {
@@ -87,32 +86,34 @@ const ALWAYS: [(&str, &str); 3] = [
 pub struct Proxy {
     child: Child,
     port: u16,
-    _dir: TempDir,
+    _identity: Identity,
 }
 
 impl Proxy {
     /// Starts one in front of a server; `None` after a skip.
     pub fn start(kind: &Kind, server: SocketAddr) -> Option<Self> {
-        let (Some(program), Some(_)) = (installed(kind.program), installed("openssl")) else {
-            skip(&format!("{} and openssl", kind.program), kind.cure);
+        let Some(program) = installed(kind.program) else {
+            skip(kind.program, kind.cure);
             return None;
         };
         let port = free_ports(1);
-        let dir = tempfile::tempdir().expect("a folder");
-        certify(dir.path());
-        let file = dir.path().join(kind.file);
-        std::fs::write(&file, configuration(kind, dir.path(), port, server)).expect("written");
-        let (dir_text, file_text) = (dir.path().display().to_string(), file.display().to_string());
+        let identity = Identity::new(&["localhost"]);
+        let dir = identity.folder();
+        let part = |name: &str| std::fs::read_to_string(dir.join(name)).expect("it was made");
+        std::fs::write(dir.join("both.pem"), part("cert.pem") + &part("key.pem")).expect("written");
+        let file = dir.join(kind.file);
+        std::fs::write(&file, configuration(kind, dir, port, server)).expect("written");
+        let (dir_text, file_text) = (dir.display().to_string(), file.display().to_string());
         let arguments =
             kind.arguments.iter().map(|a| a.replace("DIR", &dir_text).replace("FILE", &file_text));
         let child = Command::new(program)
             .args(arguments)
-            .env("HOME", dir.path())
+            .env("HOME", dir)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the proxy starts");
-        let mut proxy = Self { child, port, _dir: dir };
+        let mut proxy = Self { child, port, _identity: identity };
         await_that(&format!("{} listens", kind.program), || {
             let ended = proxy.child.try_wait().expect("a child");
             assert!(ended.is_none(), "{} ended at once: {ended:?}", kind.program);
@@ -150,16 +151,4 @@ fn configuration(kind: &Kind, dir: &Path, port: u16, server: SocketAddr) -> Stri
         text = text.replace(from, &to);
     }
     text.replace("/etc/pushline/tls", &dir)
-}
-
-/// A certificate for `localhost`: `cert.pem`, `key.pem`, and both in one file.
-fn certify(dir: &Path) {
-    let options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-                   -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-                   -keyout key.pem -out cert.pem";
-    let made = Command::new("openssl").args(options.split_whitespace()).current_dir(dir).output();
-    let made = made.expect("openssl runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let part = |name: &str| std::fs::read_to_string(dir.join(name)).expect("it was made");
-    std::fs::write(dir.join("both.pem"), part("cert.pem") + &part("key.pem")).expect("written");
 }
