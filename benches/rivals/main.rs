@@ -6,7 +6,8 @@
 //!
 //! What they have in common: one thread per worker, pinned as ours are, each with its own
 //! `SO_REUSEPORT` listener of the same options; the same allocator; the same bytes on the wire; a
-//! subscriber that does not take an event whole is cut off.
+//! subscriber that does not take an event whole is cut off. `rustls` is no loop, and delivers nothing: it
+//! only shakes hands, for `scripts/bench-tls`.
 #![allow(unsafe_code)]
 
 mod bare_uring;
@@ -15,6 +16,7 @@ mod epoll_send;
 mod hub;
 mod job;
 mod on_monoio;
+mod on_rustls;
 mod on_tokio_uring;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,8 +33,8 @@ use job::{Post, Seat};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: rivals bare-uring|driver|epoll-send|monoio|tokio-uring PORT WORKERS\n\
-                     (scripts/bench-loops puts all of them into one table)";
+const USAGE: &str = "usage: rivals bare-uring|driver|epoll-send|monoio|rustls|tokio-uring PORT WORKERS\n\
+                     (scripts/bench-loops and scripts/bench-tls put them into tables)";
 
 fn main() -> ExitCode {
     // As in our own server, so that memory compares.
@@ -61,6 +63,7 @@ fn parse(arguments: &[String]) -> Option<(Serve, u16, usize)> {
         "driver" => driver::serve,
         "epoll-send" => epoll_send::serve,
         "monoio" => on_monoio::serve,
+        "rustls" => on_rustls::serve,
         "tokio-uring" => on_tokio_uring::serve,
         _ => return None,
     };
