@@ -47,7 +47,7 @@ fn envoy_brings_its_clients_over_http2() {
     brings_its_clients(&ENVOY_TO_HTTP2, WebSockets::Too);
 }
 
-/// It opens no WebSocket over HTTP/2 (RFC 8441) by itself.
+/// Its WebSockets are left to HTTP/1.1.
 #[test]
 fn caddy_brings_its_clients_over_http2() {
     brings_its_clients(&CADDY_TO_HTTP2, WebSockets::No);

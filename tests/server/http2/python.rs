@@ -42,7 +42,7 @@ fn line(output: &mut impl BufRead) -> String {
 fn pythons_h2_finds_no_fault_with_many_streams_and_small_windows() {
     const STREAMS: u64 = 50;
     let server = TestServer::start();
-    let (awaited, published) = ("a".repeat(3_000), "p".repeat(70_000));
+    let (awaited, published) = ("a".repeat(3_000), "p".repeat(60_000));
     let port = server.addr.port().to_string();
     let arguments = [&port, &STREAMS.to_string(), &awaited, &published];
     let Some((mut child, mut output)) = script("h2_client.py", &arguments.map(String::as_str))
