@@ -15,6 +15,7 @@ use pushline::log::{Outlet, Sequencer};
 use pushline::mesh::LogEnds;
 use pushline::mesh::combine::Left;
 use pushline::mesh::hand::{Guarded, Hand, LogHand, SharedLog};
+use pushline::proto::stream::Part;
 use pushline::ring::Bell;
 use pushline::ring::sim::SimBell;
 
@@ -166,7 +167,7 @@ impl Guarded for Watched {
         let ToLog::Worker { body: Ask::Publish { publications, .. }, .. } = &mut request else {
             return self.pass_on(request, now, outlet);
         };
-        let copies = publications.clone();
+        let mut copies = publications.clone();
         self.watch.tamper_with(publications);
         let keyed = match &copies[..] {
             [Publication { channel, key: Some(key), .. }] => Some((channel.clone(), key.clone())),
@@ -177,16 +178,21 @@ impl Guarded for Watched {
         self.pass_on(request, now, outlet);
         let ordered = self.sequencer.stats().head_seq - before;
         let outcome = self.watch.published.take().expect("every publish is answered");
-        if keyed.is_some() && outcome.accepted == 1 {
+        // A producer that takes over is accepted, and nothing is ordered.
+        let takes_over = opens(copies.last()) && u64::from(outcome.accepted) == ordered + 1;
+        if takes_over {
+            copies.pop();
+        } else if keyed.is_some() && outcome.accepted == 1 {
             check_key(&copies[0], &outcome, ordered, kept_from, &self.truth.borrow());
         } else {
             assert_eq!(u64::from(outcome.accepted), ordered);
             let (first, last) = if ordered > 0 { (before + 1, before + ordered) } else { (0, 0) };
             assert_eq!((outcome.first_seq, outcome.last_seq), (first, last));
         }
-        assert_eq!(outcome.refusal.is_none(), outcome.accepted as usize == copies.len());
+        let all = copies.len() + usize::from(takes_over);
+        assert_eq!(outcome.refusal.is_none(), outcome.accepted as usize == all);
         let mut truth = self.truth.borrow_mut();
-        for publication in &copies[..outcome.accepted as usize] {
+        for publication in copies.iter().take(outcome.accepted as usize) {
             if ordered > 0 {
                 truth.note_ordered(publication);
             }
@@ -195,8 +201,18 @@ impl Guarded for Watched {
     }
 
     fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
-        self.sequencer.tend(now, outlet)
+        let wake_at = self.sequencer.tend(now, outlet);
+        let mut truth = self.truth.borrow_mut();
+        while truth.head() < self.sequencer.stats().head_seq {
+            truth.note_end();
+        }
+        wake_at
     }
+}
+
+fn opens(publication: Option<&Publication>) -> bool {
+    let mark = publication.and_then(Publication::mark);
+    mark.is_some_and(|mark| mark.part == Part::Open)
 }
 
 impl Watched {

@@ -20,6 +20,7 @@ pub enum Concern {
     Clients,
     Memory,
     Hands,
+    Stories,
 }
 
 pub fn stream(seed: u64, concern: Concern) -> Rng {
@@ -43,6 +44,8 @@ pub enum Role {
     Poster,
     /// Posts lines, for a long time.
     Streamer,
+    /// Produces a token stream on a channel of its own, and reads it.
+    Teller,
     /// Pipelines requests and reads the answers slowly.
     Pipeliner,
     /// Sends nonsense, half requests, nothing at all.
@@ -93,13 +96,18 @@ impl Plan {
         let faults =
             if rng.u8(0..6) == 0 { Faults::none() } else { Faults::from_seed(rng.u64(..)) };
         let channels = (0..rng.usize(1..=5)).map(|n| format!("c{n}")).collect();
-        let roles = (0..rng.usize(4..=14)).map(|_| role(&mut rng)).collect();
+        let roles: Vec<Role> = (0..rng.usize(4..=14)).map(|_| role(&mut rng)).collect();
         let data_bytes_max = if large { 60_000 } else { 300 };
         let settings = settings(&mut rng, large);
         // A stream of its own, so that the rest of the seed is unchanged.
         let worker_replica_bytes =
             pick(&mut stream(seed, Concern::Memory), &[1_000, 10_000, 64 << 20, 64 << 20]);
-        let settings = Settings { worker_replica_bytes, ..settings };
+        let mut settings = Settings { worker_replica_bytes, ..settings };
+        let mut stories = stream(seed, Concern::Stories);
+        settings.channel_default.stream_compact = pick(&mut stories, &[0, 30, 64 << 10]);
+        // One seed in five has some: none of those that found something else is changed by them.
+        let tellers = if seed % 5 == 3 { stories.usize(1..=3) } else { 0 };
+        let roles: Vec<Role> = [roles, vec![Role::Teller; tellers]].concat();
         Self {
             seed,
             sim,

@@ -7,6 +7,10 @@ use pushline::log::event::{Kind, Publication};
 /// A channel in which anything may turn up.
 pub const PRANKS: &str = "pranks";
 
+/// What the channels of token streams begin with. Their readers are compared with what was said, and
+/// not with the log.
+pub const STORIES: &str = "story:";
+
 /// What a client means to publish. `tag` is the first number in its data and is never used twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -53,7 +57,7 @@ impl Truth {
     /// The log has ordered this: it must be what some client sent, to the byte.
     pub fn note_ordered(&mut self, publication: &Publication) {
         let mut tag = tag_of(&publication.data);
-        if *publication.channel == *PRANKS {
+        if *publication.channel == *PRANKS || publication.channel.starts_with(STORIES) {
             tag = self.next_tag();
             self.note_sent(prank(tag, publication));
         }
@@ -68,6 +72,21 @@ impl Truth {
         let seqs = self.by_tag.entry(tag).or_default();
         seqs.push(seq);
         assert!(seqs.len() == 1 || content.key.is_some(), "tag {tag} was ordered twice");
+    }
+
+    /// The log itself has ended a stream.
+    pub fn note_end(&mut self) {
+        let tag = self.next_tag();
+        let (channel, kind) = (STORIES.to_owned(), Kind::Json);
+        self.note_sent(Content {
+            tag,
+            channel,
+            kind,
+            data: Vec::new(),
+            event_type: None,
+            key: None,
+        });
+        self.ordered.push(tag);
     }
 
     pub fn head(&self) -> u64 {
@@ -116,10 +135,10 @@ impl Truth {
 fn prank(tag: u64, publication: &Publication) -> Content {
     Content {
         tag,
-        channel: PRANKS.into(),
+        channel: publication.channel.as_ref().into(),
         kind: publication.kind,
         data: publication.data.to_vec(),
-        event_type: None,
+        event_type: publication.event_type.as_deref().map(Into::into),
         key: None,
     }
 }

@@ -9,6 +9,7 @@ pub mod poster;
 pub mod prankster;
 pub mod streamer;
 pub mod subscriber;
+pub mod teller;
 pub mod transport;
 
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub fn actor(role: Role, rng: &mut Rng) -> Box<dyn Actor> {
         }
         Role::Poster => Box::new(poster::Poster::default()),
         Role::Streamer => Box::new(streamer::Streamer::default()),
+        Role::Teller => Box::new(teller::Teller::new(rng)),
         Role::Pipeliner => Box::new(pipeliner::Pipeliner::default()),
         Role::Prankster => Box::new(prankster::Prankster::default()),
     }
