@@ -38,6 +38,7 @@
 //! | store ([`journal`], [`cluster`], `server::store_threads`) | one with `data_dir` or a broker | the journal's files, or the connection to the broker | touch a client's socket |
 //! | reader ([`journal::reader`]) | one with `data_dir` | indexes of the journal's files | write, or make the store wait |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by commands |
+//! | backend ([`server`]) | 8 with `auth.url` | connections to the operator's backend | touch a client's socket |
 //! | lines ([`server`]) | one | the operator's log lines, about connections and requests, and about counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
 //! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
@@ -69,6 +70,10 @@
 //! | how each protocol writes events | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
 //! | a token stream: a stretch of its channel's events, kept whole beside history | [`log::stream`], [`proto::stream`] |
+//! | a stream that has ended is one event, and cursors in its middle stay valid | `log::merge`, [`proto::stream::merged`] |
+//! | streams over a WebSocket go to the log in the connection's order | `worker::session::ws_streams` |
+//! | an event for others is not sent to its sender | [`proto::sender`], `worker::hub::live` |
+//! | rights that the operator's backend decides: only the requests it decides over wait | `auth::backend`, `worker::session::backend`, `server::backend` |
 //! | a producer's body is a stream; a plain reader is a subscriber whose dialect has an end | `worker::session::produce`, `worker::session::view` |
 //! | live subscribers: fan-out touches no memory of theirs, one send per slice | `worker::hub::live` |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |

@@ -97,6 +97,12 @@ denials! {
     /// Known, but neither allowed to publish to this channel nor to cancel its streams.
     CancelForbidden: Forbidden, "cancel_forbidden",
         "these credentials do not allow cancelling streams of this channel";
+    /// The operator's backend refused.
+    BackendRefused: Unauthorized, "backend_refused",
+        "the backend does not let in who sends this";
+    /// It gave no answer that could be understood, or too many wait for one.
+    BackendUnavailable: ServiceUnavailable, "backend_unavailable",
+        "the backend that decides over access gave no answer; try again";
     /// A web page of an origin that is not allowed.
     OriginForbidden: Forbidden, "origin_forbidden",
         "pages of this origin are not allowed";
@@ -135,7 +141,7 @@ impl Denied {
     pub fn www_authenticate(self) -> Option<String> {
         let error = match self {
             Self::MissingCredentials => return Some(format!("Bearer realm=\"{REALM}\"")),
-            Self::OriginForbidden | Self::HostForbidden => return None,
+            Self::OriginForbidden | Self::HostForbidden | Self::BackendUnavailable => return None,
             Self::SubscribeForbidden
             | Self::PublishForbidden
             | Self::CancelForbidden
@@ -209,6 +215,9 @@ mod tests {
                 Denied::OtherSubject
             ]
         );
-        assert_eq!(of(Status::Unauthorized).count() + forbidden.len(), ALL.len());
+        let unavailable: Vec<_> = of(Status::ServiceUnavailable).collect();
+        assert_eq!(unavailable, [Denied::BackendUnavailable]);
+        let others = forbidden.len() + unavailable.len();
+        assert_eq!(of(Status::Unauthorized).count() + others, ALL.len());
     }
 }

@@ -8,6 +8,7 @@
 //! Secrets stay inside: every type that holds one leaves it out when printed, and no error quotes
 //! one.
 
+mod backend;
 pub mod cli;
 mod credentials;
 mod denied;
@@ -28,6 +29,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
+pub use backend::{Question, Verdict};
 pub use credentials::{Credentials, bearer_entry};
 pub use denied::Denied;
 pub use grant::{BadPatterns, Grant, PATTERNS_PER_LIST_MAX, Patterns};
@@ -45,6 +49,7 @@ pub use settings::{
 pub use source::{Env, KEY_FILE_BYTES_MAX};
 pub use token::{LEEWAY_S_MAX, TOKEN_BYTES_MAX};
 
+use backend::Backend;
 use credentials::Presented;
 use key_fingerprint::{KeyFingerprint, KeyFingerprints};
 use keys::KeyRing;
@@ -63,10 +68,23 @@ pub struct Gate {
     /// What a client certificate grants; none: none is asked for.
     certified: Option<Arc<Grant>>,
     client_ca: Option<PathBuf>,
+    /// The backend that decides over what is neither a token nor a publish key.
+    backend: Option<Arc<Backend>>,
+    /// Where it is asked.
+    asks: Option<Sender<Asked>>,
     fingerprints: KeyFingerprints,
     cookie: Option<Box<str>>,
     query_token: QueryToken,
     origins: OriginRules,
+}
+
+/// A question, and the worker that wants its answer.
+#[derive(Debug)]
+pub struct Asked {
+    /// Which worker.
+    pub worker: u16,
+    /// What it asks.
+    pub question: Question,
 }
 
 /// What happens to a request without credentials.
@@ -105,13 +123,18 @@ impl Gate {
         if settings.cookie.as_deref().is_some_and(|name| !credentials::is_cookie_name(name)) {
             return Err(AuthConfigError::new("auth.cookie", AuthFault::BadCookieName));
         }
+        if settings.url.as_deref().is_some_and(|url| !backend::is_url(url)) {
+            return Err(AuthConfigError::new("auth.url", AuthFault::BadUrl));
+        }
         let keys = KeyRing::load(settings, env)?;
         if keys.is_empty() {
             source::refuse_token_settings(settings)?;
         }
         let has_keys = !keys.is_empty() || !settings.publish_keys.is_empty();
-        let is_open =
-            !has_keys && settings.anonymous.is_none() && settings.client_certificates.is_none();
+        let is_open = !has_keys
+            && settings.anonymous.is_none()
+            && settings.client_certificates.is_none()
+            && settings.url.is_none();
         let everybody = match &settings.anonymous {
             Some(anonymous) => anonymous_grant(anonymous)?,
             None if is_open => Grant::everything(),
@@ -123,8 +146,10 @@ impl Gate {
         let publish_keys = PublishKeys::load(&settings.publish_keys, &everybody, env)?;
         let of_certificates = settings.client_certificates.as_ref();
         let certified = of_certificates.map(|of| certified_grant(of, &everybody)).transpose()?;
+        let backend = settings.url.as_ref().map(|url| Arc::new(Backend::new(url, &everybody)));
         let of_keys = keys.fingerprints().chain(publish_keys.fingerprints());
         let of_keys = of_keys.chain(certified.iter().flat_map(|grant| grant.fingerprints()));
+        let of_keys = of_keys.chain(backend.iter().map(|backend| backend.fingerprint()));
         let fingerprints = everybody.fingerprints().chain(of_keys).collect();
         let openness = if is_open { Openness::Anybody } else { Openness::Guarded };
         Ok(Self {
@@ -135,6 +160,8 @@ impl Gate {
             publish_keys,
             certified,
             client_ca: of_certificates.map(|of| of.ca.clone()),
+            backend,
+            asks: None,
             fingerprints: KeyFingerprints::new(fingerprints),
             cookie: settings.cookie.as_deref().map(Box::from),
             query_token: settings.query_token,
@@ -147,6 +174,42 @@ impl Gate {
     pub fn for_this_machine(mut self) -> Self {
         self.origins.keep_to_this_machine();
         self
+    }
+
+    /// The same, with where its backend is asked.
+    pub fn asking(self, asks: Sender<Asked>) -> Self {
+        Self { asks: Some(asks), ..self }
+    }
+
+    /// Whether there is a backend that decides.
+    pub fn has_backend(&self) -> bool {
+        self.backend.is_some()
+    }
+
+    /// Has the backend asked. Whether there was room for the question.
+    pub fn ask(&self, worker: u16, question: &Question) -> bool {
+        let asked = Asked { worker, question: question.clone() };
+        self.asks.as_ref().is_some_and(|asks| asks.try_send(asked).is_ok())
+    }
+
+    /// What the backend is to be asked about these credentials; none: it is not for it to decide.
+    pub fn question(&self, credentials: &Credentials<'_>) -> Option<Question> {
+        let backend = self.backend.as_ref()?;
+        let is_ours = match self.presented(credentials) {
+            Ok(Presented::Token(text)) => self.is_token(text),
+            Ok(Presented::TokenOrPublishKey(text)) => {
+                self.is_token(text) || self.publish_keys.find(text.as_bytes()).is_some()
+            }
+            Ok(Presented::PublishKey(_) | Presented::Certificate) => true,
+            Ok(Presented::Nothing) | Err(_) => false,
+        };
+        let Credentials { cookie, authorization, .. } = credentials;
+        if is_ours { None } else { Question::of(backend, *cookie, *authorization) }
+    }
+
+    /// Whether the text may be a token that is checked here.
+    fn is_token(&self, text: &str) -> bool {
+        !self.keys.is_empty() && token::has_token_shape(text.as_bytes())
     }
 
     /// The authorities whose certificates of clients count, as a file.
@@ -210,6 +273,23 @@ impl Gate {
             return Err(Denied::OriginForbidden);
         }
         self.grant_for(presented, now_unix_s)
+    }
+
+    /// Admits or denies a request with what the backend has decided over it.
+    ///
+    /// # Errors
+    /// The page it comes from may not, or the backend has refused.
+    pub fn admit_decided(
+        &self,
+        access: Access,
+        decided: Result<Arc<Grant>, Denied>,
+        page: &Page<'_>,
+    ) -> Result<Arc<Grant>, Denied> {
+        let kind = match access {
+            Access::WebSocket => RequestKind::WebSocket,
+            Access::Http => RequestKind::Credentialed,
+        };
+        if self.origins.allow(kind, page) { decided } else { Err(Denied::OriginForbidden) }
     }
 
     /// Checks a token alone, as in the refresh of a running connection.

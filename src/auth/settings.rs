@@ -54,6 +54,10 @@ pub struct AuthSettings {
     pub query_token: QueryToken,
     /// Keys for backends that publish.
     pub publish_keys: Vec<PublishKeySettings>,
+    /// Asked, with its cookies and its `Authorization`, about each request that shows neither a token
+    /// nor a publish key: `http://localhost:3000/push-rights`. It answers with the claims of a token,
+    /// or 401 or 403.
+    pub url: Option<String>,
     /// What clients may do that show a certificate. None: no certificate is asked for.
     pub client_certificates: Option<CertificateSettings>,
     /// What clients without credentials may do. None: nothing, or all if there is no key either.
@@ -273,6 +277,8 @@ pub enum AuthFault {
     TooManyPatterns,
     /// Not the name of a cookie.
     BadCookieName,
+    /// The backend is not one that can be asked.
+    BadUrl,
     /// The origin with this index is not one that browsers send.
     BadOrigin(usize),
     /// More leeway than any clock needs.
@@ -367,6 +373,7 @@ impl fmt::Display for AuthFault {
                 super::PATTERNS_PER_LIST_MAX
             ),
             Self::BadCookieName => f.write_str("not a cookie name (RFC 6265 section 4.1.1)"),
+            Self::BadUrl => f.write_str("not of the form http://host:port/path"),
             Self::BadOrigin(index) => write!(
                 f,
                 "entry {} is not an origin as browsers send it: scheme://host or \

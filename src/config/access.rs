@@ -147,6 +147,14 @@ pub(super) static AUTH_KEYS: &[AuthKey] = &[
         help: "Keys for backends that publish: each from a file or env, for all channels or these.",
     },
     AuthKey {
+        name: "url",
+        kind: Kind::Text,
+        default: None,
+        example: "\"http://localhost:3000/push-rights\"",
+        help: "Your backend, asked with the cookies and the Authorization of a request that shows neither \
+               a token nor a key; it answers with the claims of a token, or 401 or 403.",
+    },
+    AuthKey {
         name: "client_certificates",
         kind: Kind::Toml,
         default: None,

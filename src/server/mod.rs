@@ -1,6 +1,7 @@
 //! Putting it together: probe the kernel, bind, pin, start the threads, and end them in order.
 
 mod admin;
+mod backend;
 mod balance;
 mod clerk;
 mod door;
@@ -20,12 +21,13 @@ mod tls;
 mod vital;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
+use self::backend::{Backend, Workers};
 use self::balance::Balance;
 use self::clerk::{Clerk, LogCommand};
 use self::driver::{Choice, DriverKind, Room};
@@ -96,6 +98,9 @@ pub struct Server {
     room: Room,
     ends: MainEnds<Command>,
     bell: Ringer,
+    /// Asks the operator's backend, if there is one.
+    backend: Backend,
+    asking: Workers,
     shared: Arc<Shared>,
     /// The operator's settings as of the last reload.
     settings: Arc<Settings>,
@@ -146,7 +151,8 @@ impl Server {
         if let Some(inherited) = &inherited {
             inherited.correct(&mut settings)?;
         }
-        let gate = keep_to_this_machine(&settings, gate)?;
+        let mut backend = Backend::new();
+        let gate = backend.serve(keep_to_this_machine(&settings, gate)?);
         web::prepare();
         let placement = Placement::of(&settings)?;
         let workers = placement.workers();
@@ -197,7 +203,7 @@ impl Server {
         let requests = worker_ends[0].requests.clone();
         let plan = WorkerPlan {
             shared: &shared,
-            gate,
+            gate: gate.clone(),
             slots: room.slots,
             handshakes: tls.as_ref().map(TlsKeeper::handshakes),
             to_log,
@@ -239,6 +245,9 @@ impl Server {
             }
             None => None,
         };
+        let asking =
+            Workers { ends: main_ends.clone(), bell: Arc::new(Mutex::new(bell(&started.bells)?)) };
+        backend.start(&gate, &asking)?;
         let bell = bell(&started.bells)?;
         started.begin();
         Ok(Self {
@@ -249,6 +258,8 @@ impl Server {
             room,
             ends: main_ends,
             bell,
+            backend,
+            asking,
             settings: shared.settings.clone(),
             shared,
             balances,

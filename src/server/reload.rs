@@ -39,7 +39,8 @@ impl Server {
     /// nothing has changed.
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted);
-        let gate = keep_to_this_machine(&settings, gate)?;
+        let gate = self.backend.serve(keep_to_this_machine(&settings, gate)?);
+        self.backend.start(&gate, &self.asking)?;
         let settings = Arc::new(settings);
         if let Some(tls) = &mut self.tls {
             tls.reload(&settings, gate.client_ca())?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Gate, Revoked};
+use crate::auth::{Gate, Question, Revoked, Verdict};
 use crate::config::Settings;
 use crossbeam_channel::Sender;
 
@@ -23,6 +23,13 @@ pub enum Command {
     Gate(Arc<Gate>),
     /// All subjects whose tokens are revoked.
     Revoke(Arc<Revoked>),
+    /// The operator's backend has answered.
+    Verdict {
+        /// What this worker asked.
+        question: Question,
+        /// The answer.
+        verdict: Verdict,
+    },
     /// New settings; those that need a restart are unchanged.
     Settings(Arc<Settings>),
     /// Answer with your number: a worker whose turns go on does so at once.

@@ -7,6 +7,7 @@ use super::effect::Ending;
 use super::net::Heard;
 use super::session::{Protocol, Step};
 use super::turn::Core;
+use crate::auth::{Question, Verdict};
 use crate::limits::{CARRY_BYTES_MAX, TICK};
 use crate::reason::CloseReason;
 use crate::ring::{Layer, RecvEnd, Token};
@@ -178,6 +179,16 @@ impl Core {
             }
         }
         self.sessions.end_checks();
+    }
+
+    /// The backend has answered: what waited for that is read again.
+    pub(super) fn take_verdict(&mut self, question: Question, verdict: Verdict) {
+        for token in self.sessions.take_verdict(question, verdict) {
+            if self.net.is_current(token) {
+                self.sessions.read_on(token.slot);
+                self.take_carry(token);
+            }
+        }
     }
 
     /// Keeps unfinished input within its bound: the sessions that hold most lose theirs.

@@ -181,6 +181,7 @@ impl Core {
             Command::Stop => self.stop(),
             Command::Gate(gate) => self.sessions.take_gate(gate),
             Command::Revoke(revoked) => self.sessions.take_revoked(revoked),
+            Command::Verdict { question, verdict } => self.take_verdict(question, verdict),
             Command::Settings(settings) => self.apply_settings(settings),
             // The asker may have given up waiting.
             Command::Ping(reply) => drop(reply.try_send(self.worker)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Cx, Sessions};
 use crate::auth::{
-    Access, CORS_FIXED, Credentials, Denied, Gate, Grant, Page, Revoked, bearer_entry,
+    Access, CORS_FIXED, Credentials, Denied, Gate, Grant, Page, Question, Revoked, bearer_entry,
 };
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
@@ -85,7 +85,10 @@ impl Sessions {
             return Ok(());
         }
         let shown = (subprotocol_token, self.is_certified(cx.index()));
-        let admitted = admit(&self.gate, request, access, shown, self.unix_s);
+        let admitted = match self.decided(request) {
+            Some(decided) => self.gate.admit_decided(access, decided, &page_of(request)),
+            None => admit(&self.gate, request, access, shown, self.unix_s),
+        };
         match admitted.and_then(|grant| self.not_revoked(grant)) {
             Ok(grant) => {
                 self.of[cx.index()].grant = Some(grant);
@@ -99,6 +102,22 @@ impl Sessions {
                 Err(denied)
             }
         }
+    }
+
+    /// What the backend is to be asked about the request, if it is for the backend to decide.
+    pub(super) fn question_of(&self, request: &Request<'_>) -> Option<Question> {
+        // With two of the same name it is unclear which one counts.
+        let is_doubled = |name: &str| request.headers_named(name).nth(1).is_some();
+        if ["authorization", "cookie", "x-api-key"].into_iter().any(is_doubled) {
+            return None;
+        }
+        let query_token = query_token(request).ok()?;
+        let mut entries = request
+            .headers_named("sec-websocket-protocol")
+            .flat_map(|list| list.split(|byte| *byte == b','));
+        let entry =
+            entries.find_map(|entry| bearer_entry(std::str::from_utf8(entry.trim_ascii()).ok()?));
+        self.gate.question(&credentials(request, entry, query_token.as_deref()))
     }
 
     /// Whether the server may be asked by this name; if not, the request is answered.
@@ -296,12 +315,15 @@ fn admit(
     let query_token = query_token(request)?;
     let credentials = credentials(request, subprotocol_token, query_token.as_deref());
     let credentials = Credentials { certified, ..credentials };
-    let page = Page {
+    gate.admit(access, &credentials, &page_of(request), now_unix_s)
+}
+
+fn page_of<'a>(request: &'a Request<'_>) -> Page<'a> {
+    Page {
         origin: request.header("origin"),
         host: request.host(),
         fetch_site: request.header("sec-fetch-site"),
-    };
-    gate.admit(access, &credentials, &page, now_unix_s)
+    }
 }
 
 fn credentials<'a>(

@@ -146,7 +146,10 @@ impl Sessions {
             Some(Err(error)) => Err(error),
         };
         let step = match parsed {
-            Ok(Parsed::Complete(request)) if self.check_has_to_wait(cx, self.cost_of(&request)) => {
+            Ok(Parsed::Complete(request))
+                if self.check_has_to_wait(cx, self.cost_of(&request))
+                    || self.has_to_ask(cx, &request) =>
+            {
                 // The whole head is parsed again from its beginning.
                 self.work(index).http = HttpState::default();
                 Step::Wait(0)

@@ -3,6 +3,7 @@
 
 mod access;
 mod answer;
+mod backend;
 mod checks;
 mod client;
 mod closing;
@@ -35,6 +36,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crossbeam_channel::Sender;
 use hashbrown::HashMap;
 
+use self::backend::Answers;
 use self::checks::Checks;
 use self::http2::HeadSpace;
 use self::work::Work;
@@ -185,6 +187,7 @@ pub struct Sessions {
     /// Sessions that left input unread until their output is sent or until the next turn.
     unread: VecDeque<Token>,
     checks: Checks,
+    answers: Answers,
     /// Who produces the stream of which channel.
     producing: HashMap<Box<str>, Token>,
     /// The slot up to which sessions have been checked against changed access rules; `None` if all
@@ -221,6 +224,7 @@ impl Sessions {
             http2_begun: 0,
             unread: VecDeque::new(),
             checks: Checks::default(),
+            answers: Answers::default(),
             producing: HashMap::new(),
             vetted_to: None,
             unfinished_bytes: 0,
@@ -458,7 +462,7 @@ impl Sessions {
 
     /// Whether nothing is left to read or to check.
     pub fn is_quiet(&self) -> bool {
-        self.unread.is_empty() && self.checks.is_idle()
+        self.unread.is_empty() && self.checks.is_idle() && self.answers.is_idle()
     }
 
     /// Panics if the sessions contradict themselves. `open`: the connections that exist; `asked`:
@@ -483,7 +487,9 @@ impl Sessions {
                 assert!(session.work.is_none() && session.grant.is_none(), "slot {index} is free");
                 continue;
             }
-            let unread = self.unread.contains(&token(index)) || self.checks.has(token(index));
+            let token = token(index);
+            let unread = self.unread.contains(&token) || self.checks.has(token);
+            let unread = unread || self.answers.has(token);
             assert_eq!(unread, session.flags.has(Flags::UNREAD), "slot {index}: {session:?}");
             let outstanding = usize::from(self.outstanding(index));
             assert_eq!(outstanding, asked(index), "slot {index} waits: {session:?}");

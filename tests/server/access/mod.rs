@@ -1,6 +1,7 @@
 //! Access end to end: real sockets, real tokens, the settings of the README. Each rule has a test
 //! that fails when the rule is taken away.
 
+mod backend;
 mod browsers;
 mod channels;
 mod forgeries;

@@ -1,0 +1,209 @@
+//! Rights that the operator's backend decides (`auth.url`): it is asked with the cookies and the
+//! `Authorization` of a request, and answers with the claims of a token, or refuses. Sessions that only
+//! the backend understands are so let in.
+//!
+//! This says what is asked and what an answer means. Asking takes time and is done elsewhere.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Denied;
+use super::grant::Grant;
+use super::key_fingerprint::KeyFingerprint;
+use super::token;
+
+/// Longest time an answer is believed, whatever it says.
+pub const ANSWER_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// Shortest time: the request that asked is read again within it.
+const ANSWER_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// Longest cookies or `Authorization` that are passed on.
+const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Where the backend is, and what rests on its answers.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its URL, of `http`.
+    pub url: Box<str>,
+    fingerprint: KeyFingerprint,
+    everybody: Arc<Grant>,
+}
+
+/// What the backend is asked: who sends this, and what may they do?
+#[derive(Clone)]
+pub struct Question {
+    backend: Arc<Backend>,
+    /// The request's cookies.
+    pub cookie: Option<Box<[u8]>>,
+    /// Its `Authorization`.
+    pub authorization: Option<Box<[u8]>>,
+}
+
+/// What it answered.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The rights, or why there are none.
+    pub grant: Result<Arc<Grant>, Denied>,
+    /// How long that holds for further requests.
+    pub age_max: Duration,
+}
+
+impl Backend {
+    pub(super) fn new(url: &str, everybody: &Arc<Grant>) -> Self {
+        let fingerprint = KeyFingerprint::of("backend", &[url.as_bytes()]);
+        Self { url: url.into(), fingerprint, everybody: everybody.clone() }
+    }
+
+    pub(super) fn fingerprint(&self) -> KeyFingerprint {
+        self.fingerprint
+    }
+}
+
+impl Question {
+    /// None: the request shows nothing that a backend could judge.
+    pub(super) fn of(
+        backend: &Arc<Backend>,
+        cookie: Option<&[u8]>,
+        authorization: Option<&[u8]>,
+    ) -> Option<Self> {
+        let is_short = |of: Option<&[u8]>| of.is_none_or(|of| of.len() <= CREDENTIAL_BYTES_MAX);
+        let shows = cookie.is_some() || authorization.is_some();
+        (shows && is_short(cookie) && is_short(authorization)).then(|| Self {
+            backend: backend.clone(),
+            cookie: cookie.map(Into::into),
+            authorization: authorization.map(Into::into),
+        })
+    }
+
+    /// Where it is asked.
+    pub fn url(&self) -> &str {
+        &self.backend.url
+    }
+
+    /// What an answer means. 401 and 403 refuse; whatever is not understood grants nothing.
+    pub fn verdict(
+        &self,
+        status: u16,
+        cache_control: Option<&str>,
+        body: &[u8],
+        now_unix_s: u64,
+    ) -> Verdict {
+        let grant = match status {
+            200..300 => self.grant(body, now_unix_s),
+            401 | 403 => Err(Denied::BackendRefused),
+            _ => Err(Denied::BackendUnavailable),
+        };
+        let age_max = match grant {
+            Err(Denied::BackendUnavailable) => ANSWER_AGE_MIN,
+            _ => max_age(cache_control).clamp(ANSWER_AGE_MIN, ANSWER_AGE_MAX),
+        };
+        Verdict { grant, age_max }
+    }
+
+    /// There was no answer.
+    pub fn unanswered() -> Verdict {
+        Verdict { grant: Err(Denied::BackendUnavailable), age_max: ANSWER_AGE_MIN }
+    }
+
+    fn grant(&self, body: &[u8], now_unix_s: u64) -> Result<Arc<Grant>, Denied> {
+        let grant = token::of_claims(body, self.backend.fingerprint)
+            .map_err(|_| Denied::BackendUnavailable)?;
+        if grant.is_expired(now_unix_s) {
+            return Err(Denied::Expired);
+        }
+        Ok(Arc::new(grant.on_top_of(self.backend.everybody.clone())))
+    }
+}
+
+/// Whether a backend can be at this URL: `https` is for what is between machines, and this is asked for
+/// each session.
+pub(super) fn is_url(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").unwrap_or_default();
+    let host = rest.split('/').next().unwrap_or_default();
+    !host.is_empty() && !host.contains(['@', '?', '#']) && url.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// `max-age` (RFC 9111 section 5.2.2.1), unless the answer is not to be kept.
+fn max_age(cache_control: Option<&str>) -> Duration {
+    let directives = || cache_control.unwrap_or_default().split(',').map(str::trim);
+    let is = |name: &'static str| move |text: &str| text.eq_ignore_ascii_case(name);
+    if directives().any(is("no-store")) || directives().any(is("no-cache")) {
+        return Duration::ZERO;
+    }
+    let seconds = directives().find_map(|text| text.strip_prefix("max-age=")?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
+}
+
+/// A backend is another one after each reload: its answers before that are not asked for again.
+impl PartialEq for Question {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
+            && self.cookie == other.cookie
+            && self.authorization == other.authorization
+    }
+}
+
+impl Eq for Question {}
+
+impl Hash for Question {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.cookie.hash(state);
+        self.authorization.hash(state);
+    }
+}
+
+impl fmt::Debug for Question {
+    /// Shows nothing that a request has shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question").field("url", &self.backend.url).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Patterns;
+
+    fn verdict(status: u16, cache_control: &str, body: &str) -> Verdict {
+        let everybody = Grant::new(Patterns::default(), Patterns::default());
+        let backend = Arc::new(Backend::new("http://backend/", &Arc::new(everybody)));
+        let question = Question::of(&backend, Some(b"session=1"), None).expect("a cookie");
+        question.verdict(status, Some(cache_control), body.as_bytes(), 1_000)
+    }
+
+    #[test]
+    fn an_answer_grants_what_it_says_for_as_long_as_it_says() {
+        let body = r#"{"sub":"jane","pushline":{"subscribe":["a"],"publish":["b"]}}"#;
+        let told = verdict(200, "private, max-age=60", body);
+        let grant = told.grant.expect("rights");
+        assert!(grant.may_subscribe("a") && grant.may_publish("b") && !grant.may_publish("a"));
+        assert_eq!((grant.token_subject(), told.age_max), (Some("jane"), Duration::from_secs(60)));
+        for (cache, age_max) in [
+            ("", ANSWER_AGE_MIN),
+            ("max-age=60, no-store", ANSWER_AGE_MIN),
+            ("max-age=99999999", ANSWER_AGE_MAX),
+        ] {
+            assert_eq!(verdict(200, cache, body).age_max, age_max, "{cache}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_grant_fails_closed() {
+        let denied = |status, body| verdict(status, "max-age=60", body).grant.err();
+        assert_eq!(denied(403, "{}"), Some(Denied::BackendRefused));
+        for (status, body) in [
+            (500, "{}"),
+            (302, "{}"),
+            (200, ""),
+            (200, "<html>"),
+            (200, r#"{"pushline":{"subscribe":["a*"]}}"#),
+            (200, r#"{"pushline":{"everything":true}}"#),
+        ] {
+            assert_eq!(denied(status, body), Some(Denied::BackendUnavailable), "{status} {body}");
+        }
+        assert_eq!(denied(200, r#"{"exp":999}"#), Some(Denied::Expired));
+    }
+}

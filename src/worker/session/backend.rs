@@ -1,0 +1,109 @@
+//! Requests whose rights the operator's backend decides: they wait until it has answered, and are read
+//! again then. Nothing waits for the backend but they; one that asks what is being asked already waits
+//! for the same answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::route::{Route, route};
+use super::{Cx, Flags, Sessions};
+use crate::auth::{Denied, Grant, Question, Verdict};
+use crate::limits::{BACKEND_ANSWERS_MAX, BACKEND_WAITING_MAX};
+use crate::proto::http::head::Request;
+use crate::ring::Token;
+
+/// What this worker knows from the backend.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    known: HashMap<Question, Known>,
+    /// The connections that wait for an answer, by what was asked.
+    asked: HashMap<Question, Vec<Token>>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    grant: Result<Arc<Grant>, Denied>,
+    until: Duration,
+}
+
+impl Answers {
+    /// Whether the connection waits for an answer.
+    pub fn has(&self, token: Token) -> bool {
+        self.asked.values().flatten().any(|waiting| *waiting == token)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    fn of(&self, question: &Question, now: Duration) -> Option<&Result<Arc<Grant>, Denied>> {
+        self.known.get(question).filter(|known| known.until > now).map(|known| &known.grant)
+    }
+
+    fn note(&mut self, question: Question, verdict: Verdict, now: Duration) {
+        if self.known.len() >= BACKEND_ANSWERS_MAX {
+            self.known.retain(|_, known| known.until > now);
+        }
+        // All are still good: it is asked again for one of them.
+        if self.known.len() >= BACKEND_ANSWERS_MAX {
+            self.known.clear();
+        }
+        let until = now + verdict.age_max;
+        self.known.insert(question, Known { grant: verdict.grant, until });
+    }
+}
+
+impl Sessions {
+    /// Whether the request has to wait for the backend. If so, it is read again once that has answered.
+    pub(super) fn has_to_ask(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+        if !self.gate.has_backend() || !needs_rights(route(request)) {
+            return false;
+        }
+        let Some(question) = self.question_of(request) else { return false };
+        if self.answers.of(&question, self.now).is_some()
+            || self.answers.waiting >= BACKEND_WAITING_MAX
+        {
+            return false;
+        }
+        let is_asked = self.answers.asked.contains_key(&question);
+        if !is_asked && !self.gate.ask(self.home.worker, &question) {
+            return false;
+        }
+        if self.of[cx.index()].flags.raise(Flags::UNREAD) {
+            self.answers.asked.entry(question).or_default().push(cx.token);
+            self.answers.waiting += 1;
+        }
+        true
+    }
+
+    /// The backend's decision over a request, if it is for the backend to decide. It has been asked
+    /// unless too many are: then nothing is granted.
+    pub(super) fn decided(&self, request: &Request<'_>) -> Option<Result<Arc<Grant>, Denied>> {
+        let question = self.question_of(request).filter(|_| self.gate.has_backend())?;
+        let known = self.answers.of(&question, self.now);
+        Some(known.cloned().unwrap_or(Err(Denied::BackendUnavailable)))
+    }
+
+    /// The backend has answered: the connections that waited for it, some of which may be gone.
+    pub fn take_verdict(&mut self, question: Question, verdict: Verdict) -> Vec<Token> {
+        let waiting = self.answers.asked.remove(&question).unwrap_or_default();
+        self.answers.waiting -= waiting.len();
+        self.answers.note(question, verdict, self.now);
+        waiting
+    }
+}
+
+fn needs_rights(route: Route<'_>) -> bool {
+    !matches!(
+        route,
+        Route::Greeting
+            | Route::Asset(_)
+            | Route::Options(_)
+            | Route::IllegalPath
+            | Route::MethodNotAllowed(_)
+            | Route::NotImplemented
+    )
+}
