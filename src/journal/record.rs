@@ -368,17 +368,16 @@ mod tests {
     use crate::log::ChannelName;
 
     fn event(seq: u64, data: &[u8], key: Option<&str>) -> Event {
-        Event {
-            seq,
-            channel: Arc::new(ChannelName::new("news")),
-            channel_hash: 0,
+        let publication = Publication {
+            channel: "news".into(),
             kind: Kind::Binary,
             data: Bytes::copy_from_slice(data),
             event_type: Some("".into()),
             key: key.map(Into::into),
             attributes: None,
-            ordered_at: Duration::ZERO,
-        }
+        };
+        let channel = Arc::new(ChannelName::new(&publication.channel));
+        Event::new(seq, channel, 0, Duration::ZERO, publication)
     }
 
     fn any_attributes() -> Attributes {
@@ -389,7 +388,8 @@ mod tests {
     #[test]
     fn attributes_are_read_back_and_a_record_of_a_later_version_is_named_as_one() {
         let attributes = Some(Box::new(any_attributes()));
-        let event = Event { attributes, ..event(9, b"data", Some("k")) };
+        let mut event = event(9, b"data", Some("k"));
+        event.attributes = attributes;
         let mut bytes = Vec::new();
         write_record(&mut bytes, 77, &event, 5, 3);
         assert_eq!(bytes.len(), record_bytes(&event));

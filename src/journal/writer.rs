@@ -213,7 +213,7 @@ impl<D: Disk> Writer<D> {
             self.seal()?;
             self.begin_segment(event.seq, bytes)?;
         }
-        let unix_ms = (self.settings.clock_began + event.ordered_at).as_millis() as u64;
+        let unix_ms = (self.settings.clock_began + event.ordered_at()).as_millis() as u64;
         let seed = self.open.as_ref().map_or(0, |open| open.seed);
         write_record(&mut self.buffer, seed, event, unix_ms, self.synced_to);
         self.encoded_to = event.seq;

@@ -69,7 +69,7 @@ impl Event {
             event_type: self.event_type.clone(),
             key: None,
             attributes: attributes.boxed(),
-            ordered_at: self.ordered_at,
+            ordered_ns: self.ordered_ns,
         }
     }
 

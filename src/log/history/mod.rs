@@ -325,7 +325,7 @@ impl History {
             });
         }
         let Entry { event, channel, .. } = &self.entries[line.list.first()?];
-        Some(Oldest { seq: event.first_seq(), newest_at: event.ordered_at, channel: *channel })
+        Some(Oldest { seq: event.first_seq(), newest_at: event.ordered_at(), channel: *channel })
     }
 
     /// The channel of the oldest event in memory.

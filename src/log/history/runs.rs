@@ -129,14 +129,14 @@ impl Runs {
         if let Some(run) = listed.keys.back().map(|key| &mut self.slab[*key])
             && run.has_room_for(event.seq)
         {
-            (run.last_seq, run.newest_at) = (event.seq, event.ordered_at);
+            (run.last_seq, run.newest_at) = (event.seq, event.ordered_at());
             (run.events, run.bytes) = (run.events + 1, run.bytes + bytes);
             return;
         }
         let key = self.slab.insert(Run {
             first_seq: event.first_seq(),
             last_seq: event.seq,
-            newest_at: event.ordered_at,
+            newest_at: event.ordered_at(),
             bytes,
             events: 1,
             channel,

@@ -126,7 +126,7 @@ impl Hub {
         self.handed += (count * slice.len()) as u64;
         if !self.channels[index].slice_unfinished() {
             // The slice's oldest event has waited longest, and its last subscriber too.
-            let age = slice.first().map(|event| self.now.saturating_sub(event.ordered_at));
+            let age = slice.first().map(|event| self.now.saturating_sub(event.ordered_at()));
             if let Some(age) = age {
                 self.metrics.delivery_lag.observe_us(age.as_micros() as u64);
             }
