@@ -14,8 +14,8 @@ use crate::log::store::Stored;
 /// What the near end sends.
 #[derive(Debug)]
 pub enum ToKeeper {
-    /// The next event of the log.
-    Event(Arc<Event>),
+    /// The next events of the log.
+    Events(Vec<Arc<Event>>),
     /// The log knows that what it sent before this is lost.
     GivenUp,
     /// End in an orderly way.
@@ -90,11 +90,12 @@ impl<D: Disk> Keeper<D> {
     /// Takes a message; [`Keeper::work`] acts on it.
     pub fn take(&mut self, message: ToKeeper, report: &mut impl FnMut(Stored)) {
         match (message, self.state) {
-            (ToKeeper::Event(event), State::Up) => {
-                self.ordered_to = event.seq;
-                self.group.push(event);
+            (ToKeeper::Events(events), state) => {
+                self.ordered_to = events.last().map_or(self.ordered_to, |last| last.seq);
+                if state == State::Up {
+                    self.group.extend(events);
+                }
             }
-            (ToKeeper::Event(event), _) => self.ordered_to = event.seq,
             (ToKeeper::GivenUp, State::Losing(cause)) => self.state = State::Down(cause),
             (ToKeeper::GivenUp, _) => {}
             (ToKeeper::Close, _) => {
@@ -128,7 +129,7 @@ impl<D: Disk> Keeper<D> {
         let through = writer.committed_to();
         if through > self.reported_to {
             self.reported_to = through;
-            let count = self.group.iter().filter(|event| event.seq <= through).count() as u32;
+            let count = self.group.partition_point(|event| event.seq <= through) as u32;
             report(Stored::Committed { through, count });
         }
         self.group.clear();

@@ -51,6 +51,8 @@ const LOCK_NAME: &str = "lock";
 pub struct Journal {
     /// Bounded by how much the log lets wait for a commit.
     to_keeper: Sender<ToKeeper>,
+    /// Events of the present request: they go into one group.
+    gathered: Vec<Arc<Event>>,
     /// Bounded by the pages workers may wait for.
     to_reader: Sender<ToReader>,
     bounds: Arc<Bounds>,
@@ -76,7 +78,7 @@ pub fn lanes() -> (Journal, FarEnds) {
     let (to_reader, reader) = unbounded();
     let bounds = Arc::<Bounds>::default();
     let ends = FarEnds { keeper, reader, end_reader: to_reader.clone(), bounds: bounds.clone() };
-    (Journal { to_keeper, to_reader, bounds }, ends)
+    (Journal { to_keeper, gathered: Vec::new(), to_reader, bounds }, ends)
 }
 
 /// What each end tells the other about history.
@@ -90,12 +92,20 @@ pub struct Bounds {
 
 impl Store for Journal {
     fn append(&mut self, event: &Arc<Event>) -> Taken {
-        // A store's thread that is gone has told its server to end.
-        let _ = self.to_keeper.send(ToKeeper::Event(Arc::clone(event)));
+        self.gathered.push(Arc::clone(event));
         Taken::Later
     }
 
+    fn flush(&mut self) {
+        if !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            // A store's thread that is gone has told its server to end.
+            let _ = self.to_keeper.send(ToKeeper::Events(gathered));
+        }
+    }
+
     fn give_up(&mut self) {
+        self.gathered.clear();
         let _ = self.to_keeper.send(ToKeeper::GivenUp);
     }
 
@@ -105,6 +115,7 @@ impl Store for Journal {
     }
 
     fn close(&mut self) {
+        self.flush();
         let _ = self.to_keeper.send(ToKeeper::Close);
     }
 

@@ -146,6 +146,15 @@ impl Sequencer {
             ToLog::Feed(events) => events.into_iter().for_each(|fed| self.follow(fed, outlet)),
         }
         self.join_reached(outlet);
+        self.flush();
+    }
+
+    /// One message to the store's thread for each request: the first event of many would otherwise
+    /// be committed alone.
+    fn flush(&mut self) {
+        if !self.pending.is_empty() {
+            self.store.flush();
+        }
     }
 
     fn ask(&mut self, worker: u16, body: Ask, outlet: &mut impl Outlet) {
@@ -201,6 +210,7 @@ impl Sequencer {
         let to_merge = self.merge_some().then_some(now);
         let aged = self.expire(now);
         let overdue = self.answer_overdue(outlet);
+        self.flush();
         let wake_at = aged.into_iter().chain(of_streams).chain(to_merge).chain(overdue).min();
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);

@@ -98,21 +98,19 @@ fn start(
 }
 
 fn keep(mut keeper: Keeper<Folder>, inbox: &Receiver<ToKeeper>, mut to_log: Reports, lock: Lock) {
-    let mut reports = Vec::new();
+    let mut report = |stored| to_log.tell(ToLog::Store(stored));
     while !keeper.is_closed() {
-        let mut report = |stored| reports.push(stored);
         match inbox.recv_timeout(KEEPING_PAUSE) {
             Ok(message) => keeper.take(message, &mut report),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        for message in inbox.try_iter().take(COMMIT_EVENTS_MAX) {
+        while keeper.waiting() < COMMIT_EVENTS_MAX
+            && let Ok(message) = inbox.try_recv()
+        {
             keeper.take(message, &mut report);
         }
         keeper.work(&mut report);
-        for stored in reports.drain(..) {
-            to_log.tell(ToLog::Store(stored));
-        }
     }
     // Another process may have the journal from here on.
     drop(lock);

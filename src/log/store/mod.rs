@@ -34,6 +34,9 @@ pub trait Store: Debug + Send {
     /// Takes an event that has just got its place. Only called while the store is up.
     fn append(&mut self, event: &Arc<Event>) -> Taken;
 
+    /// Everything that belongs together was appended: the store may begin to commit it.
+    fn flush(&mut self) {}
+
     /// Gives up all that was appended and not committed: none of it may be written any more.
     fn give_up(&mut self);
 

@@ -25,10 +25,14 @@ impl Store for Slow {
 }
 
 fn slow_bench() -> Bench {
+    bench_over(Box::new(Slow))
+}
+
+fn bench_over(store: Box<dyn Store>) -> Bench {
     let settings = settings(1 << 20, Policies::uniform(PLENTY));
     let hasher = SharedHasher::from_seed(1);
     let mut log = Sequencer::new(settings, Epoch::from_random(1), 3, hasher);
-    log.move_to(Box::new(Slow), Epoch::from_random(1), 0, 0);
+    log.move_to(store, Epoch::from_random(1), 0, 0);
     Bench { log, shelf: Shelf::default(), lanes: Lanes::new(3), now: Duration::ZERO }
 }
 
@@ -163,4 +167,15 @@ fn events_that_are_fed_keep_their_places_and_all_that_follows_from_them() {
     assert_eq!(bench.join(2, "b", Cursor::After(2)), (2, None, vec![8]), "a hole is no gap");
     assert_eq!(bench.publish_all(0, vec![keyed("a", "k")]).last_seq, 7);
     assert_eq!(bench.publish("b"), 13);
+}
+
+/// Otherwise the first event of many would be synced alone, and the others wait for it.
+#[test]
+fn what_a_request_publishes_is_one_group_to_the_journal() {
+    let (near, ends) = crate::journal::lanes();
+    let mut bench = bench_over(Box::new(near));
+    bench.ask_publish(0, vec![text("a"), text("b"), text("a")]);
+    assert_eq!(ends.keeper.len(), 1);
+    bench.ask_publish(1, vec![text("a")]);
+    assert_eq!(ends.keeper.len(), 2);
 }
