@@ -61,6 +61,7 @@
 //! | what memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
 //! | many nodes follow one stream, which gives the order; any of them resumes any client | [`cluster`], `log::sent`, `log::ahead`, `server::node` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
+//! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
 //! | sessions change nothing themselves: they return what they want | `worker::effect`, `worker::session` |

@@ -23,6 +23,9 @@ pub trait Disk: Debug + Send {
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
+    /// Opens an existing file for reading only.
+    fn open_to_read(&self, name: &str) -> io::Result<Self::File>;
+
     /// Creates an empty file, replacing an older one of this name.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
@@ -66,11 +69,6 @@ impl Folder {
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
-
-    /// Opens an existing file for reading only.
-    pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
-        File::open(self.0.join(name))
-    }
 }
 
 impl Disk for Folder {
@@ -83,6 +81,10 @@ impl Disk for Folder {
 
     fn open(&self, name: &str) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).open(self.0.join(name))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<File> {
+        File::open(self.0.join(name))
     }
 
     fn create(&self, name: &str) -> io::Result<File> {

@@ -9,14 +9,17 @@
 //! | `lock` | held by the process that has the journal | |
 //! | `head` | the epoch, and up to which seq events may have been shown ([`record::Head`]) | before an event above that is written |
 //! | `<first seq>.log` | a segment ([`record`]) | each group commit; its length and name when the next one begins |
+//! | `<first seq>.runs` | what a start has to know of a complete segment that it need not read ([`runs`]) | never: without it the segment is read |
 //! | `*.new` | a file that was being made | never: the next start removes it |
 
 pub mod disk;
+pub mod feed;
 pub mod keeper;
 pub mod metrics;
 pub mod reader;
 pub mod record;
 pub mod recover;
+pub mod runs;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(test)]
@@ -35,9 +38,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::fs::{FlockOperation, flock};
 
 use self::disk::{Disk, Folder, OWNER_ONLY};
+use self::feed::Feed;
 use self::keeper::ToKeeper;
 use self::reader::ToReader;
-use self::record::{Head, Record};
+use self::record::Head;
 use self::recover::{JournalError, Recovered, recover};
 use self::writer::{HEAD_NAME, JournalSettings};
 use crate::log::event::Event;
@@ -171,7 +175,7 @@ fn pid_in(mut file: File) -> Option<u32> {
 pub fn open(
     dir: &Path,
     settings: JournalSettings,
-    feed: impl FnMut(Record),
+    feed: &mut impl Feed,
 ) -> Result<Recovered<Folder>, JournalError> {
     recover(Folder::new(dir), settings, feed)
 }

@@ -323,14 +323,18 @@ impl<F: DiskFile> Indexed<F> {
     }
 
     /// Looks at what comes next until an event has been found, or there is no more. Whether that is
-    /// the end of the events, and not something else in their place.
+    /// the end of the events, and not something else in their place. What a start did not read is
+    /// checked here: a wrong byte in a channel's name must not hide an event.
     fn extend(&mut self, through: u64, is_sealed: bool) -> io::Result<bool> {
-        let (known, mut bytes) = (self.places.len(), Vec::new());
+        let (known, mut bytes) = (self.places.len(), vec![0; SCANNED_AT_ONCE]);
         while self.through < through {
-            bytes.resize(SCANNED_AT_ONCE, 0);
             let count = read_some(&self.file, &mut bytes, self.scanned_to)?;
             if !self.scan(&bytes[..count], through) {
-                break;
+                let needed = record_length(&bytes[..count]);
+                if needed <= bytes.len() || needed > RECORD_BYTES_MAX {
+                    break;
+                }
+                bytes.resize(needed, 0);
             }
         }
         if self.places.len() > known {
@@ -345,7 +349,7 @@ impl<F: DiskFile> Indexed<F> {
     fn scan(&mut self, bytes: &[u8], through: u64) -> bool {
         let mut from = 0;
         while self.through < through
-            && let Some(peeked) = bytes.get(from..).and_then(peek_record)
+            && let Some(peeked) = bytes.get(from..).and_then(|rest| peek_record(rest, self.seed))
         {
             let (Ok(seq), Ok(at)) = (
                 u32::try_from(peeked.seq.wrapping_sub(self.first_seq)),

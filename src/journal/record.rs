@@ -132,21 +132,15 @@ pub fn read_record(bytes: &[u8], seed: u32) -> Read {
     if *prefix == [0; PREFIX_BYTES] {
         return Read::End;
     }
-    let length = record_length(bytes);
-    let Some(record) = bytes.get(..length).filter(|_| length >= RECORD_HEAD_BYTES) else {
-        return Read::Broken;
-    };
-    if crc32c_append(seed, &record[PREFIX_BYTES..]) != u32_at(record, 4) {
-        return Read::Broken;
-    }
-    match parse(record) {
-        Ok(record) => Read::Record(record, padded(length)),
+    let Some(whole) = whole_record(bytes, seed) else { return Read::Broken };
+    match parse(whole) {
+        Ok(record) => Read::Record(record, padded(whole.len())),
         Err(BadAttributes::Unknown(_)) => Read::Newer,
         Err(BadAttributes::Malformed) => Read::Broken,
     }
 }
 
-/// What has to be known of a record to find it again. Nothing of it was checked.
+/// What has to be known of a record to find it again.
 #[derive(Debug)]
 pub struct Peeked<'a> {
     /// Its place in the log.
@@ -157,13 +151,20 @@ pub struct Peeked<'a> {
     pub length: usize,
 }
 
-/// Looks at the head of the record at the front of `bytes`; none: there is none, or not enough of it.
-pub fn peek_record(bytes: &[u8]) -> Option<Peeked<'_>> {
+/// Looks at the record at the front of `bytes`; none: there is none, it is not whole, or not all of
+/// it is here.
+pub fn peek_record(bytes: &[u8], seed: u32) -> Option<Peeked<'_>> {
+    let record = whole_record(bytes, seed)?;
+    let name = usize::from(u16::from_le_bytes(*record.get(32..)?.first_chunk()?));
+    let channel = record.get(RECORD_HEAD_BYTES..RECORD_HEAD_BYTES + name)?;
+    Some(Peeked { seq: u64_at(record, 8), channel, length: padded(record.len()) })
+}
+
+/// The record at the front without its padding, if its checksum is right.
+fn whole_record(bytes: &[u8], seed: u32) -> Option<&[u8]> {
     let length = record_length(bytes);
-    let head = bytes.get(..RECORD_HEAD_BYTES).filter(|_| length >= RECORD_HEAD_BYTES)?;
-    let name = usize::from(u16::from_le_bytes(*head.get(32..)?.first_chunk()?));
-    let channel = bytes.get(RECORD_HEAD_BYTES..RECORD_HEAD_BYTES + name)?;
-    Some(Peeked { seq: u64_at(head, 8), channel, length: padded(length) })
+    let record = bytes.get(..length).filter(|_| length >= RECORD_HEAD_BYTES)?;
+    (crc32c_append(seed, &record[PREFIX_BYTES..]) == u32_at(record, 4)).then_some(record)
 }
 
 /// How long the record at the front says it is, 0 if it is none.

@@ -12,7 +12,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::disk::{Disk, read_all};
+use super::feed::Feed;
 use super::record::{Head, Read, Record, SEGMENT_HEAD_BYTES, SegmentHead, read_record};
+use super::runs::{Gathered, Noted, OpenStreams, RUNS_SUFFIX, Segment, SegmentRuns, runs_name};
 use super::writer::{
     HEAD_NAME, JournalSettings, NEW_SUFFIX, SEGMENT_SUFFIX, Sealed, WriteError, Writer, make_file,
 };
@@ -123,22 +125,20 @@ pub struct Recovered<D: Disk> {
     pub events: u64,
 }
 
-/// Reads everything in order and prepares to continue. Each event is passed to `feed`.
+/// Reads in order what `feed` wants, and prepares to continue.
 ///
 /// # Errors
 /// See [`JournalError`].
 pub fn recover<D: Disk>(
     disk: D,
     settings: JournalSettings,
-    feed: impl FnMut(Record),
+    feed: &mut impl Feed,
 ) -> Result<Recovered<D>, JournalError> {
-    let names = disk.list().map_err(JournalError::io("listing the journal's files"))?;
-    for unfinished in names.iter().filter(|name| name.ends_with(NEW_SUFFIX)) {
-        disk.remove(unfinished).map_err(JournalError::io(format!("removing {unfinished}")))?;
-    }
-    let mut segments: Vec<String> =
+    let mut names = disk.list().map_err(JournalError::io("listing the journal's files"))?;
+    names.sort_unstable();
+    let segments: Vec<String> =
         names.iter().filter(|name| name.ends_with(SEGMENT_SUFFIX)).cloned().collect();
-    segments.sort_unstable();
+    remove_what_is_left_over(&disk, &names, &segments)?;
     let mut reader = Reader {
         disk,
         settings,
@@ -152,18 +152,41 @@ pub fn recover<D: Disk>(
         cut_bytes: 0,
         lossy: false,
         events: 0,
+        streams: OpenStreams::default(),
     };
     reader.read_head(names.iter().any(|name| name == HEAD_NAME), !segments.is_empty())?;
+    let listed = reader.count_listed(&segments);
     for (place, name) in segments.iter().enumerate() {
-        reader.read_segment(name, place + 1 == segments.len())?;
+        match place < listed {
+            true => reader.list_segment(name)?,
+            false => reader.read_segment(name, place + 1 == segments.len())?,
+        }
     }
     reader.finish()
 }
 
-struct Reader<D: Disk, F> {
+/// Removes files that were being made, and what lies beside segments that are gone.
+fn remove_what_is_left_over<D: Disk>(
+    disk: &D,
+    names: &[String],
+    segments: &[String],
+) -> Result<(), JournalError> {
+    for unfinished in names.iter().filter(|name| name.ends_with(NEW_SUFFIX)) {
+        disk.remove(unfinished).map_err(JournalError::io(format!("removing {unfinished}")))?;
+    }
+    let of_segments = names.iter().filter_map(|name| name.strip_suffix(RUNS_SUFFIX));
+    for segment in of_segments.map(|stem| format!("{stem}{SEGMENT_SUFFIX}")) {
+        if segments.binary_search(&segment).is_err() {
+            SegmentRuns::remove(disk, &segment);
+        }
+    }
+    Ok(())
+}
+
+struct Reader<'a, D: Disk, F> {
     disk: D,
     settings: JournalSettings,
-    feed: F,
+    feed: &'a mut F,
     /// `None` if the journal is new or its head is lost.
     head: Option<Head>,
     /// From the head, otherwise from the first segment.
@@ -177,14 +200,16 @@ struct Reader<D: Disk, F> {
     cut_bytes: u64,
     lossy: bool,
     events: u64,
+    streams: OpenStreams,
 }
 
-impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
+impl<D: Disk, F: Feed> Reader<'_, D, F> {
     fn read_head(&mut self, is_there: bool, has_segments: bool) -> Result<(), JournalError> {
         if is_there {
             let bytes = self.read_file(HEAD_NAME)?;
             self.head = Head::decode(&bytes);
             self.journal = self.head.map(|head| head.journal);
+            self.feed.lost(self.head.map_or(0, |head| head.removed_to));
         }
         match self.head.is_none() && (is_there || has_segments) {
             true => self.corrupt(HEAD_NAME, 0, "it is missing or not a head"),
@@ -216,23 +241,61 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         Err(JournalError::Corrupt { file: file.to_owned(), offset: offset as u64, what })
     }
 
+    /// How many segments, from the oldest on, need not be read. What was not read is checked when a
+    /// client asks for it.
+    fn count_listed(&mut self, segments: &[String]) -> usize {
+        // The last one may be torn.
+        let complete = segments.split_last().map_or(&[][..], |(_, complete)| complete);
+        let mut listed = complete.len();
+        for (place, name) in complete.iter().enumerate().rev() {
+            let known = SegmentRuns::read(&self.disk, name);
+            let known = known.filter(|(runs, _)| self.journal == Some(runs.journal));
+            if known.is_none_or(|(runs, _)| self.feed.wants(&runs)) {
+                listed = place;
+            }
+        }
+        listed
+    }
+
+    fn list_segment(&mut self, name: &str) -> Result<(), JournalError> {
+        let known = SegmentRuns::read(&self.disk, name).ok_or(io::ErrorKind::InvalidData.into());
+        let doing = format!("reading {} again", runs_name(name));
+        let (runs, head) = known.map_err(JournalError::io(doing))?;
+        self.check_before(name, &head)?;
+        self.feed.list(&runs);
+        self.last_seq = runs.last_seq;
+        self.events += runs.events;
+        let (last_seq, bytes) = (runs.last_seq, runs.segment_bytes);
+        self.sealed.push_back(Sealed { name: name.into(), last_seq, bytes });
+        Ok(())
+    }
+
+    /// The events before a segment must have been there, or were removed.
+    fn check_before(&mut self, name: &str, head: &SegmentHead) -> Result<(), JournalError> {
+        let removed_to = self.removed_to.max(self.head.map_or(0, |head| head.removed_to));
+        if head.before > self.last_seq.max(removed_to) {
+            self.corrupt(name, 0, "events before this segment are missing")?;
+            self.removed_to = head.before;
+            self.feed.lost(head.before);
+        }
+        Ok(())
+    }
+
     fn read_segment(&mut self, name: &str, is_last: bool) -> Result<(), JournalError> {
         let bytes = self.read_file(name)?;
         let Some(head) = SegmentHead::decode(&bytes)
             .filter(|head| self.journal.is_none_or(|journal| journal == head.journal))
         else {
             self.corrupt(name, 0, "this is not a segment of this journal")?;
+            SegmentRuns::remove(&self.disk, name);
             let aside = self.disk.rename(name, &format!("{name}{DAMAGED_SUFFIX}"));
             return aside.map_err(JournalError::io(format!("setting {name} aside")));
         };
         self.journal = Some(head.journal);
-        let removed_to = self.removed_to.max(self.head.map_or(0, |head| head.removed_to));
-        if head.before > self.last_seq.max(removed_to) {
-            self.corrupt(name, 0, "events before this segment are missing")?;
-            self.removed_to = head.before;
-        }
+        self.check_before(name, &head)?;
         self.skipped.clear();
-        let end = self.read_records(name, &bytes, head.seed(), is_last)?;
+        let mut gathered = Gathered::new();
+        let end = self.read_records(name, &bytes, &head, is_last, &mut gathered)?;
         if !self.skipped.is_empty() {
             let whole = self.without_skipped(&bytes[..end]);
             make_file(&self.disk, name, &whole, 0)?;
@@ -244,7 +307,10 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
             // does not have them. So they are written again.
             make_file(&self.disk, name, &bytes[..end], 0)?;
         }
-        let bytes = end as u64;
+        let skipped = self.skipped.iter().map(ExactSizeIterator::len).sum::<usize>();
+        let bytes = (end - skipped) as u64;
+        let of = Segment { journal: head.journal, first_seq: head.first_seq, segment_bytes: bytes };
+        gathered.write(&self.disk, name, of, &self.streams);
         self.sealed.push_back(Sealed { name: name.into(), last_seq: self.last_seq, bytes });
         Ok(())
     }
@@ -254,15 +320,17 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         &mut self,
         name: &str,
         bytes: &[u8],
-        seed: u32,
+        head: &SegmentHead,
         is_last: bool,
+        gathered: &mut Gathered,
     ) -> Result<usize, JournalError> {
-        let mut at = SEGMENT_HEAD_BYTES;
+        let (seed, mut at) = (head.seed(), SEGMENT_HEAD_BYTES);
         while at < bytes.len() {
             if let Some((record, length)) = self.record_at(&bytes[at..], seed) {
                 self.last_seq = record.seq;
                 self.events += 1;
-                (self.feed)(record);
+                gathered.note(Noted::record(&record), &mut self.streams);
+                self.feed.take(record);
                 at += length;
                 continue;
             }
@@ -339,7 +407,8 @@ impl<D: Disk, F: FnMut(Record)> Reader<D, F> {
         head.removed_to = head.removed_to.max(self.removed_to);
         head.epoch_bits = if lossy { epoch_bits } else { head.epoch_bits };
         let resume_at = head.reserved_to.max(self.last_seq);
-        let mut writer = Writer::new(self.disk, self.settings, head, self.sealed, self.last_seq);
+        let Self { disk, settings, sealed, last_seq, streams, .. } = self;
+        let mut writer = Writer::new(disk, settings, head, sealed, last_seq, streams);
         writer.write_head(resume_at, false)?;
         Ok(Recovered {
             writer,

@@ -24,7 +24,7 @@ pub enum DiskTamper {
 #[derive(Clone, Debug)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct State {
     rng: Rng,
     files: Vec<Content>,
@@ -39,7 +39,7 @@ struct State {
     tamper: Option<DiskTamper>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Content {
     bytes: Vec<u8>,
     safe: Vec<u8>,
@@ -59,6 +59,12 @@ impl SimDisk {
             fails_in: None,
             tamper,
         })))
+    }
+
+    /// Another disk with the same content.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.state().clone())))
     }
 
     /// The machine loses power: any part of what was not synced may survive, in any order.
@@ -214,6 +220,10 @@ impl Disk for SimDisk {
     fn open(&self, name: &str) -> io::Result<SimFile> {
         let file = self.state().find(name)?;
         Ok(SimFile { disk: self.clone(), file })
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<SimFile> {
+        self.open(name)
     }
 
     fn create(&self, name: &str) -> io::Result<SimFile> {

@@ -1,11 +1,11 @@
 //! Looking at a journal without changing it: what a start would read and report.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use super::disk::{Disk, DiskFile, Folder};
+use super::feed::Each;
 use super::record::Record;
 use super::recover::{JournalError, Recovered, recover};
 use super::writer::{Durability, JournalSettings};
@@ -14,7 +14,10 @@ use super::writer::{Durability, JournalSettings};
 ///
 /// # Errors
 /// What would keep a server from starting.
-pub fn view(dir: &Path, feed: impl FnMut(Record)) -> Result<Recovered<ReadOnly>, JournalError> {
+pub fn view(
+    dir: &Path,
+    feed: impl FnMut(Record),
+) -> Result<Recovered<ReadOnly<Folder>>, JournalError> {
     let settings = JournalSettings {
         durability: Durability::Sync,
         segment_bytes: 0,
@@ -25,29 +28,33 @@ pub fn view(dir: &Path, feed: impl FnMut(Record)) -> Result<Recovered<ReadOnly>,
         fresh: [0; 2],
         accept_loss: false,
     };
-    recover(ReadOnly(Folder::new(dir)), settings, feed)
+    recover(ReadOnly(Folder::new(dir)), settings, &mut Each(feed))
 }
 
 /// A disk that skips everything that would change it.
 #[derive(Debug)]
-pub struct ReadOnly(Folder);
+pub struct ReadOnly<D>(pub D);
 
 /// A file of it; `None` if it was to be created.
 #[derive(Debug)]
-pub struct ReadOnlyFile(Option<File>);
+pub struct ReadOnlyFile<F>(Option<F>);
 
-impl Disk for ReadOnly {
-    type File = ReadOnlyFile;
+impl<D: Disk> Disk for ReadOnly<D> {
+    type File = ReadOnlyFile<D::File>;
 
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
     }
 
-    fn open(&self, name: &str) -> io::Result<ReadOnlyFile> {
+    fn open(&self, name: &str) -> io::Result<Self::File> {
         Ok(ReadOnlyFile(Some(self.0.open_to_read(name)?)))
     }
 
-    fn create(&self, _name: &str) -> io::Result<ReadOnlyFile> {
+    fn open_to_read(&self, name: &str) -> io::Result<Self::File> {
+        self.open(name)
+    }
+
+    fn create(&self, _name: &str) -> io::Result<Self::File> {
         Ok(ReadOnlyFile(None))
     }
 
@@ -64,7 +71,7 @@ impl Disk for ReadOnly {
     }
 }
 
-impl DiskFile for ReadOnlyFile {
+impl<F: DiskFile> DiskFile for ReadOnlyFile<F> {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         self.0.as_ref().map_or(Ok(0), |file| DiskFile::read_at(file, bytes, at))
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, DiskFile, write_all};
 use super::record::{Head, SEGMENT_HEAD_BYTES, SegmentHead, record_bytes, write_record};
+use super::runs::{Gathered, Noted, OpenStreams, Segment, SegmentRuns};
 use crate::log::event::Event;
 
 /// The name of the head file.
@@ -89,6 +90,7 @@ pub(super) struct Sealed {
 #[derive(Debug)]
 struct Open<F> {
     name: String,
+    first_seq: u64,
     file: F,
     seed: u32,
     /// Where the next record goes.
@@ -96,6 +98,7 @@ struct Open<F> {
     /// Everything before this offset is committed.
     committed_at: u64,
     room: u64,
+    runs: Gathered,
 }
 
 /// The writing end of a journal.
@@ -106,6 +109,7 @@ pub struct Writer<D: Disk> {
     pub(super) head: Head,
     pub(super) sealed: VecDeque<Sealed>,
     open: Option<Open<D::File>>,
+    streams: OpenStreams,
     /// Records that are encoded and not written.
     buffer: Vec<u8>,
     /// The newest event that needed no record, if all before it are committed.
@@ -119,13 +123,14 @@ pub struct Writer<D: Disk> {
 }
 
 impl<D: Disk> Writer<D> {
-    /// Continues after what was read back; `last_seq` is its newest event.
+    /// Continues after what was read back; `last_seq` is its newest event, `streams` are open there.
     pub(super) fn new(
         disk: D,
         settings: JournalSettings,
         head: Head,
         sealed: VecDeque<Sealed>,
         last_seq: u64,
+        streams: OpenStreams,
     ) -> Self {
         Self {
             disk,
@@ -133,6 +138,7 @@ impl<D: Disk> Writer<D> {
             head,
             sealed,
             open: None,
+            streams,
             buffer: Vec::new(),
             passed_to: 0,
             encoded_to: last_seq,
@@ -214,8 +220,10 @@ impl<D: Disk> Writer<D> {
             self.begin_segment(event.seq, bytes)?;
         }
         let unix_ms = (self.settings.clock_began + event.ordered_at()).as_millis() as u64;
-        let seed = self.open.as_ref().map_or(0, |open| open.seed);
-        write_record(&mut self.buffer, seed, event, unix_ms, self.synced_to);
+        if let Some(open) = &mut self.open {
+            write_record(&mut self.buffer, open.seed, event, unix_ms, self.synced_to);
+            open.runs.note(Noted::event(event, unix_ms), &mut self.streams);
+        }
         self.encoded_to = event.seq;
         Ok(())
     }
@@ -262,9 +270,11 @@ impl<D: Disk> Writer<D> {
 
     /// Removes a segment without an event: the next one may need its name.
     fn set_aside(&mut self) {
-        let Some(Open { name, at, .. }) = self.open.take() else { return };
+        let Some(Open { name, first_seq, at, runs, .. }) = self.open.take() else { return };
         match at > SEGMENT_HEAD_BYTES as u64 {
             true => {
+                let of = Segment { journal: self.head.journal, first_seq, segment_bytes: at };
+                runs.write(&self.disk, &name, of, &self.streams);
                 self.sealed.push_back(Sealed { name, last_seq: self.written_to, bytes: at });
             }
             // If it stays, it does no harm.
@@ -280,8 +290,16 @@ impl<D: Disk> Writer<D> {
         let room = self.settings.segment_bytes.max(SEGMENT_HEAD_BYTES as u64 + bytes);
         let file = make_file(&self.disk, &name, &head.encode(), room)?;
         let at = SEGMENT_HEAD_BYTES as u64;
-        let open = Open { name, file, seed: head.seed(), at, committed_at: at, room };
-        self.open = Some(open);
+        self.open = Some(Open {
+            name,
+            first_seq,
+            file,
+            seed: head.seed(),
+            at,
+            committed_at: at,
+            room,
+            runs: Gathered::new(),
+        });
         Ok(())
     }
 
@@ -315,6 +333,8 @@ impl<D: Disk> Writer<D> {
         let safe_to = self.safe_to();
         (self.encoded_to, self.written_to) = (safe_to, safe_to);
         if let Some(open) = &mut self.open {
+            open.runs.give_up();
+            self.streams.doubt();
             open.at = open.committed_at;
             open.file.set_length(open.at).map_err(WriteError::Broken)?;
             open.file.sync().map_err(WriteError::Broken)?;
@@ -350,6 +370,7 @@ impl<D: Disk> Writer<D> {
         self.write_head(self.head.reserved_to, false)?;
         for sealed in self.sealed.drain(..gone) {
             self.disk.remove(&sealed.name)?;
+            SegmentRuns::remove(&self.disk, &sealed.name);
         }
         self.disk.sync_names().map_err(WriteError::Broken)
     }

@@ -22,6 +22,7 @@ mod pending;
 pub mod policy;
 mod publish;
 mod read;
+pub mod restore;
 mod sent;
 pub mod sequencer;
 pub mod stats;

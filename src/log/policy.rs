@@ -107,8 +107,12 @@ impl Policies {
 
     /// The share of each policy, by its index.
     pub(super) fn shares(&self) -> impl Iterator<Item = u64> {
-        let policies = self.rules.iter().map(|(_, policy)| policy).chain([&self.default]);
-        policies.map(|policy| policy.history_share)
+        self.all().map(|policy| policy.history_share)
+    }
+
+    /// Every policy, by its index.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Policy> {
+        self.rules.iter().map(|(_, policy)| policy).chain([&self.default])
     }
 
     pub(super) fn count(&self) -> u16 {

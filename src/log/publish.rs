@@ -54,7 +54,7 @@ impl Sequencer {
 
     /// A channel that another node made: where there are as many as may be, those with the oldest
     /// events go first.
-    fn create_in_room(&mut self, hash: u64, name: &str) -> u32 {
+    pub(super) fn create_in_room(&mut self, hash: u64, name: &str) -> u32 {
         while self.channels.len() >= self.settings.channels_max && self.lose_oldest_of_all() {}
         self.create(hash, name)
     }

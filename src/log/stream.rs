@@ -14,7 +14,8 @@ use hashbrown::HashMap;
 use super::event::Event;
 use super::history::bytes_of;
 use super::message::{Refusal, StreamAt};
-use crate::proto::stream::{End, Mark, OrElse, Part};
+use crate::proto::stream::{End, OrElse};
+pub use crate::proto::stream::{Mark, Part};
 
 /// Of the bytes of all history, what streams may keep beside it: one in this many.
 pub const STREAMS_SHARE: u64 = 2;

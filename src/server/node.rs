@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::ClientConfig;
 
-use super::store::Nowhere;
 use super::store_threads::Reports;
 use super::{ServerError, random};
 use crate::cluster::broker;
@@ -18,6 +17,7 @@ use crate::config::{ClusterSettings, Settings};
 use crate::log::Sequencer;
 use crate::log::message::{Fed, ToLog};
 use crate::log::older::OlderPage;
+use crate::log::restore::Nowhere;
 use crate::log::store::Stored;
 use crate::ring::monotonic_now;
 use crate::tools::wire::tls::Trust;

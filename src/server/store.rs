@@ -9,22 +9,18 @@ use crate::cluster::ToNodes;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::config::{ClusterSettings, Settings};
 use crate::journal::disk::Folder;
+use crate::journal::feed::LogFeed;
 use crate::journal::keeper::Keeper;
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::reader::Reader;
-use crate::journal::record::Record;
 use crate::journal::recover::{JournalError, Recovered};
 use crate::journal::writer::JournalSettings;
 use crate::journal::{self, FarEnds, Lock};
 use crate::limits::SEGMENT_BYTES;
-use crate::log::message::{Fed, FromLog, Share, ToLog};
-use crate::log::{Outlet, Sequencer};
+use crate::log::Sequencer;
 use crate::mesh::hand::SharedLog;
 use crate::proto::cursor::Epoch;
 use crate::ring::monotonic_now;
-
-/// Events fed to the log at once while a journal is read.
-const FED_AT_ONCE: usize = 1024;
 
 /// The home of the order before the log exists.
 #[derive(Debug)]
@@ -172,9 +168,9 @@ impl Taken {
     ) -> Result<Opened, ServerError> {
         let began = Instant::now();
         let dir = settings.data_dir.as_deref().unwrap_or_else(|| ".".as_ref());
-        let mut feeder = Feeder { log, began: self.settings.clock_began, gathered: Vec::new() };
-        let recovered = journal::open(dir, self.settings, |record| feeder.take(record))?;
-        feeder.feed();
+        let mut feed = LogFeed::new(log, monotonic_now(), self.settings.clock_began);
+        let recovered = journal::open(dir, self.settings, &mut feed)?;
+        feed.finish();
         metrics.recovery_us.set(began.elapsed().as_micros() as u64);
         tell(&recovered, began.elapsed());
         let (near, ends) = journal::lanes();
@@ -217,39 +213,4 @@ fn boot() -> Option<u64> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).ok()
-}
-
-/// Feeds the log with what is read.
-struct Feeder<'a> {
-    log: &'a mut Sequencer,
-    /// Unix time minus the log's clock.
-    began: Duration,
-    gathered: Vec<Fed>,
-}
-
-impl Feeder<'_> {
-    fn take(&mut self, record: Record) {
-        let ordered_at = Duration::from_millis(record.unix_ms).saturating_sub(self.began);
-        let publication = record.publication.into();
-        self.gathered.push(Fed { seq: record.seq, publication, ordered_at });
-        if self.gathered.len() >= FED_AT_ONCE {
-            self.feed();
-        }
-    }
-
-    fn feed(&mut self) {
-        let gathered = std::mem::take(&mut self.gathered);
-        self.log.handle(ToLog::Feed(gathered), monotonic_now(), &mut Nowhere);
-    }
-}
-
-/// Before the first subscriber there are no workers to tell.
-pub(super) struct Nowhere;
-
-impl Outlet for Nowhere {
-    fn has_room(&self, _worker: u16, _share: Share, _reserved: usize) -> bool {
-        true
-    }
-
-    fn send(&mut self, _worker: u16, _told: FromLog) {}
 }

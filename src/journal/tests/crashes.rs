@@ -8,15 +8,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 
+use crate::journal::disk::Disk;
+use crate::journal::feed::{Each, LogFeed};
 use crate::journal::keeper::Keeper;
 use crate::journal::reader::{Reader, ToReader};
 use crate::journal::record::{Record, RecordPublication};
 use crate::journal::recover::{JournalError, Recovered, recover};
 use crate::journal::sim::{DiskTamper, SimDisk};
+use crate::journal::view::ReadOnly;
 use crate::journal::writer::{Durability, JournalSettings};
 use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, Fed, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog};
+use crate::log::message::{Ask, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog};
 use crate::log::store::Stored;
 use crate::log::stream::StreamTimes;
 use crate::log::{
@@ -132,14 +135,24 @@ impl World {
     ) -> Result<(Recovered<SimDisk>, Vec<Record>), JournalError> {
         let settings = JournalSettings { accept_loss, ..self.settings() };
         let mut records = Vec::new();
-        let recovered = recover(self.disk.clone(), settings, |record| records.push(record))?;
+        let mut each = Each(|record| records.push(record));
+        let recovered = recover(self.disk.clone(), settings, &mut each)?;
         Ok((recovered, records))
+    }
+
+    /// Reads everything and changes nothing.
+    fn look(&self, settings: JournalSettings) -> (Recovered<ReadOnly<SimDisk>>, Vec<Record>) {
+        let mut records = Vec::new();
+        let mut each = Each(|record| records.push(record));
+        let found = recover(ReadOnly(self.disk.clone()), settings, &mut each);
+        (found.expect("nothing is corrupt"), records)
     }
 
     /// Starts a process, and checks that everything is there.
     fn start(&mut self) -> Life {
-        let (recovered, records) = self.recover(false).expect("nothing is corrupt");
-        self.check(&recovered, &records);
+        let journal = self.settings();
+        let (found, records) = self.look(journal);
+        self.check(&found, &records);
         let policy = Policy {
             history_count: 30,
             history_age: Duration::from_secs(100_000),
@@ -159,15 +172,14 @@ impl World {
             streams: StreamTimes::default(),
         };
         let hasher = SharedHasher::from_seed(1);
-        let epoch = Epoch::from_random(recovered.epoch_bits);
+        let epoch = Epoch::from_random(found.epoch_bits);
         let mut log = Sequencer::new(settings, epoch, 1, hasher);
         let mut outlet = Seen::default();
-        let fed = records.into_iter().map(|record| Fed {
-            seq: record.seq,
-            publication: record.publication.into(),
-            ordered_at: self.now,
-        });
-        log.handle(ToLog::Feed(fed.collect()), self.now, &mut outlet);
+        let mut feed = LogFeed::new(&mut log, self.now, CLOCK_BEGAN);
+        let recovered = recover(self.disk.clone(), journal, &mut feed).expect("as before");
+        feed.finish();
+        assert_eq!((found.epoch_bits, found.events), (recovered.epoch_bits, recovered.events));
+        assert_eq!((found.resume_at, found.lossy), (recovered.resume_at, recovered.lossy));
         let (near, ends) = journal::lanes();
         log.move_to(Box::new(near), epoch, recovered.resume_at, recovered.removed_to);
         let keeper =
@@ -190,7 +202,7 @@ impl World {
         life
     }
 
-    fn check(&mut self, recovered: &Recovered<SimDisk>, records: &[Record]) {
+    fn check<D: Disk>(&mut self, recovered: &Recovered<D>, records: &[Record]) {
         let of_record = |record: &Record| {
             let RecordPublication { data, attributes, .. } = &record.publication;
             (record.seq, content(data, attributes.as_deref()))

@@ -12,6 +12,8 @@
 
 pub(super) mod runs;
 
+pub use self::runs::run_has_room;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +67,8 @@ pub(super) fn publication_bytes(publication: &Publication) -> u64 {
         + attributes_bytes(attributes.as_deref())
 }
 
-fn attributes_bytes(attributes: Option<&Attributes>) -> u64 {
+/// What an event is charged for its attributes.
+pub fn attributes_bytes(attributes: Option<&Attributes>) -> u64 {
     attributes.map_or(0, |attributes| attributes.held_bytes() as u64)
 }
 
@@ -269,6 +272,13 @@ impl History {
         let event = self.take(key, chain, policy);
         let line = &mut self.lines[usize::from(policy)];
         self.runs.list(channel, &event, bytes_of(&event), &mut line.runs);
+    }
+
+    /// Lists events that only the store has, and that are newer than all that is kept.
+    pub fn list_run(&mut self, run: Run, policy: u16) {
+        let line = &mut self.lines[usize::from(policy)];
+        line.bytes += run.bytes;
+        self.runs.list_run(run, &mut line.runs);
     }
 
     /// Takes an event out of memory.

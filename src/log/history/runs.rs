@@ -35,17 +35,26 @@ pub(in super::super) struct Run {
     pub events: u32,
     /// Index of its channel.
     pub channel: u32,
-    pub(super) in_line: Links,
+    pub(in super::super) in_line: Links,
 }
 
 const _: () = assert!(size_of::<Run>() <= 64);
 
 impl Run {
-    fn has_room_for(&self, seq: u64) -> bool {
-        self.events < RUN_EVENTS_MAX
-            && self.bytes < RUN_BYTES_MAX
-            && self.first_seq / RUN_REACH == seq / RUN_REACH
+    fn takes(&self, next: &Self) -> bool {
+        self.events + next.events <= RUN_EVENTS_MAX
+            && run_has_room(self.first_seq, self.events, self.bytes, next.last_seq)
     }
+
+    fn extend(&mut self, next: &Self) {
+        (self.last_seq, self.newest_at) = (next.last_seq, next.newest_at);
+        (self.events, self.bytes) = (self.events + next.events, self.bytes + next.bytes);
+    }
+}
+
+/// Whether a run that begins at `first_seq` and has this many events and bytes takes another one.
+pub fn run_has_room(first_seq: u64, events: u32, bytes: u64, seq: u64) -> bool {
+    events < RUN_EVENTS_MAX && bytes < RUN_BYTES_MAX && first_seq / RUN_REACH == seq / RUN_REACH
 }
 
 /// A channel's runs, oldest to newest.
@@ -120,20 +129,9 @@ impl Runs {
         (number < keys.len()).then_some(number)
     }
 
-    /// Lists an event, which is newer than all listed before. A run that is new stands in the line.
+    /// Lists an event, which is newer than all listed before.
     pub fn list(&mut self, channel: u32, event: &Event, bytes: u64, line: &mut List) {
-        (self.events, self.bytes) = (self.events + 1, self.bytes + bytes);
-        self.through = event.seq;
-        let listed = self.of_channel.entry(channel).or_default();
-        listed.events += 1;
-        if let Some(run) = listed.keys.back().map(|key| &mut self.slab[*key])
-            && run.has_room_for(event.seq)
-        {
-            (run.last_seq, run.newest_at) = (event.seq, event.ordered_at());
-            (run.events, run.bytes) = (run.events + 1, run.bytes + bytes);
-            return;
-        }
-        let key = self.slab.insert(Run {
+        let run = Run {
             first_seq: event.first_seq(),
             last_seq: event.seq,
             newest_at: event.ordered_at(),
@@ -141,7 +139,24 @@ impl Runs {
             events: 1,
             channel,
             in_line: Links::ALONE,
-        });
+        };
+        self.list_run(run, line);
+    }
+
+    /// Lists events that begin behind all runs, and are newer than those of their channel. If they
+    /// do not fit its last run, theirs gets a place in the line.
+    pub fn list_run(&mut self, run: Run, line: &mut List) {
+        self.events += u64::from(run.events);
+        self.bytes += run.bytes;
+        self.through = self.through.max(run.last_seq);
+        let listed = self.of_channel.entry(run.channel).or_default();
+        listed.events += run.events;
+        if let Some(last) = listed.keys.back().map(|key| &mut self.slab[*key])
+            && last.takes(&run)
+        {
+            return last.extend(&run);
+        }
+        let key = self.slab.insert(run);
         listed.keys.push_back(key);
         line.push(key, &mut self.slab, |run| &mut run.in_line);
     }
