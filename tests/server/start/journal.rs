@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -19,7 +19,10 @@ use crate::common::{PATIENCE, Sse, await_that, fetch, metric, publish, seq_of};
 /// Publishers, each with a channel and a subscriber of its own.
 const CHANNELS: usize = 4;
 /// Lines of one request.
-const LINES: u64 = 50;
+const LINES: u64 = 250;
+/// Events a second that all publishers together send while the server runs, unless
+/// `PUSHLINE_CRASH_RATE` says otherwise.
+const RATE: u64 = 50_000;
 /// More than a subscriber misses while it reconnects.
 const HISTORY: [&str; 6] = [
     "--history-count",
@@ -226,31 +229,75 @@ impl Load {
 }
 
 fn publish_on(addr: SocketAddr, channel: usize, over: &AtomicBool, count: &AtomicU64) {
-    let mut next = 0;
+    let rate = number("PUSHLINE_CRASH_RATE", RATE);
+    let pause = Duration::from_secs(1) * (CHANNELS as u32) * (LINES as u32) / rate as u32;
+    let mut publisher = Publisher { addr, conn: None, channel, next: 0 };
+    let mut due = Instant::now();
     while !over.load(Ordering::Relaxed) {
-        let lines: String = (next..next + LINES)
-            .map(|n| format!("{{\"channel\":\"c{channel}\",\"key\":\"{n}\",\"data\":\"{n}\"}}\n"))
-            .collect();
-        match ask(addr, &lines) {
-            Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
-                next += LINES;
-                count.store(next, Ordering::Relaxed);
-            }
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        // What it could not send while the server was down is not made up for.
+        due = (due + pause).max(Instant::now() - pause);
+        match publisher.publish() {
+            Ok(()) => count.store(publisher.next, Ordering::Relaxed),
             // It is started again; what was not answered is sent again.
-            Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(_) => {
+                publisher.conn = None;
+                due = Instant::now() + Duration::from_millis(5);
+            }
         }
     }
 }
 
-fn ask(addr: SocketAddr, body: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-                Content-Type: application/x-ndjson\r\n";
-    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+/// Publishes lines over a connection that it keeps.
+struct Publisher {
+    addr: SocketAddr,
+    conn: Option<BufReader<TcpStream>>,
+    channel: usize,
+    next: u64,
+}
+
+impl Publisher {
+    fn publish(&mut self) -> std::io::Result<()> {
+        let Self { addr, channel, next, .. } = *self;
+        let body: String = (next..next + LINES)
+            .map(|n| format!("{{\"channel\":\"c{channel}\",\"key\":\"{n}\",\"data\":\"{n}\"}}\n"))
+            .collect();
+        let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Type: application/x-ndjson\r\n";
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let conn = match &mut self.conn {
+            Some(conn) => conn,
+            none => none.insert(BufReader::new(TcpStream::connect(addr)?)),
+        };
+        conn.get_ref().set_read_timeout(Some(PATIENCE))?;
+        conn.get_mut().write_all(request.as_bytes())?;
+        match status_of_next(conn)?.as_str() {
+            "200" => self.next += LINES,
+            _ => return Err(std::io::ErrorKind::ConnectionRefused.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a response; returns its status.
+fn status_of_next(conn: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+    let (mut status, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        if conn.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(text) = line.strip_prefix("content-length: ") {
+            length = text.parse().map_err(std::io::Error::other)?;
+        }
+        if line.is_empty() {
+            break;
+        }
+        status.get_or_insert_with(|| line.split(' ').nth(1).unwrap_or_default().to_owned());
+    }
+    conn.read_exact(&mut vec![0; length])?;
+    Ok(status.unwrap_or_default())
 }
 
 /// Reads until everything has ended and nothing is missing; every event comes once and in order.
@@ -334,15 +381,22 @@ fn killed_at_any_moment_under_load_it_loses_nothing_and_says_nothing_twice() {
     let [listen, admin] = [server.addr, server.admin].map(|address| address.to_string());
     let load = Load::start(server.addr);
     let mut random = fastrand::Rng::with_seed(number("PUSHLINE_CRASH_SEED", 1));
+    let (mut began, mut ran) = (Instant::now(), Duration::ZERO);
     for _ in 0..crashes {
-        load.await_more(random.u64(1..5000));
+        load.await_more(random.u64(1..20_000));
         server.kill();
+        ran += began.elapsed();
         server = start(dir.path(), &["--listen", &listen, "--admin", &admin]);
+        began = Instant::now();
     }
     load.await_more(1000);
     let published = load.published();
+    let rate = published as f64 / (ran + began.elapsed()).as_secs_f64();
     let epochs = load.end();
-    println!("{crashes} kills, {published} events answered, epochs {epochs:?}");
+    println!(
+        "{crashes} kills, {published} events answered, {rate:.0} a second while the server ran, \
+         epochs {epochs:?}"
+    );
     assert_eq!(epochs.len(), 1, "{epochs:?}");
 }
 
