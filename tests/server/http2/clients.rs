@@ -1,4 +1,4 @@
-//! Programs nobody here wrote: h2spec's cases, curl, and node's client. One that is not installed is
+//! Programs nobody here wrote: h2spec's cases, curl, nghttp2's, and node's client. One that is not installed is
 //! skipped, loudly; `scripts/test-clients` installs h2spec where there is Go.
 
 use std::process::{Command, Stdio};
@@ -75,6 +75,22 @@ fn curl_publishes_and_reads() {
     assert_eq!(data, ["one", &large]);
     reader.kill().expect("it runs");
     reader.wait().expect("it ends");
+}
+
+#[test]
+fn h2load_and_nghttp_have_every_answer() {
+    if installed("h2load").is_none() || installed("nghttp").is_none() {
+        return skip("h2load and nghttp", "apt-get install nghttp2-client");
+    }
+    let server = TestServer::start();
+    let url = |path: &str| format!("http://{}{path}", server.addr);
+    let load = ["-n", "5000", "-c", "8", "-m", "100", &url("/")];
+    let run = Command::new("h2load").args(load).output().expect("h2load runs");
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(text.contains("5000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+    let run = Command::new("nghttp").arg(url("/channels/c")).output().expect("nghttp runs");
+    let told: Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    assert_eq!(told["events"], 0);
 }
 
 /// Opens 64 streams on one session, reads an event of each, and opens a WebSocket beside them.
