@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::common::nats::Nats;
 use crate::common::program::{Program, free_ports};
-use crate::common::{Conn, PATIENCE, Sse, await_that, metric, request, seq_of};
+use crate::common::{Conn, PATIENCE, Sse, await_that, fetch, metric, request, seq_of};
 use crate::herd::{Herd, Return};
 use crate::member::{Kind, Member};
 use crate::publisher::{Truth, channel_name, payload};
@@ -110,6 +110,9 @@ impl Node {
     fn begin(&mut self) {
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
         self.program = Some(Program::start(self.addr.port(), &options));
+        await_that("the node follows", || {
+            fetch(self.admin(), "GET", "/readyz", &[], None).status == 200
+        });
     }
 
     fn program(&self) -> &Program {
@@ -321,7 +324,12 @@ fn delivery() {
          \"deliver_policy\":\"new\",\"ack_policy\":\"none\",\"filter_subject\":\"{STREAM}.ev.beside\",\
          \"mem_storage\":true,\"num_replicas\":1}}}}"
     );
-    let created = brokers[1].ask(&format!("$JS.API.CONSUMER.CREATE.{STREAM}"), &wanted);
+    // Once the other brokers know where its answers go, they come.
+    let mut asker = brokers[1].connect();
+    let info = format!("$JS.API.STREAM.INFO.{STREAM}");
+    await_that("answers come", || asker.ask(&info, "").is_ok());
+    let created = asker.ask(&format!("$JS.API.CONSUMER.CREATE.{STREAM}"), &wanted);
+    let created = created.expect("an answer");
     assert!(created.contains("created"), "{created}");
     consumer.subscribe("beside");
     let mut post = Conn::open(nodes[0].addr);
