@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
+use pushline::log::message::{Ask, Counts, FromLog, Share, Ticket, ToLog};
 use pushline::log::stream::StreamTimes;
 use pushline::log::{Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher};
 use pushline::proto::cursor::{Cursor, Epoch};
@@ -142,7 +142,12 @@ fn publish(criterion: &mut Criterion<CpuTime>) {
             bencher.iter_batched(
                 || batch_of(channels, &mut round, keys, &data),
                 |publications| {
-                    let body = Ask::Publish { ticket: Ticket(0), share: Share::Half, publications };
+                    let body = Ask::Publish {
+                        ticket: Ticket(0),
+                        share: Share::Half,
+                        counts: Counts::Here,
+                        publications,
+                    };
                     log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
                     assert_eq!(black_box(&lane.0).len(), BATCH + 1, "all ordered, and the answer");
                     lane.0.clear();
@@ -159,7 +164,8 @@ fn join(criterion: &mut Criterion<CpuTime>) {
     let (mut lane, mut round) = (Lane::default(), 0);
     let mut log = log_with(1, &mut lane);
     let publications = batch_of(1, &mut round, Keys::Without, &Bytes::from_static(b"x"));
-    let body = Ask::Publish { ticket: Ticket(0), share: Share::Half, publications };
+    let body =
+        Ask::Publish { ticket: Ticket(0), share: Share::Half, counts: Counts::Here, publications };
     log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
     let head_seq = log.stats().head_seq;
     for (name, behind) in [("no backlog", 0), ("10 events behind", 10), ("100 events behind", 100)]

@@ -76,8 +76,8 @@ const CORS_NOBODY: &[u8] = b"Vary: Origin\r\n";
 /// age themselves; ten minutes spares a page the second round trip without pinning a mistake.
 pub const CORS_PREFLIGHT: &[u8] = b"Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n\
     Access-Control-Allow-Headers: Authorization, Cache-Control, Content-Type, Event-Ephemeral, \
-    Event-Key, Event-Tombstone, Event-Type, Idempotency-Key, Last-Event-ID, Publish-From, \
-    Publish-To, Stream-Id, Stream-Offset, X-API-Key\r\n\
+    Event-Key, Event-Tombstone, Event-Type, Idempotency-Key, Last-Event-ID, Publish-Count, \
+    Publish-From, Publish-To, Stream-Id, Stream-Offset, X-API-Key\r\n\
     Access-Control-Max-Age: 600\r\n";
 
 impl OriginRules {

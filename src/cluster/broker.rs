@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -12,6 +12,7 @@ use super::doorbell::Doorbell;
 use super::follower::Follower;
 use super::metrics::ClusterMetrics;
 use super::nats::NatsError;
+use super::peers::{Aside, Here, Peers};
 use super::redis::RedisError;
 use super::{Ended, LogSide, Near, Revocation, Tail, ToBroker, ToNodes};
 use crate::log::message::Fed;
@@ -71,9 +72,29 @@ pub struct Ends {
     pub tail: Arc<Tail>,
     /// What it counts.
     pub metrics: Arc<ClusterMetrics>,
+    /// The nodes that are there, for the operator.
+    pub nodes: Nodes,
 }
 
+/// The nodes that are there, this one first, as the broker's thread last knew; none without a broker.
+pub type Nodes = Arc<Mutex<Vec<Here>>>;
+
 impl Ends {
+    /// Says to the operator and to the other nodes that this one is here.
+    pub fn here(&self, peers: &mut Peers, follower: Option<&Follower>, log: &dyn LogSide) -> Aside {
+        let here = Here {
+            node: peers.node().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            head: follower.map_or(0, Follower::head),
+            connections: log.connections(),
+            behind_ms: self.metrics.behind_ms.value(),
+        };
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        *nodes = vec![here.clone()];
+        nodes.append(&mut peers.others(log.now()));
+        Aside::Here(here)
+    }
+
     /// This node follows the stream, or not any more.
     pub fn note_turned(&self, is_up: bool, now: Duration) {
         self.metrics.up.set(u64::from(is_up));
@@ -158,11 +179,12 @@ pub fn open(
     begin: impl FnOnce(Ends) -> Result<Box<dyn Broker>, BrokerError>,
     now: impl Fn() -> Duration,
     metrics: Arc<ClusterMetrics>,
+    nodes: Nodes,
 ) -> Result<(Opened, Beginning), BrokerError> {
     let (to_node, near) = unbounded();
     let bell = Arc::new(Doorbell::new().map_err(BrokerError::Bell)?);
     let tail = Arc::<Tail>::default();
-    let mut broker = begin(Ends { near, bell: bell.clone(), tail: tail.clone(), metrics })?;
+    let mut broker = begin(Ends { near, bell: bell.clone(), tail: tail.clone(), metrics, nodes })?;
     let post = Arc::new(move |message: ToBroker| {
         // A thread that is gone has told its server to end.
         let _ = to_node.send(message);
@@ -260,6 +282,14 @@ impl<N: Fn() -> Duration, F: FnMut(Vec<Fed>)> LogSide for Start<N, F> {
 
     fn hand_out(&mut self, _page: OlderPage) -> bool {
         unreachable!("there are no readers yet")
+    }
+
+    fn subscribers(&mut self, _channel: &str) -> u32 {
+        0
+    }
+
+    fn connections(&self) -> u64 {
+        0
     }
 
     fn revoke(&mut self, revocations: &[Revocation]) -> bool {

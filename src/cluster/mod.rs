@@ -6,6 +6,7 @@
 //! | [`Near`] | what the sequencer sees: publications leave by it |
 //! | [`follower`] | how far this node has come, and whether the stream is still the one it follows; sans-IO |
 //! | [`broker`] | what is the same at any broker: a start, and a thread that follows |
+//! | [`peers`] | what nodes say to each other beside the stream; sans-IO |
 //! | [`nats`] | NATS JetStream: the stream's sequence is `seq` |
 //! | [`redis`] | Redis or Valkey: a script gives each entry of a stream the next number |
 //!
@@ -22,6 +23,7 @@ mod doorbell;
 pub mod follower;
 pub mod metrics;
 pub mod nats;
+pub mod peers;
 mod pipe;
 pub mod redis;
 #[cfg(test)]
@@ -37,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::log::event::{Event, Publication};
-use crate::log::message::Fed;
+use crate::log::message::{Counts, Fed};
 use crate::log::older::{OlderPage, OlderRead};
 use crate::log::store::{Store, Stored, Taken};
 use crate::proto::cursor::Epoch;
@@ -55,6 +57,12 @@ pub trait LogSide {
 
     /// A page that was asked for; whether the log has no room for events for now.
     fn hand_out(&mut self, page: OlderPage) -> bool;
+
+    /// Subscribers of a channel at this node.
+    fn subscribers(&mut self, channel: &str) -> u32;
+
+    /// Connections at this node.
+    fn connections(&self) -> u64;
 
     /// Nodes have revoked tokens; whether that could be done here, or has to be told again.
     fn revoke(&mut self, revocations: &[Revocation]) -> bool;
@@ -100,7 +108,7 @@ impl fmt::Debug for ToNodes {
 #[derive(Debug)]
 pub enum ToBroker {
     /// A publication, to be answered with this number.
-    Publish(u64, Publication),
+    Publish(u64, Publication, Counts),
     /// A page of what memory has no room for.
     ReadOlder(OlderRead),
     /// To all nodes, and whether the stream has it.
@@ -148,8 +156,8 @@ impl Store for Near {
         true
     }
 
-    fn send(&mut self, number: u64, publication: Publication) {
-        (self.post)(ToBroker::Publish(number, publication));
+    fn send(&mut self, number: u64, publication: Publication, counts: Counts) {
+        (self.post)(ToBroker::Publish(number, publication, counts));
     }
 
     fn newest(&self) -> Option<u64> {

@@ -115,6 +115,8 @@ pub enum Ask {
         ticket: Ticket,
         /// How far they may fill the lanes of the workers that have subscribers.
         share: Share,
+        /// Which subscribers the answer tells of.
+        counts: Counts,
         /// In the order to publish them.
         publications: Vec<Publication>,
     },
@@ -153,6 +155,16 @@ pub enum Ask {
         /// The channel's name.
         channel: Box<str>,
     },
+}
+
+/// Which subscribers a publisher is told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counts {
+    /// Those of this node.
+    #[default]
+    Here,
+    /// Those of all nodes, too: they are asked.
+    Everywhere,
 }
 
 /// How far a publisher's events may fill a worker's lane. Publishers with many requests under way
@@ -322,6 +334,8 @@ pub struct Published {
     pub last_seq: u64,
     /// Subscribers joined to the last one's channel at that moment.
     pub subscribers: u32,
+    /// Those of other nodes, if they were to be counted and could be.
+    pub elsewhere: Option<u32>,
     /// Why the next one was refused, if one was.
     pub refusal: Option<Refusal>,
     /// How far the stream of the last one's channel is, if that was a part of it.

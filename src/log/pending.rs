@@ -50,6 +50,7 @@ impl PendingAnswer {
             first_seq: 0,
             last_seq: 0,
             subscribers: 0,
+            elsewhere: None,
             refusal: None,
             stream: None,
         };
@@ -70,6 +71,7 @@ impl PendingAnswer {
         outcome.accepted += 1;
         outcome.last_seq = accepted.seq;
         outcome.subscribers = accepted.subscribers;
+        outcome.elsewhere = accepted.elsewhere;
     }
 
     /// This one, and so those behind it, can't be ordered.

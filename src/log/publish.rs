@@ -17,6 +17,8 @@ pub(super) struct Accepted {
     /// Index of its channel.
     pub channel: u32,
     pub subscribers: u32,
+    /// Those of other nodes, if they were counted.
+    pub elsewhere: Option<u32>,
 }
 
 /// What the checks found.
@@ -112,7 +114,8 @@ impl Sequencer {
         let (index, key) = (found?, again.key.as_deref()?);
         let kept = self.history.seq_by_key(index, hash, key);
         let seq = kept.or_else(|| self.pending.seq_by_key(hash, key))?;
-        Some(Accepted { seq, channel: index, subscribers: self.channels.at(index).subscribers() })
+        let subscribers = self.channels.at(index).subscribers();
+        Some(Accepted { seq, channel: index, subscribers, elsewhere: None })
     }
 
     pub(super) fn admit(
@@ -172,7 +175,7 @@ impl Sequencer {
         let event = self.event_of(index, seq, now, publication);
         self.note_part(index, &event, worker);
         self.append(index, event, outlet);
-        Accepted { seq, channel: index, subscribers }
+        Accepted { seq, channel: index, subscribers, elsewhere: None }
     }
 
     /// Puts an event into history, within its bounds.

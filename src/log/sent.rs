@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::commit::send_answer;
 use super::event::Publication;
 use super::history::event_bytes;
-use super::message::{Refusal, Share};
+use super::message::{Counts, Refusal, Share};
 use super::pending::{PENDING_BYTES_MAX, PendingAnswer};
 use super::publish::{Accepted, Admission};
 use super::sequencer::{Outlet, Sequencer};
@@ -64,7 +64,10 @@ impl Sent {
         let part = request.parts.get_mut(part)?;
         let &mut Part::Sent { bytes, subscribers } = part else { return None };
         *part = match answered.seq {
-            Some(seq) => Part::Accepted(Accepted { seq, channel: ELSEWHERE, subscribers }),
+            Some(seq) => {
+                let Answered { elsewhere, .. } = answered;
+                Part::Accepted(Accepted { seq, channel: ELSEWHERE, subscribers, elsewhere })
+            }
             None => Part::Lost,
         };
         request.unanswered -= 1;
@@ -80,6 +83,7 @@ impl Sequencer {
         &mut self,
         publications: Vec<Publication>,
         share: Share,
+        counts: Counts,
         mut answer: PendingAnswer,
         outlet: &mut impl Outlet,
     ) {
@@ -87,7 +91,7 @@ impl Sequencer {
         let mut parts = Vec::with_capacity(publications.len());
         let mut publications = publications.into_iter();
         while let Some(publication) = publications.next() {
-            match self.send(publication, share, outlet) {
+            match self.send(publication, share, counts, outlet) {
                 Ok(part) => parts.push(part),
                 Err((refusal, publication)) => {
                     self.counters.refused.count(refusal);
@@ -108,6 +112,7 @@ impl Sequencer {
         &mut self,
         publication: Publication,
         share: Share,
+        counts: Counts,
         outlet: &mut impl Outlet,
     ) -> Result<Part, (Refusal, Publication)> {
         if !self.store_is_up {
@@ -143,7 +148,7 @@ impl Sequencer {
         self.sent.next += 1;
         self.sent.unanswered += 1;
         self.sent.bytes += bytes;
-        self.store.send(number, publication);
+        self.store.send(number, publication, counts);
         Ok(Part::Sent { bytes, subscribers })
     }
 

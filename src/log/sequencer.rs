@@ -176,11 +176,11 @@ impl Sequencer {
                 self.read(worker, ticket, &channels, bytes_max, outlet);
             }
             Ask::Leave(channels) => self.leave(worker, channels),
-            Ask::Publish { ticket, share, publications } => {
+            Ask::Publish { ticket, share, counts, publications } => {
                 let answer = PendingAnswer::new(worker, ticket);
                 match self.store.is_elsewhere() {
                     false => self.publish_all(publications, share, answer, outlet),
-                    true => self.send_all(publications, share, answer, outlet),
+                    true => self.send_all(publications, share, counts, answer, outlet),
                 }
             }
             Ask::Forward { to, letter } => {
@@ -456,6 +456,12 @@ impl Sequencer {
             }
         }
         self.answer_publish(answer, outlet);
+    }
+
+    /// Subscribers of a channel, all workers together.
+    pub fn subscribers(&self, name: &str) -> u32 {
+        let found = self.channels.find(self.hasher.channel(name), name);
+        found.map_or(0, |index| self.channels.at(index).subscribers())
     }
 
     fn describe(&self, name: &str) -> Description {

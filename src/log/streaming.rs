@@ -61,7 +61,8 @@ impl Sequencer {
                 let Some((channel, worker)) = found.zip(worker) else { return Ok(None) };
                 self.streams.take_over(channel, worker);
                 let of = self.channels.at(channel);
-                Ok(Some(Accepted { seq: of.last_seq, channel, subscribers: of.subscribers() }))
+                let (seq, subscribers) = (of.last_seq, of.subscribers());
+                Ok(Some(Accepted { seq, channel, subscribers, elsewhere: None }))
             }
         }
     }

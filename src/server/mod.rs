@@ -46,6 +46,7 @@ pub use self::tls::TlsError;
 use self::tls::TlsKeeper;
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
+use crate::cluster::broker::Nodes;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::config::Settings;
 use crate::journal::metrics::JournalMetrics;
@@ -78,6 +79,8 @@ pub struct Shared {
     pub journal: Arc<JournalMetrics>,
     /// Of the way to the broker; zeros where there is none.
     pub cluster: Arc<ClusterMetrics>,
+    /// The nodes of the cluster, this one first; none where there is no broker.
+    pub nodes: Nodes,
     /// The driver the workers run on.
     pub(crate) driver: DriverKind,
 }
@@ -179,7 +182,8 @@ impl Server {
         let epoch = Epoch::from_random(random()?);
         let mut log = Sequencer::new(settings.log_settings(), epoch, workers, hasher.clone());
         let cluster = Arc::new(ClusterMetrics::default());
-        let (epoch, opening) = home.open(&settings, &journal, &cluster, &mut log)?;
+        let nodes = Nodes::default();
+        let (epoch, opening) = home.open(&settings, &journal, &cluster, &nodes, &mut log)?;
         let connection_count =
             ConnectionCount::new(room.within(settings.connections_max), by_address);
         room.prepare(connection_count.max());
@@ -191,6 +195,7 @@ impl Server {
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             journal,
             cluster,
+            nodes,
             driver: driver.kind,
             settings: Arc::new(settings),
         });
@@ -241,7 +246,9 @@ impl Server {
             }
             Some(Task::Follow(node)) => {
                 let reports = Reports::new(requests, &log, &log_ends, bell(&started.bells)?);
-                Some(StoreThreads::follow(*node, reports, admin_server.revoke(), tell_lost)?)
+                let (revoke, connections) =
+                    (admin_server.revoke(), shared.connection_count.clone());
+                Some(StoreThreads::follow(*node, reports, revoke, connections, tell_lost)?)
             }
             None => None,
         };

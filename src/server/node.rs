@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 
 use super::store_threads::Reports;
 use super::{ServerError, random};
-use crate::cluster::broker;
+use crate::cluster::broker::{self, Nodes};
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::nats::{self, NatsSettings};
 use crate::cluster::redis::{self, RedisSettings};
@@ -21,6 +21,7 @@ use crate::log::restore::Nowhere;
 use crate::log::store::Stored;
 use crate::ring::monotonic_now;
 use crate::tools::wire::tls::Trust;
+use crate::worker::connection_count::ConnectionCount;
 
 /// JetStream takes no shorter age.
 const AGE_MIN: Duration = Duration::from_secs(1);
@@ -42,16 +43,19 @@ impl Opened {
     pub fn new(
         settings: &Settings,
         metrics: &Arc<ClusterMetrics>,
+        nodes: &Nodes,
         log: &mut Sequencer,
     ) -> Result<Self, ServerError> {
         let (mut opened, beginning) = match settings.cluster.redis.is_empty() {
             true => {
                 let nats = nats_settings(settings)?;
-                broker::open(|ends| nats::begin(&nats, ends), monotonic_now, metrics.clone())?
+                let begin = |ends| nats::begin(&nats, ends);
+                broker::open(begin, monotonic_now, metrics.clone(), nodes.clone())?
             }
             false => {
                 let redis = redis_settings(settings)?;
-                broker::open(|ends| redis::begin(&redis, ends), monotonic_now, metrics.clone())?
+                let begin = |ends| redis::begin(&redis, ends);
+                broker::open(begin, monotonic_now, metrics.clone(), nodes.clone())?
             }
         };
         let (mut near, mut events) = (Some(beginning.near), 0);
@@ -72,11 +76,16 @@ impl Opened {
     }
 
     /// Follows it, until it is told to end or the log ends.
-    pub fn follow(self, to_log: Reports, revoke: Revoke) -> io::Result<()> {
+    pub fn follow(
+        self,
+        to_log: Reports,
+        revoke: Revoke,
+        connections: Arc<ConnectionCount>,
+    ) -> io::Result<()> {
         if !self.revoked.is_empty() {
             revoke(&self.revoked);
         }
-        match self.stream.run(&mut Side { to_log, revoke }) {
+        match self.stream.run(&mut Side { to_log, revoke, connections }) {
             None => Ok(()),
             Some(ended) => Err(io::Error::other(ended)),
         }
@@ -86,6 +95,7 @@ impl Opened {
 struct Side {
     to_log: Reports,
     revoke: Revoke,
+    connections: Arc<ConnectionCount>,
 }
 
 impl LogSide for Side {
@@ -103,6 +113,14 @@ impl LogSide for Side {
 
     fn hand_out(&mut self, page: OlderPage) -> bool {
         self.to_log.tell_first(ToLog::Older(page))
+    }
+
+    fn subscribers(&mut self, channel: &str) -> u32 {
+        self.to_log.subscribers(channel)
+    }
+
+    fn connections(&self) -> u64 {
+        self.connections.open()
     }
 
     fn revoke(&mut self, revocations: &[Revocation]) -> bool {

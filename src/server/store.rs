@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ServerError, Shared, node, random};
 use crate::cluster::ToNodes;
+use crate::cluster::broker::Nodes;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::config::{ClusterSettings, Settings};
 use crate::journal::disk::Folder;
@@ -69,6 +70,7 @@ impl Home {
         settings: &Settings,
         metrics: &Arc<JournalMetrics>,
         of_cluster: &Arc<ClusterMetrics>,
+        nodes: &Nodes,
         log: &mut Sequencer,
     ) -> Result<(Epoch, Opening), ServerError> {
         match self {
@@ -79,7 +81,7 @@ impl Home {
             }
             Self::Inherited(journal, epoch) => Ok((epoch, Opening::Later(journal))),
             Self::Broker => {
-                let node = node::Opened::new(settings, of_cluster, log)?;
+                let node = node::Opened::new(settings, of_cluster, nodes, log)?;
                 Ok((log.epoch(), Opening::Node(Box::new(node))))
             }
         }

@@ -18,11 +18,13 @@ use crate::journal::metrics::JournalMetrics;
 use crate::journal::reader::{Reader, ToReader};
 use crate::journal::{FarEnds, Lock};
 use crate::limits::COMMIT_EVENTS_MAX;
+use crate::log::Sequencer;
 use crate::log::message::ToLog;
 use crate::mesh::LogEnds;
 use crate::mesh::combine::Left;
 use crate::mesh::hand::{Hand, LogHand, SharedLog};
 use crate::ring::{Bell, Ringer, monotonic_now};
+use crate::worker::connection_count::ConnectionCount;
 
 /// How often the store's thread looks after the disk when nothing is published.
 const KEEPING_PAUSE: Duration = Duration::from_secs(1);
@@ -61,9 +63,10 @@ impl StoreThreads {
         node: node::Opened,
         to_log: Reports,
         revoke: Revoke,
+        connections: Arc<ConnectionCount>,
         tell_lost: Sender<Lost>,
     ) -> Result<Self, ServerError> {
-        let follower = start("store", tell_lost, move || node.follow(to_log, revoke))?;
+        let follower = start("store", tell_lost, move || node.follow(to_log, revoke, connections))?;
         Ok(Self { keeper: Some(follower), reader: None })
     }
 
@@ -162,6 +165,14 @@ impl Reports {
         let held_up = self.hand.with(monotonic_now(), &mut self.rings, |log| log.is_held_up());
         self.ring();
         held_up
+    }
+
+    /// Subscribers of a channel.
+    pub fn subscribers(&mut self, channel: &str) -> u32 {
+        let count = |log: &mut Sequencer| log.subscribers(channel);
+        let subscribers = self.hand.with(monotonic_now(), &mut self.rings, count);
+        self.ring();
+        subscribers
     }
 
     fn run_hand(&mut self) {

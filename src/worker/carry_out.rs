@@ -61,8 +61,9 @@ impl Core {
                 self.hub.leave(index, &channel);
             }
             Effect::Publish { share, publications, then } => {
+                let counts = then.counts();
                 let ticket = self.link.wait_for(Pending::Publish { token, then });
-                self.ask_for(index, Ask::Publish { ticket, share, publications });
+                self.ask_for(index, Ask::Publish { ticket, share, counts, publications });
             }
             Effect::LeaveStream { channel, id, attempt } => {
                 // Behind what it has published, which says that the producer is there.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::log::event::Publication;
-use crate::log::message::{Letter, Share};
+use crate::log::message::{Counts, Letter, Share};
 use crate::proto::cursor::Cursor;
 use crate::proto::stream::Begin;
 use crate::reason::CloseReason;
@@ -104,7 +104,7 @@ pub enum AfterJoin {
 #[derive(Debug)]
 pub enum AfterPublish {
     /// `POST /channels/{channel}` is answered.
-    Respond { channel: Box<str> },
+    Respond { channel: Box<str>, counts: Counts },
     /// `POST /publish` goes on.
     Ndjson,
     /// Parts of a stream.
@@ -115,6 +115,16 @@ pub enum AfterPublish {
     BareMessage,
     /// A WebSocket's `publish` is acknowledged, with the client's `ref`.
     Acknowledge(Option<Box<str>>),
+}
+
+impl AfterPublish {
+    /// Which subscribers the publisher is told of.
+    pub fn counts(&self) -> Counts {
+        match self {
+            Self::Respond { counts, .. } => *counts,
+            _ => Counts::Here,
+        }
+    }
 }
 
 /// A session's output, and what is to be done for it.

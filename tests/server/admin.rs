@@ -52,6 +52,7 @@ fn a_page_whose_name_leads_here_is_told_nothing() {
     for (method, path) in [
         ("GET", "/v1/connections"),
         ("GET", "/v1/channels"),
+        ("GET", "/v1/nodes"),
         ("GET", "/metrics"),
         ("DELETE", "/v1/connections/0-0-0"),
     ] {
@@ -70,7 +71,8 @@ fn what_is_not_there_is_said_in_json() {
     let admin = server.admin();
     assert_eq!(get(admin, "/nothing").status, 404);
     assert_eq!(get(admin, "/nothing").code(), "not_found");
-    for path in ["/healthz", "/readyz", "/metrics", "/v1/connections", "/v1/channels"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/v1/connections", "/v1/channels", "/v1/nodes"]
+    {
         let answer = request(admin, "DELETE", path);
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{path}");
         assert_eq!(answer.code(), "method_not_allowed");

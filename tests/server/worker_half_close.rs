@@ -99,8 +99,15 @@ fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
     turn_at(&mut core, later, &[], b"");
     assert!(core.batch().ops.contains(&Op::Shutdown(SLOT)), "it waits for its peer to end");
     let refusal = Some(Refusal::Busy);
-    let outcome =
-        Published { accepted: 0, first_seq: 0, last_seq: 0, subscribers: 0, refusal, stream: None };
+    let outcome = Published {
+        accepted: 0,
+        first_seq: 0,
+        last_seq: 0,
+        subscribers: 0,
+        elsewhere: None,
+        refusal,
+        stream: None,
+    };
     core.from_log(FromLog::Published { ticket, outcome, unaccepted: Vec::new() });
     let (sent, _) = turn_at(&mut core, later, &[], b"");
     assert_eq!(sent, b"", "nothing follows a close frame");

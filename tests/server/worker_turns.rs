@@ -11,7 +11,7 @@ use pushline::auth::Gate;
 use pushline::config::Settings;
 use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN, TICK};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{Ask, FromLog, Share, Ticket, ToLog};
+use pushline::log::message::{Ask, Counts, FromLog, Share, Ticket, ToLog};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
 use pushline::proto::h2::{PREFACE, frame};
@@ -206,6 +206,7 @@ impl Desk {
             ticket: Ticket(0),
             publications: vec![publication],
             share: Share::Whole,
+            counts: Counts::Here,
         };
         self.log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut self.lane);
         // This answer is not waited for.

@@ -39,12 +39,18 @@ pub struct Subjects {
     events: String,
     /// Where a revocation goes, as JSON.
     pub revoked: String,
+    /// Where nodes talk beside the stream, whose subjects begin with its name.
+    pub asides: String,
 }
 
 impl Subjects {
     /// Of the stream of this name.
     pub fn new(stream: &str) -> Self {
-        Self { events: format!("{stream}.ev."), revoked: format!("{stream}.revoked") }
+        Self {
+            events: format!("{stream}.ev."),
+            revoked: format!("{stream}.revoked"),
+            asides: format!("_pushline.{stream}"),
+        }
     }
 
     /// All subjects of the stream.

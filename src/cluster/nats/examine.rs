@@ -16,7 +16,7 @@ use super::wire::{Op, write_line, write_message};
 use super::{NatsError, NatsSettings};
 
 /// How long an answer may take.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What was found.
 #[derive(Debug)]

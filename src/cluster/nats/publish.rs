@@ -59,7 +59,7 @@ impl Unanswered {
             tracing::debug!(why, "JetStream refused a publication");
         }
         let seq = ack.filter(|ack| ack.error.is_none()).and_then(|ack| ack.seq);
-        Some((Answered { number, seq }, took))
+        Some((Answered::new(number, seq), took))
     }
 
     /// Gives up those that have waited for too long.
@@ -68,7 +68,7 @@ impl Unanswered {
         while let Some(&number) = self.order.front() {
             match self.since.get(&number) {
                 Some(since) if now.saturating_sub(*since) < ANSWER_TIME_MAX => break,
-                Some(_) => given_up.push(Answered { number, seq: None }),
+                Some(_) => given_up.push(Answered::new(number, None)),
                 None => {}
             }
             self.since.remove(&number);
@@ -80,7 +80,7 @@ impl Unanswered {
     /// Gives up all.
     pub fn give_up(&mut self) -> Vec<Answered> {
         self.order.clear();
-        self.since.drain().map(|(number, _)| Answered { number, seq: None }).collect()
+        self.since.drain().map(|(number, _)| Answered::new(number, None)).collect()
     }
 }
 
@@ -98,12 +98,12 @@ mod tests {
         let (answered, took) = unanswered.answer(2, ack, Duration::from_secs(3)).expect("awaited");
         assert_eq!((answered.seq, took), (Some(7), Duration::from_secs(1)));
         assert!(unanswered.answer(2, ack, Duration::ZERO).is_none(), "doubled");
-        assert_eq!(unanswered.overdue(Duration::from_secs(6)), [Answered { number: 1, seq: None }]);
+        assert_eq!(unanswered.overdue(Duration::from_secs(6)), [Answered::new(1, None)]);
         let refused = br#"{"error":{"code":503,"description":"no leader"}}"#;
         let answered = unanswered.answer(3, refused, Duration::ZERO).expect("awaited").0;
         assert_eq!(answered.seq, None);
         assert!(unanswered.is_empty());
         unanswered.push(4, Duration::ZERO);
-        assert_eq!(unanswered.give_up(), [Answered { number: 4, seq: None }]);
+        assert_eq!(unanswered.give_up(), [Answered::new(4, None)]);
     }
 }

@@ -31,6 +31,8 @@ pub enum Asked {
     Raise,
     /// To let go of what no node needs.
     Trim,
+    /// To tell the other nodes something.
+    Say,
 }
 
 /// What a server says of itself.

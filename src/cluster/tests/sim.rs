@@ -16,7 +16,7 @@ use fastrand::Rng;
 use super::super::follower::{BEHIND_TIME_MAX, Delivery, Follower, Look, Mark, StreamState};
 use super::super::{Ended, Identity, Near, Tail, ToBroker};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, Fed, FromLog, Share, Ticket, ToLog};
+use crate::log::message::{Ask, Counts, Fed, FromLog, Share, Ticket, ToLog};
 use crate::log::policy::Keeps;
 use crate::log::store::{Answered, Stored};
 use crate::log::stream::StreamTimes;
@@ -145,7 +145,7 @@ impl Node {
         tail.note(Some(stream.last()));
         let to_broker = outgoing.clone();
         let post = Arc::new(move |message| {
-            if let ToBroker::Publish(number, publication) = message {
+            if let ToBroker::Publish(number, publication, _) = message {
                 to_broker.lock().expect("one thread").push_back((number, publication));
             }
         });
@@ -189,7 +189,7 @@ impl Node {
     fn publish(&mut self, ticket: usize, key: &str, now: Duration) {
         let ticket = Ticket(ticket as u32);
         let publications = vec![publication(key)];
-        let body = Ask::Publish { ticket, share: Share::Whole, publications };
+        let body = Ask::Publish { ticket, share: Share::Whole, counts: Counts::Here, publications };
         self.log.handle(ToLog::Worker { worker: 0, body }, now, &mut self.lane);
     }
 }
@@ -267,7 +267,7 @@ impl World {
             true => None,
             false => Some(self.stream.store(&publication.key.expect("all have one"))),
         };
-        let answered = Answered { number, seq: seq.filter(|_| !lost) };
+        let answered = Answered::new(number, seq.filter(|_| !lost));
         for _ in 0..self.rng.usize(1..3) {
             node.tell(Stored::Answered(vec![answered]), self.now);
         }

@@ -19,7 +19,9 @@ use crate::journal::view::ReadOnly;
 use crate::journal::writer::{Durability, JournalSettings};
 use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog};
+use crate::log::message::{
+    Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
+};
 use crate::log::store::Stored;
 use crate::log::stream::StreamTimes;
 use crate::log::{
@@ -327,7 +329,7 @@ impl World {
         let ticket = Ticket(self.published as u32);
         life.asked.insert(ticket.0, publication.clone());
         let publications = vec![publication];
-        let body = Ask::Publish { ticket, share: Share::Whole, publications };
+        let body = Ask::Publish { ticket, share: Share::Whole, counts: Counts::Here, publications };
         life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
     }
 
@@ -416,7 +418,12 @@ impl World {
                 attributes: None,
             };
             let publications = vec![publication];
-            let body = Ask::Publish { ticket: Ticket(0), share: Share::Whole, publications };
+            let body = Ask::Publish {
+                ticket: Ticket(0),
+                share: Share::Whole,
+                counts: Counts::Here,
+                publications,
+            };
             life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
             assert_eq!(life.log.stats().counters.repeated, before + 1, "{name} at {seq}");
         }

@@ -15,7 +15,9 @@ use crate::journal::sim::SimDisk;
 use crate::journal::writer::{Durability, JournalSettings, SEGMENT_SUFFIX};
 use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog};
+use crate::log::message::{
+    Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
+};
 use crate::log::stream::StreamTimes;
 use crate::log::{
     ChannelName, Keeps, LogSettings, Outlet, Policies, Policy, Sequencer, SharedHasher,
@@ -99,7 +101,12 @@ impl Life {
     /// Publishes it and commits it; returns its place.
     fn publish(&mut self, publication: Publication) -> u64 {
         let publications = vec![publication];
-        let body = Ask::Publish { ticket: Ticket(0), share: Share::Whole, publications };
+        let body = Ask::Publish {
+            ticket: Ticket(0),
+            share: Share::Whole,
+            counts: Counts::Here,
+            publications,
+        };
         self.log.handle(ToLog::Worker { worker: 0, body }, NOW, &mut self.told);
         let mut reports = Vec::new();
         let mut report = |stored| reports.push(stored);

@@ -27,6 +27,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::event::{Event, Publication};
+use super::message::Counts;
 use super::older::OlderRead;
 
 /// The home of the log's order, as the sequencer sees it.
@@ -60,7 +61,7 @@ pub trait Store: Debug + Send {
 
     /// Sends a publication to where it gets its place. What became of it is told with this number
     /// ([`Stored::Answered`]), in time and once. Only called while the store is up.
-    fn send(&mut self, _number: u64, _publication: Publication) {}
+    fn send(&mut self, _number: u64, _publication: Publication, _counts: Counts) {}
 
     /// The newest event there is, as far as is known, where the order is given elsewhere; none: it
     /// can't be said at the moment.
@@ -108,4 +109,13 @@ pub struct Answered {
     pub number: u64,
     /// The place it got; none: it was refused, or it is not known whether it was taken.
     pub seq: Option<u64>,
+    /// Subscribers of its channel at other nodes, if they were to be counted.
+    pub elsewhere: Option<u32>,
+}
+
+impl Answered {
+    /// Without a count.
+    pub fn new(number: u64, seq: Option<u64>) -> Self {
+        Self { number, seq, elsewhere: None }
+    }
 }

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::*;
 use crate::log::ahead::{AHEAD_MAX, AHEAD_TIME_MAX};
 use crate::log::event::Event;
-use crate::log::message::Fed;
+use crate::log::message::{Counts, Fed};
 use crate::log::older::OlderRead;
 use crate::log::sent::SENT_MAX;
 use crate::log::store::{Answered, Store, Stored, Taken};
@@ -37,7 +37,7 @@ impl Store for Far {
         true
     }
 
-    fn send(&mut self, number: u64, publication: Publication) {
+    fn send(&mut self, number: u64, publication: Publication, _counts: Counts) {
         self.to_broker.send((number, publication)).expect("the test listens");
     }
 
@@ -70,7 +70,12 @@ impl Node {
     }
 
     fn publish(&mut self, publications: Vec<Publication>) {
-        let body = Ask::Publish { ticket: TICKET, share: Share::Whole, publications };
+        let body = Ask::Publish {
+            ticket: TICKET,
+            share: Share::Whole,
+            counts: Counts::Here,
+            publications,
+        };
         self.bench.handle(0, body);
     }
 
@@ -84,7 +89,7 @@ impl Node {
     }
 
     fn answer(&mut self, answers: &[(u64, Option<u64>)]) {
-        let answered = |&(number, seq)| Answered { number, seq };
+        let answered = |&(number, seq)| Answered::new(number, seq);
         let answers = answers.iter().map(answered).collect();
         self.ask(ToLog::Store(Stored::Answered(answers)));
     }

@@ -15,8 +15,8 @@ use self::older::Shelf;
 use super::event::{Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
-    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page, PageChannel,
-    Published, ReadChannel, Refusal, Share, Ticket, ToLog,
+    Ask, Counts, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page,
+    PageChannel, Published, ReadChannel, Refusal, Share, Ticket, ToLog,
 };
 use super::policy::{Keeps, LogSettings, Policies, Policy};
 use super::stream::StreamTimes;
@@ -108,7 +108,7 @@ impl Bench {
         publications: Vec<Publication>,
     ) -> Published {
         let ticket = TICKET;
-        self.handle(worker, Ask::Publish { ticket, share, publications });
+        self.handle(worker, Ask::Publish { ticket, share, counts: Counts::Here, publications });
         match self.answer(worker) {
             FromLog::Published { ticket: TICKET, outcome, .. } => outcome,
             other => panic!("not the answer to a publish: {other:?}"),
@@ -264,7 +264,7 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
     bench.join(0, "a", Cursor::Now);
     let publications = vec![text("a"), text("b"), text("a")];
     let (ticket, share) = (TICKET, Share::Whole);
-    bench.handle(0, Ask::Publish { ticket, share, publications });
+    bench.handle(0, Ask::Publish { ticket, share, counts: Counts::Here, publications });
     let sent = bench.lanes.take(0);
     let outcome = match &sent[..] {
         [FromLog::Event(first), FromLog::Event(second), FromLog::Published { outcome, .. }] => {
@@ -278,6 +278,7 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
         first_seq: 1,
         last_seq: 3,
         subscribers: 1,
+        elsewhere: None,
         refusal: None,
         stream: None,
     };
@@ -381,7 +382,15 @@ fn a_full_lane_refuses_and_what_was_ordered_before_stays() {
     let refusal = Some(Refusal::Busy);
     assert_eq!(
         outcome,
-        Published { accepted: 1, first_seq: 1, last_seq: 1, subscribers: 0, refusal, stream: None }
+        Published {
+            accepted: 1,
+            first_seq: 1,
+            last_seq: 1,
+            subscribers: 0,
+            elsewhere: None,
+            refusal,
+            stream: None
+        }
     );
     assert!(bench.lanes.take(1).is_empty(), "nothing is half published");
     assert_eq!(bench.describe("a").last_seq, None);
@@ -399,6 +408,7 @@ fn a_repeated_key_answers_the_first_seq_while_history_holds_it() {
         first_seq: 1,
         last_seq: 1,
         subscribers: 1,
+        elsewhere: None,
         refusal: None,
         stream: None,
     };

@@ -348,6 +348,7 @@ impl Trial {
             first_seq: 0,
             last_seq: 0,
             subscribers: 0,
+            elsewhere: None,
             refusal: None,
             stream: None,
         };
@@ -362,6 +363,7 @@ impl Trial {
                         first_seq,
                         last_seq: seq,
                         subscribers,
+                        elsewhere: None,
                         refusal: None,
                         stream: None,
                     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::event::Event;
-use crate::log::message::Fed;
+use crate::log::message::{Counts, Fed};
 use crate::log::older::OlderRead;
 use crate::log::store::{Store, Stored, Taken};
 
@@ -39,7 +39,7 @@ fn bench_over(store: Box<dyn Store>) -> Bench {
 impl Bench {
     fn ask_publish(&mut self, worker: u16, publications: Vec<Publication>) {
         let (ticket, share) = (TICKET, Share::Whole);
-        self.handle(worker, Ask::Publish { ticket, share, publications });
+        self.handle(worker, Ask::Publish { ticket, share, counts: Counts::Here, publications });
     }
 
     fn store_says(&mut self, stored: Stored) {

@@ -10,7 +10,7 @@ use super::super::hand::{Hand, LogHand, SharedLog};
 use super::super::*;
 use crate::config::Settings;
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, Share, Ticket};
+use crate::log::message::{Ask, Counts, Share, Ticket};
 use crate::log::{Sequencer, SharedHasher};
 use crate::proto::cursor::Epoch;
 
@@ -156,7 +156,10 @@ fn lines(ticket: u32, count: usize) -> ToLog {
     };
     let publications = vec![line; count];
     let (ticket, share) = (Ticket(ticket), Share::Whole);
-    ToLog::Worker { worker: 0, body: Ask::Publish { ticket, share, publications } }
+    ToLog::Worker {
+        worker: 0,
+        body: Ask::Publish { ticket, share, counts: Counts::Here, publications },
+    }
 }
 
 /// A log whose holder panicked half-way must not be served.

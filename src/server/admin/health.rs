@@ -78,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::auth::ProofKey;
+    use crate::cluster::broker::Nodes;
     use crate::config::Settings;
     use crate::log::SharedHasher;
     use crate::mesh::{WorkerEnds, mesh};
@@ -105,6 +106,7 @@ mod tests {
             metrics: vec![Arc::default(), Arc::default()],
             journal: Arc::default(),
             cluster: Arc::default(),
+            nodes: Nodes::default(),
             driver: DriverKind::Epoll,
         };
         let state = State {

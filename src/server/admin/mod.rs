@@ -15,6 +15,7 @@ mod page;
 mod process;
 mod reply;
 
+use std::collections::BTreeMap;
 use std::io::{self, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -234,9 +235,16 @@ impl State {
             "/metrics" => &|| self.metrics(),
             "/v1/connections" => &|| self.connections(request.query(), deadline),
             "/v1/channels" => &|| self.channels(request.query(), deadline),
+            "/v1/nodes" => &|| self.nodes(),
             _ => return Reply::error(Status::NotFound, "not_found", PATHS),
         };
         if reading { read() } else { Reply::not_allowed("GET, HEAD") }
+    }
+
+    /// `GET /v1/nodes`: this one first.
+    fn nodes(&self) -> Reply {
+        let nodes = self.shared.nodes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Reply::json(&BTreeMap::from([("nodes", &*nodes)]))
     }
 
     fn dashboard(&self) -> Reply {
@@ -255,4 +263,4 @@ const HOSTS: &str = "this listener is on loopback: ask for it by its address or 
 
 /// The answer to a path that does not exist.
 const PATHS: &str = "no such path; there are /, /healthz, /readyz, /metrics, /v1/connections, \
-                     /v1/connections/{id}, /v1/subjects/{sub} and /v1/channels";
+                     /v1/connections/{id}, /v1/subjects/{sub}, /v1/channels and /v1/nodes";

@@ -172,6 +172,15 @@ function showWorkers() {
   }));
 }
 
+/** Those that follow the same stream, this one first; there are none without a broker. */
+async function showNodes() {
+  const { nodes } = await (await ask("/v1/nodes")).json();
+  find("cluster").hidden = nodes.length === 0;
+  fill("nodes", nodes.map((of, place) =>
+    row(place ? of.node : `${of.node} (this one)`, of.version, count(of.connections), count(of.head),
+      time(of.behind_ms / 1000))));
+}
+
 /** Counters that say that something was not as a client wished, by reason. */
 const REASONS = {
   connection_refusals_total: ["Connection refused", "reason"],
@@ -209,6 +218,7 @@ async function poll() {
     if (samples.length > SAMPLES) samples.shift();
     for (const show of [showServer, showTiles, showCharts, showWorkers, showReasons]) show();
     await showChannels();
+    await showNodes();
   } catch (error) {
     find("server").className = "bad";
     find("server").textContent = `No answer: ${error.message}`;

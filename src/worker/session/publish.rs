@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::answer::Content;
 use super::http::{HttpState, Step};
 use super::publish_head::{
-    PublishHead, attributes_of, check_coding, check_data, checked_field, kind_of, only,
+    PublishHead, attributes_of, check_coding, check_data, checked_field, counts_of, kind_of, only,
 };
 use super::{Cx, Sessions};
 use crate::auth::Access;
@@ -14,7 +14,7 @@ use crate::bucket::Bucket;
 use crate::config::PublisherShown;
 use crate::limits::WAITING_MAX;
 use crate::log::event::{Attributes, Publication};
-use crate::log::message::{Published, Refusal, Share};
+use crate::log::message::{Counts, Published, Refusal, Share};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope;
 use crate::proto::http::body::BodyDecoder;
@@ -104,6 +104,7 @@ impl Sessions {
         let key = checked_field(request, "idempotency-key", envelope::key)?;
         let sender = self.left_out(request)?;
         let attributes = Attributes { sender, ..attributes_of(request)? };
+        let counts = counts_of(request)?;
         let bytes_max = self.settings.event_bytes_max;
         match request.framing() {
             Framing::None => return Err(LENGTH_REQUIRED),
@@ -112,7 +113,7 @@ impl Sessions {
             }
             Framing::Length(_) | Framing::Chunked => {}
         }
-        Ok(PublishHead { channel: channel.into(), kind, event_type, key, attributes })
+        Ok(PublishHead { channel: channel.into(), kind, event_type, key, attributes, counts })
     }
 
     /// Takes more of a single event's body.
@@ -184,8 +185,8 @@ impl Sessions {
         if let Err(refusal) = self.admit_publish(cx, share) {
             return self.reject(cx, refusal);
         }
-        let PublishHead { channel, kind, event_type, key, attributes } = head;
-        let then = AfterPublish::Respond { channel: channel.clone() };
+        let PublishHead { channel, kind, event_type, key, attributes, counts } = head;
+        let then = AfterPublish::Respond { channel: channel.clone(), counts };
         let attributes = attributes.boxed();
         let mut publication = Publication { channel, kind, data, event_type, key, attributes };
         self.sign(index, &mut publication);
@@ -245,7 +246,9 @@ impl Sessions {
         let work = self.work(cx.index());
         work.published_to = outcome.last_seq.max(work.published_to);
         match then {
-            AfterPublish::Respond { channel } => self.answer_publish(cx, &channel, outcome),
+            AfterPublish::Respond { channel, counts } => {
+                self.answer_publish(cx, &channel, counts, outcome);
+            }
             AfterPublish::Ndjson => self.ndjson_published(cx, outcome, unaccepted),
             AfterPublish::Stream => self.stream_published(cx, outcome, unaccepted),
             AfterPublish::Cancelled { channel, reference } => {
@@ -265,7 +268,13 @@ impl Sessions {
         !self.settings.hide_subscribers || grant.is_some_and(|grant| grant.is_of_publish_key())
     }
 
-    fn answer_publish(&mut self, cx: &mut Cx<'_>, channel: &str, outcome: &Published) {
+    fn answer_publish(
+        &mut self,
+        cx: &mut Cx<'_>,
+        channel: &str,
+        counts: Counts,
+        outcome: &Published,
+    ) {
         let index = cx.index();
         if let Some(refusal) = outcome.refusal {
             return self.reject(cx, refusal);
@@ -281,6 +290,11 @@ impl Sessions {
         if self.is_told_subscribers(index) {
             body.extend_from_slice(b",\"subscribers\":");
             body.extend_from_slice(itoa::Buffer::new().format(outcome.subscribers).as_bytes());
+            if counts == Counts::Everywhere {
+                let all = outcome.subscribers.saturating_add(outcome.elsewhere.unwrap_or(0));
+                body.extend_from_slice(b",\"cluster\":");
+                body.extend_from_slice(itoa::Buffer::new().format(all).as_bytes());
+            }
         }
         body.push(b'}');
         let content = Content { content_type: "application/json", bytes: &body };

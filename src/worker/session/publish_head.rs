@@ -4,6 +4,7 @@ use memchr::memchr;
 
 use super::Sessions;
 use crate::log::event::Kind;
+use crate::log::message::Counts;
 use crate::proto::attributes::Attributes;
 use crate::proto::envelope::{self, Invalid};
 use crate::proto::http::head::Request;
@@ -19,6 +20,7 @@ pub(super) struct PublishHead {
     pub event_type: Option<Box<str>>,
     pub key: Option<Box<str>>,
     pub attributes: Attributes,
+    pub counts: Counts,
 }
 
 /// What the head says about the event besides its type and idempotency key.
@@ -55,6 +57,15 @@ pub(super) const NO_SENDER: Reject = Reject::bad_request(
     "what is published to others needs Publish-From: the name of a connection, which its first \
      event tells (pushline.open)",
 );
+
+/// Which subscribers the answer is to tell of.
+pub(super) fn counts_of(request: &Request<'_>) -> Result<Counts, Reject> {
+    match only(request, "publish-count")? {
+        None | Some(b"node") => Ok(Counts::Here),
+        Some(b"cluster") => Ok(Counts::Everywhere),
+        Some(_) => Err(Reject::bad_request("bad_switch", "Publish-Count is node or cluster")),
+    }
+}
 
 fn switch(request: &Request<'_>, name: &str) -> Result<bool, Reject> {
     match only(request, name)? {

@@ -219,6 +219,56 @@ fn what_a_node_has_no_memory_for_is_read_from_the_stream() {
     }
 }
 
+/// Subscribers of one node, and of all, as the answer to a publish tells them.
+fn counted(addr: SocketAddr) -> (Value, Value) {
+    let headers = [("Publish-Count", "cluster")];
+    let answer = fetch(addr, "POST", "/channels/a", &headers, Some(b"x"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    (answer.json()["subscribers"].clone(), answer.json()["cluster"].clone())
+}
+
+/// The nodes that a node knows, itself first.
+fn known_nodes(server: &TestServer) -> Vec<Value> {
+    let listed = fetch(server.admin, "GET", "/v1/nodes", &[], None).json();
+    listed["nodes"].as_array().expect("a list").clone()
+}
+
+fn nodes_know_and_count_each_other(here: &TestServer, there: &TestServer) {
+    for server in [here, there] {
+        await_that("they know each other", || known_nodes(server).len() == 2);
+    }
+    let streams = [here, there, there].map(|server| Sse::open(server.addr, "channel=a"));
+    assert_eq!(counted(here.addr), (1.into(), 3.into()));
+    assert_eq!(counted(there.addr), (2.into(), 3.into()));
+    await_that("they tell how many connections they have", || {
+        known_nodes(here)[1]["connections"].as_u64() >= Some(2)
+    });
+    assert_eq!(publish_answer(here.addr, "a", "x")["cluster"], Value::Null, "only if asked");
+    drop(streams);
+}
+
+#[test]
+fn a_publisher_may_be_told_of_the_subscribers_of_all_nodes() {
+    let Some(nats) = Nats::start() else { return };
+    let (here, there) = (node(&nats), node(&nats));
+    nodes_know_and_count_each_other(&here, &there);
+    drop(there);
+    await_that("who is gone is not counted", || known_nodes(&here).len() == 1);
+    let (of_this_node, of_all) = counted(here.addr);
+    assert_eq!(of_all, of_this_node);
+}
+
+#[test]
+fn without_a_broker_there_is_this_node_only() {
+    let server = TestServer::start();
+    let _stream = Sse::open(server.addr, "channel=a");
+    assert_eq!(counted(server.addr), (1.into(), 1.into()));
+    assert_eq!(known_nodes(&server), Vec::<Value>::new());
+    let headers = [("Publish-Count", "all")];
+    let refused = fetch(server.addr, "POST", "/channels/a", &headers, Some(b"x"));
+    assert_eq!((refused.status, &*refused.error_code()), (400, "bad_switch"));
+}
+
 #[test]
 fn a_broker_is_examined_before_one_relies_on_it() {
     let Some(nats) = Nats::start() else { return };

@@ -1,6 +1,7 @@
 //! The node at work: publications out, answers and messages in, and a look at the stream now and then.
 //! One thread does all of it, around [`Node::turn`].
 
+mod asides;
 mod older;
 mod questions;
 mod revocations;
@@ -21,12 +22,15 @@ use super::wire::{Message, Op, write_line, write_message};
 use super::{NatsError, NatsSettings};
 use crate::cluster::broker::{Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, TICK};
 use crate::cluster::follower::{Delivery, Follower};
+use crate::cluster::peers::{Aside, Peers};
 use crate::cluster::{Ended, LogSide, ToBroker};
-use crate::log::message::Fed;
+use crate::log::message::{Counts, Fed};
 use crate::log::store::{Answered, Stored};
 
-/// The subscription of all answers.
+/// The subscription of all answers, and that of what nodes say beside the stream; those of openings
+/// follow.
 const ANSWERS: u64 = 1;
+const ASIDES: u64 = 2;
 
 /// What is asked of JetStream, one thing at a time.
 #[derive(Debug)]
@@ -90,6 +94,10 @@ pub struct Node {
     events: VecDeque<Fed>,
     revocations: Revocations,
     older: Older,
+    peers: Peers,
+    /// What was said beside the stream and is not heeded yet.
+    asides: Vec<Aside>,
+    said_here_at: Duration,
     /// Where the broker waits to hear that they are.
     flow_control: Option<String>,
     /// The log has no room for events for now.
@@ -117,6 +125,7 @@ impl Broker for Node {
         }
         self.feed(log);
         self.tend_older(log);
+        self.heed(log);
         if let Some(Err(error)) = self.link.as_mut().map(|link| link.pipe().send(&mut self.out)) {
             self.lose_link(&error, log);
         }
@@ -156,6 +165,7 @@ impl Node {
         let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
         let credentials = settings.credentials.as_deref().map(Credentials::read).transpose();
         let credentials = credentials.map_err(NatsError::Credentials)?;
+        let peers = Peers::new(format!("{:016x}", settings.node));
         Ok(Self {
             subjects: Subjects::new(&settings.stream),
             api: Api::new(&settings.stream),
@@ -170,7 +180,7 @@ impl Node {
             tried_at: None,
             follower: None,
             way: Way::Closed { since: Duration::ZERO },
-            subscription: ANSWERS,
+            subscription: ASIDES,
             asked: None,
             questions: 0,
             looked_at: Duration::ZERO,
@@ -178,6 +188,9 @@ impl Node {
             events: VecDeque::new(),
             revocations: Revocations::default(),
             older: Older::default(),
+            peers,
+            asides: Vec::new(),
+            said_here_at: Duration::ZERO,
             flow_control: None,
             held_up: false,
             ticked_at: Duration::ZERO,
@@ -216,6 +229,8 @@ impl Node {
                     tracing::info!(server = %address, %version, "connected to NATS");
                     self.out.clear();
                     write_line(&mut self.out, format_args!("SUB {}.> {ANSWERS}", self.inbox));
+                    let asides = &self.subjects.asides;
+                    write_line(&mut self.out, format_args!("SUB {asides} {ASIDES}"));
                     self.link = Some(link);
                     self.heard_at = log.now();
                     self.way = Way::Closed { since: Duration::ZERO };
@@ -285,6 +300,8 @@ impl Node {
             } else if let Some(part) = kind.strip_prefix(".o.") {
                 self.take_older(part, message.headers, message.payload);
             }
+        } else if message.subscription == ASIDES {
+            self.asides.extend(serde_json::from_slice::<Aside>(message.payload).ok());
         } else if message.subscription == self.subscription {
             self.take_delivered(message, now);
         }
@@ -297,7 +314,11 @@ impl Node {
         let mut lost = Vec::new();
         while let Ok(message) = self.ends.near.try_recv() {
             match (message, &self.link) {
-                (ToBroker::Publish(number, publication), Some(_)) => {
+                (ToBroker::Publish(number, publication, counts), Some(_)) => {
+                    if counts == Counts::Everywhere {
+                        let asked = self.peers.count(number, &publication.channel, now);
+                        self.say(asked.as_ref());
+                    }
                     let subject = self.subjects.of_channel(&publication.channel);
                     let reply = format!("{}.p.{number}", self.inbox);
                     let headers = codec::headers(&publication);
@@ -308,7 +329,7 @@ impl Node {
                     self.unanswered.push(number, now);
                     self.ends.metrics.sent.add(1);
                 }
-                (ToBroker::Publish(number, _), None) => lost.push(Answered { number, seq: None }),
+                (ToBroker::Publish(number, ..), None) => lost.push(Answered::new(number, None)),
                 (ToBroker::ReadOlder(read), _) => self.older.push(read),
                 (ToBroker::Revoke(revocation, tell), _) => self.send_revocation(&revocation, tell),
                 (ToBroker::Close, _) => self.closing = true,
@@ -317,7 +338,14 @@ impl Node {
         self.answer(lost, log);
     }
 
-    fn answer(&mut self, answers: Vec<Answered>, log: &mut dyn LogSide) {
+    fn answer(&mut self, mut answers: Vec<Answered>, log: &mut dyn LogSide) {
+        answers.retain_mut(|answered| match self.peers.answered(*answered) {
+            Some(counted) => {
+                *answered = counted;
+                true
+            }
+            None => false,
+        });
         let lost = answers.iter().filter(|answered| answered.seq.is_none()).count();
         self.ends.metrics.unanswered.add(lost as u64);
         if !answers.is_empty() {

@@ -9,7 +9,7 @@ use super::super::api::{
     self, ApiError, NO_PEERS, Request, STREAM_IN_USE, STREAM_NOT_FOUND, StreamBounds, StreamInfo,
 };
 use super::super::wire::{write_line, write_message};
-use super::{ANSWERS, Asked, Node, Question, Way};
+use super::{ASIDES, Asked, Node, Question, Way};
 use crate::cluster::broker::RETRY_PAUSE;
 use crate::cluster::follower::{Follower, LOOK_PAUSE, Look};
 use crate::cluster::{Ended, LogSide};
@@ -138,7 +138,7 @@ impl Node {
         let Some(follower) = &mut self.follower else { return };
         let from = follower.open();
         self.ends.metrics.openings.add(1);
-        if self.subscription != ANSWERS {
+        if self.subscription != ASIDES {
             write_line(&mut self.out, format_args!("UNSUB {}", self.subscription));
         }
         self.subscription += 1;

@@ -42,7 +42,7 @@ impl Node {
                 .any(|of| why.starts_with(of))
         {
             if let Asked::Publish(number) = asked {
-                answers.push(Answered { number, seq: None });
+                answers.push(Answered::new(number, None));
             }
             return Err(io::Error::other(why.to_owned()));
         }
@@ -52,7 +52,7 @@ impl Node {
                 if let Some(why) = refusal {
                     tracing::debug!(why, "Redis refused a publication");
                 }
-                answers.push(Answered { number, seq: reply.number() });
+                answers.push(Answered::new(number, reply.number()));
                 let is_other = refusal.is_some_and(|why| why.starts_with("EPOCH"));
                 Ok(is_other.then_some(Step::AskRole))
             }
@@ -77,7 +77,7 @@ impl Node {
                 self.end = refusal.is_none().then_some(Ended::RolledBack);
                 Ok(None)
             }
-            Asked::Trim => Ok(None),
+            Asked::Trim | Asked::Say => Ok(None),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The node at work: publications out and answers in over one connection, entries in over another, and a
 //! look at the stream now and then. One thread does all of it.
 
+mod asides;
 mod looks;
 
 use std::collections::VecDeque;
@@ -15,9 +16,10 @@ use super::talk::{Asked, Talk};
 use super::{RedisError, RedisSettings};
 use crate::cluster::broker::{Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, TICK};
 use crate::cluster::follower::{Delivery, Follower};
+use crate::cluster::peers::{Aside, Peers};
 use crate::cluster::{Ended, Identity, LogSide, Revocation, ToBroker};
 use crate::log::event::Publication;
-use crate::log::message::Fed;
+use crate::log::message::{Counts, Fed};
 use crate::log::store::{Answered, Stored};
 
 /// How long a server holds the question for entries while there are none.
@@ -34,10 +36,16 @@ pub(super) struct Node {
     ends: Ends,
     head_key: String,
     log_key: String,
+    aside_key: String,
     /// For publications and questions; none: there is no connection.
     talk: Option<Talk>,
     /// For entries, and when it was last heard.
     entries: Option<(Link, Duration)>,
+    /// For what nodes say beside the stream.
+    asides: Option<Link>,
+    peers: Peers,
+    heard: Vec<Aside>,
+    said_here_at: Duration,
     /// After which entry the next ones are asked for; none: the question is open.
     ask_after: Option<u64>,
     tried_at: Option<Duration>,
@@ -72,6 +80,7 @@ impl Broker for Node {
         }
         self.feed(log);
         self.ask_for_entries();
+        self.heed(log);
         if let Err(error) = self.send() {
             self.lose_links(&error, log);
         }
@@ -114,14 +123,20 @@ impl Node {
         let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
         // Braces: the keys of a stream belong together, where servers share keys.
         let key = |name: &str| format!("{{{}}}:{name}", settings.stream);
+        let peers = Peers::new(format!("{:016x}", settings.node));
         Ok(Self {
             head_key: key("head"),
             log_key: key("log"),
+            aside_key: key("aside"),
             settings,
             servers,
             ends,
             talk: None,
             entries: None,
+            asides: None,
+            peers,
+            heard: Vec::new(),
+            said_here_at: Duration::ZERO,
             ask_after: None,
             tried_at: None,
             looked_at: Duration::ZERO,
@@ -152,6 +167,7 @@ impl Node {
         self.ends.bell.announce();
         let mut sockets = vec![talk.link.waits()];
         sockets.extend(self.entries.as_ref().map(|(link, _)| link.waits()));
+        sockets.extend(self.asides.as_ref().map(Link::waits));
         let has_more = talk.link.may_hold_more()
             || self.entries.as_ref().is_some_and(|(link, _)| link.may_hold_more());
         let time = match self.ends.near.is_empty() && !has_more {
@@ -193,17 +209,17 @@ impl Node {
         self.ends.metrics.openings.add(1);
         self.ask_after = Some(follower.open().saturating_sub(1));
         self.entries = Some((link, now));
-        Ok(())
+        self.open_asides()
     }
 
     fn lose_links(&mut self, error: &io::Error, log: &mut dyn LogSide) {
         tracing::warn!("the connection to Redis is lost: {error}");
-        self.entries = None;
+        (self.entries, self.asides) = (None, None);
         self.ends.tail.note(None);
         self.servers.rotate_left(1);
         let asked = self.talk.take().into_iter().flat_map(Talk::into_asked);
         let lost = asked.filter_map(|asked| match asked {
-            Asked::Publish(number) => Some(Answered { number, seq: None }),
+            Asked::Publish(number) => Some(Answered::new(number, None)),
             _ => None,
         });
         let lost = lost.collect();
@@ -214,7 +230,8 @@ impl Node {
         if let Some(talk) = &mut self.talk {
             talk.link.send()?;
         }
-        self.entries.as_mut().map_or(Ok(()), |(link, _)| link.send())
+        let entries = self.entries.as_mut().map(|(link, _)| link);
+        entries.into_iter().chain(&mut self.asides).try_for_each(Link::send)
     }
 
     fn read(&mut self, log: &mut dyn LogSide) -> io::Result<()> {
@@ -233,7 +250,7 @@ impl Node {
             }
             self.entries = Some((link, heard_at));
         }
-        Ok(())
+        self.read_asides()
     }
 
     fn read_answers(
@@ -262,9 +279,13 @@ impl Node {
         let mut lost = Vec::new();
         while let Ok(message) = self.ends.near.try_recv() {
             match message {
-                ToBroker::Publish(number, publication) => {
+                ToBroker::Publish(number, publication, counts) => {
+                    if counts == Counts::Everywhere {
+                        let asked = self.peers.count(number, &publication.channel, now);
+                        self.say(asked.as_ref(), now);
+                    }
                     if !self.publish(number, &publication, now) {
-                        lost.push(Answered { number, seq: None });
+                        lost.push(Answered::new(number, None));
                     }
                 }
                 // Who asks hears that it is not known when the sender is dropped.
@@ -304,7 +325,14 @@ impl Node {
         true
     }
 
-    fn answer(&mut self, answers: Vec<Answered>, log: &mut dyn LogSide) {
+    fn answer(&mut self, mut answers: Vec<Answered>, log: &mut dyn LogSide) {
+        answers.retain_mut(|answered| match self.peers.answered(*answered) {
+            Some(counted) => {
+                *answered = counted;
+                true
+            }
+            None => false,
+        });
         let lost = answers.iter().filter(|answered| answered.seq.is_none()).count();
         self.ends.metrics.unanswered.add(lost as u64);
         if !answers.is_empty() {
