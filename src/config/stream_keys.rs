@@ -8,7 +8,7 @@ use super::units::{duration, show_duration, show_size, size};
 use super::values::{put_stream_paths, set, show_stream_paths};
 
 /// Merging copies the text of an event several times, and a reader gets it in one piece.
-const COMPACT_MAX: u64 = 1 << 20;
+const COMPACT_MAX: u64 = 2 << 20;
 
 /// In the order in which help and the file show them.
 pub(super) const KEYS: &[Key] = &[
