@@ -59,7 +59,8 @@
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
 //! | what memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
-//! | many nodes follow one stream, which gives the order; any of them resumes any client | [`cluster`], `log::sent`, `log::ahead`, `server::node` |
+//! | many nodes follow one stream, which gives the order; any of them resumes any client | [`cluster`], [`cluster::broker`], `log::sent`, `log::ahead`, `server::node` |
+//! | what nodes say to each other beside the stream | [`cluster::peers`] |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
 //! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
