@@ -110,7 +110,8 @@ impl<D: Driver> Tls<D> {
         if let Slot::Handshake(of) = &mut self.slots[token.slot as usize] {
             of.generation = token.generation;
             if !std::mem::replace(&mut of.is_queued, true) {
-                self.queue.push_back(token);
+                let line = if of.rustls.is_some() { &mut self.begun } else { &mut self.queue };
+                line.push_back(token);
             }
             return self.carry(token, bytes, out);
         }
@@ -259,14 +260,21 @@ impl<D: Driver> Tls<D> {
 
     // --- handshakes ---
 
-    /// Takes handshakes on, as far as a turn's time goes.
+    /// Whether a handshake waits for its turn.
+    pub(super) fn has_to_shake_hands(&self) -> bool {
+        !self.queue.is_empty() || !self.begun.is_empty()
+    }
+
+    /// Takes handshakes on, as far as a turn's time goes: one that has begun, then a new one, and so
+    /// on. In one line, all of a storm would begin, and hold memory of rustls, before the first is over.
     pub(super) fn shake_hands(&mut self, out: &mut Vec<Completion>) {
         let mut left = HANDSHAKE_TIME_PER_TURN;
-        while !left.is_zero()
-            && let Some(token) = self.queue.pop_front()
-        {
-            let took = self.shake_hand(token, out);
-            left = left.saturating_sub(took);
+        while !left.is_zero() && self.has_to_shake_hands() {
+            let next = [self.begun.pop_front(), self.queue.pop_front()];
+            for token in next.into_iter().flatten() {
+                let took = self.shake_hand(token, out);
+                left = left.saturating_sub(took);
+            }
         }
     }
 

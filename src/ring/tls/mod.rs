@@ -46,8 +46,10 @@ pub struct Tls<D> {
     slots: Vec<Slot>,
     output: Output,
     input: Input,
-    /// Handshakes that have a record to take.
+    /// Handshakes whose first record waits for its turn.
     queue: VecDeque<Token>,
+    /// Handshakes that have begun, and have a record to take.
+    begun: VecDeque<Token>,
     /// Handshakes that hold memory of rustls, the oldest first. Some have ended since.
     holders: VecDeque<Token>,
     /// How many do so.
@@ -77,7 +79,7 @@ impl<D: Driver> Driver for Tls<D> {
             self.ops.clear();
             self.flush(batch);
         }
-        let is_news = completions.len() > heard_before || !self.queue.is_empty();
+        let is_news = completions.len() > heard_before || self.has_to_shake_hands();
         self.submit(batch, arena_bytes, if is_news { Wait::No } else { wait }, completions)?;
         self.shake_hands(completions);
         Ok(())
@@ -117,6 +119,7 @@ impl<D: Driver> Tls<D> {
             output: Output::default(),
             input: Input::default(),
             queue: VecDeque::new(),
+            begun: VecDeque::new(),
             holders: VecDeque::new(),
             holding: 0,
             stats: TlsStats::default(),

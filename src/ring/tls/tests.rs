@@ -82,7 +82,10 @@ struct Host {
 
 impl Host {
     fn new(identity: &Identity, faults: Faults, seed: u64) -> Self {
-        let net = SimNet::new(SETTINGS, faults, seed);
+        Self::on(SimNet::new(SETTINGS, faults, seed), identity)
+    }
+
+    fn on(net: SimNet, identity: &Identity) -> Self {
         let driver = Tls::over(net.driver(0), identity.server());
         let batch = Batch { ops: vec![Op::AcceptStart], ..Batch::default() };
         Self {
@@ -224,6 +227,36 @@ fn both_sides_hear_each_other_to_the_end() {
         let stats = host.driver.stats().tls;
         assert_eq!((stats.open, stats.handshakes_full, stats.handshakes_failed), (1, 1, 0));
     }
+}
+
+/// A storm of them would otherwise hold memory of rustls for each client that waits.
+#[test]
+fn handshakes_that_have_begun_are_over_before_all_others_begin() {
+    const CLIENTS: usize = 24;
+    let identity = Identity::new();
+    // All that clients say first comes in one turn.
+    let settings =
+        SimSettings { slots_per_worker: 32, recv_buffers: 32, recv_buffer_bytes: 4096, ..SETTINGS };
+    let mut host = Host::on(SimNet::new(settings, Faults::none(), 8), &identity);
+    let mut peers: Vec<Peer> = (0..CLIENTS)
+        .map(|_| Peer {
+            socket: host.net.connect_tls_to(0),
+            tls: identity.client(&version::TLS13),
+            received: Vec::new(),
+            unsent: Vec::new(),
+        })
+        .collect();
+    let mut held_max = 0;
+    for _ in 0..ROUNDS_MAX {
+        peers.iter_mut().for_each(Peer::turn);
+        host.turn();
+        held_max = held_max.max(host.driver.holding);
+        if host.driver.stats().tls.handshakes_full == CLIENTS as u64 {
+            break;
+        }
+    }
+    assert_eq!(host.driver.stats().tls.handshakes_full, CLIENTS as u64);
+    assert!(held_max <= CLIENTS / 3, "{held_max} at once");
 }
 
 /// The client opens every record that leaves with the number that is due, and takes no other: were
