@@ -78,8 +78,10 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
         keeps: Keeps::All,
         stream_bytes: 0,
         stream_compact: 0,
+        presence: false,
     };
     let settings = LogSettings {
+        presence_grace: Duration::ZERO,
         history_bytes_max: 256 << 20,
         history_memory_bytes_max: u64::MAX,
         channels_max: 1 << 20,
@@ -91,7 +93,7 @@ fn log_with(channels: usize, lane: &mut Lane) -> Sequencer {
     for channel in 0..channels {
         let name = name_of(channel);
         let channels = vec![name];
-        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
+        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now, identity: None };
         log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, lane);
     }
     lane.0.clear();
@@ -174,7 +176,7 @@ fn join(criterion: &mut Criterion<CpuTime>) {
             bencher.iter(|| {
                 let channels = vec![name_of(0)];
                 let cursor = Cursor::After(head_seq - behind);
-                let body = Ask::Join { ticket: Ticket(0), channels, cursor };
+                let body = Ask::Join { ticket: Ticket(0), channels, cursor, identity: None };
                 log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut lane);
                 lane.0.clear();
             });

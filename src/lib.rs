@@ -69,6 +69,7 @@
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
 //! | one place where sends are queued and settled | `worker::net::output` |
 //! | what only some events have, a pointer to the others | [`proto::attributes`] |
+//! | who is on a channel: a set, and events that say what has become of its members | `log::presence` |
 //! | how each protocol writes events | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
 //! | a token stream: a stretch of its channel's events, kept whole beside history | [`log::stream`], [`proto::stream`] |

@@ -33,7 +33,8 @@ fn resident_bytes() -> usize {
 
 fn join_private(log: &mut Sequencer, connection: usize) {
     let name = format!("private:{connection:08}").into_boxed_str();
-    let body = Ask::Join { ticket: Ticket(0), channels: vec![name], cursor: Cursor::Now };
+    let body =
+        Ask::Join { ticket: Ticket(0), channels: vec![name], cursor: Cursor::Now, identity: None };
     log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut Nowhere);
 }
 
@@ -49,10 +50,12 @@ fn a_private_channel_costs_the_log_no_more_than_its_share() {
         keeps: Keeps::All,
         stream_bytes: 0,
         stream_compact: 0,
+        presence: false,
     };
     let settings = LogSettings {
         history_bytes_max: 1 << 20,
         history_memory_bytes_max: u64::MAX,
+        presence_grace: Duration::ZERO,
         channels_max: 1_000_000,
         policies: Policies::uniform(policy),
         streams: StreamTimes::default(),

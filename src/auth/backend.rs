@@ -180,7 +180,7 @@ mod tests {
         let told = verdict(200, "private, max-age=60", body);
         let grant = told.grant.expect("rights");
         assert!(grant.may_subscribe("a") && grant.may_publish("b") && !grant.may_publish("a"));
-        assert_eq!((grant.token_subject(), told.age_max), (Some("jane"), Duration::from_secs(60)));
+        assert_eq!((grant.subject(), told.age_max), (Some("jane"), Duration::from_secs(60)));
         for (cache, age_max) in [
             ("", ANSWER_AGE_MIN),
             ("max-age=60, no-store", ANSWER_AGE_MIN),

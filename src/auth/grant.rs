@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Denied;
 use super::key_fingerprint::KeyFingerprint;
+use crate::proto::identity::Identity;
 use crate::proto::name::Pattern;
 
 /// Most patterns in one list of a token or key. A token of the longest length could otherwise
@@ -71,7 +72,8 @@ pub struct Grant {
     expires_at_unix_s: u32,
     /// 0: unknown. [`NEVER`]: it was not issued, because it is a publish key's.
     issued_at_unix_s: u32,
-    subject: Option<Box<str>>,
+    /// Who it is, or the name of the publish key.
+    identity: Option<Arc<Identity>>,
     /// Tells publishers apart: by subject, otherwise by key.
     publisher: KeyFingerprint,
     /// The key that granted it, otherwise its own rights.
@@ -98,7 +100,7 @@ impl Grant {
             cancel: None,
             expires_at_unix_s: NEVER,
             issued_at_unix_s: 0,
-            subject: None,
+            identity: None,
             publisher: own,
             granted_by: own,
             everybody: None,
@@ -132,12 +134,27 @@ impl Grant {
             subject.as_ref().map(|sub| KeyFingerprint::of("subject", &[sub.as_bytes()]));
         let at = at_unix_s.map_or(0, |at| u32::try_from(at).unwrap_or(NEVER - 1));
         let publisher = of_subject.unwrap_or(self.granted_by);
-        Self { subject, publisher, issued_at_unix_s: at.min(NEVER - 1), ..self }
+        let identity = subject.map(|subject| Identity { subject, info: None }.into());
+        Self { identity, publisher, issued_at_unix_s: at.min(NEVER - 1), ..self }
+    }
+
+    /// Adds who its owner claims to be.
+    pub(super) fn of(self, who: Identity) -> Self {
+        self.issued_to(Some(who.subject), None).telling(who.info)
+    }
+
+    /// What the token says of its subject to the other members of a channel.
+    pub(super) fn telling(mut self, info: Option<Box<str>>) -> Self {
+        if let Some(identity) = self.identity.as_mut().and_then(Arc::get_mut) {
+            identity.info = info;
+        }
+        self
     }
 
     /// Adds the name of a publish key.
     pub(super) fn of_publish_key(self, name: Option<Box<str>>) -> Self {
-        Self { subject: name, issued_at_unix_s: NEVER, ..self }
+        let identity = name.map(|subject| Identity { subject, info: None }.into());
+        Self { identity, issued_at_unix_s: NEVER, ..self }
     }
 
     pub(super) fn granted_by(self, key: KeyFingerprint) -> Self {
@@ -218,14 +235,14 @@ impl Grant {
         self.publisher
     }
 
-    /// The `sub` claim of the token.
-    pub fn token_subject(&self) -> Option<&str> {
-        self.subject().filter(|_| !self.is_of_publish_key())
+    /// Who the token says it is.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref().filter(|_| !self.is_of_publish_key())
     }
 
     /// The `sub` claim of the token, or the name of the publish key.
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.identity.as_ref().map(|identity| &*identity.subject)
     }
 }
 

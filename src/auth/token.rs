@@ -12,6 +12,7 @@ use super::grant::{Grant, Patterns};
 use super::key_fingerprint::KeyFingerprint;
 use super::keys::{KeyRing, SignedWith};
 use super::{Algorithm, AuthSettings, Denied, Expiry};
+use crate::proto::identity::Identity;
 
 /// Longest token or key: twice what browsers keep in a cookie, and within the cap of a request's
 /// head. It bounds everything a token can make us do.
@@ -19,6 +20,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// Most leeway that can be set: more would not be clock skew but a longer life for every token.
 pub const LEEWAY_S_MAX: u64 = 300;
+
+/// Longest `info` that is accepted: all members of a channel are told it.
+const INFO_BYTES_MAX: usize = 512;
 
 /// Longest `sub` that is accepted; a connection holds it as long as it lives.
 const SUBJECT_BYTES_MAX: usize = 255;
@@ -154,14 +158,17 @@ struct Claims<'t> {
     pushline: Option<&'t RawValue>,
 }
 
-/// `"pushline": {"subscribe": [...], "publish": [...], "cancel": [...]}`. Other members are refused: one that a
-/// later version treats as a limit must not be ignored by this one.
+/// `"pushline": {"subscribe": [...], "publish": [...], "cancel": [...], "info": ...}`. Other members
+/// are refused: one that a later version treats as a limit must not be ignored by this one.
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
-struct Rights {
+struct Rights<'t> {
     subscribe: Vec<String>,
     publish: Vec<String>,
     cancel: Vec<String>,
+    /// What other members of a channel are told of the subject: any JSON value.
+    #[serde(borrow)]
+    info: Option<&'t RawValue>,
 }
 
 /// Seconds since 1970, possibly with a fraction (RFC 7519 section 2).
@@ -234,23 +241,44 @@ fn end_unix_s(exp: NumericDate, leeway_s: u64) -> u64 {
     exp.floor_unix_s().saturating_add(leeway_s)
 }
 
+/// Who a token says it is of; nothing of it is checked.
+pub(super) fn claimed(token: &str) -> Option<Identity> {
+    let claims = token.split('.').nth(1).and_then(decode_part)?;
+    let (subject, info) = object::<Claims<'_>>(&claims)?.identity().ok()?;
+    Some(Identity { subject: subject?, info })
+}
+
+/// A subject, and what it tells others of itself.
+type Told = (Option<Box<str>>, Option<Box<str>>);
+
 impl Claims<'_> {
+    fn rights(&self) -> Result<Rights<'_>, Denied> {
+        match self.pushline {
+            Some(rights) => object(rights.get().as_bytes()).ok_or(Denied::BadClaims),
+            None => Ok(Rights::default()),
+        }
+    }
+
+    fn identity(&self) -> Result<Told, Denied> {
+        let short = |text: &str, bytes_max| match text.len() <= bytes_max {
+            true => Ok(Box::from(text)),
+            false => Err(Denied::BadClaims),
+        };
+        let subject = self.sub.as_deref().map(|sub| short(sub, SUBJECT_BYTES_MAX)).transpose()?;
+        let info = self.rights()?.info.map(|info| short(info.get(), INFO_BYTES_MAX));
+        Ok((subject, info.transpose()?))
+    }
+
     fn into_grant(self, leeway_s: u64, fingerprint: KeyFingerprint) -> Result<Grant, Denied> {
-        let rights: Rights = match self.pushline {
-            Some(rights) => object(rights.get().as_bytes()).ok_or(Denied::BadClaims)?,
-            None => Rights::default(),
-        };
         let parse = |texts: &[String]| Patterns::parse(texts).map_err(|_| Denied::BadPattern);
-        let subject = match self.sub {
-            Some(sub) if sub.len() > SUBJECT_BYTES_MAX => return Err(Denied::BadClaims),
-            Some(sub) => Some(Box::from(&*sub)),
-            None => None,
-        };
+        let rights = self.rights()?;
+        let (subject, info) = self.identity()?;
         let expires_at_unix_s = self.exp.map(|exp| end_unix_s(exp, leeway_s));
         Ok(Grant::new(parse(&rights.subscribe)?, parse(&rights.publish)?)
             .with_cancel(parse(&rights.cancel)?)
             .granted_by(fingerprint)
             .with_expiry(expires_at_unix_s)
-            .issued_to(subject, self.iat.map(NumericDate::floor_unix_s)))
+            .issued_to(subject, self.iat.map(NumericDate::floor_unix_s))
+            .telling(info))
     }
 }

@@ -38,11 +38,13 @@ use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::log::NODES_CHANNEL;
 use crate::log::event::{Event, Publication};
 use crate::log::message::{Counts, Fed};
 use crate::log::older::{OlderPage, OlderRead};
 use crate::log::store::{Store, Stored, Taken};
 use crate::proto::cursor::Epoch;
+use crate::proto::name::channel_name;
 
 /// What the log is to the broker's thread. None of it waits for long.
 pub trait LogSide {
@@ -102,6 +104,11 @@ impl fmt::Debug for ToNodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ToNodes").finish_non_exhaustive()
     }
+}
+
+/// Whether events of the stream may be of this channel: of a client's, or the nodes' own.
+pub(crate) fn is_channel(name: &str) -> bool {
+    channel_name(name.as_bytes()).is_ok() || name == NODES_CHANNEL
 }
 
 /// What the near end sends.

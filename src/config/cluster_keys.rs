@@ -96,6 +96,18 @@ pub(super) const UNREADY_AFTER: Key = Key {
     },
 };
 
+pub(super) const LEASE: Key = Key {
+    name: "cluster_lease",
+    value: "TIME",
+    group: Group::Cluster,
+    change: Change::Restart,
+    help: "How long a node of which the others hear nothing keeps its members (presence).",
+    field: Field::Server {
+        put: |s, t| set(&mut s.cluster.lease, duration(t, SECOND..=HOUR)),
+        show: |s| show_duration(s.cluster.lease),
+    },
+};
+
 fn show_path(path: Option<&Path>) -> String {
     path.map_or(NONE.into(), |path| path.display().to_string())
 }

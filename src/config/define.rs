@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::bounds::{CONNECTIONS_MAX, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, SECOND, TENTH, YEAR};
 use super::cluster_keys;
 use super::keys::{Change, Field, Group, Key};
-use super::tls_keys;
 use super::units::{
     self, count, duration, rate, show_duration, show_size, show_word, size, unless, word,
 };
@@ -13,8 +12,9 @@ use super::values::{
     AUTO, NONE, address, put_cpus, put_networks, set, show_cpus, show_networks, show_or, show_rate,
 };
 use super::words::{
-    CLIENT_ADDRESS, DRIVERS, DURABILITIES, FORMATS, HISTORIES, LEVELS, PUBLISHERS, SLOW, STEER,
+    CLIENT_ADDRESS, DRIVERS, DURABILITIES, FORMATS, HISTORIES, LEVELS, SLOW, STEER,
 };
+use super::{presence_keys, tls_keys};
 use crate::limits::EVENT_BYTES_MAX;
 
 /// All keys but those of [`super::stream_keys`], in the order in which help and the file show them.
@@ -336,6 +336,7 @@ pub(super) const KEYS: &[Key] = &[
             show: |s| show_duration(s.dead_time),
         },
     },
+    presence_keys::GRACE,
     Key {
         name: "drain",
         value: "TIME",
@@ -405,18 +406,8 @@ pub(super) const KEYS: &[Key] = &[
             show: |c| show_rate(c.publish_rate),
         },
     },
-    Key {
-        name: "publisher",
-        value: "none|subject",
-        group: Group::Channels,
-        change: Change::Reload,
-        help: "What an event says of who published it: none, or the subject of the token (the sub \
-               claim).",
-        field: Field::Channel {
-            put: |c, t| set(&mut c.publisher, word(t, PUBLISHERS)),
-            show: |c| show_word(c.publisher, PUBLISHERS),
-        },
-    },
+    presence_keys::PRESENCE,
+    presence_keys::PUBLISHER,
     Key {
         name: "max_event_bytes",
         value: "SIZE",
@@ -590,4 +581,5 @@ pub(super) const KEYS: &[Key] = &[
     cluster_keys::CREDENTIALS,
     cluster_keys::CA,
     cluster_keys::UNREADY_AFTER,
+    cluster_keys::LEASE,
 ];

@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod keys;
 mod load;
+mod presence_keys;
 mod stream_keys;
 mod suggest;
 mod template;
@@ -31,7 +32,7 @@ use ipnet::IpNet;
 
 use crate::journal::writer::Durability;
 use crate::limits::{JSON_GROWTH_MAX, REPLICA_EVENTS_MIN};
-use crate::log::policy::{Keeps, LogSettings, Policies, Policy};
+use crate::log::policy::{Keeps, LogSettings, POLICIES_MAX, Policies, Policy};
 use crate::log::stream::StreamTimes;
 use crate::proto::name::{Pattern, first_match};
 use crate::proto::path_map::PathMap;
@@ -78,6 +79,8 @@ pub struct ChannelSettings {
     pub history_share: u64,
     /// Which events are kept.
     pub history: Keeps,
+    /// Whether its subscribers may know of each other.
+    pub presence: bool,
     /// What its events say about their publishers.
     pub publisher: PublisherShown,
     /// Bytes of a stream that are kept beside what history keeps of it.
@@ -184,6 +187,8 @@ pub struct ClusterSettings {
     pub ca: Option<PathBuf>,
     /// How long a node may be away or behind and count as ready.
     pub unready_after: Duration,
+    /// How long a node of which the others hear nothing keeps its members.
+    pub lease: Duration,
 }
 
 impl Default for ClusterSettings {
@@ -196,6 +201,8 @@ impl Default for ClusterSettings {
             credentials: None,
             ca: None,
             unready_after: Duration::from_secs(10),
+            // Longer than a broker takes to elect a leader.
+            lease: Duration::from_secs(15),
         }
     }
 }
@@ -323,6 +330,8 @@ pub struct Settings {
     pub stream_keep: Duration,
     /// How long a connection without a request stays open.
     pub idle_time: Duration,
+    /// How long one that has left a channel is still a member.
+    pub presence_grace: Duration,
     /// How long a drain may take.
     pub drain_time: Duration,
     /// How long a peer may leave what was sent to it unacknowledged (`TCP_USER_TIMEOUT`).
@@ -353,6 +362,7 @@ impl Default for Settings {
                 publish_rate: None,
                 history_share: 0,
                 history: Keeps::All,
+                presence: false,
                 publisher: PublisherShown::None,
                 // Some fifteen thousand tokens: longer than models answer.
                 stream_bytes: 4 << 20,
@@ -400,6 +410,8 @@ impl Default for Settings {
             stream_grace: Duration::from_secs(10),
             stream_keep: Duration::from_secs(60),
             idle_time: Duration::from_secs(75),
+            // A browser that reconnects waits a few seconds first.
+            presence_grace: Duration::from_secs(10),
             drain_time: Duration::from_secs(20),
             dead_time: Duration::from_secs(30),
             open: false,
@@ -413,6 +425,22 @@ impl Settings {
     pub fn is_on_loopback(&self) -> bool {
         let tls = self.listen_tls.is_none_or(|address| address.ip().is_loopback());
         self.listen.ip().is_loopback() && tls
+    }
+
+    /// With what the demo pages need, if there are any: a rule for their channels, behind all others.
+    /// Not on a node, where presence has all nodes tell of themselves.
+    pub(crate) fn with_demos(mut self) -> Self {
+        let is_node = !self.cluster.nats.is_empty() || !self.cluster.redis.is_empty();
+        if self.shows_demos()
+            && !is_node
+            && self.channels.len() < POLICIES_MAX
+            && let Ok(pattern) = Pattern::parse("demo:*")
+        {
+            // The same at every reload.
+            let rule = ChannelSettings { presence: true, ..Self::default().channel_default };
+            self.channels.push((pattern, rule));
+        }
+        self
     }
 
     /// Whether there are demo pages.
@@ -471,6 +499,7 @@ impl Settings {
             keeps: channel.history,
             stream_bytes: channel.stream_bytes,
             stream_compact: channel.stream_compact,
+            presence: channel.presence,
         };
         let rules = self.channels.iter().map(|(pattern, of)| (pattern.clone(), policy(of)));
         let default = policy(&self.channel_default);
@@ -480,6 +509,7 @@ impl Settings {
             history_bytes_max: self.history_bytes,
             history_memory_bytes_max: self.history_in_memory().unwrap_or(u64::MAX),
             channels_max: self.channels_max,
+            presence_grace: self.presence_grace,
             policies,
             streams: StreamTimes { grace: self.stream_grace, keep: self.stream_keep },
         }

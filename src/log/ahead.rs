@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::message::{FromLog, Refusal, Ticket};
+use super::join::Join;
+use super::message::{FromLog, Refusal};
 use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
 
@@ -15,21 +16,18 @@ pub const AHEAD_MAX: usize = 512;
 /// what this one lacks.
 pub const AHEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A join that waits.
+/// A join that waits for an event.
 #[derive(Debug)]
-struct Join {
-    /// For this event.
+struct Waiting {
     seq: u64,
     until: Duration,
-    worker: u16,
-    ticket: Ticket,
-    channels: Vec<Box<str>>,
+    join: Join,
 }
 
 /// All of them, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    joins: Vec<Join>,
+    joins: Vec<Waiting>,
     /// No join waits for an event before this.
     lowest: u64,
 }
@@ -39,34 +37,36 @@ impl Ahead {
         Self { joins: Vec::new(), lowest: u64::MAX }
     }
 
-    fn push(&mut self, join: Join) {
-        self.lowest = self.lowest.min(join.seq);
-        self.joins.push(join);
+    fn push(&mut self, waiting: Waiting) {
+        self.lowest = self.lowest.min(waiting.seq);
+        self.joins.push(waiting);
     }
 
     /// Takes those that need not wait any longer.
-    fn take(&mut self, is_over: impl Fn(&Join) -> bool) -> Vec<Join> {
-        let taken = self.joins.extract_if(.., |join| is_over(join)).collect();
-        self.lowest = self.joins.iter().map(|join| join.seq).min().unwrap_or(u64::MAX);
+    fn take(&mut self, is_over: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let taken = self.joins.extract_if(.., |waiting| is_over(waiting)).collect();
+        self.lowest = self.joins.iter().map(|waiting| waiting.seq).min().unwrap_or(u64::MAX);
         taken
     }
 }
 
 impl Sequencer {
-    /// Joins these channels once this node has seen this event.
-    pub(super) fn wait_for(
-        &mut self,
-        seq: u64,
-        worker: u16,
-        ticket: Ticket,
-        channels: Vec<Box<str>>,
-        outlet: &mut impl Outlet,
-    ) {
+    /// Joins channels, once this node has seen the event that the subscriber has read.
+    pub(super) fn join_in_time(&mut self, join: Join, outlet: &mut impl Outlet) {
+        match join.cursor {
+            Cursor::After(seq) if seq > self.head_seq && self.store.is_elsewhere() => {
+                self.wait_for(seq, join, outlet);
+            }
+            _ => self.answer_join(join, outlet),
+        }
+    }
+
+    fn wait_for(&mut self, seq: u64, join: Join, outlet: &mut impl Outlet) {
         if self.ahead.joins.len() >= AHEAD_MAX {
-            return self.refuse_join(worker, ticket, outlet);
+            return self.refuse_join(&join, outlet);
         }
         let until = self.now + AHEAD_TIME_MAX;
-        self.ahead.push(Join { seq, until, worker, ticket, channels });
+        self.ahead.push(Waiting { seq, until, join });
     }
 
     /// Joins those whose event has come.
@@ -76,9 +76,8 @@ impl Sequencer {
         if self.ahead.lowest > head_seq {
             return;
         }
-        for join in self.ahead.take(|join| join.seq <= head_seq) {
-            let Join { seq, worker, ticket, channels, .. } = join;
-            self.answer_join(worker, ticket, channels, Cursor::After(seq), outlet);
+        for Waiting { join, .. } in self.ahead.take(|waiting| waiting.seq <= head_seq) {
+            self.answer_join(join, outlet);
         }
     }
 
@@ -87,21 +86,18 @@ impl Sequencer {
     /// come again.
     pub(super) fn answer_overdue(&mut self, outlet: &mut impl Outlet) -> Option<Duration> {
         let now = self.now;
-        for Join { seq, worker, ticket, channels, .. } in self.ahead.take(|join| join.until <= now)
-        {
+        for Waiting { seq, join, .. } in self.ahead.take(|waiting| waiting.until <= now) {
             match self.store.newest().filter(|_| self.store_is_up) {
-                Some(newest) if newest < seq => {
-                    self.answer_join(worker, ticket, channels, Cursor::After(seq), outlet);
-                }
-                _ => self.refuse_join(worker, ticket, outlet),
+                Some(newest) if newest < seq => self.answer_join(join, outlet),
+                _ => self.refuse_join(&join, outlet),
             }
         }
-        self.ahead.joins.iter().map(|join| join.until).min()
+        self.ahead.joins.iter().map(|waiting| waiting.until).min()
     }
 
-    fn refuse_join(&mut self, worker: u16, ticket: Ticket, outlet: &mut impl Outlet) {
+    fn refuse_join(&mut self, join: &Join, outlet: &mut impl Outlet) {
         let refusal = Refusal::Behind;
         self.counters.refused.count(refusal);
-        outlet.send(worker, FromLog::JoinRefused { ticket, refusal });
+        outlet.send(join.worker, FromLog::JoinRefused { ticket: join.ticket, refusal });
     }
 }

@@ -27,6 +27,11 @@ pub(super) struct Channel {
     pub chain: Chain,
     /// Events ordered here that are not committed yet.
     pub pending: u16,
+    /// Whether it has members, or something to tell of them.
+    pub has_roster: bool,
+    /// Whether what is told of its members is this process's: what an earlier one told is taken back,
+    /// or will be.
+    pub tells_presence: bool,
     /// Index of its policy.
     pub policy: u16,
 }
@@ -37,7 +42,7 @@ impl Channel {
     /// Whether nothing reads it and nothing of it is in memory: unless the store has events of it,
     /// what is left to remember fits a tombstone.
     pub fn is_idle(&self) -> bool {
-        self.interest.is_none() && self.chain.is_empty() && self.pending == 0
+        self.interest.is_none() && self.chain.is_empty() && self.pending == 0 && !self.has_roster
     }
 
     /// Subscribers of all workers together.

@@ -80,6 +80,7 @@ impl Sequencer {
         while let Some(lost) = self.pending.take_lost() {
             self.channels.at_mut(lost.channel).pending -= 1;
             self.streams.undo(lost.channel, &lost.event);
+            self.note_lost(lost.channel, &lost.event);
             self.free_if_idle(lost.channel);
         }
         self.pending.cut_answers();
@@ -99,6 +100,9 @@ impl Sequencer {
         if event.attributes.is_some() {
             self.tell_producer(index, &event, outlet);
             self.merge_later(index, &event);
+        }
+        if self.presence.nodes.is_some() {
+            self.hear(index, &event);
         }
         self.keep(index, event);
     }

@@ -13,6 +13,8 @@ use super::event::{Event, Publication};
 use super::older::OlderPage;
 use super::store::Stored;
 use crate::proto::cursor::Cursor;
+use crate::proto::envelope::Listed;
+use crate::proto::identity::{Identity, NodeId};
 use crate::proto::stream::End;
 
 /// What the log takes from its lane.
@@ -69,6 +71,8 @@ impl Ask {
             Self::Read { channels, bytes_max, .. } => channels.len() + page_weight(*bytes_max),
             Self::List { bytes_max, .. } => page_weight(*bytes_max),
             Self::Forward { .. } | Self::StreamLost { .. } | Self::Describe { .. } => 1,
+            // A list takes about as long as ordering a batch.
+            Self::ListMembers { .. } => LIST_WEIGHT,
         }
     }
 }
@@ -76,6 +80,9 @@ impl Ask {
 fn page_weight(bytes_max: u64) -> usize {
     usize::try_from(bytes_max / 1024).unwrap_or(usize::MAX / 2)
 }
+
+/// What a list of members costs the log, in events.
+const LIST_WEIGHT: usize = 64;
 
 /// Tells a worker's requests apart; it means nothing to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +103,8 @@ pub enum Ask {
         channels: Vec<Box<str>>,
         /// Where to read from, the same for all of them.
         cursor: Cursor,
+        /// Who it is, to those on a channel with presence.
+        identity: Option<Arc<Identity>>,
     },
     /// The next page of channels a connection has joined.
     Read {
@@ -153,6 +162,13 @@ pub enum Ask {
         /// Returned with the answer.
         ticket: Ticket,
         /// The channel's name.
+        channel: Box<str>,
+    },
+    /// Who is on a channel.
+    ListMembers {
+        /// Echoed.
+        ticket: Ticket,
+        /// Which channel.
         channel: Box<str>,
     },
 }
@@ -239,6 +255,15 @@ pub struct LeaveChannel {
     pub name: Arc<ChannelName>,
     /// How many of this worker's subscribers left.
     pub subscribers: u32,
+    /// Who it was, if it was a member of the channel.
+    pub member: Option<Arc<Identity>>,
+}
+
+impl LeaveChannel {
+    /// Whether one more that is no member may be counted with these.
+    pub(crate) fn is_more_of(&self, name: &Arc<ChannelName>) -> bool {
+        self.member.is_none() && Arc::ptr_eq(&self.name, name)
+    }
 }
 
 /// From the log to a worker.
@@ -295,6 +320,35 @@ pub enum FromLog {
         /// The channel as it is; an unknown channel is described as an empty one.
         description: Description,
     },
+    /// Answer to `ListMembers`.
+    Members {
+        /// As in the request.
+        ticket: Ticket,
+        /// The members.
+        members: Result<Members, NoMembers>,
+    },
+}
+
+/// Why there is no list of members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMembers {
+    /// The channel has no presence.
+    Off,
+    /// This node has just started, and waits for the others to tell of theirs.
+    Behind,
+}
+
+/// Who is on a channel.
+#[derive(Debug)]
+pub struct Members {
+    /// The newest event of the log: what became of members later comes behind it.
+    pub head_seq: u64,
+    /// How many there are.
+    pub count: u32,
+    /// Who they are, or of very many some.
+    pub listed: Vec<Listed>,
+    /// The nodes they are on, where those are many.
+    pub nodes: Vec<(u16, NodeId)>,
 }
 
 /// A channel as the log holds it at the moment of a join.
@@ -310,6 +364,8 @@ pub struct JoinedChannel {
     pub last_seq: u64,
     /// Set when events between the client's cursor and `after` may be lost.
     pub gap: Option<GapReason>,
+    /// Whether the subscriber is a member of the channel from now on.
+    pub is_member: bool,
 }
 
 /// Why a cursor could not be honoured.

@@ -20,6 +20,8 @@ pub struct LogSettings {
     pub history_memory_bytes_max: u64,
     /// Channels that may exist at one time.
     pub channels_max: usize,
+    /// How long one that has left a channel is still a member.
+    pub presence_grace: Duration,
     /// Per-channel rules.
     pub policies: Policies,
     /// What holds for streams.
@@ -54,6 +56,8 @@ pub struct Policy {
     /// How large the events may be that the text of a stream becomes when it has ended; 0: it stays
     /// as it is.
     pub stream_compact: u64,
+    /// Whether its subscribers may know of each other.
+    pub presence: bool,
 }
 
 impl Policy {
@@ -96,6 +100,11 @@ impl Policies {
         self.at(self.index_of(name))
     }
 
+    /// Whether any channel may have presence.
+    pub(super) fn have_presence(&self) -> bool {
+        self.rules.iter().map(|(_, policy)| policy).chain([&self.default]).any(|of| of.presence)
+    }
+
     /// The index of a channel's policy; `count() - 1` is the default.
     pub(super) fn index_of(&self, name: &str) -> u16 {
         first_match(&self.rules, name) as u16
@@ -135,6 +144,7 @@ mod tests {
             keeps: Keeps::All,
             stream_bytes: 0,
             stream_compact: 0,
+            presence: false,
         }
     }
 

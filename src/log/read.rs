@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::channel_name::ChannelName;
 use super::event::Event;
 use super::history::bytes_of;
+use super::join::stand;
 use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
-use super::sequencer::{Outlet, Sequencer, stand};
+use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
 
 /// The next event of a channel being merged: its seq, the channel's index, its place.

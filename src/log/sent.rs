@@ -8,6 +8,7 @@ use super::event::Publication;
 use super::history::event_bytes;
 use super::message::{Counts, Refusal, Share};
 use super::pending::{PENDING_BYTES_MAX, PendingAnswer};
+use super::presence::NodeTold;
 use super::publish::{Accepted, Admission};
 use super::sequencer::{Outlet, Sequencer};
 use super::store::Answered;
@@ -26,6 +27,16 @@ enum Part {
     Lost,
 }
 
+/// To whom it matters what becomes of publications.
+#[derive(Debug)]
+pub(super) enum Asker {
+    Publisher(PendingAnswer),
+    /// The roster of this channel.
+    Roster(u32),
+    /// This node, which told the others of itself.
+    Node(NodeTold),
+}
+
 /// A request some of whose publications are not answered.
 #[derive(Debug)]
 struct Outstanding {
@@ -33,7 +44,7 @@ struct Outstanding {
     first: u64,
     parts: Vec<Part>,
     unanswered: usize,
-    answer: PendingAnswer,
+    asker: Asker,
 }
 
 /// All that is on its way, in the order of its numbers.
@@ -101,7 +112,7 @@ impl Sequencer {
             }
         }
         let unanswered = parts.iter().filter(|part| matches!(part, Part::Sent { .. })).count();
-        let request = Outstanding { first, parts, unanswered, answer };
+        let request = Outstanding { first, parts, unanswered, asker: Asker::Publisher(answer) };
         match unanswered {
             0 => self.finish(request, outlet),
             _ => self.sent.requests.push_back(request),
@@ -124,7 +135,6 @@ impl Sequencer {
         }
         let hash = self.hasher.channel(&publication.channel);
         let found = self.channels.find(hash, &publication.channel);
-        let number = self.sent.next;
         if let Some(accepted) = self.repeated(found, hash, &publication) {
             self.counters.repeated += 1;
             self.sent.next += 1;
@@ -143,13 +153,34 @@ impl Sequencer {
             channel.rate = rate;
             channel.subscribers()
         });
+        Ok(self.post(publication, counts, subscribers))
+    }
+
+    /// Whether there is room for a publication of this node's own.
+    pub(super) fn can_send_own(&self) -> bool {
+        self.store_is_up && !self.sent.is_full()
+    }
+
+    /// Sends a publication of this node's own, if it can be. Whether it was.
+    pub(super) fn send_own(&mut self, publication: Publication, asker: Asker) -> bool {
+        if !self.can_send_own() {
+            return false;
+        }
+        let first = self.sent.next;
+        let parts = vec![self.post(publication, Counts::Here, 0)];
+        self.sent.requests.push_back(Outstanding { first, parts, unanswered: 1, asker });
+        true
+    }
+
+    fn post(&mut self, publication: Publication, counts: Counts, subscribers: u32) -> Part {
         let Publication { channel, data, event_type, key, .. } = &publication;
         let bytes = event_bytes(channel, data, event_type.as_deref(), key.as_deref());
+        let number = self.sent.next;
         self.sent.next += 1;
         self.sent.unanswered += 1;
         self.sent.bytes += bytes;
         self.store.send(number, publication, counts);
-        Ok(Part::Sent { bytes, subscribers })
+        Part::Sent { bytes, subscribers }
     }
 
     /// Publications are answered.
@@ -162,7 +193,13 @@ impl Sequencer {
     }
 
     fn finish(&mut self, request: Outstanding, outlet: &mut impl Outlet) {
-        let Outstanding { parts, mut answer, .. } = request;
+        let Outstanding { parts, asker, .. } = request;
+        let is_kept = parts.iter().all(|part| matches!(part, Part::Accepted(_)));
+        let mut answer = match asker {
+            Asker::Publisher(answer) => answer,
+            Asker::Roster(channel) => return self.roster_answered(channel, is_kept),
+            Asker::Node(told) => return self.node_answered(told, is_kept),
+        };
         for part in parts {
             match part {
                 Part::Accepted(accepted) => answer.accept(&accepted, false),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::ahead::Ahead;
 use super::channel::{Channel, Channels};
@@ -13,19 +13,18 @@ use super::hash::SharedHasher;
 use super::history::runs::RUN_EVENTS_MAX;
 use super::history::{Chain, EVENTS_MAX, Gone, History, Oldest};
 use super::interest::Interest;
-use super::message::{
-    Ask, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Share, Ticket,
-    ToLog,
-};
+use super::join::Join;
+use super::message::{Ask, Description, FromLog, Share, ToLog};
 use super::pending::{Pending, PendingAnswer};
-use super::policy::{Keeps, LogSettings};
+use super::policy::LogSettings;
+use super::presence::Presence;
 use super::sent::Sent;
 use super::stats::{ChannelPage, LogCounters, LogStats};
 use super::store::Store;
 use super::store::memory::Memory;
 use super::stream::Streams;
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
-use crate::proto::cursor::{Cursor, Epoch};
+use crate::proto::cursor::Epoch;
 
 /// Events one call of [`Sequencer::expire`] drops: about 50 microseconds, so that requests do not
 /// wait for a history that ages all at once.
@@ -70,6 +69,8 @@ pub struct Sequencer {
     pub(super) sent: Sent,
     /// Joins that wait for what other nodes have shown already.
     pub(super) ahead: Ahead,
+    /// Who is on which channel.
+    pub(super) presence: Presence,
     pub(super) counters: LogCounters,
 }
 
@@ -85,6 +86,7 @@ impl Sequencer {
     /// An empty log in memory. All threads that use `Event::channel_hash` hold a clone of `hasher`.
     pub fn new(settings: LogSettings, epoch: Epoch, workers: u16, hasher: SharedHasher) -> Self {
         let history = History::new(hasher.clone(), settings.policies.shares());
+        let presence = Presence::new(hasher.clone());
         Self {
             settings,
             epoch,
@@ -102,6 +104,7 @@ impl Sequencer {
             pending: Pending::new(),
             sent: Sent::new(),
             ahead: Ahead::new(),
+            presence,
             counters: LogCounters::default(),
         }
     }
@@ -122,10 +125,17 @@ impl Sequencer {
         (self.ordered_to, self.head_seq) = (resume_at, resume_at);
         self.tombstones.forget_to(removed_to);
         self.streams.lose_all(self.now + self.settings.streams.grace);
+        if resume_at > 0 && !self.store.is_elsewhere() {
+            self.presence.resume(self.now);
+        }
+        for (_, channel) in self.channels.iter_mut() {
+            channel.tells_presence = self.presence.is_first_to_tell(channel.last_seq);
+        }
     }
 
     /// Takes no more events; those it has are committed, then the store ends.
     pub fn close(&mut self) {
+        self.say_closing();
         self.store_is_up = false;
         self.store.close();
     }
@@ -160,13 +170,9 @@ impl Sequencer {
     fn ask(&mut self, worker: u16, body: Ask, outlet: &mut impl Outlet) {
         assert!(worker < self.workers, "there is no such worker");
         match body {
-            Ask::Join { ticket, channels, cursor: Cursor::After(seq) }
-                if seq > self.head_seq && self.store.is_elsewhere() =>
-            {
-                self.wait_for(seq, worker, ticket, channels, outlet);
-            }
-            Ask::Join { ticket, channels, cursor } => {
-                self.answer_join(worker, ticket, channels, cursor, outlet);
+            Ask::Join { ticket, channels, cursor, identity } => {
+                let join = Join { worker, ticket, channels, cursor, identity };
+                self.join_in_time(join, outlet);
             }
             Ask::Read { ticket, channels, bytes_max } => {
                 self.read(worker, ticket, &channels, bytes_max, outlet);
@@ -194,6 +200,10 @@ impl Sequencer {
                 let description = self.describe(&channel);
                 outlet.send(worker, FromLog::Described { ticket, description });
             }
+            Ask::ListMembers { ticket, channel } => {
+                let members = self.members(&channel);
+                outlet.send(worker, FromLog::Members { ticket, members });
+            }
         }
     }
 
@@ -210,8 +220,11 @@ impl Sequencer {
         let to_merge = self.merge_some().then_some(now);
         let aged = self.expire(now);
         let overdue = self.answer_overdue(outlet);
+        let told = self.tell_presence(outlet);
+        let of_nodes = self.tend_nodes();
         self.flush();
-        let wake_at = aged.into_iter().chain(of_streams).chain(to_merge).chain(overdue).min();
+        let due = [aged, of_streams, to_merge, overdue, told, of_nodes];
+        let wake_at = due.into_iter().flatten().min();
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
         let room_from = self.store.keeps_from(oldest);
@@ -286,6 +299,7 @@ impl Sequencer {
             tombstones: self.tombstones.len() as u64,
             streams: self.streams.open(),
             stream_bytes: self.streams.kept_bytes(),
+            members: self.presence.members(),
             store_is_down: !self.store_is_up,
             forgotten_to: self.tombstones.forgotten_to(),
             counters: self.counters,
@@ -345,87 +359,18 @@ impl Sequencer {
             assert_eq!(channel.pending, waiting.remove(&index).unwrap_or(0));
         }
         assert!(waiting.is_empty(), "a channel with events that wait is not freed");
+        let mut rosters = HashSet::new();
+        self.presence.check_invariants(|channel| assert!(rosters.insert(channel)));
+        for (index, channel) in self.channels.iter() {
+            assert_eq!(channel.has_roster, rosters.remove(&index));
+        }
+        assert!(rosters.is_empty(), "a channel with members is not freed");
     }
 
     /// So that a test need not free a quarter of a million channels.
     #[cfg(test)]
     pub(super) fn limit_tombstones(&mut self, count_max: usize) {
         self.tombstones = Tombstones::new(count_max);
-    }
-
-    pub(super) fn answer_join(
-        &mut self,
-        worker: u16,
-        ticket: Ticket,
-        channels: Vec<Box<str>>,
-        cursor: Cursor,
-        outlet: &mut impl Outlet,
-    ) {
-        let told = match self.join(worker, channels, cursor) {
-            Ok(channels) => FromLog::Joined { ticket, head_seq: self.head_seq, channels },
-            Err(refusal) => FromLog::JoinRefused { ticket, refusal },
-        };
-        outlet.send(worker, told);
-    }
-
-    fn join(
-        &mut self,
-        worker: u16,
-        channels: Vec<Box<str>>,
-        cursor: Cursor,
-    ) -> Result<Vec<JoinedChannel>, Refusal> {
-        if !self.has_room_for(&channels) {
-            self.expire(self.now);
-            if !self.has_room_for(&channels) {
-                self.counters.refused.count(Refusal::Channels);
-                return Err(Refusal::Channels);
-            }
-        }
-        channels.iter().map(|name| self.join_one(worker, name, cursor)).collect()
-    }
-
-    /// Refuses only a reader of a stream, who joins nothing else.
-    fn join_one(
-        &mut self,
-        worker: u16,
-        name: &str,
-        cursor: Cursor,
-    ) -> Result<JoinedChannel, Refusal> {
-        let hash = self.hasher.channel(name);
-        let found = self.channels.find(hash, name);
-        let cursor = self.resolve(found, cursor)?;
-        let index = found.unwrap_or_else(|| self.create(hash, name));
-        let channel = self.channels.at_mut(index);
-        channel.interest.join(worker);
-        let keeps = self.settings.policies.at(channel.policy).keeps;
-        let lost_to = self.streams.lost_to(index, channel.evicted_to);
-        let (after, gap) = match (cursor, keeps) {
-            // A newcomer to a state cannot have lost what it never had.
-            (Cursor::Now, Keeps::Latest) => (0, None),
-            _ => stand(cursor, self.head_seq, lost_to),
-        };
-        let last_seq = channel.last_seq;
-        self.counters.replays += u64::from(last_seq > after);
-        self.counters.gaps += u64::from(gap.is_some());
-        let name = channel.name.clone();
-        Ok(JoinedChannel { name, hash, after, last_seq, gap })
-    }
-
-    fn has_room_for(&self, wanted: &[Box<str>]) -> bool {
-        let room = self.settings.channels_max.saturating_sub(self.channels.len());
-        let is_missing = |name: &str| self.channels.find(self.hasher.channel(name), name).is_none();
-        let missing = || wanted.iter().filter(|name| is_missing(name)).count();
-        wanted.len() <= room || missing() <= room
-    }
-
-    fn leave(&mut self, worker: u16, channels: Vec<LeaveChannel>) {
-        for left in channels {
-            let found = self.channels.find(self.hasher.channel(&left.name), &left.name);
-            debug_assert!(found.is_some(), "worker {worker} left what it had not joined");
-            let Some(index) = found else { continue };
-            self.channels.at_mut(index).interest.leave(worker, left.subscribers);
-            self.free_if_idle(index);
-        }
     }
 
     fn publish_all(
@@ -502,6 +447,8 @@ impl Sequencer {
             interest: Interest::None,
             chain: Chain::EMPTY,
             pending: 0,
+            has_roster: false,
+            tells_presence: self.presence.is_first_to_tell(evicted_to),
             policy: self.settings.policies.index_of(name),
         })
     }
@@ -572,19 +519,5 @@ impl Sequencer {
                 None => self.counters.cut_of_streams += self.streams.cut(index, last_seq),
             }
         }
-    }
-}
-
-/// Where a subscriber with this cursor starts, and whether it may have lost events on the way
-/// there.
-pub(super) fn stand(cursor: Cursor, head_seq: u64, evicted_to: u64) -> (u64, Option<GapReason>) {
-    match cursor {
-        // Where its stream begins is settled before.
-        Cursor::Now | Cursor::Stream(_) => (head_seq, None),
-        Cursor::Earliest => (evicted_to, (evicted_to > 0).then_some(GapReason::Evicted)),
-        Cursor::Foreign => (evicted_to, Some(GapReason::Epoch)),
-        Cursor::After(seq) if seq > head_seq => (evicted_to, Some(GapReason::Epoch)),
-        Cursor::After(seq) if seq < evicted_to => (evicted_to, Some(GapReason::Evicted)),
-        Cursor::After(seq) => (seq, None),
     }
 }

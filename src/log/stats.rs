@@ -25,6 +25,8 @@ pub struct LogStats {
     pub streams: u64,
     /// Bytes of streams kept beside history.
     pub stream_bytes: u64,
+    /// Members of all channels with presence: a subject on two channels counts twice.
+    pub members: u64,
     /// Whether the store refuses events.
     pub store_is_down: bool,
     /// Channels that are not remembered may have lost events up to here.

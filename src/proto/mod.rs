@@ -10,6 +10,7 @@ pub mod event_stream;
 pub(crate) mod forwarded;
 pub mod h2;
 pub mod http;
+pub mod identity;
 pub mod name;
 pub mod path_map;
 pub mod proxy;

@@ -147,10 +147,11 @@ impl Server {
     /// # Errors
     /// As [`Server::start`]; the other server then carries on.
     pub fn start_with(
-        mut settings: Settings,
+        settings: Settings,
         gate: Gate,
         inherited: Option<Inherited>,
     ) -> Result<Self, ServerError> {
+        let mut settings = settings.with_demos();
         if let Some(inherited) = &inherited {
             inherited.correct(&mut settings)?;
         }

@@ -19,6 +19,7 @@ use crate::log::message::{Fed, ToLog};
 use crate::log::older::OlderPage;
 use crate::log::restore::Nowhere;
 use crate::log::store::Stored;
+use crate::proto::identity::NodeId;
 use crate::ring::monotonic_now;
 use crate::tools::wire::tls::Trust;
 use crate::worker::connection_count::ConnectionCount;
@@ -58,6 +59,7 @@ impl Opened {
                 broker::open(begin, monotonic_now, metrics.clone(), nodes.clone())?
             }
         };
+        log.be_node(NodeId(random()? as u32), settings.cluster.lease);
         let (mut near, mut events) = (Some(beginning.near), 0);
         let revoked = opened.catch_up(monotonic_now, |behind, fed| {
             if let Some(near) = near.take() {

@@ -38,7 +38,7 @@ impl Server {
     /// The new rules would leave the server open to the world, or a certificate cannot be used; then
     /// nothing has changed.
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
-        let (settings, reloaded) = merge(&self.settings, wanted);
+        let (settings, reloaded) = merge(&self.settings, wanted.with_demos());
         let gate = self.backend.serve(keep_to_this_machine(&settings, gate)?);
         self.backend.start(&gate, &self.asking)?;
         let settings = Arc::new(settings);

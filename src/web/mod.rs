@@ -37,8 +37,9 @@ impl Asset {
 }
 
 /// By path.
-static ASSETS: [(&str, LazyLock<Asset>); 8] = [
-    ("/pushline.js", LazyLock::new(client)),
+static ASSETS: [(&str, LazyLock<Asset>); 9] = [
+    ("/pushline.js", LazyLock::new(|| script(include_str!("pushline.js")))),
+    ("/pushline-presence.js", LazyLock::new(|| script(include_str!("pushline-presence.js")))),
     ("/openapi.json", LazyLock::new(openapi)),
     ("/demo", LazyLock::new(|| Asset::demo(include_str!("demo/index.html")))),
     ("/demo/feed", LazyLock::new(|| Asset::demo(include_str!("demo/feed.html")))),
@@ -48,8 +49,9 @@ static ASSETS: [(&str, LazyLock<Asset>); 8] = [
     ("/demo/counter", LazyLock::new(|| Asset::demo(include_str!("demo/counter.html")))),
 ];
 
-fn client() -> Asset {
-    Asset::new("text/javascript; charset=utf-8", squeeze(include_str!("pushline.js")))
+/// A script that pages load, its source as it was written.
+fn script(source: &str) -> Asset {
+    Asset::new("text/javascript; charset=utf-8", squeeze(source))
 }
 
 fn openapi() -> Asset {

@@ -97,6 +97,13 @@ export class Pushline implements AsyncIterable<PushlineEvent> {
    */
   stream(channel: string): AsyncGenerator<any, void>;
 
+  /**
+   * Who is on a channel, now and after each change: maps of subjects to what their tokens tell of them
+   * (`info`). Subscribes to the channel if the page has not. What follows members is in
+   * `pushline-presence.js`, beside this file, and loaded then.
+   */
+  presence(channel: string): AsyncGenerator<Map<string, any>, void>;
+
   /** Every event from now on, gaps included, until `close()`. */
   [Symbol.asyncIterator](): AsyncIterator<PushlineEvent>;
 

@@ -633,6 +633,14 @@ export class Pushline {
     }
   }
 
+  /** Who is on a channel, now and after each change: maps of subjects to what their tokens tell of them. */
+  async *presence(channel) {
+    const { default: presence } = await import("./pushline-presence.js");
+    const list = async () => (await this.#door.fetch(`channels/${channel}/presence`)).json();
+    const follow = (after) => this.#cursors.get(channel) || this.subscribe(channel, { after });
+    yield* presence(this, channel, { list, follow, isNews });
+  }
+
   /** Every event from now on, gaps included, as `{ id, channel, event, data }`. */
   async *[Symbol.asyncIterator]() {
     const queue = [];

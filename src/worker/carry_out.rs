@@ -81,6 +81,11 @@ impl Core {
                 let ticket = self.link.wait_for(pending);
                 self.ask_for(index, Ask::Describe { ticket, channel });
             }
+            Effect::ListMembers { channel, then } => {
+                let pending = Pending::ListMembers { token, channel: channel.clone(), then };
+                let ticket = self.link.wait_for(pending);
+                self.ask_for(index, Ask::ListMembers { ticket, channel });
+            }
             Effect::Forward { to, letter } => self.forward(to, letter),
             Effect::Wait(why) => self.await_time(index, why),
             Effect::ExpireAt(unix_s) => self.clock.expires(unix_s, token),
@@ -157,14 +162,20 @@ impl Core {
             self.metrics.replays.add(1);
         }
         let dialect = self.sessions.dialect(index);
-        if self.hub.join_here(index, dialect, &channels, cursor) {
+        let identity = self.sessions.identity(index).cloned();
+        if self.hub.join_here(index, dialect, &channels, cursor, identity.is_some()) {
             return self.session(index, |sessions, cx| sessions.joined(cx, then));
         }
         let replicas = self.hub.hold(&channels);
         let after = cut_echo(text);
-        let ticket =
-            self.link.wait_for(Pending::Join(PendingJoin { token, replicas, after, then }));
-        self.ask_for(index, Ask::Join { ticket, channels, cursor });
+        let ticket = self.link.wait_for(Pending::Join(PendingJoin {
+            token,
+            replicas,
+            after,
+            identity: identity.clone(),
+            then,
+        }));
+        self.ask_for(index, Ask::Join { ticket, channels, cursor, identity });
     }
 
     pub(super) fn count_published(&self, outcome: &Published) {

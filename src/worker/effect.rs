@@ -26,6 +26,8 @@ pub enum Effect {
     List(Listing),
     /// Ask for a channel's state.
     Describe { channel: Box<str> },
+    /// Ask who is on a channel.
+    ListMembers { channel: Box<str>, then: AfterList },
     /// Hand a letter to another worker.
     Forward { to: u16, letter: Letter },
     /// Call the session again when this time is over.
@@ -125,6 +127,15 @@ impl AfterPublish {
             _ => Counts::Here,
         }
     }
+}
+
+/// What a list of members is for.
+#[derive(Debug)]
+pub enum AfterList {
+    /// `GET /channels/{channel}/presence`.
+    Respond,
+    /// A WebSocket's `presence`: the client's `ref`.
+    Acknowledge(Option<Box<str>>),
 }
 
 /// A session's output, and what is to be done for it.

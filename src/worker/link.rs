@@ -1,16 +1,18 @@
 //! What a worker has at the log: requests that wait for room there, and tickets for answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use slab::Slab;
 
-use super::effect::{AfterJoin, AfterPublish, Listing};
+use super::effect::{AfterJoin, AfterList, AfterPublish, Listing};
 use super::waiting::Waiting;
 use crate::limits::{
     LANE_ANSWERS_MAX, LANE_PAGES_MAX, LEAVE_PIECES, LEAVES_AT_ONCE_MIN, PUBLISH_RETRY_PAUSE,
 };
 use crate::log::message::{Ask, LeaveChannel, Ticket, ToLog};
+use crate::proto::identity::Identity;
 use crate::ring::Token;
 
 /// A worker's way to the log.
@@ -43,6 +45,8 @@ pub enum Pending {
     Describe { token: Token, channel: Box<str> },
     /// `GET /channels/{channel}/events`.
     List { token: Token, listing: Listing },
+    /// Who is on a channel.
+    ListMembers { token: Token, channel: Box<str>, then: AfterList },
 }
 
 /// A join under way. Its replicas are held until the log answers.
@@ -53,6 +57,8 @@ pub struct PendingJoin {
     pub replicas: Vec<u32>,
     /// The cursor as the client sent it, echoed if it cannot be honoured.
     pub after: Box<str>,
+    /// Who the log was told it is.
+    pub identity: Option<Arc<Identity>>,
     /// What happens after the join.
     pub then: AfterJoin,
 }
@@ -65,7 +71,8 @@ impl Pending {
             Self::Publish { token, .. }
             | Self::Read { token }
             | Self::Describe { token, .. }
-            | Self::List { token, .. } => *token,
+            | Self::List { token, .. }
+            | Self::ListMembers { token, .. } => *token,
         }
     }
 }
@@ -179,7 +186,8 @@ impl Link {
             Pending::Publish { .. }
             | Pending::Read { .. }
             | Pending::Describe { .. }
-            | Pending::List { .. } => 0,
+            | Pending::List { .. }
+            | Pending::ListMembers { .. } => 0,
         };
         self.pending.iter().map(|(_, pending)| of_join(pending)).sum()
     }
@@ -193,8 +201,6 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use crossbeam_channel::unbounded;
 
     use super::*;
@@ -228,7 +234,11 @@ mod tests {
         let mut link = Link::new(0, ask);
         let name = Arc::new(ChannelName::new("c"));
         let mut leaves = Vec::new();
-        leaves.resize_with(COUNT, || LeaveChannel { name: name.clone(), subscribers: 1 });
+        leaves.resize_with(COUNT, || LeaveChannel {
+            name: name.clone(),
+            subscribers: 1,
+            member: None,
+        });
         let (mut now, mut left) = (Duration::from_secs(1), 0);
         while left < COUNT {
             link.send(now, &mut leaves);

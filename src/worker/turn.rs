@@ -140,11 +140,11 @@ impl Core {
             FromLog::Letter(letter) => self.letter(letter),
             FromLog::Joined { ticket, head_seq, channels } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
-                    let PendingJoin { token, replicas, after, then } = join;
+                    let PendingJoin { token, replicas, after, identity, then } = join;
                     let index = token.slot;
                     let wanted = self.net.is_current(token) && self.sessions.wants_to_join(index);
                     let reader = wanted.then(|| (index, self.sessions.dialect(index), &*after));
-                    self.hub.joined(reader, &replicas, head_seq, channels);
+                    self.hub.joined(reader, identity.as_ref(), &replicas, head_seq, channels);
                     self.answered_by_log(token, |sessions, cx| sessions.joined(cx, then));
                 }
             }
@@ -192,6 +192,13 @@ impl Core {
                 if let Pending::Describe { token, channel } = self.link.answered(ticket) {
                     self.answered_by_log(token, |sessions, cx| {
                         sessions.described(cx, &channel, &description);
+                    });
+                }
+            }
+            FromLog::Members { ticket, members } => {
+                if let Pending::ListMembers { token, channel, then } = self.link.answered(ticket) {
+                    self.answered_by_log(token, |sessions, cx| {
+                        sessions.members_listed(cx, &channel, members, &then);
                     });
                 }
             }

@@ -73,21 +73,25 @@ fn survive(chat: &Chat, open: impl FnOnce(&mut Browser, &str)) {
 
 #[test]
 fn the_demos_chat_shows_who_is_here_and_who_types() {
-    let server = TestServer::start();
-    let Some(mut browser) = Browser::launch(Kind::Firefox) else { return };
-    browser.visit(&format!("http://{}/demo/chat", server.addr), PAGES);
-    await_all(&mut browser, "document.getElementById('state').textContent === 'Live over ws'");
-    browser.evaluate_in(
-        0..1,
-        "document.getElementById('name').value = 'ann';
-        document.getElementById('name').onchange(); text.oninput()",
-    );
-    let shown = |id: &str| format!("document.getElementById('{id}').textContent === 'ann'");
-    await_all(&mut browser, &shown("typing"));
-    await_all(&mut browser, &shown("here"));
-    // Nothing of that is kept.
-    assert_eq!(describe(server.addr, "demo:chat")["events"], 0);
-    await_all(&mut browser, "document.getElementById('typing').textContent === ''");
+    let server = TestServer::with(|settings| settings.presence_grace = Duration::ZERO);
+    let Some(mut ann) = Browser::launch(Kind::Firefox) else { return };
+    let Some(mut bob) = Browser::launch(Kind::Chromium) else { return };
+    let page = format!("http://{}/demo/chat", server.addr);
+    ann.visit(&page, PAGES);
+    bob.visit(&page, 1);
+    // Two pages of one browser are one person.
+    let both = "document.getElementById('here').textContent.split(', ').length === 2";
+    await_all(&mut ann, both);
+    await_all(&mut bob, both);
+    ann.evaluate_in(0..1, "document.getElementById('text').oninput()");
+    let typing = "document.getElementById('typing').textContent";
+    await_all(&mut bob, &format!("{typing}.endsWith(' is typing')"));
+    // What is typed is not kept; who came and went is.
+    let before = describe(server.addr, "demo:chat")["events"].clone();
+    await_all(&mut bob, &format!("{typing} === ''"));
+    assert_eq!(describe(server.addr, "demo:chat")["events"], before);
+    drop(ann);
+    await_all(&mut bob, "document.getElementById('here').textContent === localStorage.chatName");
 }
 
 #[test]

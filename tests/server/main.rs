@@ -15,6 +15,7 @@ mod limits;
 mod log_lines;
 mod metrics;
 mod nodes;
+mod presence;
 mod real_clients;
 mod resume_contract;
 mod slow_consumers;

@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 77] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 78] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -67,6 +67,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 77] = [
     ("pushline_log_lane_depth", "gauge", &[]),
     ("pushline_log_refusals_total", "counter", &["reason"]),
     ("pushline_log_up", "gauge", &[]),
+    ("pushline_presence_members", "gauge", &[]),
     ("pushline_publish_refusals_total", "counter", &[]),
     ("pushline_publish_repeats_total", "counter", &[]),
     ("pushline_publishes_accepted_total", "counter", &[]),

@@ -330,6 +330,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
         last_seq: 0,
         after: 0,
         gap: None,
+        is_member: false,
     };
     let joined = FromLog::Joined { ticket, head_seq: 0, channels: vec![channel] };
     let ops = worker.turn(|core| core.from_log(joined));

@@ -29,10 +29,12 @@ pub enum Tamper {
     SkipPage,
     /// A request is put into the log's lane, and no thread is running the log or comes back for it.
     StrandRequest,
+    /// The log does not hear that members leave.
+    KeepMembers,
 }
 
 impl Tamper {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
@@ -44,6 +46,7 @@ impl Tamper {
         Self::ForgetDoorbell,
         Self::SkipPage,
         Self::StrandRequest,
+        Self::KeepMembers,
     ];
 }
 

@@ -164,6 +164,11 @@ fn budget(rng: &mut Rng) -> usize {
 impl Guarded for Watched {
     fn handle(&mut self, mut request: ToLog, now: Duration, outlet: &mut impl Outlet) {
         self.watch.now = now;
+        if let (Some(Tamper::KeepMembers), ToLog::Worker { body: Ask::Leave(channels), .. }) =
+            (self.watch.tamper, &mut request)
+        {
+            channels.iter_mut().for_each(|left| left.member = None);
+        }
         let ToLog::Worker { body: Ask::Publish { publications, .. }, .. } = &mut request else {
             return self.pass_on(request, now, outlet);
         };

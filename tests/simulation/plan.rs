@@ -10,6 +10,8 @@ use pushline::log::Keeps;
 use pushline::proto::name::Pattern;
 use pushline::ring::sim::{Faults, SimSettings};
 
+use crate::truth::MEMBERS;
+
 /// An independent stream of random numbers per concern, so that one more draw for one leaves the
 /// others unchanged.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +23,7 @@ pub enum Concern {
     Memory,
     Hands,
     Stories,
+    Members,
 }
 
 pub fn stream(seed: u64, concern: Concern) -> Rng {
@@ -48,6 +51,8 @@ pub enum Role {
     Teller,
     /// Pipelines requests and reads the answers slowly.
     Pipeliner,
+    /// Follows who is on a channel with presence, and is there itself.
+    Member,
     /// Sends nonsense, half requests, nothing at all.
     Prankster,
 }
@@ -107,7 +112,19 @@ impl Plan {
         settings.channel_default.stream_compact = pick(&mut stories, &[0, 30, 64 << 10]);
         // One seed in five has some: none of those that found something else is changed by them.
         let tellers = if seed % 5 == 3 { stories.usize(1..=3) } else { 0 };
-        let roles: Vec<Role> = [roles, vec![Role::Teller; tellers]].concat();
+        let mut roles: Vec<Role> = [roles, vec![Role::Teller; tellers]].concat();
+        let mut of_members = stream(seed, Concern::Members);
+        if of_members.u8(0..3) == 0 {
+            roles.extend((0..of_members.usize(2..=6)).map(|_| Role::Member));
+            let rule = ChannelSettings {
+                presence: true,
+                publish_rate: None,
+                ..settings.channel_default.clone()
+            };
+            settings.channels.push((Pattern::parse(MEMBERS).expect("a valid pattern"), rule));
+            settings.presence_grace =
+                Duration::from_millis(pick(&mut of_members, &[0, 700, 10_000]));
+        }
         Self {
             seed,
             sim,
@@ -152,6 +169,7 @@ fn settings(rng: &mut Rng, large: bool) -> Settings {
         publish_rate: (rng.u8(0..6) == 0).then(|| rng.u32(1..50)),
         history_share: pick(rng, &[0, 0, 1000, 10_000]),
         history: Keeps::All,
+        presence: false,
         publisher: PublisherShown::None,
         stream_bytes: pick(rng, &[2_000, 1 << 20]),
         stream_compact: 0,

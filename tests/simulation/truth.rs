@@ -1,6 +1,6 @@
 //! What was published, and how the log ordered it: what the oracles compare with.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use pushline::log::event::{Kind, Publication};
 
@@ -10,6 +10,9 @@ pub const PRANKS: &str = "pranks";
 /// What the channels of token streams begin with. Their readers are compared with what was said, and
 /// not with the log.
 pub const STORIES: &str = "story:";
+
+/// A channel with presence, of which only the server tells.
+pub const MEMBERS: &str = "members";
 
 /// What a client means to publish. `tag` is the first number in its data and is never used twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Truth {
     ordered: Vec<u64>,
     by_channel: HashMap<String, Vec<u64>>,
     by_tag: HashMap<u64, Vec<u64>>,
+    /// Who follows [`MEMBERS`], by actor.
+    pub members: BTreeMap<u64, String>,
 }
 
 impl Truth {
@@ -41,6 +46,7 @@ impl Truth {
             ordered: Vec::new(),
             by_channel: HashMap::new(),
             by_tag: HashMap::new(),
+            members: BTreeMap::new(),
         }
     }
 

@@ -20,9 +20,9 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use super::wire::Headers;
+use crate::cluster::is_channel;
 use crate::log::event::{Attributes, Kind, Publication};
 use crate::proto::envelope::{TYPE_BYTES_MAX, is_plain};
-use crate::proto::name::channel_name;
 
 const KIND: &str = "Pushline-Kind";
 const TYPE: &str = "Pushline-Type";
@@ -74,7 +74,7 @@ impl Subjects {
             false => Cow::Borrowed(token),
         };
         // Dots as they are would be another way to say the same.
-        let is_name = !token.contains('.') && channel_name(name.as_bytes()).is_ok();
+        let is_name = !token.contains('.') && is_channel(&name);
         is_name.then_some(name)
     }
 }

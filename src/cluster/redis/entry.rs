@@ -20,11 +20,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::resp::Reply;
-use crate::cluster::Revocation;
 use crate::cluster::follower::Mark;
+use crate::cluster::{Revocation, is_channel};
 use crate::log::event::{Attributes, Kind, Publication};
 use crate::proto::envelope::{TYPE_BYTES_MAX, is_plain};
-use crate::proto::name::channel_name;
 
 /// Fields of an event behind its time.
 pub type Fields = Vec<(&'static str, Vec<u8>)>;
@@ -103,7 +102,7 @@ fn publication<'a>(
     field: impl Fn(&str) -> Option<&'a [u8]>,
     text: impl Fn(&str) -> Option<&'a str>,
 ) -> Option<Publication> {
-    let channel = text("c").filter(|name| channel_name(name.as_bytes()).is_ok())?;
+    let channel = text("c").filter(|name| is_channel(name))?;
     let data = field("d").unwrap_or_default();
     let is_text = || simdutf8::basic::from_utf8(data).is_ok();
     let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();

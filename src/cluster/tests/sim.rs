@@ -126,11 +126,13 @@ fn settings() -> LogSettings {
         keeps: Keeps::All,
         stream_bytes: 0,
         stream_compact: 0,
+        presence: false,
     };
     LogSettings {
         history_bytes_max: 1 << 30,
         history_memory_bytes_max: u64::MAX,
         channels_max: 100,
+        presence_grace: Duration::ZERO,
         streams: StreamTimes::default(),
         policies: Policies::uniform(policy),
     }
@@ -153,7 +155,7 @@ impl Node {
         let follower = Follower::new(stream.identity(), 0, now);
         let mut lane = Lane::default();
         let channels = vec![CHANNEL.into()];
-        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
+        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now, identity: None };
         log.handle(ToLog::Worker { worker: 0, body }, now, &mut lane);
         lane.told.clear();
         let mut node = Self { log, follower, lane, outgoing, tail, from: None, partitioned: false };

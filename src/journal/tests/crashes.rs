@@ -163,12 +163,14 @@ impl World {
             keeps: Keeps::All,
             stream_bytes: 0,
             stream_compact: 0,
+            presence: false,
         };
         // Half of the time most of history is on the disk alone.
         let history_memory_bytes_max = [u64::MAX, self.rng.u64(400..4_000)][self.rng.usize(..2)];
         let settings = LogSettings {
             history_bytes_max: 20_000,
             history_memory_bytes_max,
+            presence_grace: Duration::ZERO,
             channels_max: 100,
             policies: Policies::uniform(policy),
             streams: StreamTimes::default(),
@@ -188,7 +190,7 @@ impl World {
             Keeper::new(recovered.writer, recovered.resume_at, ends.bounds.clone(), Arc::default());
         let reader = Reader::new(self.disk.clone(), CLOCK_BEGAN);
         let channels = CHANNELS.map(Into::into).to_vec();
-        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now };
+        let body = Ask::Join { ticket: Ticket(0), channels, cursor: Cursor::Now, identity: None };
         log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut outlet);
         log.check_invariants();
         let mut life = Life {

@@ -62,11 +62,13 @@ fn log_settings(history_memory_bytes_max: u64, history_count: u32, keeps: Keeps)
         keeps,
         stream_bytes: 1 << 20,
         stream_compact: 0,
+        presence: false,
     };
     LogSettings {
         history_bytes_max: 10 << 20,
         history_memory_bytes_max,
         channels_max: 100,
+        presence_grace: Duration::ZERO,
         policies: Policies::uniform(policy),
         streams: StreamTimes { grace: Duration::from_secs(10), keep: Duration::from_secs(60) },
     }

@@ -17,7 +17,7 @@ use crate::log::store::{Answered, Store, Stored, Taken};
 
 /// Sends to a test.
 #[derive(Debug)]
-struct Far {
+pub(super) struct Far {
     to_broker: Sender<(u64, Publication)>,
     newest: Arc<AtomicU64>,
 }
@@ -46,6 +46,13 @@ impl Store for Far {
     }
 }
 
+/// A store, what it sends, and what it takes for the newest event.
+pub(super) fn far() -> (Far, Receiver<(u64, Publication)>, Arc<AtomicU64>) {
+    let (to_broker, sent) = unbounded();
+    let newest = Arc::<AtomicU64>::default();
+    (Far { to_broker, newest: newest.clone() }, sent, newest)
+}
+
 /// A log, and what it sends.
 struct Node {
     bench: Bench,
@@ -55,10 +62,8 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let (to_broker, sent) = unbounded();
+        let (far, sent, newest) = far();
         let mut bench = Bench::uniform(PLENTY);
-        let newest = Arc::<AtomicU64>::default();
-        let far = Far { to_broker, newest: newest.clone() };
         bench.log.move_to(Box::new(far), Epoch::from_random(1), 0, 0);
         Self { bench, sent, newest }
     }
@@ -106,7 +111,7 @@ impl Node {
 
     fn ask_join(&mut self, worker: u16, cursor: Cursor) {
         let channels = vec!["a".into()];
-        self.bench.handle(worker, Ask::Join { ticket: TICKET, channels, cursor });
+        self.bench.handle(worker, Ask::Join { ticket: TICKET, channels, cursor, identity: None });
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod broker;
 mod model;
+mod nodes;
 mod older;
+mod presence;
 mod state;
 mod store;
 mod streams;
@@ -34,6 +36,7 @@ const PLENTY: Policy = Policy {
     keeps: Keeps::All,
     stream_bytes: 0,
     stream_compact: 0,
+    presence: false,
 };
 
 /// A queue per worker; `full` ones have no room for events.
@@ -128,7 +131,7 @@ impl Bench {
         cursor: Cursor,
     ) -> Result<(u64, Vec<JoinedChannel>), Refusal> {
         let channels = names.iter().map(|&name| name.into()).collect();
-        self.handle(worker, Ask::Join { ticket: TICKET, channels, cursor });
+        self.handle(worker, Ask::Join { ticket: TICKET, channels, cursor, identity: None });
         match self.answer(worker) {
             FromLog::Joined { ticket: TICKET, head_seq, channels } => Ok((head_seq, channels)),
             FromLog::JoinRefused { ticket: TICKET, refusal } => Err(refusal),
@@ -179,7 +182,8 @@ impl Bench {
     }
 
     fn leave(&mut self, worker: u16, name: &str) {
-        let left = LeaveChannel { name: ChannelName::new(name).into(), subscribers: 1 };
+        let left =
+            LeaveChannel { name: ChannelName::new(name).into(), subscribers: 1, member: None };
         self.handle(worker, Ask::Leave(vec![left]));
     }
 
@@ -206,6 +210,7 @@ fn settings(history_bytes_max: u64, policies: Policies) -> LogSettings {
         history_bytes_max,
         history_memory_bytes_max: u64::MAX,
         channels_max: 100,
+        presence_grace: Duration::ZERO,
         policies,
         streams: StreamTimes::default(),
     }

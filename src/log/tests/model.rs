@@ -483,6 +483,7 @@ fn random_settings(random: &mut fastrand::Rng) -> LogSettings {
         keeps: Keeps::All,
         stream_bytes: 0,
         stream_compact: 0,
+        presence: false,
     };
     let policies = rules(&[("a", policy()), ("d:*", policy()), ("e", policy())]);
     let channels_max = random.usize(4..=NAMES.len());

@@ -10,7 +10,7 @@ use crate::log::older::OlderRead;
 use crate::log::store::{Store, Stored, Taken};
 
 #[derive(Debug)]
-struct Slow;
+pub(super) struct Slow;
 
 impl Store for Slow {
     fn append(&mut self, _event: &Arc<Event>) -> Taken {

@@ -3,6 +3,7 @@
 mod check;
 pub(super) mod json;
 mod op;
+mod presence;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,11 @@ pub use check::{
 pub use op::{
     ClientOp, Invalid, OpBody, OpError, Payload, Publication, REF_BYTES_MAX, parse_op,
     parse_publication,
+};
+
+pub use presence::{
+    Changes, Listed, MembersView, NODE_TYPE, News, NodeSays, PRESENCE_TYPE, Said, write_members,
+    write_members_answer, write_node_says, write_page,
 };
 
 /// The event type of a gap.

@@ -76,6 +76,11 @@ pub enum OpBody<'a> {
     },
     /// Ask for a pong.
     Ping,
+    /// Ask who is on a channel.
+    Presence {
+        /// Which.
+        channel: Cow<'a, str>,
+    },
     /// Renew the token.
     Auth {
         /// Must never be echoed or logged.
@@ -202,7 +207,8 @@ impl From<Invalid> for Reject {
             ),
             Invalid::Op => bad_request(
                 "unknown_op",
-                "op must be subscribe, unsubscribe, publish, open, append, end, cancel, ping or auth",
+                "op must be subscribe, unsubscribe, publish, presence, open, append, end, cancel, ping or \
+                 auth",
             ),
             Invalid::Ref => {
                 bad_request("bad_ref", "ref must be a string or a number of at most 64 bytes")
@@ -413,6 +419,7 @@ fn body<'a>(fields: Fields<'a>) -> Result<OpBody<'a>, Invalid> {
             after: fields.after.map(|after| after.0),
         }),
         "unsubscribe" => Ok(OpBody::Unsubscribe { channel: channel(fields.channel)? }),
+        "presence" => Ok(OpBody::Presence { channel: channel(fields.channel)? }),
         "publish" => publication(fields).map(OpBody::Publish),
         "open" => Ok(OpBody::Open {
             channel: channel(fields.channel)?,

@@ -229,6 +229,11 @@ const METRICS: &[Metric] = &[
         }),
     ),
     (
+        "pushline_presence_members",
+        "Members of all channels with presence; a subject on two channels counts twice.",
+        Server(|of| Some(of.log?.stats.members as f64)),
+    ),
+    (
         "pushline_streams_open",
         "Token streams that are open.",
         Server(|of| Some(of.log?.stats.streams as f64)),

@@ -11,22 +11,28 @@ use crate::log::message::{GapReason, JoinedChannel, LeaveChannel};
 use crate::log::{ChannelName, Keeps};
 use crate::proto::cursor::Cursor;
 use crate::proto::dialect::Dialect;
+use crate::proto::identity::Identity;
 
 impl Hub {
     // --- joining ---
 
-    /// Joins channels that this worker's replicas know all about: either all of them or none.
+    /// Joins channels that this worker's replicas know all about: either all of them or none. The
+    /// log has to hear of a subscriber with an identity where that makes it a member.
     pub fn join_here(
         &mut self,
         index: u32,
         dialect: Dialect,
         names: &[Box<str>],
         cursor: Cursor,
+        has_identity: bool,
     ) -> bool {
         let mut stands = std::mem::take(&mut self.stands);
         stands.extend(names.iter().map_while(|name| {
             let replica = self.find(name)?;
-            if cursor == Cursor::Now && self.is_state(replica) {
+            let rule = self.settings.channel_at(usize::from(self.channels[replica].bounds));
+            // A newcomer is given all of a state.
+            let is_new = cursor == Cursor::Now && rule.history == Keeps::Latest;
+            if is_new || has_identity && rule.presence {
                 return None;
             }
             Some((replica, self.channels[replica].stand(cursor, self.head_seen)?))
@@ -40,12 +46,6 @@ impl Hub {
         }
         self.stands = stands;
         here
-    }
-
-    /// Whether a newcomer is given what the channel keeps.
-    fn is_state(&self, replica: u32) -> bool {
-        let bounds = usize::from(self.channels[replica].bounds);
-        self.settings.channel_at(bounds).history == Keeps::Latest
     }
 
     /// The replicas of these channels, made where there are none, and kept until the log has
@@ -70,6 +70,7 @@ impl Hub {
     pub fn joined(
         &mut self,
         subscriber: Option<(u32, Dialect, &str)>,
+        identity: Option<&Arc<Identity>>,
         replicas: &[u32],
         head_seq: u64,
         channels: Vec<JoinedChannel>,
@@ -77,7 +78,8 @@ impl Hub {
         debug_assert_eq!(replicas.len(), channels.len());
         self.head_seen = self.head_seen.max(head_seq);
         for (&replica, joined) in replicas.iter().zip(channels) {
-            let JoinedChannel { name, after: from, last_seq, gap, .. } = joined;
+            let JoinedChannel { name, after: from, last_seq, gap, is_member, .. } = joined;
+            let member = identity.filter(|_| is_member).cloned();
             let of = &mut self.channels[replica];
             of.name = name;
             of.joined(head_seq);
@@ -86,9 +88,10 @@ impl Hub {
                 Some((index, dialect, after)) => {
                     let nothing_between = gap.is_none() && last_seq <= from;
                     let cursor = if nothing_between { from.max(head_seq) } else { from };
+                    self.members.extend(member.map(|member| ((index, replica), member)));
                     self.enter(index, dialect, replica, cursor, gap, after);
                 }
-                None => self.left(replica),
+                None => self.left(replica, member),
             }
         }
     }
@@ -256,14 +259,15 @@ impl Hub {
             self.subscribers[index] = Subscriber::None;
             self.metrics.live.sub(1);
             self.metrics.subscriptions.sub(1);
-            return self.left(replica);
+            let member = self.members.remove(&(index, replica));
+            return self.left(replica, member);
         }
         if let Some((_, explicit)) = self.explicit_mut(index) {
             explicit.read_anew();
         }
         while let Some(sub) = self.explicit_mut(index).and_then(|(_, explicit)| explicit.subs.pop())
         {
-            self.drop_sub(sub);
+            self.drop_sub(index, sub);
         }
         self.free_idle(index);
     }
@@ -286,7 +290,7 @@ impl Hub {
         let Some(place) = place else { return false };
         let sub = explicit.subs.remove(place);
         explicit.read_anew();
-        self.drop_sub(sub);
+        self.drop_sub(index, sub);
         true
     }
 
@@ -300,28 +304,32 @@ impl Hub {
     }
 
     /// Ends a subscription that was taken out of its subscriber.
-    fn drop_sub(&mut self, sub: Sub) {
+    fn drop_sub(&mut self, index: u32, sub: Sub) {
         let moved = self.channels[sub.replica].remove_follower(sub.place);
         self.note_follower_move(sub.replica, moved);
         self.metrics.subscriptions.sub(1);
-        self.left(sub.replica);
+        let member = self.members.remove(&(index, sub.replica));
+        self.left(sub.replica, member);
     }
 
     /// A subscriber of this worker left. Those that joined here are counted off first: while any
-    /// subscriber is left, the log then counts at least one. It hears of the others at the end of
-    /// the turn.
-    fn left(&mut self, replica: u32) {
+    /// subscriber is left, the log then counts at least one. It hears of the others, and of members,
+    /// at the end of the turn.
+    fn left(&mut self, replica: u32, member: Option<Arc<Identity>>) {
         let of = &mut self.channels[replica];
+        let name = of.name.clone();
         if of.locally_joined > 0 {
             of.locally_joined -= 1;
             of.name.exit();
+            if member.is_some() {
+                self.leaves.push(LeaveChannel { name, subscribers: 0, member });
+            }
             return self.forget_if_unused(replica);
         }
         of.log_joined -= 1;
-        let name = of.name.clone();
         match self.leaves.last_mut() {
-            Some(last) if Arc::ptr_eq(&last.name, &name) => last.subscribers += 1,
-            _ => self.leaves.push(LeaveChannel { name, subscribers: 1 }),
+            Some(last) if member.is_none() && last.is_more_of(&name) => last.subscribers += 1,
+            _ => self.leaves.push(LeaveChannel { name, subscribers: 1, member }),
         }
         self.forget_if_unused(replica);
     }

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use self::channels::Channels;
 use self::explicit::Sending;
 use self::subscriber::{Explicit, Subscriber};
@@ -27,6 +29,7 @@ use crate::log::{ChannelName, SharedHasher};
 use crate::metrics::WorkerMetrics;
 use crate::proto::cursor::{Epoch, EventId};
 use crate::proto::dialect::Dialect;
+use crate::proto::identity::Identity;
 use crate::proto::sender::Home;
 
 pub use self::explicit::Extent;
@@ -59,6 +62,8 @@ pub struct Hub {
     sending: Sending,
     /// Deliveries handed to sockets since the last turn was settled.
     handed: u64,
+    /// Who is a member of which channel, by index and replica.
+    members: HashMap<(u32, u32), Arc<Identity>>,
     /// Leaves to tell the log of.
     leaves: Vec<LeaveChannel>,
     /// Subscribers that were too slow for a channel that disconnects such readers.
@@ -96,6 +101,7 @@ impl Hub {
             stands: Vec::new(),
             sending: Sending::default(),
             handed: 0,
+            members: HashMap::new(),
             leaves: Vec::new(),
             too_slow: Vec::new(),
             ended: Vec::new(),

@@ -11,6 +11,7 @@ use crate::auth::{
 };
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
+use crate::proto::identity::Identity;
 use crate::reason::CloseReason;
 use crate::worker::effect::Effect;
 
@@ -80,8 +81,10 @@ impl Sessions {
         access: Access,
         subprotocol_token: Option<&str>,
     ) -> Result<(), Denied> {
-        // Nothing to look at: no credentials count, and there is no page.
-        if self.gate.is_open() && access == Access::Http && request.header("origin").is_none() {
+        // Nothing to look at: no one says who it is, and there is no page.
+        let is_plain = || ["origin", "authorization"].iter().all(|of| request.header(of).is_none());
+        if self.gate.is_open() && access == Access::Http && is_plain() {
+            self.of[cx.index()].grant = None;
             return Ok(());
         }
         let shown = (subprotocol_token, self.is_certified(cx.index()));
@@ -239,6 +242,11 @@ impl Sessions {
     pub(super) fn may_publish_somewhere(&self, index: u32) -> bool {
         let grant = self.grant(index);
         self.gate.is_open() || grant.is_some_and(|grant| grant.may_publish_somewhere())
+    }
+
+    /// Who the connection's token says it is.
+    pub fn identity(&self, index: u32) -> Option<&Arc<Identity>> {
+        self.grant(index).and_then(|grant| grant.identity())
     }
 
     /// What the connection may do.

@@ -261,6 +261,11 @@ impl Sessions {
                     self.cancel_stream(cx, segment);
                 }
             }
+            Route::Presence(segment) => {
+                if self.admit_request(cx, request, Access::Http, None) {
+                    self.presence(cx, segment);
+                }
+            }
             Route::Sse => self.open_sse(cx, request),
             Route::Ws => self.open_ws(cx, request),
             Route::Options(allow) => self.preflight(cx, allow),
@@ -293,6 +298,7 @@ impl Sessions {
                     | Route::Events(_)
                     | Route::View(_)
                     | Route::CancelStream(_)
+                    | Route::Presence(_)
                     | Route::Sse
                     | Route::Ws
                     | Route::RefreshToken(_)

@@ -13,6 +13,7 @@ mod http;
 mod http2;
 mod log_line;
 mod ndjson;
+mod presence;
 mod produce;
 mod producer;
 mod publish;

@@ -161,9 +161,10 @@ impl Sessions {
         publication.key = self.own_key(index, publication.key.take());
         let rule = self.settings.channel(&publication.channel);
         if rule.publisher == PublisherShown::Subject
-            && let Some(subject) = self.grant(index).and_then(|grant| grant.token_subject())
+            && let Some(identity) = self.identity(index)
         {
-            publication.attributes.get_or_insert_default().publisher = Some(subject.into());
+            publication.attributes.get_or_insert_default().publisher =
+                Some(identity.subject.clone());
         }
         if let Some(attributes) = &publication.attributes
             && attributes.ephemeral

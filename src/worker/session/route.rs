@@ -20,6 +20,8 @@ pub enum Route<'r> {
     View(&'r str),
     /// `POST /channels/{channel}/stream/cancel`: the segment as sent.
     CancelStream(&'r str),
+    /// `GET /channels/{channel}/presence`: the segment as sent.
+    Presence(&'r str),
     /// `POST /publish`.
     PublishNdjson,
     /// `GET /sse`.
@@ -108,6 +110,7 @@ fn routes_of(path: &str) -> Routes<'_> {
             }
             Some((channel, "events")) => return (Some(Route::Events(channel)), None),
             Some((channel, "stream/cancel")) => return (None, Some(Route::CancelStream(channel))),
+            Some((channel, "presence")) => return (Some(Route::Presence(channel)), None),
             Some(_) => {}
         }
     }

@@ -193,6 +193,7 @@ impl Sessions {
             }
             OpBody::Cancel { channel } => self.ws_cancel(cx, reference, &channel),
             OpBody::Auth { token } => self.ws_auth(cx, reference, &token),
+            OpBody::Presence { channel } => self.ws_presence(cx, reference, &channel),
         }
     }
 

@@ -3,6 +3,7 @@
 mod access;
 mod contract;
 mod networks;
+mod presence;
 mod restarts;
 mod tabs;
 

@@ -73,6 +73,10 @@ fn check_op(op: &envelope::ClientOp<'_>, plain: &Plain<'_>) {
             assert_eq!(Some(channel.as_ref()), text(plain, "channel").as_deref());
             "cancel"
         }
+        OpBody::Presence { channel } => {
+            assert_eq!(Some(channel.as_ref()), text(plain, "channel").as_deref());
+            "presence"
+        }
         OpBody::Ping => "ping",
         OpBody::Auth { token } => {
             assert_eq!(Some(token.as_ref()), text(plain, "token").as_deref());

@@ -89,6 +89,7 @@ fn the_openapi_description_names_each_route_and_its_methods() {
         "/channels/{channel}/events",
         "/channels/{channel}/stream",
         "/channels/{channel}/stream/cancel",
+        "/channels/{channel}/presence",
         "/publish",
         "/sse/{connection}/token",
         "/pushline.js",

@@ -1,6 +1,7 @@
 //! Several servers with one log: a broker's stream. `scripts/cluster` does the same with thousands of
 //! clients and brokers that die.
 
+mod presence;
 mod redis;
 
 use std::net::SocketAddr;

@@ -4,6 +4,7 @@
 pub mod conn;
 pub mod content;
 pub mod http2;
+pub mod member;
 pub mod pipeliner;
 pub mod poster;
 pub mod prankster;
@@ -75,6 +76,7 @@ pub fn actor(role: Role, rng: &mut Rng) -> Box<dyn Actor> {
         Role::Sse | Role::WsBare | Role::WsEnvelope => {
             Box::new(subscriber::Subscriber::new(role, rng))
         }
+        Role::Member => Box::new(member::Member::new(rng)),
         Role::Poster => Box::new(poster::Poster::default()),
         Role::Streamer => Box::new(streamer::Streamer::default()),
         Role::Teller => Box::new(teller::Teller::new(rng)),

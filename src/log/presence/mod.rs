@@ -1,0 +1,300 @@
+//! Presence: the rosters of the channels that have one, and the events that tell of changes.
+//!
+//! A channel tells at most one event a second, and names no more members in it than make
+//! [`NAMES_TOLD_PER_SECOND`] for all its subscribers together: a hundred thousand that come at once
+//! are told little by little, and are in the list from the start.
+//!
+//! What was told can turn out to be wrong: an earlier process told of members that are not here, or
+//! the store lost the event. Then one with `reset` takes it all back, and tells of the members again.
+
+mod nodes;
+pub(super) mod roster;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+pub use self::nodes::NODES_CHANNEL;
+pub(super) use self::nodes::NodeTold;
+use self::nodes::Nodes;
+use self::roster::Roster;
+use super::event::{Event, Kind, Publication};
+use super::hash::SharedHasher;
+use super::message::{Members, NoMembers, Share};
+use super::sent::Asker;
+use super::sequencer::{Outlet, Sequencer};
+use crate::proto::envelope::{Changes, News, PRESENCE_TYPE};
+use crate::proto::identity::Identity;
+
+/// How often a channel tells of changes, at most.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// Members an event tells of, at least and at most.
+const NAMES_PER_EVENT: (u32, u32) = (8, 256);
+
+/// Members of a channel that all its subscribers together are told of in a second, beyond the least.
+const NAMES_TOLD_PER_SECOND: u32 = 1_000_000;
+
+/// Data of an event, in bytes, before no further member is told with it.
+const TOLD_BYTES: usize = 16 * 1024;
+
+/// Channels that are looked after in one call: each may be an event, 20 microseconds at most.
+const CHANNELS_PER_CALL: usize = 100;
+
+/// Members that are listed at most: copying the list takes the log a fraction of a millisecond.
+pub const LISTED_MAX: usize = 10_000;
+
+/// The rosters, by their channels' indices.
+#[derive(Debug)]
+pub(super) struct Presence {
+    rosters: HashMap<u32, Roster>,
+    /// When which channel is to be looked after.
+    agenda: BTreeSet<(Duration, u32)>,
+    hasher: SharedHasher,
+    /// When the log went on where an earlier process had left it, if it did.
+    resumed_at: Option<Duration>,
+    /// Members of all channels.
+    members: u64,
+    /// Where this is a node of many.
+    pub nodes: Option<Nodes>,
+}
+
+impl Presence {
+    pub fn new(hasher: SharedHasher) -> Self {
+        Self {
+            rosters: HashMap::new(),
+            agenda: BTreeSet::new(),
+            hasher,
+            resumed_at: None,
+            members: 0,
+            nodes: None,
+        }
+    }
+
+    /// Another process has told of members before.
+    pub fn resume(&mut self, now: Duration) {
+        self.resumed_at = Some(now);
+    }
+
+    /// Whether nothing was told of a channel that may have lost events up to here.
+    pub fn is_first_to_tell(&self, evicted_to: u64) -> bool {
+        self.resumed_at.is_none() || evicted_to == 0
+    }
+
+    /// Members of all channels.
+    pub fn members(&self) -> u64 {
+        self.members
+    }
+
+    /// Changes a channel's roster, which is there from then on.
+    fn change(&mut self, channel: u32, change: impl FnOnce(&mut Roster, &SharedHasher)) {
+        let roster = self.rosters.entry(channel).or_default();
+        let (before, nodes_before) = (roster.count(), roster.nodes());
+        change(roster, &self.hasher);
+        self.members = self.members + u64::from(roster.count()) - u64::from(before);
+        if let Some(nodes) = self.nodes.as_mut().filter(|_| roster.nodes() != nodes_before) {
+            nodes.count(nodes_before, roster.nodes());
+        }
+        let due = roster.due_at();
+        if roster.on_agenda == due {
+            return;
+        }
+        if let Some(at) = std::mem::replace(&mut roster.on_agenda, due) {
+            self.agenda.remove(&(at, channel));
+        }
+        self.agenda.extend(due.map(|at| (at, channel)));
+    }
+
+    /// A subscriber has left, and is forgotten at `until`.
+    pub fn leave(&mut self, channel: u32, identity: &Arc<Identity>, until: Duration) {
+        if self.rosters.contains_key(&channel) {
+            self.change(channel, |roster, hasher| roster.leave(identity, until, hasher));
+        }
+    }
+
+    /// The next channel that is to be looked after by now.
+    fn next_due(&self, now: Duration) -> Option<u32> {
+        self.agenda.first().filter(|(at, _)| *at <= now).map(|(_, channel)| *channel)
+    }
+
+    pub fn check_invariants(&self, mut note: impl FnMut(u32)) {
+        for (channel, roster) in &self.rosters {
+            roster.check_invariants();
+            assert_eq!(roster.on_agenda, roster.due_at());
+            note(*channel);
+        }
+        let on_agenda = self.rosters.values().filter(|roster| roster.on_agenda.is_some());
+        assert_eq!(on_agenda.count(), self.agenda.len());
+        let members = self.rosters.values().map(|roster| u64::from(roster.count())).sum::<u64>();
+        assert_eq!(self.members, members);
+    }
+}
+
+impl Sequencer {
+    /// A subscriber joins a channel. Whether it is a member from now on.
+    pub(super) fn enter_roster(&mut self, index: u32, who: Option<&Arc<Identity>>) -> bool {
+        let channel = self.channels.at_mut(index);
+        if !self.settings.policies.at(channel.policy).presence {
+            return false;
+        }
+        if !std::mem::replace(&mut channel.tells_presence, true) {
+            // Those who were there have the grace to come back.
+            let resumed_at = self.presence.resumed_at.unwrap_or_default();
+            self.reset_presence(index, resumed_at + self.settings.presence_grace);
+        }
+        if let Some(who) = who {
+            self.change_roster(index, |roster, hasher| roster.join(who, hasher));
+        }
+        who.is_some()
+    }
+
+    /// Changes a channel's roster, which is there from then on.
+    fn change_roster(&mut self, index: u32, change: impl FnOnce(&mut Roster, &SharedHasher)) {
+        self.channels.at_mut(index).has_roster = true;
+        self.presence.change(index, change);
+    }
+
+    /// Takes back at this time, or later, what was told of a channel's members.
+    fn reset_presence(&mut self, index: u32, at: Duration) {
+        let at = at.max(self.now);
+        self.change_roster(index, |roster, _| roster.reset_at = Some(at));
+    }
+
+    /// An event was told and is lost.
+    pub(super) fn note_lost(&mut self, index: u32, event: &Event) {
+        if event.event_type.as_deref() == Some(PRESENCE_TYPE) {
+            self.reset_presence(index, self.now);
+        }
+    }
+
+    /// Tells of members that came and went, a few channels at a time. Returns when to come again.
+    pub(super) fn tell_presence(&mut self, outlet: &mut impl Outlet) -> Option<Duration> {
+        if !self.store_is_up {
+            return None;
+        }
+        for _ in 0..CHANNELS_PER_CALL {
+            let Some(channel) = self.presence.next_due(self.now) else { break };
+            self.look_after(channel, outlet);
+        }
+        self.presence.agenda.first().map(|(at, _)| *at)
+    }
+
+    fn look_after(&mut self, index: u32, outlet: &mut impl Outlet) {
+        let now = self.now;
+        let mut may_tell = false;
+        self.presence.change(index, |roster, hasher| {
+            roster.expire(now, hasher);
+            may_tell = roster.next_at <= now && !roster.is_on_its_way;
+            if may_tell {
+                roster.reset_if_due(now);
+            }
+        });
+        if may_tell {
+            self.tell_channel(index, outlet);
+        }
+        if self.drop_empty_roster(index) {
+            self.free_if_idle(index);
+        }
+    }
+
+    /// Whether it was.
+    fn drop_empty_roster(&mut self, index: u32) -> bool {
+        let is_empty = self.presence.rosters.get(&index).is_some_and(Roster::is_empty);
+        if is_empty {
+            self.presence.change(index, |roster, _| roster.settle_nodes());
+            self.presence.rosters.remove(&index);
+            self.channels.at_mut(index).has_roster = false;
+        }
+        is_empty
+    }
+
+    fn tell_channel(&mut self, index: u32, outlet: &mut impl Outlet) {
+        let ended = self.end_of_node(index);
+        let Some((publication, told)) = ended.or_else(|| self.news_of(index)) else { return };
+        // One that is refused is told later.
+        let is_told = match self.store.is_elsewhere() {
+            false => self.publish(publication, Share::Half, None, outlet).is_ok(),
+            true => self.send_own(publication, Asker::Roster(index)),
+        };
+        let is_on_its_way = is_told && self.store.is_elsewhere();
+        let next_at = self.now + TOLD_EVERY;
+        self.presence.change(index, |roster, hasher| {
+            roster.next_at = next_at;
+            roster.is_on_its_way = is_on_its_way;
+            if let Some(count) = told.filter(|_| is_told) {
+                roster.told(count, hasher);
+            }
+        });
+    }
+
+    /// What became of an event that was sent.
+    pub(super) fn roster_answered(&mut self, index: u32, is_kept: bool) {
+        let now = self.now;
+        self.presence.change(index, |roster, _| {
+            roster.is_on_its_way = false;
+            if !is_kept {
+                roster.reset_at = Some(now);
+            }
+        });
+        if self.drop_empty_roster(index) {
+            self.free_if_idle(index);
+        }
+    }
+
+    /// The event that tells what has become of the next few members, and how many they are; none:
+    /// there is no news.
+    fn news_of(&self, index: u32) -> Option<(Publication, Option<usize>)> {
+        let roster = self.presence.rosters.get(&index).filter(|roster| roster.has_news())?;
+        let channel = self.channels.at(index);
+        let (least, most) = NAMES_PER_EVENT;
+        let names = (NAMES_TOLD_PER_SECOND / channel.subscribers().max(1)).clamp(least, most);
+        let (mut changes, mut told) = (Changes::default(), 0);
+        for (identity, is_here) in roster.news(&self.presence.hasher).take(names as usize) {
+            match is_here {
+                true => changes.join(identity),
+                false => changes.leave(identity),
+            }
+            told += 1;
+            if changes.bytes() >= TOLD_BYTES {
+                break;
+            }
+        }
+        let news = News {
+            count: roster.count(),
+            node: self.presence.nodes.as_ref().map(|nodes| nodes.own),
+            reset: roster.is_resetting(),
+            ended: false,
+        };
+        Some((publication(&channel.name, changes.finish(&news)), Some(told)))
+    }
+
+    /// Who is on a channel.
+    pub(super) fn members(&self, name: &str) -> Result<Members, NoMembers> {
+        if !self.settings.policies.of(name).presence {
+            return Err(NoMembers::Off);
+        }
+        if self.presence.nodes.as_ref().is_some_and(|nodes| !nodes.knows_all()) {
+            return Err(NoMembers::Behind);
+        }
+        let found = self.channels.find(self.hasher.channel(name), name);
+        let roster = found.and_then(|index| self.presence.rosters.get(&index));
+        let (count, listed) =
+            roster.map_or_else(Default::default, |of| (of.count(), of.list(LISTED_MAX)));
+        let nodes = self.presence.nodes.as_ref().map_or_else(Vec::new, Nodes::seated);
+        Ok(Members { head_seq: self.head_seq, count, listed, nodes })
+    }
+}
+
+/// An event of a channel's members.
+fn publication(channel: &str, data: Vec<u8>) -> Publication {
+    Publication {
+        channel: channel.into(),
+        kind: Kind::Json,
+        data: data.into(),
+        event_type: Some(PRESENCE_TYPE.into()),
+        key: None,
+        attributes: None,
+    }
+}

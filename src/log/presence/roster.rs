@@ -1,0 +1,369 @@
+//! Who is on a channel: the subjects of its subscribers, each once however many connections it has.
+//!
+//! A member that comes or goes is *untold* until an event of the channel says what has become of
+//! it: `join` if it is there, `leave` if it is not. So a list of members and the events behind its
+//! cursor give exact membership, in whatever state the list was taken. One that comes back within
+//! the grace has not left, and nothing is told.
+
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::log::hash::SharedHasher;
+use crate::proto::envelope::Listed;
+use crate::proto::identity::Identity;
+
+/// A subject on a channel, or one whose leave is untold.
+#[derive(Debug)]
+struct Member {
+    identity: Arc<Identity>,
+    /// Its connections, or where it has none: the end of its grace, in milliseconds of the log's
+    /// clock, as far as that fits.
+    connections_or_end: u32,
+    /// The nodes it is on, one bit each; [`HERE`] is this one. None: that is untold.
+    nodes: u16,
+    flags: u8,
+}
+
+/// The bit of this node.
+pub const HERE: u16 = 1;
+
+/// It has connections.
+const CONNECTED: u8 = 1;
+/// It is among those that leave.
+const LEAVING: u8 = 2;
+const UNTOLD: u8 = 4;
+
+const _: () = assert!(size_of::<Member>() <= 16, "a channel may have a hundred thousand");
+
+impl Member {
+    fn unknown(identity: Arc<Identity>) -> Self {
+        Self { identity, connections_or_end: 0, nodes: 0, flags: 0 }
+    }
+
+    fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sets or clears a flag. Whether it was set.
+    fn set(&mut self, flag: u8, is_set: bool) -> bool {
+        let was_set = self.is(flag);
+        self.flags = if is_set { self.flags | flag } else { self.flags & !flag };
+        was_set
+    }
+
+    fn is_here(&self) -> bool {
+        self.nodes & HERE != 0
+    }
+
+    /// Nothing is left to remember.
+    fn is_over(&self) -> bool {
+        self.nodes == 0 && !self.is(UNTOLD)
+    }
+
+    fn connections(&self) -> u32 {
+        if self.is(CONNECTED) { self.connections_or_end } else { 0 }
+    }
+
+    /// Of one without a connection: how long it is still a member.
+    fn grace_left(&self, now: Duration) -> Option<Duration> {
+        let left_ms = self.connections_or_end.wrapping_sub(clock_ms(now));
+        // What is more than half of all is a time in the past.
+        let is_ahead = (1..u32::MAX / 2).contains(&left_ms);
+        is_ahead.then(|| Duration::from_millis(left_ms.into()))
+    }
+}
+
+/// The clock in milliseconds, rounded up, as far as that fits.
+fn clock_ms(at: Duration) -> u32 {
+    at.as_nanos().div_ceil(1_000_000) as u32
+}
+
+/// A channel's members.
+#[derive(Debug, Default)]
+pub(in crate::log) struct Roster {
+    members: HashTable<Member>,
+    /// Those that are somewhere.
+    count: u32,
+    /// Nodes that have members, as far as that was settled.
+    nodes: u16,
+    /// Nodes that have ended with members, which is to be told.
+    pub ended: u16,
+    untold: VecDeque<Arc<Identity>>,
+    /// Those that have lost their last connection, each once, and when to look at it again.
+    leaving: BinaryHeap<Reverse<(Duration, Arc<Identity>)>>,
+    /// When all that was told is to be taken back, if it is.
+    pub reset_at: Option<Duration>,
+    /// It is: the next event says so.
+    is_resetting: bool,
+    /// An event is on its way to where the order is given.
+    pub is_on_its_way: bool,
+    /// Not before this time is more told.
+    pub next_at: Duration,
+    /// When it is to be looked after, as far as that was noted.
+    pub on_agenda: Option<Duration>,
+}
+
+impl Roster {
+    /// Members at the moment.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Members there are without those of a node.
+    pub fn count_without(&self, node: u16) -> u32 {
+        self.members.iter().filter(|member| member.nodes & !node != 0).count() as u32
+    }
+
+    /// Nodes that have members.
+    pub fn nodes(&self) -> u16 {
+        self.nodes
+    }
+
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        let is_silent = self.reset_at.is_none() && !self.is_resetting && !self.is_on_its_way;
+        self.members.is_empty() && is_silent && self.ended == 0
+    }
+
+    /// Members, no more than this.
+    pub fn list(&self, limit: usize) -> Vec<Listed> {
+        let there = self.members.iter().filter(|member| member.nodes != 0);
+        let listed = |of: &Member| Listed { identity: Arc::clone(&of.identity), nodes: of.nodes };
+        there.take(limit).map(listed).collect()
+    }
+
+    /// The members that are here.
+    pub fn list_here(&self) -> Vec<Arc<Identity>> {
+        let here = self.members.iter().filter(|member| member.is_here());
+        here.map(|member| Arc::clone(&member.identity)).collect()
+    }
+
+    /// Whether a subject is here.
+    pub fn has_here(&self, subject: &str, hasher: &SharedHasher) -> bool {
+        let same = |of: &Member| *of.identity.subject == *subject;
+        self.members.find(hasher.channel(subject), same).is_some_and(Member::is_here)
+    }
+
+    /// A connection of this subject has joined. What its token says of it now is what counts.
+    pub fn join(&mut self, identity: &Arc<Identity>, hasher: &SharedHasher) {
+        let Self { members, count, nodes, untold, .. } = self;
+        let member = known_or_new(members, identity, hasher);
+        member.connections_or_end = member.connections() + 1;
+        member.set(CONNECTED, true);
+        let is_told_otherwise = member.identity.info != identity.info;
+        let is_news = !member.is_here() || is_told_otherwise;
+        *count += u32::from(member.nodes == 0);
+        member.nodes |= HERE;
+        *nodes |= HERE;
+        if is_told_otherwise {
+            member.identity = Arc::clone(identity);
+        }
+        if is_news && !member.set(UNTOLD, true) {
+            untold.push_back(Arc::clone(identity));
+        }
+    }
+
+    /// One of its connections has left; if it is the last one, the grace is over at `until`.
+    pub fn leave(&mut self, identity: &Arc<Identity>, until: Duration, hasher: &SharedHasher) {
+        let Entry::Occupied(mut known) = entry(&mut self.members, &identity.subject, hasher) else {
+            return;
+        };
+        let member = known.get_mut();
+        if member.connections() > 1 {
+            member.connections_or_end -= 1;
+            return;
+        }
+        if !member.set(CONNECTED, false) {
+            return;
+        }
+        member.connections_or_end = clock_ms(until);
+        // One that comes and goes all the time is there once: it is looked at again.
+        if !member.set(LEAVING, true) {
+            self.leaving.push(Reverse((until, Arc::clone(identity))));
+        }
+    }
+
+    /// Those whose grace is over are not here any more.
+    pub fn expire(&mut self, now: Duration, hasher: &SharedHasher) {
+        while let Some(identity) = self.pop_due(now) {
+            let Entry::Occupied(mut known) = entry(&mut self.members, &identity.subject, hasher)
+            else {
+                continue;
+            };
+            let member = known.get_mut();
+            member.set(LEAVING, false);
+            if member.is(CONNECTED) {
+                continue;
+            }
+            if let Some(left) = member.grace_left(now) {
+                member.set(LEAVING, true);
+                self.leaving.push(Reverse((now + left, identity)));
+                continue;
+            }
+            member.nodes &= !HERE;
+            self.count -= u32::from(member.nodes == 0);
+            if !member.set(UNTOLD, true) {
+                self.untold.push_back(identity);
+            }
+        }
+    }
+
+    /// Another node has this member.
+    pub fn join_elsewhere(&mut self, node: u16, identity: &Arc<Identity>, hasher: &SharedHasher) {
+        let member = known_or_new(&mut self.members, identity, hasher);
+        self.count += u32::from(member.nodes == 0);
+        member.nodes |= node;
+        self.nodes |= node;
+        if !member.is_here() {
+            member.identity = Arc::clone(identity);
+        }
+    }
+
+    /// Another node has this member no more.
+    pub fn leave_elsewhere(&mut self, node: u16, subject: &str, hasher: &SharedHasher) {
+        let Entry::Occupied(mut known) = entry(&mut self.members, subject, hasher) else { return };
+        let member = known.get_mut();
+        let was_there = member.nodes != 0;
+        member.nodes &= !node;
+        self.count -= u32::from(was_there && member.nodes == 0);
+        if member.is_over() {
+            known.remove();
+        }
+    }
+
+    /// Finds out which nodes have members, after some have left.
+    pub fn settle_nodes(&mut self) {
+        self.nodes = self.members.iter().fold(0, |nodes, member| nodes | member.nodes);
+        self.ended &= self.nodes;
+    }
+
+    /// Another node has no members any more, as far as is told.
+    pub fn forget_node(&mut self, node: u16) {
+        self.members.retain(|member| {
+            member.nodes &= !node;
+            !member.is_over()
+        });
+        let there = self.members.iter().filter(|member| member.nodes != 0);
+        self.count = there.count() as u32;
+    }
+
+    fn pop_due(&mut self, now: Duration) -> Option<Arc<Identity>> {
+        let first = self.leaving.peek_mut().filter(|first| first.0.0 <= now)?;
+        let Reverse((_, identity)) = PeekMut::pop(first);
+        Some(identity)
+    }
+
+    /// If it is time to take back what was told, all members that are here are untold.
+    pub fn reset_if_due(&mut self, now: Duration) {
+        if self.reset_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        self.is_resetting = true;
+        self.tell_all();
+    }
+
+    /// All members that are here are untold, and no others.
+    pub fn tell_all(&mut self) {
+        let untold = &mut self.untold;
+        untold.clear();
+        self.members.retain(|member| {
+            member.set(UNTOLD, member.is_here());
+            if member.is_here() {
+                untold.push_back(Arc::clone(&member.identity));
+            }
+            !member.is_over()
+        });
+    }
+
+    /// Whether the next event takes back all that was told before.
+    pub fn is_resetting(&self) -> bool {
+        self.is_resetting
+    }
+
+    /// Whether there is something to tell.
+    pub fn has_news(&self) -> bool {
+        self.is_resetting || !self.untold.is_empty() || self.ended != 0
+    }
+
+    /// When something happens by itself: more can be told, or a grace is over.
+    pub fn due_at(&self) -> Option<Duration> {
+        let news = self.has_news().then_some(self.next_at);
+        let reset = self.reset_at.map(|at| at.max(self.next_at));
+        let told = news.into_iter().chain(reset).filter(|_| !self.is_on_its_way);
+        let leaves = self.leaving.peek().map(|Reverse((at, _))| *at);
+        told.chain(leaves).min()
+    }
+
+    /// Members that are untold, the longest waiting first, and whether they are here.
+    pub fn news(&self, hasher: &SharedHasher) -> impl Iterator<Item = (&Identity, bool)> {
+        self.untold.iter().filter_map(|identity| {
+            let hash = hasher.channel(&identity.subject);
+            let member = self.members.find(hash, |of| of.identity.subject == identity.subject)?;
+            Some((&*member.identity, member.is_here()))
+        })
+    }
+
+    /// The first of them are told, this many.
+    pub fn told(&mut self, count: usize, hasher: &SharedHasher) {
+        self.is_resetting = false;
+        for identity in self.untold.drain(..count) {
+            let Entry::Occupied(mut known) = entry(&mut self.members, &identity.subject, hasher)
+            else {
+                continue;
+            };
+            known.get_mut().set(UNTOLD, false);
+            if known.get().is_over() {
+                known.remove();
+            }
+        }
+        if self.untold.is_empty() {
+            self.untold = VecDeque::new();
+        }
+    }
+
+    /// Memory of the members, beside what their tokens hold of them anyway.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let untold = self.untold.capacity() * size_of::<Arc<Identity>>();
+        self.members.allocation_size() + untold
+    }
+
+    /// Panics if the parts contradict each other.
+    pub fn check_invariants(&self) {
+        let count = |holds: fn(&Member) -> bool| self.members.iter().filter(|of| holds(of)).count();
+        assert_eq!(count(|of| of.nodes != 0), self.count as usize);
+        assert_eq!(count(|of| of.is(UNTOLD)), self.untold.len());
+        assert_eq!(count(Member::is_over), 0);
+        assert_eq!(count(|of| !of.is_here() && (of.is(CONNECTED) || of.is(LEAVING))), 0);
+        assert_eq!(count(|of| of.is_here() && !of.is(CONNECTED) && !of.is(LEAVING)), 0);
+        assert_eq!(count(|of| of.is(LEAVING)), self.leaving.len(), "a grace ends by itself");
+        assert!(self.members.iter().all(|of| of.nodes & !self.nodes == 0));
+    }
+}
+
+fn known_or_new<'m>(
+    members: &'m mut HashTable<Member>,
+    identity: &Arc<Identity>,
+    hasher: &SharedHasher,
+) -> &'m mut Member {
+    match entry(members, &identity.subject, hasher) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(free) => free.insert(Member::unknown(Arc::clone(identity))).into_mut(),
+    }
+}
+
+fn entry<'m>(
+    members: &'m mut HashTable<Member>,
+    subject: &str,
+    hasher: &SharedHasher,
+) -> Entry<'m, Member> {
+    let same = |other: &Member| *other.identity.subject == *subject;
+    let hash_of = |member: &Member| hasher.channel(&member.identity.subject);
+    members.entry(hasher.channel(subject), same, hash_of)
+}
