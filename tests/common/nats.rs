@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::identity::Identity;
 use super::program::free_ports;
 use super::{await_that, installed, skip};
 
@@ -21,8 +22,8 @@ pub struct Nats {
     program: PathBuf,
     pub name: String,
     port: u16,
-    /// How it finds the others.
-    routes: Vec<String>,
+    /// How it finds the others, and lets clients in.
+    options: Vec<String>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -34,8 +35,20 @@ impl Nats {
         one.pop()
     }
 
+    /// Starts one that speaks TLS only, with who knows this token.
+    pub fn secured(identity: &Identity, token: &str) -> Option<Self> {
+        let text = |path: PathBuf| path.display().to_string();
+        let (certificate, key) = (text(identity.certificate_file()), text(identity.key_file()));
+        let tls = ["--tls", "--tlscert", &certificate, "--tlskey", &key, "--auth", token];
+        Self::start_with(1, &tls)?.pop()
+    }
+
     /// Starts some that are one cluster.
     pub fn several(count: u16) -> Option<Vec<Self>> {
+        Self::start_with(count, &[])
+    }
+
+    fn start_with(count: u16, more: &[&str]) -> Option<Vec<Self>> {
         let Some(program) = installed("nats-server") else {
             skip("nats-server", "scripts/test-clients");
             return None;
@@ -45,17 +58,13 @@ impl Nats {
         let all: Vec<String> = (0..count).map(route).collect();
         let mut servers: Vec<Self> = (0..count)
             .map(|n| {
-                let routes = match count {
-                    1 => Vec::new(),
-                    _ => {
-                        ["--cluster_name", "c", "--cluster", &route(n), "--routes", &all.join(",")]
-                            .map(str::to_owned)
-                            .to_vec()
-                    }
-                };
+                let (here, routes) = (route(n), all.join(","));
+                let cluster = ["--cluster_name", "c", "--cluster", &here, "--routes", &routes];
+                let cluster = if count > 1 { &cluster[..] } else { &[] };
+                let options = [cluster, more].concat().into_iter().map(str::to_owned).collect();
                 let dir = tempfile::tempdir().expect("a folder");
                 let (name, port) = (format!("n{n}"), first + n);
-                Self { program: program.clone(), name, port, routes, dir, child: None }
+                Self { program: program.clone(), name, port, options, dir, child: None }
             })
             .collect();
         servers.iter_mut().for_each(Self::begin);
@@ -67,7 +76,7 @@ impl Nats {
         let child = Command::new(&self.program)
             .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-n", &self.name, "-sd"])
             .arg(self.dir.path())
-            .args(&self.routes)
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -99,6 +108,10 @@ impl Nats {
         let child = self.child.as_ref().expect("it runs");
         let pid = Pid::from_raw(child.id() as i32).expect("a process");
         kill_process(pid, signal).expect("it runs");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {

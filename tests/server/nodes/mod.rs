@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use crate::common::identity::Identity;
 use crate::common::nats::Nats;
 use crate::common::redis::Redis;
 use crate::common::{
@@ -268,6 +269,25 @@ fn without_a_broker_there_is_this_node_only() {
     let headers = [("Publish-Count", "all")];
     let refused = fetch(server.addr, "POST", "/channels/a", &headers, Some(b"x"));
     assert_eq!((refused.status, &*refused.error_code()), (400, "bad_switch"));
+}
+
+#[test]
+fn a_node_speaks_tls_with_its_broker_and_proves_who_it_is() {
+    let identity = Identity::new(&["localhost"]);
+    let Some(nats) = Nats::secured(&identity, "s3cret") else { return };
+    let secured = || {
+        TestServer::with(|settings| {
+            settings.cluster.nats = vec![format!("tls://s3cret@localhost:{}", nats.port())];
+            settings.cluster.ca = Some(identity.certificate_file());
+        })
+    };
+    let (here, there) = (secured(), secured());
+    let mut stream = Sse::open(there.addr, "channel=a");
+    // More than a record holds, both ways.
+    let data = "sealed ".repeat(9_000);
+    let id = publish(here.addr, "a", &data);
+    let event = stream.event();
+    assert_eq!((event.id, event.data), (id, data));
 }
 
 #[test]
