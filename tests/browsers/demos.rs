@@ -79,10 +79,10 @@ fn the_demos_chat_shows_who_is_here_and_who_types() {
     let page = format!("http://{}/demo/chat", server.addr);
     ann.visit(&page, PAGES);
     bob.visit(&page, 1);
-    // Two pages of one browser are one person.
-    let both = "document.getElementById('here').textContent.split(', ').length === 2";
-    await_all(&mut ann, both);
-    await_all(&mut bob, both);
+    // Each page here has a browser's profile of its own, and so a name.
+    let all = "document.getElementById('here').textContent.split(', ').length === 3";
+    await_all(&mut ann, all);
+    await_all(&mut bob, all);
     ann.evaluate_in(0..1, "document.getElementById('text').oninput()");
     let typing = "document.getElementById('typing').textContent";
     await_all(&mut bob, &format!("{typing}.endsWith(' is typing')"));
