@@ -27,22 +27,42 @@ pub(super) struct Channel {
     pub chain: Chain,
     /// Events ordered here that are not committed yet.
     pub pending: u16,
-    /// Whether it has members, or something to tell of them.
-    pub has_roster: bool,
-    /// Whether what is told of its members is this process's: what an earlier one told is taken back,
-    /// or will be.
-    pub tells_presence: bool,
+    pub facts: Facts,
     /// Index of its policy.
-    pub policy: u16,
+    pub policy: u8,
 }
 
-const _: () = assert!(size_of::<Channel>() <= 80, "a private channel is mostly this");
+const _: () = assert!(size_of::<Channel>() <= 72, "a private channel is mostly this");
+
+/// Facts about a channel, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts(u8);
+
+impl Facts {
+    /// It has members, or something to tell of them.
+    pub const HAS_ROSTER: u8 = 1 << 0;
+    /// What is told of its members is this process's: what an earlier one told is taken back, or will
+    /// be.
+    pub const TELLS_PRESENCE: u8 = 1 << 1;
+
+    pub fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// Sets the bit, or clears it; whether it was set.
+    pub fn put(&mut self, bit: u8, is_set: bool) -> bool {
+        let was_set = self.has(bit);
+        self.0 = if is_set { self.0 | bit } else { self.0 & !bit };
+        was_set
+    }
+}
 
 impl Channel {
     /// Whether nothing reads it and nothing of it is in memory: unless the store has events of it,
     /// what is left to remember fits a tombstone.
     pub fn is_idle(&self) -> bool {
-        self.interest.is_none() && self.chain.is_empty() && self.pending == 0 && !self.has_roster
+        let has_roster = self.facts.has(Facts::HAS_ROSTER);
+        self.interest.is_none() && self.chain.is_empty() && self.pending == 0 && !has_roster
     }
 
     /// Subscribers of all workers together.

@@ -106,11 +106,11 @@ impl Policies {
     }
 
     /// The index of a channel's policy; `count() - 1` is the default.
-    pub(super) fn index_of(&self, name: &str) -> u16 {
-        first_match(&self.rules, name) as u16
+    pub(super) fn index_of(&self, name: &str) -> u8 {
+        first_match(&self.rules, name) as u8
     }
 
-    pub(super) fn at(&self, index: u16) -> &Policy {
+    pub(super) fn at(&self, index: u8) -> &Policy {
         self.rules.get(usize::from(index)).map_or(&self.default, |(_, policy)| policy)
     }
 
@@ -124,12 +124,12 @@ impl Policies {
         self.rules.iter().map(|(_, policy)| policy).chain([&self.default])
     }
 
-    pub(super) fn count(&self) -> u16 {
-        self.rules.len() as u16 + 1
+    pub(super) fn count(&self) -> u8 {
+        self.rules.len() as u8 + 1
     }
 }
 
-const _: () = assert!(POLICIES_MAX < u16::MAX as usize);
+const _: () = assert!(POLICIES_MAX < u8::MAX as usize);
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hashbrown::{HashMap, HashSet};
 
 use super::ahead::Ahead;
-use super::channel::{Channel, Channels};
+use super::channel::{Channel, Channels, Facts};
 use super::channel_name::ChannelName;
 use super::event::Publication;
 use super::hash::SharedHasher;
@@ -129,7 +129,8 @@ impl Sequencer {
             self.presence.resume(self.now);
         }
         for (_, channel) in self.channels.iter_mut() {
-            channel.tells_presence = self.presence.is_first_to_tell(channel.last_seq);
+            let is_first = self.presence.is_first_to_tell(channel.last_seq);
+            channel.facts.put(Facts::TELLS_PRESENCE, is_first);
         }
     }
 
@@ -362,7 +363,7 @@ impl Sequencer {
         let mut rosters = HashSet::new();
         self.presence.check_invariants(|channel| assert!(rosters.insert(channel)));
         for (index, channel) in self.channels.iter() {
-            assert_eq!(channel.has_roster, rosters.remove(&index));
+            assert_eq!(channel.facts.has(Facts::HAS_ROSTER), rosters.remove(&index));
         }
         assert!(rosters.is_empty(), "a channel with members is not freed");
     }
@@ -438,6 +439,8 @@ impl Sequencer {
         let (last_seq, rate) =
             stone.map_or(Default::default(), |stone| (stone.last_seq, stone.rate));
         let evicted_to = if last_seq > 0 { last_seq } else { self.tombstones.forgotten_to() };
+        let mut facts = Facts::default();
+        facts.put(Facts::TELLS_PRESENCE, self.presence.is_first_to_tell(evicted_to));
         self.channels.insert(Channel {
             name: Arc::new(ChannelName::new(name)),
             hash,
@@ -447,8 +450,7 @@ impl Sequencer {
             interest: Interest::None,
             chain: Chain::EMPTY,
             pending: 0,
-            has_roster: false,
-            tells_presence: self.presence.is_first_to_tell(evicted_to),
+            facts,
             policy: self.settings.policies.index_of(name),
         })
     }

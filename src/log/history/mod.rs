@@ -199,7 +199,7 @@ impl History {
         event: Arc<Event>,
         channel: u32,
         chain: &mut Chain,
-        policy: u16,
+        policy: u8,
     ) -> Option<u32> {
         let bytes = bytes_of(&event);
         self.bytes += bytes;
@@ -239,7 +239,7 @@ impl History {
     }
 
     /// Drops a channel's oldest event, or its oldest run.
-    pub fn lose_oldest(&mut self, chain: &mut Chain, channel: u32, policy: u16) -> Option<Gone> {
+    pub fn lose_oldest(&mut self, chain: &mut Chain, channel: u32, policy: u8) -> Option<Gone> {
         let line = &mut self.lines[usize::from(policy)];
         if let Some(run) = self.runs.lose_first(channel, &mut line.runs) {
             line.bytes -= run.bytes;
@@ -250,14 +250,14 @@ impl History {
     }
 
     /// Drops an event of a channel that is in memory.
-    pub fn lose(&mut self, key: u32, chain: &mut Chain, policy: u16) -> Arc<Event> {
+    pub fn lose(&mut self, key: u32, chain: &mut Chain, policy: u8) -> Arc<Event> {
         let event = self.take(key, chain, policy);
         self.lines[usize::from(policy)].bytes -= bytes_of(&event);
         event
     }
 
     /// Puts another event without keys in the place of one in memory.
-    pub fn replace(&mut self, key: u32, event: Arc<Event>, policy: u16) {
+    pub fn replace(&mut self, key: u32, event: Arc<Event>, policy: u8) {
         let bytes = bytes_of(&event);
         let replaced = std::mem::replace(&mut self.entries[key].event, event);
         let before = bytes_of(&replaced);
@@ -267,7 +267,7 @@ impl History {
     }
 
     /// The oldest event in memory, which is this channel's, stays in the store alone.
-    pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u16) {
+    pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u8) {
         let Some(key) = chain.list.first() else { return };
         let event = self.take(key, chain, policy);
         let line = &mut self.lines[usize::from(policy)];
@@ -275,14 +275,14 @@ impl History {
     }
 
     /// Lists events that only the store has, and that are newer than all that is kept.
-    pub fn list_run(&mut self, run: Run, policy: u16) {
+    pub fn list_run(&mut self, run: Run, policy: u8) {
         let line = &mut self.lines[usize::from(policy)];
         line.bytes += run.bytes;
         self.runs.list_run(run, &mut line.runs);
     }
 
     /// Takes an event out of memory.
-    fn take(&mut self, key: u32, chain: &mut Chain, policy: u16) -> Arc<Event> {
+    fn take(&mut self, key: u32, chain: &mut Chain, policy: u8) -> Arc<Event> {
         if self.entries[key].event.event_key().is_some() {
             let hash = event_key_hash(&self.hasher, &self.entries, key);
             // An older one with the same event key is not in the table.
@@ -313,7 +313,7 @@ impl History {
     }
 
     /// What ages next under a policy.
-    pub fn oldest_under(&self, policy: u16) -> Option<Oldest> {
+    pub fn oldest_under(&self, policy: u8) -> Option<Oldest> {
         self.oldest_in(&self.lines[usize::from(policy)])
     }
 
@@ -408,7 +408,7 @@ impl History {
     }
 
     /// Lines up all events again after the policies changed. This sorts them by log order.
-    pub fn line_up(&mut self, shares: impl Iterator<Item = u64>, policy_of: impl Fn(u32) -> u16) {
+    pub fn line_up(&mut self, shares: impl Iterator<Item = u64>, policy_of: impl Fn(u32) -> u8) {
         let mut keys: Vec<(u64, u32)> =
             self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();
         keys.sort_unstable();
@@ -428,7 +428,7 @@ impl History {
     }
 
     /// Walks everything. `channels` are all chains, with their channel's index and policy.
-    pub fn check_invariants<'a>(&self, channels: impl Iterator<Item = (u32, &'a Chain, u16)>) {
+    pub fn check_invariants<'a>(&self, channels: impl Iterator<Item = (u32, &'a Chain, u8)>) {
         let events = || self.entries.iter().map(|(_, entry)| &entry.event);
         assert_eq!(self.bytes, events().map(|event| bytes_of(event)).sum::<u64>());
         assert_eq!(self.by_key.len(), events().filter(|event| event.key.is_some()).count());

@@ -20,6 +20,7 @@ pub use self::nodes::NODES_CHANNEL;
 pub(super) use self::nodes::NodeTold;
 use self::nodes::Nodes;
 use self::roster::Roster;
+use super::channel::Facts;
 use super::event::{Event, Kind, Publication};
 use super::hash::SharedHasher;
 use super::message::{Members, NoMembers, Share};
@@ -139,7 +140,7 @@ impl Sequencer {
         if !self.settings.policies.at(channel.policy).presence {
             return false;
         }
-        if !std::mem::replace(&mut channel.tells_presence, true) {
+        if !channel.facts.put(Facts::TELLS_PRESENCE, true) {
             // Those who were there have the grace to come back.
             let resumed_at = self.presence.resumed_at.unwrap_or_default();
             self.reset_presence(index, resumed_at + self.settings.presence_grace);
@@ -152,7 +153,7 @@ impl Sequencer {
 
     /// Changes a channel's roster, which is there from then on.
     fn change_roster(&mut self, index: u32, change: impl FnOnce(&mut Roster, &SharedHasher)) {
-        self.channels.at_mut(index).has_roster = true;
+        self.channels.at_mut(index).facts.put(Facts::HAS_ROSTER, true);
         self.presence.change(index, change);
     }
 
@@ -205,7 +206,7 @@ impl Sequencer {
         if is_empty {
             self.presence.change(index, |roster, _| roster.settle_nodes());
             self.presence.rosters.remove(&index);
-            self.channels.at_mut(index).has_roster = false;
+            self.channels.at_mut(index).facts.put(Facts::HAS_ROSTER, false);
         }
         is_empty
     }

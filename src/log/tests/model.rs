@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// When what is oldest under a policy has aged.
-    fn due(&self, policy: u16) -> Option<(Duration, usize)> {
+    fn due(&self, policy: u8) -> Option<(Duration, usize)> {
         let policies = &self.settings.policies;
         let oldest = self.kept.iter().position(|event| policies.index_of(&event.name) == policy)?;
         let newest = self.piece(oldest).pop().expect("one at least");
