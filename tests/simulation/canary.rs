@@ -1,8 +1,12 @@
 //! Rules broken on purpose: if the oracles do not notice these, they notice nothing.
 
+use std::time::Duration;
+
+use pushline::journal::sim::DiskTamper;
 use pushline::ring::sim::{SimBell, SimDriver};
 use pushline::ring::{Batch, Bell, BufferId, Completion, Driver, DriverStats, Op, Wait};
-use std::time::Duration;
+
+use crate::store::Home;
 
 /// What is broken, once in a run (or always, where once may not matter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +35,14 @@ pub enum Tamper {
     StrandRequest,
     /// The log does not hear that members leave.
     KeepMembers,
+    /// What was written to the journal counts as safe before it is synced.
+    AcknowledgeBeforeSync,
+    /// The names of the journal's files are never made safe.
+    ForgetNames,
 }
 
 impl Tamper {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
@@ -47,7 +55,23 @@ impl Tamper {
         Self::SkipPage,
         Self::StrandRequest,
         Self::KeepMembers,
+        Self::AcknowledgeBeforeSync,
+        Self::ForgetNames,
     ];
+
+    /// What is broken at the disk.
+    pub fn of_disk(self) -> Option<DiskTamper> {
+        match self {
+            Self::AcknowledgeBeforeSync => Some(DiskTamper::AcknowledgeBeforeSync),
+            Self::ForgetNames => Some(DiskTamper::ForgetNames),
+            _ => None,
+        }
+    }
+
+    /// The worlds in which it is seen.
+    pub fn home(self) -> Home {
+        if self.of_disk().is_some() { Home::Journal } else { Home::Memory }
+    }
 }
 
 /// The simulated driver, or a canary's version of it.

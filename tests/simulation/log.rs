@@ -3,14 +3,16 @@
 //! plays the thread that has it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
 use pushline::limits::WORK_PER_HAND;
-use pushline::log::event::Publication;
+use pushline::log::event::{Event, Publication};
 use pushline::log::message::{Ask, FromLog, Published, Share, ToLog};
+use pushline::log::store::Stored;
 use pushline::log::{Outlet, Sequencer};
 use pushline::mesh::LogEnds;
 use pushline::mesh::combine::Left;
@@ -20,6 +22,7 @@ use pushline::ring::Bell;
 use pushline::ring::sim::SimBell;
 
 use crate::canary::{CanaryBell, Tamper};
+use crate::store::Ordered;
 use crate::truth::{Truth, tag_of};
 
 /// The log, and the actor that runs it when workers find it taken. That actor is also the clerk.
@@ -44,8 +47,16 @@ pub struct SimHand {
 /// The sequencer, watched.
 pub struct Watched {
     pub sequencer: Sequencer,
+    /// Where the log has a journal: what is ordered and not seen yet.
+    unseen: Option<Unseen>,
     truth: Rc<RefCell<Truth>>,
     watch: Watch,
+}
+
+/// Events that wait for their commit.
+struct Unseen {
+    ordered: Ordered,
+    committed_to: u64,
 }
 
 /// What is known about the log's messages. A canary's rule is broken here.
@@ -62,6 +73,7 @@ struct Watch {
 impl Log {
     pub fn new(
         sequencer: Sequencer,
+        ordered: Option<Ordered>,
         truth: Rc<RefCell<Truth>>,
         ends: &LogEnds,
         bell: SimBell,
@@ -75,7 +87,8 @@ impl Log {
             now: Duration::ZERO,
             waiting_since: vec![None; ends.from_log.len()],
         };
-        let shared = SharedLog::new(Watched { sequencer, truth, watch }, ends);
+        let unseen = ordered.map(|ordered| Unseen { ordered, committed_to: 0 });
+        let shared = SharedLog::new(Watched { sequencer, unseen, truth, watch }, ends);
         Self {
             hand: LogHand::new(shared.clone(), ends),
             shared,
@@ -169,6 +182,11 @@ impl Guarded for Watched {
         {
             channels.iter_mut().for_each(|left| left.member = None);
         }
+        if let Some(unseen) = &mut self.unseen {
+            unseen.hear(&request);
+            self.pass_on(request, now, outlet);
+            return self.note_seen();
+        }
         let ToLog::Worker { body: Ask::Publish { publications, .. }, .. } = &mut request else {
             return self.pass_on(request, now, outlet);
         };
@@ -197,21 +215,52 @@ impl Guarded for Watched {
         let all = copies.len() + usize::from(takes_over);
         assert_eq!(outcome.refusal.is_none(), outcome.accepted as usize == all);
         let mut truth = self.truth.borrow_mut();
-        for publication in copies.iter().take(outcome.accepted as usize) {
+        for (publication, seq) in copies.iter().take(outcome.accepted as usize).zip(before + 1..) {
             if ordered > 0 {
-                truth.note_ordered(publication);
+                truth.note_ordered(publication, seq);
             }
         }
-        assert_eq!(truth.head(), self.sequencer.stats().head_seq, "all of the log is known");
+        truth.note_head(before + ordered);
+        assert_eq!(truth.count(), self.sequencer.stats().head_seq, "all of the log is known");
     }
 
     fn tend(&mut self, now: Duration, outlet: &mut impl Outlet) -> Option<Duration> {
         let wake_at = self.sequencer.tend(now, outlet);
-        let mut truth = self.truth.borrow_mut();
-        while truth.head() < self.sequencer.stats().head_seq {
-            truth.note_end();
+        match self.unseen.is_some() {
+            true => self.note_seen(),
+            false => self.note_ends(),
         }
         wake_at
+    }
+}
+
+impl Unseen {
+    /// What the store says is lost will not be seen.
+    fn hear(&mut self, request: &ToLog) {
+        match request {
+            ToLog::Store(Stored::Committed { through, .. }) => {
+                self.committed_to = self.committed_to.max(*through);
+            }
+            ToLog::Store(Stored::Down) => {
+                self.ordered().retain(|event| event.seq <= self.committed_to);
+            }
+            _ => {}
+        }
+    }
+
+    fn ordered(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
+        self.ordered.lock().expect("one thread")
+    }
+}
+
+fn publication_of(event: &Event) -> Publication {
+    Publication {
+        channel: event.channel[..].into(),
+        kind: event.kind,
+        data: event.data.clone(),
+        event_type: event.event_type.clone(),
+        key: event.key.clone(),
+        attributes: event.attributes.clone(),
     }
 }
 
@@ -221,6 +270,26 @@ fn opens(publication: Option<&Publication>) -> bool {
 }
 
 impl Watched {
+    /// Streams that the log has ended itself.
+    fn note_ends(&self) {
+        let mut truth = self.truth.borrow_mut();
+        while truth.head() < self.sequencer.stats().head_seq {
+            truth.note_end();
+        }
+    }
+
+    /// Tells the truth what has been committed and can be seen.
+    fn note_seen(&self) {
+        let Some(unseen) = &self.unseen else { return };
+        let (mut truth, head) = (self.truth.borrow_mut(), self.sequencer.stats().head_seq);
+        let mut ordered = unseen.ordered();
+        while let Some(event) = ordered.pop_front_if(|event| event.seq <= head) {
+            assert!(event.seq <= unseen.committed_to, "{} is seen too early", event.seq);
+            truth.note_ordered(&publication_of(&event), event.seq);
+        }
+        truth.note_head(head);
+    }
+
     fn pass_on(&mut self, request: ToLog, now: Duration, lanes: &mut impl Outlet) {
         self.sequencer.handle(request, now, &mut Recorder { watch: &mut self.watch, lanes });
     }

@@ -9,6 +9,7 @@ mod log;
 mod oracle;
 mod parse;
 mod plan;
+mod store;
 mod truth;
 mod world;
 
@@ -20,6 +21,7 @@ use std::time::Instant;
 
 use canary::Tamper;
 use plan::Plan;
+use store::Home;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 300;
@@ -28,19 +30,29 @@ const CANARY_SEEDS: u64 = 60;
 
 #[test]
 fn every_seed_holds() {
+    hold(Home::Memory);
+}
+
+#[test]
+fn every_seed_holds_with_a_journal_whose_server_and_disk_fail() {
+    hold(Home::Journal);
+}
+
+fn hold(home: Home) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match (number("PUSHLINE_SIM_SEED"), number("PUSHLINE_SIM_SEEDS")) {
         (Some(seed), seeds) => seed..seed + seeds.unwrap_or(1),
         (None, seeds) => 0..seeds.unwrap_or(SEEDS),
     };
-    let failed = run_all(seeds);
+    let failed = run_all(seeds, home);
     assert!(failed.is_empty(), "these seeds fail: {failed:?}; see scripts/sim SEED");
 }
 
 #[test]
 fn a_broken_rule_is_seen() {
     for tamper in Tamper::ALL {
-        let caught = |seed: &u64| catch_unwind(|| world::run(*seed, Some(tamper))).is_err();
+        let run = |seed: u64| world::run(seed, tamper.home(), Some(tamper));
+        let caught = |seed: &u64| catch_unwind(|| run(*seed)).is_err();
         assert!((0..CANARY_SEEDS).any(|seed| caught(&seed)), "{tamper:?} is not seen");
     }
 }
@@ -51,75 +63,82 @@ fn a_broken_rule_is_seen() {
 /// The only subscriber of a channel was shed as slow, and the event that did it had no replica.
 #[test]
 fn seed_22_the_last_reader_is_shed() {
-    world::run(22, None);
+    world::run(22, Home::Memory, None);
 }
 
 /// A stream was opened by a request whose sender had already sent FIN, and stayed open.
 #[test]
 fn seed_6_a_stream_is_opened_behind_a_fin() {
-    world::run(6, None);
+    world::run(6, Home::Memory, None);
 }
 
 /// Cut off before one channel's gap but after another channel's events, a client came back with an
 /// id that hid the loss.
 #[test]
 fn seed_20_a_gap_goes_before_other_channels_events() {
-    world::run(20, None);
+    world::run(20, Home::Memory, None);
 }
 
 /// A live WebSocket subscribed to a second channel and had two cursors for the first.
 #[test]
 fn seed_1_a_live_websocket_subscribes_again() {
-    world::run(1, None);
+    world::run(1, Home::Memory, None);
 }
 
 /// A heartbeat went between the two pieces of a gap.
 #[test]
 fn seed_887_a_gap_is_sent_in_two_pieces() {
-    world::run(887, None);
+    world::run(887, Home::Memory, None);
 }
 
 /// Two messages of a bare WebSocket were refused, and each brought a close frame.
 #[test]
 fn seed_1345_one_close_frame_is_enough() {
-    world::run(1345, None);
+    world::run(1345, Home::Memory, None);
 }
 
 /// The replay of one subscriber brought back what another had lost, and the loss was told anyway,
 /// with an id from before.
 #[test]
 fn seed_7535_ids_never_go_back() {
-    world::run(7535, None);
+    world::run(7535, Home::Memory, None);
 }
 
 /// A refused join had kept the replica of a channel that the worker had left at the log, and the
 /// next join trusted its content.
 #[test]
 fn seed_11610_a_refused_join_leaves_no_hole() {
-    world::run(11610, None);
+    world::run(11610, Home::Memory, None);
 }
 
 /// A WebSocket began to close while the log was asked to join a channel: it became a reader all the
 /// same, and events followed its close frame.
 #[test]
 fn seed_1980_a_join_behind_our_close_frame_is_none() {
-    world::run(1980, None);
+    world::run(1980, Home::Memory, None);
 }
 
 #[test]
 fn seed_1234_a_gap_promises_no_first_event_that_a_page_may_precede() {
-    world::run(1234, None);
+    world::run(1234, Home::Memory, None);
 }
 
 /// A stream of two channels with `earliest` began where the younger history begins, and a gap told
 /// there was followed by older events of the other channel.
 #[test]
 fn seed_2000512_earliest_is_another_place_in_each_channel() {
-    world::run(2_000_512, None);
+    world::run(2_000_512, Home::Memory, None);
+}
+
+/// The journal had removed segments with events of a channel that had newer ones. After a restart the
+/// channel began with these, and a client that had missed the others was not told.
+#[test]
+fn seed_17_a_channel_has_lost_what_was_removed_with_a_segment() {
+    world::run(17, Home::Journal, None);
 }
 
 /// Runs all seeds on all cores; reports which fail.
-fn run_all(seeds: Range<u64>) -> Vec<u64> {
+fn run_all(seeds: Range<u64>, home: Home) -> Vec<u64> {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let [steps, events, faults] = [0; 3].map(AtomicU64::new);
@@ -130,7 +149,7 @@ fn run_all(seeds: Range<u64>) -> Vec<u64> {
             if seed >= seeds.end {
                 return failed;
             }
-            match catch_unwind(|| world::run(seed, None)) {
+            match catch_unwind(|| world::run(seed, home, None)) {
                 Ok(summary) => {
                     steps.fetch_add(summary.steps, Ordering::Relaxed);
                     events.fetch_add(summary.events, Ordering::Relaxed);
@@ -153,6 +172,8 @@ fn run_all(seeds: Range<u64>) -> Vec<u64> {
     let [steps, events, faults] = [steps, events, faults].map(AtomicU64::into_inner);
     let count = seeds.end - seeds.start;
     let took = began.elapsed();
-    println!("{count} seeds, {steps} steps, {events} events, {faults} faults in {took:?}");
+    println!(
+        "{count} seeds in {home:?}, {steps} steps, {events} events, {faults} faults in {took:?}"
+    );
     failed
 }

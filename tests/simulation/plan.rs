@@ -24,6 +24,9 @@ pub enum Concern {
     Hands,
     Stories,
     Members,
+    Disk,
+    Store,
+    Outages,
 }
 
 pub fn stream(seed: u64, concern: Concern) -> Rng {

@@ -26,12 +26,18 @@ pub struct Content {
 }
 
 /// Everything that was sent, and everything that was ordered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Truth {
     pub epoch: String,
     sent: HashMap<u64, Content>,
-    /// Tags in the order of the log; the first has seq 1.
-    ordered: Vec<u64>,
+    /// Tags in the order of the log, by seq.
+    ordered: BTreeMap<u64, u64>,
+    /// The head of the log. Restarts leave holes before it.
+    head: u64,
+    /// Channels that were quiet for long may be told of gaps up to here.
+    pub forgotten_to: u64,
+    /// How often the server was started again.
+    pub restarts: u64,
     by_channel: HashMap<String, Vec<u64>>,
     by_tag: HashMap<u64, Vec<u64>>,
     /// Who follows [`MEMBERS`], by actor.
@@ -39,17 +45,6 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn new(epoch: String) -> Self {
-        Self {
-            epoch,
-            sent: HashMap::new(),
-            ordered: Vec::new(),
-            by_channel: HashMap::new(),
-            by_tag: HashMap::new(),
-            members: BTreeMap::new(),
-        }
-    }
-
     /// A tag that no event has.
     pub fn next_tag(&self) -> u64 {
         self.sent.len() as u64 + 1
@@ -60,8 +55,21 @@ impl Truth {
         assert!(self.sent.insert(content.tag, content).is_none());
     }
 
+    /// The server was started again: the log goes on behind `resume_at`.
+    pub fn restarted(&mut self, resume_at: u64, removed_to: u64) {
+        self.restarts += 1;
+        self.forgotten_to = removed_to;
+        self.note_head(resume_at);
+    }
+
+    /// The head of the log is here.
+    pub fn note_head(&mut self, seq: u64) {
+        assert!(self.ordered.last_key_value().is_none_or(|(last, _)| *last <= seq));
+        self.head = seq;
+    }
+
     /// The log has ordered this: it must be what some client sent, to the byte.
-    pub fn note_ordered(&mut self, publication: &Publication) {
+    pub fn note_ordered(&mut self, publication: &Publication, seq: u64) {
         let mut tag = tag_of(&publication.data);
         if *publication.channel == *PRANKS || publication.channel.starts_with(STORIES) {
             tag = self.next_tag();
@@ -72,8 +80,7 @@ impl Truth {
         assert_eq!((content.kind, &content.data[..]), (publication.kind, &publication.data[..]));
         assert_eq!(content.event_type.as_deref(), publication.event_type.as_deref());
         assert_eq!(content.key.as_deref(), publication.key.as_deref());
-        self.ordered.push(tag);
-        let seq = self.head();
+        assert!(self.ordered.insert(seq, tag).is_none(), "{seq} was given twice");
         self.by_channel.entry(content.channel.clone()).or_default().push(seq);
         let seqs = self.by_tag.entry(tag).or_default();
         seqs.push(seq);
@@ -92,17 +99,32 @@ impl Truth {
             event_type: None,
             key: None,
         });
-        self.ordered.push(tag);
+        self.head += 1;
+        self.ordered.insert(self.head, tag);
     }
 
     pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// How many events there are.
+    pub fn count(&self) -> u64 {
         self.ordered.len() as u64
+    }
+
+    /// Whether there is an event with this seq.
+    pub fn has(&self, seq: u64) -> bool {
+        self.ordered.contains_key(&seq)
+    }
+
+    /// All events, in the order of the log.
+    pub fn all(&self) -> impl Iterator<Item = (u64, &Content)> {
+        self.ordered.iter().map(|(seq, tag)| (*seq, &self.sent[tag]))
     }
 
     /// The event of this seq.
     pub fn event(&self, seq: u64) -> &Content {
-        let place = usize::try_from(seq - 1).expect("not so many events");
-        let tag = self.ordered.get(place).unwrap_or_else(|| panic!("{seq} was never ordered"));
+        let tag = self.ordered.get(&seq).unwrap_or_else(|| panic!("{seq} was never ordered"));
         &self.sent[tag]
     }
 

@@ -12,6 +12,9 @@ use super::{Actor, Ctx, Season, content};
 use crate::parse::{Response, Responses};
 use crate::truth::{Content, Truth};
 
+/// The code of an answer: the event was ordered, perhaps, and its commit failed.
+pub const STORE_FAILED: &str = "log_unavailable";
+
 #[derive(Default)]
 pub struct Poster {
     conn: Option<Conn>,
@@ -69,8 +72,9 @@ impl Poster {
             }
             status => {
                 assert!(matches!(status, 408 | 429 | 503), "{status}: {body}");
-                // With a key, an earlier attempt may have been ordered.
-                if !has_key {
+                // With a key, an earlier attempt may have been ordered. What a failing disk was given
+                // may be there after a restart.
+                if !has_key && body["error"]["code"] != STORE_FAILED {
                     self.refused.push(tag);
                 }
             }
