@@ -207,7 +207,8 @@ fn limits_and_levels_change_and_what_needs_a_restart_is_named() {
 
 #[test]
 fn start_up_facts_are_one_line_each_and_json_if_wanted() {
-    let mut server = Running::start("log_format = 'json'\n[[channel]]\npattern = '*'");
+    let mut server =
+        Running::start("log_format = 'json'\ndemo = false\n[[channel]]\npattern = '*'");
     server.wait_for("no keys are configured");
     let written = server.end();
     let lines = written.lines().filter(|line| line.starts_with('{'));
