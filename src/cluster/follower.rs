@@ -95,9 +95,11 @@ impl Follower {
         self.head.seq
     }
 
-    /// What was there at the start has come.
-    pub fn begun(&mut self) {
-        self.begins = false;
+    /// Whether what was there at the start, up to this place, has come; then it has begun.
+    pub fn has_begun(&mut self, found_to: u64) -> bool {
+        let has_come = self.head() >= found_to;
+        self.begins &= !has_come;
+        has_come
     }
 
     /// Behind which place the log begins, once a message has come.

@@ -27,7 +27,7 @@ fn follower_at(last: u64) -> Follower {
     for seq in 1..=last {
         assert_eq!(follower.deliver(mark(seq), Duration::ZERO), Delivery::Take);
     }
-    follower.begun();
+    assert!(follower.has_begun(0));
     follower
 }
 

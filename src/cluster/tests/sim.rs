@@ -163,7 +163,7 @@ impl Node {
         while node.follower.head() < stream.last() {
             node.follow(stream, now).expect("a start has no hole");
         }
-        node.follower.begun();
+        assert!(node.follower.has_begun(0));
         node
     }
 

@@ -6,22 +6,27 @@ use crate::log::message::Description;
 use crate::proto::cursor::EventId;
 use crate::proto::http::response::Status;
 use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
+use crate::proto::reject::Reject;
 use crate::worker::effect::Effect;
 
 impl Sessions {
     /// Asks the log for a channel's state.
     pub(super) fn describe(&mut self, cx: &mut Cx<'_>, segment: &str) {
-        let index = cx.index();
-        let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = match channel_segment(segment, &mut buffer) {
-            Ok(channel) => channel,
-            Err(error) => return self.reject(cx, error),
-        };
-        if let Err(denied) = self.check_subscribe(index, channel) {
-            return self.reject(cx, denied);
+        match self.readable_channel(cx.index(), segment) {
+            Ok(channel) => {
+                self.await_log(cx.index());
+                cx.push(Effect::Describe { channel });
+            }
+            Err(reject) => self.reject(cx, reject),
         }
-        self.await_log(index);
-        cx.push(Effect::Describe { channel: channel.into() });
+    }
+
+    /// The channel that a path's segment names, if the connection may read it.
+    pub(super) fn readable_channel(&self, index: u32, segment: &str) -> Result<Box<str>, Reject> {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let channel = channel_segment(segment, &mut buffer)?;
+        self.check_subscribe(index, channel)?;
+        Ok(channel.into())
     }
 
     /// The log answered.

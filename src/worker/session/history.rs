@@ -10,7 +10,6 @@ use crate::proto::envelope;
 use crate::proto::http::head::Request;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
-use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::proto::reject::Reject;
 use crate::worker::effect::{Effect, Listing};
 
@@ -27,9 +26,7 @@ impl Sessions {
     }
 
     fn listing(&self, index: u32, request: &Request<'_>, segment: &str) -> Result<Listing, Reject> {
-        let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = channel_segment(segment, &mut buffer)?;
-        self.check_subscribe(index, channel)?;
+        let channel = self.readable_channel(index, segment)?;
         let (mut cursor, mut limit) = (Cursor::Earliest, LISTED_EVENTS);
         for pair in query::pairs(request.query()) {
             let (key, value) =
@@ -40,7 +37,7 @@ impl Sessions {
                 _ => {}
             }
         }
-        Ok(Listing { channel: channel.into(), cursor, limit })
+        Ok(Listing { channel, cursor, limit })
     }
 
     /// The log answered: `{"channel","events","next","more","gap"?}`.

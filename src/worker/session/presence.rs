@@ -6,7 +6,7 @@ use crate::log::message::{Members, NoMembers};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope::{MembersView, write_members, write_members_answer};
 use crate::proto::http::response::Status;
-use crate::proto::name::{NAME_BYTES_MAX, channel_name, channel_segment};
+use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
 use crate::proto::ws::frame;
 use crate::worker::effect::{AfterList, Effect};
@@ -29,17 +29,13 @@ const BEHIND: Reject = Reject::new(
 impl Sessions {
     /// Asks the log who is on a channel.
     pub(super) fn presence(&mut self, cx: &mut Cx<'_>, segment: &str) {
-        let index = cx.index();
-        let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = match channel_segment(segment, &mut buffer) {
-            Ok(channel) => channel,
-            Err(error) => return self.reject(cx, error),
-        };
-        if let Err(denied) = self.check_subscribe(index, channel) {
-            return self.reject(cx, denied);
+        match self.readable_channel(cx.index(), segment) {
+            Ok(channel) => {
+                self.await_log(cx.index());
+                cx.push(Effect::ListMembers { channel, then: AfterList::Respond });
+            }
+            Err(reject) => self.reject(cx, reject),
         }
-        self.await_log(index);
-        cx.push(Effect::ListMembers { channel: channel.into(), then: AfterList::Respond });
     }
 
     /// The same as an operation.

@@ -144,13 +144,8 @@ impl Broker for Node {
     }
 
     fn begun(&mut self) -> bool {
-        let is_open = self.is_open();
-        let Some(follower) = &mut self.follower else { return false };
-        let has_come = follower.head() >= self.found_to && self.events.is_empty();
-        if is_open && has_come {
-            follower.begun();
-        }
-        is_open && has_come
+        let (is_fed, found_to) = (self.is_open() && self.events.is_empty(), self.found_to);
+        is_fed && self.follower.as_mut().is_some_and(|follower| follower.has_begun(found_to))
     }
 
     fn take_refusal(&mut self) -> Option<BrokerError> {
@@ -338,14 +333,9 @@ impl Node {
         self.answer(lost, log);
     }
 
-    fn answer(&mut self, mut answers: Vec<Answered>, log: &mut dyn LogSide) {
-        answers.retain_mut(|answered| match self.peers.answered(*answered) {
-            Some(counted) => {
-                *answered = counted;
-                true
-            }
-            None => false,
-        });
+    fn answer(&mut self, answers: Vec<Answered>, log: &mut dyn LogSide) {
+        let counted = answers.into_iter().filter_map(|answered| self.peers.answered(answered));
+        let answers: Vec<Answered> = counted.collect();
         let lost = answers.iter().filter(|answered| answered.seq.is_none()).count();
         self.ends.metrics.unanswered.add(lost as u64);
         if !answers.is_empty() {
