@@ -66,7 +66,7 @@ pub struct Here {
 
 /// What follows from what was heard.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+enum Heard {
     /// Nothing.
     Nothing,
     /// To count for another node.
@@ -143,8 +143,30 @@ impl Peers {
         self.settle(number)
     }
 
+    /// Takes all that was said: the publications that are counted by now, and what to say. `subscribers`:
+    /// those of a channel at this node.
+    pub fn heed(
+        &mut self,
+        said: Vec<Aside>,
+        now: Duration,
+        mut subscribers: impl FnMut(&str) -> u32,
+    ) -> (Vec<Answered>, Vec<Aside>) {
+        let (mut counted, mut answers) = (self.overdue(now), Vec::new());
+        for aside in said {
+            match self.hear(aside, now) {
+                Heard::Nothing => {}
+                Heard::Done(answered) => counted.push(answered),
+                Heard::Count { to, number, channel } => {
+                    let (node, subscribers) = (self.node.clone(), subscribers(&channel));
+                    answers.push(Aside::Counted { to, number, node, subscribers });
+                }
+            }
+        }
+        (counted, answers)
+    }
+
     /// Something was said.
-    pub fn hear(&mut self, aside: Aside, now: Duration) -> Heard {
+    fn hear(&mut self, aside: Aside, now: Duration) -> Heard {
         match aside {
             Aside::Here(here) if here.node != self.node => {
                 let known = self.others.contains_key(&here.node);
@@ -170,7 +192,7 @@ impl Peers {
     }
 
     /// Counts that take too long are given up: the sum is of those that answered.
-    pub fn overdue(&mut self, now: Duration) -> Vec<Answered> {
+    fn overdue(&mut self, now: Duration) -> Vec<Answered> {
         let late = self.counting.iter_mut().filter(|(_, counting)| counting.until <= now);
         let late: Vec<u64> = late
             .map(|(number, counting)| {

@@ -3,7 +3,7 @@
 use super::super::wire::write_message;
 use super::Node;
 use crate::cluster::LogSide;
-use crate::cluster::peers::{Aside, HERE_PAUSE, Heard};
+use crate::cluster::peers::{Aside, HERE_PAUSE};
 
 impl Node {
     pub(super) fn say(&mut self, aside: Option<&Aside>) {
@@ -16,18 +16,9 @@ impl Node {
     /// Does what was said, and says that this node is here.
     pub(super) fn heed(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
-        let mut counted = self.peers.overdue(now);
-        for aside in std::mem::take(&mut self.asides) {
-            match self.peers.hear(aside, now) {
-                Heard::Nothing => {}
-                Heard::Done(answered) => counted.push(answered),
-                Heard::Count { to, number, channel } => {
-                    let node = self.peers.node().to_owned();
-                    let subscribers = log.subscribers(&channel);
-                    self.say(Some(&Aside::Counted { to, number, node, subscribers }));
-                }
-            }
-        }
+        let said = std::mem::take(&mut self.asides);
+        let (counted, answers) = self.peers.heed(said, now, |channel| log.subscribers(channel));
+        answers.iter().for_each(|aside| self.say(Some(aside)));
         self.answer(counted, log);
         if now.saturating_sub(self.said_here_at) >= HERE_PAUSE {
             self.said_here_at = now;
