@@ -1,22 +1,10 @@
 //! What a key is, and what follows from its definition: where and how it can be set.
 
 use super::units::Unfit;
-use super::{ChannelSettings, Settings, define, stream_keys};
+use super::{ChannelSettings, Settings, define};
 
 /// All keys, in the order in which help and the file show them.
-pub static KEYS: &[Key] = &joined(define::KEYS, stream_keys::KEYS);
-
-const COUNT: usize = define::KEYS.len() + stream_keys::KEYS.len();
-
-const fn joined(first: &[Key], second: &[Key]) -> [Key; COUNT] {
-    let mut all = [first[0]; COUNT];
-    let mut place = 1;
-    while place < COUNT {
-        all[place] = if place < first.len() { first[place] } else { second[place - first.len()] };
-        place += 1;
-    }
-    all
-}
+pub static KEYS: &[Key] = &define::all();
 
 /// A key of the configuration.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! The operator's settings.
 //!
-//! [`Settings`] is what the server runs with. `keys` defines every key once: its name, its bounds,
+//! [`Settings`] is what the server runs with. `define` has every key once: its name, its bounds,
 //! its help, and whether it can change while the server runs. The file's schema, the environment
 //! variables, the options of the command line and `pushline config default` are all derived from
 //! it. An option overrides the environment, which overrides the file, which overrides the default.
@@ -9,17 +9,13 @@
 
 mod access;
 mod bounds;
-mod cluster_keys;
 mod define;
 mod error;
 mod file;
 mod keys;
 mod load;
-mod presence_keys;
-mod stream_keys;
 mod suggest;
 mod template;
-mod tls_keys;
 mod units;
 mod values;
 mod words;
@@ -43,26 +39,9 @@ pub use load::{
     Config, DEFAULT_FILES, Sources, check_text, default_file, load, misspelt_variables,
 };
 pub use template::template;
-
-/// What happens to a reader that is slower than its channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowPolicy {
-    /// It is told of the gap and continues with the oldest event kept.
-    #[default]
-    Skip,
-    /// It is disconnected, to reconnect and resume.
-    Disconnect,
-}
-
-/// What events say about their publishers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PublisherShown {
-    /// Nothing.
-    #[default]
-    None,
-    /// The subject of the token an event was published with.
-    Subject,
-}
+pub use words::{
+    ClientAddress, DriverWanted, LogFormat, LogLevel, PublisherShown, SlowPolicy, Steer, TlsVersion,
+};
 
 /// What applies to the channels of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,55 +77,6 @@ impl ChannelSettings {
     }
 }
 
-/// The kernel interface the workers use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum DriverWanted {
-    /// io_uring if the host allows all we use of it, otherwise epoll.
-    #[default]
-    Auto,
-    /// io_uring, or the server does not start.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-/// How the kernel spreads new connections over the workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Steer {
-    /// Evenly, by a hash of both addresses.
-    #[default]
-    Hash,
-    /// To the worker on the core that received the packet.
-    Cpu,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// How serious a line must be to be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// What the operator should act on.
-    Error,
-    /// Also what the operator may have to act on.
-    Warn,
-    /// Also what happens seldom: start, reload, drain.
-    #[default]
-    Info,
-    /// Also each stream that begins, and each connection that ends.
-    Debug,
-    /// Also whatever libraries log.
-    Trace,
-}
-
 /// What is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogLines {
@@ -158,36 +88,24 @@ pub struct LogLines {
     pub access: bool,
 }
 
-/// How a trusted proxy names the client of a connection or request. Only one way is believed: a
-/// proxy passes on what it does not write itself, and that may be a client's lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAddress {
-    /// `X-Forwarded-For`.
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239).
-    Forwarded,
-    /// The PROXY protocol, before anything else on the connection.
-    ProxyProtocol,
-}
-
 /// The broker whose stream is the log of many nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// NATS servers; none: the log is this node's own.
+    /// NATS servers. If these and `redis` are empty, there is no other node.
     pub nats: Vec<String>,
-    /// Redis servers, of which one is the primary; none: the same.
+    /// Redis servers, of which one is the primary.
     pub redis: Vec<String>,
-    /// The stream.
+    /// The stream's name.
     pub stream: String,
-    /// On how many servers one that is created is kept; none: as fits.
+    /// On how many servers a new stream is kept; `None`: on three if there are as many.
     pub replicas: Option<u64>,
-    /// A file of credentials.
+    /// A file of NATS credentials.
     pub credentials: Option<PathBuf>,
-    /// Authorities that sign the brokers' certificates; none: the host's.
+    /// Authorities that sign the brokers' certificates; `None`: those the host trusts.
     pub ca: Option<PathBuf>,
-    /// How long a node may be away or behind and count as ready.
+    /// How long a node may be away or behind and still count as ready.
     pub unready_after: Duration,
-    /// How long a node of which the others hear nothing keeps its members.
+    /// How long a silent node keeps its members.
     pub lease: Duration,
 }
 
@@ -205,16 +123,6 @@ impl Default for ClusterSettings {
             lease: Duration::from_secs(15),
         }
     }
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// RFC 5246, as safe as its ciphers, of which only good ones are left.
-    #[default]
-    Tls12,
-    /// RFC 8446.
-    Tls13,
 }
 
 /// How TLS is spoken.

@@ -1,7 +1,7 @@
 //! Values of keys that are more than a number, a time or a word.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -12,7 +12,7 @@ use crate::proto::path_map::PathMap;
 /// The value that leaves the decision to the server or the kernel.
 pub(super) const AUTO: &str = "auto";
 
-/// The value that stands for nothing.
+/// The value for "nothing".
 pub(super) const NONE: &str = "none";
 
 /// An address and port, with the two shorthands other servers accept. Names are not looked up: what
@@ -45,48 +45,49 @@ pub(super) fn show_rate(rate: Option<u32>) -> String {
     rate.unwrap_or(0).to_string()
 }
 
-pub(super) fn put_stream_paths(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+/// The parts of a list that is separated by commas.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
     let listed = if text == NONE { "" } else { text };
-    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let maps: Option<_> = parts.map(PathMap::parse).collect();
-    settings.stream_paths =
-        maps.ok_or(Unfit::wants("paths, as /api/chat/{id}/stream=chat:{id}, or none"))?;
-    Ok(())
+    listed.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-pub(super) fn show_stream_paths(settings: &Settings) -> String {
-    let maps: Vec<String> = settings.stream_paths.iter().map(ToString::to_string).collect();
-    if maps.is_empty() { NONE.to_owned() } else { maps.join(",") }
+pub(super) fn show_list(parts: impl IntoIterator<Item = impl ToString>) -> String {
+    let parts: Vec<String> = parts.into_iter().map(|part| part.to_string()).collect();
+    if parts.is_empty() { NONE.to_owned() } else { parts.join(",") }
+}
+
+pub(super) fn put_stream_paths(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
+    let maps: Option<_> = listed(text).map(PathMap::parse).collect();
+    let wants = Unfit::wants("paths, as /api/chat/{id}/stream=chat:{id}, or none");
+    set(&mut settings.stream_paths, maps.ok_or(wants))
 }
 
 pub(super) fn put_networks(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
-    let listed = if text == NONE { "" } else { text };
-    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let networks = parts.map(|part| {
+    let networks = listed(text).map(|part| {
         let address = part.parse::<IpAddr>().map(IpNet::from);
         address.or_else(|_| part.parse::<IpNet>()).ok()
     });
     let networks: Option<Vec<IpNet>> = networks.collect();
-    settings.trusted_proxies =
-        networks.ok_or_else(|| Unfit::wants("addresses or networks as 127.0.0.1,10.0.0.0/8"))?;
-    Ok(())
+    let wants = Unfit::wants("addresses or networks as 127.0.0.1,10.0.0.0/8");
+    set(&mut settings.trusted_proxies, networks.ok_or(wants))
 }
 
-pub(super) fn show_networks(settings: &Settings) -> String {
-    let networks: Vec<String> = settings.trusted_proxies.iter().map(IpNet::to_string).collect();
-    if networks.is_empty() { NONE.to_owned() } else { networks.join(",") }
+/// The path of a file or folder, if there is to be one.
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, Unfit> {
+    Ok((text != NONE).then(|| text.into()))
+}
+
+pub(super) fn show_path(path: Option<&Path>) -> String {
+    path.map_or(NONE.into(), |path| path.display().to_string())
 }
 
 pub(super) fn put_files(files: &mut Vec<PathBuf>, text: &str) -> Result<(), Unfit> {
-    let listed = if text == NONE { "" } else { text };
-    let parts = listed.split(',').map(str::trim).filter(|part| !part.is_empty());
-    *files = parts.map(PathBuf::from).collect();
+    *files = listed(text).map(PathBuf::from).collect();
     Ok(())
 }
 
 pub(super) fn show_files(files: &[PathBuf]) -> String {
-    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    if files.is_empty() { NONE.to_owned() } else { files.join(",") }
+    show_list(files.iter().map(|path| path.display()))
 }
 
 pub(super) fn put_nats(settings: &mut Settings, text: &str) -> Result<(), Unfit> {
@@ -99,16 +100,10 @@ pub(super) fn put_redis(settings: &mut Settings, text: &str) -> Result<(), Unfit
     set(&mut settings.cluster.redis, addresses(text, ["redis://", "rediss://"]).ok_or(wants))
 }
 
-/// None: one of them does not begin like this.
+/// `None` if one of the addresses has another scheme.
 fn addresses(text: &str, schemes: [&str; 2]) -> Option<Vec<String>> {
-    let listed = if text == NONE { "" } else { text };
-    let urls = listed.split(',').map(str::trim).filter(|url| !url.is_empty());
     let is_known = |url: &&str| schemes.iter().any(|scheme| url.starts_with(scheme));
-    urls.map(|url| is_known(&url).then(|| url.to_owned())).collect()
-}
-
-pub(super) fn show_addresses(urls: &[String]) -> String {
-    if urls.is_empty() { NONE.to_owned() } else { urls.join(",") }
+    listed(text).map(|url| is_known(&url).then(|| url.to_owned())).collect()
 }
 
 /// A stream's name is also what its subjects begin with.
@@ -134,9 +129,6 @@ pub(super) fn show_cpus(settings: &Settings) -> String {
     match settings.cpus.as_deref() {
         None => NONE.to_owned(),
         Some([]) => AUTO.to_owned(),
-        Some(cores) => {
-            let cores: Vec<String> = cores.iter().map(ToString::to_string).collect();
-            cores.join(",")
-        }
+        Some(cores) => show_list(cores),
     }
 }

@@ -1,32 +1,31 @@
-//! The keys of token streams.
+//! Token streams.
 
 use std::time::Duration;
 
-use super::bounds::{DAY, GIB, HOUR, TENTH};
-use super::keys::{Change, Field, Group, Key};
-use super::units::{duration, show_duration, show_size, size};
-use super::values::{put_stream_paths, set, show_stream_paths};
+use crate::config::bounds::{DAY, GIB, HOUR, TENTH};
+use crate::config::keys::{Change, Field, Group, Key};
+use crate::config::units::{duration, show_duration, show_size, size};
+use crate::config::values::{put_stream_paths, set, show_list};
 
-/// Merging copies the text of an event several times, and a reader gets it in one piece.
+/// Largest merged event: merging copies its text several times, and a reader gets it in one piece.
 const COMPACT_MAX: u64 = 2 << 20;
 
-/// In the order in which help and the file show them.
 pub(super) const KEYS: &[Key] = &[
     Key {
         name: "stream_paths",
         value: "PATHS|none",
         group: Group::Streams,
         change: Change::Reload,
-        help: "Paths that are a channel's open stream, for clients that ask by their own: \
-               /api/chat/{id}/stream=chat:{id} is what the AI SDK resumes from.",
-        field: Field::Server { put: put_stream_paths, show: show_stream_paths },
+        help: "Paths that answer with a channel's open stream, for clients that have paths of their \
+               own: /api/chat/{id}/stream=chat:{id} is what the AI SDK resumes from.",
+        field: Field::Server { put: put_stream_paths, show: |s| show_list(&s.stream_paths) },
     },
     Key {
         name: "stream_idle",
         value: "TIME",
         group: Group::Streams,
         change: Change::Reload,
-        help: "How long the producer of a stream may say nothing before the stream is ended.",
+        help: "How long the producer of a stream may be silent before the stream is ended.",
         field: Field::Server {
             put: |s, t| set(&mut s.stream_idle, duration(t, TENTH..=DAY)),
             show: |s| show_duration(s.stream_idle),
@@ -48,7 +47,8 @@ pub(super) const KEYS: &[Key] = &[
         value: "TIME",
         group: Group::Streams,
         change: Change::Reload,
-        help: "How long a stream that has ended is kept whole; then history decides.",
+        help: "How long a stream that has ended is kept whole; after that, as long as history keeps its \
+               events.",
         field: Field::Server {
             put: |s, t| set(&mut s.stream_keep, duration(t, Duration::ZERO..=DAY)),
             show: |s| show_duration(s.stream_keep),
@@ -59,8 +59,8 @@ pub(super) const KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Streams,
         change: Change::Reload,
-        help: "What is kept of a channel's stream beside its history, so that one that comes late \
-               gets all of it; all streams together at most half of history_bytes.",
+        help: "How much of a channel's stream is kept beside its history, so that a late reader gets \
+               all of it; all streams together get at most half of history_bytes.",
         field: Field::Channel {
             put: |c, t| set(&mut c.stream_bytes, size(t, 0..=GIB)),
             show: |c| show_size(c.stream_bytes),
@@ -71,9 +71,8 @@ pub(super) const KEYS: &[Key] = &[
         value: "SIZE",
         group: Group::Streams,
         change: Change::Reload,
-        help: "The text of a stream that has ended becomes one event, or several of at most this \
-               size, which takes little memory and is what one that comes late gets; 0: it stays as \
-               it is.",
+        help: "The tokens of a stream that has ended are merged into events of up to this size, which \
+               take little memory and reach a late reader at once; 0: they are not merged.",
         field: Field::Channel {
             put: |c, t| set(&mut c.stream_compact, size(t, 0..=COMPACT_MAX)),
             show: |c| show_size(c.stream_compact),
