@@ -1,4 +1,4 @@
-//! Putting it together: probe the kernel, bind, pin, start the threads, and end them in order.
+//! The server: its threads, what they share, and how they end in order. [`Server::start`] is in `start`.
 
 mod admin;
 mod backend;
@@ -13,6 +13,7 @@ mod log_lines;
 mod node;
 mod reload;
 mod sizing;
+mod start;
 mod store;
 mod store_threads;
 mod takeover;
@@ -21,7 +22,7 @@ mod tls;
 mod vital;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,19 +30,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use self::backend::{Backend, Workers};
 use self::balance::Balance;
-use self::clerk::{Clerk, LogCommand};
+use self::clerk::LogCommand;
 use self::driver::{Choice, DriverKind, Room};
 pub use self::error::ServerError;
 pub use self::inherited::Inherited;
-use self::inherited::Source;
-use self::listeners::{Listeners, Ports};
 pub use self::reload::Reloaded;
 pub use self::sizing::Sizing;
-use self::store::{Home, Task};
-use self::store_threads::{Reports, StoreThreads};
-use self::takeover::{Estate, Succession};
+use self::store_threads::StoreThreads;
+use self::takeover::Succession;
 pub use self::takeover::{Successor, TakeOverError};
-use self::threads::{Placement, WorkerPlan};
+use self::threads::Placement;
 pub use self::tls::TlsError;
 use self::tls::TlsKeeper;
 pub use self::vital::Lost;
@@ -50,15 +48,13 @@ use crate::cluster::broker::Nodes;
 use crate::cluster::metrics::ClusterMetrics;
 use crate::config::Settings;
 use crate::journal::metrics::JournalMetrics;
-use crate::log::{Sequencer, SharedHasher};
-use crate::mesh::hand::SharedLog;
-use crate::mesh::{MainEnds, mesh};
+use crate::log::SharedHasher;
+use crate::mesh::MainEnds;
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
 use crate::ring::{Bell, BellTarget, Ringer};
-use crate::web;
 use crate::worker::command::Command;
-use crate::worker::connection_count::{ByAddress, ConnectionCount};
+use crate::worker::connection_count::ConnectionCount;
 
 /// What all threads share.
 #[derive(Debug)]
@@ -77,9 +73,9 @@ pub struct Shared {
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// Metrics of the journal's thread; zeros if there is none.
     pub journal: Arc<JournalMetrics>,
-    /// Of the way to the broker; zeros where there is none.
+    /// A node's; zeros without a broker.
     pub cluster: Arc<ClusterMetrics>,
-    /// The nodes of the cluster, this one first; none where there is no broker.
+    /// The nodes of the cluster, this one first; empty without a broker.
     pub nodes: Nodes,
     /// The driver the workers run on.
     pub(crate) driver: DriverKind,
@@ -109,7 +105,7 @@ pub struct Server {
     settings: Arc<Settings>,
     /// Set if connections are spread in a way that can leave workers uneven.
     balances: Vec<Balance>,
-    /// Where there is a TLS listener.
+    /// `None` without a TLS listener.
     listen_tls: Option<SocketAddr>,
     tls: Option<TlsKeeper>,
     /// Whether the service manager has the listeners, too, and keeps them.
@@ -119,7 +115,7 @@ pub struct Server {
     lost: Receiver<Lost>,
     log_lines: JoinHandle<()>,
     clerk: JoinHandle<()>,
-    /// None: the log is in memory.
+    /// `None` if the log is in memory.
     store: Option<StoreThreads>,
     log_commands: crossbeam_channel::Sender<LogCommand>,
     admin_server: admin::AdminServer,
@@ -133,158 +129,6 @@ pub struct Ended {
 }
 
 impl Server {
-    /// Starts everything. When this returns, connections are accepted.
-    ///
-    /// # Errors
-    /// What is missing, what was found instead, and how to cure it.
-    pub fn start(settings: Settings, gate: Gate) -> Result<Self, ServerError> {
-        Self::start_with(settings, gate, None)
-    }
-
-    /// The same on sockets that exist already. If they come from a running server, that one serves
-    /// until this one can.
-    ///
-    /// # Errors
-    /// As [`Server::start`]; the other server then carries on.
-    pub fn start_with(
-        settings: Settings,
-        gate: Gate,
-        inherited: Option<Inherited>,
-    ) -> Result<Self, ServerError> {
-        let mut settings = settings.with_demos();
-        if let Some(inherited) = &inherited {
-            inherited.correct(&mut settings)?;
-        }
-        let mut backend = Backend::new();
-        let gate = backend.serve(keep_to_this_machine(&settings, gate)?);
-        web::prepare();
-        let placement = Placement::of(&settings)?;
-        let workers = placement.workers();
-        let driver = Choice::of(settings.driver, workers)?;
-        let room = Room::of(driver.kind, workers)?;
-        let tls = TlsKeeper::start(&settings, gate.client_ca())?;
-        let (mut inherited, source) = Inherited::into_parts(inherited);
-        let admin = inherited.admin.take();
-        let ports = Ports::open(inherited, &settings, workers)?;
-        let listen = ports.plain.address();
-        let listen_tls = ports.tls.as_ref().map(Listeners::address);
-        // Where GETs are sent to: a port of the kernel's choice is known only now.
-        settings.listen_tls = listen_tls;
-        let admin_bound = admin::Bound::new(&settings, admin)?;
-        let estate = Estate::copy(&ports, admin_bound.listener())?;
-        let by_address = match settings.address_connections_max {
-            Some(_) => ByAddress::Counted,
-            None => ByAddress::Ignored,
-        };
-        let has_predecessor = matches!(source, Some(Source::Predecessor(_)));
-        let journal = Arc::new(JournalMetrics::default());
-        let home = Home::of(&settings, has_predecessor)?;
-        let hasher = SharedHasher::from_seed(u128::from(random()?) << 64 | u128::from(random()?));
-        let epoch = Epoch::from_random(random()?);
-        let mut log = Sequencer::new(settings.log_settings(), epoch, workers, hasher.clone());
-        let cluster = Arc::new(ClusterMetrics::default());
-        let nodes = Nodes::default();
-        let (epoch, opening) = home.open(&settings, &journal, &cluster, &nodes, &mut log)?;
-        let connection_count =
-            ConnectionCount::new(room.within(settings.connections_max), by_address);
-        room.prepare(connection_count.max());
-        let shared = Arc::new(Shared {
-            epoch,
-            hasher,
-            proof_key: ProofKey::new(&random_bytes()?),
-            connection_count: Arc::new(connection_count),
-            metrics: (0..workers).map(|_| Arc::default()).collect(),
-            journal,
-            cluster,
-            nodes,
-            driver: driver.kind,
-            settings: Arc::new(settings),
-        });
-        let (main_ends, log_ends, worker_ends) = mesh(workers, shared.settings.lane_events);
-        let gate = Arc::new(gate);
-        let (to_log, log_lines) = log_lines::start(&shared)?;
-        // Each worker, the clerk and both threads of the store may report one end.
-        let (tell_lost, lost) = bounded(usize::from(workers) + 3);
-        let log = SharedLog::new(log, &log_ends);
-        let requests = worker_ends[0].requests.clone();
-        let plan = WorkerPlan {
-            shared: &shared,
-            gate: gate.clone(),
-            slots: room.slots,
-            handshakes: tls.as_ref().map(TlsKeeper::handshakes),
-            to_log,
-            tell_lost: tell_lost.clone(),
-            log: log.clone(),
-            log_ends: log_ends.clone(),
-        };
-        let balances = ports.balances(shared.settings.steer)?;
-        let started = threads::start_workers(&plan, &placement, ports, worker_ends)?;
-        // The log lines' thread ends with the last worker.
-        drop(plan);
-        let (log_commands, log_inbox) = bounded(16);
-        let clerk = Clerk::new(log.clone(), &log_ends, bell(&started.bells)?)
-            .start(log_inbox, tell_lost.clone())?;
-        let admin_server = admin::AdminServer::start(
-            admin_bound,
-            shared.clone(),
-            main_ends.clone(),
-            bell(&started.bells)?,
-            log_commands.clone(),
-            opening.to_nodes(),
-        )?;
-        let managed = matches!(source, Some(Source::Manager));
-        if let Some(Source::Predecessor(predecessor)) = source {
-            let relieved = predecessor.relieve();
-            relieved.map_err(|error| ServerError::TakeOver { address: listen, error })?;
-        }
-        // The predecessor has closed the journal by now.
-        let store = match opening.finish(&shared, &log)? {
-            Some(Task::Keep(opened)) => {
-                let reports = |bell| Reports::new(requests.clone(), &log, &log_ends, bell);
-                let bells = [bell(&started.bells)?, bell(&started.bells)?];
-                let (metrics, reports) = (shared.journal.clone(), bells.map(reports));
-                Some(StoreThreads::start(*opened, metrics, reports, tell_lost)?)
-            }
-            Some(Task::Follow(node)) => {
-                let reports = Reports::new(requests, &log, &log_ends, bell(&started.bells)?);
-                let (revoke, connections) =
-                    (admin_server.revoke(), shared.connection_count.clone());
-                Some(StoreThreads::follow(*node, reports, revoke, connections, tell_lost)?)
-            }
-            None => None,
-        };
-        let asking =
-            Workers { ends: main_ends.clone(), bell: Arc::new(Mutex::new(bell(&started.bells)?)) };
-        backend.start(&gate, &asking)?;
-        let bell = bell(&started.bells)?;
-        started.begin();
-        Ok(Self {
-            listen,
-            admin: admin_server.address(),
-            placement,
-            driver,
-            room,
-            ends: main_ends,
-            bell,
-            backend,
-            asking,
-            settings: shared.settings.clone(),
-            shared,
-            balances,
-            listen_tls,
-            tls,
-            managed,
-            succession: Succession::start(listen, estate),
-            workers: started.handles,
-            lost,
-            log_lines,
-            clerk,
-            store,
-            log_commands,
-            admin_server,
-        })
-    }
-
     /// Reports a worker or log that ended unexpectedly: the process should end, too.
     pub fn lost(&self) -> &Receiver<Lost> {
         &self.lost
@@ -323,11 +167,11 @@ impl Server {
         self.tls.is_some()
     }
 
-    /// Reads certificates and keys again if their files have changed; whether they have. To be called
-    /// every few seconds.
+    /// Reads certificates and keys again if their files have changed. Returns whether they have. Should
+    /// be called every few seconds.
     ///
     /// # Errors
-    /// They cannot be used; those read before go on to be.
+    /// The new ones cannot be used; those read before stay in use.
     pub fn refresh_certificates(&mut self) -> Result<bool, ServerError> {
         Ok(self.tls.as_mut().map_or(Ok(false), TlsKeeper::refresh)?)
     }
@@ -386,7 +230,7 @@ impl Server {
     pub fn hand_over(mut self, successor: &Successor, cut: &Receiver<()>) -> Ended {
         self.admin_server.leave();
         self.retire();
-        // A journal has one owner; a stream is followed by all, and this node drains for a while yet.
+        // A journal has one owner, which must let go of it. A stream can be followed by both processes.
         if self.settings.data_dir.is_some() {
             self.close_store();
         }
