@@ -1,63 +1,17 @@
-//! `/metrics`: every metric, with its name, its help and how it is read, in [`METRICS`].
-//!
-//! A scrape costs the workers nothing: it reads memory they write anyway. Only the log is asked,
-//! once. What distinguishes workers (how full, how busy) has a label `worker`; all else is summed,
-//! so that a machine with many cores does not have a thousand series.
+//! Every metric, with its name, its help and how it is read.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use super::exposition::{CONTENT_TYPE, Exposition, Label};
-use super::process::Process;
-use super::reply::Reply;
-use super::{STALL_TIME, State};
-use crate::log::LogStats;
-use crate::metrics::{
-    Counter, ERROR_STATUSES, FALLBACKS, FLOODS, Histogram, TRANSPORTS, WorkerMetrics,
-};
+use super::Reading::{Durations, Each, EachBy, Server, ServerBy, ServerDurations, Sum, SumBy};
+use super::{Metric, labelled, number};
+use crate::metrics::{ERROR_STATUSES, FALLBACKS, FLOODS, TRANSPORTS};
 use crate::proto::stream::End;
 use crate::reason::{CloseReason, Refused};
-use crate::server::Shared;
-use crate::server::clerk::{LogCommand, LogReport};
 
-/// A name, a line of help, and how the number is read. A name that ends in `_total` is a counter,
-/// any other a gauge.
-type Metric = (&'static str, &'static str, Reading);
-
-/// Numbers by the value of a label.
-type ByLabel = Vec<(&'static str, u64)>;
-
-enum Reading {
-    /// Of the whole server; left out if not known.
-    Server(fn(&Scrape<'_>) -> Option<f64>),
-    /// The same, by this label.
-    ServerBy(&'static str, fn(&Scrape<'_>) -> ByLabel),
-    /// Of all workers together.
-    Sum(fn(&WorkerMetrics) -> &Counter),
-    /// The same, by this label.
-    SumBy(&'static str, fn(&WorkerMetrics) -> ByLabel),
-    /// Of each worker.
-    Each(fn(&WorkerMetrics) -> f64),
-    /// The same, by this label.
-    EachBy(&'static str, fn(&WorkerMetrics) -> ByLabel),
-    /// Durations of all workers together.
-    Durations(fn(&WorkerMetrics) -> &Histogram),
-    /// Durations of the server.
-    ServerDurations(fn(&Shared) -> &Histogram),
-}
-use Reading::{Durations, Each, EachBy, Server, ServerBy, ServerDurations, Sum, SumBy};
-
-/// What one scrape reads.
-struct Scrape<'s> {
-    state: &'s State,
-    process: Process,
-    /// `None` while the log is stalled.
-    log: Option<LogReport>,
-}
-
-/// All metrics, in the order they are shown. README's table and `tests/server/metrics.rs` list the
-/// same ones. Those about the process have the names every client library uses.
-const METRICS: &[Metric] = &[
+/// In the order in which they are shown. README's table and `tests/server/metrics.rs` list the same
+/// ones. Those about the process have the names every client library uses.
+pub(super) const METRICS: &[Metric] = &[
+    // --- the server ---
     (
         "pushline_build_info",
         "1, with the version as a label.",
@@ -77,11 +31,6 @@ const METRICS: &[Metric] = &[
         "pushline_connections_max",
         "Connections there is room for.",
         Server(|of| Some(of.state.shared.connection_count.max() as f64)),
-    ),
-    (
-        "pushline_lines_dropped_total",
-        "Log lines dropped because the operator's log was full.",
-        Sum(|of| &of.lines_dropped),
     ),
     (
         "process_resident_memory_bytes",
@@ -114,6 +63,7 @@ const METRICS: &[Metric] = &[
         "When the process started, in seconds since 1970.",
         Server(|of| Some(of.state.started_unix_s)),
     ),
+    // --- connections ---
     (
         "pushline_connections",
         "Connections open now.",
@@ -131,20 +81,35 @@ const METRICS: &[Metric] = &[
         SumBy("reason", |of| labelled(CloseReason::LABELS, &of.closes)),
     ),
     (
+        "pushline_tls_connections",
+        "Connections with TLS now, by version; those with 1.2 take several times the memory.",
+        SumBy("version", |of| labelled(["1.3", "1.2"], [&of.tls13, &of.tls12])),
+    ),
+    (
+        "pushline_tls_handshakes_total",
+        "TLS handshakes: with a signature, by a ticket, and failed ones.",
+        SumBy("result", |of| {
+            let counters = [&of.handshakes_full, &of.handshakes_resumed, &of.handshakes_failed];
+            labelled(["full", "resumed", "failed"], counters)
+        }),
+    ),
+    (
         "pushline_http2_streams_total",
         "HTTP/2 streams that were opened.",
         Each(|of| number(&of.http2_streams)),
     ),
     (
         "pushline_http2_stream_closes_total",
-        "HTTP/2 streams that ended, by the reason decided first.",
+        "HTTP/2 streams that ended, by their first reason.",
         SumBy("reason", |of| labelled(CloseReason::LABELS, &of.http2_stream_closes)),
     ),
     (
         "pushline_http2_floods_total",
-        "HTTP/2 connections and streams ended because their client did too much of this.",
+        "HTTP/2 connections and streams ended because their client did too much of something.",
         SumBy("kind", |of| labelled(FLOODS, &of.http2_floods)),
     ),
+    // --- requests ---
+    ("pushline_http_requests_total", "HTTP requests, upgrades included.", Sum(|of| &of.requests)),
     (
         "pushline_http_errors_total",
         "HTTP requests answered with an error.",
@@ -153,7 +118,6 @@ const METRICS: &[Metric] = &[
             Some((0..ERROR_STATUSES.len()).map(errors).sum::<u64>() as f64)
         }),
     ),
-    ("pushline_http_requests_total", "HTTP requests, upgrades included.", Sum(|of| &of.requests)),
     (
         "pushline_publishes_accepted_total",
         "Events the log took from publishers; repeats it recognised included.",
@@ -166,6 +130,7 @@ const METRICS: &[Metric] = &[
     ),
     ("pushline_received_bytes_total", "Bytes received from clients.", Sum(|of| &of.bytes_in)),
     ("pushline_sent_bytes_total", "Bytes that sockets accepted.", Sum(|of| &of.bytes_out)),
+    // --- delivery ---
     (
         "pushline_deliveries_total",
         "Events that sockets accepted, counted once per subscriber.",
@@ -177,19 +142,6 @@ const METRICS: &[Metric] = &[
          how well events are batched.",
         SumBy("kind", |of| labelled(["live", "explicit"], [&of.sends_live, &of.sends_explicit])),
     ),
-    (
-        "pushline_tls_connections",
-        "Connections with TLS now, by version; those of 1.2 take several times the memory.",
-        SumBy("version", |of| labelled(["1.3", "1.2"], [&of.tls13, &of.tls12])),
-    ),
-    (
-        "pushline_tls_handshakes_total",
-        "TLS handshakes: with a signature, by a ticket, and failed ones.",
-        SumBy("result", |of| {
-            let counters = [&of.handshakes_full, &of.handshakes_resumed, &of.handshakes_failed];
-            labelled(["full", "resumed", "failed"], counters)
-        }),
-    ),
     ("pushline_short_sends_total", "Sends a socket did not take whole.", Sum(|of| &of.sends_short)),
     ("pushline_heartbeats_total", "Heartbeats sent to idle streams.", Sum(|of| &of.heartbeats)),
     (
@@ -198,6 +150,7 @@ const METRICS: &[Metric] = &[
          once per worker and batch of events.",
         Durations(|of| &of.delivery_lag),
     ),
+    // --- subscribers ---
     (
         "pushline_subscriptions",
         "Subscriptions now: live ones have all there is, explicit ones a cursor of their own.",
@@ -228,6 +181,7 @@ const METRICS: &[Metric] = &[
             labelled(["skip", "disconnect"], [&of.gaps_overrun, &of.slow_disconnects])
         }),
     ),
+    // --- presence and token streams ---
     (
         "pushline_presence_members",
         "Members of all channels with presence; a subject on two channels counts twice.",
@@ -240,12 +194,12 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_stream_bytes",
-        "Bytes of streams kept beside history.",
+        "Bytes of token streams kept beside history.",
         Server(|of| Some(of.log?.stats.stream_bytes as f64)),
     ),
     (
         "pushline_streams_ended_total",
-        "Token streams that have ended, by why.",
+        "Token streams that have ended, by reason.",
         ServerBy("reason", |of| {
             let ended = of.log.map(|log| log.stats.counters.streams_ended);
             ended.map_or(Vec::new(), |ended| End::LABELS.into_iter().zip(ended).collect())
@@ -253,9 +207,10 @@ const METRICS: &[Metric] = &[
     ),
     (
         "pushline_stream_cuts_total",
-        "Events of streams that had to go before the stream did.",
+        "Events of token streams that were lost for want of room before their stream was.",
         Server(|of| Some(of.log?.stats.counters.cut_of_streams as f64)),
     ),
+    // --- workers ---
     (
         "pushline_replicas",
         "Channels that a worker has subscribers on.",
@@ -271,6 +226,11 @@ const METRICS: &[Metric] = &[
         "Events and answers of the log that waited when the worker's last turn began.",
         Each(|of| number(&of.lane_depth)),
     ),
+    (
+        "pushline_lines_dropped_total",
+        "Log lines dropped because the operator's log was full.",
+        Sum(|of| &of.lines_dropped),
+    ),
     ("pushline_turns_total", "Turns taken.", Each(|of| number(&of.turns))),
     (
         "pushline_busy_seconds_total",
@@ -282,6 +242,7 @@ const METRICS: &[Metric] = &[
         "How long turns took, sleeps and system calls left out.",
         Durations(|of| &of.turn_time),
     ),
+    // --- drivers ---
     (
         "pushline_ring_enters_total",
         "Times a worker entered its driver (io_uring_enter, epoll_wait).",
@@ -307,6 +268,7 @@ const METRICS: &[Metric] = &[
         "Completions of connections that had ended.",
         Each(|of| number(&of.ring_stale)),
     ),
+    // --- the log ---
     (
         "pushline_log_up",
         "1 while the log takes events, 0 while it is stalled or its journal can't be written.",
@@ -314,31 +276,6 @@ const METRICS: &[Metric] = &[
             let is_up = of.log.as_ref().is_some_and(|log| !log.stats.store_is_down);
             Some(f64::from(u8::from(is_up)))
         }),
-    ),
-    (
-        "pushline_journal_bytes",
-        "Bytes of the journal's segments.",
-        Server(|of| Some(of.state.shared.journal.bytes.value() as f64)),
-    ),
-    (
-        "pushline_journal_segments",
-        "Segments of the journal.",
-        Server(|of| Some(of.state.shared.journal.segments.value() as f64)),
-    ),
-    (
-        "pushline_journal_pages_total",
-        "Pages of history read from the journal because memory no longer held them.",
-        Server(|of| Some(of.state.shared.journal.pages.value() as f64)),
-    ),
-    (
-        "pushline_journal_recovery_seconds",
-        "How long reading the journal took at start.",
-        Server(|of| Some(of.state.shared.journal.recovery_us.value() as f64 / 1e6)),
-    ),
-    (
-        "pushline_journal_commit_duration_seconds",
-        "How long group commits to the disk took.",
-        ServerDurations(|of| &of.journal.sync_time),
     ),
     (
         "pushline_events_published_total",
@@ -367,46 +304,6 @@ const METRICS: &[Metric] = &[
                 ]
             })
         }),
-    ),
-    (
-        "pushline_cluster_up",
-        "1 while this node follows the stream that is its log.",
-        Server(|of| Some(number(&of.state.shared.cluster.up))),
-    ),
-    (
-        "pushline_cluster_behind_events",
-        "Messages of the stream that have not come to this node.",
-        Server(|of| Some(number(&of.state.shared.cluster.behind_events))),
-    ),
-    (
-        "pushline_cluster_behind_seconds",
-        "For how long this node has not had all there was.",
-        Server(|of| Some(number(&of.state.shared.cluster.behind_ms) / 1e3)),
-    ),
-    (
-        "pushline_cluster_events_received_total",
-        "Events that came by the stream.",
-        Server(|of| Some(number(&of.state.shared.cluster.received))),
-    ),
-    (
-        "pushline_cluster_publishes_sent_total",
-        "Publications sent to the broker.",
-        Server(|of| Some(number(&of.state.shared.cluster.sent))),
-    ),
-    (
-        "pushline_cluster_publishes_unanswered_total",
-        "Publications that the broker refused or did not answer in time.",
-        Server(|of| Some(number(&of.state.shared.cluster.unanswered))),
-    ),
-    (
-        "pushline_cluster_openings_total",
-        "How often this node opened the stream, or tried to.",
-        Server(|of| Some(number(&of.state.shared.cluster.openings))),
-    ),
-    (
-        "pushline_cluster_answer_duration_seconds",
-        "From a publication's leaving to the broker's answer.",
-        ServerDurations(|shared| &shared.cluster.answer_time),
     ),
     (
         "pushline_evictions_total",
@@ -448,99 +345,71 @@ const METRICS: &[Metric] = &[
         "Requests waiting for the log.",
         Server(|of| of.log.as_ref().map(|report| report.waiting as f64)),
     ),
+    // --- the journal ---
+    (
+        "pushline_journal_bytes",
+        "Bytes of the journal's segments.",
+        Server(|of| Some(of.state.shared.journal.bytes.value() as f64)),
+    ),
+    (
+        "pushline_journal_segments",
+        "Segments of the journal.",
+        Server(|of| Some(of.state.shared.journal.segments.value() as f64)),
+    ),
+    (
+        "pushline_journal_pages_total",
+        "Pages of history read from the journal because memory no longer held them.",
+        Server(|of| Some(of.state.shared.journal.pages.value() as f64)),
+    ),
+    (
+        "pushline_journal_recovery_seconds",
+        "How long reading the journal took at start.",
+        Server(|of| Some(of.state.shared.journal.recovery_us.value() as f64 / 1e6)),
+    ),
+    (
+        "pushline_journal_commit_duration_seconds",
+        "How long group commits to the disk took.",
+        ServerDurations(|of| &of.journal.sync_time),
+    ),
+    // --- the cluster ---
+    (
+        "pushline_cluster_up",
+        "1 while this node follows the stream that is its log.",
+        Server(|of| Some(number(&of.state.shared.cluster.up))),
+    ),
+    (
+        "pushline_cluster_behind_events",
+        "Messages of the stream that have not come to this node.",
+        Server(|of| Some(number(&of.state.shared.cluster.behind_events))),
+    ),
+    (
+        "pushline_cluster_behind_seconds",
+        "For how long this node has lacked messages of the stream.",
+        Server(|of| Some(number(&of.state.shared.cluster.behind_ms) / 1e3)),
+    ),
+    (
+        "pushline_cluster_events_received_total",
+        "Events that came by the stream.",
+        Server(|of| Some(number(&of.state.shared.cluster.received))),
+    ),
+    (
+        "pushline_cluster_publishes_sent_total",
+        "Publications sent to the broker.",
+        Server(|of| Some(number(&of.state.shared.cluster.sent))),
+    ),
+    (
+        "pushline_cluster_publishes_unanswered_total",
+        "Publications that the broker refused or did not answer in time.",
+        Server(|of| Some(number(&of.state.shared.cluster.unanswered))),
+    ),
+    (
+        "pushline_cluster_openings_total",
+        "Times this node opened the stream, or tried to.",
+        Server(|of| Some(number(&of.state.shared.cluster.openings))),
+    ),
+    (
+        "pushline_cluster_answer_duration_seconds",
+        "From sending a publication to the broker's answer.",
+        ServerDurations(|shared| &shared.cluster.answer_time),
+    ),
 ];
-
-fn number(counter: &Counter) -> f64 {
-    counter.value() as f64
-}
-
-fn labelled<'c>(
-    labels: impl IntoIterator<Item = &'static str>,
-    counters: impl IntoIterator<Item = &'c Counter>,
-) -> ByLabel {
-    labels.into_iter().zip(counters.into_iter().map(Counter::value)).collect()
-}
-
-impl State {
-    /// `/metrics`. While the log is stalled, its figures are left out.
-    pub(super) fn metrics(&self) -> Reply {
-        let asked = self.ask_log(LogCommand::Stats);
-        let process = Process::now();
-        let deadline = Instant::now() + STALL_TIME;
-        let log = asked.ok().and_then(|answer| answer.recv_deadline(deadline).ok());
-        let scrape = Scrape { state: self, process, log };
-        let mut out = Exposition::default();
-        for metric in METRICS {
-            scrape.write(metric, &mut out);
-        }
-        Reply::ok(CONTENT_TYPE, out.into_text().into_bytes())
-    }
-}
-
-impl Scrape<'_> {
-    fn write(&self, (name, help, reading): &Metric, out: &mut Exposition) {
-        let mut samples = Vec::new();
-        match reading {
-            Durations(of) => return out.histogram(name, help, self.workers().map(of)),
-            ServerDurations(of) => {
-                let durations = of(&self.state.shared);
-                return out.histogram(name, help, std::iter::once(durations));
-            }
-            Server(of) => samples.extend(of(self).map(|value| (vec![], value))),
-            ServerBy(label, of) => samples.extend(by(label, of(self), None)),
-            Sum(of) => samples.push((vec![], self.sum(of) as f64)),
-            SumBy(label, of) => {
-                let sum = self.workers().map(of).reduce(add).unwrap_or_default();
-                samples.extend(by(label, sum, None));
-            }
-            Each(of) => {
-                let numbers = self.workers().map(of).zip(0..);
-                samples.extend(numbers.map(|(value, worker)| (vec![of_worker(worker)], value)));
-            }
-            EachBy(label, of) => {
-                for (numbers, worker) in self.workers().map(of).zip(0..) {
-                    samples.extend(by(label, numbers, Some(worker)));
-                }
-            }
-        }
-        if !samples.is_empty() {
-            out.numbers(name, help, samples);
-        }
-    }
-
-    fn workers(&self) -> impl Iterator<Item = &WorkerMetrics> {
-        self.state.shared.metrics.iter().map(|metrics| &**metrics)
-    }
-
-    fn sum(&self, of: impl Fn(&WorkerMetrics) -> &Counter) -> u64 {
-        self.workers().map(|metrics| of(metrics).value()).sum()
-    }
-
-    fn log_number(&self, of: fn(&LogStats) -> u64) -> Option<f64> {
-        self.log.as_ref().map(|report| of(&report.stats) as f64)
-    }
-
-    fn log_numbers(&self, of: fn(&LogStats) -> ByLabel) -> ByLabel {
-        self.log.as_ref().map(|report| of(&report.stats)).unwrap_or_default()
-    }
-}
-
-fn of_worker(worker: u64) -> Label {
-    Label::Number("worker", worker)
-}
-
-/// A sample for each value of a label.
-fn by(
-    label: &'static str,
-    numbers: ByLabel,
-    worker: Option<u64>,
-) -> impl Iterator<Item = (Vec<Label>, f64)> {
-    numbers.into_iter().map(move |(word, value)| {
-        let labels = [Label::Word(label, word)].into_iter().chain(worker.map(of_worker));
-        (labels.collect(), value as f64)
-    })
-}
-
-fn add(left: ByLabel, right: ByLabel) -> ByLabel {
-    left.into_iter().zip(right).map(|((label, left), (_, right))| (label, left + right)).collect()
-}
