@@ -12,6 +12,7 @@ mod commit;
 pub mod event;
 pub mod hash;
 pub mod history;
+mod inspect;
 mod interest;
 mod join;
 mod list;

@@ -3,23 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
-
 use super::ahead::Ahead;
 use super::channel::{Channel, Channels, Facts};
 use super::channel_name::ChannelName;
 use super::event::Publication;
 use super::hash::SharedHasher;
-use super::history::runs::RUN_EVENTS_MAX;
 use super::history::{Chain, EVENTS_MAX, Gone, History, Oldest};
 use super::interest::Interest;
 use super::join::Join;
-use super::message::{Ask, Description, FromLog, Share, ToLog};
+use super::message::{Ask, FromLog, Share, ToLog};
 use super::pending::{Pending, PendingAnswer};
 use super::policy::LogSettings;
 use super::presence::Presence;
 use super::sent::Sent;
-use super::stats::{ChannelPage, LogCounters, LogStats};
+use super::stats::LogCounters;
 use super::store::Store;
 use super::store::memory::Memory;
 use super::stream::Streams;
@@ -29,10 +26,6 @@ use crate::proto::cursor::Epoch;
 /// Events one call of [`Sequencer::expire`] drops: about 50 microseconds, so that requests do not
 /// wait for a history that ages all at once.
 pub const EXPIRED_PER_CALL: usize = 500;
-
-/// Indices one call of [`Sequencer::channels`] looks at: after a million channels were freed a page
-/// may be short, but not late.
-pub const LISTED_PER_CALL: u32 = 10_000;
 
 /// Where [`FromLog`] goes: real lanes, or queues in a test. Each worker's lane has one producer at
 /// a time, the thread that runs the log.
@@ -65,9 +58,9 @@ pub struct Sequencer {
     pub(super) store_is_up: bool,
     /// Events ordered and not committed, or not shown for want of room.
     pub(super) pending: Pending,
-    /// On their way to where the order is given.
+    /// Publications on their way to a broker.
     pub(super) sent: Sent,
-    /// Joins that wait for what other nodes have shown already.
+    /// Joins that wait for events that other nodes have shown already.
     pub(super) ahead: Ahead,
     /// Who is on which channel.
     pub(super) presence: Presence,
@@ -160,8 +153,8 @@ impl Sequencer {
         self.flush();
     }
 
-    /// One message to the store's thread for each request: the first event of many would otherwise
-    /// be committed alone.
+    /// One message to the store's thread for each request: otherwise the first of many events would be
+    /// committed alone.
     fn flush(&mut self) {
         if !self.pending.is_empty() {
             self.store.flush();
@@ -191,7 +184,7 @@ impl Sequencer {
                 }
             }
             Ask::Forward { to, letter } => {
-                // If it is dropped, whoever waits for its answer gives up after a time.
+                // If it is dropped, the worker that waits for an answer gives up after a time.
                 if to < self.workers && outlet.has_room(to, Share::Whole, 0) {
                     outlet.send(to, FromLog::Letter(letter));
                 }
@@ -289,85 +282,6 @@ impl Sequencer {
         true
     }
 
-    /// The log's present figures.
-    pub fn stats(&self) -> LogStats {
-        LogStats {
-            head_seq: self.head_seq,
-            events: self.history.events(),
-            bytes: self.history.bytes(),
-            bytes_max: self.settings.history_bytes_max,
-            channels: self.channels.len() as u64,
-            tombstones: self.tombstones.len() as u64,
-            streams: self.streams.open(),
-            stream_bytes: self.streams.kept_bytes(),
-            members: self.presence.members(),
-            store_is_down: !self.store_is_up,
-            forgotten_to: self.tombstones.forgotten_to(),
-            counters: self.counters,
-        }
-    }
-
-    /// Up to `limit` channels from index `from` on (0 for the first page, then
-    /// [`ChannelPage::next`]). Channels created or freed meanwhile may be missed; any other is
-    /// listed exactly once.
-    pub fn channels(&self, from: u32, limit: usize) -> ChannelPage {
-        let end = self.channels.index_end();
-        let stop = end.min(from.saturating_add(LISTED_PER_CALL));
-        let mut page = ChannelPage::default();
-        for index in from..stop {
-            let Some(channel) = self.channels.try_at(index) else { continue };
-            if page.channels.len() >= limit {
-                page.next = Some(index);
-                return page;
-            }
-            page.channels.push((channel.name.clone(), self.description_of(index, channel)));
-        }
-        page.next = (stop < end).then_some(stop);
-        page
-    }
-
-    /// Panics if the log contradicts itself. Walks everything.
-    pub fn check_invariants(&self) {
-        self.channels.check_invariants(
-            |index, channel| self.history.events_of(&channel.chain, index) > 0,
-            |index| self.streams.has(index),
-        );
-        self.tombstones.check_invariants(self.head_seq);
-        self.streams.check_invariants(|channel| self.channels.try_at(channel).is_some());
-        let chains = self.channels.iter().map(|(index, c)| (index, &c.chain, c.policy));
-        self.history.check_invariants(chains);
-        assert!(self.history.bytes() <= self.settings.history_bytes_max);
-        assert!(self.history.memory_bytes() <= self.settings.history_memory_bytes_max);
-        for (index, channel) in self.channels.iter() {
-            let policy = self.settings.policies.at(channel.policy);
-            assert_eq!(channel.policy, self.settings.policies.index_of(&channel.name));
-            assert!(channel.chain.len() <= policy.events_max());
-            let events = self.history.events_of(&channel.chain, index);
-            assert!(events < policy.events_max().saturating_add(RUN_EVENTS_MAX));
-            assert!(channel.last_seq <= self.head_seq && channel.evicted_to <= self.head_seq);
-            let first = self.history.first_seq(&channel.chain, index);
-            assert!(first.is_none_or(|seq| channel.evicted_to < seq && seq <= channel.last_seq));
-            assert!(self.tombstones.find(channel.hash).is_none(), "the living have none");
-        }
-        self.check_pending();
-    }
-
-    fn check_pending(&self) {
-        assert!(self.head_seq <= self.ordered_to);
-        let mut waiting = HashMap::<u32, u16>::new();
-        self.pending.check_invariants(|channel| *waiting.entry(channel).or_default() += 1);
-        for (index, channel) in self.channels.iter() {
-            assert_eq!(channel.pending, waiting.remove(&index).unwrap_or(0));
-        }
-        assert!(waiting.is_empty(), "a channel with events that wait is not freed");
-        let mut rosters = HashSet::new();
-        self.presence.check_invariants(|channel| assert!(rosters.insert(channel)));
-        for (index, channel) in self.channels.iter() {
-            assert_eq!(channel.facts.has(Facts::HAS_ROSTER), rosters.remove(&index));
-        }
-        assert!(rosters.is_empty(), "a channel with members is not freed");
-    }
-
     /// So that a test need not free a quarter of a million channels.
     #[cfg(test)]
     pub(super) fn limit_tombstones(&mut self, count_max: usize) {
@@ -402,35 +316,6 @@ impl Sequencer {
             }
         }
         self.answer_publish(answer, outlet);
-    }
-
-    /// Subscribers of a channel, all workers together.
-    pub fn subscribers(&self, name: &str) -> u32 {
-        let found = self.channels.find(self.hasher.channel(name), name);
-        found.map_or(0, |index| self.channels.at(index).subscribers())
-    }
-
-    fn describe(&self, name: &str) -> Description {
-        let hash = self.hasher.channel(name);
-        if let Some(index) = self.channels.find(hash, name) {
-            let of = self.description_of(index, self.channels.at(index));
-            let stream = self.streams.id(index).cloned().zip(self.streams.at(index));
-            let kept = self.streams.kept(index, 0).map(|first| first.seq);
-            let events = of.events + self.streams.kept_count(index);
-            return Description { stream, first_seq: kept.or(of.first_seq), events, ..of };
-        }
-        let last_seq = self.tombstones.find(hash).map(|stone| stone.last_seq);
-        Description { last_seq, first_seq: None, events: 0, subscribers: 0, stream: None }
-    }
-
-    fn description_of(&self, index: u32, channel: &Channel) -> Description {
-        Description {
-            last_seq: (channel.last_seq > 0).then_some(channel.last_seq),
-            first_seq: self.history.first_seq(&channel.chain, index),
-            events: self.history.events_of(&channel.chain, index),
-            subscribers: channel.subscribers(),
-            stream: None,
-        }
     }
 
     /// Adds a channel that is unknown, or known only by its tombstone.
@@ -480,7 +365,7 @@ impl Sequencer {
         while self.is_over_budget() && self.lose_oldest_of_all() {}
     }
 
-    /// Whether there was one.
+    /// Returns whether there was one.
     pub(super) fn lose_oldest_of_all(&mut self) -> bool {
         let Some(index) = self.history.channel_to_press() else { return false };
         self.lose_oldest(index, Loss::Bytes);
@@ -488,14 +373,14 @@ impl Sequencer {
         true
     }
 
-    /// The list of what the store has may take half of the memory.
+    /// The list of events that only the store has may take half of the memory.
     fn is_over_budget(&self) -> bool {
         self.history.bytes() > self.settings.history_bytes_max
             || self.history.in_memory() > EVENTS_MAX
             || self.history.runs().cost() > self.settings.history_memory_bytes_max / 2
     }
 
-    /// What memory has no room for stays in the store alone, in log order.
+    /// Drops the oldest events that memory has no room for; they stay in the store.
     fn leave_to_store(&mut self) {
         while self.history.memory_bytes() > self.settings.history_memory_bytes_max {
             let Some(index) = self.history.oldest_in_memory() else { return };
