@@ -1,21 +1,22 @@
-//! A request's head (RFC 9113 sections 8.2 and 8.3), rewritten as one of HTTP/1.1. What the version
-//! itself forbids is found here; all else is for the parser that reads both.
+//! A request's head (RFC 9113 sections 8.2 and 8.3), rewritten as one of HTTP/1.1. What only HTTP/2
+//! forbids is checked here; the rest is left to the parser that reads both versions.
 
 use std::ops::Range;
 
 use super::hpack::{ENTRY_OVERHEAD, HpackError};
+use crate::proto::http::scan::is_token;
 
-/// What a head may come to, each field charged as its table does: far more than what
-/// `http::head` takes, so that a large head is answered, and a block that names one entry over and
-/// over ends the connection before it has cost much.
+/// Most bytes of a head, each field charged as in the table. It is far more than `http::head` takes,
+/// so that a large head gets an answer. A block that names one entry again and again ends the
+/// connection before it has cost much.
 pub const LIST_BYTES_MAX: usize = 64 * 1024;
 
-/// Why the fields of a block are not read to their end.
+/// Why reading the fields of a block stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockError {
-    /// The block is none.
+    /// The block can't be decoded.
     Hpack(HpackError),
-    /// It comes to more than [`LIST_BYTES_MAX`].
+    /// Its fields are more than [`LIST_BYTES_MAX`].
     TooLarge,
 }
 
@@ -30,11 +31,11 @@ impl From<HpackError> for BlockError {
 pub enum Body {
     /// Nothing.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
-    /// Bytes until the stream ends: chunks, to HTTP/1.1.
+    /// Bytes until the stream ends; HTTP/1.1 is given them as chunks.
     Chunked,
-    /// Another protocol's bytes, both ways (RFC 8441).
+    /// Another protocol's bytes, in both directions (RFC 8441).
     Tunnel,
 }
 
@@ -56,10 +57,10 @@ const PSEUDOS: [(&[u8], Pseudo); 5] = [
     (b":protocol", Pseudo::Protocol),
 ];
 
-/// A head whose fields are coming: one per worker, used again for every request.
+/// A head that is being read, field by field: one per worker, used again for every request.
 #[derive(Debug, Default)]
 pub struct RequestHead {
-    /// Where each is in `values`.
+    /// Where each value is in `values`.
     pseudos: [Option<Range<usize>>; PSEUDOS.len()],
     host: Option<Range<usize>>,
     values: Vec<u8>,
@@ -73,7 +74,7 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// As new, but for the memory it has.
+    /// Empties it, and keeps its memory.
     pub fn clear(&mut self) {
         let Self { values, cookies, lines, .. } = std::mem::take(self);
         *self = Self { values, cookies, lines, ..Self::default() };
@@ -85,7 +86,7 @@ impl RequestHead {
     /// Takes the next field.
     ///
     /// # Errors
-    /// It is one too many for any answer.
+    /// The head is larger than [`LIST_BYTES_MAX`].
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), BlockError> {
         self.list_bytes += name.len() + value.len() + ENTRY_OVERHEAD;
         if self.list_bytes > LIST_BYTES_MAX {
@@ -132,7 +133,7 @@ impl RequestHead {
                     return false;
                 }
             }
-            // The tunnel has one of ours.
+            // `write` adds a key of our own.
             b"sec-websocket-key" if self.get(Pseudo::Protocol).is_some() => return true,
             _ => {}
         }
@@ -155,8 +156,8 @@ impl RequestHead {
         !self.is_malformed && self.pseudos.iter().all(Option::is_none)
     }
 
-    /// Appends the head in the form of HTTP/1.1, and tells what follows it; `None` for a malformed
-    /// one (RFC 9113 section 8.1.1). `ended`: the stream ends with it.
+    /// Appends the head in the form of HTTP/1.1, and returns what follows it; `None` if it is malformed
+    /// (RFC 9113 section 8.1.1). `ended`: the stream ends with it.
     pub fn write(&self, ended: bool, out: &mut Vec<u8>) -> Option<Body> {
         let host = self.host()?;
         let (method, target) = self.request_line(host)?;
@@ -190,7 +191,7 @@ impl RequestHead {
         Some(body)
     }
 
-    /// Where the request goes: two answers to that must agree (RFC 9113 section 8.3.1).
+    /// The host the request is for. If two fields say it, they must agree (RFC 9113 section 8.3.1).
     fn host(&self) -> Option<&[u8]> {
         let host = self.host.clone().map(|place| &self.values[place]);
         match (self.get(Pseudo::Authority), host) {
@@ -241,7 +242,7 @@ fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// RFC 9113 section 8.2.1. Other bytes no field may have are found by the parser.
+/// RFC 9113 section 8.2.1. The parser finds other bytes that no field may have.
 fn is_value(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let has_line_end = value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'));
@@ -252,12 +253,7 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|&byte| is_token(byte) && !byte.is_ascii_uppercase())
 }
 
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Nothing that would end it in a request line.
+/// Whether it has no byte that would end it in a request line.
 fn is_target(target: &[u8]) -> bool {
     !target.is_empty() && target.iter().all(|&byte| byte > b' ' && byte != 0x7f)
 }

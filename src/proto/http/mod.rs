@@ -6,7 +6,7 @@ pub mod head;
 mod interpret;
 pub(crate) mod query;
 pub(crate) mod response;
-mod scan;
+pub(super) mod scan;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,17 @@
 
 use std::borrow::Cow;
 
+use crate::proto::reject::Reject;
+
 /// A `%` that is not followed by two hexadecimal digits. The client's fault; 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PercentError;
+
+impl From<PercentError> for Reject {
+    fn from(_: PercentError) -> Self {
+        Self::bad_request("query", "a % without two digits")
+    }
+}
 
 /// A decoded key and its value.
 pub type Pair<'q> = (Cow<'q, [u8]>, Cow<'q, [u8]>);

@@ -10,7 +10,7 @@ const BLOCK: usize = 16;
 
 /// RFC 9110 section 5.6.2 `tchar`.
 #[inline]
-pub(super) fn is_token(byte: u8) -> bool {
+pub(in crate::proto) fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 

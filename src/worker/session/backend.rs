@@ -1,13 +1,13 @@
-//! Requests whose rights the operator's backend decides: they wait until it has answered, and are read
-//! again then. Nothing waits for the backend but they; one that asks what is being asked already waits
-//! for the same answer.
+//! Requests whose rights the operator's backend decides. They wait until it has answered, and are then
+//! read again; nothing else waits for the backend. A request with a question that is being asked
+//! already waits for the same answer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::route::{Route, route};
+use super::route::route;
 use super::{Cx, Flags, Sessions};
 use crate::auth::{Denied, Grant, Question, Verdict};
 use crate::limits::{BACKEND_ANSWERS_MAX, BACKEND_WAITING_MAX};
@@ -18,7 +18,7 @@ use crate::ring::Token;
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     known: HashMap<Question, Known>,
-    /// The connections that wait for an answer, by what was asked.
+    /// The connections that wait, by what was asked.
     asked: HashMap<Question, Vec<Token>>,
     waiting: usize,
 }
@@ -47,7 +47,7 @@ impl Answers {
         if self.known.len() >= BACKEND_ANSWERS_MAX {
             self.known.retain(|_, known| known.until > now);
         }
-        // All are still good: it is asked again for one of them.
+        // All are still valid. They are asked for again when needed.
         if self.known.len() >= BACKEND_ANSWERS_MAX {
             self.known.clear();
         }
@@ -57,9 +57,10 @@ impl Answers {
 }
 
 impl Sessions {
-    /// Whether the request has to wait for the backend. If so, it is read again once that has answered.
+    /// Asks the backend if the request needs that. Returns whether the request has to wait; it is read
+    /// again when the backend has answered.
     pub(super) fn has_to_ask(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
-        if !self.gate.has_backend() || !needs_rights(route(request)) {
+        if !self.gate.has_backend() || !route(request).needs_rights() {
             return false;
         }
         let Some(question) = self.question_of(request) else { return false };
@@ -79,31 +80,19 @@ impl Sessions {
         true
     }
 
-    /// The backend's decision over a request, if it is for the backend to decide. It has been asked
-    /// unless too many are: then nothing is granted.
+    /// The backend's decision about a request, if it is the backend's to decide. If the backend could
+    /// not be asked because too many requests wait, nothing is granted.
     pub(super) fn decided(&self, request: &Request<'_>) -> Option<Result<Arc<Grant>, Denied>> {
         let question = self.question_of(request).filter(|_| self.gate.has_backend())?;
         let known = self.answers.of(&question, self.now);
         Some(known.cloned().unwrap_or(Err(Denied::BackendUnavailable)))
     }
 
-    /// The backend has answered: the connections that waited for it, some of which may be gone.
+    /// Takes the backend's answer. Returns the connections that waited for it; some may be gone.
     pub fn take_verdict(&mut self, question: Question, verdict: Verdict) -> Vec<Token> {
         let waiting = self.answers.asked.remove(&question).unwrap_or_default();
         self.answers.waiting -= waiting.len();
         self.answers.note(question, verdict, self.now);
         waiting
     }
-}
-
-fn needs_rights(route: Route<'_>) -> bool {
-    !matches!(
-        route,
-        Route::Greeting
-            | Route::Asset(_)
-            | Route::Options(_)
-            | Route::IllegalPath
-            | Route::MethodNotAllowed(_)
-            | Route::NotImplemented
-    )
 }

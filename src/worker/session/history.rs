@@ -14,7 +14,7 @@ use crate::proto::reject::Reject;
 use crate::worker::effect::{Effect, Listing};
 
 impl Sessions {
-    /// Asks the log for a page.
+    /// Asks the log for the page that the query describes.
     pub(super) fn list_events(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) {
         match self.listing(cx.index(), request, segment) {
             Ok(listing) => {
@@ -29,8 +29,7 @@ impl Sessions {
         let channel = self.readable_channel(index, segment)?;
         let (mut cursor, mut limit) = (Cursor::Earliest, LISTED_EVENTS);
         for pair in query::pairs(request.query()) {
-            let (key, value) =
-                pair.map_err(|_| Reject::bad_request("query", "a % without two digits"))?;
+            let (key, value) = pair?;
             match key.as_ref() {
                 b"after" if !value.is_empty() => cursor = Cursor::parse(&value, self.epoch),
                 b"limit" => limit = limit_of(&value).ok_or(BAD_LIMIT)?,
@@ -68,8 +67,8 @@ impl Sessions {
     }
 }
 
-/// Why events between the cursor and the page are missing, if they are. A reader that asks for all
-/// that is kept has not lost what it never had.
+/// Why events between the cursor and the page are missing, if they are. A reader that asks for
+/// everything that is kept is not told of what is not.
 fn gap_before(cursor: Cursor, page: PageChannel) -> Option<GapReason> {
     match cursor {
         Cursor::Foreign => Some(GapReason::Epoch),

@@ -202,107 +202,92 @@ impl Sessions {
 
     /// Answers a request, or begins to. Returns how many of the bytes behind the head it used.
     fn request(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, body: &[u8]) -> usize {
+        let route = route(request);
+        self.begin_answer(cx, request, route);
+        if !self.admit_connection(cx, request) {
+            return 0;
+        }
+        match route {
+            Route::Publish(segment) => self.publish(cx, request, segment, body),
+            Route::PublishNdjson => self.publish_ndjson(cx, request),
+            Route::Produce(segment) => self.produce(cx, request, segment),
+            _ => {
+                self.leave_body(cx, request, route);
+                if !self.redirect_to_tls(cx, request) {
+                    self.answer_route(cx, request, route);
+                }
+                0
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
         let (index, connection) = (cx.index(), request.connection());
         let mode = match request.method() {
             Method::Head => BodyMode::HeadOnly,
             _ => BodyMode::Whole,
         };
-        let route = route(request);
         let to_event_source = mode == BodyMode::Whole && is_of_event_source(route, request);
         self.work(index).answer = Answer { connection, mode, to_event_source, ..Answer::default() };
         self.note_asked(cx, Some(request));
         self.note_origin(cx, request.header("origin"));
+    }
+
+    /// Whether the request's connection and host are accepted. If not, the request is answered.
+    fn admit_connection(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
         if let Err(refused) = self.note_forwarded(cx, request) {
             self.refuse_connection(cx, refused);
-            return 0;
+            return false;
         }
         if !self.admit_host(cx, request) {
-            return 0;
+            return false;
         }
         let draining = self.is_draining.then_some(Refused::Draining);
-        if let Some(refused) = self.work(index).refused.or(draining) {
+        if let Some(refused) = self.work(cx.index()).refused.or(draining) {
             self.refuse_connection(cx, refused);
-            return 0;
+            return false;
         }
-        match route {
-            Route::Publish(segment) => return self.publish(cx, request, segment, body),
-            Route::PublishNdjson => return self.publish_ndjson(cx, request),
-            Route::Produce(segment) => return self.produce(cx, request, segment),
-            _ => {}
-        }
-        self.leave_body(cx, request, route);
-        if self.redirect_to_tls(cx, request) {
-            return 0;
-        }
+        true
+    }
+
+    /// Answers a request whose body is not wanted.
+    fn answer_route(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
         match route {
             Route::NotFound if self.view_mapped(cx, request) => {}
+            Route::NotFound | Route::Publish(_) | Route::PublishNdjson | Route::Produce(_) => {
+                self.reject(cx, NOT_FOUND);
+            }
+            Route::IllegalPath => self.reject_and_close(cx, HeadError::TargetInvalid),
+            Route::NotImplemented => self.reject(cx, HeadError::MethodUnsupported),
+            Route::MethodNotAllowed(allow) => {
+                self.reject_with(cx, METHOD_NOT_ALLOWED, &[("Allow", allow.as_bytes())]);
+            }
+            Route::Options(allow) => self.preflight(cx, allow),
             Route::Greeting => self.greet(cx, request),
             Route::Asset(asset) if asset.is_demo && !self.settings.shows_demos() => {
                 self.reject(cx, NOT_FOUND);
             }
             Route::Asset(asset) => self.send_asset(cx, request, asset),
-            Route::Describe(segment) => {
-                if self.admit_request(cx, request, Access::Http, None) {
-                    self.describe(cx, segment);
-                }
-            }
-            Route::Events(segment) => {
-                if self.admit_request(cx, request, Access::Http, None) {
-                    self.list_events(cx, request, segment);
-                }
-            }
-            Route::View(segment) => {
-                if self.admit_request(cx, request, Access::Http, None) {
-                    self.view(cx, request, segment);
-                }
-            }
-            Route::CancelStream(segment) => {
-                if self.admit_request(cx, request, Access::Http, None) {
-                    self.cancel_stream(cx, segment);
-                }
-            }
-            Route::Presence(segment) => {
-                if self.admit_request(cx, request, Access::Http, None) {
-                    self.presence(cx, segment);
-                }
-            }
             Route::Sse => self.open_sse(cx, request),
             Route::Ws => self.open_ws(cx, request),
-            Route::Options(allow) => self.preflight(cx, allow),
-            Route::MethodNotAllowed(allow) => {
-                self.reject_with(cx, METHOD_NOT_ALLOWED, &[("Allow", allow.as_bytes())]);
-            }
-            Route::NotImplemented => self.reject(cx, HeadError::MethodUnsupported),
-            Route::RefreshToken(target) => {
-                if self.admit_request(cx, request, Access::Http, None) {
-                    self.refresh_token(cx, target);
-                }
-            }
-            Route::IllegalPath => self.reject_and_close(cx, HeadError::TargetInvalid),
-            Route::NotFound | Route::Publish(_) | Route::PublishNdjson | Route::Produce(_) => {
-                self.reject(cx, NOT_FOUND);
-            }
+            _ if !self.admit_request(cx, request, Access::Http, None) => {}
+            Route::Describe(segment) => self.describe(cx, segment),
+            Route::Events(segment) => self.list_events(cx, request, segment),
+            Route::View(segment) => self.view(cx, request, segment),
+            Route::CancelStream(segment) => self.cancel_stream(cx, segment),
+            Route::Presence(segment) => self.presence(cx, segment),
+            Route::RefreshToken(target) => self.refresh_token(cx, target),
         }
-        0
     }
 
     /// Handles a body the route does not want: it is thrown away, or ends the connection. A request
     /// that waits for the log cannot also track a body to discard, and a peer that waits for `100
     /// Continue` may never send one.
     fn leave_body(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
-        let may_be_mapped = route == Route::NotFound && !self.settings.stream_paths.is_empty();
-        let waits = may_be_mapped
-            || matches!(
-                route,
-                Route::Describe(_)
-                    | Route::Events(_)
-                    | Route::View(_)
-                    | Route::CancelStream(_)
-                    | Route::Presence(_)
-                    | Route::Sse
-                    | Route::Ws
-                    | Route::RefreshToken(_)
-            );
+        let waits = match route {
+            Route::NotFound => !self.settings.stream_paths.is_empty(),
+            _ => route.needs_rights(),
+        };
         let certain = !waits && request.expectation() == Expectation::None;
         match request.framing() {
             Framing::None | Framing::Length(0) => {}

@@ -8,6 +8,7 @@ mod checks;
 mod client;
 mod closing;
 mod describe;
+mod flags;
 mod history;
 mod http;
 mod http2;
@@ -39,6 +40,7 @@ use hashbrown::HashMap;
 
 use self::backend::Answers;
 use self::checks::Checks;
+use self::flags::Flags;
 use self::http2::HeadSpace;
 use self::work::Work;
 use super::pool::Pool;
@@ -89,49 +91,6 @@ impl Protocol {
     }
 }
 
-/// Facts about a session, one bit each.
-#[derive(Clone, Copy, Debug, Default)]
-struct Flags(u8);
-
-impl Flags {
-    /// A ping was sent and nothing was heard since.
-    const PING_OUT: u8 = 1 << 0;
-    /// Two pings were sent and nothing was heard since.
-    const PING_LATE: u8 = 1 << 1;
-    /// In the queue of sessions whose input is to be read on.
-    const UNREAD: u8 = 1 << 2;
-    /// An SSE stream whose heartbeats are events.
-    const BEAT_EVENT: u8 = 1 << 3;
-    /// Its connection has TLS.
-    const SECURE: u8 = 1 << 4;
-    /// Its peer has shown a certificate that was verified.
-    const CERTIFIED: u8 = 1 << 5;
-
-    /// What its connection has, and each stream of it, too.
-    fn of_connection(self) -> u8 {
-        self.0 & (Self::SECURE | Self::CERTIFIED)
-    }
-
-    fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-
-    fn set(&mut self, bit: u8) {
-        self.0 |= bit;
-    }
-
-    fn clear(&mut self, bits: u8) {
-        self.0 &= !bits;
-    }
-
-    /// Sets the bit and returns whether it was clear before.
-    fn raise(&mut self, bit: u8) -> bool {
-        let was_clear = !self.has(bit);
-        self.set(bit);
-        was_clear
-    }
-}
-
 /// One session. An idle one is this and nothing else.
 #[derive(Debug)]
 struct Session {
@@ -154,7 +113,7 @@ impl Session {
         Self {
             protocol: Protocol::Http,
             dialect: Dialect::SseBare,
-            flags: Flags(0),
+            flags: Flags::NONE,
             requests: 0,
             grant: None,
             work: None,
@@ -189,7 +148,7 @@ pub struct Sessions {
     unread: VecDeque<Token>,
     checks: Checks,
     answers: Answers,
-    /// Who produces the stream of which channel.
+    /// The connection that produces each channel's stream.
     producing: HashMap<Box<str>, Token>,
     /// The slot up to which sessions have been checked against changed access rules; `None` if all
     /// were.
@@ -424,7 +383,7 @@ impl Sessions {
         std::mem::take(&mut self.unread)
     }
 
-    /// Reads these on before all others when the next turn begins: this turn had no time for them.
+    /// Puts connections first in the next turn, because this one had no time for them.
     pub fn read_on_first(&mut self, mut unread: VecDeque<Token>) {
         unread.append(&mut self.unread);
         self.unread = unread;

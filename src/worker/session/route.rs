@@ -44,6 +44,21 @@ pub enum Route<'r> {
     NotImplemented,
 }
 
+impl Route<'_> {
+    /// Whether rights decide about the answer. A path without a route may be mapped to a stream.
+    pub fn needs_rights(self) -> bool {
+        !matches!(
+            self,
+            Self::Greeting
+                | Self::Asset(_)
+                | Self::Options(_)
+                | Self::IllegalPath
+                | Self::MethodNotAllowed(_)
+                | Self::NotImplemented
+        )
+    }
+}
+
 /// Finds a request's route.
 pub fn route<'r>(request: &Request<'r>) -> Route<'r> {
     let method = match request.method() {

@@ -147,8 +147,7 @@ impl Sessions {
         let mut wanted = Wanted::default();
         let mut cursors = [const { None }; CURSOR_NAMES.len()];
         for pair in query::pairs(request.query()) {
-            let (key, value) =
-                pair.map_err(|_| Reject::bad_request("query", "a % without two digits"))?;
+            let (key, value) = pair?;
             match key.as_ref() {
                 b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
                 b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),

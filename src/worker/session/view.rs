@@ -1,5 +1,6 @@
 //! `GET /channels/{channel}/stream`: a channel's stream as its producer would send it, for readers
-//! that know nothing of Pushline. It is a subscriber like any other, in a dialect that has an end.
+//! that know nothing of Pushline. Such a reader is a subscriber like any other, in a dialect that has
+//! an end.
 
 use super::answer::Content;
 use super::{Cx, Sessions};
@@ -23,8 +24,8 @@ impl Sessions {
         }
     }
 
-    /// A path of no route of ours that is mapped to a channel's stream. There an ended one is none: a
-    /// client that asks by such a path has the whole answer by then.
+    /// A path that the operator has mapped to a channel's stream. There, a stream that has ended counts
+    /// as none: a client that uses such a path has the whole answer by then.
     pub(super) fn view_mapped(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
         if !matches!(request.method(), Method::Get | Method::Head) {
             return false;
@@ -39,7 +40,7 @@ impl Sessions {
         true
     }
 
-    /// A plain reader of the channel's stream. `or_else`: what if there is no stream.
+    /// Opens a plain reader of the channel's stream. `or_else` says what happens if there is none.
     pub(super) fn open_view(
         &mut self,
         cx: &mut Cx<'_>,
@@ -65,7 +66,7 @@ impl Sessions {
         self.join(cx, vec![channel.into()], Vec::new(), AfterJoin::OpenView { cors, begin });
     }
 
-    /// There is no stream: nothing to resume.
+    /// Answers that there is no stream to resume.
     pub(super) fn answer_no_stream(&mut self, cx: &mut Cx<'_>) {
         let content = Content { content_type: "", bytes: b"" };
         self.respond(cx, Status::NoContent, &content, &[("Cache-Control", b"no-store")]);
@@ -82,8 +83,7 @@ impl Sessions {
 fn view_wanted(request: &Request<'_>) -> Result<(Dialect, Option<u64>), Reject> {
     let (mut dialect, mut after) = (Dialect::StreamEvents, None);
     for pair in query::pairs(request.query()) {
-        let (key, value) =
-            pair.map_err(|_| Reject::bad_request("query", "a % without two digits"))?;
+        let (key, value) = pair?;
         match (key.as_ref(), value.as_ref()) {
             (b"view", b"text") => dialect = Dialect::StreamText,
             (b"view", b"events") => dialect = Dialect::StreamEvents,
@@ -106,7 +106,7 @@ pub(super) fn write_view_head(out: &mut Vec<u8>, dialect: Dialect, date: &Date, 
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
     out.extend_from_slice(match dialect {
         Dialect::StreamText => b"text/plain; charset=utf-8\r\n",
-        // The AI SDK's mark of its protocol; to others a field they do not know.
+        // The AI SDK asks for this field; other clients ignore it.
         _ => b"text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
     });
     out.extend_from_slice(
