@@ -1,23 +1,23 @@
-//! Handshakes, by rustls. The only place in the driver that knows it: of TLS 1.3 its secrets are taken
-//! when the handshake is over, and it goes; of TLS 1.2 it stays.
+//! Handshakes, by rustls. No other part of the driver knows rustls. After a handshake of TLS 1.3 its
+//! secrets are taken and it is dropped; for TLS 1.2 it stays.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CipherSuite, HandshakeKind, InconsistentKeys, KeyLog, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, HandshakeKind, InconsistentKeys, ProtocolVersion, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::record::End;
 use super::schedule::Cipher;
+use super::secrets::{SecretTap, Secrets};
 
-/// What is agreed on by ALPN, the best first, where the configuration names nothing else.
+/// Protocols for ALPN, best first, if the configuration names none.
 pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
-/// The configuration of handshakes, of all workers. A reload replaces it.
+/// The configuration of handshakes, shared by all workers. A reload replaces it.
 #[derive(Debug)]
 pub struct HandshakeConfig {
     version: AtomicU64,
@@ -25,14 +25,14 @@ pub struct HandshakeConfig {
 }
 
 impl HandshakeConfig {
-    /// With this one, until it is replaced.
+    /// Begins with this configuration.
     #[must_use]
     pub fn new(config: ServerConfig) -> Self {
         let current = Mutex::new(Arc::new(prepared(config)));
         Self { version: AtomicU64::new(0), current }
     }
 
-    /// New handshakes are made with this one; those that have begun go on as they began.
+    /// New handshakes use this configuration; those that have begun keep the old one.
     pub fn replace(&self, config: ServerConfig) {
         let config = Arc::new(prepared(config));
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
@@ -40,19 +40,19 @@ impl HandshakeConfig {
     }
 }
 
-/// What our record layer needs of it.
+/// The configuration, with what our record layer needs.
 fn prepared(mut config: ServerConfig) -> ServerConfig {
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(SecretTap);
     if config.alpn_protocols.is_empty() {
         config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     }
-    // Each costs a seal and 250 bytes on the wire, and one is enough to come back with.
+    // Each ticket costs a seal and 250 bytes on the wire, and one is enough to resume with.
     config.send_tls13_tickets = 1;
     config
 }
 
-/// A worker's view of it, which never waits for the lock.
+/// A worker's view of the configuration, which never waits for the lock.
 #[derive(Debug)]
 pub(super) struct ConfigView {
     shared: Arc<HandshakeConfig>,
@@ -82,15 +82,8 @@ impl ConfigView {
 pub(super) struct Rustls {
     connection: UnbufferedServerConnection,
     secrets: Secrets,
-    /// Records that hold the beginning of a message whose end has not come: rustls goes back to them.
+    /// Records with the beginning of a message whose end has not come: rustls reads them once more.
     unread: Vec<u8>,
-}
-
-/// The traffic secrets of both sides.
-#[derive(Default)]
-struct Secrets {
-    client: Zeroizing<Vec<u8>>,
-    server: Zeroizing<Vec<u8>>,
 }
 
 /// Where a handshake has come to.
@@ -99,20 +92,20 @@ pub(super) enum Step {
     More,
     /// It is over.
     Done(Outcome),
-    /// It has failed, and the peer is told with what is to be sent.
+    /// It has failed; the answer to be sent tells the peer.
     Failed,
 }
 
-/// What a handshake came to, besides keys.
+/// What a handshake agreed on, besides keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub is_tls12: bool,
     pub resumed: bool,
-    /// The peer has shown a certificate that was verified.
+    /// The peer has shown a certificate, which was verified.
     pub certified: bool,
 }
 
-/// What our record layer goes on with.
+/// What our record layer needs to go on.
 pub(super) struct Handover {
     pub cipher: Cipher,
     pub send: (Zeroizing<Vec<u8>>, u64),
@@ -125,7 +118,7 @@ impl Rustls {
         Ok(Self { connection, secrets: Secrets::default(), unread: Vec::new() })
     }
 
-    /// Takes one whole record; what it answers with goes to `out`.
+    /// Takes one whole record. The answer is appended to `out`.
     pub fn handshake(&mut self, record: &mut [u8], out: &mut Vec<u8>) -> Step {
         let stepped = self.process(record, out, |_| {});
         self.secrets.take_logged();
@@ -147,7 +140,7 @@ impl Rustls {
         Outcome { is_tls12, resumed, certified }
     }
 
-    /// Gives up what it knows, when a handshake of TLS 1.3 is done.
+    /// Hands over the secrets, after a handshake of TLS 1.3.
     pub fn hand_over(self) -> Result<Handover, rustls::Error> {
         let Self { connection, secrets, .. } = self;
         let (extracted, kernel) = connection.dangerous_into_kernel_connection()?;
@@ -163,7 +156,7 @@ impl Rustls {
 
     // --- TLS 1.2 ---
 
-    /// Takes one whole record. Its data is appended to `data`, what it is answered with to `out`.
+    /// Takes one whole record. Its data is appended to `data`, and the answer to `out`.
     pub fn open(
         &mut self,
         record: &mut [u8],
@@ -180,7 +173,7 @@ impl Rustls {
         }
     }
 
-    /// Seals data; once sealed it has to leave.
+    /// Seals data, which must then leave.
     pub fn seal(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), rustls::Error> {
         self.write(out, data.len(), |traffic, out| traffic.encrypt(data, out))
     }
@@ -207,8 +200,8 @@ impl Rustls {
         written.map(drop).map_err(|_| rustls::Error::EncryptError)
     }
 
-    /// What is left to be said after an error: the alert, if there is one. It takes one step; the
-    /// next would read the record that failed once more.
+    /// Appends the alert for an error, if there is one. It takes a single step: the next one would read
+    /// the failed record once more.
     fn alert(&mut self, out: &mut Vec<u8>) {
         let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.unread);
         if let Ok(state @ ConnectionState::EncodeTlsData(_)) = state {
@@ -216,7 +209,7 @@ impl Rustls {
         }
     }
 
-    /// Turns the crank until it wants something.
+    /// Lets rustls work until it needs something from outside.
     fn process(
         &mut self,
         record: &mut [u8],
@@ -239,7 +232,7 @@ impl Rustls {
     }
 }
 
-/// Does what rustls wants next; tells if that is something only others can do.
+/// Does the next step for rustls. Returns what it waits for, if it can't go on by itself.
 fn turn(
     state: ConnectionState<'_, '_, ServerConnectionData>,
     out: &mut Vec<u8>,
@@ -281,45 +274,8 @@ enum At {
 type WriteTraffic<'a> = rustls::unbuffered::WriteTraffic<'a, ServerConnectionData>;
 type EncryptError = rustls::unbuffered::EncryptError;
 
-/// What sealing by TLS 1.2 adds to a piece of data of one record at most, or an alert takes.
+/// Most bytes that TLS 1.2 adds to a record's data, or an alert takes.
 const SEALED_EXTRA_BYTES: usize = 64;
-
-// --- secrets ---
-
-thread_local! {
-    /// The traffic secrets of the handshake whose record is being processed.
-    static LOGGED: RefCell<Secrets> = RefCell::default();
-}
-
-const CLIENT_LABEL: &str = "CLIENT_TRAFFIC_SECRET_0";
-const SERVER_LABEL: &str = "SERVER_TRAFFIC_SECRET_0";
-
-/// Where rustls tells the traffic secrets, which it gives in no other way. They are written nowhere.
-#[derive(Debug)]
-struct SecretTap;
-
-impl KeyLog for SecretTap {
-    fn will_log(&self, label: &str) -> bool {
-        matches!(label, CLIENT_LABEL | SERVER_LABEL)
-    }
-
-    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        LOGGED.with_borrow_mut(|logged| match label {
-            CLIENT_LABEL => logged.client = secret.to_vec().into(),
-            SERVER_LABEL => logged.server = secret.to_vec().into(),
-            _ => {}
-        });
-    }
-}
-
-impl Secrets {
-    fn take_logged(&mut self) {
-        let logged = LOGGED.take();
-        if !logged.client.is_empty() {
-            *self = logged;
-        }
-    }
-}
 
 impl fmt::Debug for Rustls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! What comes: handshakes are taken on, a budget of them a turn, and records are opened.
+//! The way in: handshakes are processed, within a budget each turn, and records are opened.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,33 +10,34 @@ use super::record::{End, Opened, record_bytes};
 use super::slot::{Flags, Handshake, Slot};
 use super::{BufferId, Completion, Driver, RecvEnd, Tls, Token};
 
-/// Time for handshakes in one turn, by the prices below; the last one may go beyond it. It is what a
-/// storm of handshakes adds to the turn that delivers an event.
+/// Time for handshakes in one turn, by the prices below; the last one may exceed it. A storm of
+/// handshakes delays the delivery of an event by as much.
 const HANDSHAKE_TIME_PER_TURN: Duration = Duration::from_micros(500);
-/// What the first record of a handshake costs: its key exchange, and a signature if it is a full one.
+/// What the first record of a handshake costs: a key exchange, and a signature unless it resumes.
 const FIRST_RECORD_TIME: Duration = Duration::from_micros(250);
-/// What each further one costs.
+/// What each further record costs.
 const FURTHER_RECORD_TIME: Duration = Duration::from_micros(50);
 
-/// Handshakes of a worker that may hold memory of rustls, some 10 KB each. Of more than that the oldest
-/// ends: an honest one is over after a round trip.
+/// Most handshakes of a worker that hold memory of rustls, some 10 KB each. Beyond that the oldest one
+/// is ended: an honest one is over after a round trip.
 const HOLDERS_MAX: usize = 4096;
 
-/// Bytes of unfinished records a worker holds. Over it, who began one first ends.
+/// Most bytes of unfinished records that a worker holds. Beyond that, the connection whose record began
+/// first is ended.
 const CARRIED_BYTES_MAX: usize = 32 << 20;
 
-/// Bytes a handshake may take in before it is over: a chain of certificates of the client's fits.
+/// Most bytes of a handshake: the client's chain of certificates fits.
 const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
-/// Marks buffers of this layer; the driver below numbers up to 32,767 of its own.
+/// Marks buffers of this layer: the driver below has at most 32,767.
 const OWN: u16 = 1 << 15;
 
-/// Capacity above which a reused buffer is given back to the allocator.
+/// Capacity above which a buffer is freed instead of reused.
 const SPARE_BYTES_MAX: usize = 16 << 10;
-/// Buffers that are kept for reuse.
+/// Most buffers kept for reuse.
 const SPARES_MAX: usize = 64;
 
-/// Opened bytes, and those that cannot be opened yet.
+/// Opened bytes, and bytes that cannot be opened yet.
 #[derive(Default)]
 pub(super) struct Input {
     /// By the number of the buffer.
@@ -45,7 +46,7 @@ pub(super) struct Input {
     spares: Vec<Vec<u8>>,
     /// Bytes of unfinished records.
     carried: usize,
-    /// Whose they are, in the order in which they began. Some have ended since.
+    /// The connections of these, in the order in which their records began. Some may have ended since.
     carriers: VecDeque<Token>,
 }
 
@@ -88,7 +89,7 @@ impl Input {
         }
     }
 
-    /// These carried bytes are gone.
+    /// Counts carried bytes that are gone.
     pub fn uncarry(&mut self, bytes: usize) {
         self.carried -= bytes;
     }
@@ -118,7 +119,7 @@ impl<D: Driver> Tls<D> {
         self.open(token, bytes, out);
     }
 
-    /// What was carried, to be added to; none if nothing more is to be heard.
+    /// The carried bytes, to which more is added; `None` if the peer is not listened to any more.
     fn join_carry(&mut self, token: Token) -> Option<Vec<u8>> {
         let common = self.common(token.slot)?;
         if common.flags.has(Flags::ENDED) {
@@ -133,7 +134,7 @@ impl<D: Driver> Tls<D> {
         })
     }
 
-    /// Keeps what cannot be opened yet.
+    /// Keeps bytes that cannot be opened yet.
     fn carry(&mut self, token: Token, bytes: Vec<u8>, out: &mut Vec<Completion>) {
         if bytes.is_empty() {
             return self.input.spare(bytes);
@@ -162,7 +163,7 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// Nothing more is heard of the peer.
+    /// Stops listening to the peer.
     fn fail(&mut self, token: Token, why: Errno, out: &mut Vec<Completion>) {
         let Some(common) = self.common(token.slot) else { return };
         if common.flags.raise(Flags::ENDED) {
@@ -174,7 +175,7 @@ impl<D: Driver> Tls<D> {
 
     // --- records ---
 
-    /// Opens what is whole, and carries the rest.
+    /// Opens whole records, and carries the rest.
     fn open(&mut self, token: Token, mut bytes: Vec<u8>, out: &mut Vec<Completion>) {
         let opened = match &mut self.slots[token.slot as usize] {
             Slot::Tls12(_) => self.open_tls12(token, &mut bytes),
@@ -200,7 +201,8 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// A peer with a new key wants us to take one, too. Once is enough while our answer waits.
+    /// A peer with a new key wants us to take one, too. If it asks again before our answer has left,
+    /// once is enough.
     fn answer_update(&mut self, token: Token) {
         let slot = &mut self.slots[token.slot as usize];
         if !slot.common().is_some_and(|common| common.flags.raise(Flags::UPDATING)) {
@@ -228,7 +230,7 @@ impl<D: Driver> Tls<D> {
                 if let Some(mut sender) = self.slots[token.slot as usize].sender() {
                     sender.seal_mistake(&mut alert, mistake);
                 }
-                // It is the last word.
+                // The alert is the last record: no close_notify follows.
                 if let Some(common) = self.common(token.slot) {
                     common.flags.set(Flags::CLOSED);
                 }
@@ -260,13 +262,13 @@ impl<D: Driver> Tls<D> {
 
     // --- handshakes ---
 
-    /// Whether a handshake waits for its turn.
+    /// Whether a handshake has a record that waits to be processed.
     pub(super) fn has_to_shake_hands(&self) -> bool {
         !self.queue.is_empty() || !self.begun.is_empty()
     }
 
-    /// Takes handshakes on, as far as a turn's time goes: one that has begun, then a new one, and so
-    /// on. In one line, all of a storm would begin, and hold memory of rustls, before the first is over.
+    /// Processes handshakes for a turn's time: one that has begun and a new one, alternately. With a
+    /// single queue, a whole storm would begin, and hold memory of rustls, before the first is over.
     pub(super) fn shake_hands(&mut self, out: &mut Vec<Completion>) {
         let mut left = HANDSHAKE_TIME_PER_TURN;
         while !left.is_zero() && self.has_to_shake_hands() {
@@ -278,7 +280,7 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// Takes one handshake as far as its records go. Says what that costs.
+    /// Processes the records of one handshake. Returns what that cost.
     fn shake_hand(&mut self, token: Token, out: &mut Vec<Completion>) -> Duration {
         let slot = &mut self.slots[token.slot as usize];
         let Slot::Handshake(of) = slot else { return Duration::ZERO };
@@ -350,7 +352,7 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// The handshake is over: rustls goes, or stays for TLS 1.2.
+    /// The handshake is over: rustls is dropped, or stays for TLS 1.2.
     fn finish(&mut self, token: Token, outcome: Outcome, out: &mut Vec<Completion>) {
         let slot = &mut self.slots[token.slot as usize];
         let Slot::Handshake(of) = std::mem::replace(slot, Slot::Plain) else { return };
@@ -371,7 +373,7 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// Too many handshakes hold memory: the oldest ends.
+    /// Ends the oldest handshake if too many hold memory.
     fn bound_holders(&mut self, out: &mut Vec<Completion>) {
         while let Some(&first) = self.holders.front() {
             let holds = self.holds(first);

@@ -1,4 +1,4 @@
-//! What a connection keeps when its handshake is over.
+//! The keys a connection keeps after its handshake.
 
 use aws_lc_rs::aead::NONCE_LEN;
 use zeroize::Zeroize;
@@ -23,7 +23,7 @@ struct Direction<const KEY: usize, const SECRET: usize> {
 const _: () = assert!(size_of::<Keys<16, 32>>() == 136);
 
 impl<const KEY: usize, const SECRET: usize> Keys<KEY, SECRET> {
-    /// The lengths tell it.
+    /// The cipher, which the lengths determine.
     const CIPHER: Cipher = match (KEY, SECRET) {
         (16, 32) => Cipher::Aes128,
         (32, 48) => Cipher::Aes256,
@@ -31,8 +31,8 @@ impl<const KEY: usize, const SECRET: usize> Keys<KEY, SECRET> {
         _ => panic!("no cipher has keys and secrets of these lengths"),
     };
 
-    /// From the traffic secrets of the handshake, and how many records each has sealed already.
-    /// None if a secret has not the length that goes with the cipher.
+    /// From each direction's traffic secret, and the number of records already sealed with it. `None`
+    /// if a secret does not have the cipher's length.
     pub fn new(send: (&[u8], u64), receive: (&[u8], u64)) -> Option<Self> {
         Some(Self {
             send_seq: send.1,

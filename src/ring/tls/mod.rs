@@ -1,13 +1,14 @@
-//! TLS: a driver over a driver. What comes from a TLS listener is sealed and opened here; the worker
-//! sees plain bytes, and connections of other listeners pass through untouched.
+//! TLS: a driver over a driver. Connections of TLS listeners are encrypted and decrypted here, and the
+//! worker sees plain bytes. Connections of other listeners pass through untouched.
 //!
-//! A handshake is made by rustls (`handshake`); then, of TLS 1.3, its secrets are taken and rustls goes:
-//! 160 bytes stay (`keys`), and records are ours (`record`). A connection is accepted when its socket
-//! is; it says nothing before its handshake is over, and a send to it before that fails.
+//! rustls makes the handshake (`handshake`). After one of TLS 1.3 its secrets are taken and rustls is
+//! dropped: 160 bytes stay (`keys`), and the records are ours (`record`). A connection is accepted
+//! when its socket is. The worker hears nothing from it before its handshake is over, and a send to it
+//! before that fails.
 //!
-//! Nonce reuse would be fatal, so numbers of records have one owner (`record::Part`): a short send
-//! keeps the rest of the record that has begun to leave (`pending`), and only what has not left at
-//! all is taken back.
+//! Nonce reuse would be fatal, so record numbers have one owner (`record::Part`). After a short send,
+//! the rest of a record that has begun to leave is kept (`pending`), and only the numbers of records
+//! of which nothing has left are used again.
 
 mod handshake;
 mod input;
@@ -16,6 +17,7 @@ mod output;
 mod record;
 pub mod records;
 mod schedule;
+pub mod secrets;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -35,24 +37,24 @@ use input::Input;
 use output::Output;
 use slot::{Common, Flags, Slot};
 
-/// Sealed bytes that are handed to the driver below at once: they stay in the processor's cache.
+/// Most sealed bytes handed to the driver below at once: this many stay in the processor's cache.
 const SEALED_BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// A driver whose TLS listeners speak TLS.
 pub struct Tls<D> {
     below: D,
     config: ConfigView,
-    /// As many as were ever needed: none where no TLS connection came.
+    /// Grows as needed: empty if no TLS connection has come.
     slots: Vec<Slot>,
     output: Output,
     input: Input,
-    /// Handshakes whose first record waits for its turn.
+    /// Handshakes whose first record waits to be processed.
     queue: VecDeque<Token>,
-    /// Handshakes that have begun, and have a record to take.
+    /// Handshakes of which a further record waits to be processed.
     begun: VecDeque<Token>,
-    /// Handshakes that hold memory of rustls, the oldest first. Some have ended since.
+    /// Handshakes that hold memory of rustls, oldest first. Some may have ended since.
     holders: VecDeque<Token>,
-    /// How many do so.
+    /// How many handshakes hold memory of rustls.
     holding: usize,
     stats: TlsStats,
     /// Empty between two turns.
@@ -109,7 +111,7 @@ impl<D: Driver> Driver for Tls<D> {
 }
 
 impl<D: Driver> Tls<D> {
-    /// Over this driver; handshakes are made with what `config` holds at the time.
+    /// Over this driver. Each handshake is made with what `config` holds when it begins.
     #[must_use]
     pub fn over(below: D, config: Arc<HandshakeConfig>) -> Self {
         Self {
@@ -133,13 +135,12 @@ impl<D: Driver> Tls<D> {
         &mut self.below
     }
 
-    /// What is here of a connection with TLS.
+    /// The part that all connections with TLS have.
     fn common(&mut self, slot: u32) -> Option<&mut Common> {
         self.slots.get_mut(slot as usize)?.common()
     }
 
-    /// Hands the batch down and takes account of what is heard: first of sends, because what else is
-    /// heard may call for new keys.
+    /// Hands the batch down and handles the completions, those of sends first: others may change keys.
     fn submit(
         &mut self,
         batch: &mut Batch,
@@ -181,7 +182,7 @@ impl<D: Driver> Tls<D> {
             Completion::Writable { token } if self.common(token.slot).is_some() => {
                 return self.writable(token, out);
             }
-            // Settled.
+            // `settle` has handled it.
             Completion::SendShort { token, .. } | Completion::SendFailed { token, .. }
                 if self.common(token.slot).is_some() =>
             {

@@ -1,10 +1,10 @@
-//! What leaves: operations of the worker become those of the driver below, and what that says of sends
-//! becomes what the worker is told.
+//! The way out: operations of the worker become operations of the driver below, and what that reports of
+//! sends is translated for the worker.
 
 use super::slot::{Flags, Slot};
 use super::{Batch, Completion, Driver, Op, Tls, Token};
 
-/// What a worker is told of a send to a peer whose handshake is not over (`ENOTCONN`).
+/// The error of a send to a peer whose handshake is not over (`ENOTCONN`).
 const NOT_YET: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
 
 /// The sends of a turn of the driver below.
@@ -13,9 +13,9 @@ pub(super) struct Output {
     /// Counts those turns.
     turn: u32,
     sends: Vec<Sent>,
-    /// Places of those that need a look even if they were taken whole.
+    /// Places of sends that have to be settled even if they were taken whole.
     special: Vec<usize>,
-    /// Connections with something to do of their own in the next turn.
+    /// Connections with something to do in the next turn.
     due: Vec<Token>,
 }
 
@@ -23,15 +23,16 @@ pub(super) struct Output {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     token: Token,
-    /// Where it begins in the arena, with what was pending.
+    /// Where it begins in the arena: the pending bytes first.
     from: usize,
     pending: usize,
-    /// Bytes of the worker's data that were sealed, and that it wanted to be sent.
+    /// Bytes of the worker's data that were sealed.
     data: usize,
+    /// Bytes of data that the worker wanted to send.
     wanted: usize,
-    /// All of it, sealed.
+    /// Bytes of the whole send.
     bytes: usize,
-    /// It is known what became of it.
+    /// The driver below has reported it.
     is_settled: bool,
 }
 
@@ -40,7 +41,7 @@ impl Output {
         self.due.push(token);
     }
 
-    /// Queues a send of what is in the arena from here on.
+    /// Queues a send of the arena from `sent.from` on.
     fn send(&mut self, batch: &mut Batch, slot: &mut Slot, sent: Sent) {
         let Some(common) = slot.common() else { return };
         common.note_sent(self.turn, self.sends.len());
@@ -75,7 +76,7 @@ impl<D: Driver> Tls<D> {
             }
             Op::PollOut(_) => {
                 common.flags.set(Flags::WANTS_ROOM);
-                // Of one that has pending bytes it is asked for anyway.
+                // For a blocked one, it is asked for anyway.
                 if !common.flags.has(Flags::BLOCKED) {
                     batch.ops.push(op);
                 }
@@ -118,7 +119,7 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// These sealed bytes are to leave soon, and before all that is sealed later.
+    /// Queues sealed bytes to leave soon, before anything that is sealed later.
     pub(super) fn add_pending(&mut self, token: Token, sealed: &[u8]) {
         let Some(common) = self.common(token.slot) else { return };
         if !sealed.is_empty() {
@@ -212,7 +213,7 @@ impl<D: Driver> Tls<D> {
         let taken_of_data = taken.saturating_sub(pending);
         let (data, records_end) = match slot.sender() {
             Some(mut sender) => sender.unseal(sent.data, taken_of_data),
-            // What rustls has sealed has to leave.
+            // rustls can't take back what it has sealed.
             None => (sent.data, sent.bytes - pending),
         };
         let Some(common) = slot.common() else { return };
@@ -229,7 +230,8 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// The peer is gone, and what was pending with it; receiving tells of it, or the next send.
+    /// The peer is gone, and the pending bytes are lost. The worker learns it by receiving, or by the
+    /// next send.
     fn lose_pending(&mut self, token: Token, out: &mut Vec<Completion>) {
         let Some(common) = self.common(token.slot) else { return };
         common.drop_pending(common.pending().len());
@@ -265,7 +267,7 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// The socket has room again: first for what is pending.
+    /// The socket has room again. Pending bytes go first.
     pub(super) fn writable(&mut self, token: Token, out: &mut Vec<Completion>) {
         let Some(common) = self.common(token.slot) else { return };
         common.flags.take(Flags::BLOCKED);

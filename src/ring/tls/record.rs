@@ -1,5 +1,5 @@
-//! TLS 1.3 records after the handshake (RFC 8446 section 5): sealing, opening, and what a peer may
-//! say between its data. Sans-IO; bytes of a peer never panic.
+//! TLS 1.3 records after the handshake (RFC 8446 section 5): sealing, opening, and the messages a peer
+//! may send between its data. Sans-IO; bytes of a peer never panic.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -10,24 +10,24 @@ use super::schedule::{self, Cipher};
 /// Type, version, length.
 pub(super) const HEADER_BYTES: usize = 5;
 const TAG_BYTES: usize = 16;
-/// What a record is longer than its data: header, type, tag.
+/// By how much a record is longer than its data: header, type, tag.
 const OVERHEAD_BYTES: usize = HEADER_BYTES + 1 + TAG_BYTES;
 
-/// Data of one record that we seal. Of a record that leaves in part we keep the rest, so it is much
-/// less than TLS allows; the overhead is half a hundredth of it.
+/// Most data in a record that we seal. It is much less than TLS allows, because we keep the rest of a
+/// record that has left in part. The overhead is half a percent of it.
 pub(super) const DATA_BYTES_MAX: usize = 4096;
 const SEALED_BYTES_MAX: usize = DATA_BYTES_MAX + OVERHEAD_BYTES;
 
-/// Bytes behind the header of a record that a peer may send, sealed (section 5.2).
+/// Most bytes after the header of a record that a peer may send, sealed (section 5.2).
 pub(super) const RECORD_BYTES_MAX: usize = (1 << 14) + 256;
-/// And opened: data, its type and padding (section 5.4).
+/// The same, opened: data, type and padding (section 5.4).
 const INNER_BYTES_MAX: usize = (1 << 14) + 1;
 
 /// Records sealed with one key, long before AES-GCM's 2^24.5 (section 5.5).
 const RECORDS_PER_KEY: u64 = 1 << 23;
 
-/// Records without data that a peer may send in one piece of input: each costs us as much as one with
-/// data does.
+/// Records without data that a peer may send in one piece of input. Each costs us as much as one with
+/// data.
 const QUIET_RECORDS_MAX: u32 = 32;
 
 /// Types of records, from `change_cipher_spec` on.
@@ -36,7 +36,7 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
 
-/// A `KeyUpdate` that asks for none (section 4.6.3), and one that does.
+/// A `KeyUpdate` that asks for none in return (section 4.6.3), and one that does.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
 
@@ -45,7 +45,7 @@ const USER_CANCELED: u8 = 90;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 
-/// What we tell a peer of its mistake (section 6.2).
+/// A peer's mistake, with the code of the alert for it (section 6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mistake {
     UnexpectedMessage = 10,
@@ -68,9 +68,9 @@ pub(super) struct Part<'a> {
 pub(super) struct Opened {
     /// Bytes of data, at the front of the input.
     pub data: usize,
-    /// Bytes of whole records; what follows has to wait for more.
+    /// Bytes of whole records; what follows them is incomplete.
     pub used: usize,
-    /// It has a new key, and wants us to take one.
+    /// The peer has a new key, and wants us to take one, too.
     pub wants_update: bool,
     pub end: Option<End>,
 }
@@ -78,11 +78,11 @@ pub(super) struct Opened {
 /// How a peer's records end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// It said so.
+    /// The peer sent close_notify.
     Closed,
-    /// It gave up.
+    /// The peer sent any other alert.
     Alert,
-    /// It made a mistake, and is to be told.
+    /// The peer made a mistake, and must be told.
     Mistake(Mistake),
 }
 
@@ -92,7 +92,7 @@ impl Part<'_> {
         LessSafeKey::new(key.expect("the key has its cipher's length"))
     }
 
-    /// Every nonce of a direction is made here, and none twice: the number goes up by one.
+    /// Every nonce of a direction is made here, and the record number makes each different.
     fn nonce(&mut self) -> Nonce {
         let mut nonce = *self.iv;
         let number = self.seq.to_be_bytes();
@@ -101,7 +101,7 @@ impl Part<'_> {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    /// Takes the key that follows.
+    /// Changes to the next key.
     pub fn update(&mut self) {
         schedule::next(self.cipher, self.secret, self.key, self.iv);
         *self.seq = 0;
@@ -109,7 +109,7 @@ impl Part<'_> {
 
     // --- sending ---
 
-    /// Seals bytes of the arena as records behind its end.
+    /// Seals bytes of the arena, and appends the records to it.
     pub fn seal(&mut self, arena: &mut Vec<u8>, data: Range<usize>) {
         let key = self.cipher_key();
         for from in data.clone().step_by(DATA_BYTES_MAX) {
@@ -143,10 +143,9 @@ impl Part<'_> {
         self.seal_record(&key, to, kind, |to| to.extend_from_slice(message));
     }
 
-    /// Only the first `taken` bytes of what [`Part::seal`] made of `data` bytes have left. Says how
-    /// much data that is, and where the rest of the record ends that has begun to leave. Numbers of
-    /// records of which nothing left are used again: nothing was ever sealed with them, as far as
-    /// others can know.
+    /// Only the first `taken` bytes of what [`Part::seal`] made of `data` bytes have left. Returns how
+    /// much data is in the records that have begun to leave, and where these end. The numbers of the
+    /// other records are used again: no one else has seen anything sealed with them.
     pub fn unseal(&mut self, data: usize, taken: usize) -> (usize, usize) {
         let begun = taken.div_ceil(SEALED_BYTES_MAX);
         *self.seq -= (data.div_ceil(DATA_BYTES_MAX) - begun) as u64;
@@ -164,13 +163,14 @@ impl Part<'_> {
         self.seal_message(to, ALERT, &[FATAL, mistake as u8]);
     }
 
-    /// Takes a new key, and says so. What is sealed must leave before anything that is sealed later.
+    /// Announces a new key and changes to it. The announcement must leave before anything that is
+    /// sealed later.
     pub fn seal_update(&mut self, to: &mut Vec<u8>) {
         self.seal_message(to, HANDSHAKE, &KEY_UPDATE);
         self.update();
     }
 
-    /// Whether the key has sealed enough.
+    /// Whether the key has sealed as many records as it should.
     pub fn is_worn(&self) -> bool {
         *self.seq >= RECORDS_PER_KEY
     }
@@ -214,7 +214,7 @@ impl Part<'_> {
         opened
     }
 
-    /// Opens a record in place. Its content, of this type and length, follows the header.
+    /// Opens a record in place. Returns the type and length of its content, which follows the header.
     fn open_record(
         &mut self,
         key: &LessSafeKey,
@@ -228,7 +228,7 @@ impl Part<'_> {
         if inner.len() > INNER_BYTES_MAX {
             return Err(Mistake::RecordOverflow);
         }
-        // Padding is zeros behind the type.
+        // Padding is zeros after the type.
         let last = inner.iter().rposition(|&byte| byte != 0).ok_or(Mistake::UnexpectedMessage)?;
         Ok((inner[last], last))
     }
@@ -250,7 +250,7 @@ impl Part<'_> {
     }
 }
 
-/// How long the record at the front is, header and all, if all of it is there.
+/// The length of the record at the front, header included, if all of it is there.
 pub(super) fn whole_record(bytes: &[u8], expected: u8) -> Result<Option<usize>, Mistake> {
     match bytes.first() {
         Some(&kind) if kind != expected => Err(Mistake::UnexpectedMessage),

@@ -1,5 +1,5 @@
-//! One end of a connection's records, by itself and in memory. The load generator keeps no more of a
-//! connection, and fuzzing compares it with rustls.
+//! One end of a connection's records, in memory and without a driver: for the load generator, which
+//! keeps no more of a connection, and for fuzzing, which compares it with rustls.
 
 use super::keys::Keys;
 use super::record::{End, record_bytes};
@@ -7,7 +7,7 @@ use super::record::{End, record_bytes};
 /// An end whose handshake is over, with AES-128-GCM.
 pub struct Records(Keys<16, 32>);
 
-/// How a peer's records have ended, or not.
+/// Whether and how a peer's records have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// More may come.
@@ -19,14 +19,14 @@ pub enum Fate {
 }
 
 impl Records {
-    /// From the traffic secret of each direction, and how many records it has sealed. None if the
-    /// secrets are for another cipher.
+    /// From each direction's traffic secret, and the number of records already sealed with it. `None`
+    /// if the secrets are for another cipher.
     #[must_use]
     pub fn new(send: (&[u8], u64), receive: (&[u8], u64)) -> Option<Self> {
         Keys::new(send, receive).map(Self)
     }
 
-    /// Opens the whole records in `input` and takes them out of it; their data goes to `data`.
+    /// Opens the whole records in `input` and removes them from it. Their data is appended to `data`.
     pub fn open(&mut self, input: &mut Vec<u8>, data: &mut Vec<u8>) -> Fate {
         let opened = self.0.receive().open(input);
         data.extend_from_slice(&input[..opened.data]);
@@ -47,7 +47,7 @@ impl Records {
         out.drain(from..to);
     }
 
-    /// Appends a record of any type, with so many zeros behind its content: what no client sends.
+    /// Appends a record of any type, with this many zeros after its content. No client sends these.
     pub fn seal_any(&mut self, out: &mut Vec<u8>, kind: u8, content: &[u8], padding: usize) {
         let mut inner = content.to_vec();
         inner.push(kind);
@@ -62,7 +62,8 @@ impl Records {
     }
 }
 
-/// How many of these bytes are whole records. What is no record is whole: it is no better with more.
+/// How many of these bytes are whole records. Bytes that are no record count as whole, because waiting
+/// for more of them would not help.
 #[must_use]
 pub fn whole_records(bytes: &[u8]) -> usize {
     let mut whole = 0;

@@ -1,4 +1,4 @@
-//! What a slot holds.
+//! A connection's state: its handshake, or its keys.
 
 use super::handshake::{Handover, Outcome, Rustls};
 use super::keys::Keys;
@@ -16,19 +16,19 @@ pub(super) enum Slot {
     Tls12(Box<Tls12>),
 }
 
-const _: () = assert!(size_of::<Slot>() == 16, "each slot has one, whatever it is");
+const _: () = assert!(size_of::<Slot>() == 16, "every slot has one, with TLS or without");
 
 /// A handshake under way.
 #[derive(Default)]
 pub(super) struct Handshake {
     pub common: Common,
-    /// None before the first whole record: a peer that says nothing costs us little.
+    /// `None` before the first whole record, so that a silent peer costs little.
     pub rustls: Option<Rustls>,
-    /// Of the token it was last heard by.
+    /// The generation in the token of the last completion.
     pub generation: u32,
-    /// It has a record to take, and waits for its turn.
+    /// A record of it waits to be processed.
     pub is_queued: bool,
-    /// Bytes of records taken.
+    /// Bytes of the records processed.
     pub taken: usize,
 }
 
@@ -46,11 +46,12 @@ pub(super) struct Tls12 {
     common: Common,
 }
 
-/// What connections of any kind have.
+/// What all connections with TLS have.
 #[derive(Default)]
 pub(super) struct Common {
     more: Option<Box<More>>,
-    /// The turn of the driver below in which it last had a send, and which of the sends.
+    /// The turn of the driver below in which it was last sent something, and the place among the
+    /// sends of that turn.
     sent_turn: u32,
     sent_at: u32,
     pub flags: Flags,
@@ -60,9 +61,9 @@ pub(super) struct Common {
 #[derive(Default)]
 pub(super) struct More {
     pub generation: u32,
-    /// Received, and not a whole record yet.
+    /// Received bytes that are not a whole record yet.
     pub carry: Vec<u8>,
-    /// Sealed, and to leave before anything else.
+    /// Sealed bytes that must leave before anything else.
     pub pending: Vec<u8>,
 }
 
@@ -77,15 +78,15 @@ impl Flags {
     pub const BLOCKED: u8 = 1 << 1;
     /// Receiving has ended, and the worker knows.
     pub const ENDED: u8 = 1 << 2;
-    /// Its receiving is to be stopped below.
+    /// The driver below has to be told to stop receiving.
     pub const STOP: u8 = 1 << 3;
-    /// It is to be shut down when all has left.
+    /// It has to be shut down when all bytes have left.
     pub const SHUT: u8 = 1 << 4;
-    /// It was told that nothing follows.
+    /// The peer was sent close_notify.
     pub const CLOSED: u8 = 1 << 5;
-    /// A new key is announced in what is pending.
+    /// The pending bytes announce a new key.
     pub const UPDATING: u8 = 1 << 6;
-    /// It is in the line of those that have part of a record.
+    /// It is in `Input::carriers`.
     pub const CARRIES: u8 = 1 << 7;
 
     pub fn has(self, bit: u8) -> bool {
@@ -96,14 +97,14 @@ impl Flags {
         self.0 |= bit;
     }
 
-    /// Clears the bit; whether it was set.
+    /// Clears the bit. Returns whether it was set.
     pub fn take(&mut self, bit: u8) -> bool {
         let was = self.has(bit);
         self.0 &= !bit;
         was
     }
 
-    /// Sets the bit; whether it was clear before.
+    /// Sets the bit. Returns whether it was clear.
     pub fn raise(&mut self, bit: u8) -> bool {
         let was_clear = !self.has(bit);
         self.0 |= bit;
@@ -118,7 +119,7 @@ impl Common {
         more
     }
 
-    /// Whether a token of this generation has something of its own here.
+    /// Whether there are carried or pending bytes, and they belong to this generation.
     pub fn is_of(&self, generation: u32) -> bool {
         self.more.as_ref().is_some_and(|more| more.generation == generation)
     }
@@ -135,7 +136,7 @@ impl Common {
         self.more.as_mut().map(|more| std::mem::take(&mut more.carry)).filter(|it| !it.is_empty())
     }
 
-    /// The first bytes of what is pending have left.
+    /// The first `left` pending bytes have left.
     pub fn drop_pending(&mut self, left: usize) {
         if let Some(more) = &mut self.more {
             more.pending.drain(..left);
@@ -146,12 +147,12 @@ impl Common {
         self.free_idle();
     }
 
-    /// Gives back what an idle connection does not need.
+    /// Frees what an idle connection does not need.
     pub fn free_idle(&mut self) {
         self.more.take_if(|more| more.carry.is_empty() && more.pending.is_empty());
     }
 
-    /// Its place among the sends of this turn, if it has one.
+    /// Its place among the sends of this turn, if it was sent something.
     pub fn sent_at(&self, turn: u32) -> Option<usize> {
         (self.sent_turn == turn).then_some(self.sent_at as usize)
     }
@@ -162,7 +163,7 @@ impl Common {
 }
 
 impl Slot {
-    /// The slot of a handshake that is over; none if it came to something we do not know.
+    /// The slot after a handshake; `None` if it agreed on a cipher we do not know.
     pub fn after_handshake(common: Common, rustls: Rustls, outcome: Outcome) -> Option<Self> {
         if outcome.is_tls12 {
             return Some(Self::Tls12(Box::new(Tls12 { rustls, common })));
@@ -186,7 +187,7 @@ impl Slot {
         })
     }
 
-    /// What seals its records, where that is ours.
+    /// Seals its records, if they are ours.
     pub fn sender(&mut self) -> Option<Part<'_>> {
         match self {
             Self::Aes128(of) => Some(of.keys.send()),
@@ -196,7 +197,7 @@ impl Slot {
         }
     }
 
-    /// What opens its records, where that is ours.
+    /// Opens its records, if they are ours.
     pub fn receiver(&mut self) -> Option<Part<'_>> {
         match self {
             Self::Aes128(of) => Some(of.keys.receive()),
@@ -206,8 +207,8 @@ impl Slot {
         }
     }
 
-    /// Seals bytes of the arena behind its end; how many of them. rustls does not take back what it
-    /// has sealed, so of TLS 1.2 it is one record at most.
+    /// Seals bytes of the arena, and appends the records to it. Returns how many bytes were sealed.
+    /// For TLS 1.2 that is one record at most, because rustls can't take back what it has sealed.
     pub fn seal(&mut self, arena: &mut Vec<u8>, from: usize, to: usize) -> usize {
         if let Self::Tls12(of) = self {
             let data = arena[from..to.min(from + DATA_BYTES_MAX)].to_vec();
@@ -228,7 +229,7 @@ impl Slot {
             return;
         }
         match self {
-            // It is closed all the same.
+            // If it fails, the connection is closed without it.
             Self::Tls12(of) => drop(of.rustls.seal_close(to)),
             _ => drop(self.sender().map(|mut sender| sender.seal_close(to))),
         }

@@ -1,4 +1,4 @@
-//! TLS over the simulated kernel, with a client that nobody here wrote.
+//! TLS over the simulated kernel, with rustls as the client.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -1,14 +1,15 @@
-//! TLS of a subscriber's connection. rustls makes the handshake; once the server has answered it goes, as
-//! it does in the server, because a million of it would not fit beside the server on one machine.
+//! TLS of a subscriber's connection. rustls makes the handshake. Once the server has answered it is
+//! dropped, as in the server, because a million of it would not fit beside the server on one machine.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
-use rustls::{CipherSuite, ClientConfig, ClientConnection, KeyLog};
+use rustls::{CipherSuite, ClientConfig, ClientConnection};
 
 use super::connection::End;
 use crate::ring::tls::records::{Fate, Records, whole_records};
+use crate::ring::tls::secrets::{SecretTap, Secrets};
 
 /// What seals and opens a connection's bytes.
 pub(super) struct Sealed {
@@ -22,7 +23,7 @@ pub(super) struct Sealed {
     shaking: Option<Box<Shaking>>,
     /// From then on, if the cipher is ours.
     records: Option<Records>,
-    /// How they have ended.
+    /// Whether and how the records have ended.
     fate: Fate,
 }
 
@@ -33,21 +34,14 @@ struct Shaking {
     is_answered: bool,
 }
 
-/// The traffic secrets of both sides.
-#[derive(Default)]
-struct Secrets {
-    client: Vec<u8>,
-    server: Vec<u8>,
-}
-
 /// What our records need of a configuration.
 pub(super) fn prepare(config: &mut ClientConfig) {
     config.enable_secret_extraction = true;
-    config.key_log = std::sync::Arc::new(Tap);
+    config.key_log = Arc::new(SecretTap);
 }
 
 impl Sealed {
-    /// Before the handshake.
+    /// Begins a handshake.
     pub fn new(tls: ClientConnection) -> Self {
         let shaking = Shaking { tls, secrets: Secrets::default(), is_answered: false };
         Self {
@@ -70,7 +64,7 @@ impl Sealed {
         Ok(())
     }
 
-    /// What is to be sent.
+    /// Sealed bytes to be sent.
     pub fn take_sealed(&mut self) -> io::Result<Vec<u8>> {
         let mut sealed = std::mem::take(&mut self.to_send);
         if let Some(of) = &mut self.shaking {
@@ -82,8 +76,8 @@ impl Sealed {
         Ok(sealed)
     }
 
-    /// Takes bytes of the socket. Those of a record that is not whole wait here, so that nothing of
-    /// it is in rustls when that goes.
+    /// Takes bytes from the socket. An incomplete record waits here, so that rustls holds no part of it
+    /// when it is dropped.
     pub fn received(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.received.extend_from_slice(bytes);
         let Self { received, opened, shaking, records, fate, .. } = self;
@@ -112,7 +106,7 @@ impl Sealed {
         }
     }
 
-    /// Nothing more is there for now: gives back what an idle connection does not need.
+    /// Nothing more is there for now: frees what an idle connection does not need.
     pub fn rest(&mut self) -> Result<(), End> {
         for buffer in [&mut self.received, &mut self.opened, &mut self.to_send] {
             if buffer.is_empty() {
@@ -164,34 +158,6 @@ impl Shaking {
         let extracted = tls.dangerous_extract_secrets()?;
         let records = Records::new((&client, extracted.tx.0), (&server, extracted.rx.0));
         records.ok_or(rustls::Error::HandshakeNotComplete)
-    }
-}
-
-thread_local! {
-    /// The traffic secrets of the handshake that is going on.
-    static LOGGED: RefCell<Secrets> = RefCell::default();
-}
-
-/// Where rustls tells the traffic secrets.
-#[derive(Debug)]
-struct Tap;
-
-impl KeyLog for Tap {
-    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        LOGGED.with_borrow_mut(|logged| match label {
-            "CLIENT_TRAFFIC_SECRET_0" => logged.client = secret.to_vec(),
-            "SERVER_TRAFFIC_SECRET_0" => logged.server = secret.to_vec(),
-            _ => {}
-        });
-    }
-}
-
-impl Secrets {
-    fn take_logged(&mut self) {
-        let logged = LOGGED.take();
-        if !logged.client.is_empty() {
-            *self = logged;
-        }
     }
 }
 
