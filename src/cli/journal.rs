@@ -90,12 +90,8 @@ fn epoch_of(dir: &Path) -> Result<Epoch, String> {
 /// What only a server says (that a stream opens, for example) is left out: the one that these are
 /// published to will say it where it is true.
 fn write_line(lines: &mut Vec<u8>, epoch: Epoch, record: &Record) {
-    // What is the server's own is not for publishing: who was there then is not there now.
-    let is_own = |of: &str| of.starts_with(RESERVED_PREFIX);
-    if record.publication.event_type.as_deref().is_some_and(is_own) {
-        return;
-    }
     let RecordPublication { channel, kind, data, event_type, attributes, .. } = &record.publication;
+    // The server's own events are not for publishing: the members of then are not those of now.
     if event_type.as_deref().is_some_and(|name| name.starts_with(RESERVED_PREFIX)) {
         return;
     }
