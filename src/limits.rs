@@ -38,16 +38,16 @@ pub const BACKEND_ANSWERS_MAX: usize = 10_000;
 /// Requests of a worker that may wait for the backend; further ones are refused (503).
 pub const BACKEND_WAITING_MAX: usize = 4096;
 
-/// Most token streams one WebSocket may produce at a time: a backend with more of them has more
-/// connections, or one body each.
+/// Most token streams one WebSocket may produce at a time: a backend with more of them opens more
+/// connections, or sends a body for each.
 pub const WS_STREAMS_MAX: usize = 100;
 
 /// Bytes of an NDJSON body that go to the log at once: enough to amortise the lane, few enough
 /// that one publisher cannot hold the log for long (some hundred lines, about 0.2 ms).
 pub const PUBLISH_BATCH_BYTES_MAX: usize = 16 * 1024;
 
-/// Events that go to the log at once, and up to a line's channels more: lines with a hundred
-/// channels each are short for what they ask.
+/// Events that go to the log at once; the last line's channels may exceed it. A line with a hundred
+/// channels is short, but asks for a hundred events.
 pub const PUBLISH_BATCH_EVENTS_MAX: usize = 512;
 
 /// How much longer JSON may make an event's data: an encoder that writes only ASCII (Python's, by
@@ -66,8 +66,8 @@ pub const WAITING_MAX: usize = 4096;
 /// 2,048 events of `lane_events` this is 250 KB a worker, 13 bytes a connection at 18,500 each.
 pub const LANE_ANSWERS_MAX: usize = 1024;
 
-/// Those of them that may be for pages of history: they may wait for a disk, which the others must
-/// not feel.
+/// How many of these may be for pages of history, which may wait for a disk. The others must not have to
+/// wait for them.
 pub const LANE_PAGES_MAX: usize = LANE_ANSWERS_MAX / 2;
 
 /// Requests that may wait at the log, all workers together.
@@ -89,8 +89,8 @@ pub const WORK_PER_HAND: usize = 256;
 /// Most events the store commits at once: more would delay the first of them.
 pub const COMMIT_EVENTS_MAX: usize = 16_384;
 
-/// Bytes of the indexes that the journal's reader keeps: those of a handful of segments, so that
-/// readers at different places of a long history do not make each other wait.
+/// Bytes of the indexes that the journal's reader keeps: those of a handful of segments, so that clients
+/// that read at different places of a long history do not make each other wait.
 pub const INDEX_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of a segment of the journal: how much is read at once at a start, and the most that aged
@@ -157,10 +157,10 @@ pub const FIRST_SEND_BYTES_MAX: usize = 4 * 1024;
 /// and some tens of microseconds of the log's time.
 pub const PAGE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Events of an answer with history, at most and if its request does not say; [`PAGE_BYTES_MAX`]
-/// bounds it, too.
+/// Most events in an answer with history; [`PAGE_BYTES_MAX`] bounds it, too.
 pub const LISTED_EVENTS_MAX: usize = 1000;
-/// See [`LISTED_EVENTS_MAX`].
+
+/// Events in an answer with history, if the request has no limit.
 pub const LISTED_EVENTS: usize = 100;
 
 /// Bytes of one live slice, which is sent to each live subscriber in one send. Below a default send
@@ -170,61 +170,62 @@ pub const SLICE_BYTES_MAX: usize = 32 * 1024;
 /// An arena larger than this at the end of a turn is freed.
 pub const ARENA_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
-/// Largest event an operator may allow. Whatever the budgets of a turn are, an arena can hold one
-/// such event in every form: offsets into it are `u32`.
+/// Largest event an operator may allow. An arena can always hold one such event in every form, although
+/// offsets into it are `u32`.
 pub const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes a connection of HTTP/2 takes from its streams before it is sent something: what a socket
-/// buffer takes, and what is held for a peer that stops reading.
+/// Bytes a connection of HTTP/2 takes from its streams before they are sent: as many as a socket buffer
+/// takes. They are held for a peer that stops reading.
 pub const CARRIER_OUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Answers and control frames a connection of HTTP/2 may leave unread, with what its streams have
-/// said, before its input is left alone.
+/// Bytes that a connection of HTTP/2 may leave unread (answers, control frames, output of its streams)
+/// before its input is no longer read.
 pub const HTTP2_OUT_BYTES_MAX: usize = CARRIER_OUT_BYTES_MAX + OUT_BYTES_MAX;
 
-/// Answers that may wait for the windows of one connection's streams before a further stream is
-/// refused: their client opens streams and windows as it likes, and the memory is ours.
+/// Bytes of answers that may wait for the windows of one connection's streams before a further stream is
+/// refused: the client decides about streams and windows, but the memory is ours.
 pub const STREAMS_OUT_BYTES_MAX: usize = 256 * 1024;
 
-/// Requests of one connection of HTTP/2 that are begun in one turn: a full receive buffer may hold a
-/// thousand, and other connections would wait for all of them.
+/// Most requests of one connection of HTTP/2 begun in one turn. A full receive buffer may hold a
+/// thousand, and other connections would have to wait for all of them.
 pub const HTTP2_REQUESTS_PER_TURN: u32 = 64;
 
-/// The same of all connections of a worker: some 5 ms, which is what everyone else then waits. A
-/// thousand connections that come back with a hundred streams each would otherwise fill seconds.
+/// The same for all connections of a worker: some 5 ms, for which all other work waits. A thousand
+/// connections that come back with a hundred streams each would otherwise take seconds.
 pub const HTTP2_REQUESTS_PER_TURN_ALL: u32 = 512;
 
-/// Bytes of connections that carry streams that are gathered in one turn.
+/// Bytes gathered in one turn for connections that carry streams.
 pub const CARRIERS_BYTES_PER_TURN: usize = 512 * 1024;
 
-/// HTTP/2 streams a worker can have at most: their indices and those of sockets fit 28 bits.
+/// Most HTTP/2 streams of a worker: their indices and those of sockets fit 28 bits.
 pub const STREAMS_PER_WORKER_MAX: u32 = 1 << 27;
 
-/// Bytes a stream must be sent within the dead time if its client kept it waiting: a window that
-/// opens by a byte now and then is closed.
+/// Bytes that the client of a blocked stream must take within the dead time: a window that opens by a
+/// byte now and then counts as closed.
 pub const STALLED_BYTES_MIN: u32 = 16 * 1024;
 
-/// Bytes of a field block: with Huffman coding more than any head that is taken.
+/// Most bytes of a field block: with Huffman coding more than any head we accept.
 pub const FIELD_BLOCK_BYTES_MAX: usize = 32 * 1024;
 
-/// Frames of a field block: a client that fills its frames needs three.
+/// Most frames of a field block: a client that fills its frames needs three.
 pub const FIELD_BLOCK_PIECES_MAX: u32 = 16;
 
-/// Updates of windows that are taken of an HTTP/2 client before it was sent anything.
+/// Updates of windows that an HTTP/2 client may send before it was sent anything.
 pub const WINDOW_UPDATES_AHEAD: u32 = 128;
 
-/// Updates of windows that are taken for each frame it was sent: two are what a client needs that
-/// opens both windows again each time.
+/// Updates of windows that a client may send for each frame it was sent. A client that opens both
+/// windows again each time needs two.
 pub const WINDOW_UPDATES_PER_FRAME: u32 = 4;
 
-/// Updates of windows that may come at once of one that was sent very much.
+/// Most updates of windows that a client may save up.
 pub const WINDOW_UPDATES_AHEAD_MAX: u32 = 65_536;
 
-/// What an HTTP/2 client may do a second. (Half of a second's count is carried over to the next.)
+/// How often an HTTP/2 client may do this in a second. (Half of a second's count is carried over to the
+/// next.)
 pub mod http2_per_second {
-    /// Requests taken back before they are answered.
+    /// Requests reset before they are answered.
     pub const RAPID_RESETS: u16 = 100;
-    /// Streams given up, however few a connection may have.
+    /// Streams reset, even if a connection may have fewer.
     pub const RESETS: u16 = 200;
     /// Streams we have to reset.
     pub const MADE_RESETS: u16 = 200;
@@ -232,17 +233,17 @@ pub mod http2_per_second {
     pub const PINGS: u16 = 100;
     /// Settings: hardly any client sends them twice.
     pub const SETTINGS: u16 = 50;
-    /// Frames of a body with nothing in them.
+    /// DATA frames without data.
     pub const EMPTY_DATA: u16 = 100;
-    /// Frames that mean nothing, or come too late: Firefox sends priorities, a client whose uploads
-    /// are refused goes on for a moment.
+    /// Frames without a meaning, or that come too late: Firefox sends priorities, and a client whose
+    /// upload is refused goes on for a moment.
     pub const IGNORED: u16 = 1000;
 }
 
 /// Events and answers taken from the log's lane in one turn.
 pub const LANE_TAKEN_PER_TURN: usize = 4096;
 
-/// Events a replica holds for its slow subscribers, whatever the channel's history is.
+/// Events a replica holds for its slow subscribers, even if the channel's history has fewer.
 pub const REPLICA_EVENTS_MIN: usize = 1024;
 
 /// Events after which a replica first looks for what all its subscribers have passed.

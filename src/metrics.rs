@@ -12,27 +12,27 @@ pub const TRANSPORTS: [&str; 4] = ["http", "sse", "ws", "http2"];
 /// only its beginning; a WebSocket did not open; anything else.
 pub const FALLBACKS: [&str; 4] = ["buffered", "silent", "refused", "other"];
 
-/// What a client of HTTP/2 may not do without end; labels are [`FLOODS`].
+/// What a client of HTTP/2 may do only so often. Its labels are [`FLOODS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flood {
-    /// Requests that are taken back before they are answered (CVE-2023-44487).
+    /// Requests reset before they are answered (CVE-2023-44487).
     RapidReset,
-    /// Streams given up.
+    /// Streams reset.
     Reset,
-    /// Resets it makes us send (CVE-2025-8671).
+    /// Mistakes that make us reset a stream (CVE-2025-8671).
     MadeReset,
     /// Pings.
     Ping,
     /// Settings.
     Settings,
-    /// Frames of a body with nothing in them.
+    /// DATA frames without data.
     EmptyData,
     /// Frames for streams that are gone.
     Late,
-    /// Frames that mean nothing.
+    /// Frames without a meaning.
     Ignored,
-    /// Updates of windows without anything that was sent.
+    /// Updates of windows without a need for them.
     WindowUpdate,
     /// Heads in too many pieces, or with too much in them (CVE-2024-27316).
     Head,

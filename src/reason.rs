@@ -79,7 +79,7 @@ pub enum CloseReason {
     Operator,
     /// The server is shutting down.
     Drain,
-    /// An HTTP/2 client did too much of what costs it nothing.
+    /// An HTTP/2 client did too much of something that costs us more than it costs the client.
     Flood,
 }
 

@@ -1,8 +1,9 @@
-//! Rights that the operator's backend decides (`auth.url`): it is asked with the cookies and the
-//! `Authorization` of a request, and answers with the claims of a token, or refuses. Sessions that only
-//! the backend understands are so let in.
+//! Rights that the operator's backend decides (`auth.url`). It is asked with the cookies and the
+//! `Authorization` of a request, and answers with the claims of a token, or refuses. This lets in
+//! clients whose sessions only the backend understands.
 //!
-//! This says what is asked and what an answer means. Asking takes time and is done elsewhere.
+//! Here is what is asked and what an answer means. Asking takes time, and is done in
+//! `server::backend`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -14,16 +15,16 @@ use super::grant::Grant;
 use super::key_fingerprint::KeyFingerprint;
 use super::token;
 
-/// Longest time an answer is believed, whatever it says.
+/// Longest time for which an answer is used, even if it allows more.
 pub const ANSWER_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// Shortest time: the request that asked is read again within it.
+/// Shortest time for which an answer is used: within it, the request that asked is read again.
 const ANSWER_AGE_MIN: Duration = Duration::from_secs(1);
 
-/// Longest cookies or `Authorization` that are passed on.
+/// Longest `Cookie` or `Authorization` that is passed on.
 const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
 
-/// Where the backend is, and what rests on its answers.
+/// Where the backend is, and what its answers are combined with.
 #[derive(Debug)]
 pub struct Backend {
     /// Its URL, of `http`.
@@ -32,7 +33,7 @@ pub struct Backend {
     everybody: Arc<Grant>,
 }
 
-/// What the backend is asked: who sends this, and what may they do?
+/// What the backend is asked: who sent this, and what may they do?
 #[derive(Clone)]
 pub struct Question {
     backend: Arc<Backend>,
@@ -47,7 +48,7 @@ pub struct Question {
 pub struct Verdict {
     /// The rights, or why there are none.
     pub grant: Result<Arc<Grant>, Denied>,
-    /// How long that holds for further requests.
+    /// How long it is used for further requests.
     pub age_max: Duration,
 }
 
@@ -63,7 +64,7 @@ impl Backend {
 }
 
 impl Question {
-    /// None: the request shows nothing that a backend could judge.
+    /// `None` if the request shows nothing that a backend could judge.
     pub(super) fn of(
         backend: &Arc<Backend>,
         cookie: Option<&[u8]>,
@@ -83,7 +84,7 @@ impl Question {
         &self.backend.url
     }
 
-    /// What an answer means. 401 and 403 refuse; whatever is not understood grants nothing.
+    /// What an answer means. 401 and 403 refuse, and an answer that is not understood grants nothing.
     pub fn verdict(
         &self,
         status: u16,
@@ -103,7 +104,7 @@ impl Question {
         Verdict { grant, age_max }
     }
 
-    /// There was no answer.
+    /// The verdict if there is no answer.
     pub fn unanswered() -> Verdict {
         Verdict { grant: Err(Denied::BackendUnavailable), age_max: ANSWER_AGE_MIN }
     }
@@ -118,15 +119,15 @@ impl Question {
     }
 }
 
-/// Whether a backend can be at this URL: `https` is for what is between machines, and this is asked for
-/// each session.
+/// Whether a backend can be at this URL. It must be `http`: the backend is asked for each session, so
+/// it belongs on the same machine or network.
 pub(super) fn is_url(url: &str) -> bool {
     let rest = url.strip_prefix("http://").unwrap_or_default();
     let host = rest.split('/').next().unwrap_or_default();
     !host.is_empty() && !host.contains(['@', '?', '#']) && url.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// `max-age` (RFC 9111 section 5.2.2.1), unless the answer is not to be kept.
+/// `max-age` (RFC 9111 section 5.2.2.1), or zero if the answer must not be kept.
 fn max_age(cache_control: Option<&str>) -> Duration {
     let directives = || cache_control.unwrap_or_default().split(',').map(str::trim);
     let is = |name: &'static str| move |text: &str| text.eq_ignore_ascii_case(name);
@@ -137,7 +138,7 @@ fn max_age(cache_control: Option<&str>) -> Duration {
     Duration::from_secs(seconds.unwrap_or(0))
 }
 
-/// A backend is another one after each reload: its answers before that are not asked for again.
+/// Questions to the backend of before a reload are different ones, so its answers are not used again.
 impl PartialEq for Question {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)
@@ -156,7 +157,7 @@ impl Hash for Question {
 }
 
 impl fmt::Debug for Question {
-    /// Shows nothing that a request has shown.
+    /// Leaves out the credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Question").field("url", &self.backend.url).finish_non_exhaustive()
     }

@@ -29,7 +29,7 @@ pub struct Credentials<'a> {
     pub query_token: Option<&'a str>,
     /// The `Cookie` header.
     pub cookie: Option<&'a [u8]>,
-    /// Whether the connection has shown a certificate that was verified; it counts last.
+    /// Whether the connection has shown a certificate, which was verified. It counts last.
     pub certified: bool,
 }
 
@@ -96,7 +96,7 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// What counts where nothing is sent.
+    /// The credential of a request that sends none.
     fn nothing(&self) -> Presented<'a> {
         if self.certified { Presented::Certificate } else { Presented::Nothing }
     }

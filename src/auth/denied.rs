@@ -94,13 +94,13 @@ denials! {
     /// Known, but not allowed to publish to this channel.
     PublishForbidden: Forbidden, "publish_forbidden",
         "these credentials do not allow publishing to this channel";
-    /// Known, but neither allowed to publish to this channel nor to cancel its streams.
+    /// Known, but allowed neither to publish to this channel nor to cancel its streams.
     CancelForbidden: Forbidden, "cancel_forbidden",
         "these credentials do not allow cancelling streams of this channel";
     /// The operator's backend refused.
     BackendRefused: Unauthorized, "backend_refused",
         "the backend does not let in who sends this";
-    /// It gave no answer that could be understood, or too many wait for one.
+    /// The operator's backend gave no answer that could be understood, or too many requests wait for it.
     BackendUnavailable: ServiceUnavailable, "backend_unavailable",
         "the backend that decides over access gave no answer; try again";
     /// A web page of an origin that is not allowed.

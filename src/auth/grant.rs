@@ -66,7 +66,7 @@ impl Patterns {
 pub struct Grant {
     subscribe: Patterns,
     publish: Patterns,
-    /// Where streams may be cancelled without the right to publish; few grants have any.
+    /// Channels whose streams may be cancelled without the right to publish; few grants have any.
     cancel: Option<Box<Patterns>>,
     /// [`NEVER`]: it does not expire.
     expires_at_unix_s: u32,
@@ -112,7 +112,7 @@ impl Grant {
         Self::new(Patterns::all(), Patterns::all())
     }
 
-    /// The same, and streams of these channels may be cancelled.
+    /// Also allows to cancel the streams of these channels.
     pub(super) fn with_cancel(mut self, cancel: Patterns) -> Self {
         if !cancel.is_empty() {
             let parts = [self.granted_by.to_string(), cancel.spelled()];
@@ -143,7 +143,7 @@ impl Grant {
         self.issued_to(Some(who.subject), None).telling(who.info)
     }
 
-    /// What the token says of its subject to the other members of a channel.
+    /// What the token tells the other members of a channel about its subject.
     pub(super) fn telling(mut self, info: Option<Box<str>>) -> Self {
         if let Some(identity) = self.identity.as_mut().and_then(Arc::get_mut) {
             identity.info = info;
@@ -191,7 +191,7 @@ impl Grant {
             || self.everybody.as_ref().is_some_and(|grant| grant.may_publish(channel))
     }
 
-    /// Whether the channel's stream may be cancelled: who may publish may, too.
+    /// Whether the channel's stream may be cancelled. The right to publish includes that.
     pub fn may_cancel(&self, channel: &str) -> bool {
         self.may_publish(channel)
             || self.cancel.as_ref().is_some_and(|cancel| cancel.matches(channel))

@@ -65,12 +65,12 @@ pub struct Gate {
     keys: KeyRing,
     rules: ClaimRules,
     publish_keys: PublishKeys,
-    /// What a client certificate grants; none: none is asked for.
+    /// What a client certificate grants; `None`: clients are not asked for one.
     certified: Option<Arc<Grant>>,
     client_ca: Option<PathBuf>,
-    /// The backend that decides over what is neither a token nor a publish key.
+    /// The backend that decides about credentials that are neither a token nor a publish key.
     backend: Option<Arc<Backend>>,
-    /// Where it is asked.
+    /// Takes the questions to it.
     asks: Option<Sender<Asked>>,
     fingerprints: KeyFingerprints,
     cookie: Option<Box<str>>,
@@ -186,13 +186,13 @@ impl Gate {
         self.backend.is_some()
     }
 
-    /// Has the backend asked. Whether there was room for the question.
+    /// Has the backend asked. Returns whether there was room for the question.
     pub fn ask(&self, worker: u16, question: &Question) -> bool {
         let asked = Asked { worker, question: question.clone() };
         self.asks.as_ref().is_some_and(|asks| asks.try_send(asked).is_ok())
     }
 
-    /// What the backend is to be asked about these credentials; none: it is not for it to decide.
+    /// What to ask the backend about these credentials; `None` if they are not the backend's to decide.
     pub fn question(&self, credentials: &Credentials<'_>) -> Option<Question> {
         let backend = self.backend.as_ref()?;
         let is_ours = match self.presented(credentials) {
@@ -212,7 +212,7 @@ impl Gate {
         !self.keys.is_empty() && token::has_token_shape(text.as_bytes())
     }
 
-    /// The authorities whose certificates of clients count, as a file.
+    /// The file with the authorities whose client certificates count.
     pub fn client_ca(&self) -> Option<&Path> {
         self.client_ca.as_deref()
     }
@@ -278,10 +278,10 @@ impl Gate {
         self.grant_for(presented, now_unix_s)
     }
 
-    /// Admits or denies a request with what the backend has decided over it.
+    /// Admits or denies a request about which the backend has decided.
     ///
     /// # Errors
-    /// The page it comes from may not, or the backend has refused.
+    /// The page it comes from is not allowed, or the backend has refused.
     pub fn admit_decided(
         &self,
         access: Access,
@@ -313,8 +313,8 @@ impl Gate {
         self.origins.cors_headers(origin)
     }
 
-    /// Who may do everything anyway is taken for the subject its token names, whoever signed it: so
-    /// presence can be tried without keys.
+    /// On a server without keys, a token's subject is believed without a check, so that presence can be
+    /// tried.
     fn believe(&self, presented: Result<Presented<'_>, Denied>) -> Arc<Grant> {
         let token = match presented {
             Ok(Presented::Token(token) | Presented::TokenOrPublishKey(token)) => token,
@@ -368,7 +368,7 @@ impl Gate {
     }
 }
 
-/// Rights as of a publish key.
+/// The rights of a publish key.
 fn certified_grant(
     settings: &CertificateSettings,
     everybody: &Arc<Grant>,

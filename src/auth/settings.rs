@@ -54,11 +54,11 @@ pub struct AuthSettings {
     pub query_token: QueryToken,
     /// Keys for backends that publish.
     pub publish_keys: Vec<PublishKeySettings>,
-    /// Asked, with its cookies and its `Authorization`, about each request that shows neither a token
-    /// nor a publish key: `http://localhost:3000/push-rights`. It answers with the claims of a token,
-    /// or 401 or 403.
+    /// The URL of a backend, as `http://localhost:3000/push-rights`. It is asked about each request whose
+    /// cookies or `Authorization` are neither a token nor a publish key, and answers with the claims of
+    /// a token, or 401 or 403.
     pub url: Option<String>,
-    /// What clients may do that show a certificate. None: no certificate is asked for.
+    /// What clients with a certificate may do. `None`: clients are not asked for one.
     pub client_certificates: Option<CertificateSettings>,
     /// What clients without credentials may do. None: nothing, or all if there is no key either.
     pub anonymous: Option<AnonymousSettings>,
@@ -114,7 +114,7 @@ pub struct PublishKeySettings {
 pub struct CertificateSettings {
     /// The authorities that sign them, in PEM.
     pub ca: PathBuf,
-    /// Patterns of the channels they may publish to. None: all.
+    /// Patterns of the channels they may publish to. `None`: all.
     pub publish: Option<Vec<String>>,
 }
 
@@ -126,7 +126,7 @@ pub struct AnonymousSettings {
     pub subscribe: Vec<String>,
     /// Patterns of the channels to publish to.
     pub publish: Vec<String>,
-    /// Patterns of the channels whose streams may be cancelled; where one may publish, one may.
+    /// Patterns of the channels whose streams may be cancelled, in addition to those of `publish`.
     pub cancel: Vec<String>,
 }
 
@@ -277,7 +277,7 @@ pub enum AuthFault {
     TooManyPatterns,
     /// Not the name of a cookie.
     BadCookieName,
-    /// The backend is not one that can be asked.
+    /// The backend's URL can't be used.
     BadUrl,
     /// The origin with this index is not one that browsers send.
     BadOrigin(usize),

@@ -21,7 +21,7 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Most leeway that can be set: more would not be clock skew but a longer life for every token.
 pub const LEEWAY_S_MAX: u64 = 300;
 
-/// Longest `info` that is accepted: all members of a channel are told it.
+/// Longest `info` that is accepted. It is sent to all members of a channel.
 const INFO_BYTES_MAX: usize = 512;
 
 /// Longest `sub` that is accepted; a connection holds it as long as it lives.
@@ -166,7 +166,7 @@ struct Rights<'t> {
     subscribe: Vec<String>,
     publish: Vec<String>,
     cancel: Vec<String>,
-    /// What other members of a channel are told of the subject: any JSON value.
+    /// What other members of a channel are told about the subject: any JSON value.
     #[serde(borrow)]
     info: Option<&'t RawValue>,
 }
@@ -241,7 +241,7 @@ fn end_unix_s(exp: NumericDate, leeway_s: u64) -> u64 {
     exp.floor_unix_s().saturating_add(leeway_s)
 }
 
-/// Who a token says it is of; nothing of it is checked.
+/// The subject that a token names. Nothing is checked.
 pub(super) fn claimed(token: &str) -> Option<Identity> {
     let claims = token.split('.').nth(1).and_then(decode_part)?;
     let (subject, info) = object::<Claims<'_>>(&claims)?.identity().ok()?;

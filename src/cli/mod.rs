@@ -51,7 +51,7 @@ enum Command {
     /// Look at a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
-    /// Make a certificate for a first try.
+    /// Make a certificate for a first trial
     #[command(subcommand)]
     Tls(TlsCommand),
     Token(TokenArgs),

@@ -24,7 +24,7 @@ const SIGNALS_MAX: usize = 4;
 /// How often to check whether workers are even, if they may not be.
 const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it is seen whether a certificate was renewed.
+/// Time between two checks for renewed certificates.
 const CERTIFICATE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is told to stop.

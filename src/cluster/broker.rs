@@ -1,5 +1,5 @@
-//! What a node does at a broker, whichever it is: finds the stream, reads what it holds, and follows it.
-//! All of it runs on one thread, that of the store.
+//! What a node does at either broker: it finds the stream, reads what it holds, and follows it. All of
+//! it runs on one thread, the store's.
 
 use std::fmt;
 use std::io;
@@ -20,19 +20,19 @@ use crate::log::older::OlderPage;
 use crate::log::store::Stored;
 use crate::proto::cursor::Epoch;
 
-/// How long a start waits for a broker: rather than to end and be started again.
+/// How long a start waits for a broker before it gives up, and the service manager tries again.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Without progress for as long, reading at a start has failed.
+/// Reading at a start has failed after this long without progress.
 const READ_PAUSE_MAX: Duration = Duration::from_secs(20);
 
-/// How often the clock is looked at.
+/// Time between two looks at the clock.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// How long to wait before what failed is tried again.
+/// Pause before a failed attempt is repeated.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Events that are fed at once: what they cost the log is some hundred microseconds.
+/// Events given to the log at once: they cost it some hundred microseconds.
 pub(super) const FED_AT_ONCE: usize = 1024;
 
 /// A node at its broker.
@@ -40,10 +40,10 @@ pub trait Broker: fmt::Debug + Send {
     /// Waits for something to do, for a moment at most, and does it.
     fn turn(&mut self, log: &mut dyn LogSide) -> Flow;
 
-    /// How far it has come; none: the stream is not found yet.
+    /// How far it has come; `None` until the stream is found.
     fn follower(&self) -> Option<&Follower>;
 
-    /// Whether the stream is followed, and what was there when it was found has come.
+    /// Whether it follows the stream, and has all that the stream held when it was found.
     fn begun(&mut self) -> bool;
 
     /// Why the stream can't be used, if it can't.
@@ -55,20 +55,20 @@ pub trait Broker: fmt::Debug + Send {
 pub enum Flow {
     /// Go on.
     On,
-    /// It was told to end, and has.
+    /// It has ended, as it was told.
     Closed,
     /// The log ends.
     End(Ended),
 }
 
-/// What a node at its broker is given.
+/// What connects a node at its broker with the rest of the server.
 #[derive(Debug)]
 pub struct Ends {
-    /// What the log and the operator send.
+    /// Messages of the log and the operator.
     pub near: Receiver<ToBroker>,
-    /// Rings when they do.
+    /// Rings when there are any.
     pub bell: Arc<Doorbell>,
-    /// What it tells the log of the stream's end.
+    /// Tells the log about the ends of the stream.
     pub tail: Arc<Tail>,
     /// What it counts.
     pub metrics: Arc<ClusterMetrics>,
@@ -76,11 +76,11 @@ pub struct Ends {
     pub nodes: Nodes,
 }
 
-/// The nodes that are there, this one first, as the broker's thread last knew; none without a broker.
+/// The nodes that are there, this one first, as the broker's thread last knew; empty without a broker.
 pub type Nodes = Arc<Mutex<Vec<Here>>>;
 
 impl Ends {
-    /// Says to the operator and to the other nodes that this one is here.
+    /// Tells the operator and the other nodes that this one is here.
     pub fn here(&self, peers: &mut Peers, follower: Option<&Follower>, log: &dyn LogSide) -> Aside {
         let here = Here {
             node: peers.node().to_owned(),
@@ -95,7 +95,7 @@ impl Ends {
         Aside::Here(here)
     }
 
-    /// This node follows the stream, or not any more.
+    /// This node has begun to follow the stream, or has lost it.
     pub fn note_turned(&self, is_up: bool, now: Duration) {
         self.metrics.up.set(u64::from(is_up));
         let since = now.as_millis().max(1) as u64;
@@ -112,7 +112,7 @@ impl Ends {
 /// Why a node can't begin.
 #[derive(Debug)]
 pub enum BrokerError {
-    /// No server can be used in time.
+    /// No server could be used in time.
     Away,
     /// NATS can't be used.
     Nats(NatsError),
@@ -129,9 +129,9 @@ impl fmt::Display for BrokerError {
         match self {
             Self::Away => write!(
                 f,
-                "no server of the cluster's broker can be used within {} s (the lines above say why). \
-                 NATS: is JetStream on (nats-server -js), has it a leader, and as many servers as \
-                 cluster.replicas says? Redis: is one of them a primary?",
+                "no server of the cluster's broker could be used within {} s (the lines above say \
+                 why). NATS: is JetStream on (nats-server -js), does it have a leader, and as many \
+                 servers as cluster.replicas says? Redis: is one of them a primary?",
                 START_TIME_MAX.as_secs()
             ),
             Self::Nats(error) => write!(f, "{error}"),
@@ -156,7 +156,7 @@ impl From<RedisError> for BrokerError {
     }
 }
 
-/// A node that has its stream.
+/// A node that has found its stream.
 #[derive(Debug)]
 pub struct Opened(Box<dyn Broker>);
 
@@ -171,7 +171,7 @@ pub struct Beginning {
     pub epoch: Epoch,
 }
 
-/// Connects and sees to the stream; waits for a broker that is not there yet.
+/// Connects, and finds or creates the stream. Waits for a broker that is not there yet.
 ///
 /// # Errors
 /// See [`BrokerError`].
@@ -209,8 +209,8 @@ pub fn open(
 }
 
 impl Opened {
-    /// Reads what the stream holds; returns what was revoked. `feed` is also told behind which place
-    /// the log begins.
+    /// Reads what the stream holds. Returns the revocations in it. `feed` is given events, and the
+    /// place after which the log begins.
     ///
     /// # Errors
     /// The broker went away for too long, or the log ends.
@@ -242,7 +242,7 @@ impl Opened {
         Ok(revoked)
     }
 
-    /// How far it has come, and behind which place its log begins.
+    /// How far it has come, and the place after which its log begins.
     fn place(&self) -> (u64, u64) {
         self.0.follower().map_or((0, 0), |of| (of.head(), of.began_behind()))
     }
@@ -259,7 +259,7 @@ impl Opened {
     }
 }
 
-/// The log while it is read.
+/// The log, while the stream is read at a start.
 struct Start<N, F> {
     now: N,
     feed: F,

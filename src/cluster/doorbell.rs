@@ -1,4 +1,4 @@
-//! How the log wakes the thread that talks to the broker, and how that waits for both.
+//! Wakes the thread that talks to the broker: for messages of the log, or for its sockets.
 
 use std::io;
 use std::net::TcpStream;
@@ -10,7 +10,8 @@ use rustix::io::{read, write};
 
 use crate::mesh::SleepFlag;
 
-/// Rung only while the thread sleeps: a system call for each publication would cost more than it.
+/// Rung only while the thread sleeps: a system call for each publication would cost more than the
+/// publication.
 #[derive(Debug)]
 pub struct Doorbell {
     bell: OwnedFd,
@@ -28,18 +29,18 @@ impl Doorbell {
     /// Something was put into the thread's lane.
     pub fn ring(&self) {
         if self.asleep.needs_ring() {
-            // Full cannot be: it is read each time it has rung.
+            // It can't be full: it is read each time it has rung.
             let _ = write(&self.bell, &1u64.to_ne_bytes());
         }
     }
 
-    /// The thread will sleep. It must look into its lane after this.
+    /// The thread is about to sleep. It must look into its lane after this.
     pub fn announce(&self) {
         self.asleep.announce();
     }
 
-    /// Sleeps until the bell rings, a socket has something (or takes something, if that is wanted
-    /// too), or the time is over.
+    /// Sleeps until the bell rings, a socket is readable (or writable, for those marked), or the time
+    /// is over.
     pub fn wait(&self, sockets: &[(&TcpStream, bool)], time: Duration) {
         let mut waits = vec![PollFd::new(&self.bell, PollFlags::IN)];
         for &(socket, wants_to_write) in sockets {

@@ -1,19 +1,19 @@
-//! How far a node has come on its stream, and whether that is still the stream it follows. Sans-IO:
-//! told what comes and what the broker says, it says what to do.
+//! How far a node has come on its stream, and whether it is still the same stream. Sans-IO: it is
+//! told what comes and what the broker says, and says what to do.
 //!
-//! A stream gives every message the next place, so a place that is left out means that its message
-//! was there and is gone before it came here. And each time the stream is opened again it begins with
-//! the message that came last: if that is another one now, the stream went back.
+//! A stream gives every message the next place, so a missing place means that its message was dropped
+//! before it came here. Each time the stream is opened again it begins with the message that came
+//! last: if another one has that place now, the stream has lost events.
 
 use std::time::Duration;
 
 use super::{Ended, Identity};
 
-/// How long the stream may end before what came here, until that is believed: a new leader may at
-/// first know less than the one before.
+/// For how long the stream may end before what came here until it counts as having lost events: a new
+/// leader may at first know less than the one before.
 pub const BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How often the stream is looked at.
+/// Time between two looks at the stream.
 pub const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the broker says of the stream.
@@ -27,23 +27,23 @@ pub struct StreamState {
     pub last: u64,
 }
 
-/// A message by what tells it from others.
+/// What identifies a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Its place.
     pub seq: u64,
-    /// What another message at that place would not have: when it was stored, or a hash.
+    /// Something another message at that place would not share: when it was stored, or a hash.
     pub sign: u64,
 }
 
 /// What to do with a message that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// It is the next one.
+    /// Take it: it is the next one.
     Take,
-    /// It is known.
+    /// Skip it: it came before.
     Skip,
-    /// The log ends.
+    /// End the log.
     End(Ended),
 }
 
@@ -53,24 +53,25 @@ pub struct Follower {
     identity: Identity,
     /// The last message that came.
     head: Mark,
+    /// The place after which the log begins.
     begin: u64,
-    /// Until what was there at a start has come, the first message says where the log begins.
+    /// The node is starting: the first message that comes decides where the log begins.
     begins: bool,
-    /// Whether the first message after an opening is still to come, if the stream has it.
+    /// The stream was opened again, and has not sent its first message yet.
     reopened: bool,
-    /// Since when the stream has ended before what came here.
+    /// Since when the broker says that the stream ends before what came here.
     behind_since: Option<Duration>,
-    /// What came last when the stream had let go of what comes next.
+    /// The head at a look that found the message after it dropped.
     missing_at: Option<u64>,
-    /// The newest that was heard of, and when, as long as it has not come.
+    /// The newest message at a look, and the time of that, until the message comes.
     awaited: Option<(u64, Duration)>,
-    /// When everything had come that was there.
+    /// The last time at which everything had come.
     caught_up_at: Duration,
 }
 
 impl Follower {
-    /// Of this stream, from behind this place on, or from a later one if the stream lets go of more
-    /// until its first message comes.
+    /// Follows this stream from after the place `behind`, or from a later one if the stream drops
+    /// messages before the first one comes.
     pub fn new(identity: Identity, behind: u64, now: Duration) -> Self {
         Self {
             identity,
@@ -95,20 +96,20 @@ impl Follower {
         self.head.seq
     }
 
-    /// Whether what was there at the start, up to this place, has come; then it has begun.
+    /// Whether all that the stream held at the start, up to `found_to`, has come. That ends the start.
     pub fn has_begun(&mut self, found_to: u64) -> bool {
         let has_come = self.head() >= found_to;
         self.begins &= !has_come;
         has_come
     }
 
-    /// Behind which place the log begins, once a message has come.
+    /// The place after which the log begins. Final once a message has come.
     pub fn began_behind(&self) -> u64 {
         self.begin
     }
 
-    /// The stream is opened (again), at this place: that of the last message, if any came, so that it
-    /// is seen to be the same.
+    /// Returns the place from which to open the stream: that of the last message, if any came, so
+    /// that its mark can be compared.
     pub fn open(&mut self) -> u64 {
         self.reopened = self.head.sign != 0;
         match self.reopened {
@@ -135,7 +136,7 @@ impl Follower {
         Delivery::Take
     }
 
-    /// The broker said how the stream is.
+    /// Takes the broker's description of the stream.
     ///
     /// # Errors
     /// The log ends.
@@ -160,13 +161,13 @@ impl Follower {
         }
         self.note_progress(now);
         match self.behind_since.take() {
-            // It has grown again, perhaps with other messages.
+            // It has grown again, but perhaps with other messages.
             Some(_) => Ok(Look::OpenAgain),
             None => Ok(Look::Fine),
         }
     }
 
-    /// For how long this node has not had all there was, as far as looks can tell.
+    /// For how long this node has lacked messages, as far as looks at the stream can tell.
     pub fn lag(&self, now: Duration) -> Duration {
         match self.awaited {
             Some(_) => now.saturating_sub(self.caught_up_at + LOOK_PAUSE),
@@ -174,7 +175,8 @@ impl Follower {
         }
     }
 
-    /// What the stream has let go of may still be on its way here: only if nothing comes it is missed.
+    /// A message the stream has dropped may still be on its way here. It is missed if nothing has come
+    /// by the next look.
     fn look_for_missing(&mut self, first: u64) -> Result<(), Ended> {
         let head = self.head.seq;
         let is_missing = first > head + 1;
@@ -201,6 +203,6 @@ impl Follower {
 pub enum Look {
     /// Nothing.
     Fine,
-    /// Open it again: it may not be the same behind what came last.
+    /// Open it again: what follows the last message may have changed.
     OpenAgain,
 }

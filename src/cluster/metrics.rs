@@ -1,27 +1,26 @@
-//! What is counted of the way to the broker. Written by its thread, read by a scrape.
+//! Counters of a node. The broker's thread writes them; a scrape reads them.
 
 use crate::metrics::{Counter, Histogram};
 
-/// The counters of a node.
+/// What a node counts about its stream and its broker.
 #[derive(Debug, Default)]
 pub struct ClusterMetrics {
     /// 1 while this node follows the stream.
     pub up: Counter,
-    /// Messages of the stream that have not come, when it was last looked at.
+    /// Messages of the stream that had not come at the last look.
     pub behind_events: Counter,
-    /// For how long this node has not had all there was, in milliseconds.
+    /// For how long this node has lacked messages, in milliseconds.
     pub behind_ms: Counter,
-    /// When this node began to be away from the stream, on the log's clock in milliseconds; 0: it is
-    /// not.
+    /// When this node lost the stream, on the log's clock in milliseconds; 0 while it follows it.
     pub away_since_ms: Counter,
     /// Messages that came.
     pub received: Counter,
     /// Publications that were sent.
     pub sent: Counter,
-    /// Those of them that were not answered in time, or refused.
+    /// Publications that were refused, or not answered in time.
     pub unanswered: Counter,
     /// How often the stream was opened.
     pub openings: Counter,
-    /// From a publication's leaving to the broker's answer.
+    /// Time from sending a publication to the broker's answer.
     pub answer_time: Histogram,
 }

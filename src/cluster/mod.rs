@@ -1,22 +1,22 @@
-//! Many nodes, one log: a broker's stream gives events their place, every node follows it, and so any
-//! node can go on with any client's cursor.
+//! Many nodes, one log: a broker's stream gives events their place, and every node follows it. So any
+//! node can resume any client from its cursor.
 //!
 //! | part | what |
 //! |---|---|
-//! | [`Near`] | what the sequencer sees: publications leave by it |
+//! | [`Near`] | the sequencer's end: publications leave through it |
 //! | [`follower`] | how far this node has come, and whether the stream is still the one it follows; sans-IO |
-//! | [`broker`] | what is the same at any broker: a start, and a thread that follows |
+//! | [`broker`] | what both brokers have in common: the start, and the thread that follows |
 //! | [`peers`] | what nodes say to each other beside the stream; sans-IO |
 //! | [`nats`] | NATS JetStream: the stream's sequence is `seq` |
 //! | [`redis`] | Redis or Valkey: a script gives each entry of a stream the next number |
 //!
 //! A publish goes to the broker and is answered when the broker has it. The event comes back on the
-//! stream like those of all other nodes, and only then it is seen. A node whose broker is away refuses
-//! publishes and keeps its streams; when the broker is back it goes on where it was.
+//! stream like those of all other nodes, and only then do subscribers see it. A node whose broker is
+//! away refuses publishes but keeps its clients; when the broker is back it goes on where it was.
 //!
-//! The epoch is made of what the stream is ([`Identity`]), so all nodes have the same one. When a node
-//! finds that the stream went back behind what it has shown, it writes a higher generation into the
-//! stream, ends ([`Ended`]), and starts again in the new epoch, as all others do when they read it.
+//! The epoch is derived from the stream's [`Identity`], so all nodes have the same one. A node that
+//! finds that the stream has lost events it has shown writes a higher generation into the stream,
+//! ends ([`Ended`]), and starts again in the new epoch. The others do the same when they read it.
 
 pub mod broker;
 mod doorbell;
@@ -46,18 +46,18 @@ use crate::log::store::{Store, Stored, Taken};
 use crate::proto::cursor::Epoch;
 use crate::proto::name::channel_name;
 
-/// What the log is to the broker's thread. None of it waits for long.
+/// The log, as the broker's thread sees it. No call waits for long.
 pub trait LogSide {
     /// The log's clock.
     fn now(&self) -> Duration;
 
-    /// Events that have their place; whether the log has no room for more for now.
+    /// Hands over events that have their place. Returns whether the log has no room for more for now.
     fn feed(&mut self, events: Vec<Fed>) -> bool;
 
-    /// The store reports; whether the log has no room for events for now.
+    /// Reports as the store. Returns whether the log has no room for events for now.
     fn tell(&mut self, stored: Stored) -> bool;
 
-    /// A page that was asked for; whether the log has no room for events for now.
+    /// Hands over a page that was asked for. Returns whether the log has no room for events for now.
     fn hand_out(&mut self, page: OlderPage) -> bool;
 
     /// Subscribers of a channel at this node.
@@ -66,12 +66,12 @@ pub trait LogSide {
     /// Connections at this node.
     fn connections(&self) -> u64;
 
-    /// Nodes have revoked tokens; whether that could be done here, or has to be told again.
+    /// Revokes tokens here, too. Returns whether that was possible; if not, it has to be tried again.
     fn revoke(&mut self, revocations: &[Revocation]) -> bool;
 }
 
-/// A subject whose tokens are void, on every node: it goes by the stream like an event, so that a node
-/// that is away, or starts later, has it, too.
+/// A subject whose tokens are void on every node. It travels on the stream like an event, so that a
+/// node that is away or starts later gets it, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// Whose.
@@ -80,19 +80,19 @@ pub struct Revocation {
     pub before_unix_s: u64,
 }
 
-/// A way for the operator's listener to the other nodes.
+/// How the operator's listener reaches the other nodes.
 #[derive(Clone)]
 pub struct ToNodes {
     post: Arc<dyn Fn(ToBroker) + Send + Sync>,
 }
 
 impl ToNodes {
-    /// With what takes messages to the broker's thread, and must not wait.
+    /// `post` takes a message to the broker's thread, and must not wait.
     pub fn new(post: Arc<dyn Fn(ToBroker) + Send + Sync>) -> Self {
         Self { post }
     }
 
-    /// Whether the stream has it, within this time.
+    /// Writes it into the stream. Returns whether the stream has it by `deadline`.
     pub fn revoke(&self, revocation: Revocation, deadline: Instant) -> bool {
         let (tell, told) = bounded(1);
         (self.post)(ToBroker::Revoke(revocation, tell));
@@ -106,7 +106,7 @@ impl fmt::Debug for ToNodes {
     }
 }
 
-/// Whether events of the stream may be of this channel: of a client's, or the nodes' own.
+/// Whether events of the stream may have this channel: one that clients can name, or the nodes' own.
 pub(crate) fn is_channel(name: &str) -> bool {
     channel_name(name.as_bytes()).is_ok() || name == NODES_CHANNEL
 }
@@ -118,21 +118,21 @@ pub enum ToBroker {
     Publish(u64, Publication, Counts),
     /// A page of what memory has no room for.
     ReadOlder(OlderRead),
-    /// To all nodes, and whether the stream has it.
+    /// To be written into the stream; the sender hears whether it was.
     Revoke(Revocation, Sender<bool>),
     /// End in order.
     Close,
 }
 
-/// The near end of the way to the broker: what the sequencer sees.
+/// The broker, as the sequencer sees it.
 pub struct Near {
-    /// Bounded by what the log lets be on its way.
+    /// Needs no bound: the log limits how much is under way.
     post: Arc<dyn Fn(ToBroker) + Send + Sync>,
     tail: Arc<Tail>,
 }
 
 impl Near {
-    /// With what takes messages to the broker's thread, and must not wait.
+    /// `post` takes a message to the broker's thread, and must not wait.
     pub fn new(post: Arc<dyn Fn(ToBroker) + Send + Sync>, tail: Arc<Tail>) -> Self {
         Self { post, tail }
     }
@@ -177,10 +177,10 @@ impl Store for Near {
     }
 }
 
-/// What the broker's thread knows of the stream's end.
+/// What the broker's thread knows of both ends of the stream, for the sequencer.
 #[derive(Debug, Default)]
 pub struct Tail {
-    /// The oldest message, when last heard of.
+    /// The oldest message, when the broker was last asked.
     first: AtomicU64,
     /// The log's history holds nothing before this.
     kept_from: AtomicU64,
@@ -189,7 +189,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The newest message of the stream, when it was last asked for; none: the broker is away.
+    /// The newest message of the stream, when the broker was last asked; `None` while it is away.
     pub fn newest(&self) -> Option<u64> {
         self.is_known.load(Ordering::Relaxed).then(|| self.newest.load(Ordering::Relaxed))
     }
@@ -204,21 +204,22 @@ impl Tail {
         self.first.fetch_max(first, Ordering::Relaxed);
     }
 
-    /// The broker said so; none: it is away.
+    /// Notes the newest message; `None`: the broker is away.
     pub fn note(&self, newest: Option<u64>) {
         self.newest.store(newest.unwrap_or(0), Ordering::Relaxed);
         self.is_known.store(newest.is_some(), Ordering::Relaxed);
     }
 }
 
-/// What makes a stream the one it is. While it stays the same, no place is given twice.
+/// What tells a stream from any other. While it stays the same, no place is given twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Its name.
     pub name: String,
-    /// When it was created, as the broker says it, or what else changes when it begins again.
+    /// The time of its creation as the broker gives it, or something else that a new stream of the
+    /// same name does not share.
     pub created: String,
-    /// How often it is known to have gone back.
+    /// How often it is known to have lost events.
     pub generation: u64,
 }
 
@@ -237,16 +238,16 @@ impl Identity {
     }
 }
 
-/// Why this node can't go on with the log it has. It starts again, and reads what there is.
+/// Why this node can't go on with the log it has. It starts again, and reads what the stream holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The stream went back: what this node has shown is not in it any more.
+    /// The stream has lost events that this node has shown.
     RolledBack,
-    /// Another node has seen that.
+    /// Another node found that.
     NewGeneration,
     /// It is another stream of the same name.
     Recreated,
-    /// The stream has let go of events that have not come here.
+    /// The stream has dropped events before they came here.
     Missed,
 }
 
@@ -266,8 +267,8 @@ impl fmt::Display for Ended {
                  returns is told of a gap"
             }
             Self::Missed => {
-                "the stream has let go of events that have not come here: the log is read again, and \
-                 clients that miss some are told of a gap"
+                "the stream has dropped events before this node had read them: the log is read again, \
+                 and clients that miss some are told of a gap"
             }
         })
     }

@@ -1,6 +1,6 @@
-//! What nodes say to each other beside the stream, where it need not be kept: that they are here, and how
-//! many subscribers a channel has. Sans-IO: told what is heard, it says what to say. All nodes hear
-//! all of it; what gets lost is said again, or not missed.
+//! What nodes say to each other beside the stream because it need not be kept: that they are here, and
+//! how many subscribers a channel has. Sans-IO: it is told what was heard, and says what to say. All
+//! nodes hear everything; what gets lost is repeated, or not needed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::log::store::Answered;
 /// How often a node says that it is here.
 pub const HERE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A node that has not said so for as long is gone.
+/// A node that has not said so for this long is gone.
 const GONE_AFTER: Duration = Duration::from_millis(3500);
 
 /// How long the others may take to count.
 const COUNT_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// Nodes that are remembered: more than there are, so that one that lies fills no memory.
+/// Most nodes that are remembered, so that a node that lies about its name fills no memory.
 const NODES_MAX: usize = 1024;
 
 /// Something that is said.
@@ -27,16 +27,16 @@ const NODES_MAX: usize = 1024;
 pub enum Aside {
     /// I am here.
     Here(Here),
-    /// How many subscribers has this channel?
+    /// How many subscribers does this channel have at each node?
     Count {
         /// Who asks.
         node: String,
-        /// By which the answer is known.
+        /// Identifies the question.
         number: u64,
         /// The channel.
         channel: String,
     },
-    /// So many, here.
+    /// The answer of one node.
     Counted {
         /// Who asked.
         to: String,
@@ -52,7 +52,7 @@ pub enum Aside {
 /// What a node says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Here {
-    /// Its name, of this life.
+    /// Its name, a new one at each start.
     pub node: String,
     /// Of the program.
     pub version: String,
@@ -60,7 +60,7 @@ pub struct Here {
     pub head: u64,
     /// Connections it holds.
     pub connections: u64,
-    /// For how long it has not had all there was.
+    /// For how long it has lacked messages of the stream, in milliseconds.
     pub behind_ms: u64,
 }
 
@@ -69,7 +69,7 @@ pub struct Here {
 enum Heard {
     /// Nothing.
     Nothing,
-    /// To count for another node.
+    /// Another node asks for a count.
     Count {
         /// Who asks.
         to: String,
@@ -125,7 +125,7 @@ impl Peers {
         others
     }
 
-    /// A publication whose subscribers at all nodes are to be counted; what to say.
+    /// Begins to count the subscribers a publication has at all nodes. Returns what to say.
     pub fn count(&mut self, number: u64, channel: &str, now: Duration) -> Option<Aside> {
         let awaited: Vec<String> = self.others(now).into_iter().map(|here| here.node).collect();
         let is_alone = awaited.is_empty();
@@ -135,7 +135,7 @@ impl Peers {
         (!is_alone).then_some(Aside::Count { node, number, channel })
     }
 
-    /// The broker has answered a publication; none: it is still to be counted.
+    /// The broker has answered a publication. Returns the answer, unless it has to wait for a count.
     pub fn answered(&mut self, answered: Answered) -> Option<Answered> {
         let number = answered.number;
         let Some(counting) = self.counting.get_mut(&number) else { return Some(answered) };
@@ -143,8 +143,8 @@ impl Peers {
         self.settle(number)
     }
 
-    /// Takes all that was said: the publications that are counted by now, and what to say. `subscribers`:
-    /// those of a channel at this node.
+    /// Takes all that was heard. Returns the answers whose counts are complete, and what to say.
+    /// `subscribers` gives those of a channel at this node.
     pub fn heed(
         &mut self,
         said: Vec<Aside>,
@@ -191,7 +191,7 @@ impl Peers {
         }
     }
 
-    /// Counts that take too long are given up: the sum is of those that answered.
+    /// Ends counts that took too long, with the sum of the nodes that answered.
     fn overdue(&mut self, now: Duration) -> Vec<Answered> {
         let late = self.counting.iter_mut().filter(|(_, counting)| counting.until <= now);
         let late: Vec<u64> = late

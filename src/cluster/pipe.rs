@@ -1,5 +1,5 @@
-//! The way of bytes to a broker's server: a socket, with TLS or without, that blocks while it is opened
-//! and never afterwards, and what was read of it.
+//! A socket to a broker's server, with TLS or without, and what was read from it. It blocks only while
+//! it is opened.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// How long a server may take to let us in, at each step.
+/// How long each step of connecting to a server may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Read at once, at most: what it becomes is handed on before more is read.
+/// Most bytes read at once: they are handled before more is read.
 const READ_BYTES_MAX: usize = 256 << 10;
 
 /// An open socket, and what came over it.
@@ -22,13 +22,13 @@ pub struct Pipe {
     input: Vec<u8>,
     /// Bytes at the front of `input` that are done with.
     taken: usize,
-    /// As much was read as is at once.
+    /// The last read ended at its bound.
     was_full: bool,
 }
 
 impl Pipe {
-    /// Connects to the first of the name's addresses that takes us. It blocks, until
-    /// [`Pipe::never_block`].
+    /// Connects to the first of the name's addresses that accepts. Blocks until
+    /// [`Pipe::never_block`] is called.
     ///
     /// # Errors
     /// The server is not there.
@@ -40,10 +40,10 @@ impl Pipe {
         Ok(Self { socket: Socket::Plain(tcp), input: Vec::new(), taken: 0, was_full: false })
     }
 
-    /// With TLS. Nothing that came before is believed to come from the server.
+    /// Begins TLS. Bytes that came before it could be forged, and are an error.
     ///
     /// # Errors
-    /// It is not this host, or does not speak TLS.
+    /// The server is not this host, or does not speak TLS.
     pub fn secured(self, tls: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
         if !self.unread().is_empty() {
             return Err(refused("it said more than it may before TLS"));
@@ -51,7 +51,7 @@ impl Pipe {
         Ok(Self { socket: self.socket.secured(tls, host)?, ..self })
     }
 
-    /// From now on.
+    /// No call blocks any more.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -59,7 +59,7 @@ impl Pipe {
         self.tcp().set_nonblocking(true)
     }
 
-    /// To wait on.
+    /// The socket, to wait on.
     pub fn tcp(&self) -> &TcpStream {
         match &self.socket {
             Socket::Plain(tcp) => tcp,
@@ -67,22 +67,22 @@ impl Pipe {
         }
     }
 
-    /// Whether something that was sent is still held back.
+    /// Whether TLS still holds bytes that were sent.
     pub fn holds_back(&self) -> bool {
         self.socket.holds_back()
     }
 
-    /// Whether there may be more to read, of which the socket says nothing.
+    /// Whether there may be more to read although the socket does not become readable.
     pub fn may_hold_more(&self) -> bool {
         self.was_full
     }
 
-    /// What came and is not done with.
+    /// What came and has not been taken yet.
     pub fn unread(&self) -> &[u8] {
         &self.input[self.taken..]
     }
 
-    /// These bytes at its front are done with.
+    /// Removes `count` bytes at the front of [`Self::unread`].
     pub fn take(&mut self, count: usize) {
         self.taken += count;
     }
@@ -111,7 +111,7 @@ impl Pipe {
         self.socket.flush()
     }
 
-    /// Reads what has come; whether anything has.
+    /// Reads what has come. Returns whether anything has.
     ///
     /// # Errors
     /// The connection has ended.
@@ -135,7 +135,7 @@ impl Pipe {
         Ok(room < READ_BYTES_MAX)
     }
 
-    /// Sends what the socket takes, from the front.
+    /// Sends what the socket takes of `out`, and removes it there.
     ///
     /// # Errors
     /// The connection has ended.
@@ -166,7 +166,7 @@ fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// A server does not let us in.
+/// The error for a server that refuses us.
 pub fn refused(why: &str) -> io::Error {
     io::Error::new(ErrorKind::ConnectionRefused, why.to_owned())
 }
@@ -174,9 +174,7 @@ pub fn refused(why: &str) -> io::Error {
 /// An open socket.
 #[derive(Debug)]
 enum Socket {
-    /// Without.
     Plain(TcpStream),
-    /// With.
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
@@ -193,7 +191,7 @@ impl Socket {
         Ok(Self::Tls(Box::new(StreamOwned::new(tls, tcp))))
     }
 
-    /// Whether what was written is still here.
+    /// Whether TLS still holds bytes that were written.
     fn holds_back(&self) -> bool {
         match self {
             Self::Plain(_) => false,

@@ -1,4 +1,4 @@
-//! What becomes of a journal that is read back: it is fed to the log, or looked at.
+//! Where the events of a journal go that is read back: to the log, or to someone who looks at them.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::log::restore::{FedRun, Nowhere, Room};
 /// Events fed to the log at once.
 const FED_AT_ONCE: usize = 1024;
 
-/// Takes what is in a journal.
+/// Receives what is in a journal.
 pub trait Feed {
-    /// Channels may have lost events up to here, of which nothing is known any more. Told before
-    /// anything that is newer: a channel must not begin with what it has now.
+    /// Channels may have lost events up to here, about which nothing is known any more. Called before
+    /// anything newer is fed, so that a channel does not seem to begin with the events it still has.
     fn lost(&mut self, to: u64);
 
-    /// Whether this segment must be read, and with it all that are newer. Asked of all whose runs
-    /// are known, the newest first, before anything is fed.
+    /// Whether this segment must be read, and with it all newer ones. Asked for each segment whose
+    /// runs are known, newest first, before anything is fed.
     fn wants(&mut self, runs: &SegmentRuns) -> bool;
 
     /// Takes the events of a segment that is not read.
@@ -54,9 +54,9 @@ pub struct LogFeed<'a> {
     /// Unix time minus the log's clock.
     clock_began: Duration,
     lost_to: u64,
-    /// None: no segment was asked for yet.
+    /// `None` until the first segment is asked for.
     room: Option<Room>,
-    /// The first event of a stream that is open, or kept for those who come late.
+    /// The first event of a stream that is open, or still kept for late readers.
     streams_from: u64,
     gathered: Vec<Fed>,
 }
@@ -88,7 +88,8 @@ impl Feed for LogFeed<'_> {
 
     fn wants(&mut self, runs: &SegmentRuns) -> bool {
         if self.room.is_none() {
-            // Those that were open at the end of an older one have ended since, or still are.
+            // Streams that were open at the end of an older segment are open here, too, or have ended
+            // in between.
             self.streams_from = runs.streams.open_from;
         }
         let room = self.room.get_or_insert_with(|| self.log.room(self.now));
@@ -104,7 +105,7 @@ impl Feed for LogFeed<'_> {
     }
 
     fn list(&mut self, runs: &SegmentRuns) {
-        // Otherwise it was about to be removed.
+        // Others are older than what was lost, and were about to be removed.
         if runs.last_seq > self.lost_to {
             fed_runs(runs, self.clock_began).for_each(|run| self.log.follow_run(&run));
         }

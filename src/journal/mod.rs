@@ -9,7 +9,7 @@
 //! | `lock` | held by the process that has the journal | |
 //! | `head` | the epoch, and up to which seq events may have been shown ([`record::Head`]) | before an event above that is written |
 //! | `<first seq>.log` | a segment ([`record`]) | each group commit; its length and name when the next one begins |
-//! | `<first seq>.runs` | what a start has to know of a complete segment that it need not read ([`runs`]) | never: without it the segment is read |
+//! | `<first seq>.runs` | a list of a complete segment's events, for a start that need not read them ([`runs`]) | never: without it the segment is read |
 //! | `*.new` | a file that was being made | never: the next start removes it |
 
 pub mod disk;
@@ -55,22 +55,22 @@ const LOCK_NAME: &str = "lock";
 pub struct Journal {
     /// Bounded by how much the log lets wait for a commit.
     to_keeper: Sender<ToKeeper>,
-    /// Events of the present request: they go into one group.
+    /// Events of the present request, which go into one group.
     gathered: Vec<Arc<Event>>,
     /// Bounded by the pages workers may wait for.
     to_reader: Sender<ToReader>,
     bounds: Arc<Bounds>,
 }
 
-/// The far ends of the lanes to the store's thread and to the reader, and what near and far know of
-/// each other.
+/// The far ends of the lanes to the store's thread and to the reader, and what both sides tell each
+/// other.
 #[derive(Debug)]
 pub struct FarEnds {
     /// To the [`keeper`].
     pub keeper: Receiver<ToKeeper>,
     /// To the [`reader`].
     pub reader: Receiver<ToReader>,
-    /// By which the reader is ended.
+    /// Ends the reader.
     pub end_reader: Sender<ToReader>,
     /// Of history.
     pub bounds: Arc<Bounds>,

@@ -21,10 +21,10 @@ use crate::log::event::Event;
 use crate::log::history::bytes_of;
 use crate::log::older::{OlderPage, OlderRead};
 
-/// What is read of a segment at once to find out what is in it.
+/// Bytes read of a segment at once to index it.
 const SCANNED_AT_ONCE: usize = 256 * 1024;
 
-/// What is read at once to get at an event: those of a busy channel lie close together.
+/// Bytes read at once to get an event: those of a busy channel lie close together.
 const WINDOW_BYTES: usize = 16 * 1024;
 
 /// A record can't be longer than this.
@@ -47,7 +47,7 @@ pub struct Reader<D: Disk> {
     clock_began: Duration,
     /// The first seq of each segment, in order.
     segments: Vec<u64>,
-    /// Those that were read from, the one last used at the end.
+    /// The segments that were read from, the one used last at the end.
     indexed: Vec<Indexed<D::File>>,
     window: Window,
 }
@@ -60,7 +60,7 @@ struct Window {
     bytes: Vec<u8>,
 }
 
-/// A segment of which it is known where its events are.
+/// A segment with an index of its events.
 #[derive(Debug)]
 struct Indexed<F> {
     first_seq: u64,
@@ -68,7 +68,7 @@ struct Indexed<F> {
     seed: u32,
     /// By channel, then in log order.
     places: Vec<Place>,
-    /// How far that goes: in the file, and in the log.
+    /// How far the index goes, in the file and in the log.
     scanned_to: u64,
     through: u64,
 }
@@ -76,9 +76,9 @@ struct Indexed<F> {
 /// Where an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    /// CRC32C of its channel's name. Another channel may have the same: the record tells.
+    /// CRC32C of its channel's name. If two channels have the same, the record decides.
     channel: u32,
-    /// Behind the first of the segment.
+    /// Relative to the first event of the segment.
     seq: u32,
     /// In units of eight bytes.
     at: u32,
@@ -88,7 +88,7 @@ struct Place {
 #[derive(Clone, Copy, Debug)]
 struct Due {
     seq: u64,
-    /// Of its channel in the request.
+    /// The place of its channel in the request.
     place: u16,
     what: What,
 }
@@ -102,7 +102,7 @@ enum What {
 }
 
 impl<D: Disk> Reader<D> {
-    /// Of the journal on this disk.
+    /// Reads the journal on this disk.
     pub fn new(disk: D, clock_began: Duration) -> Self {
         Self {
             disk,
@@ -113,8 +113,8 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// Reads a page. What can't be read ends a page that has something already, so that everything
-    /// before it is handed out.
+    /// Reads a page. An event that can't be read ends a page that has others, so that these are handed
+    /// out first.
     pub fn read(&mut self, mut asked: OlderRead) -> OlderPage {
         let (mut events, mut bytes, mut through) = (Vec::new(), 0, asked.through);
         for Due { seq, place, what } in self.all_due(&asked) {
@@ -212,7 +212,7 @@ impl<D: Disk> Reader<D> {
         self.segments.sort_unstable();
     }
 
-    /// A segment, indexed up to an event; and whether all of it up to there could be.
+    /// A segment, indexed up to an event, and whether all events up to there are in the index.
     fn indexed(
         &mut self,
         first_seq: u64,
@@ -231,7 +231,7 @@ impl<D: Disk> Reader<D> {
         Ok((last, is_whole?))
     }
 
-    /// All but the last within their bound.
+    /// Drops the indexes used least lately, until they are within their bound.
     fn forget_indexes(&mut self) {
         let bytes = |of: &Indexed<D::File>| of.places.capacity() * size_of::<Place>();
         while self.indexed.len() > 1
@@ -247,7 +247,7 @@ impl<D: Disk> Reader<D> {
         let opened;
         let of = match known {
             Some(known) => known,
-            // Its index had to make room for another's.
+            // Its index had to make room for another one.
             None => {
                 opened = Indexed::open(&self.disk, segment)?;
                 &opened
@@ -268,7 +268,7 @@ impl<D: Disk> Reader<D> {
 }
 
 impl Window {
-    /// The bytes from a place on, with all of the record there.
+    /// The bytes from a place on, which contain the whole record.
     fn show(&mut self, file: &impl DiskFile, segment: u64, at: u64) -> io::Result<&[u8]> {
         if !self.holds(segment, at) {
             self.load(file, segment, at, WINDOW_BYTES)?;
@@ -322,9 +322,9 @@ impl<F: DiskFile> Indexed<F> {
         })
     }
 
-    /// Looks at what comes next until an event has been found, or there is no more. Whether that is
-    /// the end of the events, and not something else in their place. What a start did not read is
-    /// checked here: a wrong byte in a channel's name must not hide an event.
+    /// Indexes further events up to `through`, or to the end. Returns whether the end is one of
+    /// complete events, rather than of damage. Records that a start did not read are checked here,
+    /// because a wrong byte in a channel's name must not hide an event.
     fn extend(&mut self, through: u64, is_sealed: bool) -> io::Result<bool> {
         let (known, mut bytes) = (self.places.len(), vec![0; SCANNED_AT_ONCE]);
         while self.through < through {
@@ -345,7 +345,7 @@ impl<F: DiskFile> Indexed<F> {
         Ok(self.through >= through || is_over)
     }
 
-    /// Whether there was anything.
+    /// Returns whether it found anything.
     fn scan(&mut self, bytes: &[u8], through: u64) -> bool {
         let mut from = 0;
         while self.through < through

@@ -151,7 +151,7 @@ pub struct Peeked<'a> {
     pub length: usize,
 }
 
-/// Looks at the record at the front of `bytes`; none: there is none, it is not whole, or not all of
+/// Looks at the record at the front of `bytes`. `None` if there is none, or it is damaged, or not all of
 /// it is here.
 pub fn peek_record(bytes: &[u8], seed: u32) -> Option<Peeked<'_>> {
     let record = whole_record(bytes, seed)?;
@@ -167,7 +167,7 @@ fn whole_record(bytes: &[u8], seed: u32) -> Option<&[u8]> {
     (crc32c_append(seed, &record[PREFIX_BYTES..]) == u32_at(record, 4)).then_some(record)
 }
 
-/// How long the record at the front says it is, 0 if it is none.
+/// The length that the record at the front gives; 0 if there is no record.
 pub fn record_length(bytes: &[u8]) -> usize {
     u32_at(bytes, 0) as usize
 }

@@ -165,7 +165,7 @@ pub fn recover<D: Disk>(
     reader.finish()
 }
 
-/// Removes files that were being made, and what lies beside segments that are gone.
+/// Removes unfinished files, and lists whose segments are gone.
 fn remove_what_is_left_over<D: Disk>(
     disk: &D,
     names: &[String],
@@ -241,8 +241,8 @@ impl<D: Disk, F: Feed> Reader<'_, D, F> {
         Err(JournalError::Corrupt { file: file.to_owned(), offset: offset as u64, what })
     }
 
-    /// How many segments, from the oldest on, need not be read. What was not read is checked when a
-    /// client asks for it.
+    /// How many segments, from the oldest on, need not be read. They are checked when a client asks for
+    /// their events.
     fn count_listed(&mut self, segments: &[String]) -> usize {
         // The last one may be torn.
         let complete = segments.split_last().map_or(&[][..], |(_, complete)| complete);
@@ -270,7 +270,7 @@ impl<D: Disk, F: Feed> Reader<'_, D, F> {
         Ok(())
     }
 
-    /// The events before a segment must have been there, or were removed.
+    /// Checks that no segment is missing before this one, except those that were removed.
     fn check_before(&mut self, name: &str, head: &SegmentHead) -> Result<(), JournalError> {
         let removed_to = self.removed_to.max(self.head.map_or(0, |head| head.removed_to));
         if head.before > self.last_seq.max(removed_to) {

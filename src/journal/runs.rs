@@ -1,6 +1,6 @@
-//! What of a complete segment a start has to know if memory has no room for its events: which
-//! channels they are of, in runs as the log lists them. It lies beside the segment and is never
-//! needed: where it is missing or not whole, the segment itself is read, and it is written again.
+//! The list of a complete segment's events, which is all that a start needs of a segment for which
+//! memory has no room: their channels, in runs as the log lists them. It is a file beside the segment.
+//! If it is missing or damaged, the segment itself is read, and the list is written again.
 //!
 //! Numbers are little-endian:
 //!
@@ -29,12 +29,12 @@ use crate::log::event::Event;
 use crate::log::history::{self, run_has_room};
 use crate::log::stream::{Mark, Part};
 
-/// What its name ends with.
+/// The suffix of its name.
 pub(super) const RUNS_SUFFIX: &str = ".runs";
 
 const MAGIC: &[u8; 8] = b"PUSHRUN1";
 
-/// Runs of a segment beyond which its events are so scattered that it may as well be read itself.
+/// Most runs of a segment. With more, its events are so scattered that it may as well be read.
 const RUNS_MAX: usize = 1 << 16;
 
 /// Events of one channel that lie close together.
@@ -54,15 +54,16 @@ pub struct Run {
     pub bytes: u64,
 }
 
-/// What a segment has of token streams. One that is open, or has ended lately, must be read again
-/// from its first event.
+/// The token streams in a segment. A stream that is open, or has ended lately, must be read from its
+/// first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamsSeen {
-    /// The first event of those that were open when the segment was complete; [`u64::MAX`]: none.
+    /// The first event of streams that were open when the segment was complete; [`u64::MAX`] if there
+    /// were none.
     pub open_from: u64,
-    /// The first event of those that ended in it.
+    /// The first event of streams that ended in the segment.
     pub ended_from: u64,
-    /// When the last of those ended, in milliseconds of Unix time.
+    /// When the last of these ended, in milliseconds of Unix time.
     pub ended_ms: u64,
 }
 
@@ -79,9 +80,9 @@ pub struct SegmentRuns {
     pub last_seq: u64,
     /// How many events it has.
     pub events: u64,
-    /// Streams that begin or end in it.
+    /// The token streams in it.
     pub streams: StreamsSeen,
-    /// Whether events of a state are among them: a newer segment may have replaced them.
+    /// Whether it has events of a state channel, which a newer segment may have replaced.
     pub has_event_keys: bool,
     /// The names of its channels.
     pub channels: Vec<Box<str>>,
@@ -147,7 +148,7 @@ impl SegmentRuns {
         &self.channels[run.channel as usize]
     }
 
-    /// Writes it beside its segment. It may be lost: then the segment is read.
+    /// Writes it beside its segment. If that fails, the segment will be read.
     pub(super) fn write<D: Disk>(&self, disk: &D, segment: &str) {
         let name = runs_name(segment);
         let written =
@@ -157,8 +158,8 @@ impl SegmentRuns {
         }
     }
 
-    /// Reads that of a segment, if it is there, whole, and of the segment as it is now; with the
-    /// segment's head.
+    /// Reads the list of a segment, with the segment's head. `None` if it is missing or damaged, or does
+    /// not fit the segment as it is now.
     pub(super) fn read<D: Disk>(disk: &D, segment: &str) -> Option<(Self, SegmentHead)> {
         let file = disk.open_to_read(&runs_name(segment)).ok()?;
         let runs = Self::decode(&read_all(&file).ok()?)?;
@@ -171,9 +172,9 @@ impl SegmentRuns {
         is_its.then_some((runs, head))
     }
 
-    /// Removes that of a segment that is gone or is no longer what it was.
+    /// Removes the list of a segment that is gone or has changed.
     pub(super) fn remove<D: Disk>(disk: &D, segment: &str) {
-        // One that stays does no harm: it fits no other segment.
+        // If it stays, it does no harm: it fits no other segment.
         let _ = disk.remove(&runs_name(segment));
     }
 }
@@ -183,7 +184,7 @@ pub(super) fn runs_name(segment: &str) -> String {
     format!("{}{RUNS_SUFFIX}", segment.strip_suffix(SEGMENT_SUFFIX).unwrap_or(segment))
 }
 
-/// What is left to decode.
+/// The bytes that are not decoded yet.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {

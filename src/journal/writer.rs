@@ -244,7 +244,7 @@ impl<D: Disk> Writer<D> {
 
     fn sync(&mut self) -> Result<(), WriteError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        // Whatever a failed sync reports, it is not known what it left.
+        // After a failed sync it is not known what the disk has.
         open.file.sync().map_err(WriteError::Broken)?;
         self.syncs += 1;
         self.synced_to = self.written_to;

@@ -1,5 +1,5 @@
-//! Joins that are ahead of this node: another one has shown their subscribers events that have not
-//! come here yet. Only where the order is given elsewhere; else no cursor can be ahead.
+//! Joins with a cursor ahead of this node: another one has shown the subscriber events that have not
+//! come here yet. Without other nodes no cursor can be ahead.
 
 use std::time::Duration;
 
@@ -8,12 +8,11 @@ use super::message::{FromLog, Refusal};
 use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
 
-/// Joins that may wait. Each holds one of the answers its worker may wait for, so it is less than
-/// those.
+/// Joins that may wait. Each is one of the answers its worker may wait for, so these must be more.
 pub const AHEAD_MAX: usize = 512;
 
-/// How long one may wait: nodes are milliseconds apart, and behind a balancer another one may have
-/// what this one lacks.
+/// How long a join may wait. Nodes are milliseconds apart; behind a balancer, another one may have what
+/// this one lacks.
 pub const AHEAD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A join that waits for an event.
@@ -24,7 +23,7 @@ struct Waiting {
     join: Join,
 }
 
-/// All of them, in the order in which they came.
+/// The joins that wait, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Ahead {
     joins: Vec<Waiting>,
@@ -42,7 +41,7 @@ impl Ahead {
         self.joins.push(waiting);
     }
 
-    /// Takes those that need not wait any longer.
+    /// Takes the joins that need not wait any longer.
     fn take(&mut self, is_over: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let taken = self.joins.extract_if(.., |waiting| is_over(waiting)).collect();
         self.lowest = self.joins.iter().map(|waiting| waiting.seq).min().unwrap_or(u64::MAX);
@@ -51,7 +50,7 @@ impl Ahead {
 }
 
 impl Sequencer {
-    /// Joins channels, once this node has seen the event that the subscriber has read.
+    /// Joins channels, once this node has the event that the subscriber has read.
     pub(super) fn join_in_time(&mut self, join: Join, outlet: &mut impl Outlet) {
         match join.cursor {
             Cursor::After(seq) if seq > self.head_seq && self.store.is_elsewhere() => {
@@ -69,7 +68,7 @@ impl Sequencer {
         self.ahead.push(Waiting { seq, until, join });
     }
 
-    /// Joins those whose event has come.
+    /// Ends the wait of joins whose event has come.
     #[inline]
     pub(super) fn join_reached(&mut self, outlet: &mut impl Outlet) {
         let head_seq = self.head_seq;
@@ -81,9 +80,9 @@ impl Sequencer {
         }
     }
 
-    /// Answers those that have waited for too long. Where there is no such event they are told of a
-    /// gap; a node that may be behind refuses them, and another one may be asked. Returns when to
-    /// come again.
+    /// Answers joins that have waited for too long. If there is no such event they are told of a gap.
+    /// If this node may be behind, they are refused, and can ask another one. Returns when to call
+    /// again.
     pub(super) fn answer_overdue(&mut self, outlet: &mut impl Outlet) -> Option<Duration> {
         let now = self.now;
         for Waiting { seq, join, .. } in self.ahead.take(|waiting| waiting.until <= now) {

@@ -39,10 +39,10 @@ const _: () = assert!(size_of::<Channel>() <= 72, "a private channel is mostly t
 pub(super) struct Facts(u8);
 
 impl Facts {
-    /// It has members, or something to tell of them.
+    /// It has a roster.
     pub const HAS_ROSTER: u8 = 1 << 0;
-    /// What is told of its members is this process's: what an earlier one told is taken back, or will
-    /// be.
+    /// This process announces its members: what an earlier process announced has been taken back, or
+    /// will be.
     pub const TELLS_PRESENCE: u8 = 1 << 1;
 
     pub fn has(self, bit: u8) -> bool {

@@ -64,8 +64,8 @@ pub struct Event {
     pub(super) ordered_ns: u64,
 }
 
-// With the counts of its `Arc`: what is kept has gone cold by the time it leaves history, and each
-// further cache line is waited for then.
+// With the counts of its `Arc`. An event is out of the cache by the time it leaves history, and each
+// cache line has to be waited for then.
 const _: () = assert!(size_of::<Event>() + 16 <= 128, "an event is two cache lines");
 
 impl Event {
@@ -97,7 +97,7 @@ impl Event {
         self.attributes.as_ref()?.event_key.as_deref()
     }
 
-    /// The connection that is not sent it, if one is left out.
+    /// The connection that is left out, if there is one.
     pub fn sender(&self) -> Option<Sender> {
         self.attributes.as_ref()?.sender
     }

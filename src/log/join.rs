@@ -51,7 +51,7 @@ impl Sequencer {
         let lost_to = self.streams.lost_to(index, channel.evicted_to);
         let policy = self.settings.policies.at(channel.policy);
         let (after, gap) = match (cursor, policy.keeps) {
-            // A newcomer to a state cannot have lost what it never had.
+            // A newcomer to a state has lost nothing: it never had any of it.
             (Cursor::Now, Keeps::Latest) => (0, None),
             _ => stand(cursor, self.head_seq, lost_to),
         };

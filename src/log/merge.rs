@@ -1,7 +1,7 @@
-//! What becomes of a stream that has ended, where its channel's policy says so: its text is one event.
-//! Each token would go on to cost a hundred times its size; and one that comes late is given the whole
-//! text at once. It is done some tokens at a time, as nothing may hold the log for long. A journal goes on
-//! to have the tokens, and so do readers that are there.
+//! Merges the tokens of a stream that has ended into one event, if its channel's policy says so.
+//! Otherwise each token would go on costing a hundred times its size; and a reader who comes late gets
+//! the whole text at once. Some tokens are merged at a time, because nothing may hold the log for long.
+//! A journal still has the single tokens, and readers that were there have read them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::sequencer::Sequencer;
 use crate::proto::stream::merged::Merged;
 use crate::proto::stream::{Mark, Part};
 
-/// Events that are looked at in one call: some ten microseconds.
+/// Events looked at in one call: some ten microseconds.
 const LOOKED_AT: usize = 256;
 
 impl Event {
-    /// What it knows of its tokens, if it is several.
+    /// Where its tokens were, if it is several merged into one.
     pub fn merged(&self) -> Option<&Merged> {
         self.attributes.as_ref()?.merged.as_ref()
     }
@@ -30,7 +30,7 @@ impl Event {
         self.merged().map_or(self.seq, Merged::first_seq)
     }
 
-    /// The place in the log of a token by its number in the stream, if it is this one or one of these.
+    /// The place in the log of a token, given by its number in the stream, if that is in this event.
     pub fn seq_of_token(&self, number: u64) -> Option<u64> {
         let mark = self.mark().filter(|mark| mark.part == Part::Token)?;
         let within = number.checked_sub(mark.at)?;
@@ -40,7 +40,8 @@ impl Event {
         }
     }
 
-    /// What of it is news to a reader that has read up to `after`: of several tokens, those behind.
+    /// The part of it that is new to a reader that has read up to `after`: of merged tokens, those after
+    /// it.
     pub fn behind(self: &Arc<Self>, after: u64) -> Arc<Self> {
         match self.merged() {
             Some(merged) if merged.first_seq() <= after => Arc::new(self.without(merged, after)),
@@ -73,7 +74,7 @@ impl Event {
         }
     }
 
-    /// Whether both are text of one stream that a reader may get as one.
+    /// Whether both are text of one stream and may be merged.
     fn goes_with(&self, next: &Self) -> bool {
         let facts = |of: &Self| {
             let attributes = of.attributes.as_deref();
@@ -88,7 +89,7 @@ impl Event {
     }
 }
 
-/// Tokens as one event, in the place of the last.
+/// Tokens as one event, which takes the place of the last one.
 fn merge(tokens: &[Arc<Event>]) -> Option<Event> {
     let (first, last) = (tokens.first()?, tokens.last()?);
     let places = tokens.iter().flat_map(|event| {
@@ -106,7 +107,7 @@ fn merge(tokens: &[Arc<Event>]) -> Option<Event> {
 }
 
 impl Sequencer {
-    /// A stream has ended for all to see.
+    /// The end of a stream is shown.
     pub(super) fn merge_later(&mut self, channel: u32, event: &Event) {
         let policy = self.settings.policies.at(self.channels.at(channel).policy);
         let is_end = event.mark().is_some_and(|mark| matches!(mark.part, Part::End(_)));
@@ -121,14 +122,14 @@ impl Sequencer {
         self.streams.next_to_merge().is_some()
     }
 
-    /// Merges some tokens of streams that have ended. Whether there is more to do.
+    /// Merges some tokens of streams that have ended. Returns whether there was something to do.
     pub(super) fn merge_some(&mut self) -> bool {
         let Some((channel, from)) = self.streams.next_to_merge() else { return false };
         let places = self.places_of_stream(channel, from);
         let run = self.first_run(channel, &places);
         let seq_at = |place: usize| places.get(place).map(|place| self.event_at(*place).seq);
         let behind = seq_at(run.end);
-        // What ends where this call's look does may go on with what is behind that.
+        // A run that ends where this call stopped looking may go on after that.
         let goes_on = places.len() >= LOOKED_AT;
         let last = seq_at(places.len().wrapping_sub(1)).filter(|_| goes_on);
         let is_merged = run.len() > 1 && self.merge_run(channel, &places[run.clone()]);
@@ -136,18 +137,18 @@ impl Sequencer {
         let next = behind.or(last.map(|last| if is_open { last } else { last + 1 }));
         self.streams.merge_from(channel, next);
         if is_merged {
-            // What was kept beside history may be in it now.
+            // Events that were kept beside history may be in it now.
             self.trim_to_bytes();
         }
         true
     }
 
-    /// Where the first events of the stream are that are in memory, from this one on.
+    /// Where the stream's events are in memory, from this one on, up to [`LOOKED_AT`].
     fn places_of_stream(&self, channel: u32, from: u64) -> Vec<Place> {
         let Some(last) = self.streams.last_seq(channel) else { return Vec::new() };
         let after = from.saturating_sub(1);
         let kept = self.streams.first_kept_after(channel, after);
-        // Between what is kept and what is in memory lies what the store alone has.
+        // Events that only the store has lie between those kept and those in memory.
         let kept = kept.filter(|_| self.history.runs().first(channel).is_none());
         let chain = &self.channels.at(channel).chain;
         let in_history = || self.history.first_after(chain, channel, after, NO_PLACE);
@@ -164,7 +165,7 @@ impl Sequencer {
         places
     }
 
-    /// The first of these that may be merged, with nothing else between them.
+    /// The first of these events that can be merged, without another between them.
     fn first_run(&self, channel: u32, places: &[Place]) -> Range<usize> {
         let policy = self.settings.policies.at(self.channels.at(channel).policy);
         let mut events = places.iter().map(|place| self.event_at(*place));
@@ -180,7 +181,7 @@ impl Sequencer {
         start..start + 1 + events.take_while(fits).count()
     }
 
-    /// Makes one event of these. Whether that could be done.
+    /// Replaces these events by one. Returns whether that was possible.
     fn merge_run(&mut self, channel: u32, places: &[Place]) -> bool {
         let events: Vec<_> = places.iter().map(|place| self.event_at(*place).clone()).collect();
         let Some(merged) = merge(&events).map(Arc::new) else { return false };

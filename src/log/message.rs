@@ -306,7 +306,7 @@ pub enum FromLog {
         /// again. Those the store lost are not among them.
         unaccepted: Vec<Publication>,
     },
-    /// Another one than its producer here has ended a channel's stream.
+    /// Someone other than its producer here has ended a channel's stream.
     StreamEnded {
         /// Which channel.
         channel: Arc<ChannelName>,
@@ -334,20 +334,20 @@ pub enum FromLog {
 pub enum NoMembers {
     /// The channel has no presence.
     Off,
-    /// This node has just started, and waits for the others to tell of theirs.
+    /// This node has just started, and does not know the members of the others yet.
     Behind,
 }
 
 /// Who is on a channel.
 #[derive(Debug)]
 pub struct Members {
-    /// The newest event of the log: what became of members later comes behind it.
+    /// The newest event of the log: later changes of the members come after it.
     pub head_seq: u64,
     /// How many there are.
     pub count: u32,
-    /// Who they are, or of very many some.
+    /// The members, or some of very many.
     pub listed: Vec<Listed>,
-    /// The nodes they are on, where those are many.
+    /// The nodes, each with its bit; empty without other nodes.
     pub nodes: Vec<(u16, NodeId)>,
 }
 
@@ -390,7 +390,7 @@ pub struct Published {
     pub last_seq: u64,
     /// Subscribers joined to the last one's channel at that moment.
     pub subscribers: u32,
-    /// Those of other nodes, if they were to be counted and could be.
+    /// Subscribers at other nodes, if they were to be counted and could be.
     pub elsewhere: Option<u32>,
     /// Why the next one was refused, if one was.
     pub refusal: Option<Refusal>,
@@ -398,7 +398,7 @@ pub struct Published {
     pub stream: Option<StreamAt>,
 }
 
-/// How far a stream is.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamAt {
     /// Which of its producers is the present one.

@@ -1,6 +1,6 @@
-//! Pages of what the store alone has. The log knows in which runs the events of a channel lie, so it
-//! tells the store exactly what to read; the page is answered when the store comes back with it, and
-//! by then all that was lost meanwhile is known here.
+//! Pages of history that only the store has. The log knows in which runs the events of a channel lie, so
+//! it tells the store exactly what to read. The page is answered when the store comes back with it;
+//! events that were lost meanwhile are left out then.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,8 +12,8 @@ use super::event::Event;
 use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
 use super::sequencer::{Outlet, Sequencer};
 
-/// Runs that a page looks at beyond one of each channel, at least and at most: enough that it gets
-/// full, and some ten microseconds of the log's.
+/// Runs that a page looks at besides one of each channel, at least and at most: enough to fill the
+/// page, and some ten microseconds of the log's time.
 const RUNS_AHEAD: RangeInclusive<usize> = 8..=256;
 
 /// A page that the store is to read.
@@ -23,7 +23,7 @@ pub struct OlderRead {
     pub worker: u16,
     /// Echoed.
     pub ticket: Ticket,
-    /// In the order of the request.
+    /// The channels, in the order of the request.
     pub channels: Vec<OlderChannel>,
     /// Where the page ends at the latest.
     pub through: u64,
@@ -42,7 +42,7 @@ pub struct OlderChannel {
     pub after: u64,
     /// All its events with `after < seq <= through` lie in these stretches of the log, in order.
     pub ranges: Vec<RangeInclusive<u64>>,
-    /// Set by the store: events up to here may have been there, and can't be read.
+    /// Set by the store: events up to here may have existed, but can't be read.
     pub lost_to: u64,
 }
 
@@ -61,7 +61,7 @@ pub struct OlderPage {
 type Head = Reverse<(u64, u16, u32, usize)>;
 
 impl Sequencer {
-    /// What the store has to read for a page; none: all of it is in memory.
+    /// What the store has to read for a page; `None` if all of it is in memory.
     pub(super) fn plan_older(
         &self,
         worker: u16,
@@ -75,7 +75,7 @@ impl Sequencer {
         let mut heads = BinaryHeap::new();
         let seek = |(index, of)| self.seek_older(index, of, &mut heads);
         let channels = (0..).zip(wanted).map(seek).collect();
-        // What is kept of a stream was before all runs of its channel.
+        // Events kept for a stream come before all runs of their channel.
         let runs_from = heads.peek().map(|head: &Head| head.0.0)?;
         let kept_from = self.kept_from(wanted).unwrap_or(u64::MAX);
         if kept_from < runs_from {
@@ -87,7 +87,7 @@ impl Sequencer {
         Some(read)
     }
 
-    /// The first unread event of these channels that is kept for a stream's sake.
+    /// The first unread event of these channels that is kept because it is of a stream.
     fn kept_from(&self, wanted: &[ReadChannel]) -> Option<u64> {
         let first = |of: &ReadChannel| {
             let channel = self.channels.find(of.hash, &of.name)?;
@@ -97,7 +97,7 @@ impl Sequencer {
         wanted.iter().filter_map(first).min()
     }
 
-    /// The first unread event of these channels that the store alone has.
+    /// The first unread event of these channels that only the store has.
     pub(super) fn runs_from(&self, wanted: &[ReadChannel]) -> Option<u64> {
         if self.history.runs().is_empty() {
             return None;
@@ -151,7 +151,7 @@ impl Sequencer {
         }
     }
 
-    /// Hands out what the store has read, as far as it was not lost meanwhile.
+    /// Answers a page with what the store has read, without what was lost meanwhile.
     pub(super) fn answer_older(&mut self, page: OlderPage, outlet: &mut impl Outlet) {
         let OlderPage { asked: OlderRead { worker, ticket, channels, .. }, mut events, through } =
             page;
@@ -173,7 +173,7 @@ impl Sequencer {
         PageChannel { after: after.max(of.lost_to), first, place: NO_PLACE, unreadable }
     }
 
-    /// Where the events begin that a channel keeps behind a place.
+    /// The first event that a channel keeps after a place.
     fn first_behind(&self, channel: u32, after: u64) -> Option<u64> {
         let runs = self.history.runs();
         let run = runs.number_after(channel, after).and_then(|number| runs.nth(channel, number));

@@ -20,7 +20,7 @@ pub struct LogSettings {
     pub history_memory_bytes_max: u64,
     /// Channels that may exist at one time.
     pub channels_max: usize,
-    /// How long one that has left a channel is still a member.
+    /// How long a subject without connections is still a member of a channel.
     pub presence_grace: Duration,
     /// Per-channel rules.
     pub policies: Policies,
@@ -34,7 +34,7 @@ pub enum Keeps {
     /// All of them, or at least the newest ones.
     #[default]
     All,
-    /// The newest of each event key: the channel is a state, which newcomers are given.
+    /// The newest of each event key: the channel is a state, and newcomers are given it.
     Latest,
 }
 
@@ -53,8 +53,8 @@ pub struct Policy {
     pub keeps: Keeps,
     /// Bytes of a stream that are kept beside what history keeps of it.
     pub stream_bytes: u64,
-    /// How large the events may be that the text of a stream becomes when it has ended; 0: it stays
-    /// as it is.
+    /// Bytes up to which the tokens of a stream that has ended are merged into one event; 0: they are not
+    /// merged.
     pub stream_compact: u64,
     /// Whether its subscribers may know of each other.
     pub presence: bool,

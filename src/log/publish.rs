@@ -31,8 +31,8 @@ pub(super) struct Admission {
 }
 
 impl Sequencer {
-    /// Takes an event that has its place already. Workers may have no room for it: then it waits
-    /// until they have, and what is fed behind it, too.
+    /// Takes an event that has its place already. If workers have no room for it, it and all that are
+    /// fed after it wait until they have.
     pub(super) fn follow(&mut self, fed: Fed, outlet: &mut impl Outlet) {
         let Fed { seq, publication, ordered_at } = fed;
         if seq <= self.ordered_to {
@@ -54,8 +54,8 @@ impl Sequencer {
         self.pending.commit(seq);
     }
 
-    /// A channel that another node made: where there are as many as may be, those with the oldest
-    /// events go first.
+    /// Creates a channel that another node has created. If there are as many as allowed, those with the
+    /// oldest events go first.
     pub(super) fn create_in_room(&mut self, hash: u64, name: &str) -> u32 {
         while self.channels.len() >= self.settings.channels_max && self.lose_oldest_of_all() {}
         self.create(hash, name)

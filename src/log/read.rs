@@ -1,5 +1,5 @@
-//! Reading: pages of history in log order, for subscribers that are not live. What is not in memory
-//! is read by the store ([`older`](super::older)).
+//! Reading: pages of history in log order, for subscribers that are not live. Events that are not in
+//! memory are read by the store ([`older`](super::older)).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -53,7 +53,7 @@ impl Sequencer {
         let channels = (0..).zip(wanted).map(seek).collect();
         let mut page = Page { events: Vec::new(), through: self.head_seq, is_last: true, channels };
         let mut bytes = 0;
-        // What the store has comes before what is behind it in memory.
+        // Events that only the store has come before those in memory.
         let runs_from = self.runs_from(wanted).unwrap_or(u64::MAX);
         while let Some((seq, index, place)) = self.take_first(&mut heads) {
             if seq > runs_from {
@@ -85,7 +85,7 @@ impl Sequencer {
         };
         // A reader of a stream that is not there reads what comes from now on.
         let after = match self.resolve(found, cursor).unwrap_or(Cursor::Now) {
-            // Another node has shown it already: here it is still to come.
+            // Another node has shown it already; it has not come here yet.
             Cursor::After(seq) if self.store.is_elsewhere() => seq.max(lost_to),
             cursor => stand(cursor, self.head_seq, lost_to).0,
         };
@@ -112,7 +112,7 @@ impl Sequencer {
         }
     }
 
-    /// The channel's next event: behind what is kept of a stream comes what history has.
+    /// The channel's next event. Those kept of a stream come before those in history.
     pub(super) fn newer(&self, place: Place) -> Option<Place> {
         match place {
             Place::History(key) => self.history.newer(key).map(Place::History),

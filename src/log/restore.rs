@@ -1,5 +1,5 @@
-//! Bringing back a log from its store. The newest events are fed ([`ToLog::Feed`]); what memory will
-//! have no room for is listed in runs, without reading it.
+//! Restores a log from its store. The newest events are fed ([`ToLog::Feed`]); older ones, for which
+//! memory will have no room, are listed in runs and not read.
 //!
 //! [`ToLog::Feed`]: super::message::ToLog::Feed
 
@@ -31,8 +31,8 @@ pub struct FedRun<'a> {
 }
 
 impl Sequencer {
-    /// Takes events that the store alone has. They are fed before all that will be in memory, each
-    /// run behind the beginning of the one before.
+    /// Lists events that only the store has. Runs come before all events that will be in memory, in the
+    /// order of their first events.
     pub fn follow_run(&mut self, fed: &FedRun<'_>) {
         debug_assert_eq!(self.history.in_memory(), 0);
         let hash = self.hasher.channel(fed.channel);
@@ -56,13 +56,13 @@ impl Sequencer {
         self.trim_to_bytes();
     }
 
-    /// Channels may have lost events up to here, of which the store knows nothing any more. To be told
-    /// before newer events are fed.
+    /// Channels may have lost events up to here that the store knows nothing about any more. Must be
+    /// called before newer events are fed.
     pub fn forget_to(&mut self, seq: u64) {
         self.tombstones.forget_to(seq);
     }
 
-    /// What memory will have room for, if the log is fed at this time.
+    /// What memory will have room for, if the log is fed at the time `now`.
     pub fn room(&self, now: Duration) -> Room {
         Room {
             settings: self.settings.clone(),
@@ -73,7 +73,7 @@ impl Sequencer {
     }
 }
 
-/// How much of the newest events fits into memory. It is shown them from the newest to the oldest.
+/// How many of the newest events fit into memory. It is shown runs from the newest to the oldest.
 #[derive(Debug)]
 pub struct Room {
     settings: LogSettings,
@@ -84,12 +84,12 @@ pub struct Room {
 }
 
 impl Room {
-    /// Whether there is none left.
+    /// Whether no room is left.
     pub fn is_full(&self) -> bool {
         self.bytes_left == 0
     }
 
-    /// Takes the next older events.
+    /// Takes the next older run.
     pub fn take(&mut self, of: &FedRun<'_>) {
         let policy = self.settings.policies.of(of.channel);
         let newer = self.events.entry_ref(of.channel).or_insert(0);
@@ -100,7 +100,7 @@ impl Room {
         }
     }
 
-    /// Whether a stream that ended then is still kept for those who come late.
+    /// Whether a stream that ended at this time is still kept for late readers.
     pub fn keeps_stream(&self, ended_at: Duration) -> bool {
         self.now.saturating_sub(ended_at) < self.settings.streams.keep
     }
@@ -111,7 +111,7 @@ impl Room {
     }
 }
 
-/// Before the first subscriber there are no workers to tell.
+/// An outlet for a log without subscribers.
 #[derive(Debug)]
 pub struct Nowhere;
 

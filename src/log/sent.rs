@@ -1,5 +1,5 @@
-//! Publishes on their way to where the order is given: each is answered when all its publications
-//! are. Empty at all times over a store that orders here.
+//! Publishes on their way to a broker: each is answered when all its publications are. Always empty
+//! with a store that does not have the order given elsewhere.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use super::publish::{Accepted, Admission};
 use super::sequencer::{Outlet, Sequencer};
 use super::store::Answered;
 
-/// Publications that may be on their way: some ten milliseconds of what a broker takes.
+/// Most publications on their way: what a broker takes in some ten milliseconds.
 pub const SENT_MAX: usize = 16_384;
 
 /// The channel of an event that has not come back.
@@ -27,17 +27,17 @@ enum Part {
     Lost,
 }
 
-/// To whom it matters what becomes of publications.
+/// Who is told what has become of publications.
 #[derive(Debug)]
 pub(super) enum Asker {
     Publisher(PendingAnswer),
     /// The roster of this channel.
     Roster(u32),
-    /// This node, which told the others of itself.
+    /// This node, which told the others something.
     Node(NodeTold),
 }
 
-/// A request some of whose publications are not answered.
+/// A request of which some publications are not answered.
 #[derive(Debug)]
 struct Outstanding {
     /// The number of its first part; those of the others follow.
@@ -47,7 +47,7 @@ struct Outstanding {
     asker: Asker,
 }
 
-/// All that is on its way, in the order of its numbers.
+/// All publications on their way, in the order of their numbers.
 #[derive(Debug)]
 pub(super) struct Sent {
     requests: VecDeque<Outstanding>,
@@ -65,7 +65,7 @@ impl Sent {
         self.unanswered >= SENT_MAX || self.bytes >= PENDING_BYTES_MAX
     }
 
-    /// Notes an answer; the request, if that was the last it waited for. One that is told twice is
+    /// Notes an answer. Returns the request if that was the last one it waited for. A second answer is
     /// ignored.
     fn answer(&mut self, answered: Answered) -> Option<Outstanding> {
         let place = self.requests.partition_point(|request| request.first <= answered.number);
@@ -89,7 +89,7 @@ impl Sent {
 }
 
 impl Sequencer {
-    /// Sends publications on their way, one after the other, until one can't be.
+    /// Sends publications one after the other, until one is refused.
     pub(super) fn send_all(
         &mut self,
         publications: Vec<Publication>,
@@ -129,7 +129,7 @@ impl Sequencer {
         if !self.store_is_up {
             return Err((Refusal::Store, publication));
         }
-        // A token stream has one producer at a time, which no node can know of another.
+        // A token stream has one producer at a time, and no node knows the producers at others.
         if publication.mark().is_some() {
             return Err((Refusal::StreamTaken, publication));
         }
@@ -161,7 +161,7 @@ impl Sequencer {
         self.store_is_up && !self.sent.is_full()
     }
 
-    /// Sends a publication of this node's own, if it can be. Whether it was.
+    /// Sends a publication of this node's own, if there is room. Returns whether there was.
     pub(super) fn send_own(&mut self, publication: Publication, asker: Asker) -> bool {
         if !self.can_send_own() {
             return false;
@@ -183,7 +183,7 @@ impl Sequencer {
         Part::Sent { bytes, subscribers }
     }
 
-    /// Publications are answered.
+    /// Takes answers to publications.
     pub(super) fn answered(&mut self, answers: Vec<Answered>, outlet: &mut impl Outlet) {
         for answered in answers {
             if let Some(request) = self.sent.answer(answered) {

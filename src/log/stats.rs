@@ -56,7 +56,7 @@ pub struct LogCounters {
     pub gaps: u64,
     /// Streams that have ended, by [`End::index`](crate::proto::stream::End::index).
     pub streams_ended: [u64; End::ALL.len()],
-    /// Events of streams that had to go before the stream did.
+    /// Events of streams that were lost for want of room before their stream was.
     pub cut_of_streams: u64,
 }
 

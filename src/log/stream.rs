@@ -1,8 +1,8 @@
-//! Token streams as the log knows them: which channel has one, who produces it, and what history has
-//! let go of it. History goes on by its own rules; what leaves it from within a stream is kept here,
-//! so that a reader who comes late gets all of it.
+//! Token streams in the log: which channel has one, who produces it, and the events of it that history
+//! has dropped. History goes by its own rules; an event of a stream that leaves it is kept here, so
+//! that a reader who comes late gets the whole stream.
 //!
-//! Streams are a few among many channels: a channel without one pays nothing for this.
+//! Few channels have a stream, and one without pays nothing for this.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -17,26 +17,26 @@ use super::message::{Refusal, StreamAt};
 use crate::proto::stream::{End, OrElse};
 pub use crate::proto::stream::{Mark, Part};
 
-/// Of the bytes of all history, what streams may keep beside it: one in this many.
+/// What streams may keep beside history: the bytes of all history divided by this.
 pub const STREAMS_SHARE: u64 = 2;
 
-/// How long what concerns streams is kept, and how much.
+/// How long streams last without a producer, and after their end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamTimes {
     /// From the loss of a producer to the end of its stream.
     pub grace: Duration,
-    /// From the end of a stream until history alone decides what is left of it.
+    /// From the end of a stream until its events are kept by the rules of history alone.
     pub keep: Duration,
 }
 
-/// A channel's stream, open or ended and kept.
+/// A channel's stream: open, or ended and still kept.
 #[derive(Debug)]
 struct Stream {
     id: Arc<str>,
     ended: Option<End>,
-    /// The worker its producer is connected to; none: it is lost, or elsewhere.
+    /// The worker its producer is connected to; `None`: it is lost, or on another node.
     producer: Option<u16>,
-    /// Producers it has had: those before the last one have no say any more.
+    /// How many producers it has had: only the last one may append.
     attempt: u64,
     /// The event that opened it.
     first_seq: u64,
@@ -48,30 +48,29 @@ struct Stream {
     text_bytes: u64,
     /// When it is to end, or to be forgotten.
     due_at: Option<Duration>,
-    /// Events of the channel since it opened that history has let go.
+    /// Events of the channel since it opened that history has dropped.
     kept: VecDeque<Arc<Event>>,
     kept_bytes: u64,
-    /// The newest event that is in neither.
+    /// The newest event that is in neither history nor `kept`.
     cut_to: u64,
 }
 
-/// What becomes of a publication that is a part of a stream.
+/// What is done with a publication that is a part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It becomes an event.
     Order,
     /// Its stream is open already: the producer takes over.
     TakeOver,
-    /// It may not be.
     Refuse(Refusal),
 }
 
-/// What is due.
+/// What a stream's due time was for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// The stream's producer did not come back.
+    /// Its producer did not come back.
     Lost(Mark),
-    /// It was kept long enough, and is forgotten.
+    /// It was kept long enough, and has been forgotten.
     Forgotten,
 }
 
@@ -82,7 +81,7 @@ pub(super) struct Streams {
     open: u64,
     kept_bytes: u64,
     due: BinaryHeap<Reverse<(Duration, u32)>>,
-    /// Those that have ended and are to be merged, each from this event on.
+    /// Streams that have ended and are to be merged, and the event at which to go on.
     to_merge: VecDeque<(u32, u64)>,
 }
 
@@ -92,7 +91,7 @@ impl Streams {
         self.by_channel.is_empty()
     }
 
-    /// Whether the channel has one, open or kept.
+    /// Whether the channel has a stream, open or kept.
     #[inline]
     pub fn has(&self, channel: u32) -> bool {
         !self.is_empty() && self.by_channel.contains_key(&channel)
@@ -103,12 +102,12 @@ impl Streams {
         self.open
     }
 
-    /// Bytes kept of streams that history has let go.
+    /// Bytes of events that are kept because they are of streams.
     pub fn kept_bytes(&self) -> u64 {
         self.kept_bytes
     }
 
-    /// How far a channel's stream is.
+    /// The state of a channel's stream.
     pub fn at(&self, channel: u32) -> Option<StreamAt> {
         let of = self.by_channel.get(&channel)?;
         Some(StreamAt {
@@ -131,9 +130,9 @@ impl Streams {
         if self.is_empty() { None } else { self.by_channel.get(&channel)?.producer }
     }
 
-    // --- what producers say ---
+    // --- producers ---
 
-    /// What is to become of a part that comes from a publisher.
+    /// What to do with a part that a publisher sends.
     pub fn judge(&self, channel: Option<u32>, mark: &Mark) -> Verdict {
         let stream = channel.and_then(|channel| self.by_channel.get(&channel));
         match (mark.part, stream) {
@@ -157,7 +156,7 @@ impl Streams {
         self.by_channel.get(&channel).map_or(0, |of| of.tokens)
     }
 
-    /// A producer that is connected to this worker goes on with an open stream.
+    /// A producer that is connected to this worker continues an open stream.
     pub fn take_over(&mut self, channel: u32, worker: u16) {
         if let Some(of) = self.by_channel.get_mut(&channel) {
             of.attempt += 1;
@@ -165,8 +164,8 @@ impl Streams {
         }
     }
 
-    /// A producer of the stream is gone: it may come back until then. `attempt`: which one; 0: it
-    /// did not know.
+    /// A producer of the stream is gone, and may come back until `until`. `attempt` says which one; 0 if
+    /// it had not been told.
     pub fn lose(&mut self, channel: u32, id: &str, attempt: u64, until: Duration) {
         let stream = self.by_channel.get_mut(&channel).filter(|of| of.ended.is_none());
         let is_its = |of: &&mut Stream| *of.id == *id && [0, of.attempt].contains(&attempt);
@@ -175,7 +174,7 @@ impl Streams {
         self.set_due(channel, until);
     }
 
-    /// All producers are gone: the log begins anew.
+    /// All producers are gone, as after a restart.
     pub fn lose_all(&mut self, until: Duration) {
         let open = self.by_channel.iter().filter(|(_, of)| of.ended.is_none());
         let lost: Vec<(u32, Arc<str>)> = open.map(|(at, of)| (*at, of.id.clone())).collect();
@@ -189,13 +188,13 @@ impl Streams {
         }
     }
 
-    /// The next stream whose time is over, with the index of its channel.
+    /// The next stream that is due, with the index of its channel.
     pub fn take_due(&mut self, now: Duration) -> Option<(u32, Due)> {
         loop {
             let Reverse((at, channel)) = *self.due.peek().filter(|due| due.0.0 <= now)?;
             self.due.pop();
             let Some(of) = self.by_channel.get(&channel).filter(|of| of.due_at == Some(at)) else {
-                continue; // It was taken over, or another one took its place.
+                continue; // It was taken over, or replaced by another stream.
             };
             if of.ended.is_some() {
                 self.forget(channel);
@@ -206,12 +205,12 @@ impl Streams {
         }
     }
 
-    /// The stream could not be ended for the moment.
+    /// The stream could not be ended now: tries again at `until`.
     pub fn put_off(&mut self, channel: u32, until: Duration) {
         self.set_due(channel, until);
     }
 
-    /// When something is due.
+    /// When the next stream is due.
     pub fn due_at(&self) -> Option<Duration> {
         self.due.peek().map(|due| due.0.0)
     }
@@ -223,10 +222,10 @@ impl Streams {
         }
     }
 
-    // --- what is ordered ---
+    // --- events of streams ---
 
-    /// An event has its place. `worker`: where its publisher is, if that is here. An end is kept
-    /// until `keep_until`.
+    /// An event has its place. `worker` has its publisher, if that is on this node. A stream that ends
+    /// by it is kept until `keep_until`.
     pub fn ordered(
         &mut self,
         channel: u32,
@@ -252,13 +251,13 @@ impl Streams {
             }
             Part::Open | Part::Token => {
                 of.add_token(event);
-                // Who goes on with it is not lost.
+                // A producer that appends is not lost.
                 (of.producer, of.due_at) = (worker, None);
             }
         }
     }
 
-    /// An event that was ordered is lost: the newest of those that are left.
+    /// An event that was ordered is lost. The newest one is always lost first.
     pub fn undo(&mut self, channel: u32, event: &Event) {
         let Some(mark) = event.mark() else { return };
         let Some(of) = self.by_channel.get_mut(&channel).filter(|of| of.id == mark.id) else {
@@ -278,15 +277,15 @@ impl Streams {
         }
     }
 
-    /// The stream has ended by another's doing than its producer's: the worker that is to be told.
+    /// Takes the worker of the producer, which has to be told that the stream has ended.
     pub fn take_producer(&mut self, channel: u32) -> Option<u16> {
         self.by_channel.get_mut(&channel)?.producer.take()
     }
 
-    // --- what history lets go ---
+    // --- events that history drops ---
 
-    /// History lets go of an event. What is of a stream is kept, within `bytes_max` of the stream
-    /// and `all_max` of all; tells how many events were cut for that.
+    /// History drops an event. If it is of a stream it is kept, within `bytes_max` for the stream and
+    /// `all_max` for all. Returns how many events were cut for that.
     pub fn keep(&mut self, channel: u32, event: &Arc<Event>, bytes_max: u64, all_max: u64) -> u64 {
         if self.is_empty() {
             return 0;
@@ -309,8 +308,8 @@ impl Streams {
         cut
     }
 
-    /// History has lost events up to here that were not in memory, and so can't be kept; tells how
-    /// many of a stream go with them.
+    /// History has lost events up to here that were not in memory, and so can't be kept. Returns how
+    /// many events of a stream are cut by that.
     pub fn cut(&mut self, channel: u32, last_seq: u64) -> u64 {
         let stream = self.by_channel.get_mut(&channel);
         let Some(of) = stream.filter(|of| of.first_seq <= last_seq) else { return 0 };
@@ -319,7 +318,7 @@ impl Streams {
         std::mem::take(&mut of.kept).len() as u64 + 1
     }
 
-    /// Up to where a channel has lost events, of which history has lost those up to `evicted_to`.
+    /// Up to where a channel has lost events, if history has lost those up to `evicted_to`.
     #[inline]
     pub fn lost_to(&self, channel: u32, evicted_to: u64) -> u64 {
         if self.is_empty() {
@@ -331,7 +330,7 @@ impl Streams {
         }
     }
 
-    /// Which of the events kept of a channel's stream is the first one behind `after`.
+    /// The place of the first event after `after` among those kept of a channel's stream.
     pub fn first_kept_after(&self, channel: u32, after: u64) -> Option<u32> {
         if self.is_empty() {
             return None;
@@ -341,7 +340,7 @@ impl Streams {
         (place < kept.len()).then_some(place as u32)
     }
 
-    /// An event that is kept of a channel's stream.
+    /// An event kept of a channel's stream.
     pub fn kept(&self, channel: u32, place: u32) -> Option<&Arc<Event>> {
         self.by_channel.get(&channel)?.kept.get(place as usize)
     }
@@ -354,7 +353,7 @@ impl Streams {
         self.by_channel.get(&channel).map_or(0, |of| of.kept.len() as u32)
     }
 
-    /// The oldest event that is kept of any.
+    /// The oldest event kept of any stream.
     pub fn oldest_seq(&self) -> Option<u64> {
         self.by_channel
             .values()
@@ -363,10 +362,10 @@ impl Streams {
             .min()
     }
 
-    // --- who reads ---
+    // --- readers ---
 
-    /// Behind which event a reader of the channel's stream begins that wants none of a channel
-    /// without one; none: there is none. `newer` are the channel's events in history.
+    /// The event after which a reader of the channel's stream begins; `None` if there is no stream for
+    /// it. `newer` are the channel's events in history.
     pub fn begin(
         &self,
         channel: u32,
@@ -383,21 +382,21 @@ impl Streams {
             return Some(of.last_token.max(of.first_seq));
         }
         let found = of.kept.iter().find_map(|event| event.seq_of_token(number));
-        // Of one that was cut it is told at the place where the cut ends.
+        // If the token was cut, the reader is told of a gap, which ends where the cut does.
         let found = found.or_else(|| newer.find_map(|event| event.seq_of_token(number)));
         found.or(Some(of.first_seq))
     }
 
-    // --- what becomes of those that have ended ---
+    // --- streams that have ended ---
 
-    /// The channel's stream has ended: its tokens are to be merged.
+    /// The channel's stream has ended: marks it to be merged.
     pub fn merge_later(&mut self, channel: u32) {
         if let Some(of) = self.by_channel.get(&channel).filter(|of| of.tokens > 1) {
             self.to_merge.push_back((channel, of.first_token));
         }
     }
 
-    /// The channel whose stream is merged next, and from which event on.
+    /// The channel whose stream is merged next, and the event at which to go on.
     pub fn next_to_merge(&mut self) -> Option<(u32, u64)> {
         while let Some((channel, from)) = self.to_merge.front().copied() {
             if self.by_channel.get(&channel).is_some_and(|of| of.ended.is_some()) {
@@ -408,7 +407,7 @@ impl Streams {
         None
     }
 
-    /// The stream that was merged goes on from this event; none: it is done.
+    /// The stream that was merged goes on at this event; `None`: it is done.
     pub fn merge_from(&mut self, channel: u32, from: Option<u64>) {
         self.to_merge.pop_front();
         self.to_merge.extend(from.map(|from| (channel, from)));
@@ -419,7 +418,7 @@ impl Streams {
         self.by_channel.get(&channel).map(|of| of.last_seq)
     }
 
-    /// Puts another event in the place of one that is kept.
+    /// Replaces an event that is kept.
     pub fn replace_kept(&mut self, channel: u32, place: u32, event: Arc<Event>) {
         let Some(of) = self.by_channel.get_mut(&channel) else { return };
         let bytes = bytes_of(&event);
@@ -429,7 +428,7 @@ impl Streams {
         self.kept_bytes = self.kept_bytes + bytes - before;
     }
 
-    /// Lets go of some that are kept, which are in another event now.
+    /// Drops kept events, which have been merged into another one.
     pub fn drop_kept(&mut self, channel: u32, first: u32, count: usize) {
         let Some(of) = self.by_channel.get_mut(&channel) else { return };
         let first = first as usize;
@@ -449,7 +448,10 @@ impl Streams {
             assert_eq!(of.kept_bytes, bytes(of));
             assert!(of.kept.iter().map(|event| event.seq).is_sorted());
             assert!(of.kept.front().is_none_or(|first| first.seq > of.cut_to));
-            assert!(of.ended.is_none() || of.due_at.is_some(), "what has ended is forgotten");
+            assert!(
+                of.ended.is_none() || of.due_at.is_some(),
+                "an ended stream is forgotten in time"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the log does about streams: takes their parts in order, ends those whose producer is lost,
-//! and tells producers whose stream another one has ended.
+//! How the sequencer handles streams: it takes their parts in order, ends those whose producer is lost,
+//! and tells a producer whose stream someone else has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::proto::attributes::Attributes;
 use crate::proto::cursor::Cursor;
 use crate::proto::stream::{End, Mark, OrElse, Part, STREAM_TYPE, control_data};
 
-/// How soon the end of a stream that found a full lane is tried again.
+/// Pause before a stream is ended again after its end found a full lane.
 const END_PAUSE: Duration = Duration::from_millis(20);
 
 impl Publication {
@@ -31,14 +31,14 @@ impl Publication {
         }
     }
 
-    /// What it is to its channel's stream.
+    /// Its part in the channel's stream, if it has one.
     pub fn mark(&self) -> Option<&Mark> {
         self.attributes.as_ref()?.stream.as_ref()
     }
 }
 
 impl Event {
-    /// What it is to its channel's stream.
+    /// Its part in the channel's stream, if it has one.
     pub fn mark(&self) -> Option<&Mark> {
         self.attributes.as_ref()?.stream.as_ref()
     }
@@ -47,7 +47,7 @@ impl Event {
 impl Sequencer {
     // --- parts of streams ---
 
-    /// Whether a part of a stream may be ordered; if it need not be, the answer.
+    /// Whether a part of a stream may be ordered. Returns the answer for a part that need not be.
     pub(super) fn admit_part(
         &mut self,
         found: Option<u32>,
@@ -67,7 +67,7 @@ impl Sequencer {
         }
     }
 
-    /// Gives a part its number, and its channel's stream the name if the publisher left it out.
+    /// Gives a part its number, and the name of its channel's stream if the publisher left it out.
     pub(super) fn number_part(&self, channel: u32, publication: &mut Publication) {
         let mark = publication.attributes.as_mut().and_then(|of| of.stream.as_mut());
         let Some(mark) = mark else { return };
@@ -91,7 +91,7 @@ impl Sequencer {
         }
     }
 
-    /// A stream ends for all to see: its producer is told unless it said so itself.
+    /// The end of a stream is shown. Its producer is told, unless it ended the stream itself.
     pub(super) fn tell_producer(&mut self, channel: u32, event: &Event, outlet: &mut impl Outlet) {
         let end = match event.mark().map(|mark| mark.part) {
             Some(Part::End(end)) => end,
@@ -106,7 +106,7 @@ impl Sequencer {
         }
     }
 
-    /// How far a channel's stream is.
+    /// The state of a channel's stream.
     pub(super) fn stream_at(&self, channel: &str) -> Option<StreamAt> {
         let index = self.channels.find(self.hasher.channel(channel), channel)?;
         self.streams.at(index)
@@ -119,8 +119,8 @@ impl Sequencer {
         }
     }
 
-    /// Ends the streams whose producer has not come back, and forgets those that were kept long
-    /// enough. When there is more to do.
+    /// Ends streams whose producer has not come back, and forgets those that were kept long enough.
+    /// Returns when there is more to do.
     pub(super) fn tend_streams(&mut self, outlet: &mut impl Outlet) -> Option<Duration> {
         if self.streams.is_empty() {
             return None;
@@ -149,7 +149,7 @@ impl Sequencer {
         self.streams.lost_to(channel, self.channels.at(channel).evicted_to)
     }
 
-    /// History lets go of an event.
+    /// History drops an event.
     pub(super) fn keep_of_stream(&mut self, channel: u32, event: &Arc<Event>) {
         if self.streams.is_empty() {
             return;
@@ -162,8 +162,7 @@ impl Sequencer {
 
     // --- who reads them ---
 
-    /// The cursor that a reader's wish comes to in a channel; none: it wants no channel without a
-    /// stream.
+    /// The cursor in a channel for what a reader asked for.
     pub(super) fn resolve(&self, channel: Option<u32>, cursor: Cursor) -> Result<Cursor, Refusal> {
         let Cursor::Stream(from) = cursor else { return Ok(cursor) };
         let begin = channel.and_then(|channel| {

@@ -19,12 +19,12 @@ pub struct Attributes {
     pub tombstone: bool,
     /// Only sent to subscribers that are connected now, never kept.
     pub ephemeral: bool,
-    /// The connection that published it for others, and is not sent it.
+    /// The connection that published it for others, and is left out.
     pub sender: Option<Sender>,
-    /// What it is to its channel's stream.
+    /// Its part in the channel's stream, if it has one.
     pub stream: Option<Mark>,
-    /// What it knows of its tokens, if it is several. In memory only: what keeps events keeps the
-    /// tokens themselves.
+    /// Where its tokens were, if it is several merged into one. In memory only: a store keeps the tokens
+    /// themselves.
     pub merged: Option<Merged>,
 }
 

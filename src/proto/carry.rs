@@ -1,7 +1,7 @@
 //! The beginning of something that is not complete yet.
 
-/// The longest line, event or frame that is waited for: the largest event Pushline can be set to
-/// take (16 MiB), base64 and framing included.
+/// The longest line, event or frame: the largest event that Pushline can be set to accept (16 MiB), with
+/// base64 and framing.
 pub const UNIT_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// A line, event, frame or head is longer than its limit; nothing more can be read.

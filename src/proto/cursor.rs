@@ -76,8 +76,7 @@ pub enum Cursor {
     Now,
     /// `earliest`: all that history holds, after a gap if the beginning of the channel is gone.
     Earliest,
-    /// `stream`, `stream:7`: the channel's stream from its beginning, or from behind its token
-    /// number 7.
+    /// `stream`, `stream:7`: the channel's stream from its beginning, or from after its token number 7.
     Stream(Begin),
     /// After this event of the present epoch (which may be ahead of the head, or evicted).
     After(u64),

@@ -102,7 +102,7 @@ impl Dialect {
         match self {
             Self::SseBare => sse::write_event(out, event),
             Self::SseEnvelope => sse::write_event_enveloped(out, event),
-            // It has no place to say that this is none of the channel's messages.
+            // There is no way to say that this is not a message of the channel.
             Self::WsBare if event.event_type == Some(STREAM_TYPE) => {}
             Self::WsBare => ws::write_event(out, event),
             Self::WsEnvelope => write_text_with(out, |out| envelope::write_event(out, event)),

@@ -1,10 +1,10 @@
-//! Who someone is, as a token says; and which node of many says so.
+//! A subject as its token describes it, and the name of a node.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// A subject, and what the token has to say of it to others.
+/// A subject, and what its token tells others about it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// The `sub` claim.
@@ -13,7 +13,7 @@ pub struct Identity {
     pub info: Option<Box<str>>,
 }
 
-/// A node of many, from one start to its end.
+/// A node of many, from its start to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
 

@@ -1,5 +1,5 @@
-//! Paths of others that are a channel's stream, as `/api/chat/{id}/stream=chat:{id}`: what a client
-//! asks that was not made for Pushline.
+//! Paths that are mapped to a channel's stream, as `/api/chat/{id}/stream=chat:{id}`, for clients that
+//! were not made for Pushline.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct PathMap {
 }
 
 impl PathMap {
-    /// None: it has not one variable, in braces, on each side, or no path on the left.
+    /// `None` if there is not exactly one variable in braces on each side, or no path on the left.
     pub fn parse(text: &str) -> Option<Self> {
         let (path, channel) = text.split_once('=')?;
         let (path, name) = around_variable(path)?;
@@ -47,7 +47,7 @@ impl fmt::Display for PathMap {
     }
 }
 
-/// What is before and behind the one variable, and its name.
+/// The text before and after the one variable, and its name.
 fn around_variable(text: &str) -> Option<([Box<str>; 2], &str)> {
     let (before, rest) = text.split_once('{')?;
     let (name, behind) = rest.split_once('}')?;

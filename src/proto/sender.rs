@@ -9,15 +9,15 @@ pub struct Home {
     pub worker: u16,
 }
 
-/// A connection, of which no other is ever told apart by the same name: a slot that is used again has
-/// another generation, and a process that starts again another number.
+/// A connection, by a name that no other ever has: a slot that is used again has another generation, and
+/// a process that starts again another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     /// The worker that owns it.
     pub home: Home,
-    /// Where it is there.
+    /// Its slot.
     pub slot: u32,
-    /// Which of those that were there.
+    /// The slot's generation.
     pub generation: u32,
 }
 
@@ -29,7 +29,7 @@ impl Sender {
     /// Length of what [`Sender::encode`] appends.
     pub const ENCODED_BYTES: usize = 8 + 2 + 4 + 4;
 
-    /// Appends it, for what is kept.
+    /// Appends it in the form in which it is stored.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.home.process.to_le_bytes());
         out.extend_from_slice(&self.home.worker.to_le_bytes());
@@ -37,7 +37,7 @@ impl Sender {
         out.extend_from_slice(&self.generation.to_le_bytes());
     }
 
-    /// None: these are not such bytes.
+    /// `None` if the bytes are not a sender.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (process, rest) = bytes.split_first_chunk()?;
         let (worker, rest) = rest.split_first_chunk()?;

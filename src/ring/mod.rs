@@ -128,7 +128,7 @@ pub enum PeerAddresses {
     Wanted,
 }
 
-/// What is between a connection's bytes and its socket.
+/// The layer between a connection's bytes and its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layer {
     /// Nothing.
@@ -147,7 +147,7 @@ pub enum Completion {
         slot: u32,
         /// Its peer's address, if addresses are wanted.
         peer: Option<IpAddr>,
-        /// What its listener speaks.
+        /// TLS, if its listener has it.
         layer: Layer,
     },
     /// The peer has shown a certificate that an authority of the operator's has signed. Comes before

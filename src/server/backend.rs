@@ -1,6 +1,6 @@
-//! Asks the operator's backend (`auth.url`) for workers: a few threads, each with a connection that it
-//! keeps. A worker never waits for them; the backend is asked once however many requests wait for the
-//! same answer, and by at most so many threads at a time.
+//! Asks the operator's backend (`auth.url`) on behalf of workers: a few threads, each of which keeps its
+//! connection. A worker never waits for them. If several of a worker's requests need the same answer,
+//! the backend is asked once.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -19,20 +19,20 @@ use crate::tools::wire::connection::{Connection, WireError};
 use crate::tools::wire::url::Url;
 use crate::worker::command::Command;
 
-/// Questions that are asked at the same time.
+/// Most questions asked at the same time.
 const THREADS: usize = 8;
 
-/// How long the backend may take for an answer, connecting included.
+/// How long the backend may take to answer, including the time to connect.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The threads, which are started once there is a backend.
+/// The threads, which are started when a backend is first configured.
 pub(super) struct Backend {
     lane: Sender<Asked>,
     inbox: Receiver<Asked>,
     started: bool,
 }
 
-/// The way back to workers.
+/// How verdicts get back to workers.
 #[derive(Clone)]
 pub(super) struct Workers {
     pub ends: MainEnds<Command>,
@@ -45,12 +45,12 @@ impl Backend {
         Self { lane, inbox, started: false }
     }
 
-    /// The gate asks these threads.
+    /// Makes the gate ask these threads.
     pub fn serve(&self, gate: Gate) -> Gate {
         gate.asking(self.lane.clone())
     }
 
-    /// Starts the threads if the gate needs them and they are not there yet.
+    /// Starts the threads if the gate needs them and they do not run yet.
     pub fn start(&mut self, gate: &Gate, workers: &Workers) -> Result<(), ServerError> {
         if !gate.has_backend() || std::mem::replace(&mut self.started, true) {
             return Ok(());
@@ -80,19 +80,19 @@ impl Workers {
     }
 }
 
-/// A connection to the backend, and to which of its URLs.
+/// A connection that is kept, and the backend's URL.
 struct Kept {
     url: Box<str>,
     connection: Connection<Timed>,
 }
 
-/// Asks, and tells the worker. Returns the connection if it can be used again.
+/// Asks the backend, and tells the worker. Returns the connection if it can be used again.
 fn answer(kept: Option<Kept>, asked: Asked, workers: &Workers) -> Option<Kept> {
     let Asked { worker, question } = asked;
     let kept = kept.filter(|kept| *kept.url == *question.url());
     let had_one = kept.is_some();
     let told = match ask(kept, &question) {
-        // It may have been closed meanwhile.
+        // The kept connection may have been closed meanwhile.
         Err(_) if had_one => ask(None, &question),
         told => told,
     };
@@ -154,7 +154,7 @@ fn request(url: &Url, question: &Question) -> Vec<u8> {
     request
 }
 
-/// A socket that is read up to a point in time, however slowly bytes come.
+/// A socket that is read until a point in time, even if bytes keep coming.
 struct Timed {
     stream: TcpStream,
     until: Instant,

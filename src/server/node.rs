@@ -36,7 +36,7 @@ pub(super) struct Opened {
     revoked: Vec<Revocation>,
 }
 
-/// Revokes tokens on this node; whether that could be done.
+/// Revokes tokens on this node. Returns whether that was possible.
 pub(super) type Revoke = Box<dyn Fn(&[Revocation]) -> bool + Send>;
 
 impl Opened {
@@ -72,7 +72,7 @@ impl Opened {
         Ok(Self { stream: opened, to_nodes: beginning.to_nodes, revoked })
     }
 
-    /// A way to the other nodes.
+    /// How the operator's listener reaches the other nodes.
     pub fn to_nodes(&self) -> ToNodes {
         self.to_nodes.clone()
     }
@@ -130,7 +130,7 @@ impl LogSide for Side {
     }
 }
 
-/// What TLS to the servers is spoken with.
+/// The configuration for TLS to the broker's servers, if any of them is reached by TLS.
 fn trust(cluster: &ClusterSettings) -> Result<Option<Arc<ClientConfig>>, ServerError> {
     let mut urls = cluster.nats.iter().chain(&cluster.redis);
     if !urls.any(|url| url.starts_with("tls://") || url.starts_with("rediss://")) {

@@ -78,7 +78,7 @@ fn fit_memory(config: &mut Config, host: &Host, workers: u64) -> (String, Option
     let promised = promised.fold(0, u64::saturating_add);
     let share = share.max(config.settings.event_bytes_max as u64 * 2).max(promised);
     let share_usize = usize::try_from(share).unwrap_or(usize::MAX);
-    // What a store keeps needs no memory.
+    // Events that only a store keeps need no memory.
     let has_store = config.settings.has_store();
     let history = if has_store { "history_memory_bytes" } else { "history_bytes" };
     let [of_history, of_channel, of_worker] =

@@ -111,7 +111,7 @@ pub(super) enum Task {
 }
 
 impl Opening {
-    /// A way to the other nodes, where there are some.
+    /// How the operator's listener reaches the other nodes, if there may be any.
     pub fn to_nodes(&self) -> Option<ToNodes> {
         match self {
             Self::Node(node) => Some(node.to_nodes()),

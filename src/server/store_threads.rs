@@ -1,5 +1,5 @@
-//! The threads behind a log that lives elsewhere. In a journal: one commits, one reads what memory no
-//! longer holds, so that neither waits for the other's disk. In a broker's stream: one follows it.
+//! The threads of a store. With a journal, one commits, and one reads events that memory no longer holds,
+//! so that neither waits for the other's disk. With a broker, one follows its stream.
 
 use std::io;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl Reports {
         self.run_hand();
     }
 
-    /// Tells the log at once, whatever waits in its lane; whether it has no room for events for now.
+    /// Tells the log at once, ahead of its lane. Returns whether it has no room for events for now.
     pub fn tell_first(&mut self, told: ToLog) -> bool {
         self.hand.tell(told, monotonic_now(), &mut self.rings);
         let held_up = self.hand.with(monotonic_now(), &mut self.rings, |log| log.is_held_up());

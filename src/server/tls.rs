@@ -24,11 +24,11 @@ use self::tickets::SharedTickets;
 use crate::config::{Settings, TlsVersion};
 use crate::ring::tls::{HandshakeConfig, PROTOCOLS};
 
-/// How TLS is spoken by all workers, and the files it is from.
+/// The TLS configuration of all workers, and the files it was read from.
 #[derive(Debug)]
 pub(super) struct TlsKeeper {
     handshakes: Arc<HandshakeConfig>,
-    /// The same over all reloads, so that clients go on resuming.
+    /// Stays the same over reloads, so that clients can resume.
     tickets: Arc<dyn ProducesTickets>,
     settings: Arc<Settings>,
     client_ca: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub(super) struct TlsKeeper {
 }
 
 impl TlsKeeper {
-    /// Nothing where there is no TLS listener.
+    /// `None` if there is no TLS listener.
     pub fn start(settings: &Settings, client_ca: Option<&Path>) -> Result<Option<Self>, TlsError> {
         if settings.listen_tls.is_none() {
             return Ok(None);
@@ -69,8 +69,8 @@ impl TlsKeeper {
         Ok(())
     }
 
-    /// Reads the files again if one has changed since; whether one has. With an error, those read
-    /// before are still in use, and it is not said again before a file changes again.
+    /// Reads the files again if one has changed. Returns whether one has. After an error those read
+    /// before stay in use, and the error is not repeated until a file changes again.
     pub fn refresh(&mut self) -> Result<bool, TlsError> {
         let written = written(&files(&self.settings, self.client_ca.as_deref()));
         if written == self.written {
@@ -150,7 +150,7 @@ fn pair(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<Certified
     let signing = signing.map_err(|error| TlsError::Key(key.to_owned(), error))?;
     let pair = CertifiedKey::new(certificates, signing);
     match pair.keys_match() {
-        // Unknown: a key that cannot tell its public half is taken at its word.
+        // A key that does not tell its public half can't be checked.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
         Err(_) => return Err(TlsError::Mismatch(chain.to_owned(), key.to_owned())),
     }
@@ -166,7 +166,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-/// Asks for a certificate, and lets in who has none: what it may do is the gate's business.
+/// Asks clients for a certificate, and lets in those without: the gate decides what they may do.
 fn verifier(
     path: &Path,
     provider: Arc<CryptoProvider>,
@@ -180,7 +180,7 @@ fn verifier(
     built.map_err(|_| TlsError::NoCertificate(path.to_owned()))
 }
 
-/// The certificate that is good for the name the client asks for; the first for all others.
+/// Chooses the certificate that is valid for the name a client asks for, otherwise the first.
 #[derive(Debug)]
 struct ByName(Vec<Arc<CertifiedKey>>);
 

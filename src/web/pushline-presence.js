@@ -1,10 +1,10 @@
-// The part of pushline.js that follows who is on a channel; loaded by the first page that asks.
+// The part of pushline.js that follows who is on a channel; loaded when a page first asks for it.
 
 const RETRY_MS = 1_000;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** A channel's members: of each node that says so. */
+/** A channel's members, kept apart by node. */
 class Members {
   #entries = new Map(); // node and subject -> subject and info
 
@@ -16,7 +16,7 @@ class Members {
     this.#entries.set(node + subject, [subject, info]);
   }
 
-  /** What has become of some of them, as an event tells. */
+  /** Applies an event about changes. */
   take({ node = "", reset, join, leave }) {
     if (reset) {
       for (const key of this.#entries.keys()) if (key.startsWith(node)) this.#entries.delete(key);
@@ -30,7 +30,7 @@ class Members {
   }
 }
 
-/** Asks until there is an answer, or a refusal that will not pass. */
+/** Asks until there is an answer, or a refusal that is not temporary. */
 async function ask(list) {
   for (;;) {
     try {
@@ -44,8 +44,8 @@ async function ask(list) {
 }
 
 /**
- * Maps of subjects to what their tokens tell of them: now, and after each change. `list` asks the server;
- * `follow` sees to it that the page reads the channel, from this id on if it does not yet.
+ * Yields a map of subjects to what their tokens say about them: now, and after each change. `list` asks
+ * the server; `follow` makes the page read the channel, from this id on if it does not read it yet.
  */
 export default async function* presence(push, channel, { list, follow, isNews }) {
   const events = push[Symbol.asyncIterator]();

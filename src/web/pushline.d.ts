@@ -98,7 +98,7 @@ export class Pushline implements AsyncIterable<PushlineEvent> {
   stream(channel: string): AsyncGenerator<any, void>;
 
   /**
-   * Who is on a channel, now and after each change: maps of subjects to what their tokens tell of them
+   * Who is on a channel, now and after each change: maps of subjects to what their tokens say about them
    * (`info`). Subscribes to the channel if the page has not. What follows members is in
    * `pushline-presence.js`, beside this file, and loaded then.
    */

@@ -633,7 +633,7 @@ export class Pushline {
     }
   }
 
-  /** Who is on a channel, now and after each change: maps of subjects to what their tokens tell of them. */
+  /** Who is on a channel, now and after each change: maps of subjects to what their tokens say about them. */
   async *presence(channel) {
     const { default: presence } = await import("./pushline-presence.js");
     const list = async () => (await this.#door.fetch(`channels/${channel}/presence`)).json();

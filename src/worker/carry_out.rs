@@ -66,7 +66,7 @@ impl Core {
                 self.ask_for(index, Ask::Publish { ticket, share, counts, publications });
             }
             Effect::LeaveStream { channel, id, attempt } => {
-                // Behind what it has published, which says that the producer is there.
+                // After what it has published, because that tells the log that the producer is there.
                 let outstanding = self.sessions.outstanding(index);
                 self.link.ask(Ask::StreamLost { channel, id, attempt }, outstanding);
             }

@@ -1,6 +1,6 @@
-//! What a connection of HTTP/2 and its streams do to each other. A stream is a connection of
-//! HTTP/1.1 with one request to its session: its head and its body are handed to it in that form,
-//! and of what it says the head becomes a field block, all else DATA frames.
+//! How a connection of HTTP/2 and its streams work together. To its session, a stream is a connection
+//! of HTTP/1.1 with one request: it is given head and body in that form. The head of its answer then
+//! becomes a field block, and the rest DATA frames.
 
 use super::budget::{Budget, EVENT_NS, SEND_NS, STREAM_NS, copy_ns};
 use super::clock::{Deadline, Mark, Why};
@@ -17,8 +17,8 @@ use crate::ring::{RecvEnd, Token};
 impl Core {
     // --- what comes ---
 
-    /// Carries out what a frame is for one of the connection's streams. `bytes`: what the frame was
-    /// read from.
+    /// Carries out what a frame means for one of the connection's streams. The frame was read from
+    /// `bytes`.
     pub(super) fn for_stream(&mut self, carrier: Token, what: ForStream, bytes: &[u8]) {
         match what {
             ForStream::Opens { id, ended, body } => self.open_stream(carrier.slot, id, ended, body),
@@ -83,8 +83,8 @@ impl Core {
         }
     }
 
-    /// The peer sends no more on the stream: the request is whole. To a WebSocket that is the end
-    /// of its connection (RFC 8441 section 5).
+    /// The peer sends no more on the stream: the request is complete. For a WebSocket it is as if its
+    /// connection had ended (RFC 8441 section 5).
     fn stream_ended(&mut self, token: Token) {
         if !self.net.is_current(token) {
             return;
@@ -100,7 +100,7 @@ impl Core {
 
     // --- what goes ---
 
-    /// Takes the heads of a stream's answer out of what its session has just said.
+    /// Turns heads at the front of what a stream's session has just written into field blocks.
     pub(super) fn write_heads(&mut self, index: u32) {
         let mut block = Vec::new();
         while !self.net.is_answered(index)
@@ -112,7 +112,7 @@ impl Core {
         }
     }
 
-    /// Composes what a stream has to say, as much as there is room for; it counts as sent.
+    /// Composes what a stream has to send, as far as there is room. What is framed counts as sent.
     pub(super) fn send_to_stream(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) {
         let room = self.net.room(index);
         if room == 0 && (self.has_output(index) || self.hub.is_behind(index)) {
@@ -154,8 +154,8 @@ impl Core {
 
     // --- streams that take nothing ---
 
-    /// A client that keeps a window closed must not keep what waits behind it: a stream that is
-    /// blocked has as long as a peer that takes nothing of a socket.
+    /// A client must not make us hold output for it by keeping a window closed. A blocked stream has as
+    /// much time as a peer that reads nothing from its socket.
     fn watch_stream(&mut self, index: u32) {
         let (token, mark) = (self.net.token(index), self.stall_mark(index));
         let Self { net, clock, now, settings, .. } = self;
@@ -167,7 +167,7 @@ impl Core {
         Mark { requests: 0, progress: self.net.sent(index) }
     }
 
-    /// It has had that long. A window that opens by a byte now and then is as good as closed.
+    /// That time is over. A window that opens by a byte now and then counts as closed.
     pub(super) fn stall_due(&mut self, deadline: &Deadline) {
         let index = deadline.token.slot;
         self.net.end_watch(index);
@@ -183,7 +183,7 @@ impl Core {
         self.end(index, Ending::Now(CloseReason::PeerDead));
     }
 
-    /// The connection ends, and with it what it carries.
+    /// Ends all streams of a connection that ends.
     pub(super) fn end_streams(&mut self, carrier: u32, reason: CloseReason) {
         while let Some(index) = self.net.last_stream(carrier) {
             self.net.abandon(index);

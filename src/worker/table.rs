@@ -1,5 +1,5 @@
-//! Lists by index: what a worker has of each connection. Sockets come first, by their slots; the
-//! HTTP/2 streams that sockets carry have the indices behind the driver's last slot.
+//! Tables by index, with something for each connection. Sockets come first, by their slots; HTTP/2
+//! streams have the indices after the driver's last slot.
 
 use std::ops::{Index, IndexMut};
 

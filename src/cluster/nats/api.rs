@@ -1,4 +1,4 @@
-//! JetStream's API: JSON over requests. Only what a node needs of it. Sans-IO.
+//! JetStream's API, which is JSON in requests and answers: the part that a node needs. Sans-IO.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use super::codec::Subjects;
 use crate::cluster::Identity;
 use crate::cluster::follower::StreamState;
 
-/// The stream's own note of how often it went back.
+/// Where the stream's metadata says how often it has lost events.
 const GENERATION: &str = "pushline-generation";
 
-/// `err_code` of a stream that is not there.
+/// `err_code` if there is no such stream.
 pub const STREAM_NOT_FOUND: u64 = 10_059;
-/// `err_code` of a stream that another node has just created with other bounds.
+/// `err_code` if another node has just created the stream with other bounds.
 pub const STREAM_IN_USE: u64 = 10_058;
 
-/// `err_code` where there are too few servers for its replicas, as while they start.
+/// `err_code` if there are too few servers for the replicas, as while they start.
 pub const NO_PEERS: u64 = 10_005;
 
-/// Idle time after which the broker says that it is there.
+/// Idle time after which the broker sends a heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// How long the broker keeps the place of a node that does not listen.
+/// How long the broker keeps the consumer of a node that is gone.
 const NODE_IDLE: Duration = Duration::from_secs(30);
 
-/// Why the broker did not do it.
+/// Why a request to the broker failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ApiError {
-    /// No answer in time, or no one there to answer.
+    /// There was no answer in time, or no server that could answer.
     Away,
     /// It refused.
     Refused {
@@ -47,7 +47,7 @@ impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Away => f.write_str(
-                "JetStream does not answer; is it on (nats-server -js), and has it a leader?",
+                "JetStream does not answer; is it on (nats-server -js), and does it have a leader?",
             ),
             Self::Refused { code, description } => write!(f, "{description} ({code})"),
             Self::Malformed(what) => write!(f, "an answer of JetStream can't be read: {what}"),
@@ -68,8 +68,8 @@ pub struct StreamBounds {
     pub replicas: u64,
 }
 
-/// Time in which a key that is sent again is known again; a stream can't know it for longer than it
-/// keeps the event.
+/// How long an idempotency key is remembered. A stream can't remember one for longer than it keeps the
+/// event.
 pub const KEYS_TIME: Duration = Duration::from_secs(120);
 
 /// A stream as the broker shows it.
@@ -96,7 +96,7 @@ struct State {
 }
 
 impl StreamInfo {
-    /// What a node compares.
+    /// The state that a [`Follower`](crate::cluster::follower::Follower) compares.
     pub fn state(&self, name: &str) -> StreamState {
         let generation = self.config["metadata"][GENERATION].as_str();
         StreamState {
@@ -110,8 +110,8 @@ impl StreamInfo {
         }
     }
 
-    /// After which message a node begins, to have about as many as `bytes_max` holds and none with a
-    /// hole before it: nothing says of which channel a message was that is gone.
+    /// The message after which a node begins to read. From there on there are about as many messages
+    /// as `bytes_max` holds, and no hole: the channel of a message that is gone is not known.
     pub fn begin_behind(&self, bytes_max: u64) -> u64 {
         let State { messages, bytes, first_seq, last_seq, num_deleted, ref deleted } = self.state;
         let oldest = first_seq.saturating_sub(1);
@@ -125,7 +125,8 @@ impl StreamInfo {
         oldest.max(last_seq.saturating_sub(fit)).max(last_hole)
     }
 
-    /// What is different from what we would create, in words; and what a node can't live with.
+    /// How the stream differs from what we would create, in words; and what makes it unusable, if
+    /// anything does.
     pub fn differences(&self, bounds: &StreamBounds) -> (Vec<String>, Option<String>) {
         let config = &self.config;
         let number = |key: &str| config[key].as_i64().unwrap_or(0);
@@ -141,7 +142,7 @@ impl StreamInfo {
         (soft, self.obstacle())
     }
 
-    /// Why it can't be the log, if it can't.
+    /// Why it can't be the log, if that is so.
     pub fn obstacle(&self) -> Option<String> {
         let config = &self.config;
         let of_subject = config["max_msgs_per_subject"].as_i64().unwrap_or(0);
@@ -156,7 +157,7 @@ impl StreamInfo {
         Some(why.to_owned())
     }
 
-    /// Its servers that don't have all of it.
+    /// Servers of the stream that don't have all of it.
     pub fn replicas_behind(&self) -> Vec<String> {
         let behind = |replica: &&Value| replica["current"] == json!(false);
         let replicas = self.cluster["replicas"].as_array();
@@ -165,7 +166,7 @@ impl StreamInfo {
     }
 }
 
-/// A request: its subject and what it says.
+/// A request: its subject and its body.
 pub type Request = (String, String);
 
 /// Requests about one stream.
@@ -175,7 +176,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// About the stream of this name.
+    /// Requests about the stream of this name.
     pub fn new(stream: &str) -> Self {
         Self { stream: stream.to_owned() }
     }
@@ -184,12 +185,12 @@ impl Api {
         (format!("$JS.API.{what}.{}", self.stream), body.to_string())
     }
 
-    /// How is the stream?
+    /// Asks for the stream's state.
     pub fn info(&self) -> Request {
         self.request("STREAM.INFO", &json!({ "deleted_details": true }))
     }
 
-    /// Create it.
+    /// Creates the stream.
     pub fn create(&self, bounds: &StreamBounds) -> Request {
         let StreamBounds { bytes_max, age_max, replicas } = bounds;
         let body = json!({
@@ -207,7 +208,7 @@ impl Api {
         self.request("STREAM.CREATE", &body)
     }
 
-    /// Write into the stream that it has gone back once more.
+    /// Writes into the stream that it has lost events once more.
     pub fn raise_generation(&self, info: StreamInfo, seen: &Identity) -> Request {
         let mut config = info.config;
         if !config["metadata"].is_object() {
@@ -217,7 +218,7 @@ impl Api {
         self.request("STREAM.UPDATE", &config)
     }
 
-    /// The next messages of one of its subjects, from this place on.
+    /// Asks for the next messages of one subject, from this place on.
     pub fn batch_of(&self, subject: &str, from: u64, count_max: u64, bytes_max: u64) -> Request {
         let body = json!({
             "seq": from,
@@ -228,7 +229,7 @@ impl Api {
         (format!("$JS.API.DIRECT.GET.{}", self.stream), body.to_string())
     }
 
-    /// Send its messages to a subject, from this place on.
+    /// Has the stream's messages sent to a subject, from this place on.
     pub fn follow(&self, deliver_to: &str, from: u64) -> Request {
         let body = json!({
             "stream_name": self.stream,
@@ -254,7 +255,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(i64::MAX as u64)
 }
 
-/// Reads an answer; one without a word says that there is no one to answer.
+/// Reads an answer. An empty one means that no server could answer.
 ///
 /// # Errors
 /// See [`ApiError`].
@@ -265,13 +266,13 @@ pub fn answer<T: for<'de> Deserialize<'de>>(payload: &[u8]) -> Result<T, ApiErro
     let malformed = |error: serde_json::Error| ApiError::Malformed(error.to_string());
     let answer: Value = serde_json::from_slice(payload).map_err(malformed)?;
     if let Some(error) = answer.get("error") {
-        // No leader (10008, 10009), or it is being elected.
+        // There is no leader (10008, 10009), or it is being elected.
         if error["code"].as_u64() == Some(503) {
             return Err(ApiError::Away);
         }
         return Err(ApiError::Refused {
             code: error["err_code"].as_u64().unwrap_or(0),
-            description: error["description"].as_str().unwrap_or("no words").to_owned(),
+            description: error["description"].as_str().unwrap_or("no reason given").to_owned(),
         });
     }
     serde_json::from_value(answer).map_err(malformed)

@@ -15,7 +15,7 @@ pub struct Credentials {
     key: Ed25519KeyPair,
 }
 
-/// Bytes before the seed in its text: of the kind of key and of its owner.
+/// Bytes before the seed in its encoding: they say what the key is for.
 const SEED_PREFIX_BYTES: usize = 2;
 const SEED_BYTES: usize = 32;
 
@@ -23,10 +23,10 @@ impl Credentials {
     /// Reads a `.creds` file: a JWT and a seed, each between lines of dashes.
     ///
     /// # Errors
-    /// It can't be read, or is not one.
+    /// The file can't be read, or is no `.creds` file.
     pub fn read(path: &Path) -> io::Result<Self> {
         Self::parse(&fs::read_to_string(path)?)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no .creds file"))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not a .creds file"))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -35,7 +35,7 @@ impl Credentials {
         let mut after_marker = || {
             lines.by_ref().find(is_marker)?;
             let found = lines.next()?.to_owned();
-            // The line that ends this part.
+            // Skip the marker that ends this part.
             lines.by_ref().find(is_marker)?;
             Some(found)
         };
@@ -50,7 +50,7 @@ impl Credentials {
         &self.jwt
     }
 
-    /// Proves that we have the key.
+    /// Signs the server's nonce, which proves that we have the key.
     pub fn sign(&self, nonce: &str) -> String {
         URL_SAFE_NO_PAD.encode(self.key.sign(nonce.as_bytes()))
     }

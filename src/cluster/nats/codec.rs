@@ -1,11 +1,11 @@
-//! How events are written into the stream's messages and read back. What is said in a subject or a
-//! header can be written by hand, so that any NATS client can publish: a plain message is an event.
+//! How events are written into the stream's messages and read back. Subjects and headers can be
+//! written by hand, so that any NATS client can publish: a plain message is an event.
 //!
 //! | part | in the message |
 //! |---|---|
 //! | channel | subject `<stream>.ev.<channel>`, a `.` in its name as `%2E` |
-//! | payload | as it is |
-//! | kind | header `Pushline-Kind: json` or `binary`; none: text, or binary where it is not UTF-8 |
+//! | data | the payload |
+//! | kind | header `Pushline-Kind: json` or `binary`; without it: text, or binary if it is not UTF-8 |
 //! | type | header `Pushline-Type` |
 //! | attributes | header `Pushline-Attributes`, as [`Attributes::encode`] has them, in base64 |
 //! | idempotency key | header `Nats-Msg-Id: <channel> <key>`, both escaped: the broker knows it again, too |
@@ -29,22 +29,21 @@ const TYPE: &str = "Pushline-Type";
 const ATTRIBUTES: &str = "Pushline-Attributes";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// Longest key that is taken from the stream: a publisher's name and the longest key of its own,
-/// escaped.
+/// Longest key taken from the stream: a publisher's name and its longest key, escaped.
 const KEY_BYTES_MAX: usize = 4096;
 
 /// The subjects of a stream.
 #[derive(Clone, Debug)]
 pub struct Subjects {
     events: String,
-    /// Where a revocation goes, as JSON.
+    /// For revocations, as JSON.
     pub revoked: String,
-    /// Where nodes talk beside the stream, whose subjects begin with its name.
+    /// For what nodes say to each other. It does not begin with the stream's name, so it is not kept.
     pub asides: String,
 }
 
 impl Subjects {
-    /// Of the stream of this name.
+    /// The subjects of the stream of this name.
     pub fn new(stream: &str) -> Self {
         Self {
             events: format!("{stream}.ev."),

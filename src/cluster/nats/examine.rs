@@ -1,5 +1,5 @@
-//! What there is to know of a broker before one relies on it, asked over one connection that waits for
-//! each answer.
+//! What to know about a broker before relying on it, for `pushline doctor`. One connection, which waits
+//! for each answer.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,29 +21,30 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// What was found.
 #[derive(Debug)]
 pub struct Examined {
-    /// Of each server of the settings, in their order: what it says of itself, or why it is not there.
+    /// For each server of the settings, in their order: what it says of itself, or why it can't be
+    /// reached.
     pub servers: Vec<(String, io::Result<ServerInfo>)>,
-    /// The account's limits; none: JetStream does not answer.
+    /// The account's limits; `None`: JetStream does not answer.
     pub account: Option<Account>,
-    /// The stream, as it is, or why it can't be asked for.
+    /// The stream, or why there is no answer about it.
     pub stream: Result<StreamInfo, ApiError>,
     /// How far the broker's clock is ahead of ours (negative: behind), and how long it took to ask.
     pub clock: Option<(f64, Duration)>,
-    /// How often a server syncs its files, where it tells us.
+    /// How often a server syncs its files, if it says so.
     pub sync_interval: Option<Duration>,
 }
 
 /// What an account may have.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Account {
-    /// Bytes it has on disk.
+    /// Bytes it uses on disk.
     #[serde(default)]
     pub storage: u64,
-    /// In all streams.
+    /// Limits for all its streams together.
     pub limits: Limits,
 }
 
-/// The limits of an account; -1: none.
+/// The limits of an account; -1 is no limit.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Limits {
     /// Bytes on disk.
@@ -55,7 +56,7 @@ pub struct Limits {
 /// Asks each server, and one of them about the stream.
 ///
 /// # Errors
-/// The settings can't be used. That a server is not there is a finding.
+/// The settings can't be used. A server that can't be reached is no error but a finding.
 pub fn examine(settings: &NatsSettings) -> Result<Examined, NatsError> {
     let credentials = settings.credentials.as_deref().map(Credentials::read).transpose();
     let credentials = credentials.map_err(NatsError::Credentials)?;
@@ -124,7 +125,7 @@ impl Asker {
         self.await_answer(&reply, deadline).unwrap_or_default()
     }
 
-    /// None: there is none.
+    /// Returns the answer, or `None` if there is none by the deadline.
     fn await_answer(&mut self, reply: &str, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
         loop {
             self.link.pipe().send(&mut self.out)?;

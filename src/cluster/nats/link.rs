@@ -13,10 +13,10 @@ use super::auth::Credentials;
 use super::wire::{Op, Parsed, parse, write_line};
 use crate::cluster::pipe::{Pipe, refused};
 
-/// Where NATS listens if an address does not say it.
+/// The port of an address without one.
 const PORT: u16 = 4222;
 
-/// A server's address: `nats://user:password@host:port`, or with a token instead of the two, or `tls://`.
+/// A server's address: `nats://user:password@host:port` or `nats://token@host:port`, or with `tls://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: String,
@@ -25,7 +25,7 @@ pub struct Address {
     secure: bool,
 }
 
-/// Who we are, by an address.
+/// How an address says to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum User {
     Named(String, String),
@@ -42,7 +42,7 @@ impl User {
 }
 
 impl Address {
-    /// Reads one; none: it is none.
+    /// Reads one; `None` if it is not an address.
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let secure = match scheme {
@@ -91,7 +91,7 @@ pub struct ServerInfo {
     nonce: Option<String>,
 }
 
-/// The oldest server that has all that a node needs: reading batches by direct get.
+/// The oldest version with all that a node needs: it can read batches by direct get.
 const VERSION_MIN: (u32, u32) = (2, 11);
 
 impl ServerInfo {
@@ -110,10 +110,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and introduces us; waits, but not for long.
+    /// Connects and logs in. It blocks, but not for long.
     ///
     /// # Errors
-    /// The server is not there, or does not let us in.
+    /// The server can't be reached, or refuses us.
     pub fn connect(
         address: &Address,
         credentials: Option<&Credentials>,
@@ -127,8 +127,12 @@ impl Link {
         })?;
         link.pipe = match (address.secure, tls, link.info.tls_required) {
             (true, Some(tls), _) => link.pipe.secured(tls, &address.host)?,
-            (true, None, _) => return Err(refused("there is no authority to believe")),
-            (false, _, true) => return Err(refused("it wants TLS: its address is tls://...")),
+            (true, None, _) => {
+                return Err(refused("it wants TLS, and no certificates to trust are known"));
+            }
+            (false, _, true) => {
+                return Err(refused("it wants TLS: write its address as tls://..."));
+            }
             (false, _, false) => link.pipe,
         };
         let said = introduction(address, credentials, &link.info);
@@ -149,25 +153,25 @@ impl Link {
         &self.info
     }
 
-    /// Its bytes.
+    /// The connection's bytes.
     pub fn pipe(&mut self) -> &mut Pipe {
         &mut self.pipe
     }
 
-    /// To wait on, and whether that is for room, too.
+    /// The socket to wait on, and whether to wait until it is writable, too.
     pub fn waits(&self, out: &[u8]) -> (&TcpStream, bool) {
         (self.pipe.tcp(), !out.is_empty() || self.pipe.holds_back())
     }
 
-    /// Whether there may be more to read, of which the socket says nothing.
+    /// Whether there may be more to read although the socket does not become readable.
     pub fn may_hold_more(&self) -> bool {
         self.pipe.may_hold_more()
     }
 
-    /// The next operation of what was read.
+    /// The next operation in the input.
     ///
     /// # Errors
-    /// What was read is no NATS.
+    /// The input is not NATS.
     pub fn next_op<T>(&mut self, take: impl FnOnce(Op<'_>) -> T) -> io::Result<Option<T>> {
         match parse(self.pipe.unread()) {
             Parsed::Complete(op, length) => {
@@ -176,11 +180,13 @@ impl Link {
                 Ok(Some(taken))
             }
             Parsed::Partial => Ok(None),
-            Parsed::Malformed => Err(io::Error::new(ErrorKind::InvalidData, "this is no NATS")),
+            Parsed::Malformed => {
+                Err(io::Error::new(ErrorKind::InvalidData, "this is not a NATS server"))
+            }
         }
     }
 
-    /// While the socket blocks: reads until an operation is the one.
+    /// While the socket blocks: reads until the wanted operation comes.
     fn await_op<T>(&mut self, wanted: impl Fn(Op<'_>) -> Option<io::Result<T>>) -> io::Result<T> {
         loop {
             while let Some(taken) = self.next_op(&wanted)? {

@@ -1,4 +1,4 @@
-//! What comes on the subject that a stream's messages are sent to.
+//! Reads what comes on the subject to which a stream's messages are sent.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A node on NATS JetStream: connects, sees to the stream, reads what it holds, and then follows it
-//! (`node`). All of it runs on one thread, that of the store.
+//! A node on NATS JetStream: it connects, finds or creates the stream, reads what it holds, and then
+//! follows it (`node`). All of it runs on one thread, the store's.
 
 pub mod api;
 mod auth;
@@ -31,15 +31,15 @@ pub struct NatsSettings {
     pub servers: Vec<String>,
     /// A `.creds` file.
     pub credentials: Option<PathBuf>,
-    /// For `tls://`; none: there is no such server.
+    /// For `tls://`; `None` if there is no such server.
     pub tls: Option<Arc<ClientConfig>>,
     /// The stream's name.
     pub stream: String,
-    /// On how many servers a stream that is created is; none: three where there are as many.
+    /// On how many servers a new stream is kept; `None`: on three if there are as many.
     pub replicas: Option<u64>,
-    /// What it keeps.
+    /// How much a new stream keeps.
     pub bytes_max: u64,
-    /// For how long.
+    /// For how long a new stream keeps it.
     pub age_max: Duration,
     /// Unix time minus the log's clock.
     pub clock_began: Duration,
@@ -50,13 +50,13 @@ pub struct NatsSettings {
 /// Why NATS can't be used.
 #[derive(Debug)]
 pub enum NatsError {
-    /// This is no server's address.
+    /// Not the address of a server.
     Address(String),
     /// The credentials can't be used.
     Credentials(io::Error),
     /// JetStream refuses.
     Api(ApiError),
-    /// The stream there is can't be used.
+    /// The existing stream can't be used.
     Stream {
         /// Its name.
         name: String,
@@ -69,7 +69,11 @@ impl fmt::Display for NatsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(url) => {
-                write!(f, "{url} is no address as nats://10.0.0.1:4222 or tls://nats.internal")
+                write!(
+                    f,
+                    "{url} is no address of a server, such as nats://10.0.0.1:4222 or \
+                     tls://nats.internal"
+                )
             }
             Self::Credentials(error) => write!(f, "cluster.credentials: {error}"),
             Self::Api(error) => {

@@ -1,5 +1,5 @@
-//! Publications on their way to the stream. Each has a subject of its own to be answered at; what is
-//! not answered in time is given up, whatever became of it.
+//! Publications on their way to the stream. Each is answered at a subject of its own. If there is no
+//! answer in time, the publisher is told so; the event may or may not be in the stream.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::log::store::Answered;
 
-/// How long the broker may take to answer: a leader is elected in less.
+/// How long the broker may take to answer: electing a leader takes less.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What JetStream answers.
@@ -25,7 +25,7 @@ struct Refusal {
     description: Option<String>,
 }
 
-/// All that is on its way.
+/// The publications that are on their way.
 #[derive(Debug, Default)]
 pub struct Unanswered {
     since: HashMap<u64, Duration>,
@@ -44,7 +44,7 @@ impl Unanswered {
         self.since.is_empty()
     }
 
-    /// An answer came: what it means, and how long it took; none: it was given up.
+    /// Takes an answer. Returns what it means and how long it took; `None` if it came too late.
     pub fn answer(
         &mut self,
         number: u64,
@@ -52,7 +52,7 @@ impl Unanswered {
         now: Duration,
     ) -> Option<(Answered, Duration)> {
         let took = now.saturating_sub(self.since.remove(&number)?);
-        // Without a word (503): no one is there to answer.
+        // An empty answer (503): no server could take it.
         let ack: Option<Ack> = serde_json::from_slice(payload).ok();
         if let Some(Refusal { description }) = ack.as_ref().and_then(|ack| ack.error.as_ref()) {
             let why = description.as_deref().unwrap_or_default();

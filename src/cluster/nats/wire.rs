@@ -1,7 +1,7 @@
-//! NATS' client protocol: lines, and payloads of a told length. Sans-IO.
+//! NATS' client protocol: lines, and payloads whose length a line gives. Sans-IO.
 //!
-//! Written here rather than taken from a crate: what a node needs of the protocol are these few
-//! operations, and the crate for it brings an async runtime and 54 more crates.
+//! This is not taken from a crate, because a node needs only these few operations, and the crate for
+//! them brings an async runtime and 54 more crates.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What a server sends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Op<'a> {
-    /// About itself, as JSON: at first, and when something changes.
+    /// What it says of itself, as JSON: at first, and when something changes.
     Info(&'a [u8]),
     /// A message of a subscription.
     Message(Message<'a>),
@@ -24,7 +24,7 @@ pub enum Op<'a> {
     Pong,
     /// Nothing is wrong.
     Ok,
-    /// Something is; after most of these the server closes.
+    /// An error; after most of them the server closes the connection.
     Error(&'a str),
 }
 
@@ -33,13 +33,12 @@ pub enum Op<'a> {
 pub struct Message<'a> {
     /// Where it was sent.
     pub subject: &'a str,
-    /// By which of our subscriptions it comes.
+    /// The subscription of ours by which it comes.
     pub subscription: u64,
     /// Where an answer goes.
     pub reply: Option<&'a str>,
     /// Its headers, if it has any.
     pub headers: Option<Headers<'a>>,
-    /// What it says.
     pub payload: &'a [u8],
 }
 
@@ -130,7 +129,7 @@ pub struct Headers<'a>(pub &'a [u8]);
 const VERSION: &str = "NATS/1.0";
 
 impl<'a> Headers<'a> {
-    /// The number behind the version: what a server says by a message without payload.
+    /// The number after the version: the status in a message without payload.
     pub fn status(&self) -> Option<u16> {
         let line = self.0.split(|&byte| byte == b'\n').next()?;
         let rest = line.strip_prefix(VERSION.as_bytes())?.trim_ascii();
@@ -151,7 +150,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Adds a message to what is to be sent. Of `headers` each is a name and a value without line ends.
+/// Appends a message to `out`. `headers` are names and values without line ends.
 pub fn write_message(
     out: &mut Vec<u8>,
     subject: &str,
@@ -183,7 +182,7 @@ pub fn write_message(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Adds any other operation.
+/// Appends any other operation.
 pub fn write_line(out: &mut Vec<u8>, line: std::fmt::Arguments<'_>) {
     out.write_fmt(line).unwrap_or_default();
     out.extend_from_slice(b"\r\n");

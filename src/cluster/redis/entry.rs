@@ -1,13 +1,12 @@
-//! How events are written into the stream's entries and read back. What is there by default is left
-//! out, so that any client of Redis can publish by the script: an entry with a channel and data is an
-//! event.
+//! How events are written into the stream's entries and read back. Defaults are left out, so that any
+//! client of Redis can publish by the script: an entry with a channel and data is an event.
 //!
 //! | field | what |
 //! |---|---|
 //! | `t` | when, in microseconds since 1970, by the server's clock |
 //! | `c` | channel |
 //! | `d` | data |
-//! | `k` | kind: `json` or `binary`; none: text, or binary where it is not UTF-8 |
+//! | `k` | kind: `json` or `binary`; without it: text, or binary if it is not UTF-8 |
 //! | `e` | type |
 //! | `i` | idempotency key |
 //! | `a` | attributes, as [`Attributes::encode`] has them |
@@ -25,10 +24,10 @@ use crate::cluster::{Revocation, is_channel};
 use crate::log::event::{Attributes, Kind, Publication};
 use crate::proto::envelope::{TYPE_BYTES_MAX, is_plain};
 
-/// Fields of an event behind its time.
+/// Fields of an entry, without its time.
 pub type Fields = Vec<(&'static str, Vec<u8>)>;
 
-/// Those of a publication.
+/// The fields of a publication.
 pub fn fields(publication: &Publication) -> Fields {
     let Publication { channel, kind, data, event_type, key, attributes } = publication;
     let mut fields = vec![("c", channel.as_bytes().to_vec()), ("d", data.to_vec())];
@@ -50,11 +49,10 @@ pub fn fields(publication: &Publication) -> Fields {
 /// An entry of the stream.
 #[derive(Debug)]
 pub struct Entry {
-    /// Where it is, and what it is.
     pub mark: Mark,
     /// When it was stored, since 1970.
     pub stored_at: Duration,
-    /// What it says; none: nothing that we know.
+    /// What it says; `None`: nothing that we know.
     pub says: Option<Says>,
 }
 
@@ -68,7 +66,7 @@ pub enum Says {
 }
 
 impl Entry {
-    /// Reads one, as XREAD has it: `<seq>-0`, and fields; none: it is none of ours.
+    /// Reads an entry as XREAD returns it: `<seq>-0`, and its fields. `None`: no node wrote it.
     pub fn read(reply: &Reply<'_>) -> Option<Self> {
         let [id, fields] = reply.list() else { return None };
         let seq = id.text()?.strip_suffix("-0")?.parse().ok()?;
@@ -85,7 +83,7 @@ impl Entry {
         };
         let text = |wanted: &str| field(wanted).and_then(|bytes| std::str::from_utf8(bytes).ok());
         let stored_us = text("t").and_then(|text| text.parse().ok()).unwrap_or(0);
-        // By a hasher without a seed: it is compared by this process alone, but over its restarts.
+        // The hash is only compared with one that this process made.
         let mut sign = DefaultHasher::new();
         fields.hash(&mut sign);
         let says = match field("r") {

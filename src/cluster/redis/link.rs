@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use super::resp::{Parsed, Reply, parse, write_command};
 use crate::cluster::pipe::{Pipe, refused};
 
-/// Where Redis listens if an address does not say it.
+/// The port of an address without one.
 const PORT: u16 = 6379;
 
 /// A server's address: `redis://user:password@host:port/database`, or `rediss://` for TLS.
@@ -24,7 +24,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads one; none: it is none.
+    /// Reads one; `None` if it is not an address.
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let secure = match scheme {
@@ -48,7 +48,7 @@ impl Address {
             None => (place, PORT),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        // A password alone is that of the user `default`.
+        // A password without a name is for the user `default`.
         let user = user.map(|user| user.split_once(':').unwrap_or(("", user)));
         let user = user.map(|(name, password)| {
             (if name.is_empty() { "default" } else { name }.to_owned(), password.to_owned())
@@ -64,7 +64,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An open connection, and what is to be sent over it.
+/// An open connection, and what it has still to send.
 #[derive(Debug)]
 pub struct Link {
     pipe: Pipe,
@@ -72,15 +72,17 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and introduces us. It blocks, until [`Link::never_block`].
+    /// Connects and logs in. Blocks until [`Link::never_block`] is called.
     ///
     /// # Errors
-    /// The server is not there, or does not let us in.
+    /// The server can't be reached, or refuses us.
     pub fn connect(address: &Address, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
         let pipe = Pipe::connect(&address.host, address.port)?;
         let pipe = match (address.secure, tls) {
             (true, Some(tls)) => pipe.secured(tls, &address.host)?,
-            (true, None) => return Err(refused("there is no authority to believe")),
+            (true, None) => {
+                return Err(refused("it wants TLS, and no certificates to trust are known"));
+            }
             (false, _) => pipe,
         };
         let mut link = Self { pipe, out: Vec::new() };
@@ -93,7 +95,7 @@ impl Link {
         Ok(link)
     }
 
-    /// While it blocks: the answer to a command.
+    /// While it blocks: sends a command and waits for the answer.
     ///
     /// # Errors
     /// The server refuses, or the connection has ended.
@@ -114,7 +116,7 @@ impl Link {
         }
     }
 
-    /// From now on.
+    /// No call blocks any more.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -122,12 +124,12 @@ impl Link {
         self.pipe.never_block()
     }
 
-    /// Sends a command once there is room.
+    /// Queues a command for [`Self::send`].
     pub fn write(&mut self, words: &[&[u8]]) {
         write_command(&mut self.out, words);
     }
 
-    /// Reads what has come; whether anything has.
+    /// Reads what has come. Returns whether anything has.
     ///
     /// # Errors
     /// The connection has ended.
@@ -143,20 +145,20 @@ impl Link {
         self.pipe.send(&mut self.out)
     }
 
-    /// To wait on, and whether that is for room, too.
+    /// The socket to wait on, and whether to wait until it is writable, too.
     pub fn waits(&self) -> (&TcpStream, bool) {
         (self.pipe.tcp(), !self.out.is_empty() || self.pipe.holds_back())
     }
 
-    /// Whether there may be more to read, of which the socket says nothing.
+    /// Whether there may be more to read although the socket does not become readable.
     pub fn may_hold_more(&self) -> bool {
         self.pipe.may_hold_more()
     }
 
-    /// The next reply of what was read.
+    /// The next reply in the input.
     ///
     /// # Errors
-    /// What was read is no RESP.
+    /// The input is not RESP.
     pub fn next_reply<T>(&mut self, take: impl FnOnce(&Reply<'_>) -> T) -> io::Result<Option<T>> {
         match parse(self.pipe.unread()) {
             Parsed::Complete(reply, length) => {
@@ -166,7 +168,9 @@ impl Link {
                 Ok(Some(taken))
             }
             Parsed::Partial => Ok(None),
-            Parsed::Malformed => Err(io::Error::new(ErrorKind::InvalidData, "this is no Redis")),
+            Parsed::Malformed => {
+                Err(io::Error::new(ErrorKind::InvalidData, "this is not a Redis server"))
+            }
         }
     }
 }

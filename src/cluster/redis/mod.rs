@@ -1,5 +1,5 @@
 //! A node at Redis 7 or Valkey: a script gives each entry of a stream the next number, which is its
-//! `seq`, and every node reads the stream over a connection of its own.
+//! `seq`. Every node reads the stream over a connection that does nothing else.
 //!
 //! | part | what |
 //! |---|---|
@@ -9,11 +9,11 @@
 //! | `entry` | events as entries of the stream |
 //! | `resp`, `link` | the protocol, and a connection |
 //!
-//! Redis answers before its replicas have what was written, so a server that takes over, or starts again,
-//! may have lost what was shown, and would give its number to another event. Each of them has a
-//! replication id of its own. The first node that finds another one than the stream was written
-//! under adds a generation to the stream, in the step that notes it, and a publication for an earlier
-//! generation is refused: a new epoch begins before a number can come twice.
+//! Redis answers before its replicas have what was written. So a server that takes over, or starts
+//! again, may have lost an event that was shown, and would give its number to another one. But such a
+//! server has a new replication id. The first node that finds an id other than the one noted in the
+//! stream notes the new one and raises the generation, in one step. Publications for an earlier
+//! generation are refused, so a new epoch begins before a number can be given twice.
 
 mod entry;
 mod link;
@@ -34,9 +34,9 @@ use super::broker::{Broker, BrokerError, Ends};
 /// How to reach the servers.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// As `redis://host:port`; the one of them that is the primary is used.
+    /// As `redis://host:port` or `rediss://host:port`; the one that is the primary is used.
     pub servers: Vec<String>,
-    /// For `rediss://`; none: there is no such server.
+    /// For `rediss://`; `None` if there is no such server.
     pub tls: Option<Arc<ClientConfig>>,
     /// What the keys begin with.
     pub stream: String,
@@ -49,7 +49,7 @@ pub struct RedisSettings {
 /// Why Redis can't be used.
 #[derive(Debug)]
 pub enum RedisError {
-    /// This is no server's address.
+    /// Not the address of a server.
     Address(String),
 }
 
@@ -57,7 +57,11 @@ impl fmt::Display for RedisError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(url) => {
-                write!(f, "{url} is no address as redis://10.0.0.1:6379 or rediss://redis.internal")
+                write!(
+                    f,
+                    "{url} is no address of a server, such as redis://10.0.0.1:6379 or \
+                     rediss://redis.internal"
+                )
             }
         }
     }

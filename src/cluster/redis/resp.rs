@@ -1,7 +1,7 @@
 //! Redis' protocol, RESP 2: commands are lists of byte strings, and what comes back is one of five
 //! kinds. Sans-IO.
 //!
-//! Written here rather than taken from a crate: what a node needs of it is on this page.
+//! This is not taken from a crate, because a node needs no more of it than this page.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 const STRING_BYTES_MAX: usize = 64 << 20;
 const LIST_MAX: usize = 1 << 20;
 
-/// Lists in lists: what XREAD answers has four.
+/// Deepest nesting of lists: XREAD's answer has four levels.
 const DEPTH_MAX: usize = 8;
 
 /// What a server says.
@@ -20,7 +20,7 @@ const DEPTH_MAX: usize = 8;
 pub enum Reply<'a> {
     /// A word.
     Word(&'a str),
-    /// It is refused.
+    /// The command was refused.
     Error(&'a str),
     /// A number.
     Number(i64),

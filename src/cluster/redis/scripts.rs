@@ -1,14 +1,14 @@
-//! What is done at the server in one step. There are two keys, `{<stream>}:head`, a hash that says which
-//! stream this is and how many entries it has had, and `{<stream>}:log`, the stream itself; and one for
-//! each idempotency key, for as long as that is known.
+//! Scripts, each of which the server runs in one step. A stream has two keys: `{<stream>}:head`, a hash
+//! that identifies the stream and counts its entries, and `{<stream>}:log`, the stream itself. Each
+//! idempotency key has another one, for as long as it is remembered.
 
-/// How long an idempotency key is known by the server.
+/// How long the server remembers an idempotency key, in milliseconds.
 pub const KEYS_MS: &str = "120000";
 
-/// Which stream is it, what is its oldest entry, and how many has it had? It is begun if there is
-/// none. When the replication id is another one, this server took over, or started again: it may have
-/// lost what another one had answered, so a generation is added. Two servers that both believe to
-/// have taken over have different ids, which are a part of what the stream is.
+/// Returns the stream's identity, its oldest entry, and how many it has had. Begins the stream if there
+/// is none. A changed replication id means that this server took over, or started again, and may have
+/// lost entries that were answered: then the generation is raised. If two servers both believe that
+/// they took over, their ids differ, and so do the identities of their streams.
 ///
 /// `KEYS`: head, log. `ARGV`: the replication id, and a name for the stream if it begins.
 pub const LOOK: &str = "
@@ -25,7 +25,7 @@ local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 return {head[1] .. ' ' .. head[2], head[3], head[4], first[1] and first[1][1] or false}
 ";
 
-/// Adds a generation, unless that was done already.
+/// Raises the generation, unless that was done already.
 ///
 /// `KEYS`: head. `ARGV`: the generation that is over.
 pub const RAISE: &str = "
@@ -35,8 +35,8 @@ end
 return 0
 ";
 
-/// Adds an entry under the next number, if it is still the stream that the node follows; or says under
-/// which number it is there already.
+/// Adds an entry under the next number, if this is still the stream that the node follows. If its
+/// idempotency key is known, returns the number of the entry with that key instead.
 ///
 /// `KEYS`: head, log, and that of the idempotency key, if there is one. `ARGV`: which stream, its
 /// generation, how long the key is known, and the entry's fields.

@@ -1,5 +1,5 @@
-//! The connection for publications and questions. A server answers in the order in which it was asked, so
-//! what an answer is for is known by its place.
+//! The connection for publications and questions. A server answers in the order in which it was asked,
+//! so the place of an answer tells which question it is for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,7 @@ use super::link::{Address, Link};
 use super::resp::Reply;
 use super::scripts;
 
-/// The oldest server that has all that a node needs; Valkey says of itself that it is 7.2.
+/// The oldest version with all that a node needs. Valkey says that it is 7.2.
 const MAJOR_MIN: u32 = 7;
 
 /// What was asked.
@@ -21,15 +21,15 @@ const MAJOR_MIN: u32 = 7;
 pub enum Asked {
     /// To add this publication.
     Publish(u64),
-    /// To add a revocation, and who wants to know.
+    /// To add a revocation; the sender hears whether it was added.
     Revoke(Sender<bool>),
-    /// What the server is: still the primary?
+    /// Whether the server is still the primary.
     Role,
-    /// How the stream is.
+    /// The state of the stream.
     Look,
-    /// To add a generation.
+    /// To raise the generation.
     Raise,
-    /// To let go of what no node needs.
+    /// To drop entries that no node needs.
     Trim,
     /// To tell the other nodes something.
     Say,
@@ -38,7 +38,7 @@ pub enum Asked {
 /// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
-    /// Of `redis_version`.
+    /// `redis_version`.
     pub version: String,
     /// Changes whenever another server takes over, or this one starts again.
     pub replication: String,
@@ -66,7 +66,7 @@ impl Server {
         }
     }
 
-    /// Why it can't be used, if it can't.
+    /// Why it can't be used, if that is so.
     pub fn obstacle(&self) -> Option<&'static str> {
         let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         if major < Some(MAJOR_MIN) {
@@ -80,11 +80,10 @@ impl Server {
         }
     }
 
-    /// What is dangerous about it, in words.
+    /// Dangers in how it is configured, in words.
     pub fn dangers(&self) -> impl Iterator<Item = &'static str> {
-        let forgets =
-            "it may throw keys away when its memory is full: set maxmemory-policy noeviction";
-        let keeps_nothing = "it writes nothing to disk as it goes: set appendonly yes";
+        let forgets = "it may drop keys when its memory is full: set maxmemory-policy noeviction";
+        let keeps_nothing = "it does not write each change to disk: set appendonly yes";
         let all = [self.forgets.then_some(forgets), self.keeps_nothing.then_some(keeps_nothing)];
         all.into_iter().flatten()
     }
@@ -94,7 +93,7 @@ impl Server {
 #[derive(Debug)]
 pub struct Talk {
     pub link: Link,
-    /// What the server said when we came.
+    /// What the server said when it was connected to.
     pub server: Server,
     /// The name that the server has for the script that publishes.
     publish: String,
@@ -102,10 +101,10 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// Connects; waits, but not for long.
+    /// Connects. It blocks, but not for long.
     ///
     /// # Errors
-    /// The server is not there, or can't be used.
+    /// The server can't be reached, or can't be used.
     pub fn connect(address: &Address, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
         let mut link = Link::connect(address, tls)?;
         let server =
@@ -119,13 +118,13 @@ impl Talk {
         Ok(Self { link, server, publish, asked: VecDeque::new() })
     }
 
-    /// Asks.
+    /// Queues a command.
     pub fn ask(&mut self, asked: Asked, words: &[&[u8]], now: Duration) {
         self.link.write(words);
         self.asked.push_back((asked, now));
     }
 
-    /// Asks for a publication by the script.
+    /// Queues a call of the script that publishes.
     pub fn ask_publish(&mut self, asked: Asked, words: &[&[u8]], now: Duration) {
         let publish = std::mem::take(&mut self.publish);
         let call: [&[u8]; 2] = [b"EVALSHA", publish.as_bytes()];
@@ -138,10 +137,10 @@ impl Talk {
         self.asked.iter().any(|(asked, _)| is_one(asked))
     }
 
-    /// The next answer, and for what it is and since when.
+    /// The next answer, with what it answers and when that was asked.
     ///
     /// # Errors
-    /// What came is no RESP, or was not asked for.
+    /// The input is not RESP, or nothing was asked.
     pub fn next<T>(
         &mut self,
         take: impl FnOnce(Asked, Duration, &Reply<'_>) -> T,

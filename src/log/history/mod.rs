@@ -1,7 +1,7 @@
 //! The events that are kept: one budget of bytes, one chain per channel, one line per policy.
 //!
-//! The newest are in memory; what there is no room for is left to the store and only listed here
-//! (`runs`), so that the bounds hold for both. One place in the log divides the two.
+//! The newest are in memory. Those there is no room for are left to the store and only listed here
+//! (`runs`), so that the bounds cover both. One place in the log divides the two.
 //!
 //! An entry is in two linked lists. Its channel's **chain** is what pages are read from, and bounds
 //! the count. Its policy's **line** has all events that age alike in log order, so the next one to

@@ -1,6 +1,6 @@
-//! What history keeps in the store alone, because memory has no room for it. It is listed in runs:
-//! a cache line for up to [`RUN_EVENTS_MAX`] events of one channel that lie close together. Bounds
-//! hold for a run as a whole, so a channel may keep somewhat more than its count, never less.
+//! History that only the store has, because memory has no room for it. It is listed in runs: a cache
+//! line for up to [`RUN_EVENTS_MAX`] events of one channel that lie close together. Bounds apply to a
+//! run as a whole, so a channel may keep somewhat more than its count, never less.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::super::event::Event;
 use super::super::list::{Links, List};
 use super::super::paged::Paged;
 
-/// Events of a run: what a channel may keep beyond its count.
+/// Most events of a run. A channel may keep as many beyond its count.
 pub const RUN_EVENTS_MAX: u32 = 64;
 
 /// Bytes beyond which a run takes no further event: a page reads about four of them.
 const RUN_BYTES_MAX: u64 = 16 * 1024;
 
-/// Places in the log that a run covers at most, so that it is found in few files and its events are
-/// of one age.
+/// Most places in the log that a run covers, so that it lies in few files and its events are of similar
+/// age.
 const RUN_REACH: u64 = 1 << 16;
 
-/// What a run is charged against the memory of history, with its place in its channel's queue.
+/// What a run is charged against the memory of history, including its place in its channel's queue.
 pub(in super::super) const RUN_COST: u64 = size_of::<Run>() as u64 + 16;
 
 /// Events of a channel that only the store has.
@@ -52,7 +52,7 @@ impl Run {
     }
 }
 
-/// Whether a run that begins at `first_seq` and has this many events and bytes takes another one.
+/// Whether a run that begins at `first_seq`, with this many events and bytes, takes the event `seq`.
 pub fn run_has_room(first_seq: u64, events: u32, bytes: u64, seq: u64) -> bool {
     events < RUN_EVENTS_MAX && bytes < RUN_BYTES_MAX && first_seq / RUN_REACH == seq / RUN_REACH
 }
@@ -71,7 +71,7 @@ pub(in super::super) struct Runs {
     of_channel: HashMap<u32, Listed>,
     events: u64,
     bytes: u64,
-    /// The newest event that was listed: everything kept behind it is in memory.
+    /// The newest event that was listed: everything kept that is newer is in memory.
     through: u64,
 }
 
@@ -117,12 +117,12 @@ impl Runs {
         self.nth(channel, 0)
     }
 
-    /// A channel's run by its number, the oldest is 0.
+    /// A channel's run by its number: the oldest is 0.
     pub fn nth(&self, channel: u32, number: usize) -> Option<&Run> {
         Some(&self.slab[*self.listed(channel)?.keys.get(number)?])
     }
 
-    /// The number of a channel's oldest run with an event behind `after`.
+    /// The number of a channel's oldest run with an event after `after`.
     pub fn number_after(&self, channel: u32, after: u64) -> Option<usize> {
         let keys = &self.listed(channel)?.keys;
         let number = keys.partition_point(|key| self.slab[*key].last_seq <= after);
@@ -143,8 +143,8 @@ impl Runs {
         self.list_run(run, line);
     }
 
-    /// Lists events that begin behind all runs, and are newer than those of their channel. If they
-    /// do not fit its last run, theirs gets a place in the line.
+    /// Lists events that begin after the beginning of all runs, and are newer than those of their
+    /// channel. If they do not fit its last run, they become a run of their own.
     pub fn list_run(&mut self, run: Run, line: &mut List) {
         self.events += u64::from(run.events);
         self.bytes += run.bytes;
@@ -161,7 +161,7 @@ impl Runs {
         line.push(key, &mut self.slab, |run| &mut run.in_line);
     }
 
-    /// Lets go of a channel's oldest run.
+    /// Drops a channel's oldest run.
     pub fn lose_first(&mut self, channel: u32, line: &mut List) -> Option<Run> {
         if self.is_empty() {
             return None;
@@ -192,7 +192,7 @@ impl Runs {
     }
 
     fn listed(&self, channel: u32) -> Option<&Listed> {
-        // Where all of history is in memory this costs nothing.
+        // If all of history is in memory this costs nothing.
         if self.is_empty() { None } else { self.of_channel.get(&channel) }
     }
 

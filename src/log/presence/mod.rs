@@ -1,11 +1,11 @@
-//! Presence: the rosters of the channels that have one, and the events that tell of changes.
+//! Presence: the rosters of the channels that have one, and the events that announce changes.
 //!
-//! A channel tells at most one event a second, and names no more members in it than make
-//! [`NAMES_TOLD_PER_SECOND`] for all its subscribers together: a hundred thousand that come at once
-//! are told little by little, and are in the list from the start.
+//! A channel announces changes in at most one event a second. The event names only as many members
+//! as [`NAMES_TOLD_PER_SECOND`] allows for all its subscribers together. If a hundred thousand join
+//! at once, the list has them from the start, and events announce them little by little.
 //!
-//! What was told can turn out to be wrong: an earlier process told of members that are not here, or
-//! the store lost the event. Then one with `reset` takes it all back, and tells of the members again.
+//! An announcement can turn out to be wrong: an earlier process announced members that are not here,
+//! or the store lost the event. Then an event with `reset` takes back all of them and starts again.
 
 mod nodes;
 pub(super) mod roster;
@@ -29,36 +29,37 @@ use super::sequencer::{Outlet, Sequencer};
 use crate::proto::envelope::{Changes, News, PRESENCE_TYPE};
 use crate::proto::identity::Identity;
 
-/// How often a channel tells of changes, at most.
+/// Shortest time between two events about a channel's members.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// Members an event tells of, at least and at most.
+/// Members an event names if there are so many: at least, and at most.
 const NAMES_PER_EVENT: (u32, u32) = (8, 256);
 
-/// Members of a channel that all its subscribers together are told of in a second, beyond the least.
+/// Names a second that a channel sends to all its subscribers together, unless the least an event
+/// names is more.
 const NAMES_TOLD_PER_SECOND: u32 = 1_000_000;
 
-/// Data of an event, in bytes, before no further member is told with it.
+/// Bytes of an event's data after which it names no further member.
 const TOLD_BYTES: usize = 16 * 1024;
 
-/// Channels that are looked after in one call: each may be an event, 20 microseconds at most.
+/// Channels looked after in one call: each may cost an event, 20 microseconds at most.
 const CHANNELS_PER_CALL: usize = 100;
 
-/// Members that are listed at most: copying the list takes the log a fraction of a millisecond.
+/// Most members in a list: copying it takes the log a fraction of a millisecond.
 pub const LISTED_MAX: usize = 10_000;
 
 /// The rosters, by their channels' indices.
 #[derive(Debug)]
 pub(super) struct Presence {
     rosters: HashMap<u32, Roster>,
-    /// When which channel is to be looked after.
+    /// The channels that have something to do, by when.
     agenda: BTreeSet<(Duration, u32)>,
     hasher: SharedHasher,
-    /// When the log went on where an earlier process had left it, if it did.
+    /// When this process took over the log of an earlier one, if it did.
     resumed_at: Option<Duration>,
     /// Members of all channels.
     members: u64,
-    /// Where this is a node of many.
+    /// `None` unless this is a node of many.
     pub nodes: Option<Nodes>,
 }
 
@@ -74,22 +75,23 @@ impl Presence {
         }
     }
 
-    /// Another process has told of members before.
+    /// An earlier process may have announced members.
     pub fn resume(&mut self, now: Duration) {
         self.resumed_at = Some(now);
     }
 
-    /// Whether nothing was told of a channel that may have lost events up to here.
+    /// Whether no members of a channel can have been announced before, if the channel may have lost
+    /// events up to `evicted_to`.
     pub fn is_first_to_tell(&self, evicted_to: u64) -> bool {
         self.resumed_at.is_none() || evicted_to == 0
     }
 
-    /// Members of all channels.
+    /// Of all channels.
     pub fn members(&self) -> u64 {
         self.members
     }
 
-    /// Changes a channel's roster, which is there from then on.
+    /// Changes a channel's roster, and creates it first if there is none.
     fn change(&mut self, channel: u32, change: impl FnOnce(&mut Roster, &SharedHasher)) {
         let roster = self.rosters.entry(channel).or_default();
         let (before, nodes_before) = (roster.count(), roster.nodes());
@@ -108,14 +110,14 @@ impl Presence {
         self.agenda.extend(due.map(|at| (at, channel)));
     }
 
-    /// A subscriber has left, and is forgotten at `until`.
+    /// A connection has left. If it was the member's last one, its grace ends at `until`.
     pub fn leave(&mut self, channel: u32, identity: &Arc<Identity>, until: Duration) {
         if self.rosters.contains_key(&channel) {
             self.change(channel, |roster, hasher| roster.leave(identity, until, hasher));
         }
     }
 
-    /// The next channel that is to be looked after by now.
+    /// The next channel that has something to do by now.
     fn next_due(&self, now: Duration) -> Option<u32> {
         self.agenda.first().filter(|(at, _)| *at <= now).map(|(_, channel)| *channel)
     }
@@ -134,14 +136,14 @@ impl Presence {
 }
 
 impl Sequencer {
-    /// A subscriber joins a channel. Whether it is a member from now on.
+    /// Called for each subscriber that joins. Returns whether it is now a member.
     pub(super) fn enter_roster(&mut self, index: u32, who: Option<&Arc<Identity>>) -> bool {
         let channel = self.channels.at_mut(index);
         if !self.settings.policies.at(channel.policy).presence {
             return false;
         }
         if !channel.facts.put(Facts::TELLS_PRESENCE, true) {
-            // Those who were there have the grace to come back.
+            // Members from before have the grace to come back.
             let resumed_at = self.presence.resumed_at.unwrap_or_default();
             self.reset_presence(index, resumed_at + self.settings.presence_grace);
         }
@@ -151,26 +153,26 @@ impl Sequencer {
         who.is_some()
     }
 
-    /// Changes a channel's roster, which is there from then on.
+    /// Changes a channel's roster, and creates it first if there is none.
     fn change_roster(&mut self, index: u32, change: impl FnOnce(&mut Roster, &SharedHasher)) {
         self.channels.at_mut(index).facts.put(Facts::HAS_ROSTER, true);
         self.presence.change(index, change);
     }
 
-    /// Takes back at this time, or later, what was told of a channel's members.
+    /// From this time on, the channel's next event takes back what was announced of its members.
     fn reset_presence(&mut self, index: u32, at: Duration) {
         let at = at.max(self.now);
         self.change_roster(index, |roster, _| roster.reset_at = Some(at));
     }
 
-    /// An event was told and is lost.
+    /// The store has lost an event.
     pub(super) fn note_lost(&mut self, index: u32, event: &Event) {
         if event.event_type.as_deref() == Some(PRESENCE_TYPE) {
             self.reset_presence(index, self.now);
         }
     }
 
-    /// Tells of members that came and went, a few channels at a time. Returns when to come again.
+    /// Announces members that came and went, a few channels at a time. Returns when to call again.
     pub(super) fn tell_presence(&mut self, outlet: &mut impl Outlet) -> Option<Duration> {
         if !self.store_is_up {
             return None;
@@ -200,7 +202,7 @@ impl Sequencer {
         }
     }
 
-    /// Whether it was.
+    /// Returns whether the roster was empty, and is gone.
     fn drop_empty_roster(&mut self, index: u32) -> bool {
         let is_empty = self.presence.rosters.get(&index).is_some_and(Roster::is_empty);
         if is_empty {
@@ -214,7 +216,7 @@ impl Sequencer {
     fn tell_channel(&mut self, index: u32, outlet: &mut impl Outlet) {
         let ended = self.end_of_node(index);
         let Some((publication, told)) = ended.or_else(|| self.news_of(index)) else { return };
-        // One that is refused is told later.
+        // If it is refused, the same changes are announced later.
         let is_told = match self.store.is_elsewhere() {
             false => self.publish(publication, Share::Half, None, outlet).is_ok(),
             true => self.send_own(publication, Asker::Roster(index)),
@@ -230,7 +232,7 @@ impl Sequencer {
         });
     }
 
-    /// What became of an event that was sent.
+    /// Whether the broker took an event that was sent to it.
     pub(super) fn roster_answered(&mut self, index: u32, is_kept: bool) {
         let now = self.now;
         self.presence.change(index, |roster, _| {
@@ -244,8 +246,8 @@ impl Sequencer {
         }
     }
 
-    /// The event that tells what has become of the next few members, and how many they are; none:
-    /// there is no news.
+    /// The event that announces the next few changes, and how many it announces; `None` if there are
+    /// none.
     fn news_of(&self, index: u32) -> Option<(Publication, Option<usize>)> {
         let roster = self.presence.rosters.get(&index).filter(|roster| roster.has_news())?;
         let channel = self.channels.at(index);
@@ -271,7 +273,7 @@ impl Sequencer {
         Some((publication(&channel.name, changes.finish(&news)), Some(told)))
     }
 
-    /// Who is on a channel.
+    /// The members of a channel.
     pub(super) fn members(&self, name: &str) -> Result<Members, NoMembers> {
         if !self.settings.policies.of(name).presence {
             return Err(NoMembers::Off);
@@ -288,7 +290,7 @@ impl Sequencer {
     }
 }
 
-/// An event of a channel's members.
+/// An event about a channel's members.
 fn publication(channel: &str, data: Vec<u8>) -> Publication {
     Publication {
         channel: channel.into(),

@@ -1,16 +1,17 @@
-//! Members over many nodes. Each node tells of its own subscribers, by its name, and knows those of
-//! the others by what they tell: what it knows of them is a function of the log.
+//! Members over many nodes. Each node announces its own subscribers under its name, and learns those
+//! of the others from their announcements: what it knows of them is a function of the log.
 //!
 //! | event | channel | says |
 //! |---|---|---|
 //! | `pushline.presence` | the members' | who came to a node, or left it |
-//! | `pushline.node` | [`NODES_CHANNEL`] | the node is there; with `new` it knows no one yet |
-//! | `pushline.node` with `channel` | [`NODES_CHANNEL`] | members of a node, told again for one that is new |
-//! | `pushline.node` with `all` | [`NODES_CHANNEL`] | these were all; until all have said so a new node has no list |
+//! | `pushline.node` | [`NODES_CHANNEL`] | the node is up (a beat); with `new` it knows no members yet |
+//! | `pushline.node` with `channel` | [`NODES_CHANNEL`] | a page: members of a node, repeated for a new one |
+//! | `pushline.node` with `all` | [`NODES_CHANNEL`] | the pages are complete; a new node gives no list until all nodes have said so |
+//! | `pushline.node` with `closing` | [`NODES_CHANNEL`] | the node is shutting down |
 //!
-//! A node of which nothing is heard while another one is heard [`SILENT_BEATS`] times has ended. Of
-//! those that are left the first by name says so, channel by channel; clients and nodes then forget
-//! the members of the one that ended. If it was only slow, it reads that and tells of them again.
+//! A node that is silent during [`SILENT_BEATS`] beats of another one counts as ended. Of the nodes
+//! that are left, the first by name says so on each channel with members of the ended one; clients
+//! and nodes then forget these. If it was only slow, it reads that and announces its members again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,21 +30,21 @@ use crate::proto::envelope::{
 use crate::proto::identity::{Identity, NodeId};
 use crate::proto::name::channel_name;
 
-/// Where nodes tell of themselves. No client can name it.
+/// Where nodes announce themselves. Clients cannot name it.
 pub const NODES_CHANNEL: &str = "#nodes";
 
-/// Beats of a node during which another one may be silent.
+/// How many beats of one node another may miss before it counts as ended.
 const SILENT_BEATS: u8 = 3;
 
 /// Nodes that may have members at one time, this one included: a bit each in every member.
 const SEATS: usize = 16;
 
-/// Members in a page, and pages in one call: tens of thousands of members a second.
+/// Members in a page. With [`PAGES_PER_CALL`] and [`PAGES_PAUSE`], 20,000 members a second.
 const PAGE_MEMBERS: usize = 256;
 const PAGES_PER_CALL: usize = 4;
 const PAGES_PAUSE: Duration = Duration::from_millis(50);
 
-/// What this node has told of itself.
+/// What this node has announced of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log) enum NodeTold {
     Itself,
@@ -51,7 +52,7 @@ pub(in crate::log) enum NodeTold {
     All,
 }
 
-/// A bit in every member, free or of a node that has or had members.
+/// One bit of [`Listed::nodes`](crate::proto::envelope::Listed): free, or of a node with members.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seat {
     node: Option<NodeId>,
@@ -61,10 +62,10 @@ struct Seat {
 /// Another node.
 #[derive(Debug)]
 struct Peer {
-    /// Beats of this node since it was heard of.
+    /// Beats of this node since that one was last heard.
     silent: u8,
     heard_at: Duration,
-    /// What it tells is all that this node has to know.
+    /// This node knows all its members.
     is_known: bool,
 }
 
@@ -80,22 +81,23 @@ pub(in crate::log) struct Nodes {
     pub own: NodeId,
     lease: Duration,
     beat_at: Duration,
-    /// The others know that it is there.
+    /// Its first beat has come back: the others have heard it, too.
     is_known: bool,
     peers: HashMap<NodeId, Peer>,
     /// Which node has which bit, and on how many channels; the first is this one's.
     seats: [Seat; SEATS],
-    /// Channels whose members are to be told again, and those of the first that are.
+    /// Channels whose members are to be repeated.
     again: VecDeque<u32>,
+    /// Those of the first such channel that remain.
     page: VecDeque<Arc<Identity>>,
-    /// Pages on their way.
+    /// Pages that have not been answered yet.
     pages: u32,
-    /// Then it is to say that these were all.
+    /// After the last page, `all` is to be said.
     owes_all: bool,
 }
 
 impl Nodes {
-    /// `lease`: how long a node of which nothing is heard keeps its members.
+    /// `lease`: how long a silent node keeps its members.
     pub fn new(own: NodeId, lease: Duration) -> Self {
         let mut seats = [Seat::default(); SEATS];
         seats[0].node = Some(own);
@@ -113,12 +115,12 @@ impl Nodes {
         }
     }
 
-    /// Whether it has been told of all members of all others.
+    /// Whether it knows the members of all other nodes.
     pub fn knows_all(&self) -> bool {
         self.is_known && self.peers.values().all(|peer| peer.is_known || peer.has_ended())
     }
 
-    /// Each node that may have members, and its bit.
+    /// The nodes that have a bit, with it.
     pub fn seated(&self) -> Vec<(u16, NodeId)> {
         let seats = self.seats.iter().enumerate();
         seats.filter_map(|(place, seat)| Some((HERE << place, seat.node?))).collect()
@@ -130,7 +132,7 @@ impl Nodes {
         Some(HERE << place)
     }
 
-    /// The bit of a node that has members; a new one if it has none and one is free.
+    /// The bit of a node. One that has none is given one if any is free.
     fn seat(&mut self, node: NodeId) -> Option<u16> {
         if self.bit(node).is_none() {
             self.seats.iter_mut().find(|seat| seat.node.is_none())?.node = Some(node);
@@ -138,7 +140,7 @@ impl Nodes {
         self.bit(node)
     }
 
-    /// A channel has members of other nodes than before. A node without any gives its bit back.
+    /// The nodes that have members on a channel have changed. A node without any gives its bit back.
     pub fn count(&mut self, before: u16, now: u16) {
         for (place, seat) in self.seats.iter_mut().enumerate().skip(1) {
             let bit = HERE << place;
@@ -148,7 +150,8 @@ impl Nodes {
         }
     }
 
-    /// A node was heard of. One that was not when this one began has told all there is since.
+    /// Another node was heard. If that is for the first time and this one was up already, it is new,
+    /// and this one has heard all it said.
     fn note(&mut self, said: &Said<'_>, now: Duration) {
         let Self { is_known, peers, .. } = self;
         let new = || Peer { silent: 0, heard_at: now, is_known: *is_known };
@@ -158,7 +161,7 @@ impl Nodes {
         peer.is_known |= said.all && *is_known || said.closing;
     }
 
-    /// The others know that this node is there. Those that have ended before do not answer.
+    /// The others have heard this node. It expects nothing from those that had ended before.
     fn note_begun(&mut self, now: Duration) {
         self.is_known = true;
         for peer in self.peers.values_mut() {
@@ -166,8 +169,8 @@ impl Nodes {
         }
     }
 
-    /// This node was: the others should have been, too. Those that have ended, and whether this is
-    /// the node that has to say so.
+    /// Counts a beat of this node. Returns the nodes that have ended, and whether this is the one
+    /// that has to say so.
     fn beat(&mut self) -> (Vec<NodeId>, bool) {
         for peer in self.peers.values_mut() {
             peer.silent = peer.silent.saturating_add(1);
@@ -180,7 +183,7 @@ impl Nodes {
 }
 
 impl Sequencer {
-    /// This log is a node of many from now on.
+    /// Makes this log the one of a node of many.
     pub fn be_node(&mut self, name: NodeId, lease: Duration) {
         self.presence.nodes = Some(Nodes::new(name, lease));
     }
@@ -206,7 +209,7 @@ impl Sequencer {
         }
     }
 
-    /// This node was taken for one that has ended.
+    /// Another node took this one for ended.
     fn tell_channel_again(&mut self, index: u32) {
         self.change_roster(index, |roster, _| roster.tell_all());
         self.drop_empty_roster(index);
@@ -223,7 +226,7 @@ impl Sequencer {
         }
     }
 
-    /// A node has ended: where it has members that is to be told, and then it is forgotten.
+    /// A node has ended. Once its members are forgotten on all channels, so is it.
     fn note_end(&mut self, node: NodeId, is_to_tell: bool) {
         let bit = self.presence.nodes.as_ref().and_then(|nodes| nodes.bit(node)).unwrap_or(0);
         let rosters = self.presence.rosters.iter().filter(|(_, roster)| roster.nodes() & bit != 0);
@@ -248,7 +251,7 @@ impl Sequencer {
             true => nodes.bit(said.node),
             false => nodes.seat(said.node),
         };
-        // It has no members; or it is one node too many, and those it has are not seen here.
+        // It has no members, or all bits are taken and its members are not seen here.
         let Some(bit) = bit else { return };
         self.change_roster(channel, |roster, hasher| {
             if said.reset {
@@ -264,13 +267,13 @@ impl Sequencer {
                 roster.settle_nodes();
             }
         });
-        // The channel of the event itself is freed when that is kept.
+        // The event's own channel is freed after the event has been kept.
         if self.drop_empty_roster(channel) && channel != index {
             self.free_if_idle(channel);
         }
     }
 
-    /// The channel whose members it is about, if it is about any.
+    /// The channel whose members the event is about, if it is about members.
     fn channel_of(&mut self, index: u32, said: &Said<'_>) -> Option<u32> {
         let has_presence = |name: &str| self.settings.policies.of(name).presence;
         let Some(name) = said.channel.as_deref() else {
@@ -285,7 +288,7 @@ impl Sequencer {
         Some(found.unwrap_or_else(|| self.create_in_room(hash, name)))
     }
 
-    /// The event that says that a node has ended, if one is due on this channel.
+    /// The event that says that a node has ended, if this channel has to say so.
     pub(super) fn end_of_node(&mut self, index: u32) -> Option<(Publication, Option<usize>)> {
         let roster = self.presence.rosters.get(&index)?;
         let seated = self.presence.nodes.as_ref()?.seated();
@@ -296,9 +299,9 @@ impl Sequencer {
         Some((publication(channel, Changes::default().finish(&news)), None))
     }
 
-    // --- what this node tells of itself ---
+    // --- what this node says of itself ---
 
-    /// Beats, and tells of members again where that is due. Returns when to come again.
+    /// Beats, and repeats members for new nodes. Returns when to call again.
     pub(in crate::log) fn tend_nodes(&mut self) -> Option<Duration> {
         if !self.settings.policies.have_presence() || !self.can_send_own() {
             return None;
@@ -317,7 +320,7 @@ impl Sequencer {
         Some(if nodes.again.is_empty() { nodes.beat_at } else { now + PAGES_PAUSE })
     }
 
-    /// The others need not wait for this node.
+    /// Tells the others not to wait for this node.
     pub(in crate::log) fn say_closing(&mut self) {
         self.say(NodeSays::Closing, NodeTold::Itself);
     }
@@ -344,7 +347,7 @@ impl Sequencer {
         }
     }
 
-    /// What was told to the others has arrived, or is lost.
+    /// What was said to the others has arrived, or is lost.
     pub(in crate::log) fn node_answered(&mut self, told: NodeTold, is_kept: bool) {
         let Some(nodes) = &mut self.presence.nodes else { return };
         nodes.pages -= u32::from(told == NodeTold::Page);
@@ -355,7 +358,7 @@ impl Sequencer {
         }
     }
 
-    /// Tells of the next few members of a channel again.
+    /// Repeats the next few members of a channel.
     fn send_page(&mut self) {
         let can_send = self.can_send_own();
         let Some(nodes) = self.presence.nodes.as_mut().filter(|_| can_send) else { return };
@@ -368,7 +371,7 @@ impl Sequencer {
         if nodes.page.is_empty() {
             nodes.page = roster.list_here().into();
         }
-        // One that has left meanwhile may have been told to have.
+        // The leave of a member that has left since may have been announced already.
         let members: Vec<_> = nodes.page.drain(..PAGE_MEMBERS.min(nodes.page.len())).collect();
         let hasher = &self.presence.hasher;
         let here = members.iter().filter(|of| roster.has_here(&of.subject, hasher));
@@ -381,7 +384,7 @@ impl Sequencer {
     }
 }
 
-/// What nodes tell each other is of no use later.
+/// An event for other nodes. It is of no use later, so it is not kept.
 fn to_nodes(data: Vec<u8>) -> Publication {
     let attributes = Attributes { ephemeral: true, ..Attributes::default() };
     Publication {

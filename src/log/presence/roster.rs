@@ -1,9 +1,9 @@
 //! Who is on a channel: the subjects of its subscribers, each once however many connections it has.
 //!
-//! A member that comes or goes is *untold* until an event of the channel says what has become of
-//! it: `join` if it is there, `leave` if it is not. So a list of members and the events behind its
-//! cursor give exact membership, in whatever state the list was taken. One that comes back within
-//! the grace has not left, and nothing is told.
+//! A member that comes or goes is *untold* until an event of the channel says where it is now:
+//! `join` if it is here, `leave` if it is not. So a list of members and the events after its cursor
+//! give exact membership, even if members were untold when the list was taken. A member that comes
+//! back within the grace has not left, and no event mentions it.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
@@ -18,14 +18,14 @@ use crate::log::hash::SharedHasher;
 use crate::proto::envelope::Listed;
 use crate::proto::identity::Identity;
 
-/// A subject on a channel, or one whose leave is untold.
+/// A subject that is on a channel, or whose leave is untold.
 #[derive(Debug)]
 struct Member {
     identity: Arc<Identity>,
-    /// Its connections, or where it has none: the end of its grace, in milliseconds of the log's
-    /// clock, as far as that fits.
+    /// How many connections it has. Without any, the end of its grace in milliseconds of the log's
+    /// clock, which wraps around.
     connections_or_end: u32,
-    /// The nodes it is on, one bit each; [`HERE`] is this one. None: that is untold.
+    /// The nodes it is on, one bit each; [`HERE`] is this one. 0 while its leave is untold.
     nodes: u16,
     flags: u8,
 }
@@ -33,10 +33,11 @@ struct Member {
 /// The bit of this node.
 pub const HERE: u16 = 1;
 
-/// It has connections.
+/// The member has connections.
 const CONNECTED: u8 = 1;
-/// It is among those that leave.
+/// The member is in [`Roster::leaving`].
 const LEAVING: u8 = 2;
+/// The member is in [`Roster::untold`].
 const UNTOLD: u8 = 4;
 
 const _: () = assert!(size_of::<Member>() <= 16, "a channel may have a hundred thousand");
@@ -61,7 +62,7 @@ impl Member {
         self.nodes & HERE != 0
     }
 
-    /// Nothing is left to remember.
+    /// Whether it can be forgotten.
     fn is_over(&self) -> bool {
         self.nodes == 0 && !self.is(UNTOLD)
     }
@@ -70,16 +71,16 @@ impl Member {
         if self.is(CONNECTED) { self.connections_or_end } else { 0 }
     }
 
-    /// Of one without a connection: how long it is still a member.
+    /// For a member without a connection: how long it remains one.
     fn grace_left(&self, now: Duration) -> Option<Duration> {
         let left_ms = self.connections_or_end.wrapping_sub(clock_ms(now));
-        // What is more than half of all is a time in the past.
+        // More than half of the range is a time in the past.
         let is_ahead = (1..u32::MAX / 2).contains(&left_ms);
         is_ahead.then(|| Duration::from_millis(left_ms.into()))
     }
 }
 
-/// The clock in milliseconds, rounded up, as far as that fits.
+/// The clock in milliseconds, rounded up. It wraps around.
 fn clock_ms(at: Duration) -> u32 {
     at.as_nanos().div_ceil(1_000_000) as u32
 }
@@ -88,34 +89,34 @@ fn clock_ms(at: Duration) -> u32 {
 #[derive(Debug, Default)]
 pub(in crate::log) struct Roster {
     members: HashTable<Member>,
-    /// Those that are somewhere.
+    /// Members that are on any node.
     count: u32,
-    /// Nodes that have members, as far as that was settled.
+    /// Nodes that have members. May have nodes too many until [`Self::settle_nodes`].
     nodes: u16,
-    /// Nodes that have ended with members, which is to be told.
+    /// Nodes that ended while they had members: an event has to say so.
     pub ended: u16,
     untold: VecDeque<Arc<Identity>>,
-    /// Those that have lost their last connection, each once, and when to look at it again.
+    /// Members that have lost their last connection, each once, and when to look at each again.
     leaving: BinaryHeap<Reverse<(Duration, Arc<Identity>)>>,
-    /// When all that was told is to be taken back, if it is.
+    /// When all that was announced is to be taken back, if it is.
     pub reset_at: Option<Duration>,
-    /// It is: the next event says so.
+    /// The next event takes back all that was announced.
     is_resetting: bool,
-    /// An event is on its way to where the order is given.
+    /// An event has been sent to the broker, and no answer has come yet.
     pub is_on_its_way: bool,
-    /// Not before this time is more told.
+    /// The earliest time of the next event.
     pub next_at: Duration,
-    /// When it is to be looked after, as far as that was noted.
+    /// Its time in the agenda of [`Presence`](super::Presence), if it is there.
     pub on_agenda: Option<Duration>,
 }
 
 impl Roster {
-    /// Members at the moment.
+    /// Members on all nodes.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Members there are without those of a node.
+    /// Members that are not only on this node.
     pub fn count_without(&self, node: u16) -> u32 {
         self.members.iter().filter(|member| member.nodes & !node != 0).count() as u32
     }
@@ -125,32 +126,33 @@ impl Roster {
         self.nodes
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether it can be forgotten.
     pub fn is_empty(&self) -> bool {
         let is_silent = self.reset_at.is_none() && !self.is_resetting && !self.is_on_its_way;
         self.members.is_empty() && is_silent && self.ended == 0
     }
 
-    /// Members, no more than this.
+    /// Up to `limit` members.
     pub fn list(&self, limit: usize) -> Vec<Listed> {
         let there = self.members.iter().filter(|member| member.nodes != 0);
         let listed = |of: &Member| Listed { identity: Arc::clone(&of.identity), nodes: of.nodes };
         there.take(limit).map(listed).collect()
     }
 
-    /// The members that are here.
+    /// The members on this node.
     pub fn list_here(&self) -> Vec<Arc<Identity>> {
         let here = self.members.iter().filter(|member| member.is_here());
         here.map(|member| Arc::clone(&member.identity)).collect()
     }
 
-    /// Whether a subject is here.
+    /// Whether a subject is a member on this node.
     pub fn has_here(&self, subject: &str, hasher: &SharedHasher) -> bool {
         let same = |of: &Member| *of.identity.subject == *subject;
         self.members.find(hasher.channel(subject), same).is_some_and(Member::is_here)
     }
 
-    /// A connection of this subject has joined. What its token says of it now is what counts.
+    /// A connection of this subject has joined. What its token says about it replaces what earlier
+    /// ones said.
     pub fn join(&mut self, identity: &Arc<Identity>, hasher: &SharedHasher) {
         let Self { members, count, nodes, untold, .. } = self;
         let member = known_or_new(members, identity, hasher);
@@ -169,7 +171,7 @@ impl Roster {
         }
     }
 
-    /// One of its connections has left; if it is the last one, the grace is over at `until`.
+    /// A connection of this subject has left. If it was the last one, the grace ends at `until`.
     pub fn leave(&mut self, identity: &Arc<Identity>, until: Duration, hasher: &SharedHasher) {
         let Entry::Occupied(mut known) = entry(&mut self.members, &identity.subject, hasher) else {
             return;
@@ -183,13 +185,13 @@ impl Roster {
             return;
         }
         member.connections_or_end = clock_ms(until);
-        // One that comes and goes all the time is there once: it is looked at again.
+        // A member that keeps coming and going has one entry, which `expire` puts back.
         if !member.set(LEAVING, true) {
             self.leaving.push(Reverse((until, Arc::clone(identity))));
         }
     }
 
-    /// Those whose grace is over are not here any more.
+    /// Members whose grace is over have left.
     pub fn expire(&mut self, now: Duration, hasher: &SharedHasher) {
         while let Some(identity) = self.pop_due(now) {
             let Entry::Occupied(mut known) = entry(&mut self.members, &identity.subject, hasher)
@@ -214,7 +216,7 @@ impl Roster {
         }
     }
 
-    /// Another node has this member.
+    /// Another node says that it has this member.
     pub fn join_elsewhere(&mut self, node: u16, identity: &Arc<Identity>, hasher: &SharedHasher) {
         let member = known_or_new(&mut self.members, identity, hasher);
         self.count += u32::from(member.nodes == 0);
@@ -225,7 +227,7 @@ impl Roster {
         }
     }
 
-    /// Another node has this member no more.
+    /// Another node says that this member has left it.
     pub fn leave_elsewhere(&mut self, node: u16, subject: &str, hasher: &SharedHasher) {
         let Entry::Occupied(mut known) = entry(&mut self.members, subject, hasher) else { return };
         let member = known.get_mut();
@@ -243,7 +245,7 @@ impl Roster {
         self.ended &= self.nodes;
     }
 
-    /// Another node has no members any more, as far as is told.
+    /// Forgets that another node has members.
     pub fn forget_node(&mut self, node: u16) {
         self.members.retain(|member| {
             member.nodes &= !node;
@@ -259,7 +261,7 @@ impl Roster {
         Some(identity)
     }
 
-    /// If it is time to take back what was told, all members that are here are untold.
+    /// At `reset_at`, takes back what was announced.
     pub fn reset_if_due(&mut self, now: Duration) {
         if self.reset_at.take_if(|at| *at <= now).is_none() {
             return;
@@ -268,7 +270,7 @@ impl Roster {
         self.tell_all();
     }
 
-    /// All members that are here are untold, and no others.
+    /// Makes all members on this node untold, and no others.
     pub fn tell_all(&mut self) {
         let untold = &mut self.untold;
         untold.clear();
@@ -281,17 +283,17 @@ impl Roster {
         });
     }
 
-    /// Whether the next event takes back all that was told before.
+    /// Whether the next event takes back all that was announced.
     pub fn is_resetting(&self) -> bool {
         self.is_resetting
     }
 
-    /// Whether there is something to tell.
+    /// Whether there is something to announce.
     pub fn has_news(&self) -> bool {
         self.is_resetting || !self.untold.is_empty() || self.ended != 0
     }
 
-    /// When something happens by itself: more can be told, or a grace is over.
+    /// When there is something to do: an event may be sent, or a grace ends.
     pub fn due_at(&self) -> Option<Duration> {
         let news = self.has_news().then_some(self.next_at);
         let reset = self.reset_at.map(|at| at.max(self.next_at));
@@ -300,7 +302,7 @@ impl Roster {
         told.chain(leaves).min()
     }
 
-    /// Members that are untold, the longest waiting first, and whether they are here.
+    /// Untold members, longest waiting first, and whether each is on this node.
     pub fn news(&self, hasher: &SharedHasher) -> impl Iterator<Item = (&Identity, bool)> {
         self.untold.iter().filter_map(|identity| {
             let hash = hasher.channel(&identity.subject);
@@ -309,7 +311,7 @@ impl Roster {
         })
     }
 
-    /// The first of them are told, this many.
+    /// The first `count` of [`Self::news`] have been announced.
     pub fn told(&mut self, count: usize, hasher: &SharedHasher) {
         self.is_resetting = false;
         for identity in self.untold.drain(..count) {
@@ -327,7 +329,7 @@ impl Roster {
         }
     }
 
-    /// Memory of the members, beside what their tokens hold of them anyway.
+    /// Memory of the members, without the identities, which their connections hold anyway.
     #[cfg(test)]
     pub fn held_bytes(&self) -> usize {
         let untold = self.untold.capacity() * size_of::<Arc<Identity>>();

@@ -50,7 +50,7 @@ pub trait Store: Debug + Send {
     /// [`OlderChannel::lost_to`]: super::older::OlderChannel::lost_to
     fn read_older(&mut self, read: OlderRead);
 
-    /// Ends the store in order: nothing more is appended, and what was is still to be committed.
+    /// Ends the store in an orderly way: nothing more is appended, and what was is still committed.
     fn close(&mut self) {}
 
     /// Whether the order is given elsewhere: publications are sent there, and come back as events
@@ -59,12 +59,12 @@ pub trait Store: Debug + Send {
         false
     }
 
-    /// Sends a publication to where it gets its place. What became of it is told with this number
-    /// ([`Stored::Answered`]), in time and once. Only called while the store is up.
+    /// Sends a publication to where it gets its place. Exactly one answer comes back with this number
+    /// ([`Stored::Answered`]), within a bounded time. Only called while the store is up.
     fn send(&mut self, _number: u64, _publication: Publication, _counts: Counts) {}
 
-    /// The newest event there is, as far as is known, where the order is given elsewhere; none: it
-    /// can't be said at the moment.
+    /// If the order is given elsewhere: the newest event there, as far as is known. `None` if it is not
+    /// known.
     fn newest(&self) -> Option<u64> {
         None
     }
@@ -107,7 +107,7 @@ pub enum Stored {
 pub struct Answered {
     /// As it was sent.
     pub number: u64,
-    /// The place it got; none: it was refused, or it is not known whether it was taken.
+    /// The place it got; `None` if it was refused, or if it is not known whether it was taken.
     pub seq: Option<u64>,
     /// Subscribers of its channel at other nodes, if they were to be counted.
     pub elsewhere: Option<u32>,

@@ -1,4 +1,4 @@
-//! Who is on a channel, and who came and went: as JSON.
+//! Members of channels as JSON: lists, events about changes, and what nodes tell each other.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 use super::{EventId, json, write_id, write_reference};
 use crate::proto::identity::{Identity, NodeId};
 
-/// The event type of members that came or went.
+/// The type of events about members that came or went.
 pub const PRESENCE_TYPE: &str = "pushline.presence";
 
-/// The event type of what nodes tell each other of themselves.
+/// The type of events by which nodes tell each other about themselves.
 pub const NODE_TYPE: &str = "pushline.node";
 
 /// What a node says, by an event of either type.
@@ -23,25 +23,25 @@ pub struct Said<'a> {
     /// It has just started, and knows nothing of the members of others.
     #[serde(default)]
     pub new: bool,
-    /// It has told all of its members to those that are new.
+    /// It has repeated all its members for new nodes.
     #[serde(default)]
     pub all: bool,
-    /// It is about to end, and has nothing to tell.
+    /// It is shutting down.
     #[serde(default)]
     pub closing: bool,
-    /// What it said before of the channel is taken back.
+    /// What it said about the channel before is taken back.
     #[serde(default)]
     pub reset: bool,
-    /// It has ended, says another one.
+    /// It has ended. (Another node says so.)
     #[serde(default)]
     pub ended: bool,
-    /// Which channel, if not that of the event.
+    /// The channel, if it is not that of the event.
     #[serde(borrow)]
     pub channel: Option<Cow<'a, str>>,
-    /// Members that are there.
+    /// Members it has.
     #[serde(borrow, default)]
     pub join: Vec<SaidMember<'a>>,
-    /// Members that are not there.
+    /// Members it does not have any more.
     #[serde(borrow, default)]
     pub leave: Vec<Cow<'a, str>>,
 }
@@ -56,7 +56,7 @@ pub struct SaidMember<'a> {
 }
 
 impl<'a> Said<'a> {
-    /// Reads the data of an event; none: no node wrote it.
+    /// Reads the data of an event; `None` if no node wrote it.
     pub fn read(data: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(data).ok()
     }
@@ -70,7 +70,7 @@ impl SaidMember<'_> {
     }
 }
 
-/// What a node tells the others of itself.
+/// The data of an event by which a node tells the others about itself.
 pub fn write_node_says(node: NodeId, what: NodeSays) -> Vec<u8> {
     let flag = match what {
         NodeSays::Alive => "",
@@ -84,17 +84,17 @@ pub fn write_node_says(node: NodeId, what: NodeSays) -> Vec<u8> {
 /// What a node says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeSays {
-    /// It is there.
+    /// It is up.
     Alive,
     /// It has just started, and knows nothing of the members of others.
     New,
-    /// It has told all of its members to those that are new.
+    /// It has repeated all its members for new nodes.
     All,
-    /// It is about to end.
+    /// It is shutting down.
     Closing,
 }
 
-/// What a node tells the others of a channel's members: that these are there.
+/// The data of an event by which a node repeats members of a channel.
 pub fn write_page<'m>(
     node: NodeId,
     channel: &str,
@@ -131,19 +131,19 @@ impl Changes {
         self.join.len() + self.leave.len()
     }
 
-    /// A member is there.
+    /// Adds a member that is there.
     pub fn join(&mut self, who: &Identity) {
         begin_entry(&mut self.join);
         write_member(&mut self.join, who);
     }
 
-    /// A member is not there.
+    /// Adds a member that is not there any more.
     pub fn leave(&mut self, who: &Identity) {
         begin_entry(&mut self.leave);
         json::write_string(&mut self.leave, &who.subject);
     }
 
-    /// All of it.
+    /// The data of the event.
     pub fn finish(self, of: &News) -> Vec<u8> {
         let mut out = self.join;
         out.extend_from_slice(&self.leave);
@@ -162,16 +162,16 @@ impl Changes {
     }
 }
 
-/// What an event says of a channel besides who came and went.
+/// What an event says about a channel's members besides who came and went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct News {
-    /// Members there are now.
+    /// How many members the channel has now.
     pub count: u32,
-    /// Whose subscribers they are, where nodes are many.
+    /// With many nodes, the one whose subscribers they are.
     pub node: Option<NodeId>,
-    /// What was said of them (by this node) before is taken back.
+    /// What was said about them (by this node) before is taken back.
     pub reset: bool,
-    /// Because the node has ended: another one says so.
+    /// The node has ended. (Another node says so.)
     pub ended: bool,
 }
 
@@ -188,20 +188,20 @@ pub struct Listed {
     pub nodes: u16,
 }
 
-/// Who is on a channel.
+/// A list of a channel's members.
 #[derive(Clone, Copy, Debug)]
 pub struct MembersView<'a> {
-    /// Which channel.
+    /// The channel's name.
     pub channel: &'a str,
-    /// The cursor the members stand for.
+    /// The events up to this one are in the list.
     pub id: EventId,
-    /// How many there are.
+    /// How many members there are.
     pub count: u32,
-    /// Who they are.
+    /// The members, or some of them.
     pub members: &'a [Listed],
-    /// The nodes there are; none where there is one.
+    /// The nodes, each with its bit; empty without other nodes.
     pub nodes: &'a [(u16, NodeId)],
-    /// Bytes of a list beyond which it is cut off.
+    /// Bytes after which the list is cut off.
     pub bytes_max: usize,
 }
 

@@ -8,15 +8,15 @@ pub enum ErrorCode {
     NoError = 0x0,
     /// The peer broke the protocol.
     ProtocolError = 0x1,
-    /// The server can't go on.
+    /// The server has failed.
     InternalError = 0x2,
     /// A window was exceeded.
     FlowControlError = 0x3,
     /// A frame for a stream that is closed.
     StreamClosed = 0x5,
-    /// A frame of a length it can't have.
+    /// A frame of a wrong length.
     FrameSizeError = 0x6,
-    /// The request was not looked at, and may be made again.
+    /// The request was not processed, and may be made again.
     RefusedStream = 0x7,
     /// The stream is not needed any more.
     Cancel = 0x8,

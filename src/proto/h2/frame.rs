@@ -1,8 +1,8 @@
-//! Frames (RFC 9113 sections 4 and 6). What is wrong with a frame by itself is found here; what is
-//! wrong with it at its time is the connection's to know.
+//! Frames (RFC 9113 sections 4 and 6). Here, a frame is checked by itself; whether it may come at this
+//! moment is for the connection to decide.
 //!
-//! A fault the RFC calls a stream error may be treated as one of the connection (section 5.4), and
-//! is here: only a broken peer has it.
+//! A fault that the RFC calls a stream error may be treated as a connection error (section 5.4). That
+//! is done here, because only a broken peer makes one.
 
 use super::ErrorCode;
 
@@ -44,9 +44,9 @@ pub enum Frame<'b> {
         stream: u32,
         /// Without the padding.
         payload: &'b [u8],
-        /// What it takes of the windows: padding counts.
+        /// How much of the windows it uses: padding counts.
         length: u32,
-        /// The last of the stream.
+        /// Whether the stream ends with it.
         ends: bool,
     },
     /// A field block, or its beginning.
@@ -57,7 +57,7 @@ pub enum Frame<'b> {
         fragment: &'b [u8],
         /// Whether the stream ends with it.
         ends: bool,
-        /// Whether the block does.
+        /// Whether the block ends with it.
         ends_block: bool,
     },
     /// More of a field block.
@@ -84,16 +84,16 @@ pub enum Frame<'b> {
     PingAck,
     /// The client will open no more streams.
     GoAway,
-    /// The client takes so many more bytes, of a stream or (0) of all.
+    /// The client takes more bytes: of one stream, or (stream 0) of all together.
     WindowUpdate {
         /// Which.
         stream: u32,
         /// How many; 0 is a fault.
         by: u32,
     },
-    /// Priorities, and what we do not know.
+    /// Priorities, and unknown types.
     Ignored {
-        /// Its stream, which it says nothing about.
+        /// Its stream.
         stream: u32,
     },
 }
@@ -182,15 +182,15 @@ fn unpadded(padded: bool, payload: &[u8]) -> Result<&[u8], ErrorCode> {
     Ok(&rest[..length])
 }
 
-/// Five bytes of a scheme that is no more (RFC 9113 section 5.3); a stream could never depend on
-/// itself.
+/// Skips the five bytes of a priority scheme that is obsolete (RFC 9113 section 5.3). A stream that
+/// depends on itself is still a fault.
 fn without_priority(stream: u32, payload: &[u8]) -> Result<&[u8], ErrorCode> {
     let (priority, rest) = payload.split_first_chunk::<5>().ok_or(ErrorCode::FrameSizeError)?;
     let &[d3, d2, d1, d0, _] = priority;
     if u31([d3, d2, d1, d0]) == stream { Err(ErrorCode::ProtocolError) } else { Ok(rest) }
 }
 
-/// 31 bits behind one that is reserved.
+/// The 31 bits after a reserved one.
 fn u31(bytes: [u8; 4]) -> u32 {
     u32::from_be_bytes(bytes) & (u32::MAX >> 1)
 }
@@ -240,12 +240,12 @@ pub fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
     }
 }
 
-/// Appends: the client's settings are applied.
+/// Appends the acknowledgement of the client's settings.
 pub fn write_settings_ack(out: &mut Vec<u8>) {
     write_header(out, 0, kind::SETTINGS, flag::ACK, 0);
 }
 
-/// Appends a question that only a living peer answers.
+/// Appends a ping.
 pub fn write_ping(out: &mut Vec<u8>) {
     write_header(out, 8, kind::PING, 0, 0);
     out.extend_from_slice(b"pushline");
@@ -257,20 +257,20 @@ pub fn write_ping_ack(out: &mut Vec<u8>, payload: &[u8; 8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends: no stream above `last` is looked at.
+/// Appends a goaway: streams above `last` are not processed.
 pub fn write_goaway(out: &mut Vec<u8>, last: u32, code: ErrorCode) {
     write_header(out, 8, kind::GOAWAY, 0, 0);
     out.extend_from_slice(&last.to_be_bytes());
     out.extend_from_slice(&(code as u32).to_be_bytes());
 }
 
-/// Appends: the stream is over.
+/// Appends the reset of a stream.
 pub fn write_reset(out: &mut Vec<u8>, stream: u32, code: ErrorCode) {
     write_header(out, 4, kind::RST_STREAM, 0, stream);
     out.extend_from_slice(&(code as u32).to_be_bytes());
 }
 
-/// Appends: so many more bytes are taken, of a stream or (0) of all.
+/// Appends: we take `by` more bytes, of one stream, or (stream 0) of all together.
 pub fn write_window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
     write_header(out, 4, kind::WINDOW_UPDATE, 0, stream);
     out.extend_from_slice(&by.to_be_bytes());

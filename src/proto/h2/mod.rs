@@ -1,6 +1,7 @@
-//! HTTP/2 (RFC 9113), server side: frames and field blocks in and out, without any I/O or state of
-//! streams. A request's head becomes one of HTTP/1.1, so that both versions have one parser and one
-//! meaning, and the answer's head is made of one of HTTP/1.1 ([`request`], [`response`]).
+//! HTTP/2 (RFC 9113), server side: reads and writes frames and field blocks, without I/O and without
+//! the state of streams. A request's head is rewritten as one of HTTP/1.1, so that one parser decides
+//! what both versions mean, and an answer's head is made from one of HTTP/1.1 ([`request`],
+//! [`response`]).
 
 mod error;
 pub mod frame;

@@ -1,4 +1,4 @@
-//! An answer's head, made of one of HTTP/1.1.
+//! An answer's head, made from one of HTTP/1.1.
 
 use memchr::memmem;
 
@@ -9,11 +9,12 @@ use super::hpack::encode::write_field;
 pub struct Head {
     /// Its length in the form of HTTP/1.1.
     pub length: usize,
-    /// Whether it is the answer's last one, and no `100 Continue`.
+    /// Whether it is the answer's own head, and not that of a `100 Continue`.
     pub is_final: bool,
 }
 
-/// Fields that speak of a connection of HTTP/1.1 (RFC 9113 section 8.2.2, RFC 8441 section 5).
+/// Fields about the connection, which HTTP/2 does not have (RFC 9113 section 8.2.2, RFC 8441 section
+/// 5).
 const OF_HTTP_1: [&str; 4] = ["connection", "upgrade", "transfer-encoding", "sec-websocket-accept"];
 
 /// Where the digits of a status are in a status line.

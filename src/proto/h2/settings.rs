@@ -17,9 +17,9 @@ pub const HEAD_BYTES: u16 = 0x6;
 /// `SETTINGS_ENABLE_CONNECT_PROTOCOL`.
 pub const CONNECT_PROTOCOL: u16 = 0x8;
 
-/// Reads a client's settings: how much of a stream it takes at first, if it says so. Whatever else
-/// it says is only checked: we send no frame that is too large for any peer, no field block with a
-/// table, and nothing it has not asked for.
+/// Reads a client's settings, and returns the initial window of a stream if they have one. The others
+/// are only checked: what we send fits any of them. No frame is larger than every peer takes, field
+/// blocks use no table, and nothing is pushed.
 ///
 /// # Errors
 /// What ends the connection.

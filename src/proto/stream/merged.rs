@@ -1,7 +1,7 @@
-//! Tokens of a stream that has ended, as one event. Its data is theirs, one behind the other, and it
-//! knows where each of them was: a cursor in its middle goes on with the text behind it.
+//! Tokens of a stream that has ended, merged into one event. Its data is theirs in order, and it knows
+//! where each of them was, so that a reader with a cursor in its middle gets the text after it.
 
-/// What an event of several tokens knows of them.
+/// Where the tokens of a merged event were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// The place in the log of the first one.
@@ -9,17 +9,17 @@ pub struct Merged {
     tokens: Box<[Token]>,
 }
 
-/// A token of several.
+/// One of the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
-    /// Its place in the log, from the first one's on.
+    /// Its place in the log, relative to that of the first one.
     place: u32,
     /// Where it ends in the data.
     end: u32,
 }
 
 impl Merged {
-    /// Tokens with these places in the log and lengths. None: they lie too far apart.
+    /// Tokens with these places in the log and lengths. `None` if they are too far apart.
     pub fn new(tokens: impl Iterator<Item = (u64, usize)>) -> Option<Self> {
         let mut tokens = tokens.peekable();
         let first_seq = tokens.peek()?.0;
@@ -57,7 +57,7 @@ impl Merged {
         self.tokens.iter().zip(begins).map(of)
     }
 
-    /// How many tokens a reader has that has read up to this place in the log, and how many bytes.
+    /// How many tokens, and how many bytes, a reader has that has read up to this place in the log.
     pub fn read_by(&self, seq: u64) -> (usize, usize) {
         let count =
             self.tokens.partition_point(|token| self.first_seq + u64::from(token.place) <= seq);
@@ -65,7 +65,7 @@ impl Merged {
         (count, bytes)
     }
 
-    /// What it takes in memory.
+    /// Bytes it takes in memory.
     pub fn held_bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.tokens)
     }

@@ -1,5 +1,5 @@
-//! Token streams: what an event is to the stream of its channel, how a producer's body is cut into
-//! tokens ([`tokens`]), and how a plain reader sees them.
+//! Token streams: an event's part in the stream of its channel, how a producer's body is cut into tokens
+//! ([`tokens`]), and how a plain reader sees them.
 //!
 //! A stream is a stretch of its channel's events: one that opens it, tokens, one that ends it. The
 //! first and the last are of type [`STREAM_TYPE`] and say so in JSON.
@@ -15,14 +15,14 @@ use super::envelope::json;
 /// The type of the events that open and end a stream.
 pub const STREAM_TYPE: &str = "pushline.stream";
 
-/// What an event is to a stream.
+/// An event's part in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The stream's name.
     pub id: Arc<str>,
     /// Which part of it.
     pub part: Part,
-    /// Tokens before this event. Of a publication: by which attempt of its producer it comes.
+    /// Tokens before this event. In a publication: the attempt of its producer.
     pub at: u64,
 }
 
@@ -32,14 +32,14 @@ impl Mark {
         1 + 8 + self.id.len()
     }
 
-    /// Appends it, for what is kept: the part, the number, the name.
+    /// Appends it in the form in which it is stored: the part, the number, the name.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(self.part.to_byte());
         out.extend_from_slice(&self.at.to_le_bytes());
         out.extend_from_slice(self.id.as_bytes());
     }
 
-    /// None: these are not such bytes.
+    /// `None` if the bytes are not a mark.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&part, rest) = bytes.split_first()?;
         let (at, id) = rest.split_first_chunk()?;
@@ -55,22 +55,22 @@ pub enum Part {
     Open,
     /// A piece of what is streamed.
     Token,
-    /// It is over.
+    /// It ends.
     End(End),
 }
 
-/// Why a stream is over.
+/// Why a stream has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Its producer said all.
+    /// Its producer finished it.
     Done,
     /// Its producer failed, and said so.
     Error,
-    /// A reader wanted no more.
+    /// Someone cancelled it.
     Cancelled,
     /// Its producer went away and did not come back.
     Lost,
-    /// Its producer said nothing for too long.
+    /// Its producer was silent for too long.
     Idle,
 }
 
@@ -81,17 +81,17 @@ impl End {
     /// Their names, by index.
     pub const LABELS: [&str; 5] = ["done", "error", "cancelled", "lost", "idle"];
 
-    /// Its place in lists of them.
+    /// Its index in [`Self::ALL`] and [`Self::LABELS`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Why, in a word.
+    /// The reason in a word.
     pub fn reason(self) -> &'static str {
         Self::LABELS[self.index()]
     }
 
-    /// What became of the stream: `done`, `error` or `cancelled`.
+    /// The state of the stream: `done`, `error` or `cancelled`.
     pub fn state(self) -> &'static str {
         match self {
             Self::Done | Self::Cancelled => self.reason(),
@@ -101,7 +101,7 @@ impl End {
 }
 
 impl Part {
-    /// In one byte, for what is kept.
+    /// As one byte, for storage.
     pub fn to_byte(self) -> u8 {
         match self {
             Self::Open => 0,
@@ -110,7 +110,7 @@ impl Part {
         }
     }
 
-    /// None: no part has this byte.
+    /// `None` if no part has this byte.
     pub fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Self::Open),
@@ -120,7 +120,7 @@ impl Part {
     }
 }
 
-/// What the event that opens a stream, or ends it, says: a JSON object.
+/// The data of the event that opens a stream or ends it: a JSON object.
 pub fn control_data(id: &str, part: Part, tokens: u64) -> Vec<u8> {
     let mut data = b"{\"stream\":".to_vec();
     json::write_string(&mut data, id);
@@ -139,26 +139,25 @@ pub fn control_data(id: &str, part: Part, tokens: u64) -> Vec<u8> {
 /// Where a reader of a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begin {
-    /// The number of the last token it has; none: it has none.
+    /// The number of the last token it has; `None` if it has none.
     pub after: Option<u64>,
-    /// What if there is no stream.
+    /// What happens if there is no stream.
     pub or_else: OrElse,
 }
 
-/// What a reader of a stream does where there is none.
+/// What happens to a reader of a stream if there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrElse {
     /// It reads the channel from now on.
     Now,
     /// It is told that there is none.
     Refuse,
-    /// The same, and a stream that has ended is none.
+    /// The same, and a stream that has ended counts as none.
     RefuseEnded,
 }
 
-/// Appends an event of a plain reader's event stream: the producer's own type and data, and at the
-/// end of all `[DONE]`, as the models' vendors write it. Events of the channel that are no part of
-/// the stream are nothing to it.
+/// Appends an event for a plain reader of an event stream: the producer's own type and data, and at
+/// the end `[DONE]`, as vendors of models write it. Other events of the channel are left out.
 pub fn write_plain(out: &mut Vec<u8>, event: &EventView<'_>) {
     match part_of(event) {
         Some(Part::Token) => super::sse::write_unnamed(out, event),
@@ -167,7 +166,7 @@ pub fn write_plain(out: &mut Vec<u8>, event: &EventView<'_>) {
     }
 }
 
-/// Appends what a reader of the stream's text gets of an event.
+/// Appends an event for a reader of the stream's text.
 pub fn write_text(out: &mut Vec<u8>, event: &EventView<'_>) {
     if part_of(event) == Some(Part::Token) {
         out.extend_from_slice(match event.data {

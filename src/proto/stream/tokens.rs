@@ -1,5 +1,5 @@
-//! A producer's body, cut into tokens as it arrives. Bytes that belong to a token which is not
-//! whole yet are kept: the rest of a line, of an event, of a character.
+//! A producer's body, cut into tokens as it arrives. Bytes of a token that is not complete yet are
+//! kept: the beginning of a line, of an event, of a character.
 
 use std::mem::take;
 
@@ -7,28 +7,28 @@ use crate::proto::envelope::{self, Invalid};
 use crate::proto::event_stream::{Event, EventStream, Item};
 use crate::proto::reject::Reject;
 
-/// What the last event of a model's stream says, which is no token.
+/// The data of the last event of a model's stream, which is no token.
 const DONE: &str = "[DONE]";
 
 /// How a body is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `text/event-stream`: an event is a token.
+    /// `text/event-stream`: each event is a token.
     Events,
-    /// NDJSON: a line is a token, and JSON.
+    /// NDJSON: each line is a token.
     Lines,
-    /// Any other text: what arrives together is a token.
+    /// Any other text: the characters that arrive together are a token.
     Text,
 }
 
 /// A token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// The type an event stream gave it.
+    /// The type it had in an event stream.
     pub event_type: Option<Box<str>>,
-    /// It is one JSON value.
+    /// Whether it is a JSON value.
     pub is_json: bool,
-    /// What it says.
+    /// Its data.
     pub text: String,
 }
 
@@ -39,25 +39,25 @@ pub struct Reader {
     events: EventStream,
     /// The beginning of a line or of a character.
     rest: Vec<u8>,
-    /// `[DONE]` was read: what follows is no part of the stream.
+    /// `[DONE]` was read: what follows is not part of the stream.
     is_done: bool,
 }
 
 impl Reader {
-    /// Nothing of the body is read yet.
+    /// For a body of this form.
     pub fn new(form: Form) -> Self {
         Self { form, events: EventStream::default(), rest: Vec::new(), is_done: false }
     }
 
-    /// Memory of what is not whole yet.
+    /// Bytes of memory of the incomplete token.
     pub fn held_bytes(&self) -> usize {
         self.rest.capacity() + self.events.held_bytes()
     }
 
-    /// Takes the tokens that become whole with `bytes`. None is larger than `bytes_max`.
+    /// Appends the tokens that `bytes` complete. None is larger than `bytes_max`.
     ///
     /// # Errors
-    /// The body is not of its form. The tokens before that are among `tokens`.
+    /// The body does not have its form. The tokens before the fault are among `tokens`.
     pub fn take(
         &mut self,
         bytes: &[u8],
@@ -137,7 +137,7 @@ impl Reader {
         self.rest.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.rest) {
             Ok(text) => text.len(),
-            // None: more bytes may make a character of it.
+            // More bytes may complete the character.
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
             Err(_) => return Err(NOT_UTF8),
         };

@@ -159,7 +159,7 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotRevoked {
     TooMany,
-    /// This worker does not turn.
+    /// This worker has stalled.
     Stalled(u16),
 }
 

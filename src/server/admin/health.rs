@@ -31,7 +31,7 @@ impl State {
         Reply::text("ready\n")
     }
 
-    /// Of a node that is away from its stream, or behind it, for longer than it may be.
+    /// Why a node is not ready: it has been away from its stream, or behind it, for too long.
     fn find_behind(&self) -> Option<Reply> {
         let Shared { cluster, settings, .. } = &*self.shared;
         let allowed = settings.cluster.unready_after;

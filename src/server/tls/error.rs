@@ -1,4 +1,4 @@
-//! What can be wrong with the files of TLS, and its cure.
+//! What can be wrong with the files for TLS, and the cures.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use rustls::pki_types::pem;
 
 use super::tickets::SECRET_BYTES_MIN;
 
-/// Why TLS cannot be spoken.
+/// Why TLS cannot be used.
 #[derive(Debug)]
 pub enum TlsError {
-    /// A TLS listener, and no certificate.
+    /// There is a TLS listener, but no certificate.
     NoFiles,
-    /// So many certificates, and so many keys.
+    /// The numbers of certificates and keys, which differ.
     Unpaired(usize, usize),
     /// A file cannot be read.
     Unreadable(PathBuf, String),
@@ -22,11 +22,11 @@ pub enum TlsError {
     NoKey(PathBuf),
     /// A private key cannot be used.
     Key(PathBuf, rustls::Error),
-    /// A certificate, and a key that is not its own.
+    /// A certificate, and a key that does not belong to it.
     Mismatch(PathBuf, PathBuf),
-    /// The secret of tickets is too short.
+    /// The secret for tickets is too short.
     ShortSecret(PathBuf),
-    /// The library refuses.
+    /// An error of rustls.
     Rustls(rustls::Error),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for TlsError {
         match self {
             Self::NoFiles => f.write_str(
                 "TLS: listen_tls needs tls_cert and tls_key; `pushline tls self-signed FOLDER` makes \
-                 both for a first try",
+                 both for a first trial",
             ),
             Self::Unpaired(certificates, keys) => write!(
                 f,

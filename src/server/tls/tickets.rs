@@ -1,5 +1,5 @@
-//! Session tickets that several nodes understand: their keys follow from a secret all of them have and
-//! from the time, so that they change without a word between nodes.
+//! Session tickets that several nodes understand. Their keys are derived from a shared secret and the
+//! time, so all nodes change them without talking to each other.
 
 use std::fmt;
 use std::fs;
@@ -15,13 +15,13 @@ use super::TlsError;
 /// Shortest secret.
 pub(super) const SECRET_BYTES_MIN: usize = 32;
 
-/// How long a key seals tickets. It opens them for as long again.
+/// How long a key seals tickets, in seconds. It opens them for as long again.
 const PERIOD_S: u64 = 6 * 3600;
 
 const KEY_BYTES: usize = 32;
 const PERIOD_BYTES: usize = size_of::<u64>();
 
-/// What derives the keys.
+/// Derives the keys.
 pub(super) struct SharedTickets {
     secret: Prk,
 }

@@ -1,4 +1,4 @@
-//! TLS of the clients: by rustls, as whose trust is given on the command line.
+//! TLS of the clients, by rustls. The command line says whom they trust.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,21 +23,21 @@ const HOST_BUNDLES: [&str; 3] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
-/// What is read of a socket at once: a whole record.
+/// Bytes read from a socket at once: a whole record.
 const READ_BYTES: usize = 17 * 1024;
 
-/// Whose certificates are believed.
+/// Whose certificates are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 pub struct Trust {
     /// Authorities that sign the server's certificate, as a PEM file [default: this host's]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Believe any certificate: for a first try
+    /// Trust any certificate: for a first trial
     #[arg(long)]
     pub insecure: bool,
 }
 
-/// Why TLS cannot be spoken.
+/// Why TLS cannot be used.
 #[derive(Debug)]
 pub enum TrustError {
     /// The file has no certificate that can be used.
@@ -46,7 +46,7 @@ pub enum TrustError {
     NoAuthorities,
     /// A host's name that no certificate can be for.
     Name(String),
-    /// The library refuses.
+    /// An error of rustls.
     Rustls(rustls::Error),
 }
 
@@ -92,7 +92,6 @@ pub fn connection(config: &Arc<ClientConfig>, host: &str) -> Result<ClientConnec
 /// A blocking socket, with TLS or not. Its copies may be used by two threads, of which one reads.
 #[derive(Debug)]
 pub enum Socket {
-    /// Without.
     Plain(TcpStream),
     /// With.
     Tls(Arc<Secured>),
@@ -162,7 +161,7 @@ impl Secured {
             let count = (&self.socket).read(&mut sealed)?;
             let mut tls = self.lock();
             let mut arrived = &sealed[..count];
-            // Of nothing it learns that the socket has ended.
+            // An empty read tells it that the socket has ended.
             tls.read_tls(&mut arrived)?;
             while !arrived.is_empty() {
                 tls.process_new_packets().map_err(io::Error::other)?;
@@ -204,7 +203,7 @@ impl Write for Socket {
     }
 }
 
-/// For a first try, by `--insecure`.
+/// Trusts any certificate, for `--insecure`.
 #[derive(Debug)]
 struct BelieveAnything(Arc<CryptoProvider>);
 

@@ -171,8 +171,8 @@ impl Hub {
         count
     }
 
-    /// Those whose connection took nothing of the present slice have a cursor of their own from
-    /// here on, in front of it.
+    /// Subscribers whose connection took nothing of the present slice become explicit, with a cursor
+    /// before it.
     fn make_refused_explicit(&mut self, index: u32, wire: &mut impl Wire) {
         let cursor = self.channels[index].slice_start();
         while let Some(slot) = self.refused.pop() {

@@ -68,7 +68,7 @@ pub struct Hub {
     leaves: Vec<LeaveChannel>,
     /// Subscribers that were too slow for a channel that disconnects such readers.
     too_slow: Vec<u32>,
-    /// Who was sent the last event it wants.
+    /// Subscribers that were sent the last event they want.
     ended: Vec<u32>,
     /// Replicas are not made to give memory back before this time.
     relieve_at: Duration,

@@ -81,7 +81,7 @@ impl Sessions {
         access: Access,
         subprotocol_token: Option<&str>,
     ) -> Result<(), Denied> {
-        // Nothing to look at: no one says who it is, and there is no page.
+        // There is nothing to check: the request has no credentials and comes from no page.
         let is_plain = || ["origin", "authorization"].iter().all(|of| request.header(of).is_none());
         if self.gate.is_open() && access == Access::Http && is_plain() {
             self.of[cx.index()].grant = None;
@@ -107,7 +107,7 @@ impl Sessions {
         }
     }
 
-    /// What the backend is to be asked about the request, if it is for the backend to decide.
+    /// What to ask the backend about the request, if it is the backend's to decide.
     pub(super) fn question_of(&self, request: &Request<'_>) -> Option<Question> {
         // With two of the same name it is unclear which one counts.
         let is_doubled = |name: &str| request.headers_named(name).nth(1).is_some();

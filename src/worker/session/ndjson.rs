@@ -29,7 +29,7 @@ use crate::worker::effect::AfterPublish;
 #[derive(Debug)]
 pub(super) struct Ndjson {
     decoder: BodyDecoder,
-    /// Whom the request is sent for, if its head names a connection.
+    /// The connection that the request's head names as the sender, if it names one.
     sender: Option<Sender>,
     /// The beginning of a line whose end has not come yet; lines before it, while the batch is full.
     line: Vec<u8>,
@@ -47,11 +47,11 @@ pub(super) struct Ndjson {
     failed: Option<Reject>,
 }
 
-/// Who publishes a line, or with an operation.
+/// The publisher of a line or an operation.
 pub(super) struct Publisher<'a> {
     /// Whether it may publish to a channel.
     pub allowed: &'a dyn Fn(&str) -> bool,
-    /// The connection that is left out of what is for others.
+    /// The connection that is left out of events for others.
     pub sender: Option<Sender>,
 }
 

@@ -11,19 +11,19 @@ use crate::proto::reject::Reject;
 use crate::proto::ws::frame;
 use crate::worker::effect::{AfterList, Effect};
 
-/// Bytes of a list beyond which it is cut off, and says so.
+/// Bytes after which a list is cut off. Then it says so.
 const LIST_BYTES_MAX: usize = 1 << 20;
 
 const NO_PRESENCE: Reject = Reject::new(
     Status::NotFound,
     "presence_off",
-    "this channel has no presence: set presence in its [[channel]]",
+    "this channel has no presence: set presence = true in its [[channel]]",
 );
 
 const BEHIND: Reject = Reject::new(
     Status::ServiceUnavailable,
     "node_behind",
-    "this node has just started and does not know the members on others yet; try again",
+    "this node has just started and does not know the members on other nodes yet; try again",
 );
 
 impl Sessions {
@@ -86,6 +86,7 @@ impl Sessions {
             AfterList::Acknowledge(_) => {}
         }
     }
+
     fn refuse_list(&mut self, cx: &mut Cx<'_>, why: NoMembers, then: &AfterList) {
         let reject = match why {
             NoMembers::Off => NO_PRESENCE,

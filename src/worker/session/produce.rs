@@ -1,5 +1,5 @@
-//! `POST /channels/{channel}/stream`: a body that stays open is a stream, and what arrives together
-//! of it goes to the log together. `POST /channels/{channel}/stream/cancel` ends it.
+//! `POST /channels/{channel}/stream`: a body that stays open is a stream, and tokens that arrive
+//! together go to the log together. `POST /channels/{channel}/stream/cancel` ends it.
 
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ impl Sessions {
 
     // --- the body ---
 
-    /// More of the body. One request of it is at the log at a time, so that its order is the body's.
+    /// Takes more of the body. Only one request of it is at the log at a time, which keeps its order.
     pub(super) fn stream_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         let index = cx.index();
         let bytes_max = self.settings.event_bytes_max;
@@ -124,7 +124,7 @@ impl Sessions {
         }
     }
 
-    /// Sends the log what was read, and the end behind it.
+    /// Sends the log what was read, followed by the end once there is one.
     pub(super) fn stream_go_on(&mut self, cx: &mut Cx<'_>) {
         let index = cx.index();
         let work = self.work(index);
@@ -162,7 +162,7 @@ impl Sessions {
         if self.protocol(cx.index()) == Protocol::Ws {
             return self.ws_streams_published(cx, outcome, unaccepted);
         }
-        // It may have been ended meanwhile.
+        // The request may have ended meanwhile.
         let HttpState::Stream(producer) = &mut self.work(cx.index()).http else { return };
         match (outcome.refusal, outcome.stream) {
             (Some(Refusal::Busy | Refusal::Rate), _) => {
@@ -173,7 +173,7 @@ impl Sessions {
                 self.answer_stream(cx, at);
             }
             (Some(refusal), _) => {
-                // Without the store it may be open all the same.
+                // If the store failed, the stream may be open nevertheless.
                 producer.asked = refusal == Refusal::Store;
                 self.reject_and_close(cx, refusal);
             }
@@ -208,7 +208,7 @@ impl Sessions {
         self.stream_go_on(cx);
     }
 
-    /// Another one has ended the channel's stream: its producer learns it at once.
+    /// Someone else has ended the channel's stream: its producer learns it at once.
     pub fn stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: StreamAt) {
         if self.protocol(cx.index()) == Protocol::Ws {
             return self.ws_stream_ended(cx, channel, at);
@@ -221,7 +221,7 @@ impl Sessions {
         }
     }
 
-    /// The connection that produces the channel's stream, if it is one of this worker's.
+    /// The connection of this worker that produces the channel's stream, if there is one.
     pub fn producer_of(&self, channel: &str) -> Option<crate::ring::Token> {
         self.producing.get(channel).copied()
     }
@@ -240,7 +240,7 @@ impl Sessions {
 
     // --- the end ---
 
-    /// The request is over, in whatever way: the log hears of a stream that is left open.
+    /// The request is over: tells the log if its stream is left open.
     pub(super) fn leave_stream(&mut self, cx: &mut Cx<'_>, producer: &Producer) {
         let Producer { channel, id, attempt, .. } = producer;
         if self.producing.get(channel) == Some(&cx.token) {
@@ -252,7 +252,7 @@ impl Sessions {
         }
     }
 
-    /// The connection is gone, in the middle of a stream perhaps.
+    /// The connection is gone, perhaps in the middle of a stream.
     pub fn leave_unanswered(&mut self, cx: &mut Cx<'_>) {
         self.ws_leave_streams(cx);
         let Some(work) = &mut self.of[cx.index()].work else { return };
@@ -278,7 +278,7 @@ impl Sessions {
         }
     }
 
-    /// How far a stream is.
+    /// Answers with the state of a stream.
     pub(super) fn respond_stream(
         &mut self,
         cx: &mut Cx<'_>,
@@ -363,7 +363,7 @@ impl Sessions {
     ) {
         let is_op = self.protocol(cx.index()) == Protocol::Ws;
         match (outcome.refusal, outcome.stream) {
-            // It is over, as was wanted.
+            // Ended before or by this: either is what was asked for.
             (None | Some(Refusal::StreamEnded), Some(at)) if is_op => {
                 self.ws_tell_end(cx, reference, channel, at);
             }
@@ -407,8 +407,8 @@ const BAD_OFFSET: Reject = Reject::bad_request(
 pub(super) const AHEAD: Reject = Reject::new(
     Status::Conflict,
     "stream_behind",
-    "the stream does not have what is before Stream-Offset; begin where the answer's says",
+    "the stream does not have what comes before Stream-Offset; begin at the answer's Stream-Offset",
 );
 
 const IDLE: Reject =
-    Reject::new(Status::RequestTimeout, "stream_idle", "no token came for as long as stream_idle");
+    Reject::new(Status::RequestTimeout, "stream_idle", "no token came within stream_idle");

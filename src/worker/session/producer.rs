@@ -1,4 +1,4 @@
-//! A stream's body on its way in: what was read of it, and where in the stream that is.
+//! A stream's body on its way in: what was read of it, and where in the stream that belongs.
 
 use std::sync::Arc;
 
@@ -21,22 +21,22 @@ pub(super) struct Producer {
     pub id: Arc<str>,
     /// Which of the stream's producers this is; 0: the log has not said so yet.
     pub attempt: u64,
-    /// The log was asked to open the stream, and did not refuse.
+    /// The log has been asked to open the stream, and has not refused.
     pub asked: bool,
     /// Where in the stream the body begins: tokens, or bytes of text.
     pub offset: u64,
-    /// What of the body the stream has already, in the same unit.
+    /// How much of the body the stream has already, in the same unit.
     pub skip: u64,
-    /// Read, not yet at the log (or refused by it for the moment).
+    /// What was read and is not at the log (or was refused by it for now).
     pub batch: Vec<Publication>,
     /// Why the stream ends, once that is decided.
     pub end: Option<End>,
-    /// What its producer is answered instead of how far it came.
+    /// The producer's answer, if it is not how far the stream came.
     pub failed: Option<Reject>,
 }
 
 impl Producer {
-    /// Nothing of the body is read. `offset`: where in the stream it begins.
+    /// Of a body that begins at `offset` in the stream.
     pub fn new(
         (decoder, form): (BodyDecoder, Form),
         channel: Box<str>,
@@ -59,13 +59,13 @@ impl Producer {
         }
     }
 
-    /// Memory of what has come.
+    /// Bytes of memory of what has come.
     pub fn held_bytes(&self) -> usize {
         let batched: usize = self.batch.iter().map(Publication::held_bytes).sum();
         self.reader.held_bytes() + batched
     }
 
-    /// Whether it waits for its peer, and not for the log.
+    /// Whether it waits for its peer rather than for the log.
     pub fn awaits_peer(&self) -> bool {
         self.end.is_none() && self.batch.is_empty()
     }
@@ -74,7 +74,7 @@ impl Producer {
         Mark { id: self.id.clone(), part, at: self.attempt }
     }
 
-    /// Reads what is there, up to what goes to the log at once. Tells how much it used.
+    /// Reads tokens into `batch`. Returns how many bytes it used.
     pub fn read(&mut self, bytes: &[u8], event_bytes_max: usize) -> Result<usize, Reject> {
         let (mut used, mut tokens, mut read) = (0, Vec::new(), Ok(()));
         while used < bytes.len() && !self.decoder.is_done() && read.is_ok() {
@@ -93,13 +93,13 @@ impl Producer {
         Ok(used)
     }
 
-    /// The stream ends for this reason.
+    /// Decides that the stream ends for this reason.
     pub fn fail(&mut self, end: End, reject: Reject) {
         self.end = Some(end);
         self.failed = Some(reject);
     }
 
-    /// Tokens become publications, those left out that the stream has already.
+    /// Turns tokens into publications, without those that the stream has already.
     fn add(&mut self, tokens: Vec<Token>) {
         for Token { event_type, is_json, text } in tokens {
             let Some(text) = self.skip_known(text) else { continue };
@@ -124,7 +124,7 @@ impl Producer {
             return None;
         }
         let known = usize::try_from(self.skip).map_or(text.len(), |skip| skip.min(text.len()));
-        // One that resumes with other text than before is not trusted with where a character ends.
+        // A producer may resume with other text than before, so a character may not end here.
         let known = text.ceil_char_boundary(known);
         self.skip = self.skip.saturating_sub(known as u64);
         text.drain(..known);

@@ -51,7 +51,7 @@ impl Sessions {
     }
 }
 
-/// An event is for others, and nothing says than whom.
+/// An event is for others, but the request does not say which connection to leave out.
 pub(super) const NO_SENDER: Reject = Reject::bad_request(
     "publish_from",
     "what is published to others needs Publish-From: the name of a connection, which its first \

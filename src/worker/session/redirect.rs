@@ -1,15 +1,15 @@
-//! A page that was asked for without TLS, where the operator wants it with TLS.
+//! Redirects requests without TLS, if the operator wants pages to be loaded with TLS.
 
 use super::answer::Content;
 use super::{Cx, Sessions};
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
 
-/// Where https is when a URL names no port.
+/// The port of an `https` URL without one.
 const HTTPS_PORT: u16 = 443;
 
 impl Sessions {
-    /// Sends a GET to the same place with TLS, if that is wanted; whether it has.
+    /// Redirects a GET to the same URL with TLS, if that is wanted. Returns whether it has.
     pub(super) fn redirect_to_tls(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
         let port = self.settings.listen_tls.map(|address| address.port());
         let is_get = matches!(request.method(), Method::Get | Method::Head);

@@ -98,8 +98,8 @@ impl Sessions {
         Sender { home: self.home, slot: token.slot, generation: token.generation }
     }
 
-    /// The connection that a request is sent for, by the name its stream was told. One that is gone,
-    /// or of another node, is nobody's.
+    /// The connection that a request is sent for, by the name its stream was told. `None` if it is gone,
+    /// or at another node.
     pub(super) fn sender_named(&self, name: &str) -> Option<Sender> {
         let ConnectionId { worker, token } = self.refresh_target(name)?;
         Some(Sender { home: Home { worker, ..self.home }, ..self.sender(token) })

@@ -78,7 +78,7 @@ pub trait World {
     /// # Errors
     /// It is more than a window can be.
     fn widen(&mut self, index: Option<u32>, by: u32) -> Result<(), Overflow>;
-    /// What the peer takes of a stream at first.
+    /// Sets how much the peer takes of a new stream.
     ///
     /// # Errors
     /// As with [`World::widen`].

@@ -1,6 +1,6 @@
 //! Token streams over a WebSocket: operations that open a channel's stream, append to it and end it.
-//! A connection may produce the streams of several channels. What it appends goes to the log in its
-//! order, one request at a time; what comes meanwhile goes along with the next.
+//! A connection may produce the streams of several channels. Its operations go to the log in their
+//! order, one request at a time; those that come meanwhile go with the next.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct WsStreams {
     line: VecDeque<Waiting>,
     /// How many of them are at the log, from the front.
     asked: usize,
-    /// What the others are charged.
+    /// Bytes of memory of the others.
     bytes: usize,
     /// The clock will look for streams that are idle.
     watched: bool,
@@ -44,9 +44,9 @@ struct Produced {
     attempt: u64,
     /// The number of the token that is appended next.
     next: u64,
-    /// Tokens the stream had when it was opened: those among them are skipped.
+    /// Tokens the stream had when it was opened: those that are sent again are skipped.
     had: u64,
-    /// When it was opened, or appended to.
+    /// When it was opened, or last appended to.
     heard_at: Duration,
 }
 
@@ -56,13 +56,13 @@ struct Waiting {
     channel: Box<str>,
     reference: Option<Box<str>>,
     what: What,
-    /// None while the log has it.
+    /// `None` while the log has it.
     publication: Option<Publication>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// With the number of the token that is appended first, if the client said so.
+    /// With the number of the first token to be appended, if the client gave one.
     Open(Option<u64>),
     /// A token, with its number.
     Append(u64),
@@ -70,12 +70,12 @@ enum What {
 }
 
 impl WsStreams {
-    /// Memory it takes.
+    /// Bytes of memory it takes.
     pub fn held_bytes(&self) -> usize {
         self.open.capacity() * size_of::<Produced>() + self.bytes
     }
 
-    /// Whether nothing is produced, and nothing waits.
+    /// Whether no stream is open and no operation waits.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty() && self.line.is_empty()
     }
@@ -85,8 +85,8 @@ impl WsStreams {
         self.is_idle() && !self.watched
     }
 
-    /// Whether further operations have to wait: nothing can be appended to a stream before the log
-    /// has said how far it is.
+    /// Whether further operations have to wait. Nothing can be appended to a stream before the log has
+    /// said how many tokens it has.
     pub fn is_busy(&self) -> bool {
         self.bytes >= PUBLISH_BATCH_BYTES_MAX || self.open.iter().any(|of| of.attempt == 0)
     }
@@ -100,8 +100,8 @@ impl WsStreams {
         self.line.push_back(waiting);
     }
 
-    /// What goes to the log next: tokens, or what opens or ends a stream behind them, as the log
-    /// says how far a stream is for the last of a request alone.
+    /// What goes to the log next: tokens, up to and including an operation that opens or ends a stream.
+    /// That must be the last of a request, because the log returns the state of the last one's stream.
     fn next_batch(&mut self) -> Vec<Publication> {
         let last = self.line.iter().position(|of| !matches!(of.what, What::Append(_)));
         self.asked = last.map_or(self.line.len(), |last| last + 1);
@@ -111,7 +111,7 @@ impl WsStreams {
         batch
     }
 
-    /// The log has not taken these, which are the last of what it was asked.
+    /// Takes back what the log has not taken, which is the end of what it was sent.
     fn put_back(&mut self, unaccepted: Vec<Publication>) {
         let asked = std::mem::take(&mut self.asked);
         let from = asked.saturating_sub(unaccepted.len());
@@ -197,7 +197,7 @@ impl Sessions {
         let mut publications = Vec::with_capacity(1);
         let by = Publisher { allowed: &allowed, sender: None };
         if let Err(reject) = add_publications(token, bytes_max, &by, &mut publications) {
-            // What comes behind a token that is missing is no part of the stream.
+            // Tokens after a missing one must not become part of the stream.
             self.ws_leave_stream(cx, &channel);
             return self.ws_reject(cx, reference, reject);
         }
@@ -242,14 +242,14 @@ impl Sessions {
 
     // --- the log ---
 
-    /// Sends the log what waits, unless it has something of it.
+    /// Sends the log the operations that wait, unless it still has some.
     pub(super) fn ws_streams_go_on(&mut self, cx: &mut Cx<'_>) {
         let index = cx.index();
         let streams = self.work_of(index).and_then(|work| work.ws_streams.as_ref());
         if streams.is_none_or(|streams| streams.asked > 0 || streams.line.is_empty()) {
             return;
         }
-        // What is too fast is not refused but read more slowly.
+        // A connection that is too fast is not refused but read more slowly.
         if self.admit_publish(cx, Share::Half).is_err() {
             return cx.wait(Why::Retry);
         }
@@ -299,7 +299,7 @@ impl Sessions {
         }
     }
 
-    /// A token is in the log, in this place if that is known.
+    /// Answers that a token is in the log: at this place, if that is known.
     fn ws_appended(
         &mut self,
         cx: &mut Cx<'_>,
@@ -343,7 +343,7 @@ impl Sessions {
         }
     }
 
-    /// The log has refused the first `count` operations of those that wait.
+    /// The log has refused the first `count` of the waiting operations.
     fn ws_stream_refused(
         &mut self,
         cx: &mut Cx<'_>,
@@ -355,7 +355,7 @@ impl Sessions {
             let Some(waiting) = self.ws_streams(cx.index()).pop() else { return };
             let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
             match (waiting.what, refusal, at) {
-                // It is over, as was wanted.
+                // It has ended, which is what was asked for.
                 (What::End, Refusal::StreamEnded, Some(at)) => {
                     self.ws_tell_end(cx, reference, channel, at);
                 }
@@ -367,7 +367,7 @@ impl Sessions {
         }
     }
 
-    /// A stream of the connection has ended: tells how far it came.
+    /// A stream of the connection has ended: answers with its state.
     pub(super) fn ws_tell_end(
         &mut self,
         cx: &mut Cx<'_>,
@@ -391,7 +391,7 @@ impl Sessions {
         self.ws_op_ok(cx, reference, &fields);
     }
 
-    /// Another one has ended the channel's stream: its producer learns it at once.
+    /// Someone else has ended the channel's stream: its producer learns it at once.
     pub(super) fn ws_stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: StreamAt) {
         let streams = self.ws_streams(cx.index());
         if streams.of(channel).is_some_and(|of| of.attempt == at.attempt) {
@@ -411,8 +411,8 @@ impl Sessions {
         Some(of)
     }
 
-    /// The connection produces the channel's stream no more: another may go on with it, or this one
-    /// again.
+    /// The connection does not produce the channel's stream any more. Another one may go on with it, or
+    /// this one once more.
     fn ws_leave_stream(&mut self, cx: &mut Cx<'_>, channel: &str) {
         if let Some(Produced { channel, id, attempt, .. }) = self.ws_forget_stream(cx, channel) {
             cx.push(Effect::LeaveStream { channel, id, attempt });
@@ -431,7 +431,7 @@ impl Sessions {
         }
     }
 
-    /// It is time to look for streams to which nothing is appended any more.
+    /// Ends streams to which nothing was appended for too long.
     pub(super) fn ws_streams_due(&mut self, cx: &mut Cx<'_>) {
         let (index, now, idle) = (cx.index(), self.now, self.settings.stream_idle);
         let streams = self.ws_streams(index);

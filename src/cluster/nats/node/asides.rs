@@ -1,4 +1,4 @@
-//! What nodes say to each other goes over a subject that is not the stream's.
+//! What nodes say to each other beside the stream, over a subject of its own.
 
 use super::super::wire::write_message;
 use super::Node;
@@ -13,7 +13,7 @@ impl Node {
         }
     }
 
-    /// Does what was said, and says that this node is here.
+    /// Handles what was said, and says that this node is here.
     pub(super) fn heed(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         let said = std::mem::take(&mut self.asides);

@@ -1,5 +1,5 @@
-//! The node at work: publications out, answers and messages in, and a look at the stream now and then.
-//! One thread does all of it, around [`Node::turn`].
+//! The node at work: it sends publications, takes answers and messages, and looks at the stream now and
+//! then. One thread does all of it in [`Node::turn`].
 
 mod asides;
 mod older;
@@ -27,24 +27,24 @@ use crate::cluster::{Ended, LogSide, ToBroker};
 use crate::log::message::{Counts, Fed};
 use crate::log::store::{Answered, Stored};
 
-/// The subscription of all answers, and that of what nodes say beside the stream; those of openings
-/// follow.
+/// The subscriptions to answers and to what nodes say beside the stream. Each opening of the stream
+/// gets a higher number.
 const ANSWERS: u64 = 1;
 const ASIDES: u64 = 2;
 
 /// What is asked of JetStream, one thing at a time.
 #[derive(Debug)]
 enum Question {
-    /// At a start: how is the stream?
+    /// At a start: what is the stream's state?
     Find,
-    /// At a start: there is none, create it.
+    /// At a start: there is no stream, create it.
     Create,
     /// Send its messages.
     Follow,
-    /// How is it, now that they come? If it is another one, that was opened.
+    /// What is its state, now that it is open? It may be another stream than the one looked at before.
     LookAtOpened,
     Look,
-    /// The stream went back: is the generation still the one we know?
+    /// The stream has lost events: is its generation still the one we know?
     LookAtGeneration,
     Raise,
 }
@@ -81,7 +81,7 @@ pub struct Node {
     /// What is to be sent; nothing without a connection.
     out: Vec<u8>,
     tried_at: Option<Duration>,
-    /// None: the stream is not found yet.
+    /// `None` until the stream is found.
     follower: Option<Follower>,
     way: Way,
     /// The subscription of this opening.
@@ -90,15 +90,15 @@ pub struct Node {
     questions: u64,
     looked_at: Duration,
     unanswered: Unanswered,
-    /// What has come and is not fed yet.
+    /// Events that have come and are not with the log yet.
     events: VecDeque<Fed>,
     revocations: Revocations,
     older: Older,
     peers: Peers,
-    /// What was said beside the stream and is not heeded yet.
+    /// What was said beside the stream and has not been handled yet.
     asides: Vec<Aside>,
     said_here_at: Duration,
-    /// Where the broker waits to hear that they are.
+    /// Where to tell the broker that all events are with the log: it waits for that.
     flow_control: Option<String>,
     /// The log has no room for events for now.
     held_up: bool,
@@ -106,7 +106,7 @@ pub struct Node {
     /// The newest message of the stream when it was found.
     found_to: u64,
     refused: Option<NatsError>,
-    /// The stream did: that is to be written into it.
+    /// The stream has lost events; a higher generation has to be written into it.
     went_back: bool,
     end: Option<Ended>,
     closing: bool,
@@ -390,7 +390,7 @@ impl Node {
         }
     }
 
-    /// What has come goes to the log, as far as that has room.
+    /// Gives the log the events that have come, as far as it has room.
     fn feed(&mut self, log: &mut dyn LogSide) {
         if self.held_up {
             self.held_up = log.feed(Vec::new());

@@ -1,6 +1,6 @@
-//! Pages of what memory has no room for: read from the stream by direct get, a batch of each channel's
-//! messages, from whichever of its servers answers. One page at a time, in the order in which they were
-//! asked for; while the broker is away they wait.
+//! Pages of history that memory has no room for, read from the stream by direct get: a batch of each
+//! channel's messages, from whichever server answers. One page is read at a time, in the order they
+//! were asked for; while the broker is away they wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::log::event::Event;
 use crate::log::history::bytes_of;
 use crate::log::older::{OlderPage, OlderRead};
 
-/// How long the broker may take for a page, until it is asked for again.
+/// A page that takes longer than this is asked for again.
 const PAGE_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// Messages of a channel that are asked for at once, at most: a page of small events.
+/// Most messages of a channel in one batch: a page of small events.
 const BATCH_MAX: u64 = 1024;
 
 /// The page that is being read, and those that wait.
@@ -26,7 +26,7 @@ const BATCH_MAX: u64 = 1024;
 pub(super) struct Older {
     waiting: VecDeque<OlderRead>,
     reading: Option<Reading>,
-    /// Counts attempts: what comes for another one than the present is too late.
+    /// Counts attempts: an answer to an earlier one is too late.
     attempts: u64,
     done: Vec<OlderPage>,
 }
@@ -36,15 +36,15 @@ struct Reading {
     asked: OlderRead,
     until: Duration,
     channels: Vec<Batch>,
-    /// All of it has come, and the stream is looked at once more.
+    /// All of it has come, and the stream's state has been asked for.
     is_looked_at: bool,
 }
 
-/// What has come of one channel.
+/// The messages of one channel that have come.
 #[derive(Debug)]
 struct Batch {
     events: Vec<Arc<Event>>,
-    /// Everything up to here has come; none: more is on its way.
+    /// Everything up to here has come; `None`: more is on its way.
     through: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ impl Reading {
         self.channels.iter().all(|batch| batch.through.is_some())
     }
 
-    /// As far as all channels have come, in log order, until it is full.
+    /// The page: up to where all channels have come, in log order, until it is full.
     fn into_page(self, first: u64) -> OlderPage {
         let Self { mut asked, channels, .. } = self;
         let ends = channels.iter().filter_map(|batch| batch.through);
@@ -98,7 +98,7 @@ impl Older {
 }
 
 impl Node {
-    /// Asks for the next page, or again for one that does not come; hands out what has come.
+    /// Asks for the next page, or again for one that is late. Hands out pages that are complete.
     pub(super) fn tend_older(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         if self.older.reading.as_ref().is_some_and(|reading| reading.until <= now) {
@@ -156,7 +156,8 @@ impl Node {
         let header = |name| headers.and_then(|all| all.get(name));
         let seq = header("Nats-Sequence").and_then(|text| text.parse::<u64>().ok());
         match (headers.and_then(|all| all.status()), seq) {
-            // The end of the batch, or there is nothing: what is behind the last may be for the next.
+            // The end of the batch, or there is nothing. What follows the last message may be left for
+            // the next page.
             (Some(status), _) => {
                 let more = header("Nats-Num-Pending").is_some_and(|count| count != "0");
                 let last = batch.events.last().map(|event| event.seq);
@@ -183,7 +184,7 @@ impl Node {
         self.look_behind_older();
     }
 
-    /// When all has come: what has the stream let go of meanwhile?
+    /// Once all has come, asks what the stream has dropped since.
     fn look_behind_older(&mut self) {
         let Some(reading) = &mut self.older.reading else { return };
         if reading.is_all_there() && !reading.is_looked_at {

@@ -1,5 +1,5 @@
-//! What the node asks of JetStream, one question at a time, and what follows from the answers: the way
-//! opens or closes, the log ends.
+//! The node's questions to JetStream, one at a time, and what follows from the answers: the stream is
+//! opened or closed, or the log ends.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::cluster::follower::{Follower, LOOK_PAUSE, Look};
 use crate::cluster::{Ended, LogSide};
 use crate::log::store::Stored;
 
-/// Without a word for as long, the stream is opened again.
+/// After this much silence, the stream is opened again.
 const SILENCE_MAX: Duration = Duration::from_millis(2500);
 
 /// How long a question may take to be answered.
@@ -27,7 +27,7 @@ impl Node {
         let (number, until) = (self.questions, now + QUESTION_TIME_MAX);
         let reply = format!("{}.q.{number}", self.inbox);
         let (subject, body) = request;
-        // Where JetStream has no leader, there is no answer: that the server is there says the pong.
+        // JetStream does not answer without a leader; the pong tells that the server is still there.
         write_line(&mut self.out, format_args!("PING"));
         write_message(&mut self.out, &subject, Some(&reply), &[], body.as_bytes());
         self.asked = Some(Asked { number, question, until });
@@ -46,7 +46,7 @@ impl Node {
             },
             Question::LookAtOpened => match api::answer(payload) {
                 Ok(info) => {
-                    // The broker sends nothing before this.
+                    // The broker sends no message before this.
                     let line = format!("SUB {} {}", self.deliver_to(), self.subscription);
                     write_line(&mut self.out, format_args!("{line}"));
                     self.way = Way::Open { count: 0, heard_at: now };
@@ -78,7 +78,7 @@ impl Node {
         self.close_way(now);
     }
 
-    /// The stream was looked for at a start.
+    /// Takes what was found at a start.
     fn found(&mut self, question: &Question, found: Result<StreamInfo, ApiError>, now: Duration) {
         let bounds = self.bounds();
         let info = match found {
@@ -114,7 +114,7 @@ impl Node {
     }
 
     fn bounds(&self) -> StreamBounds {
-        // A server tells of all those that take clients, itself included.
+        // A server names all servers that take clients, itself included.
         let servers = self.link.as_ref().map_or(0, |link| link.info().connect_urls.len());
         StreamBounds {
             bytes_max: self.settings.bytes_max,
@@ -146,7 +146,7 @@ impl Node {
         self.ask(Question::Follow, self.api.follow(&self.deliver_to(), from), now);
     }
 
-    /// Where the messages of this opening go.
+    /// The subject to which the messages of this opening are sent.
     fn deliver_to(&self) -> String {
         format!("{}d.{}", self.inbox, self.subscription)
     }
@@ -167,13 +167,13 @@ impl Node {
     pub(super) fn end_log(&mut self, ended: Ended, now: Duration) {
         self.close_way(now);
         match ended {
-            // First all other nodes have to be able to know.
+            // The other nodes have to learn of it, too, before this log ends.
             Ended::RolledBack => self.went_back = true,
             _ => self.end = Some(ended),
         }
     }
 
-    /// Writes into the stream that it went back, unless another node has.
+    /// Raises the stream's generation, unless another node has.
     fn raise(&mut self, info: StreamInfo, now: Duration) {
         let Some(follower) = &self.follower else { return };
         let seen = follower.identity();
@@ -217,14 +217,14 @@ impl Node {
         }
     }
 
-    /// Asks what is to be asked next.
+    /// Asks the next question.
     fn go_on(&mut self, now: Duration) {
         let since = |at: Duration| now.saturating_sub(at);
         match self.way {
             _ if self.follower.is_none() => self.ask(Question::Find, self.api.info(), now),
             _ if self.went_back => self.ask(Question::LookAtGeneration, self.api.info(), now),
             Way::Closed { since: at } if since(at) >= RETRY_PAUSE => self.open(now),
-            // While the log has no room, nothing is read that could be heard.
+            // (`heard_at` is also set while the log has no room and nothing is read.)
             Way::Open { heard_at, .. } if since(heard_at) > SILENCE_MAX => {
                 tracing::warn!("the stream is silent: it is opened again");
                 self.close_way(now);
@@ -237,7 +237,7 @@ impl Node {
         }
     }
 
-    /// The log hears whether this node follows.
+    /// Tells the log whether this node follows the stream.
     pub(super) fn tell_turned(&mut self, log: &mut dyn LogSide) {
         let is_up = self.is_open();
         self.ends.note_turned(is_up, log.now());

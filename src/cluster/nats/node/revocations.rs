@@ -9,28 +9,28 @@ use super::super::wire::write_message;
 use super::Node;
 use crate::cluster::{LogSide, Revocation};
 
-/// What is under way, both ways. There are few: an operator makes them.
+/// Revocations under way in both directions. There are few: operators make them.
 #[derive(Debug, Default)]
 pub(super) struct Revocations {
     count: u64,
-    /// Not answered: their askers, who wait for as long as an operator may.
+    /// Who waits to hear that one was written. They give up by themselves, after some seconds.
     sent: HashMap<u64, Sender<bool>>,
     came: Vec<Revocation>,
 }
 
 impl Revocations {
-    /// JetStream has answered: it has it, or not.
+    /// JetStream has taken one, or refused it.
     pub fn answer(&mut self, number: u64, payload: &[u8]) {
         let Some(tell) = self.sent.remove(&number) else { return };
         let _ = tell.send(api::answer::<serde_json::Value>(payload).is_ok());
     }
 
-    /// One came by the stream. What is none was written by hand.
+    /// Takes one from the stream. A payload that is none was written by hand, and is ignored.
     pub fn came(&mut self, payload: &[u8]) {
         self.came.extend(serde_json::from_slice::<Revocation>(payload).ok());
     }
 
-    /// Does what they say, unless a worker is too busy to be told.
+    /// Applies what came. If a worker is too busy, they are applied later.
     pub fn apply(&mut self, log: &mut dyn LogSide) {
         if !self.came.is_empty() && log.revoke(&self.came) {
             self.came.clear();
@@ -45,7 +45,7 @@ impl Revocations {
 
 impl Node {
     pub(super) fn send_revocation(&mut self, revocation: &Revocation, tell: Sender<bool>) {
-        // Without a connection the asker hears at once that it is not known.
+        // Without a connection, dropping `tell` says at once that it failed.
         if self.link.is_none() {
             return;
         }

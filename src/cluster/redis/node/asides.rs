@@ -1,5 +1,5 @@
-//! What nodes say to each other goes over a channel of Redis' own, which keeps nothing, and is heard over
-//! a connection that does nothing else.
+//! What nodes say to each other beside the stream, over a channel of Redis (PUBLISH), which keeps
+//! nothing. It is heard over a connection that does nothing else.
 
 use std::io;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Node {
     pub(super) fn read_asides(&mut self) -> io::Result<()> {
         let Some(link) = &mut self.asides else { return Ok(()) };
         link.fill()?;
-        // `message`, the channel, and what was said; and once, that we are subscribed.
+        // `message`, the channel, and what was said. The first reply confirms the subscription.
         let take = |reply: &Reply<'_>| match reply.list() {
             [_, _, Reply::Bytes(said)] => serde_json::from_slice::<Aside>(said).ok(),
             _ => None,
@@ -42,7 +42,7 @@ impl Node {
         }
     }
 
-    /// Does what was said, and says that this node is here.
+    /// Handles what was said, and says that this node is here.
     pub(super) fn heed(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         let said = std::mem::take(&mut self.heard);

@@ -1,5 +1,5 @@
-//! What the node asks of the server but publications, what follows from the answers, and the clock that
-//! makes it ask.
+//! The node's questions other than publications, what follows from the answers, and the clock that
+//! asks them.
 
 use std::io;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::cluster::follower::{Follower, LOOK_PAUSE, Look, StreamState};
 use crate::cluster::{Ended, Identity, LogSide};
 use crate::log::store::Answered;
 
-/// How long a server may take to answer; then it counts as gone.
+/// A server that takes longer than this to answer counts as gone.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How far a node may be behind before the stream lets go of what it lacks.
+/// How far other nodes may be behind before the stream drops entries they lack.
 const TRIM_DELAY: Duration = Duration::from_secs(10);
 
-/// Without a word for as long, the connection for entries counts as gone.
+/// After this much silence, the connection for entries counts as gone.
 const SILENCE_MAX: Duration = Duration::from_millis(2500);
 
 impl Node {
@@ -35,7 +35,7 @@ impl Node {
             Reply::Error(why) => Some(*why),
             _ => None,
         };
-        // It is no primary any more, or has forgotten the script: begin again.
+        // It is not the primary any more, or has forgotten the script: connect again.
         if let Some(why) = refusal
             && ["READONLY", "NOSCRIPT", "LOADING", "MASTERDOWN"]
                 .iter()
@@ -115,7 +115,7 @@ impl Node {
         talk.ask(Asked::Look, &words.map(str::as_bytes), now);
     }
 
-    /// The first look: what the server is was asked when we came.
+    /// The first look. The server's role is known from connecting.
     pub(super) fn begin(&mut self, mut talk: Talk, now: Duration) {
         self.looked_at = now;
         let server = talk.server.clone();
@@ -156,7 +156,7 @@ impl Node {
         let since = |at: Duration| now.saturating_sub(at);
         let is_late = self.talk.as_ref().and_then(Talk::waits_since);
         let is_late = is_late.is_some_and(|at| since(at) >= ANSWER_TIME_MAX);
-        // While the log has no room nothing is asked for that could be heard.
+        // While the log has no room, no entries are asked for, and silence means nothing.
         let is_silent = self.ask_after.is_none()
             && self.entries.as_ref().is_some_and(|(_, heard_at)| since(*heard_at) > SILENCE_MAX);
         if is_late || is_silent {
@@ -178,7 +178,7 @@ impl Node {
         self.talk = Some(talk);
     }
 
-    /// First all other nodes have to be able to know.
+    /// Raises the generation before this log ends, so that the other nodes learn of it, too.
     fn raise(&self, talk: &mut Talk, now: Duration) {
         let Some(follower) = &self.follower else { return };
         if talk.awaits(|asked| matches!(asked, Asked::Raise)) {
@@ -189,8 +189,8 @@ impl Node {
         talk.ask(Asked::Raise, &words.map(str::as_bytes), now);
     }
 
-    /// The stream has no bounds of its own: what this node's history holds nothing of goes, after a
-    /// while in which other nodes can read it.
+    /// The stream has no bounds of its own. What is older than this node's history is dropped from it,
+    /// after a while in which other nodes can still read it.
     fn trim(&mut self, talk: &mut Talk, now: Duration) {
         self.to_trim.push_back((now, self.ends.tail.kept_from()));
         let is_due = |&mut (at, _): &mut (Duration, u64)| now.saturating_sub(at) >= TRIM_DELAY;

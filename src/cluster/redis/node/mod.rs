@@ -1,5 +1,5 @@
-//! The node at work: publications out and answers in over one connection, entries in over another, and a
-//! look at the stream now and then. One thread does all of it.
+//! The node at work: publications and their answers go over one connection, entries come over another,
+//! and now and then the node looks at the stream. One thread does all of it.
 
 mod asides;
 mod looks;
@@ -37,7 +37,7 @@ pub(super) struct Node {
     head_key: String,
     log_key: String,
     aside_key: String,
-    /// For publications and questions; none: there is no connection.
+    /// For publications and questions; `None` without a connection.
     talk: Option<Talk>,
     /// For entries, and when it was last heard.
     entries: Option<(Link, Duration)>,
@@ -46,22 +46,22 @@ pub(super) struct Node {
     peers: Peers,
     heard: Vec<Aside>,
     said_here_at: Duration,
-    /// After which entry the next ones are asked for; none: the question is open.
+    /// The entry after which to ask for more; `None` while such a question is open.
     ask_after: Option<u64>,
     tried_at: Option<Duration>,
     looked_at: Duration,
     ticked_at: Duration,
-    /// None: the stream is not found yet.
+    /// `None` until the stream is found.
     follower: Option<Follower>,
     found_to: u64,
-    /// What has come and is not fed yet.
+    /// Events that have come and are not with the log yet.
     events: VecDeque<Fed>,
     revoked: Vec<Revocation>,
     held_up: bool,
     was_open: bool,
-    /// What the history held nothing before, and when.
+    /// Where the log's history began, and when that was.
     to_trim: VecDeque<(Duration, u64)>,
-    /// What is before this was let go of.
+    /// The stream was trimmed up to here.
     trimmed_to: u64,
     went_back: bool,
     end: Option<Ended>,
@@ -106,7 +106,7 @@ impl Broker for Node {
     }
 
     fn take_refusal(&mut self) -> Option<BrokerError> {
-        // What is wrong with a server may be cured while a start waits.
+        // A server that can't be used may be repaired while the start waits.
         None
     }
 }
@@ -176,7 +176,7 @@ impl Node {
 
     fn connect(&mut self, now: Duration) {
         self.tried_at = Some(now);
-        // The one that is used is the first from then on.
+        // The server in use is always the first in the list.
         for _ in 0..self.servers.len() {
             let address = &self.servers[0];
             match Talk::connect(address, self.settings.tls.as_ref()) {
@@ -283,7 +283,7 @@ impl Node {
                         lost.push(Answered::new(number, None));
                     }
                 }
-                // Who asks hears that it is not known when the sender is dropped.
+                // If it can't be sent, dropping `tell` says at once that it failed.
                 ToBroker::Revoke(revocation, tell) => {
                     if let Ok(json) = serde_json::to_vec(&revocation) {
                         self.add(Asked::Revoke(tell), None, &vec![("r", json)], now);
@@ -296,7 +296,7 @@ impl Node {
         self.answer(lost, log);
     }
 
-    /// Whether it was sent.
+    /// Returns whether it was sent.
     fn publish(&mut self, number: u64, publication: &Publication, now: Duration) -> bool {
         let key = publication
             .key
@@ -332,7 +332,7 @@ impl Node {
 
     // --- entries ---
 
-    /// Asks for the next ones, once those before them are with the log.
+    /// Asks for the next entries once all earlier ones are with the log.
     fn ask_for_entries(&mut self) {
         if !self.events.is_empty() {
             return;
@@ -345,7 +345,7 @@ impl Node {
         link.write(&[&count[..], &of].concat());
     }
 
-    /// What XREAD answers: of each stream its name and its entries, or nothing.
+    /// Takes the answer to XREAD: for each stream its name and its entries, or nothing.
     fn take_entries(&mut self, reply: &Reply<'_>, now: Duration) -> io::Result<()> {
         if let Reply::Error(why) = reply {
             return Err(io::Error::other((*why).to_owned()));
@@ -354,7 +354,7 @@ impl Node {
         for entry in of_stream.map_or(&[][..], Reply::list) {
             match Entry::read(entry) {
                 Some(entry) => self.take_entry(entry, now),
-                None => tracing::warn!("an entry of the stream is none of ours"),
+                None => tracing::warn!("an entry of the stream was not written by a node: skipped"),
             }
         }
         self.ask_after = self.follower.as_ref().map(Follower::head);
@@ -382,7 +382,7 @@ impl Node {
         }
     }
 
-    /// What has come goes to the log, as far as that has room.
+    /// Gives the log the events that have come, as far as it has room.
     fn feed(&mut self, log: &mut dyn LogSide) {
         if self.held_up {
             self.held_up = log.feed(Vec::new());
@@ -396,7 +396,7 @@ impl Node {
         }
     }
 
-    /// The log hears whether this node follows.
+    /// Tells the log whether this node follows the stream.
     fn tell_turned(&mut self, log: &mut dyn LogSide) {
         let is_up = self.is_open();
         self.ends.note_turned(is_up, log.now());

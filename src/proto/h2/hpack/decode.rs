@@ -3,11 +3,10 @@
 use super::table::{Dynamic, STATIC};
 use super::{HpackError, huffman};
 
-/// The largest table that is taken: what every encoder may have before it knows our settings (RFC
-/// 9113 section 6.5.2).
+/// The largest table: every encoder may use it before it knows our settings (RFC 9113 section 6.5.2).
 const TABLE_BYTES_MAX: usize = 4096;
 
-/// No length or index of ours takes more bits.
+/// Bits of the largest number: no length or index here needs more.
 const INTEGER_BITS_MAX: u32 = 28;
 
 /// The state of one connection's decoder.
@@ -30,9 +29,9 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// The peer has acknowledged that it may have no table: its memory is given back. Its next
-    /// block says so, too (RFC 7541 section 4.2). One that does not, and goes on with a table, is
-    /// served all the same.
+    /// The peer has acknowledged that it may have no table: frees its memory. The peer's next block
+    /// must say so, too (RFC 7541 section 4.2). A peer that goes on with a table instead is still
+    /// served.
     pub fn drop_table(&mut self) {
         self.table = Dynamic::new(TABLE_BYTES_MAX);
     }
@@ -40,7 +39,7 @@ impl Decoder {
     /// Decodes a field block, and hands on each field, name and value.
     ///
     /// # Errors
-    /// A block that is none, or what `take` says; both end the connection.
+    /// A malformed block, or an error of `take`. Both end the connection.
     pub fn decode<E: From<HpackError>>(
         &mut self,
         block: &[u8],
@@ -102,7 +101,7 @@ impl Decoder {
     }
 }
 
-/// What is left of a block.
+/// The unread rest of a block.
 struct Input<'b>(&'b [u8]);
 
 impl<'b> Input<'b> {
@@ -116,7 +115,7 @@ impl<'b> Input<'b> {
         Ok(byte)
     }
 
-    /// A new size of the table; only at the beginning of a block (RFC 7541 section 4.2).
+    /// A new size for the table; only at the beginning of a block (RFC 7541 section 4.2).
     fn size_update(&mut self) -> Result<Option<usize>, HpackError> {
         match self.peek() {
             Some(0x20..0x40) => self.integer(5).map(Some),

@@ -1,10 +1,10 @@
 //! The Huffman code of RFC 7541 appendix B. It is canonical: the codes of one length are
-//! consecutive, in the order of their symbols, and each length goes on where the one before it
-//! ended. So the lengths are all there is to know.
+//! consecutive, in the order of their symbols, and each length continues where the one before it
+//! ended. So the lengths define all of it.
 
 use super::HpackError;
 
-/// The symbol that ends a string in theory; in a string it is a fault.
+/// The symbol for the end of a string. Its code must not be in a string.
 const EOS: u16 = 256;
 
 const SYMBOLS: usize = 257;
@@ -72,10 +72,11 @@ const fn tables() -> ([Row; LONGEST + 1], [u16; SYMBOLS]) {
     (rows, by_code)
 }
 
-/// Appends what `bytes` encode: at most eight fifths of them.
+/// Appends what `bytes` encode: at most eight fifths of their length.
 ///
 /// # Errors
-/// The code of the end within, or a padding that is not the beginning of it (RFC 7541 section 5.2).
+/// The string contains the code of the end, or its padding is not the beginning of that (RFC 7541
+/// section 5.2).
 pub fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
     let mut bytes = bytes.iter();
     // Bits that are not decoded yet, from the highest on, and how many they are.

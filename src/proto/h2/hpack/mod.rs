@@ -1,6 +1,6 @@
 //! Field compression (RFC 7541): a decoder for what clients send, and an encoder without a table.
 //!
-//! Fields are handed on one by one and never gathered here: what a few bytes can name again and
+//! Fields are handed on one by one and never gathered here: an entry that a few bytes name again and
 //! again takes no memory.
 
 mod decode;
@@ -17,12 +17,12 @@ pub use self::table::ENTRY_OVERHEAD;
 pub enum HpackError {
     /// The block ends within a field.
     Truncated,
-    /// A number beyond what anything here has.
+    /// A number larger than any length or index here.
     IntegerTooLarge,
     /// No such entry.
     Index,
-    /// A string's Huffman code is none.
+    /// A string is not valid Huffman code.
     Huffman,
-    /// The table is to be larger than we allow, or to change behind a field.
+    /// The table shall be larger than we allow, or change after a field.
     TableSize,
 }

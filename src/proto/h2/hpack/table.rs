@@ -1,8 +1,8 @@
-//! The tables fields are named by (RFC 7541 section 2.3).
+//! The tables whose entries field blocks refer to (RFC 7541 section 2.3).
 
 use std::collections::VecDeque;
 
-/// What an entry counts beside its bytes (RFC 7541 section 4.1).
+/// What an entry counts in addition to its bytes (RFC 7541 section 4.1).
 pub const ENTRY_OVERHEAD: usize = 32;
 
 /// RFC 7541 appendix A.
@@ -70,7 +70,7 @@ pub static STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
-/// What the peer's encoder has put in, the newest first.
+/// The entries that the peer's encoder has added, newest first.
 #[derive(Debug, Default)]
 pub struct Dynamic {
     entries: VecDeque<Entry>,
@@ -80,7 +80,7 @@ pub struct Dynamic {
 
 #[derive(Debug)]
 struct Entry {
-    /// The name, and the value behind it.
+    /// The name, followed by the value.
     bytes: Box<[u8]>,
     name_len: usize,
 }
@@ -97,7 +97,7 @@ impl Dynamic {
         Self { max, ..Self::default() }
     }
 
-    /// From now on it holds no more than this.
+    /// Changes its size.
     pub fn set_max(&mut self, max: usize) {
         self.max = max;
         self.evict_to(max);

@@ -1,7 +1,7 @@
-//! Streams of HTTP/2, each a socket that another one carries. What a stream has to say becomes DATA
-//! frames among its carrier's own output, so the streams of a connection share its one send of the
-//! turn; what was framed is sent, from the stream's point of view. A window that is closed is a full
-//! socket: the stream is blocked, and wakes when its client opens the window.
+//! Streams of HTTP/2, each a socket that another one carries. What a stream sends becomes DATA frames
+//! in its carrier's own output, so the streams of a connection share its one send of the turn. For the
+//! stream, bytes count as sent once they are framed. A closed window is a full socket: the stream is
+//! blocked, and wakes when its client opens the window.
 
 mod windows;
 
@@ -38,32 +38,32 @@ pub(super) struct Streams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CarrierKey(NonZeroU32);
 
-/// What a socket has that carries streams.
+/// What a socket that carries streams has in addition.
 #[derive(Debug)]
 struct Carrier {
     /// Id and index of each open stream, in the order of their ids.
     streams: Vec<(u32, u32)>,
-    /// Bytes of DATA its peer takes, of all streams.
+    /// Bytes of DATA that its peer takes on all streams together.
     window: u32,
-    /// The same of a stream that is opened now.
+    /// Bytes of DATA that its peer takes on a new stream.
     initial_window: u32,
-    /// Bytes received that the peer was not told it may send again.
+    /// Bytes received for which the peer has not been given new window yet.
     received: u32,
-    /// Blocked streams that wait for the connection: its window, or its output.
+    /// Streams that are blocked by the connection: by its window, or by its output.
     waiting: VecDeque<Token>,
-    /// Updates of windows that are taken before more DATA is sent.
+    /// Updates of windows that the peer may send before it is sent more DATA.
     updates_left: u32,
     /// Requests of its streams at the log.
     asked: u16,
 }
 
-/// What a stream has beside its socket.
+/// What a stream has in addition to its socket.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
     id: u32,
     /// The socket that carries it.
     carrier: u32,
-    /// Bytes of DATA its peer takes; below 0 after the peer made it smaller.
+    /// Bytes of DATA that its peer takes; may be negative after the peer has reduced it.
     window: i32,
     /// Bytes of DATA it was sent.
     sent: u32,
@@ -83,11 +83,11 @@ impl Facts {
     const FINISHED: u8 = 1 << 1;
     /// The head of the answer is sent.
     const ANSWERED: u8 = 1 << 2;
-    /// It was reset, or its connection ends: nothing more is said of it.
+    /// It was reset, or its connection ends: no further frame is sent for it.
     const ABANDONED: u8 = 1 << 3;
-    /// Its body comes in chunks, to its session.
+    /// Its session is given the body in chunks.
     const CHUNKED: u8 = 1 << 4;
-    /// A deadline for what it takes is set.
+    /// The clock watches whether its peer takes enough.
     const WATCHED: u8 = 1 << 5;
 
     fn has(self, bit: u8) -> bool {
@@ -140,7 +140,7 @@ impl Net {
         self.streams.open
     }
 
-    /// The socket from now on carries streams.
+    /// Makes the socket carry streams.
     pub fn carry(&mut self, index: u32) {
         let place = self.streams.carriers.insert(Carrier::new()) as u32;
         self.sockets[index].carrier = NonZeroU32::new(place + 1).map(CarrierKey);
@@ -151,7 +151,7 @@ impl Net {
         self.sockets[index].carrier.is_some()
     }
 
-    /// The socket that carries a stream; of a socket, itself.
+    /// The socket that carries a stream; for a socket, itself.
     pub fn carrier_of(&self, index: u32) -> u32 {
         if self.is_stream(index) { self.streams.of[index].carrier } else { index }
     }
@@ -185,8 +185,8 @@ impl Net {
         self.carrier(carrier)?.streams.last().map(|&(_, index)| index)
     }
 
-    /// Opens a stream; `None` if the worker has as many as it can have. `chunked`: its body comes
-    /// in chunks, to its session.
+    /// Opens a stream; `None` if the worker can't have more. `chunked`: its session is given the body
+    /// in chunks.
     pub fn open_stream(&mut self, carrier: u32, id: u32, chunked: bool) -> Option<u32> {
         if self.streams.open >= STREAMS_PER_WORKER_MAX {
             return None;
@@ -212,7 +212,7 @@ impl Net {
         Some(index)
     }
 
-    /// The stream is over; its peer is told, unless it knows.
+    /// Closes a stream, and tells its peer unless that knows already.
     pub(super) fn close_stream(&mut self, index: u32, reason: CloseReason) {
         let Stream { id, carrier, facts, .. } = self.streams.of[index];
         if !facts.has(Facts::ABANDONED) {
@@ -234,7 +234,7 @@ impl Net {
         self.release_next(carrier);
     }
 
-    /// The socket carries no more streams.
+    /// The socket, which carries no more streams, has ended.
     pub(super) fn drop_carrier(&mut self, index: u32) {
         if let Some(CarrierKey(key)) = self.sockets[index].carrier.take() {
             let carrier = self.streams.carriers.remove(key.get() as usize - 1);
@@ -244,7 +244,7 @@ impl Net {
 
     // --- what is known of a stream ---
 
-    /// Whether the stream's body comes in chunks, to its session.
+    /// Whether the stream's session is given the body in chunks.
     pub fn is_chunked(&self, index: u32) -> bool {
         self.streams.of[index].facts.has(Facts::CHUNKED)
     }
@@ -254,12 +254,12 @@ impl Net {
         self.streams.of[index].facts.set(Facts::ENDED);
     }
 
-    /// Whether the index is a stream's whose peer sends no more on it.
+    /// Whether the index is a stream's, and its peer sends no more on it.
     pub(super) fn has_stream_ended(&self, index: u32) -> bool {
         self.is_stream(index) && self.streams.of[index].facts.has(Facts::ENDED)
     }
 
-    /// The streams of a connection: that of this index, or the one that carries it.
+    /// All streams of a connection, which is given by its own index or by that of a stream.
     pub fn streams_beside(&self, index: u32) -> impl Iterator<Item = u32> {
         let streams = self.carrier(self.carrier_of(index)).map(|of| &of.streams[..]);
         streams.unwrap_or_default().iter().map(|&(_, index)| index)
@@ -267,7 +267,7 @@ impl Net {
 
     // --- requests at the log ---
 
-    /// Requests that all its streams have at the log.
+    /// Requests at the log of all streams of the connection.
     pub fn asked_beside(&self, index: u32) -> u16 {
         self.carrier(self.carrier_of(index)).map_or(0, |carrier| carrier.asked)
     }
@@ -279,16 +279,17 @@ impl Net {
         }
     }
 
-    /// Counts so many of them as answered, or as those of a stream that is gone.
+    /// Counts `count` of them as answered, or as belonging to a stream that is gone.
     pub fn end_asking(&mut self, index: u32, count: u16) {
         if let Some(of) = self.carrier_mut(self.carrier_of(index)) {
             of.asked -= count;
         }
     }
 
-    // --- what is said of a stream ---
+    // --- frames about a stream ---
 
-    /// The head of a stream's answer, as a field block. `is_final`: it is no `100 Continue`.
+    /// Sends the head of a stream's answer, given as a field block. `is_final`: it is not that of a
+    /// `100 Continue`.
     pub fn write_head(&mut self, index: u32, block: &[u8], is_final: bool) {
         let Stream { id, carrier, facts, .. } = &mut self.streams.of[index];
         if is_final {
@@ -303,7 +304,7 @@ impl Net {
         self.streams.of[index].facts.has(Facts::ANSWERED)
     }
 
-    /// All the stream had to say is sent.
+    /// Ends our side of the stream: all it had to send is framed.
     pub fn finish_stream(&mut self, index: u32) {
         let Stream { id, carrier, facts, .. } = &mut self.streams.of[index];
         if facts.has(Facts::ANSWERED) && !facts.has(Facts::FINISHED) {
@@ -313,12 +314,13 @@ impl Net {
         }
     }
 
-    /// Nothing more is said of the stream: its peer knows that it is over, or will by other means.
+    /// Sends no further frame for the stream: its peer knows that it is over, or will learn it from
+    /// the end of the connection.
     pub fn abandon(&mut self, index: u32) {
         self.streams.of[index].facts.set(Facts::ABANDONED);
     }
 
-    /// Tells the stream's peer that it is over.
+    /// Resets the stream.
     pub fn reset(&mut self, index: u32, code: ErrorCode) {
         self.write_reset(index, code);
         self.abandon(index);
@@ -341,7 +343,7 @@ impl Net {
         self.streams.of[index].sent
     }
 
-    /// A blocked stream is watched from now on; whether it was not before.
+    /// Marks a blocked stream as watched. Returns whether it was not watched before.
     pub fn begin_watch(&mut self, index: u32) -> bool {
         let facts = &mut self.streams.of[index].facts;
         let was_watched = facts.has(Facts::WATCHED);
@@ -369,7 +371,7 @@ impl Net {
     }
 }
 
-/// What a stream's peer is told of an end that is not that of an answer.
+/// The code by which a stream's peer is told of an end before that of the answer.
 fn code_of(reason: CloseReason) -> ErrorCode {
     match reason {
         CloseReason::BadRequest => ErrorCode::ProtocolError,

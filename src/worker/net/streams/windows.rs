@@ -1,4 +1,4 @@
-//! The windows of connections and their streams: what their peers may send, and what they take.
+//! The windows of connections and their streams: how much peers may send, and how much they take.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use crate::proto::h2::WINDOW_DEFAULT;
 use crate::proto::h2::frame::{self, PAYLOAD_BYTES_MAX};
 use crate::worker::table::Overflow;
 
-/// Received bytes after which a client is told that it may send as many more.
+/// Received bytes after which a client is given window for as many more.
 const CREDIT_BYTES_MIN: u32 = WINDOW_DEFAULT / 2;
 
 impl Net {
     // --- what comes ---
 
-    /// So many bytes of DATA came, for a stream or for one that is gone; they count against the
-    /// windows we gave.
+    /// Counts received bytes of DATA against the windows we gave. `index` is `None` if their stream is
+    /// gone.
     pub fn count_data(
         &mut self,
         carrier: u32,
@@ -35,7 +35,7 @@ impl Net {
         if of.received > WINDOW_DEFAULT {
             return Err(Overflow);
         }
-        // A stream that is not read on has a window of its own; the others go on.
+        // A stream whose session has paused is held up by its own window; the others go on.
         if of.received >= CREDIT_BYTES_MIN {
             let by = std::mem::take(&mut of.received);
             self.write(carrier, |out| frame::write_window_update(out, 0, by));
@@ -43,7 +43,7 @@ impl Net {
         Ok(())
     }
 
-    /// Tells the stream's peer that it may send more, if that is worth a frame.
+    /// Gives the stream's peer more window, if that is worth a frame.
     pub fn take_more(&mut self, index: u32) {
         let Stream { id, carrier, received, facts, .. } = self.streams.of[index];
         let is_over = facts.has(Facts::ENDED) || facts.has(Facts::ABANDONED);
@@ -54,7 +54,8 @@ impl Net {
         }
     }
 
-    /// A peer's update of a window is taken, unless there are too many for what it was sent.
+    /// Counts a peer's update of a window. Returns whether it is taken: there may be only so many for
+    /// each frame that was sent.
     pub fn admit_update(&mut self, carrier: u32) -> bool {
         let Some(of) = self.carrier_mut(carrier) else { return true };
         let admitted = of.updates_left > 0;
@@ -62,7 +63,7 @@ impl Net {
         admitted
     }
 
-    /// The peer takes so many bytes more, of one stream or of all.
+    /// The peer takes `by` more bytes, of one stream or of all together.
     pub fn widen(&mut self, carrier: u32, index: Option<u32>, by: u32) -> Result<(), Overflow> {
         if let Some(index) = index {
             let stream = &mut self.streams.of[index];
@@ -77,8 +78,8 @@ impl Net {
         Ok(())
     }
 
-    /// What the peer takes of a new stream; those it has change by the difference (RFC 9113 section
-    /// 6.9.2).
+    /// The peer changes the window of new streams. Those of open ones change by the difference (RFC
+    /// 9113 section 6.9.2).
     pub fn set_initial_window(&mut self, carrier: u32, window: u32) -> Result<(), Overflow> {
         let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
         let before = std::mem::replace(&mut of.initial_window, window);
@@ -94,8 +95,8 @@ impl Net {
 
     // --- what goes ---
 
-    /// Bytes the stream can be sent now; never more than one frame has, so that those of a
-    /// connection take turns.
+    /// Bytes the stream can be sent now. Never more than a frame, so that the streams of a connection
+    /// take turns.
     pub fn room(&self, index: u32) -> usize {
         if self.open_window(index) == 0 || !self.has_output_room(self.streams.of[index].carrier) {
             return 0;
@@ -116,13 +117,12 @@ impl Net {
         u32::try_from(window).unwrap_or(0).min(of_carrier) as usize
     }
 
-    /// Whether a carrier takes more from its streams. One that waits for its socket holds no more
-    /// than it has.
+    /// Whether a carrier takes more from its streams. While it waits for its socket it does not.
     fn has_output_room(&self, carrier: u32) -> bool {
         !self.is_blocked(carrier) && self.out_len(carrier) < CARRIER_OUT_BYTES_MAX
     }
 
-    /// The stream waits, for its window or for its connection.
+    /// Blocks a stream, which waits for its window or for its connection.
     pub fn block(&mut self, index: u32) {
         if !self.sockets[index].flags.raise(Flags::BLOCKED) {
             return;
@@ -147,8 +147,8 @@ impl Net {
         self.queue(index, queue);
     }
 
-    /// Lets the next of the streams go on that wait for their connection, if it can take something.
-    /// That one lets the next go on.
+    /// Unblocks the next stream that waits for the connection, if that takes something now. Once
+    /// served, the stream calls this for the next one.
     pub fn release_next(&mut self, carrier: u32) {
         if !self.carries(carrier) || !self.has_output_room(carrier) {
             return;
@@ -167,8 +167,8 @@ impl Net {
         self.carrier(carrier).is_some_and(|carrier| !carrier.waiting.is_empty())
     }
 
-    /// Hands bytes of the arena to a stream whole, or not at all. Tells whether its connection was
-    /// to be sent nothing before.
+    /// Hands bytes of the arena to a stream, all or none (`None`). Returns whether its connection had
+    /// nothing to send before.
     pub fn share_with_stream(&mut self, index: u32, bytes: Range<u32>) -> Option<bool> {
         let carrier = self.streams.of[index].carrier;
         if !self.has_output_room(carrier) || bytes.len() > self.open_window(index) {
@@ -179,7 +179,7 @@ impl Net {
         Some(is_first)
     }
 
-    /// Frames bytes of the arena as the stream's.
+    /// Frames bytes of the arena as DATA of the stream.
     pub fn send_data(&mut self, index: u32, bytes: Range<u32>) {
         if bytes.is_empty() {
             return;

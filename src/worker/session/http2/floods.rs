@@ -1,10 +1,10 @@
-//! What a client may do a second, as each of it costs us more than it.
+//! How often a client may do, in a second, what costs us more than it costs the client.
 
 use super::super::{Cx, Sessions};
 use crate::metrics::{FLOODS, Flood};
 use crate::proto::h2::ErrorCode;
 
-/// How much of each kind a connection has done lately: halved with every second.
+/// How often a connection has done each of these lately: the counts are halved every second.
 #[derive(Debug, Default)]
 pub(super) struct Floods {
     second: u32,
@@ -12,7 +12,7 @@ pub(super) struct Floods {
 }
 
 impl Floods {
-    /// Counts one more; whether that is too many.
+    /// Counts one more. Returns whether that is too many.
     fn note(&mut self, flood: Flood, second: u32, max: u16) -> bool {
         let elapsed = second.wrapping_sub(self.second);
         if elapsed > 0 {
@@ -26,7 +26,7 @@ impl Floods {
 }
 
 impl Sessions {
-    /// Counts something a client may not do without end.
+    /// Counts something that a client may do only so often.
     pub(super) fn note_flood(&mut self, cx: &Cx<'_>, flood: Flood) -> Result<(), ErrorCode> {
         let second = self.now.as_secs() as u32;
         let max = self.flood_max(flood);
@@ -36,7 +36,7 @@ impl Sessions {
         }
     }
 
-    /// It was too much: the connection ends.
+    /// The error that ends a connection for too much of this.
     pub(super) fn flooded(&self, flood: Flood) -> ErrorCode {
         self.metrics.http2_floods[flood as usize].add(1);
         ErrorCode::EnhanceYourCalm
@@ -47,14 +47,14 @@ impl Sessions {
         let streams = u16::try_from(self.settings.http2_streams_max).unwrap_or(u16::MAX);
         match flood {
             Flood::RapidReset => max::RAPID_RESETS,
-            // Pages that close, or a proxy's clients that leave, give up all their streams at once.
+            // A page that closes, or a proxy whose clients leave, resets all its streams at once.
             Flood::Reset => streams.saturating_mul(2).max(max::RESETS),
             Flood::MadeReset => max::MADE_RESETS,
             Flood::Ping => max::PINGS,
             Flood::Settings => max::SETTINGS,
             Flood::EmptyData => max::EMPTY_DATA,
             Flood::Late | Flood::Ignored => max::IGNORED,
-            // Counted in other ways.
+            // These are counted elsewhere.
             Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow => u16::MAX,
         }
     }

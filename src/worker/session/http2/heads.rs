@@ -41,7 +41,7 @@ impl Sessions {
         Ok(None)
     }
 
-    /// More of a field block. Without end it would cost us memory, and decoding, for nothing
+    /// More of a field block. One without end would cost us memory and decoding for nothing
     /// (CVE-2024-27316).
     pub(super) fn http2_continuation(
         &mut self,
@@ -66,8 +66,8 @@ impl Sessions {
         Ok(None)
     }
 
-    /// A whole field block. It is decoded whatever it is for, or the tables of both sides would
-    /// differ from then on.
+    /// A whole field block. It is decoded even if its stream is gone, because otherwise the tables of
+    /// both sides would differ from then on.
     fn http2_block(
         &mut self,
         cx: &mut Cx<'_>,
@@ -141,7 +141,7 @@ impl Sessions {
         }
     }
 
-    /// Trailers, of which none are read, end a body.
+    /// Trailers end a body. Their fields are not used.
     fn http2_body_end(
         &mut self,
         cx: &mut Cx<'_>,
@@ -154,12 +154,12 @@ impl Sessions {
         }
     }
 
-    /// A body of this length is coming: what comes is checked against it (RFC 9113 section 8.1.1).
+    /// Notes the length of a body, to check what comes against it (RFC 9113 section 8.1.1).
     fn await_body(&mut self, cx: &mut Cx<'_>, id: u32, body: Body) {
         let Body::Length(length) = body else { return };
         let streams_max = self.settings.http2_streams_max as usize;
         let http2 = self.http2(cx);
-        // Those that were answered before they had come are forgotten now and then.
+        // Some streams were answered, and ended, before their body had come.
         if http2.bodies.len() >= streams_max {
             http2.bodies.retain(|(id, _)| cx.world.stream(*id).is_some());
         }
@@ -171,7 +171,7 @@ impl Sessions {
         self.head_space.as_mut().map(|space| std::mem::take(&mut space.text)).unwrap_or_default()
     }
 
-    /// Gives its memory back.
+    /// Takes the head's memory back.
     pub fn put_stream_head(&mut self, text: Vec<u8>) {
         if let Some(space) = &mut self.head_space {
             space.text = text;

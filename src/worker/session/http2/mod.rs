@@ -1,4 +1,4 @@
-//! HTTP/2: one connection, many streams. Frames come in here, one a step; what they are for a
+//! HTTP/2: one connection, many streams. Frames come in here, one a step. What a frame means for a
 //! stream goes to the turn, which hands it to the stream's own session (`worker::streams`).
 
 mod floods;
@@ -25,13 +25,13 @@ pub(super) struct Http2 {
     decoder: Decoder,
     /// The newest stream the client has opened.
     last_id: u32,
-    /// It has left ids out: of those that are gone, some were never used.
+    /// It has skipped ids, so an id below `last_id` may never have been used.
     has_skipped: bool,
     has_settings: bool,
     is_acknowledged: bool,
     /// A field block whose end has not come.
     block: Option<Block>,
-    /// Bodies with a length that are coming: what is left of each.
+    /// Streams whose bodies have a known length, and how much of each has not come yet.
     bodies: Vec<(u32, u64)>,
     floods: Floods,
     /// Requests begun in this turn.
@@ -49,21 +49,21 @@ struct Block {
     pieces: u32,
 }
 
-/// What a frame is for a stream.
+/// What a frame means for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForStream {
-    /// A request, whose head is [`Sessions::take_stream_head`].
+    /// It opens with a request, whose head is [`Sessions::take_stream_head`].
     Opens { id: u32, ended: bool, body: Body },
-    /// A part of its body: where that is in the input.
+    /// A part of its body, at this place in the input.
     Data { index: u32, from: usize, to: usize, ended: bool },
-    /// Its client wants no more of it.
+    /// Its client has reset it.
     Reset { index: u32 },
     /// Its client broke the protocol.
     Fault { index: u32, code: ErrorCode },
 }
 
 impl Http2 {
-    /// Memory of the field block that has begun.
+    /// Bytes of memory of the unfinished field block.
     pub fn held_bytes(&self) -> usize {
         self.block.as_ref().map_or(0, |block| block.bytes.capacity())
     }
@@ -86,7 +86,7 @@ impl Http2 {
         self.begun >= HTTP2_REQUESTS_PER_TURN
     }
 
-    /// Counts so many bytes of a stream's body; whether it is as long as it was said to be.
+    /// Counts bytes of a stream's body. Returns whether the body is still as long as announced.
     fn count_body(&mut self, id: u32, length: usize, ended: bool) -> bool {
         let Some(place) = self.bodies.iter().position(|(of, _)| *of == id) else { return true };
         let (_, left) = &mut self.bodies[place];
@@ -108,7 +108,7 @@ impl Sessions {
 
     // --- how it begins ---
 
-    /// Whether a connection that says this first speaks HTTP/2, as far as can be told.
+    /// Whether a connection whose first bytes are these may speak HTTP/2.
     pub(super) fn may_be_http2(&self, cx: &Cx<'_>, bytes: &[u8]) -> bool {
         let length = bytes.len().min(PREFACE.len());
         self.settings.http2
@@ -117,7 +117,7 @@ impl Sessions {
             && bytes[..length] == PREFACE[..length]
     }
 
-    /// The client's preface, or its beginning (RFC 9113 section 3.4).
+    /// Takes the client's preface, once all of it has come (RFC 9113 section 3.4).
     pub(super) fn preface_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         if bytes.len() < PREFACE.len() {
             return Step::Wait(0);
@@ -255,7 +255,7 @@ impl Sessions {
         Ok(Some(ForStream::Data { index: stream.index, from, to, ended }))
     }
 
-    /// DATA for a stream that is gone: its client could not know that when it sent it.
+    /// DATA for a stream that is gone. Its client could not know that when it sent it.
     fn http2_late(&mut self, cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
         self.note_flood(cx, Flood::Late)?;
         frame::write_reset(cx.out(), id, ErrorCode::StreamClosed);
@@ -267,7 +267,7 @@ impl Sessions {
             return Err(ErrorCode::ProtocolError);
         }
         let stream = cx.world.stream(id);
-        // A request that is taken back before it is answered was work for nothing.
+        // The work for a request that is reset before it is answered was for nothing.
         let flood = match stream {
             Some(view) if !view.is_answered => Flood::RapidReset,
             _ => Flood::Reset,
@@ -276,8 +276,8 @@ impl Sessions {
         Ok(stream.map(|view| ForStream::Reset { index: view.index }))
     }
 
-    /// The client broke the rules of one stream, which ends. Each costs a request's work (and
-    /// makes room for another stream) as a reset by the client itself would.
+    /// The client broke the rules of one stream, which ends. That costs us a request's work and makes
+    /// room for another stream, as a reset by the client would.
     fn http2_fault(
         &mut self,
         cx: &mut Cx<'_>,
@@ -335,7 +335,7 @@ impl Sessions {
 
     // --- how it ends ---
 
-    /// Says goodbye, and ends the connection (RFC 9113 section 6.8).
+    /// Sends a goaway, and ends the connection (RFC 9113 section 6.8).
     pub(super) fn end_http2(&mut self, cx: &mut Cx<'_>, code: ErrorCode, reason: CloseReason) {
         let last = self.http2(cx).last_id;
         frame::write_goaway(cx.out(), last, code);
@@ -343,13 +343,12 @@ impl Sessions {
         cx.end(Ending::AfterOutput(Some(reason)));
     }
 
-    /// The server goes away: no stream is to be opened any more, but one that is on its way is
-    /// still heard.
+    /// Tells the client to open no more streams. One that is already on its way is still served.
     pub fn announce_drain(&mut self, cx: &mut Cx<'_>) {
         frame::write_goaway(cx.out(), STREAM_ID_MAX, ErrorCode::NoError);
     }
 
-    /// Asks the peer for a sign of life.
+    /// Pings the peer, to find out whether it is still there.
     pub fn ping_http2(&mut self, cx: &mut Cx<'_>) {
         let flags = &mut self.of[cx.index()].flags;
         if !flags.raise(Flags::PING_OUT) {
