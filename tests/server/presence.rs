@@ -1,4 +1,4 @@
-//! Who is on a channel: asked for, told, and the same to one that was away meanwhile.
+//! Who is on a channel: by a list, by events, and for a client that was away.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::common::{Conn, Response, Sse, TestServer, await_that, bearer_token, r
 const AUTH: &str = "hmac_secrets = [{ env = \"PUSHLINE_SECRET\" }]\nexpiry = \"optional\"\n\
                     [anonymous]\nsubscribe = [\"*\"]\n";
 
-/// `room` has presence, and who leaves it is gone at once.
+/// `room` has presence without a grace.
 fn server() -> TestServer {
     TestServer::guarded(AUTH, |settings| {
         with_presence(settings);
@@ -179,7 +179,7 @@ fn a_list_needs_the_right_to_subscribe_and_a_rule() {
     assert_eq!(ws.json()["error"]["code"], "presence_off");
 }
 
-/// Ids go on over a journal, so clients resume; but who was there is known to the process that ended.
+/// Over a journal ids go on, so clients resume; but only the process that ended knew the members.
 #[test]
 fn after_a_restart_over_a_journal_what_was_told_is_taken_back_and_told_again() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -87,7 +87,7 @@ impl Machine {
         let mut rng = stream(plan.seed, Concern::Disk);
         let disk = SimDisk::new(rng.u64(..), tamper.and_then(Tamper::of_disk));
         let settings = JournalSettings {
-            // A loss of power may then take what was seen, and all begins anew.
+            // A loss of power may then take events that were seen, and a new epoch begins.
             durability: Durability::Sync,
             segment_bytes: pick(&mut rng, &[1_000, 10_000, 100_000]),
             bytes_max: 2 * plan.settings.history_bytes + 200_000,

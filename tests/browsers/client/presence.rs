@@ -1,4 +1,4 @@
-//! Who is on a channel, as a page sees it: the same as the server does, whoever comes and goes, and
+//! Who is on a channel, as a page sees it: the same as the server sees, while members come and go, and
 //! after the page was away.
 
 use std::collections::BTreeSet;

@@ -93,7 +93,7 @@ fn write(client: &mut Records, wire: &mut Vec<u8>, line: &[u8]) -> bool {
         b't' => client.seal_any(wire, number(rest) as u8, b"content", 0),
         b'c' => wire.extend_from_slice(CHANGE_CIPHER_SPEC),
         b'r' => wire.extend_from_slice(rest),
-        // The last byte but so many is another one.
+        // One byte, counted from the end, is changed.
         b'x' => {
             let place = wire.len().checked_sub(1 + number(rest));
             if let Some(byte) = place.and_then(|place| wire.get_mut(place)) {

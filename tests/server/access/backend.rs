@@ -130,7 +130,7 @@ fn an_answer_is_remembered_as_long_as_it_says_and_asked_for_once() {
 }
 
 #[test]
-fn a_backend_that_fails_or_says_nonsense_lets_nobody_in() {
+fn a_backend_that_fails_or_says_nonsense_lets_no_one_in() {
     for told in [
         "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 302 Elsewhere\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
@@ -147,8 +147,8 @@ fn a_backend_that_fails_or_says_nonsense_lets_nobody_in() {
             "{told}"
         );
     }
-    let nobody = TestServer::guarded("url = \"http://127.0.0.1:1/\"\n", |_| {});
-    let response = fetch(nobody.addr, "GET", "/channels/chat", &[("Cookie", "a=b")], None);
+    let absent = TestServer::guarded("url = \"http://127.0.0.1:1/\"\n", |_| {});
+    let response = fetch(absent.addr, "GET", "/channels/chat", &[("Cookie", "a=b")], None);
     assert_eq!(response.error_code(), "backend_unavailable");
 }
 
@@ -184,7 +184,7 @@ fn pages_of_other_origins_cannot_use_the_cookies_of_a_session() {
 
 /// A reload without the backend ends what it has let in.
 #[test]
-fn a_reload_asks_anew_and_without_a_backend_ends_its_sessions() {
+fn a_reload_asks_again_and_without_a_backend_ends_its_sessions() {
     let backend = Backend::of_sessions();
     let mut server = backend.guard();
     let cookie = [("Cookie", "session=jane")];

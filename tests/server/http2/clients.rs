@@ -1,5 +1,5 @@
-//! Programs nobody here wrote: h2spec's cases, curl, nghttp2's, and node's client. One that is not installed is
-//! skipped, loudly; `scripts/test-clients` installs h2spec where there is Go.
+//! Third-party programs: h2spec's cases, curl, nghttp2's clients, and node's. One that is not installed
+//! is skipped, loudly; `scripts/test-clients` installs h2spec where there is Go.
 
 use std::process::{Command, Stdio};
 
@@ -9,10 +9,10 @@ use crate::common::{
     TestServer, await_subscribers, clients_dir, installed, publish, skip, skip_anywhere,
 };
 
-/// What h2spec finds wrong, and why it is so. What does not begin as HTTP/2 is a request of HTTP/1.1
-/// on a plain listener, which gets an answer before its connection ends; a GOAWAY may be left out
-/// then (RFC 9113 section 3.4). A client that goes on with a table although ours is of size 0, as
-/// h2spec itself does in three other cases, is served, up to the 4,096 bytes of RFC 9113 section 6.5.2.
+/// What h2spec finds wrong, and why. On a plain listener, input that does not begin as HTTP/2 is a
+/// request of HTTP/1.1, which is answered before its connection ends; a GOAWAY may be omitted then (RFC
+/// 9113 section 3.4). A client that uses a table although ours is of size 0, as h2spec itself does in
+/// three other cases, is served, up to the 4,096 bytes of RFC 9113 section 6.5.2.
 const NOT_FAULTS: [&str; 2] = [
     "Sends invalid connection preface",
     "Sends a dynamic table size update larger than the value of SETTINGS_HEADER_TABLE_SIZE",

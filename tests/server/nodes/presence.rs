@@ -1,4 +1,4 @@
-//! Who is on a channel of several nodes: the same on each, and when one of them is killed.
+//! Who is on a channel of several nodes: all say the same, even after one of them is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ fn list(addr: SocketAddr) -> Value {
     fetch(addr, "GET", "/channels/room/presence", &[], None).json()
 }
 
-/// No one, as long as the node has yet to be told.
+/// Empty while the node does not know the members of the others yet.
 fn subjects(addr: SocketAddr) -> BTreeSet<String> {
     let list = list(addr);
     let members = list["members"].as_array().into_iter().flatten();

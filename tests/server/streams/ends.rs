@@ -1,4 +1,4 @@
-//! How a stream ends: by its producer, without it, or because nobody wants more.
+//! How a stream ends: by its producer, without it, or by a cancel.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who reads a stream, late or live, as events or plain.
+//! Readers of a stream: late or live, of events or of the plain view.
 
 use pushline::proto::path_map::PathMap;
 use serde_json::json;
@@ -38,7 +38,7 @@ fn a_body_of_events_is_a_stream_and_its_answer_says_how_far_it_came() {
 
 #[test]
 fn one_who_comes_late_gets_the_text_so_far_and_then_what_comes() {
-    // History keeps less than the stream has: what it lets go is kept for the stream's sake.
+    // History keeps less than the stream has: the events it drops are kept with the stream.
     let server = TestServer::with(|of| of.channel_default.history_count = 3);
     let mut producer = Producer::events(server.addr, "c", &[]);
     (0..20).for_each(|n| producer.token(&format!("t{n}")));

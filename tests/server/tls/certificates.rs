@@ -1,4 +1,4 @@
-//! Which certificate is shown, what becomes of files that change, and certificates of clients.
+//! Which certificate is shown, files that change, and certificates of clients.
 
 use rustls::DEFAULT_VERSIONS;
 

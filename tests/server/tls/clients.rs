@@ -1,4 +1,4 @@
-//! Clients that nobody here wrote.
+//! Third-party clients.
 
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};

@@ -1,5 +1,5 @@
 //! The server over TLS: streams and publishes, certificates and their renewal, tickets, client
-//! certificates, and clients that nobody here wrote.
+//! certificates, and third-party clients.
 
 mod certificates;
 mod clients;

@@ -126,7 +126,7 @@ impl EchoWorker {
         }
     }
 
-    /// Panics if the token is not (or no longer) one of ours: nothing may be reported for those.
+    /// Panics if the token is not, or no longer, one of the worker's: nothing may be reported for those.
     fn echo(&mut self, token: Token) -> &mut Echo {
         let echo = self.echoes.get_mut(&token.slot).expect("a completion of a closed token");
         assert_eq!(echo.generation, token.generation, "a completion of a former life");
