@@ -7,7 +7,7 @@
 //! # The trip of an event
 //!
 //! 1. A worker's driver reaps the bytes of `POST /channels/news` (`ring::uring::reap`, or
-//!    `ring::epoll`), and `Core::received` in `worker::turn` hands them to the connection's session.
+//!    `ring::epoll`), and `Core::received` in `worker::input` hands them to the connection's session.
 //! 2. [`proto::http::head`] parses the head, `worker::session::route` names the request, and
 //!    `worker::session::publish` asks the four questions: right, size, rate, room. The session says
 //!    what it wants as an effect (`worker::effect`); the turn carries it out.
@@ -41,7 +41,7 @@
 //! | backend ([`server`]) | 8 with `auth.url` | connections to the operator's backend | touch a client's socket |
 //! | lines ([`server`]) | one | the operator's log lines, about connections and requests, and about counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
-//! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start, balance, drain, join | anything hot |
+//! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start (`server::start`), balance, drain, join | anything hot |
 //!
 //! The log ([`log`]: it assigns `seq`, keeps history, knows which worker wants which channel) has
 //! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
@@ -58,7 +58,7 @@
 //! | the log is run by a worker that has a request for it; no worker waits | [`mesh::hand`], [`mesh::combine`] |
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
-//! | what memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
+//! | history that memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
 //! | many nodes follow one stream, which gives the order; any of them resumes any client | [`cluster`], [`cluster::broker`], `log::sent`, `log::ahead`, `server::node` |
 //! | what nodes say to each other beside the stream | [`cluster::peers`] |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
@@ -69,14 +69,14 @@
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
 //! | one place where sends are queued and settled | `worker::net::output` |
 //! | what only some events have, a pointer to the others | [`proto::attributes`] |
-//! | who is on a channel: a set, and events that say what has become of its members | `log::presence` |
+//! | who is on a channel: a set of members, and events that announce changes | `log::presence` |
 //! | how each protocol writes events | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
 //! | a token stream: a stretch of its channel's events, kept whole beside history | [`log::stream`], [`proto::stream`] |
-//! | a stream that has ended is one event, and cursors in its middle stay valid | `log::merge`, [`proto::stream::merged`] |
+//! | the tokens of a stream that has ended are merged, and cursors among them stay valid | `log::merge`, [`proto::stream::merged`] |
 //! | streams over a WebSocket go to the log in the connection's order | `worker::session::ws_streams` |
 //! | an event for others is not sent to its sender | [`proto::sender`], `worker::hub::live` |
-//! | rights that the operator's backend decides: only the requests it decides over wait | `auth::backend`, `worker::session::backend`, `server::backend` |
+//! | rights that the operator's backend decides: only the requests concerned wait for it | `auth::backend`, `worker::session::backend`, `server::backend` |
 //! | a producer's body is a stream; a plain reader is a subscriber whose dialect has an end | `worker::session::produce`, `worker::session::view` |
 //! | live subscribers: fan-out touches no memory of theirs, one send per slice | `worker::hub::live` |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |
@@ -94,20 +94,20 @@
 //! | HTTP/1.1, HTTP/2, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
 //! | HTTP/2: one connection, many streams, each a connection of HTTP/1.1 to its session | [`proto::h2`], `worker::session::http2`, `worker::streams` |
 //! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::streams`, `worker::table` |
-//! | what an HTTP/2 client may not do without end | `worker::session::http2::floods`, [`limits::http2_per_second`] |
+//! | what an HTTP/2 client may do only so often | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
 //! | who may do what | [`auth`], `worker::session::access` |
 //! | bad tokens cost others nothing: checks have a budget, and suspect addresses a line of their own | `worker::session::checks` |
 //! | a subject's tokens are revoked | `auth::revoked` |
 //! | which client a proxied connection belongs to | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |
-//! | every key of the configuration, defined once | [`config`] |
+//! | every key of the configuration, defined once | `config::define` |
 //! | what is missing at start is reported with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest | `server::reload` |
 //! | a drain leaves the port, and ends streams one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
 //! | a browser's stream is refused so that it comes back | `Sessions::refuse_for_now` in `worker::session::answer` |
 //! | browsers get their client from the server itself | [`web`] |
-//! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin` |
+//! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin::metrics` |
 //! | slow readers of all channels share one bound | `worker::hub::bounds` |
 //! | workers stay even under `--steer cpu` | `server::balance` |
 //! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::log_lines` |
@@ -115,6 +115,19 @@
 //! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
 //! | why a connection ended or was refused | [`reason`] |
+//!
+//! # Where a change begins
+//!
+//! | to add | begin at |
+//! |---|---|
+//! | a dialect: how events look on a wire | a variant of [`proto::dialect::Dialect`]; the compiler names the matches |
+//! | a refusal | its [`proto::reject::Reject`], beside the error it is for |
+//! | a reason to end a connection | a variant of [`reason::CloseReason`], and an `Ending` that has it |
+//! | a request to the log | a variant of [`log::message::Ask`], and its `Effect` |
+//! | a route | `worker::session::route`, and `src/web/openapi.json` |
+//! | a setting | its group in `config::define`, and its field in [`config::Settings`] |
+//! | a metric | `server::admin::metrics::table`, and its counter in [`metrics`] |
+//! | a home for the order | an implementation of [`log::store::Store`], chosen in `server::store` |
 //!
 //! # Layers
 //!
