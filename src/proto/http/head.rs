@@ -140,9 +140,29 @@ pub enum Parsed<'b> {
 pub struct Request<'b> {
     bytes: &'b [u8],
     fields: &'b [Field],
+    name_lens: NameLens,
     head_len: u16,
     line: RequestLine,
     meaning: Meaning,
+}
+
+/// How long the names of a head's fields are, a bit for each length: most of what is asked for is not
+/// there, and need not be looked for. Lengths of 64 and more share the bits of shorter ones.
+#[derive(Clone, Copy, Debug, Default)]
+struct NameLens(u64);
+
+impl NameLens {
+    fn bit(len: usize) -> u64 {
+        1 << (len % 64)
+    }
+
+    fn add(&mut self, len: usize) {
+        self.0 |= Self::bit(len);
+    }
+
+    fn may_have(self, len: usize) -> bool {
+        self.0 & Self::bit(len) != 0
+    }
 }
 
 impl<'b> Request<'b> {
@@ -207,7 +227,8 @@ impl<'b> Request<'b> {
     #[inline]
     pub fn headers_named<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
         let bytes = self.bytes;
-        self.fields
+        let fields = if self.name_lens.may_have(name.len()) { self.fields } else { &[] };
+        fields
             .iter()
             .filter(move |field| {
                 // Lengths nearly always differ, and are known without touching the head.
@@ -287,6 +308,7 @@ fn parse_window<'b>(bytes: &'b [u8], space: &'b mut HeaderSpace) -> Result<Reque
     let mut count = 0;
     // One bit for each field whose name is as long as one that matters to the message itself.
     let mut telling = 0_u64;
+    let mut name_lens = NameLens::default();
     let head_len = loop {
         match syntax::field_line(bytes, at)? {
             Line::End(end) => break end,
@@ -295,6 +317,7 @@ fn parse_window<'b>(bytes: &'b [u8], space: &'b mut HeaderSpace) -> Result<Reque
                 *slot = Field::new(&line);
                 let name_len = line.name_end - line.name_start;
                 telling |= u64::from(interpret::is_telling_len(name_len)) << count;
+                name_lens.add(name_len);
                 count += 1;
                 at = line.next;
             }
@@ -302,7 +325,7 @@ fn parse_window<'b>(bytes: &'b [u8], space: &'b mut HeaderSpace) -> Result<Reque
     };
     let fields = &space.fields[..count];
     let meaning = interpret::meaning(bytes, &line, fields, telling)?;
-    Ok(Request { bytes, fields, head_len: head_len as u16, line, meaning })
+    Ok(Request { bytes, fields, name_lens, head_len: head_len as u16, line, meaning })
 }
 
 /// Parses a head that [`HeadScan`] found to be complete.

@@ -69,6 +69,19 @@ fn headers_are_found_in_any_case_and_trimmed() {
 }
 
 #[test]
+fn names_of_any_length_are_found_and_only_those_that_are_there() {
+    for len in 1..200 {
+        let name = "n".repeat(len);
+        with_lines("1.1", &format!("{name}: 1\r\n"), |request| {
+            for other in 1..200 {
+                let found = request.header(&"n".repeat(other));
+                assert_eq!(found, (other == len).then_some(&b"1"[..]), "{other} of {len}");
+            }
+        });
+    }
+}
+
+#[test]
 fn framing_follows_from_the_fields() {
     for (lines, framing) in [
         ("", Framing::None),
