@@ -19,7 +19,7 @@ pub mod tls;
 pub mod uring;
 
 pub use bell::{BellTarget, Doorbells, Ringer};
-pub use clock::monotonic_now;
+pub use clock::{coarse_unix_s, monotonic_now, unix_now};
 pub use descriptors::{descriptors_max, grow_descriptor_table};
 pub use error::{Forbidder, StartError};
 pub use kernel::KernelVersion;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -14,7 +14,7 @@ use super::ServerError;
 use crate::auth::{Asked, Gate, Question, Verdict};
 use crate::limits::BACKEND_WAITING_MAX;
 use crate::mesh::MainEnds;
-use crate::ring::{Bell, Ringer};
+use crate::ring::{Bell, Ringer, unix_now};
 use crate::tools::wire::connection::{Connection, WireError};
 use crate::tools::wire::url::Url;
 use crate::worker::command::Command;
@@ -113,7 +113,8 @@ fn ask(kept: Option<Kept>, question: &Question) -> Result<(Verdict, Option<Kept>
     connection.socket.stream.write_all(&request(&url, question)).map_err(WireError::Io)?;
     let head = connection.head()?;
     let body = connection.body(&head)?;
-    let verdict = question.verdict(head.status, head.field("cache-control"), &body, unix_s());
+    let now_unix_s = unix_now().as_secs();
+    let verdict = question.verdict(head.status, head.field("cache-control"), &body, now_unix_s);
     let goes_on = !head.closes() && head.framing().is_some();
     Ok((verdict, goes_on.then_some(kept)))
 }
@@ -170,8 +171,4 @@ impl Read for Timed {
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::{ServerError, Shared, node, random};
 use crate::cluster::ToNodes;
@@ -21,7 +21,7 @@ use crate::limits::SEGMENT_BYTES;
 use crate::log::Sequencer;
 use crate::mesh::hand::SharedLog;
 use crate::proto::cursor::Epoch;
-use crate::ring::monotonic_now;
+use crate::ring::{monotonic_now, unix_now};
 
 /// The home of the order before the log exists.
 #[derive(Debug)]
@@ -197,12 +197,11 @@ fn tell(recovered: &Recovered<Folder>, took: Duration) {
 }
 
 fn journal_settings(settings: &Settings) -> Result<JournalSettings, ServerError> {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(JournalSettings {
         durability: settings.durability,
         segment_bytes: SEGMENT_BYTES,
         bytes_max: settings.history_bytes.saturating_mul(2).saturating_add(2 * SEGMENT_BYTES),
-        clock_began: unix.saturating_sub(monotonic_now()),
+        clock_began: unix_now().saturating_sub(monotonic_now()),
         boot: boot().map_or_else(random, Ok)?,
         fresh: [random()?, random()?],
         accept_loss: settings.accept_loss,

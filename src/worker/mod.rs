@@ -35,14 +35,13 @@ pub use self::setup::Setup;
 pub use self::turn::Core;
 
 use std::io;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use self::command::Command;
 use crate::limits::LANE_TAKEN_PER_TURN;
 use crate::mesh::WorkerEnds;
 use crate::mesh::combine::Left;
 use crate::mesh::hand::Hand;
-use crate::ring::{Completion, Driver, Wait};
+use crate::ring::{Completion, Driver, Wait, coarse_unix_s};
 
 /// Whether a worker goes on turning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +80,7 @@ impl<D: Driver, H: Hand> Worker<D, H> {
     /// # Errors
     /// What leaves the ring unusable.
     pub fn run(&mut self) -> io::Result<()> {
-        while self.turn(unix_now_s())? == Turned::GoOn {}
+        while self.turn(coarse_unix_s())? == Turned::GoOn {}
         self.finish()
     }
 
@@ -117,9 +116,9 @@ impl<D: Driver, H: Hand> Worker<D, H> {
     /// The second half of a turn: decides over what came.
     pub fn wake(&mut self, unix_s: u64) -> Turned {
         self.ends.asleep.wake();
-        let began = Instant::now();
         self.decide(unix_s);
-        self.core.note_turn(began.elapsed(), self.driver.stats());
+        let took = self.driver.now().saturating_sub(self.core.now());
+        self.core.note_turn(took, self.driver.stats());
         if self.core.is_done() { Turned::Done } else { Turned::GoOn }
     }
 
@@ -165,11 +164,6 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         let now = self.core.now();
         self.left = self.hand.run(now, &mut self.core.batch().rings);
     }
-}
-
-/// Seconds since 1970.
-fn unix_now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Core {

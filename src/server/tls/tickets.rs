@@ -4,13 +4,13 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use rustls::server::ProducesTickets;
 
 use super::TlsError;
+use crate::ring::unix_now;
 
 /// Shortest secret.
 pub(super) const SECRET_BYTES_MIN: usize = 32;
@@ -79,10 +79,6 @@ impl SharedTickets {
     }
 }
 
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 impl ProducesTickets for SharedTickets {
     fn enabled(&self) -> bool {
         true
@@ -93,11 +89,11 @@ impl ProducesTickets for SharedTickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.seal(plain, now_s())
+        self.seal(plain, unix_now().as_secs())
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.open(cipher, now_s())
+        self.open(cipher, unix_now().as_secs())
     }
 }
 
