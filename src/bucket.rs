@@ -14,9 +14,6 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
-    pub const FULL: Self = Self { full_at_ns: 0 };
-
     /// Takes a token if there is one. A rate of 0 gives none.
     pub fn take(&mut self, per_second: u32, now: Duration) -> bool {
         let Some(interval) = SECOND_NANOS.checked_div(u64::from(per_second)) else { return false };

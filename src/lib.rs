@@ -35,7 +35,7 @@
 //! |---|---|---|---|
 //! | worker ([`worker`]) | one per core, pinned | its ring, its `SO_REUSEPORT` listener, its connections, its channel replicas | block, wait for a lock, touch another worker's state |
 //! | clerk ([`server`]) | one | nothing: it ages the log's history and asks the log for the operator | touch a socket |
-//! | store ([`journal`], [`cluster`], `server::store_threads`) | one with `data_dir` or a broker | the journal's files, or the connection to the broker | touch a client's socket |
+//! | store ([`journal`], `cluster`, `server::store_threads`) | one with `data_dir` or a broker | the journal's files, or the connection to the broker | touch a client's socket |
 //! | reader ([`journal::reader`]) | one with `data_dir` | indexes of the journal's files | write, or make the store wait |
 //! | admin ([`server`]) | a few, blocking | the operator's listener | slow a worker: it reads counters and asks by commands |
 //! | backend ([`server`]) | 8 with `auth.url` | connections to the operator's backend | touch a client's socket |
@@ -59,8 +59,8 @@
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
 //! | history that memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
-//! | many nodes follow one stream, which gives the order; any of them resumes any client | [`cluster`], [`cluster::broker`], `log::sent`, `log::ahead`, `server::node` |
-//! | what nodes say to each other beside the stream | [`cluster::peers`] |
+//! | many nodes follow one stream, which gives the order; any of them resumes any client | `cluster`, `cluster::broker`, `log::sent`, `log::ahead`, `server::node` |
+//! | what nodes say to each other beside the stream | `cluster::peers` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
 //! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
@@ -106,7 +106,7 @@
 //! | a drain leaves the port, and ends streams one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
 //! | a browser's stream is refused so that it comes back | `Sessions::refuse_for_now` in `worker::session::answer` |
-//! | browsers get their client from the server itself | [`web`] |
+//! | browsers get their client from the server itself | `web` |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin::metrics` |
 //! | slow readers of all channels share one bound | `worker::hub::bounds` |
 //! | workers stay even under `--steer cpu` | `server::balance` |
@@ -114,7 +114,7 @@
 //! | clients that resume on their own: `sub`, `pub` | `tools::client` |
 //! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
-//! | why a connection ended or was refused | [`reason`] |
+//! | why a connection ended or was refused | `reason` |
 //!
 //! # Where a change begins
 //!
@@ -122,7 +122,7 @@
 //! |---|---|
 //! | a dialect: how events look on a wire | a variant of [`proto::dialect::Dialect`]; the compiler names the matches |
 //! | a refusal | its [`proto::reject::Reject`], beside the error it is for |
-//! | a reason to end a connection | a variant of [`reason::CloseReason`], and an `Ending` that has it |
+//! | a reason to end a connection | a variant of `reason::CloseReason`, and an `Ending` that has it |
 //! | a request to the log | a variant of [`log::message::Ask`], and its `Effect` |
 //! | a route | `worker::session::route`, and `src/web/openapi.json` |
 //! | a setting | its group in `config::define`, and its field in [`config::Settings`] |
@@ -152,9 +152,9 @@
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod auth;
-pub mod bucket;
+pub(crate) mod bucket;
 pub mod cli;
-pub mod cluster;
+pub(crate) mod cluster;
 pub mod config;
 pub mod host;
 pub mod journal;
@@ -163,9 +163,9 @@ pub mod log;
 pub mod mesh;
 pub mod metrics;
 pub mod proto;
-pub mod reason;
+pub(crate) mod reason;
 pub mod ring;
 pub mod server;
 pub mod tools;
-pub mod web;
+pub(crate) mod web;
 pub mod worker;

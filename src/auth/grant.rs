@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Denied;
 use super::key_fingerprint::KeyFingerprint;
 use crate::proto::identity::Identity;
 use crate::proto::name::Pattern;
@@ -204,11 +203,6 @@ impl Grant {
             || self.everybody.as_ref().is_some_and(|grant| grant.may_publish_somewhere())
     }
 
-    /// [`Grant::may_subscribe`] as a result, for `?`.
-    pub fn check_subscribe(&self, channel: &str) -> Result<(), Denied> {
-        if self.may_subscribe(channel) { Ok(()) } else { Err(Denied::SubscribeForbidden) }
-    }
-
     /// The second from which the grant is void, leeway included: the one from which
     /// [`super::Gate::admit`] refuses its token. `None`: it does not expire.
     pub fn expires_at_unix_s(&self) -> Option<u64> {
@@ -288,8 +282,6 @@ mod tests {
         let grant = grant(&["a"], &["b"]);
         assert!(grant.may_subscribe("a") && !grant.may_publish("a"));
         assert!(grant.may_publish("b") && !grant.may_subscribe("b"));
-        assert_eq!(grant.check_subscribe("b"), Err(Denied::SubscribeForbidden));
-        assert_eq!(grant.check_subscribe("a"), Ok(()));
     }
 
     #[test]

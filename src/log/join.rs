@@ -59,7 +59,7 @@ impl Sequencer {
         self.counters.replays += u64::from(last_seq > after);
         self.counters.gaps += u64::from(gap.is_some());
         let name = channel.name.clone();
-        Ok(JoinedChannel { name, hash, after, last_seq, gap, is_member })
+        Ok(JoinedChannel { name, after, last_seq, gap, is_member })
     }
 
     fn has_room_for(&self, wanted: &[Box<str>]) -> bool {

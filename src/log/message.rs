@@ -356,8 +356,6 @@ pub struct Members {
 pub struct JoinedChannel {
     /// Its name, shared: the worker counts further subscribers in it.
     pub name: Arc<ChannelName>,
-    /// The name's hash under the shared hasher.
-    pub hash: u64,
     /// Where the subscriber starts: it has everything up to here, or has lost it (see `gap`).
     pub after: u64,
     /// The newest event of the channel, 0 if none is known; what lies between has to be read.

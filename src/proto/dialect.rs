@@ -65,11 +65,6 @@ impl Dialect {
     /// each line (JSON needs six bytes for a control character, base64 four for three).
     pub const GROWTH_MAX: usize = 7;
 
-    /// Whether it is spoken over a WebSocket.
-    pub fn is_websocket(self) -> bool {
-        matches!(self, Self::WsBare | Self::WsEnvelope)
-    }
-
     /// Whether a message from the peer is an operation rather than an event.
     pub fn has_operations(self) -> bool {
         self == Self::WsEnvelope

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crossbeam_channel::{Receiver, bounded};
 use pushline::auth::Gate;
 use pushline::limits::OUTSTANDING_MAX;
+use pushline::log::ChannelName;
 use pushline::log::message::{Ask, FromLog, JoinedChannel, ToLog};
-use pushline::log::{ChannelName, SharedHasher};
 use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token, Wait};
 use pushline::worker::Core;
 use pushline::worker::command::Command;
@@ -326,7 +326,7 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
     worker.take_other_rules();
     let channel = JoinedChannel {
         name: Arc::new(ChannelName::new("news")),
-        hash: SharedHasher::from_seed(1).channel("news"),
+
         last_seq: 0,
         after: 0,
         gap: None,

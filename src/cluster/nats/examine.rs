@@ -49,8 +49,6 @@ pub struct Account {
 pub struct Limits {
     /// Bytes on disk.
     pub max_storage: i64,
-    /// Streams.
-    pub max_streams: i64,
 }
 
 /// Asks each server, and one of them about the stream.

@@ -197,10 +197,8 @@ fn a_cursor_ahead_of_this_node_waits_until_it_has_come_there() {
     node.ask_join(1, Cursor::After(4));
     assert!(node.bench.lanes.take(1).is_empty());
     node.feed(&[(3, "a"), (4, "a"), (5, "a")]);
-    let notices = node.bench.lanes.take(1);
-    let [FromLog::Joined { head_seq: 5, channels, .. }] = &notices[..] else {
-        panic!("{notices:?}")
-    };
+    let told = node.bench.lanes.take(1);
+    let [FromLog::Joined { head_seq: 5, channels, .. }] = &told[..] else { panic!("{told:?}") };
     assert_eq!((channels[0].after, channels[0].gap), (4, None));
 }
 

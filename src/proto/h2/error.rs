@@ -8,8 +8,7 @@ pub enum ErrorCode {
     NoError = 0x0,
     /// The peer broke the protocol.
     ProtocolError = 0x1,
-    /// The server has failed.
-    InternalError = 0x2,
+
     /// A window was exceeded.
     FlowControlError = 0x3,
     /// A frame for a stream that is closed.

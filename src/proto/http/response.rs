@@ -5,8 +5,6 @@ use super::scan;
 /// Statuses we send (RFC 9110 section 15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// 100
-    Continue,
     /// 101
     SwitchingProtocols,
     /// 200
@@ -69,7 +67,6 @@ impl Status {
     /// The status line, including its CRLF.
     fn line(self) -> &'static str {
         match self {
-            Self::Continue => "HTTP/1.1 100 Continue\r\n",
             Self::SwitchingProtocols => "HTTP/1.1 101 Switching Protocols\r\n",
             Self::Ok => "HTTP/1.1 200 OK\r\n",
             Self::NoContent => "HTTP/1.1 204 No Content\r\n",
@@ -100,10 +97,7 @@ impl Status {
 
     /// Whether a response of this status never has content (RFC 9110 section 6.4.1).
     fn is_bodiless(self) -> bool {
-        matches!(
-            self,
-            Self::Continue | Self::SwitchingProtocols | Self::NoContent | Self::NotModified
-        )
+        matches!(self, Self::SwitchingProtocols | Self::NoContent | Self::NotModified)
     }
 }
 
@@ -299,7 +293,7 @@ mod tests {
 
     #[test]
     fn status_codes_are_read_off_their_lines() {
-        assert_eq!(Status::Continue.code(), 100);
+        assert_eq!(Status::SwitchingProtocols.code(), 101);
         assert_eq!(Status::HeaderFieldsTooLarge.code(), 431);
         assert_eq!(Status::VersionNotSupported.code(), 505);
         assert_eq!(written(write_continue), "HTTP/1.1 100 Continue\r\n\r\n");

@@ -130,11 +130,6 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// The driver below.
-    pub fn below_mut(&mut self) -> &mut D {
-        &mut self.below
-    }
-
     /// The part that all connections with TLS have.
     fn common(&mut self, slot: u32) -> Option<&mut Common> {
         self.slots.get_mut(slot as usize)?.common()

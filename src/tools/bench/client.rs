@@ -24,7 +24,7 @@ use super::{
     error::BenchError,
     http2::{self, Frames},
     link::Link,
-    messages::{ClientResult, ClientTask, Line, Order, Progress, Secure},
+    messages::{ClientResult, ClientTask, Command, Line, Progress, Secure},
     monotonic_ns, observe,
     reading::Reading,
     sealed,
@@ -35,7 +35,7 @@ use super::{
 use crate::tools::wire::tls;
 
 /// The epoll token of standard input; connections use their index.
-const ORDERS: u64 = u64::MAX;
+const COMMANDS: u64 = u64::MAX;
 
 /// Time between two lines of progress.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ const READ_BYTES: usize = 128 * 1024;
 /// Readiness taken at once.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Runs a client process: its task and orders come on standard input, its results go to standard
+/// Runs a client process: its task and commands come on standard input, its results go to standard
 /// output. Ends when the parent does.
 pub fn run() -> Result<(), BenchError> {
     // A reader that is stopped, or whose parent is killed, must not stay behind.
@@ -129,8 +129,8 @@ struct Client {
 impl Client {
     fn new(task: ClientTask, input: LineInput) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let orders = EventData::new_u64(ORDERS);
-        epoll::add(&epoll, io::stdin(), orders, EventFlags::IN)?;
+        let commands = EventData::new_u64(COMMANDS);
+        epoll::add(&epoll, io::stdin(), commands, EventFlags::IN)?;
         let secure = match &task.secure {
             Some(secure) => Some((tls_config(secure, task.streams)?, secure.host.clone())),
             None => None,
@@ -174,8 +174,8 @@ impl Client {
             }
             for event in &events {
                 match event.data.u64() {
-                    ORDERS => {
-                        if self.take_orders()? == Next::End {
+                    COMMANDS => {
+                        if self.take_commands()? == Next::End {
                             return Ok(());
                         }
                     }
@@ -405,17 +405,17 @@ impl Client {
         [report_in, start_in, give_up_in].into_iter().flatten().min()
     }
 
-    fn take_orders(&mut self) -> io::Result<Next> {
+    fn take_commands(&mut self) -> io::Result<Next> {
         if self.input.fill()? == 0 {
             return Ok(Next::End);
         }
         while let Some(line) = self.input.next_line() {
             match serde_json::from_slice(&line)? {
-                Order::Watch => {
+                Command::Watch => {
                     self.subscribers.iter_mut().for_each(|one| one.is_beating = false);
                     (self.progress.beating, self.progress.heartbeats) = (0, 0);
                 }
-                Order::Finish { published } => {
+                Command::Finish { published } => {
                     say(&Line::Result(Box::new(self.result(published))))?;
                     self.reset_connections();
                     return Ok(Next::End);

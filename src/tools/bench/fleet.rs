@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{self, Child, ChildStdin, ChildStdout, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{
     CLIENT_COMMAND,
     error::BenchError,
-    messages::{ClientResult, ClientTask, Line, Order, Progress},
+    messages::{ClientResult, ClientTask, Command, Line, Progress},
     observe,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Fleet {
 #[derive(Debug)]
 struct Client {
     child: Child,
-    orders: ChildStdin,
+    commands: ChildStdin,
     progress: Progress,
     result: Option<ClientResult>,
 }
@@ -54,17 +54,17 @@ impl Fleet {
         task: &ClientTask,
         lines: Sender<(usize, Option<Line>)>,
     ) -> io::Result<()> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = process::Command::new(std::env::current_exe()?)
             .arg(CLIENT_COMMAND)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let (Some(mut orders), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(mut commands), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             unreachable!("both were asked to be pipes");
         };
-        let written = write_line(&mut orders, task);
+        let written = write_line(&mut commands, task);
         let (progress, result) = (Progress::default(), None);
-        self.clients.push(Client { child, orders, progress, result });
+        self.clients.push(Client { child, commands, progress, result });
         written?;
         std::thread::Builder::new()
             .stack_size(STACK_BYTES)
@@ -106,17 +106,17 @@ impl Fleet {
         }
     }
 
-    /// Sends an order to all of them.
-    pub fn order(&mut self, order: Order) -> Result<(), BenchError> {
+    /// Sends a command to all of them.
+    pub fn command(&mut self, command: Command) -> Result<(), BenchError> {
         for client in &mut self.clients {
-            write_line(&mut client.orders, &order).map_err(BenchError::Client)?;
+            write_line(&mut client.commands, &command).map_err(BenchError::Client)?;
         }
         Ok(())
     }
 
     /// Ends the run and collects what each has seen.
     pub fn finish(mut self, published: u64) -> Result<Vec<ClientResult>, BenchError> {
-        self.order(Order::Finish { published })?;
+        self.command(Command::Finish { published })?;
         while self.clients.iter().any(|client| client.result.is_none()) {
             self.listen(Duration::from_millis(20))?;
         }
@@ -165,10 +165,10 @@ impl Drop for Fleet {
     }
 }
 
-fn write_line(orders: &mut ChildStdin, value: &impl serde::Serialize) -> io::Result<()> {
+fn write_line(commands: &mut ChildStdin, value: &impl serde::Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
-    orders.write_all(&line)
+    commands.write_all(&line)
 }
 
 /// Passes a client's lines on, then `None`.

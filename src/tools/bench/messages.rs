@@ -67,8 +67,8 @@ pub(super) struct Secure {
 
 /// The lines that follow.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(tag = "order", rename_all = "snake_case")]
-pub(super) enum Order {
+#[serde(tag = "command", rename_all = "snake_case")]
+pub(super) enum Command {
     /// Count heartbeats from now on.
     Watch,
     /// Give the result and end. `published` events went to the channels in turn.
@@ -99,7 +99,7 @@ pub(super) struct Progress {
     pub ended: u64,
     /// Events received.
     pub deliveries: u64,
-    /// Connections that have seen a heartbeat since [`Order::Watch`].
+    /// Connections that have seen a heartbeat since [`Command::Watch`].
     pub beating: u64,
     /// Heartbeats since then.
     pub heartbeats: u64,

@@ -13,7 +13,7 @@ use super::{
     client::raise_descriptor_limit,
     error::BenchError,
     fleet::Fleet,
-    messages::{ClientTask, Order, Progress, Secure},
+    messages::{ClientTask, Command, Progress, Secure},
     monotonic_ns,
     observe::{self, Sample},
     plan::{self, Target},
@@ -146,7 +146,7 @@ fn hold(
     held: u64,
     live: &mut Live,
 ) -> Result<HoldFacts, BenchError> {
-    fleet.order(Order::Watch)?;
+    fleet.command(Command::Watch)?;
     let (began, cpu_ns) = (Instant::now(), observe::cpu_ns_of_all(&options.server_pids));
     let mut per_s_max = 0;
     let mut last = (began, 0);

@@ -78,7 +78,7 @@ impl Hub {
         debug_assert_eq!(replicas.len(), channels.len());
         self.head_seen = self.head_seen.max(head_seq);
         for (&replica, joined) in replicas.iter().zip(channels) {
-            let JoinedChannel { name, after: from, last_seq, gap, is_member, .. } = joined;
+            let JoinedChannel { name, after: from, last_seq, gap, is_member } = joined;
             let member = identity.filter(|_| is_member).cloned();
             let of = &mut self.channels[replica];
             of.name = name;

@@ -50,9 +50,9 @@ fn a_token_without_our_claims_has_no_rights() {
 #[test]
 fn a_subscribe_only_token_cannot_publish() {
     let grant = bearer(&hmac_gate(""), &hs256(&claims(json!({})))).expect("a good token");
-    assert_eq!(grant.check_subscribe("user:4:x"), Ok(()));
+    assert!(grant.may_subscribe("user:4:x"));
     assert!(!grant.may_publish("user:4:x"));
-    assert_eq!(grant.check_subscribe("user:42:x"), Err(Denied::SubscribeForbidden));
+    assert!(!grant.may_subscribe("user:42:x"));
 }
 
 #[test]
