@@ -9,7 +9,7 @@
 use super::cursor::EventId;
 use super::data::{Data, EventView};
 use super::envelope::{self, GapView, json};
-use super::http::response::Date;
+use super::http::response::{Date, write_stream_head};
 
 /// A comment: proxies and clients see that the stream is alive, but no event is dispatched.
 pub const HEARTBEAT: &[u8] = b":\n\n";
@@ -18,23 +18,9 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 /// stream's first beat is that of [`write_first_beat`].
 pub const HEARTBEAT_EVENT: &[u8] = b"event: pushline.beat\ndata: {}\n\n";
 
-/// Appends the head of a stream's response. The body has no length and ends with the connection:
-/// chunks would cost every event a header and its copy. `extra_headers` are whole lines, each with
-/// its CRLF.
+/// Appends the head of a stream's response. `extra_headers` are whole lines, each with its CRLF.
 pub fn write_head(out: &mut Vec<u8>, date: &Date, extra_headers: &[u8]) {
-    out.extend_from_slice(
-        b"HTTP/1.1 200 OK\r\n\
-          Content-Type: text/event-stream\r\n\
-          Cache-Control: no-cache, no-transform\r\n\
-          X-Accel-Buffering: no\r\n\
-          X-Content-Type-Options: nosniff\r\n\
-          Connection: close\r\n\
-          Date: ",
-    );
-    out.extend_from_slice(date);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(extra_headers);
-    out.extend_from_slice(b"\r\n");
+    write_stream_head(out, b"Content-Type: text/event-stream\r\n", date, extra_headers);
 }
 
 /// Appends a complete stream that only says why there is none now, and when to try again. It has no

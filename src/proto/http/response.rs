@@ -158,6 +158,25 @@ pub fn write_response(out: &mut Vec<u8>, head: &Head<'_>, body: &[u8], mode: Bod
     }
 }
 
+/// Appends the head of a response whose body is a stream: it has no length and ends with the
+/// connection, because chunks would cost every event a header and its copy. `content` says what it is;
+/// that and `extra_headers` are whole lines, each with its CRLF.
+pub fn write_stream_head(out: &mut Vec<u8>, content: &[u8], date: &Date, extra_headers: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    out.extend_from_slice(content);
+    out.extend_from_slice(
+        b"Cache-Control: no-cache, no-transform\r\n\
+          X-Accel-Buffering: no\r\n\
+          X-Content-Type-Options: nosniff\r\n\
+          Connection: close\r\n\
+          Date: ",
+    );
+    out.extend_from_slice(date);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(extra_headers);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes `100 Continue`.
 pub fn write_continue(out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -249,7 +249,7 @@ impl fmt::Display for TrustError {
         match self {
             Self::File(path, why) => write!(f, "{} cannot be used: {why}", path.display()),
             Self::NoAuthorities => f.write_str(
-                "this host has no list of authorities; name one with --ca FILE, or believe any \
+                "this host has no list of authorities; name one with --ca FILE, or trust any \
                  certificate with --insecure",
             ),
             Self::Name(host) => write!(f, "no certificate can be for `{host}`"),

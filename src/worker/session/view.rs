@@ -8,7 +8,7 @@ use crate::auth::Access;
 use crate::proto::dialect::Dialect;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::query;
-use crate::proto::http::response::{Date, Status};
+use crate::proto::http::response::{Date, Status, write_stream_head};
 use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::proto::reject::Reject;
 use crate::proto::stream::{Begin, OrElse};
@@ -103,21 +103,10 @@ fn view_wanted(request: &Request<'_>) -> Result<(Dialect, Option<u64>), Reject> 
 
 /// Appends the head of a stream's answer, which ends with the connection. `extra` are whole lines.
 pub(super) fn write_view_head(out: &mut Vec<u8>, dialect: Dialect, date: &Date, extra: &[u8]) {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
-    out.extend_from_slice(match dialect {
-        Dialect::StreamText => b"text/plain; charset=utf-8\r\n",
+    let content: &[u8] = match dialect {
+        Dialect::StreamText => b"Content-Type: text/plain; charset=utf-8\r\n",
         // The AI SDK asks for this field; other clients ignore it.
-        _ => b"text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
-    });
-    out.extend_from_slice(
-        b"Cache-Control: no-cache, no-transform\r\n\
-          X-Accel-Buffering: no\r\n\
-          X-Content-Type-Options: nosniff\r\n\
-          Connection: close\r\n\
-          Date: ",
-    );
-    out.extend_from_slice(date);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(extra);
-    out.extend_from_slice(b"\r\n");
+        _ => b"Content-Type: text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
+    };
+    write_stream_head(out, content, date, extra);
 }
