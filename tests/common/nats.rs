@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use super::identity::Identity;
 use super::program::free_ports;
+use super::relay::Relay;
 use super::{await_that, installed, skip};
 
 /// In a cluster an answer may get lost, as long as its servers do not know where it goes.
@@ -118,6 +120,21 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// A way to it on which the first message that says this gets lost.
+    pub fn losing(&self, text: &str) -> Relay {
+        let (text, is_lost) = (text.as_bytes().to_vec(), AtomicBool::new(false));
+        let is_it = move |op: &[u8]| op.windows(text.len()).any(|window| window == text);
+        Relay::through((Ipv4Addr::LOCALHOST, self.port).into(), move |server, mut client| {
+            let mut ops = BufReader::new(server);
+            while let Ok(op) = read_op(&mut ops) {
+                let goes_on = !is_it(&op) || is_lost.swap(true, Ordering::SeqCst);
+                if goes_on && client.write_all(&op).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
     /// A connection to it by the protocol itself.
     pub fn connect(&self) -> NatsConn {
         NatsConn::open(self.port)
@@ -174,20 +191,13 @@ impl NatsConn {
 
     /// The payload of the next message.
     pub fn message(&mut self) -> std::io::Result<String> {
-        let mut line = String::new();
         loop {
-            line.clear();
-            if self.lines.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            if line.starts_with("PING") {
+            let op = read_op(&mut self.lines)?;
+            if op.starts_with(b"PING") {
                 self.stream.write_all(b"PONG\r\n")?;
             }
-            if line.starts_with("MSG ") || line.starts_with("HMSG ") {
-                let length = line.trim_end().rsplit(' ').next().expect("a length");
-                let mut payload = vec![0; length.parse::<usize>().expect("a length") + 2];
-                self.lines.read_exact(&mut payload)?;
-                payload.truncate(payload.len() - 2);
+            if let Some(length) = payload_bytes(&op) {
+                let payload = op[op.len() - length - 2..op.len() - 2].to_vec();
                 return Ok(String::from_utf8(payload).expect("text"));
             }
         }
@@ -200,4 +210,26 @@ impl NatsConn {
         self.publish(subject, &inbox, payload);
         self.message()
     }
+}
+
+/// What a server sends next, a message with its payload.
+fn read_op(from: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let mut op = Vec::new();
+    if from.read_until(b'\n', &mut op)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    if let Some(length) = payload_bytes(&op) {
+        let line = op.len();
+        op.resize(line + length + 2, 0);
+        from.read_exact(&mut op[line..])?;
+    }
+    Ok(op)
+}
+
+/// As its line says, headers included; none: it is no message.
+fn payload_bytes(op: &[u8]) -> Option<usize> {
+    let line = op.split(|&byte| byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    let is_message = line.starts_with("MSG ") || line.starts_with("HMSG ");
+    line.rsplit(' ').next().filter(|_| is_message)?.parse().ok()
 }

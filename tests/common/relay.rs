@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+/// Takes what a server sends to its client, until either has gone.
+type Down = dyn Fn(TcpStream, TcpStream) + Send + Sync;
+
 /// A relay to one address.
 pub struct Relay {
     pub addr: SocketAddr,
@@ -23,10 +26,24 @@ struct State {
     /// Connections before this one no longer receive anything.
     silenced: AtomicUsize,
     stop: AtomicBool,
+    /// None: all of it goes through.
+    down: Option<Box<Down>>,
 }
 
 impl Relay {
     pub fn start(to: SocketAddr) -> Self {
+        Self::start_with(to, None)
+    }
+
+    /// What the server sends goes this way.
+    pub fn through(
+        to: SocketAddr,
+        down: impl Fn(TcpStream, TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(to, Some(Box::new(down)))
+    }
+
+    fn start_with(to: SocketAddr, down: Option<Box<Down>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let addr = listener.local_addr().expect("an address");
         let state = Arc::new(State {
@@ -36,6 +53,7 @@ impl Relay {
             passed: AtomicUsize::new(0),
             silenced: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            down,
         });
         let of_thread = state.clone();
         let thread = thread::spawn(move || {
@@ -97,11 +115,12 @@ impl State {
         self.ends.lock().expect("not poisoned").extend([clone(&client), clone(&server)]);
         let state = self.clone();
         thread::spawn(move || copy(client, server_out, |_| true));
-        thread::spawn(move || {
-            copy(server, client_out, |count| {
+        thread::spawn(move || match &state.down {
+            Some(down) => down(server, client_out),
+            None => copy(server, client_out, |count| {
                 state.passed.fetch_add(count, Ordering::SeqCst);
                 place >= state.silenced.load(Ordering::SeqCst)
-            });
+            }),
         });
     }
 }

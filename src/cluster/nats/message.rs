@@ -19,8 +19,13 @@ pub enum Delivered {
     },
     /// The broker waits until this subject hears of us: what came before it was taken.
     FlowControl(String),
-    /// It is there.
-    Heartbeat,
+    /// The broker is there, and has nothing more to send.
+    Heartbeat {
+        /// How many messages of this opening it has sent, if it says so.
+        sent: Option<u64>,
+        /// It still waits for what it asked by a request for flow control that got lost.
+        awaited: Option<String>,
+    },
     /// It ends the delivery, or says what is not understood.
     Other,
 }
@@ -31,7 +36,7 @@ impl Delivered {
         if let Some(status) = message.headers.and_then(|headers| headers.status()) {
             return match (status, message.reply) {
                 (100, Some(reply)) => Self::FlowControl(reply.to_owned()),
-                (100, None) => stalled(message).map_or(Self::Heartbeat, Self::FlowControl),
+                (100, None) => heartbeat(message),
                 _ => Self::Other,
             };
         }
@@ -39,9 +44,12 @@ impl Delivered {
     }
 }
 
-/// A heartbeat may say that a request for flow control got lost.
-fn stalled(message: &Message<'_>) -> Option<String> {
-    message.headers?.get("Nats-Consumer-Stalled").map(str::to_owned)
+fn heartbeat(message: &Message<'_>) -> Delivered {
+    let header = |name| message.headers.and_then(|all| all.get(name));
+    Delivered::Heartbeat {
+        sent: header("Nats-Last-Consumer").and_then(|text| text.parse().ok()),
+        awaited: header("Nats-Consumer-Stalled").map(str::to_owned),
+    }
 }
 
 /// The subject by which a message would be acknowledged says all of its place:

@@ -114,6 +114,19 @@ fn while_the_broker_is_away_publishes_are_refused_and_then_all_goes_on_where_it_
 }
 
 #[test]
+fn an_event_that_gets_lost_on_its_way_to_a_node_comes_although_no_other_follows() {
+    let Some(nats) = Nats::start() else { return };
+    let way = nats.losing("lost on the way");
+    let here = node(&nats);
+    let there = TestServer::with(|settings| {
+        settings.cluster.nats = vec![format!("nats://{}", way.addr)];
+    });
+    let mut stream = Sse::open(there.addr, "channel=a");
+    let ids = ["one", "lost on the way"].map(|data| publish(here.addr, "a", data));
+    assert_eq!(stream.events(2).into_iter().map(|event| event.id).collect::<Vec<_>>(), ids);
+}
+
+#[test]
 fn a_node_that_is_away_for_too_long_is_not_ready() {
     let Some(mut nats) = Nats::start() else { return };
     let server = TestServer::with(|settings| {

@@ -379,7 +379,11 @@ impl Node {
                 self.note_heard(now);
                 self.flow_control = Some(reply);
             }
-            Delivered::Heartbeat => self.note_heard(now),
+            Delivered::Heartbeat { sent, awaited } => {
+                self.note_heard(now);
+                self.flow_control = awaited.or(self.flow_control.take());
+                self.compare_count(sent, now);
+            }
             Delivered::Other => self.close_way(now),
         }
     }
