@@ -12,7 +12,7 @@ use super::doorbell::Doorbell;
 use super::follower::Follower;
 use super::metrics::ClusterMetrics;
 use super::nats::NatsError;
-use super::peers::{Aside, Here, Peers};
+use super::peers::{Aside, Asked, Heeded, Here, Peers};
 use super::redis::RedisError;
 use super::{Ended, LogSide, Near, Revocation, Tail, ToBroker, ToNodes};
 use crate::log::message::Fed;
@@ -45,6 +45,9 @@ pub trait Broker: fmt::Debug + Send {
 
     /// Whether it follows the stream, and has all that the stream held when it was found.
     fn begun(&mut self) -> bool;
+
+    /// This node's name.
+    fn node(&self) -> &str;
 
     /// Why the stream can't be used, if it can't.
     fn take_refusal(&mut self) -> Option<BrokerError>;
@@ -80,8 +83,23 @@ pub struct Ends {
 pub type Nodes = Arc<Mutex<Vec<Here>>>;
 
 impl Ends {
-    /// Tells the operator and the other nodes that this one is here.
-    pub fn here(&self, peers: &mut Peers, follower: Option<&Follower>, log: &dyn LogSide) -> Aside {
+    /// Does what other nodes said, and says now and then that this one is here.
+    pub fn heed(
+        &self,
+        peers: &mut Peers,
+        follower: Option<&Follower>,
+        log: &mut dyn LogSide,
+    ) -> Heeded {
+        let mut heeded = peers.heed(log);
+        if peers.is_here_due(log.now()) {
+            let here = self.here(peers, follower, log);
+            heeded.say.push(Aside::Here(here));
+        }
+        heeded
+    }
+
+    /// This node, as it and the operator tell of it, beside the others.
+    fn here(&self, peers: &mut Peers, follower: Option<&Follower>, log: &dyn LogSide) -> Here {
         let here = Here {
             node: peers.node().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,7 +110,7 @@ impl Ends {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         *nodes = vec![here.clone()];
         nodes.append(&mut peers.others(log.now()));
-        Aside::Here(here)
+        here
     }
 
     /// This node has begun to follow the stream, or has lost it.
@@ -204,7 +222,7 @@ pub fn open(
             return Err(BrokerError::Away);
         }
     };
-    let to_nodes = ToNodes::new(post.clone());
+    let to_nodes = ToNodes::new(broker.node(), post.clone());
     Ok((Opened(broker), Beginning { near: Near::new(post, tail), to_nodes, epoch }))
 }
 
@@ -291,6 +309,9 @@ impl<N: Fn() -> Duration, F: FnMut(Vec<Fed>)> LogSide for Start<N, F> {
     fn connections(&self) -> u64 {
         0
     }
+
+    /// There is no operator's listener yet.
+    fn asked(&mut self, _asked: Asked) {}
 
     fn revoke(&mut self, revocations: &[Revocation]) -> bool {
         self.revoked.extend_from_slice(revocations);

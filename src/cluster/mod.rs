@@ -38,6 +38,7 @@ use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::peers::{Answer, Aside, Asked, QUESTION_TIME_MAX, Question};
 use crate::log::NODES_CHANNEL;
 use crate::log::event::{Event, Publication};
 use crate::log::message::{Counts, Fed};
@@ -66,6 +67,9 @@ pub trait LogSide {
     /// Connections at this node.
     fn connections(&self) -> u64;
 
+    /// Another node asks something of this one's operator, who answers by [`ToNodes::say`], or is silent.
+    fn asked(&mut self, asked: Asked);
+
     /// Revokes tokens here, too. Returns whether that was possible; if not, it has to be tried again.
     fn revoke(&mut self, revocations: &[Revocation]) -> bool;
 }
@@ -80,16 +84,48 @@ pub struct Revocation {
     pub before_unix_s: u64,
 }
 
+/// The lane to the broker's thread. None of it waits.
+pub trait Post: Send + Sync {
+    /// Puts something into it, bounded by what the log lets be on its way.
+    fn put(&self, message: ToBroker);
+
+    /// What belongs together is in it: it is to be sent.
+    fn flush(&self);
+}
+
 /// How the operator's listener reaches the other nodes.
 #[derive(Clone)]
 pub struct ToNodes {
+    node: Arc<str>,
     post: Arc<dyn Fn(ToBroker) + Send + Sync>,
 }
 
 impl ToNodes {
-    /// `post` takes a message to the broker's thread, and must not wait.
-    pub fn new(post: Arc<dyn Fn(ToBroker) + Send + Sync>) -> Self {
-        Self { post }
+    /// From this node, by this lane.
+    pub fn new(node: &str, post: Arc<dyn Post>) -> Self {
+        Self { node: node.into(), post }
+    }
+
+    fn send(&self, message: ToBroker) {
+        self.post.put(message);
+        self.post.flush();
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What another node answers, if it does in time.
+    pub fn ask(&self, node: &str, question: Question) -> Option<Answer> {
+        let (tell, told) = bounded(1);
+        self.send(ToBroker::Ask(node.to_owned(), question, tell));
+        told.recv_timeout(QUESTION_TIME_MAX).ok()
+    }
+
+    /// To other nodes.
+    pub fn say(&self, aside: Aside) {
+        self.send(ToBroker::Say(aside));
     }
 
     /// Writes it into the stream. Returns whether the stream has it by `deadline`.
@@ -120,20 +156,23 @@ pub enum ToBroker {
     ReadOlder(OlderRead),
     /// To be written into the stream; the sender hears whether it was.
     Revoke(Revocation, Sender<bool>),
+    /// To the node of this name, and what it answers.
+    Ask(String, Question, Sender<Answer>),
+    /// To other nodes.
+    Say(Aside),
     /// End in order.
     Close,
 }
 
 /// The broker, as the sequencer sees it.
 pub struct Near {
-    /// Needs no bound: the log limits how much is under way.
-    post: Arc<dyn Fn(ToBroker) + Send + Sync>,
+    post: Arc<dyn Post>,
     tail: Arc<Tail>,
 }
 
 impl Near {
-    /// `post` takes a message to the broker's thread, and must not wait.
-    pub fn new(post: Arc<dyn Fn(ToBroker) + Send + Sync>, tail: Arc<Tail>) -> Self {
+    /// By this lane.
+    pub fn new(post: Arc<dyn Post>, tail: Arc<Tail>) -> Self {
         Self { post, tail }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::Sender;
 use rustls::ClientConfig;
 
 use super::store_threads::Reports;
@@ -11,6 +12,7 @@ use super::{ServerError, random};
 use crate::cluster::broker::{self, Nodes};
 use crate::cluster::metrics::ClusterMetrics;
 use crate::cluster::nats::{self, NatsSettings};
+use crate::cluster::peers::Asked;
 use crate::cluster::redis::{self, RedisSettings};
 use crate::cluster::{LogSide, Revocation, ToNodes};
 use crate::config::{ClusterSettings, Settings};
@@ -38,6 +40,14 @@ pub(super) struct Opened {
 
 /// Revokes tokens on this node. Returns whether that was possible.
 pub(super) type Revoke = Box<dyn Fn(&[Revocation]) -> bool + Send>;
+
+/// What this server does for other nodes.
+pub(super) struct ForNodes {
+    pub revoke: Revoke,
+    /// Takes what they ask of its operator.
+    pub asked: Sender<Asked>,
+    pub connections: Arc<ConnectionCount>,
+}
 
 impl Opened {
     /// Finds the stream, and reads it into an empty log.
@@ -78,16 +88,11 @@ impl Opened {
     }
 
     /// Follows it, until it is told to end or the log ends.
-    pub fn follow(
-        self,
-        to_log: Reports,
-        revoke: Revoke,
-        connections: Arc<ConnectionCount>,
-    ) -> io::Result<()> {
+    pub fn follow(self, to_log: Reports, server: ForNodes) -> io::Result<()> {
         if !self.revoked.is_empty() {
-            revoke(&self.revoked);
+            (server.revoke)(&self.revoked);
         }
-        match self.stream.run(&mut Side { to_log, revoke, connections }) {
+        match self.stream.run(&mut Side { to_log, server }) {
             None => Ok(()),
             Some(ended) => Err(io::Error::other(ended)),
         }
@@ -96,8 +101,7 @@ impl Opened {
 
 struct Side {
     to_log: Reports,
-    revoke: Revoke,
-    connections: Arc<ConnectionCount>,
+    server: ForNodes,
 }
 
 impl LogSide for Side {
@@ -122,11 +126,16 @@ impl LogSide for Side {
     }
 
     fn connections(&self) -> u64 {
-        self.connections.open()
+        self.server.connections.open()
+    }
+
+    fn asked(&mut self, asked: Asked) {
+        // One too many is not answered, as if this node were silent.
+        let _ = self.server.asked.try_send(asked);
     }
 
     fn revoke(&mut self, revocations: &[Revocation]) -> bool {
-        (self.revoke)(revocations)
+        (self.server.revoke)(revocations)
     }
 }
 

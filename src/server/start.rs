@@ -11,6 +11,7 @@ use super::clerk::Clerk;
 use super::driver::{Choice, Room};
 use super::inherited::{Inherited, Source};
 use super::listeners::{Listeners, Ports};
+use super::node::ForNodes;
 use super::store::{Home, Opening, Task};
 use super::store_threads::{Reports, StoreThreads};
 use super::takeover::{Estate, Succession};
@@ -175,7 +176,7 @@ impl Ground {
         let (log_commands, log_inbox) = bounded(16);
         let clerk = Clerk::new(log.clone(), &log_ends, bell(&workers.bells)?);
         let clerk = clerk.start(log_inbox, tell_lost.clone())?;
-        let admin_server = admin::AdminServer::start(
+        let mut admin_server = admin::AdminServer::start(
             admin,
             shared.clone(),
             ends.clone(),
@@ -188,7 +189,7 @@ impl Ground {
         let (shared_ref, bells) = (&*shared, &*workers.bells);
         let (log, log_ends) = (&log, &log_ends);
         let to_store = ToStore { shared: shared_ref, log, log_ends, requests, bells };
-        let store = to_store.start(opening, &admin_server, tell_lost)?;
+        let store = to_store.start(opening, &mut admin_server, tell_lost)?;
         let bell_of_backend = Arc::new(Mutex::new(bell(&workers.bells)?));
         let asking = Workers { ends: ends.clone(), bell: bell_of_backend };
         backend.start(&gate, &asking)?;
@@ -234,7 +235,7 @@ impl ToStore<'_> {
     fn start(
         &self,
         opening: Opening,
-        admin: &admin::AdminServer,
+        admin: &mut admin::AdminServer,
         tell_lost: Sender<Lost>,
     ) -> Result<Option<StoreThreads>, ServerError> {
         Ok(match opening.finish(self.shared, self.log)? {
@@ -245,9 +246,12 @@ impl ToStore<'_> {
                 Some(StoreThreads::start(*opened, metrics, reports, tell_lost)?)
             }
             Some(Task::Follow(node)) => {
-                let connections = self.shared.connection_count.clone();
-                let (reports, revoke) = (self.reports()?, admin.revoke());
-                Some(StoreThreads::follow(*node, reports, revoke, connections, tell_lost)?)
+                let server = ForNodes {
+                    revoke: admin.revoke(),
+                    asked: admin.serve_nodes(node.to_nodes())?,
+                    connections: self.shared.connection_count.clone(),
+                };
+                Some(StoreThreads::follow(*node, self.reports()?, server, tell_lost)?)
             }
         })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::node::Revoke;
+use super::node::ForNodes;
 use super::store::Opened;
 use super::vital::{Lost, vital};
 use super::{ServerError, node};
@@ -24,7 +24,6 @@ use crate::mesh::LogEnds;
 use crate::mesh::combine::Left;
 use crate::mesh::hand::{Hand, LogHand, SharedLog};
 use crate::ring::{Bell, Ringer, monotonic_now};
-use crate::worker::connection_count::ConnectionCount;
 
 /// How often the store's thread looks after the disk when nothing is published.
 const KEEPING_PAUSE: Duration = Duration::from_secs(1);
@@ -62,11 +61,10 @@ impl StoreThreads {
     pub fn follow(
         node: node::Opened,
         to_log: Reports,
-        revoke: Revoke,
-        connections: Arc<ConnectionCount>,
+        server: ForNodes,
         tell_lost: Sender<Lost>,
     ) -> Result<Self, ServerError> {
-        let follower = start("store", tell_lost, move || node.follow(to_log, revoke, connections))?;
+        let follower = start("store", tell_lost, move || node.follow(to_log, server))?;
         Ok(Self { keeper: Some(follower), reader: None })
     }
 

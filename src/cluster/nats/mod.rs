@@ -95,6 +95,5 @@ impl std::error::Error for NatsError {}
 /// # Errors
 /// The settings can't be used.
 pub fn begin(settings: &NatsSettings, ends: Ends) -> Result<Box<dyn Broker>, BrokerError> {
-    let inbox = format!("_INBOX.{:016x}", settings.node);
-    Ok(Box::new(Node::new(settings.clone(), inbox, ends)?))
+    Ok(Box::new(Node::new(settings.clone(), ends)?))
 }

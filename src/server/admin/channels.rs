@@ -76,7 +76,7 @@ impl State {
 }
 
 fn parse_query(query: &str) -> Result<(u32, usize), Reply> {
-    let query = PageQuery::parse(query, "from", None)?;
+    let query = PageQuery::parse(query, "from", &[])?;
     let from = match query.place {
         None => 0,
         Some(text) => {

@@ -1,4 +1,5 @@
-//! `/v1/connections`: the list of connections, in pages, and cutting one.
+//! `/v1/connections`: the list of this node's connections, in pages, and cutting one. Those of other
+//! nodes: [`super::nodes`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::page::{PageQuery, bad_query};
 use super::reply::Reply;
 use super::{STALL_TIME, State};
 use crate::cluster::Revocation;
+use crate::cluster::peers::is_node_name;
 use crate::metrics::TRANSPORTS;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
@@ -22,8 +24,11 @@ use crate::worker::inspect::ConnectionInfo;
 
 /// One connection as the operator sees it.
 #[derive(Debug, Serialize)]
-struct Entry {
+pub(super) struct Entry {
     id: String,
+    /// Whose it is, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     worker: u16,
     transport: &'static str,
     /// The HTTP/2 connection it is a stream of.
@@ -38,16 +43,16 @@ struct Entry {
     subject: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Page {
-    connections: Vec<Entry>,
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Page {
+    pub connections: Vec<Entry>,
     /// The value of `after` for the next page; null after the last one.
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
 /// A place in the list: a worker, and the slot to begin at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     worker: u16,
     slot: u32,
 }
@@ -55,21 +60,46 @@ struct Place {
 impl State {
     /// `GET /v1/connections`: worker by worker, ordered by slot.
     pub(super) fn connections(&self, query: &str, deadline: Instant) -> Reply {
-        let (mut place, PageQuery { limit, filter: subject, .. }) = match parse_query(query) {
-            Ok(parsed) => parsed,
+        let query = match PageQuery::parse(query, "after", &["subject", "node"]) {
+            Ok(query) => query,
             Err(refusal) => return refusal,
         };
+        if let Some(nodes) = query.filter("node") {
+            return self.connections_of(nodes, &query, deadline);
+        }
+        self.connections_here(&query, deadline)
+    }
+
+    /// Of this node alone, as ids that name none.
+    pub(super) fn connections_here(&self, query: &PageQuery, deadline: Instant) -> Reply {
+        let Ok(place) = query.place.as_deref().map_or(Ok(Place::START), Place::parse) else {
+            return bad_query(ID_FORM);
+        };
+        match self.page(place, query.limit, query.filter("subject"), deadline) {
+            Ok(page) => Reply::json(&page),
+            Err(worker) => stalled(worker),
+        }
+    }
+
+    /// Connections from this place on; fails with a worker that does not turn.
+    pub(super) fn page(
+        &self,
+        mut place: Place,
+        limit: usize,
+        subject: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Page, u16> {
         // Searching a table that is mostly empty may take longer than a request may: then the page
         // is short.
         let look_until = within(STALL_TIME, deadline);
-        let mut page = Page { connections: Vec::new(), next: None };
+        let mut page = Page::default();
         while place.worker < self.workers() {
             let wanted = limit - page.connections.len();
             let answer_by = within(STALL_TIME, deadline);
             let glance = self.ask_worker(place.worker, answer_by, |reply| Command::List {
                 from: place.slot,
                 limit: wanted,
-                subject: subject.as_deref().map(Box::from),
+                subject: subject.map(Box::from),
                 reply,
             });
             let glance = match glance {
@@ -78,7 +108,7 @@ impl State {
                     place = place.next_worker();
                     continue;
                 }
-                Err(NoAnswer::Stalled) => return stalled(place.worker),
+                Err(NoAnswer::Stalled) => return Err(place.worker),
             };
             let entries = glance.connections.into_iter().map(|seen| entry(place.worker, seen));
             page.connections.extend(entries);
@@ -92,7 +122,7 @@ impl State {
                 break;
             }
         }
-        Reply::json(&page)
+        Ok(page)
     }
 
     /// `DELETE /v1/subjects/{sub}`: revokes the tokens it has so far and ends its connections, on
@@ -131,26 +161,40 @@ impl State {
         stalled_worker.map_or(Ok(()), |worker| Err(NotRevoked::Stalled(worker)))
     }
 
-    /// `DELETE /v1/connections/{id}`.
+    /// `DELETE /v1/connections/{id}`, of this node or of the one that the id begins with.
     pub(super) fn cut(&self, id: &str) -> Reply {
-        let id: ConnectionId = match id.parse() {
-            Ok(id) => id,
-            Err(_) => return Reply::error(Status::BadRequest, "connection_id", ID_FORM),
+        let (node, id) = of_node(id);
+        let Ok(connection) = id.parse() else {
+            return Reply::error(Status::BadRequest, "connection_id", ID_FORM);
         };
-        let gone =
-            || Reply::error(Status::NotFound, "no_such_connection", "there is no such connection");
-        if id.worker >= self.workers() {
-            return gone();
-        }
-        let deadline = Instant::now() + STALL_TIME;
-        let token = id.token;
-        match self.ask_worker(id.worker, deadline, |reply| Command::Cut { token, reply }) {
+        let was_there = match node.filter(|&node| !self.is_here(node)) {
+            Some(node) => self.cut_at(node, id),
+            None => self.cut_here(connection).map_err(stalled),
+        };
+        match was_there {
             Ok(true) => {
-                info!(connection = %id, "cut by the operator");
+                info!(connection = %id, node, "cut by the operator");
                 Reply::done()
             }
-            Ok(false) | Err(NoAnswer::Gone) => gone(),
-            Err(NoAnswer::Stalled) => stalled(id.worker),
+            Ok(false) => {
+                let message = "there is no such connection";
+                Reply::error(Status::NotFound, "no_such_connection", message)
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Whether there was such a connection at this node; fails with its worker if that does not turn.
+    pub(super) fn cut_here(&self, id: ConnectionId) -> Result<bool, u16> {
+        let ConnectionId { worker, token } = id;
+        if worker >= self.workers() {
+            return Ok(false);
+        }
+        let deadline = Instant::now() + STALL_TIME;
+        match self.ask_worker(worker, deadline, |reply| Command::Cut { token, reply }) {
+            Ok(was_there) => Ok(was_there),
+            Err(NoAnswer::Gone) => Ok(false),
+            Err(NoAnswer::Stalled) => Err(worker),
         }
     }
 }
@@ -163,10 +207,40 @@ pub(super) enum NotRevoked {
     Stalled(u16),
 }
 
-const ID_FORM: &str = "an id is worker-slot-generation, as in 0-17-3";
+pub(super) const ID_FORM: &str =
+    "an id is worker-slot-generation, as in 0-17-3, with a node's name and a dash before it or not";
+
+impl Entry {
+    /// Of this node, by which the ids begin then.
+    pub(super) fn at(self, node: &str) -> Self {
+        let with_node = |id| format!("{node}-{id}");
+        Self {
+            id: with_node(self.id),
+            carried_by: self.carried_by.map(with_node),
+            node: Some(node.to_owned()),
+            ..self
+        }
+    }
+}
+
+/// The node that an id begins with, if it does, and the rest.
+pub(super) fn of_node(id: &str) -> (Option<&str>, &str) {
+    match id.split_once('-') {
+        Some((node, rest)) if is_node_name(node) => (Some(node), rest),
+        _ => (None, id),
+    }
+}
 
 impl Place {
-    const START: Self = Self { worker: 0, slot: 0 };
+    pub(super) const START: Self = Self { worker: 0, slot: 0 };
+
+    /// Behind every connection of a node.
+    pub(super) const END: Self = Self { worker: u16::MAX, slot: 0 };
+
+    /// After the connection of this id.
+    pub(super) fn parse(id: &str) -> Result<Self, ()> {
+        id.parse().map(Self::after)
+    }
 
     /// After this connection, which may be gone by now.
     fn after(id: ConnectionId) -> Self {
@@ -177,7 +251,7 @@ impl Place {
     }
 
     /// The id before this place; no connection need have it.
-    fn before(self) -> ConnectionId {
+    pub(super) fn before(self) -> ConnectionId {
         let (worker, slot) = match self.slot.checked_sub(1) {
             Some(slot) => (self.worker, slot),
             None => (self.worker.saturating_sub(1), u32::MAX),
@@ -204,19 +278,11 @@ fn unix_now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn parse_query(query: &str) -> Result<(Place, PageQuery), Reply> {
-    let query = PageQuery::parse(query, "after", Some("subject"))?;
-    let place = match query.place.as_deref() {
-        None => Place::START,
-        Some(id) => id.parse().map(Place::after).map_err(|_| bad_query(ID_FORM))?,
-    };
-    Ok((place, query))
-}
-
 fn entry(worker: u16, seen: ConnectionInfo) -> Entry {
     let name = |token| ConnectionId { worker, token }.to_string();
     Entry {
         id: name(seen.token),
+        node: None,
         carried_by: seen.carrier.map(name),
         worker,
         transport: TRANSPORTS[seen.phase.transport()],
@@ -234,9 +300,31 @@ fn entry(worker: u16, seen: ConnectionInfo) -> Entry {
     }
 }
 
-fn stalled(worker: u16) -> Reply {
+pub(super) fn stalled(worker: u16) -> Reply {
     let message = format!("worker {worker} does not turn");
     Reply::error(Status::ServiceUnavailable, "worker_stalled", message)
+}
+
+#[cfg(test)]
+impl Page {
+    /// Of this many connections, all the same.
+    pub(super) fn of_test(count: usize) -> Self {
+        let entry = || Entry {
+            id: "0-17-3".to_owned(),
+            node: None,
+            worker: 0,
+            transport: TRANSPORTS[0],
+            carried_by: None,
+            client: None,
+            age_seconds: 1,
+            channels: vec!["news".to_owned()],
+            channel_count: 1,
+            state: "live",
+            behind: 0,
+            subject: None,
+        };
+        Self { connections: std::iter::repeat_with(entry).take(count).collect(), next: None }
+    }
 }
 
 #[cfg(test)]
@@ -253,15 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn an_id_may_begin_with_a_node() {
+        assert_eq!(of_node("0123456789abcdef-0-17-3"), (Some("0123456789abcdef"), "0-17-3"));
+        for id in ["0-17-3", "12345-17-3", "", "x", "0123456789abcdef"] {
+            assert_eq!(of_node(id), (None, id));
+        }
+    }
+
+    #[test]
     fn a_query_names_a_place_and_a_limit_or_is_refused() {
-        let parsed = |query: &str| match parse_query(query) {
-            Ok((place, query)) => Ok((place, query.limit)),
-            Err(_) => Err(()),
+        let parsed = |query: &str| {
+            let query = PageQuery::parse(query, "after", &["subject", "node"]).map_err(|_| ())?;
+            let place = query.place.as_deref().map_or(Ok(Place::START), Place::parse)?;
+            Ok((place, query.limit))
         };
         assert_eq!(parsed(""), Ok((Place::START, PAGE_DEFAULT)));
         let place = Place { worker: 1, slot: 8 };
         assert_eq!(parsed("after=1-7-3&limit=5"), Ok((place, 5)));
-        assert_eq!(parsed("limit=100000"), Ok((Place::START, PAGE_MAX)));
+        assert_eq!(parsed("limit=100000&node=all"), Ok((Place::START, PAGE_MAX)));
         for bad in ["limit=0", "limit=x", "limit=-1", "after=7", "after=%", "limt=5", "limit=%ff"] {
             assert_eq!(parsed(bad), Err(()), "{bad}");
         }

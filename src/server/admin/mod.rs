@@ -11,11 +11,11 @@ mod exposition;
 mod health;
 mod key;
 mod metrics;
+mod nodes;
 mod page;
 mod process;
 mod reply;
 
-use std::collections::BTreeMap;
 use std::io::{self, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -239,12 +239,6 @@ impl State {
             _ => return Reply::error(Status::NotFound, "not_found", PATHS),
         };
         if reading { read() } else { Reply::not_allowed("GET, HEAD") }
-    }
-
-    /// `GET /v1/nodes`: this one first.
-    fn nodes(&self) -> Reply {
-        let nodes = self.shared.nodes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Reply::json(&BTreeMap::from([("nodes", &*nodes)]))
     }
 
     fn dashboard(&self) -> Reply {

@@ -19,15 +19,19 @@ pub(super) struct PageQuery {
     pub place: Option<String>,
     /// Most entries wanted.
     pub limit: usize,
-    /// What entries must match.
-    pub filter: Option<String>,
+    /// What entries must match, by the names of the filters.
+    filters: Vec<(&'static str, String)>,
 }
 
 impl PageQuery {
-    /// Reads a query. `place_name` is the key of the place, `filter_name` that of the filter, if
-    /// the list has one. An unknown key is refused: it is probably misspelt.
-    pub fn parse(text: &str, place_name: &str, filter_name: Option<&str>) -> Result<Self, Reply> {
-        let mut parsed = Self { place: None, limit: PAGE_DEFAULT, filter: None };
+    /// Reads a query. `place_name` is the key of the place, `filter_names` are those of the filters
+    /// that the list has. An unknown key is refused: it is probably misspelt.
+    pub fn parse(
+        text: &str,
+        place_name: &str,
+        filter_names: &[&'static str],
+    ) -> Result<Self, Reply> {
+        let mut parsed = Self { place: None, limit: PAGE_DEFAULT, filters: Vec::new() };
         for pair in query::pairs(text) {
             let (key, value) = pair.map_err(|_| bad_query("a % without two digits"))?;
             let value = std::str::from_utf8(&value).map_err(|_| bad_query("not UTF-8"))?;
@@ -38,15 +42,20 @@ impl PageQuery {
                 parsed.limit = limit.min(PAGE_MAX);
             } else if key == place_name.as_bytes() {
                 parsed.place = Some(value.to_owned());
-            } else if filter_name.is_some_and(|name| key == name.as_bytes()) {
-                parsed.filter = Some(value.to_owned());
+            } else if let Some(name) = filter_names.iter().find(|name| key == name.as_bytes()) {
+                parsed.filters.push((name, value.to_owned()));
             } else {
-                let names = ["limit", place_name].into_iter().chain(filter_name);
-                let names = names.collect::<Vec<_>>().join(" and ");
+                let names = [&["limit", place_name], filter_names].concat().join(" and ");
                 return Err(bad_query(format!("there are {names}")));
             }
         }
         Ok(parsed)
+    }
+
+    /// What entries must match by this filter, if it was given.
+    pub fn filter(&self, name: &str) -> Option<&str> {
+        let found = self.filters.iter().rfind(|(of, _)| *of == name);
+        found.map(|(_, value)| value.as_str())
     }
 }
 

@@ -230,10 +230,11 @@ async function poll() {
 
 async function list() {
   const subject = find("subject").value;
-  const query = new URLSearchParams({ limit: 100, ...(subject && { subject }) });
-  const { connections, next } = await (await ask(`/v1/connections?${query}`)).json();
+  const query = new URLSearchParams({ limit: 100, node: "all", ...(subject && { subject }) });
+  const { connections, next, silent = [] } = await (await ask(`/v1/connections?${query}`)).json();
   find("revoke").disabled = !subject;
-  find("found").textContent = next ? "The first 100." : `${connections.length} in all.`;
+  const found = next ? `The first ${connections.length}.` : `${connections.length} in all.`;
+  find("found").textContent = found + silent.map((node) => ` Node ${node} does not answer.`).join("");
   fill("connections", connections.map((of) => {
     const cut = element("button", { onclick: () => act(`/v1/connections/${of.id}`) }, "Cut");
     cut.setAttribute("aria-label", `Cut ${of.id}`);

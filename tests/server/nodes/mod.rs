@@ -4,6 +4,7 @@
 mod presence;
 mod redis;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -260,6 +261,90 @@ fn nodes_know_and_count_each_other(here: &TestServer, there: &TestServer) {
     });
     assert_eq!(publish_answer(here.addr, "a", "x")["cluster"], Value::Null, "only if asked");
     drop(streams);
+}
+
+/// Connections of all nodes to the channels `here..` and `there..`, by those, read at one node in pages
+/// of two.
+fn connections_of_all(server: &TestServer) -> BTreeMap<String, Value> {
+    let (mut found, mut after) = (BTreeMap::new(), String::new());
+    loop {
+        let path = format!("/v1/connections?node=all&limit=2{after}");
+        let page = fetch(server.admin, "GET", &path, &[], None).json();
+        assert_eq!(page["silent"], json!([]), "{page}");
+        for entry in page["connections"].as_array().expect("a list") {
+            let channel = entry["channels"][0].as_str();
+            if let Some(channel) = channel.filter(|name| name.contains("here")) {
+                let before = found.insert(channel.to_owned(), entry.clone());
+                assert!(before.is_none(), "twice: {entry}");
+            }
+        }
+        let Some(next) = page["next"].as_str() else { return found };
+        after = format!("&after={next}");
+    }
+}
+
+fn connections_are_listed_and_cut_at_any_node(here: &TestServer, there: &TestServer) {
+    for server in [here, there] {
+        await_that("they know each other", || known_nodes(server).len() == 2);
+    }
+    let _here: Vec<Sse> =
+        (0..3).map(|n| Sse::open(here.addr, &format!("channel=here{n}"))).collect();
+    let mut over_there: Vec<Sse> =
+        (0..3).map(|n| Sse::open(there.addr, &format!("channel=there{n}"))).collect();
+    let all = connections_of_all(here);
+    assert_eq!(
+        all.keys().collect::<Vec<_>>(),
+        ["here0", "here1", "here2", "there0", "there1", "there2"]
+    );
+    assert_eq!(
+        connections_of_all(there).keys().collect::<Vec<_>>(),
+        all.keys().collect::<Vec<_>>()
+    );
+    let name = known_nodes(there)[0]["node"].as_str().expect("a name").to_owned();
+    let of_one = format!("/v1/connections?node={name}&limit=1000");
+    let of_one = fetch(here.admin, "GET", &of_one, &[], None).json();
+    let of_one = of_one["connections"].as_array().expect("a list").clone();
+    assert!(of_one.iter().all(|entry| entry["node"] == name), "{of_one:?}");
+
+    let id = all["there1"]["id"].as_str().expect("an id");
+    assert!(id.starts_with(&name), "{id} begins with {name}");
+    let cut = |id: &str| fetch(here.admin, "DELETE", &format!("/v1/connections/{id}"), &[], None);
+    assert_eq!(cut(id).status, 204);
+    while over_there[1].next_or_cut().is_some() {}
+    let again = cut(id);
+    assert_eq!((again.status, &*again.error_code()), (404, "no_such_connection"));
+    let elsewhere = cut(&id.replace(&name, "00000000deadbeef"));
+    assert_eq!((elsewhere.status, &*elsewhere.error_code()), (404, "no_such_node"));
+    assert_eq!(cut("00000000deadbeef-x").status, 400);
+    publish(here.addr, "there0", "still here");
+    assert_eq!(over_there[0].event().data, "still here");
+}
+
+#[test]
+fn connections_of_every_node_are_listed_and_cut_at_any_node() {
+    let Some(nats) = Nats::start() else { return };
+    connections_are_listed_and_cut_at_any_node(&node(&nats), &node(&nats));
+}
+
+#[test]
+fn a_node_that_does_not_answer_an_operator_is_named() {
+    let Some(nats) = Nats::start() else { return };
+    let here = node(&nats);
+    let mute = "00000000deadbeef";
+    let says = json!({"is": "here", "node": mute, "version": "", "head": 0, "connections": 0, "behind_ms": 0});
+    let mut conn = nats.connect();
+    await_that("it is believed to be there", || {
+        conn.publish("_pushline.PUSHLINE", "", &says.to_string());
+        known_nodes(&here).len() == 2
+    });
+    let _stream = Sse::open(here.addr, "channel=a");
+    let listed = fetch(here.admin, "GET", "/v1/connections?node=all", &[], None).json();
+    assert_eq!(listed["silent"], json!([mute]), "{listed}");
+    let entries = listed["connections"].as_array().expect("a list");
+    assert!(entries.iter().any(|entry| entry["channels"][0] == "a"), "{listed}");
+    conn.publish("_pushline.PUSHLINE", "", &says.to_string());
+    let cut = fetch(here.admin, "DELETE", &format!("/v1/connections/{mute}-0-1-2"), &[], None);
+    assert_eq!((cut.status, &*cut.error_code()), (503, "node_silent"));
 }
 
 #[test]

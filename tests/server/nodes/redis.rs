@@ -39,6 +39,7 @@ fn events_keys_and_kinds_are_the_same_on_every_node_of_a_redis() {
     let event = stream.event().json();
     assert_eq!((&event["event"], &event["data_base64"]), (&"ping ü".into(), &"/w0K".into()));
     super::nodes_know_and_count_each_other(&here, &there);
+    super::connections_are_listed_and_cut_at_any_node(&here, &there);
     let late = node(&[&redis]);
     let mut resumed = Sse::resume(late.addr, "channel=a.b", &ids[0]);
     assert_eq!(resumed.events(2).into_iter().map(|event| event.id).collect::<Vec<_>>(), ids[1..]);

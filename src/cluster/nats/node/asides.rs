@@ -1,29 +1,24 @@
-//! What nodes say to each other beside the stream, over a subject of its own.
+//! What nodes say to each other goes over a subject that is not the stream's; what is for one node alone,
+//! over that node's inbox.
 
 use super::super::wire::write_message;
-use super::Node;
+use super::{INBOX_ASIDES, Node, inbox_of};
 use crate::cluster::LogSide;
-use crate::cluster::peers::{Aside, HERE_PAUSE};
+use crate::cluster::peers::{Aside, Heeded};
 
 impl Node {
-    pub(super) fn say(&mut self, aside: Option<&Aside>) {
-        let payload = aside.and_then(|aside| serde_json::to_vec(aside).ok());
-        if let Some(payload) = payload.filter(|_| self.link.is_some()) {
-            write_message(&mut self.out, &self.subjects.asides, None, &[], &payload);
-        }
+    pub(super) fn say(&mut self, aside: &Aside) {
+        let (Some(_), Ok(payload)) = (&self.link, serde_json::to_vec(aside)) else { return };
+        let subject = match aside.to() {
+            Some(node) => format!("{}{INBOX_ASIDES}", inbox_of(node)),
+            None => self.subjects.asides.clone(),
+        };
+        write_message(&mut self.out, &subject, None, &[], &payload);
     }
 
-    /// Handles what was said, and says that this node is here.
     pub(super) fn heed(&mut self, log: &mut dyn LogSide) {
-        let now = log.now();
-        let said = std::mem::take(&mut self.asides);
-        let (counted, answers) = self.peers.heed(said, now, |channel| log.subscribers(channel));
-        answers.iter().for_each(|aside| self.say(Some(aside)));
+        let Heeded { counted, say } = self.ends.heed(&mut self.peers, self.follower.as_ref(), log);
+        say.iter().for_each(|aside| self.say(aside));
         self.answer(counted, log);
-        if now.saturating_sub(self.said_here_at) >= HERE_PAUSE {
-            self.said_here_at = now;
-            let here = self.ends.here(&mut self.peers, self.follower.as_ref(), log);
-            self.say(Some(&here));
-        }
     }
 }

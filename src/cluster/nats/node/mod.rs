@@ -22,7 +22,7 @@ use super::wire::{Message, Op, write_line, write_message};
 use super::{NatsError, NatsSettings};
 use crate::cluster::broker::{Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, TICK};
 use crate::cluster::follower::{Delivery, Follower};
-use crate::cluster::peers::{Aside, Peers};
+use crate::cluster::peers::Peers;
 use crate::cluster::{Ended, LogSide, ToBroker};
 use crate::log::message::{Counts, Fed};
 use crate::log::store::{Answered, Stored};
@@ -31,6 +31,14 @@ use crate::log::store::{Answered, Stored};
 /// gets a higher number.
 const ANSWERS: u64 = 1;
 const ASIDES: u64 = 2;
+
+/// Behind a node's inbox: what is said to that node alone.
+const INBOX_ASIDES: &str = ".a";
+
+/// What the subjects of a node's answers begin with; no other client has it.
+fn inbox_of(node: &str) -> String {
+    format!("_INBOX.{node}")
+}
 
 /// What is asked of JetStream, one thing at a time.
 #[derive(Debug)]
@@ -73,7 +81,6 @@ pub struct Node {
     ends: Ends,
     subjects: Subjects,
     api: Api,
-    /// What the subjects of our answers begin with; no other client has it.
     inbox: String,
     link: Option<Link>,
     /// When anything came over it.
@@ -148,19 +155,23 @@ impl Broker for Node {
         is_fed && self.follower.as_mut().is_some_and(|follower| follower.has_begun(found_to))
     }
 
+    fn node(&self) -> &str {
+        self.peers.node()
+    }
+
     fn take_refusal(&mut self) -> Option<BrokerError> {
         self.refused.take().map(BrokerError::Nats)
     }
 }
 
 impl Node {
-    pub fn new(settings: NatsSettings, inbox: String, ends: Ends) -> Result<Self, NatsError> {
+    pub fn new(settings: NatsSettings, ends: Ends) -> Result<Self, NatsError> {
         let parsed =
             |url: &String| Address::parse(url).ok_or_else(|| NatsError::Address(url.clone()));
         let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
         let credentials = settings.credentials.as_deref().map(Credentials::read).transpose();
         let credentials = credentials.map_err(NatsError::Credentials)?;
-        let peers = Peers::new(format!("{:016x}", settings.node));
+        let peers = Peers::new(settings.node);
         Ok(Self {
             subjects: Subjects::new(&settings.stream),
             api: Api::new(&settings.stream),
@@ -168,7 +179,7 @@ impl Node {
             servers,
             credentials,
             ends,
-            inbox,
+            inbox: inbox_of(peers.node()),
             link: None,
             heard_at: Duration::ZERO,
             out: Vec::new(),
@@ -184,8 +195,6 @@ impl Node {
             revocations: Revocations::default(),
             older: Older::default(),
             peers,
-            asides: Vec::new(),
-            said_here_at: Duration::ZERO,
             flow_control: None,
             held_up: false,
             ticked_at: Duration::ZERO,
@@ -294,9 +303,11 @@ impl Node {
                 self.revocations.answer(number, message.payload);
             } else if let Some(part) = kind.strip_prefix(".o.") {
                 self.take_older(part, message.headers, message.payload);
+            } else if kind == INBOX_ASIDES {
+                self.peers.note(message.payload);
             }
         } else if message.subscription == ASIDES {
-            self.asides.extend(serde_json::from_slice::<Aside>(message.payload).ok());
+            self.peers.note(message.payload);
         } else if message.subscription == self.subscription {
             self.take_delivered(message, now);
         }
@@ -312,7 +323,7 @@ impl Node {
                 (ToBroker::Publish(number, publication, counts), Some(_)) => {
                     if counts == Counts::Everywhere {
                         let asked = self.peers.count(number, &publication.channel, now);
-                        self.say(asked.as_ref());
+                        asked.iter().for_each(|aside| self.say(aside));
                     }
                     let subject = self.subjects.of_channel(&publication.channel);
                     let reply = format!("{}.p.{number}", self.inbox);
@@ -327,6 +338,11 @@ impl Node {
                 (ToBroker::Publish(number, ..), None) => lost.push(Answered::new(number, None)),
                 (ToBroker::ReadOlder(read), _) => self.older.push(read),
                 (ToBroker::Revoke(revocation, tell), _) => self.send_revocation(&revocation, tell),
+                (ToBroker::Ask(node, question, tell), _) => {
+                    let asked = self.peers.ask(node, question, tell, now);
+                    asked.iter().for_each(|aside| self.say(aside));
+                }
+                (ToBroker::Say(aside), _) => self.say(&aside),
                 (ToBroker::Close, _) => self.closing = true,
             }
         }

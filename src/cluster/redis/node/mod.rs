@@ -16,7 +16,7 @@ use super::talk::{Asked, Talk};
 use super::{RedisError, RedisSettings};
 use crate::cluster::broker::{Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, TICK};
 use crate::cluster::follower::{Delivery, Follower};
-use crate::cluster::peers::{Aside, Peers};
+use crate::cluster::peers::Peers;
 use crate::cluster::{Ended, Identity, LogSide, Revocation, ToBroker};
 use crate::log::event::Publication;
 use crate::log::message::{Counts, Fed};
@@ -44,8 +44,6 @@ pub(super) struct Node {
     /// For what nodes say beside the stream.
     asides: Option<Link>,
     peers: Peers,
-    heard: Vec<Aside>,
-    said_here_at: Duration,
     /// The entry after which to ask for more; `None` while such a question is open.
     ask_after: Option<u64>,
     tried_at: Option<Duration>,
@@ -105,6 +103,10 @@ impl Broker for Node {
         is_fed && self.follower.as_mut().is_some_and(|follower| follower.has_begun(found_to))
     }
 
+    fn node(&self) -> &str {
+        self.peers.node()
+    }
+
     fn take_refusal(&mut self) -> Option<BrokerError> {
         // A server that can't be used may be repaired while the start waits.
         None
@@ -118,7 +120,7 @@ impl Node {
         let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
         // Braces: the keys of a stream belong together, where servers share keys.
         let key = |name: &str| format!("{{{}}}:{name}", settings.stream);
-        let peers = Peers::new(format!("{:016x}", settings.node));
+        let peers = Peers::new(settings.node);
         Ok(Self {
             head_key: key("head"),
             log_key: key("log"),
@@ -130,8 +132,6 @@ impl Node {
             entries: None,
             asides: None,
             peers,
-            heard: Vec::new(),
-            said_here_at: Duration::ZERO,
             ask_after: None,
             tried_at: None,
             looked_at: Duration::ZERO,
@@ -277,7 +277,7 @@ impl Node {
                 ToBroker::Publish(number, publication, counts) => {
                     if counts == Counts::Everywhere {
                         let asked = self.peers.count(number, &publication.channel, now);
-                        self.say(asked.as_ref(), now);
+                        asked.iter().for_each(|aside| self.say(aside, now));
                     }
                     if !self.publish(number, &publication, now) {
                         lost.push(Answered::new(number, None));
@@ -289,6 +289,11 @@ impl Node {
                         self.add(Asked::Revoke(tell), None, &vec![("r", json)], now);
                     }
                 }
+                ToBroker::Ask(node, question, tell) => {
+                    let asked = self.peers.ask(node, question, tell, now);
+                    asked.iter().for_each(|aside| self.say(aside, now));
+                }
+                ToBroker::Say(aside) => self.say(&aside, now),
                 ToBroker::ReadOlder(_) => unreachable!("all of a node's history is in memory"),
                 ToBroker::Close => self.closing = true,
             }
