@@ -50,7 +50,23 @@ impl Nats {
         Self::start_with(count, &[])
     }
 
+    /// Starts one with this in its configuration.
+    pub fn configured(text: &str) -> Option<Self> {
+        let mut one = Self::prepared(1, &[])?.pop()?;
+        let file = one.dir.path().join("nats.conf");
+        std::fs::write(&file, text).expect("written");
+        one.options.extend(["-c".to_owned(), file.display().to_string()]);
+        one.begin();
+        Some(one)
+    }
+
     fn start_with(count: u16, more: &[&str]) -> Option<Vec<Self>> {
+        let mut servers = Self::prepared(count, more)?;
+        servers.iter_mut().for_each(Self::begin);
+        Some(servers)
+    }
+
+    fn prepared(count: u16, more: &[&str]) -> Option<Vec<Self>> {
         let Some(program) = installed("nats-server") else {
             skip("nats-server", "scripts/test-clients");
             return None;
@@ -58,7 +74,7 @@ impl Nats {
         let first = free_ports(2 * count);
         let route = |n: u16| format!("nats://127.0.0.1:{}", first + count + n);
         let all: Vec<String> = (0..count).map(route).collect();
-        let mut servers: Vec<Self> = (0..count)
+        let servers = (0..count)
             .map(|n| {
                 let (here, routes) = (route(n), all.join(","));
                 let cluster = ["--cluster_name", "c", "--cluster", &here, "--routes", &routes];
@@ -69,7 +85,6 @@ impl Nats {
                 Self { program: program.clone(), name, port, options, dir, child: None }
             })
             .collect();
-        servers.iter_mut().for_each(Self::begin);
         Some(servers)
     }
 

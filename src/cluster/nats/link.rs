@@ -224,8 +224,7 @@ fn introduction(
         None => {}
     }
     if let (Some(credentials), Some(nonce)) = (credentials, &info.nonce) {
-        said["jwt"] = json!(credentials.jwt());
-        said["sig"] = json!(credentials.sign(nonce));
+        credentials.prove(nonce, &mut said);
     }
     said
 }

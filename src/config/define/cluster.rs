@@ -13,7 +13,7 @@ pub(super) const KEYS: &[Key] = &[
         value: "URLS|none",
         group: Group::Cluster,
         change: Change::Restart,
-        help: "NATS servers with JetStream (2.11 or later), as nats://10.0.0.1,nats://10.0.0.2. All \
+        help: "NATS servers with JetStream (2.10 or later), as nats://10.0.0.1,nats://10.0.0.2. All \
                nodes with the same cluster_stream share one log.",
         field: Field::Server { put: put_nats, show: |s| show_list(&s.cluster.nats) },
     },
@@ -54,7 +54,7 @@ pub(super) const KEYS: &[Key] = &[
         value: "FILE|none",
         group: Group::Cluster,
         change: Change::Restart,
-        help: "A file of NATS credentials (.creds).",
+        help: "The user at NATS, as a file: .creds, or the seed of an nkey (SU...).",
         field: Field::Server {
             put: |s, t| set(&mut s.cluster.credentials, optional_path(t)),
             show: |s| show_path(s.cluster.credentials.as_deref()),

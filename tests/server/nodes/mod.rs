@@ -6,6 +6,7 @@ mod redis;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -386,6 +387,40 @@ fn a_node_speaks_tls_with_its_broker_and_proves_who_it_is() {
     let id = publish(here.addr, "a", &data);
     let event = stream.event();
     assert_eq!((event.id, event.data), (id, data));
+}
+
+/// Two nodes that know who they are by this file.
+fn nodes_with(nats: &Nats, credentials: &Path) -> [TestServer; 2] {
+    [(); 2].map(|()| {
+        TestServer::with(|settings| {
+            settings.cluster.nats = vec![nats.url()];
+            settings.cluster.credentials = Some(credentials.to_owned());
+        })
+    })
+}
+
+fn events_go_from_node_to_node([here, there]: &[TestServer; 2]) {
+    let mut stream = Sse::open(there.addr, "channel=a");
+    let id = publish(here.addr, "a", "signed");
+    assert_eq!(stream.event().id, id);
+}
+
+#[test]
+fn a_node_signs_with_the_key_that_a_creds_file_has() {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nats");
+    let operator = std::fs::read_to_string(files.join("nats.conf")).expect("a fixture");
+    let Some(nats) = Nats::configured(&operator) else { return };
+    events_go_from_node_to_node(&nodes_with(&nats, &files.join("user.creds")));
+}
+
+#[test]
+fn a_node_signs_with_an_nkey() {
+    // The public key of this seed; both were made for tests.
+    let user = "UAHBPZQJWVT762GBLPTKNDMKN26PXZGKT2RA3GTZUY4GO5ZKK5423IJY";
+    let users = format!("authorization {{ users = [ {{ nkey: {user} }} ] }}");
+    let Some(nats) = Nats::configured(&users) else { return };
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nats/user.nk");
+    events_go_from_node_to_node(&nodes_with(&nats, &seed));
 }
 
 #[test]
