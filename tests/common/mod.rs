@@ -272,7 +272,9 @@ pub fn clients_dir() -> PathBuf {
 /// A program by its name: from `scripts/test-clients`, the `PATH`, or the administrator's folders.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(clients_dir().join("python/bin"))
+    let folders = ["python/bin", "bin"]
+        .into_iter()
+        .map(|folder| clients_dir().join(folder))
         .chain(std::env::split_paths(&path))
         .chain([PathBuf::from("/usr/sbin")]);
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())

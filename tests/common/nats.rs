@@ -19,6 +19,8 @@ use super::{await_that, installed, skip};
 /// In a cluster an answer may get lost, as long as its servers do not know where it goes.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
+const PROGRAM: &str = "nats-server";
+
 /// A NATS server with JetStream; it ends with the value.
 pub struct Nats {
     program: PathBuf,
@@ -37,6 +39,13 @@ impl Nats {
         one.pop()
     }
 
+    /// Starts one of the oldest version that a node works with.
+    pub fn oldest() -> Option<Self> {
+        let mut one = Self::prepared("nats-server-2.10", 1, &[])?.pop()?;
+        one.begin();
+        Some(one)
+    }
+
     /// Starts one that speaks TLS only, with who knows this token.
     pub fn secured(identity: &Identity, token: &str) -> Option<Self> {
         let text = |path: PathBuf| path.display().to_string();
@@ -52,7 +61,7 @@ impl Nats {
 
     /// Starts one with this in its configuration.
     pub fn configured(text: &str) -> Option<Self> {
-        let mut one = Self::prepared(1, &[])?.pop()?;
+        let mut one = Self::prepared(PROGRAM, 1, &[])?.pop()?;
         let file = one.dir.path().join("nats.conf");
         std::fs::write(&file, text).expect("written");
         one.options.extend(["-c".to_owned(), file.display().to_string()]);
@@ -61,14 +70,14 @@ impl Nats {
     }
 
     fn start_with(count: u16, more: &[&str]) -> Option<Vec<Self>> {
-        let mut servers = Self::prepared(count, more)?;
+        let mut servers = Self::prepared(PROGRAM, count, more)?;
         servers.iter_mut().for_each(Self::begin);
         Some(servers)
     }
 
-    fn prepared(count: u16, more: &[&str]) -> Option<Vec<Self>> {
-        let Some(program) = installed("nats-server") else {
-            skip("nats-server", "scripts/test-clients");
+    fn prepared(program: &str, count: u16, more: &[&str]) -> Option<Vec<Self>> {
+        let Some(program) = installed(program) else {
+            skip(program, "scripts/test-clients");
             return None;
         };
         let first = free_ports(2 * count);

@@ -218,7 +218,8 @@ impl Api {
         self.request("STREAM.UPDATE", &config)
     }
 
-    /// Asks for the next messages of one subject, from this place on.
+    /// Asks for the next messages of one subject, from this place on. A server before 2.11 answers with
+    /// one.
     pub fn batch_of(&self, subject: &str, from: u64, count_max: u64, bytes_max: u64) -> Request {
         let body = json!({
             "seq": from,

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn versions_are_compared_by_number() {
         for (version, recent) in
-            [("2.15.1", true), ("2.11.0", true), ("2.9.10", false), ("3.0", true), ("", false)]
+            [("2.15.1", true), ("2.10.0", true), ("2.9.10", false), ("3.0", true), ("", false)]
         {
             let info = ServerInfo { version: version.to_owned(), ..ServerInfo::default() };
             assert_eq!(info.is_recent(), recent, "{version}");

@@ -66,7 +66,7 @@ fn finding(check: &str, found: String, wanted: &str, verdict: Verdict, cure: &st
 
 fn server(address: &str, info: &io::Result<ServerInfo>) -> Finding {
     let check = format!("NATS at {address}");
-    let wanted = "2.11 or later, with JetStream";
+    let wanted = "2.10 or later, with JetStream";
     let info = match info {
         Ok(info) => info,
         Err(error) => {

@@ -207,8 +207,18 @@ fn a_subject_is_revoked_on_every_node_and_on_those_that_start_later() {
 
 #[test]
 fn what_a_node_has_no_memory_for_is_read_from_the_stream() {
-    const COUNT: usize = 3_000;
     let Some(nats) = Nats::start() else { return };
+    is_read_from_the_stream(&nats);
+}
+
+#[test]
+fn the_oldest_nats_is_asked_for_one_message_after_the_other() {
+    let Some(nats) = Nats::oldest() else { return };
+    is_read_from_the_stream(&nats);
+}
+
+fn is_read_from_the_stream(nats: &Nats) {
+    const COUNT: usize = 3_000;
     let small = || {
         TestServer::with(|settings| {
             settings.cluster.nats = vec![nats.url()];

@@ -226,7 +226,7 @@ impl Node {
             match Link::connect(address, self.credentials.as_ref(), self.settings.tls.as_ref()) {
                 Ok(link) if !link.info().is_recent() => {
                     let version = &link.info().version;
-                    tracing::warn!(server = %address, %version, "this NATS is older than 2.11: history that memory has no room for can't be read");
+                    tracing::warn!(server = %address, %version, "this NATS is older than 2.10");
                 }
                 Ok(link) => {
                     let version = &link.info().version;

@@ -1,6 +1,7 @@
 //! Pages of history that memory has no room for, read from the stream by direct get: a batch of each
-//! channel's messages, from whichever server answers. One page is read at a time, in the order they
-//! were asked for; while the broker is away they wait.
+//! channel's messages, from whichever server answers. One that knows no batches (before 2.11) is asked
+//! for one message after the other. One page is read at a time, in the order they were asked for; while
+//! the broker is away they wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,12 @@ const PAGE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Most messages of a channel in one batch: a page of small events.
 const BATCH_MAX: u64 = 1024;
 
+/// The header that says how many messages are behind those of a batch.
+const PENDING: &str = "Nats-Num-Pending";
+
+/// Messages of a channel for a page, where each is a way to the broker and back.
+const SINGLES_MAX: usize = 64;
+
 /// The page that is being read, and those that wait.
 #[derive(Debug, Default)]
 pub(super) struct Older {
@@ -35,28 +42,36 @@ pub(super) struct Older {
 struct Reading {
     asked: OlderRead,
     until: Duration,
-    channels: Vec<Batch>,
+    channels: Vec<Part>,
     /// All of it has come, and the stream's state has been asked for.
     is_looked_at: bool,
 }
 
 /// The messages of one channel that have come.
-#[derive(Debug)]
-struct Batch {
+#[derive(Debug, Default)]
+struct Part {
     events: Vec<Arc<Event>>,
+    bytes: u64,
     /// Everything up to here has come; `None`: more is on its way.
     through: Option<u64>,
 }
 
+impl Part {
+    fn push(&mut self, event: Event) {
+        self.bytes += bytes_of(&event);
+        self.events.push(Arc::new(event));
+    }
+}
+
 impl Reading {
     fn is_all_there(&self) -> bool {
-        self.channels.iter().all(|batch| batch.through.is_some())
+        self.channels.iter().all(|part| part.through.is_some())
     }
 
     /// The page: up to where all channels have come, in log order, until it is full.
     fn into_page(self, first: u64) -> OlderPage {
         let Self { mut asked, channels, .. } = self;
-        let ends = channels.iter().filter_map(|batch| batch.through);
+        let ends = channels.iter().filter_map(|part| part.through);
         let mut through = ends.min().unwrap_or(asked.through).min(asked.through);
         for of in &mut asked.channels {
             let is_cut = of.ranges.first().is_some_and(|range| *range.start() < first);
@@ -66,7 +81,7 @@ impl Reading {
         }
         let all = (0..)
             .zip(channels)
-            .flat_map(|(place, batch)| batch.events.into_iter().map(move |event| (place, event)));
+            .flat_map(|(place, part)| part.events.into_iter().map(move |event| (place, event)));
         let mut events: Vec<(u16, Arc<Event>)> =
             all.filter(|(_, event)| event.seq <= through).collect();
         events.sort_unstable_by_key(|(_, event)| event.seq);
@@ -119,23 +134,27 @@ impl Node {
         self.older.attempts += 1;
         let mut channels = Vec::with_capacity(asked.channels.len());
         for (place, of) in asked.channels.iter().enumerate() {
-            let Some(range) = of.ranges.first() else {
-                channels.push(Batch { events: Vec::new(), through: Some(asked.through) });
-                continue;
-            };
-            let subject = self.subjects.of_channel(&of.name);
-            let (what, body) =
-                self.api.batch_of(&subject, *range.start(), BATCH_MAX, asked.bytes_max);
-            let reply = format!("{}.o.{}.{place}", self.inbox, self.older.attempts);
-            write_message(&mut self.out, &what, Some(&reply), &[], body.as_bytes());
-            channels.push(Batch { events: Vec::new(), through: None });
+            let mut part = Part::default();
+            match of.ranges.first() {
+                Some(range) => self.ask_next(&of.name, place, *range.start(), asked.bytes_max),
+                None => part.through = Some(asked.through),
+            }
+            channels.push(part);
         }
         let reading = Reading { asked, until: now + PAGE_TIME_MAX, channels, is_looked_at: false };
         self.older.reading = Some(reading);
         self.look_behind_older();
     }
 
-    /// A message of a page, or what ends one of its parts. `part` is `<attempt>.<channel>`.
+    /// What a channel has from this place on, for the part of the page that has this place in it.
+    fn ask_next(&mut self, channel: &str, place: usize, from: u64, bytes_max: u64) {
+        let subject = self.subjects.of_channel(channel);
+        let (what, body) = self.api.batch_of(&subject, from, BATCH_MAX, bytes_max);
+        let reply = format!("{}.o.{}.{place}", self.inbox, self.older.attempts);
+        write_message(&mut self.out, &what, Some(&reply), &[], body.as_bytes());
+    }
+
+    /// A message of a page, or what ends one of its parts. `part` is `<attempt>.<place>`.
     pub(super) fn take_older(&mut self, part: &str, headers: Option<Headers<'_>>, payload: &[u8]) {
         let Some((attempt, place)) = part.split_once('.') else { return };
         if attempt.parse() != Ok(self.older.attempts) {
@@ -144,44 +163,52 @@ impl Node {
         if place == "s" {
             return self.finish_older(payload);
         }
-        let Some((reading, place)) = self.older.reading.as_mut().zip(place.parse::<usize>().ok())
-        else {
-            return;
-        };
-        let Some((of, batch)) =
-            reading.asked.channels.get(place).zip(reading.channels.get_mut(place))
-        else {
-            return;
-        };
-        let header = |name| headers.and_then(|all| all.get(name));
-        let seq = header("Nats-Sequence").and_then(|text| text.parse::<u64>().ok());
-        match (headers.and_then(|all| all.status()), seq) {
-            // The end of the batch, or there is nothing. What follows the last message may be left for
-            // the next page.
-            (Some(status), _) => {
-                let more = header("Nats-Num-Pending").is_some_and(|count| count != "0");
-                let last = batch.events.last().map(|event| event.seq);
-                batch.through = match (status, last) {
-                    (204, Some(last)) if more => Some(last),
-                    (204 | 404, _) => Some(reading.asked.through),
-                    // Not now: the page is asked for again.
-                    _ => batch.through,
-                };
-            }
-            (None, Some(seq)) => {
-                let stored_at = header("Nats-Time-Stamp").and_then(codec::time);
-                let ordered_at =
-                    stored_at.unwrap_or_default().saturating_sub(self.settings.clock_began);
-                let subject = header("Nats-Subject").unwrap_or_default();
-                let read = codec::publication(&self.subjects, subject, headers, payload);
-                let event = read.map(|publication| {
-                    Event::new(seq, of.name.clone(), of.hash, ordered_at, publication)
-                });
-                batch.events.extend(event.map(Arc::new));
-            }
-            (None, None) => {}
+        let Some((place, headers)) = place.parse().ok().zip(headers) else { return };
+        match (headers.status(), headers.get("Nats-Sequence").map(str::parse)) {
+            (Some(status), _) => self.end_part(place, status, headers),
+            (None, Some(Ok(seq))) => self.take_part(place, seq, headers, payload),
+            (None, _) => {}
         }
         self.look_behind_older();
+    }
+
+    /// The end of a batch, or there is nothing. What follows the last message may be left for the next
+    /// page.
+    fn end_part(&mut self, place: usize, status: u16, headers: Headers<'_>) {
+        let Some(reading) = &mut self.older.reading else { return };
+        let Some(part) = reading.channels.get_mut(place) else { return };
+        let more = headers.get(PENDING).is_some_and(|count| count != "0");
+        let last = part.events.last().map(|event| event.seq);
+        part.through = match (status, last) {
+            (204, Some(last)) if more => Some(last),
+            (204 | 404, _) => Some(reading.asked.through),
+            // Not now: the page is asked for again.
+            _ => part.through,
+        };
+    }
+
+    fn take_part(&mut self, place: usize, seq: u64, headers: Headers<'_>, payload: &[u8]) {
+        let Some(reading) = &mut self.older.reading else { return };
+        let Some(of) = reading.asked.channels.get(place) else { return };
+        let Some(part) = reading.channels.get_mut(place) else { return };
+        let stored_at = headers.get("Nats-Time-Stamp").and_then(codec::time);
+        let ordered_at = stored_at.unwrap_or_default().saturating_sub(self.settings.clock_began);
+        let subject = headers.get("Nats-Subject").unwrap_or_default();
+        let read = codec::publication(&self.subjects, subject, Some(headers), payload);
+        if let Some(publication) = read {
+            part.push(Event::new(seq, of.name.clone(), of.hash, ordered_at, publication));
+        }
+        // Each message of a batch says how many are behind it, and the batch has an end of its own.
+        if headers.get(PENDING).is_some() {
+            return;
+        }
+        let (through, bytes_max) = (reading.asked.through, reading.asked.bytes_max);
+        if seq >= through || part.events.len() >= SINGLES_MAX || part.bytes >= bytes_max {
+            part.through = Some(seq.min(through));
+        } else {
+            let channel = of.name.clone();
+            self.ask_next(&channel, place, seq + 1, bytes_max);
+        }
     }
 
     /// Once all has come, asks what the stream has dropped since.
