@@ -108,10 +108,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
     let host = Host::live();
     let mut report = doctor::run(&DoctorOptions::of(args, &host, &tried), &host, &tried);
     report.findings.extend(args.data_dir.iter().flat_map(|dir| doctor::disk::findings(dir)));
-    if let Some(urls) = &args.cluster {
-        let findings = doctor::cluster::findings(urls, &args.stream);
-        report.findings.extend(findings.map_err(|error| error.to_string())?);
-    }
+    let of_cluster = doctor::cluster::findings(&args.cluster).map_err(|error| error.to_string())?;
+    report.findings.extend(of_cluster);
     say(&report.to_string())?;
     if args.connections.is_none() {
         say("This is for what the host holds as it is; ask for more with --connections N.\n")?;

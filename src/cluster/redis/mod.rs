@@ -7,6 +7,7 @@
 //! | `talk` | the connection for publications and questions: answers come in their order |
 //! | `scripts` | what is done at the server in one step |
 //! | `entry` | events as entries of the stream |
+//! | `examine` | what `pushline doctor --cluster` asks |
 //! | `resp`, `link` | the protocol, and a connection |
 //!
 //! Redis answers before its replicas have what was written. So a server that takes over, or starts
@@ -16,11 +17,12 @@
 //! generation are refused, so a new epoch begins before a number can be given twice.
 
 mod entry;
+pub mod examine;
 mod link;
 mod node;
 mod resp;
 mod scripts;
-mod talk;
+pub mod talk;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,6 +2,31 @@
 //! that identifies the stream and counts its entries, and `{<stream>}:log`, the stream itself. Each
 //! idempotency key has another one, for as long as it is remembered.
 
+/// The key of this kind. Braces: the keys of a stream belong together, where servers share keys.
+fn key(stream: &str, name: &str) -> String {
+    format!("{{{stream}}}:{name}")
+}
+
+/// The key of the hash that says which stream it is.
+pub fn head_key(stream: &str) -> String {
+    key(stream, "head")
+}
+
+/// That of the stream itself.
+pub fn log_key(stream: &str) -> String {
+    key(stream, "log")
+}
+
+/// The channel on which nodes talk.
+pub fn aside_key(stream: &str) -> String {
+    key(stream, "aside")
+}
+
+/// That of an idempotency key, in the scope of its channel.
+pub fn known_key(stream: &str, channel: &str, known: &str) -> String {
+    key(stream, &format!("key:{channel} {known}"))
+}
+
 /// How long the server remembers an idempotency key, in milliseconds.
 pub const KEYS_MS: &str = "120000";
 

@@ -16,6 +16,9 @@ use super::scripts;
 /// The oldest version with all that a node needs. Valkey says that it is 7.2.
 const MAJOR_MIN: u32 = 7;
 
+/// The `maxmemory-policy` that keeps everything.
+const NO_EVICTION: &str = "noeviction";
+
 /// What was asked.
 #[derive(Debug)]
 pub enum Asked {
@@ -40,12 +43,22 @@ pub enum Asked {
 pub struct Server {
     /// `redis_version`.
     pub version: String,
+    /// Of `valkey_version`, if it is one.
+    valkey: Option<String>,
     /// Changes whenever another server takes over, or this one starts again.
     pub replication: String,
-    is_primary: bool,
-    is_loading: bool,
-    forgets: bool,
-    keeps_nothing: bool,
+    /// Whether it takes writes.
+    pub is_primary: bool,
+    /// Whether it still reads what is on its disk.
+    pub is_loading: bool,
+    /// Servers that follow it.
+    pub replicas: u64,
+    /// Bytes it may use; 0: all there are.
+    pub memory_max: u64,
+    /// What it does when they are used: `maxmemory-policy`.
+    pub eviction: String,
+    /// Whether it writes to disk as it goes.
+    pub appends: bool,
 }
 
 impl Server {
@@ -55,21 +68,42 @@ impl Server {
             text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
         };
         let is = |name: &str, value: &str| of(name) == Some(value);
-        let policy = of("maxmemory_policy").unwrap_or("noeviction");
+        let number = |name: &str| of(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         Self {
             version: of("redis_version").unwrap_or_default().to_owned(),
+            valkey: of("valkey_version").map(str::to_owned),
             replication: of("master_replid").unwrap_or_default().to_owned(),
             is_primary: is("role", "master"),
             is_loading: is("loading", "1"),
-            forgets: policy != "noeviction" && !is("maxmemory", "0"),
-            keeps_nothing: is("aof_enabled", "0"),
+            replicas: number("connected_slaves"),
+            memory_max: number("maxmemory"),
+            eviction: of("maxmemory_policy").unwrap_or(NO_EVICTION).to_owned(),
+            appends: !is("aof_enabled", "0"),
         }
+    }
+
+    /// Its name and version.
+    pub fn program(&self) -> String {
+        match &self.valkey {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", self.version),
+        }
+    }
+
+    /// Whether its version has all that a node needs.
+    pub fn is_recent(&self) -> bool {
+        let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        major >= Some(MAJOR_MIN)
+    }
+
+    /// Whether it throws keys away when its memory is full.
+    pub fn forgets(&self) -> bool {
+        self.memory_max > 0 && self.eviction != NO_EVICTION
     }
 
     /// Why it can't be used, if that is so.
     pub fn obstacle(&self) -> Option<&'static str> {
-        let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-        if major < Some(MAJOR_MIN) {
+        if !self.is_recent() {
             Some("it is older than Redis 7")
         } else if !self.is_primary {
             Some("it is a replica")
@@ -84,14 +118,15 @@ impl Server {
     pub fn dangers(&self) -> impl Iterator<Item = &'static str> {
         let forgets = "it may drop keys when its memory is full: set maxmemory-policy noeviction";
         let keeps_nothing = "it does not write each change to disk: set appendonly yes";
-        let all = [self.forgets.then_some(forgets), self.keeps_nothing.then_some(keeps_nothing)];
-        all.into_iter().flatten()
+        let forgets = self.forgets().then_some(forgets);
+        [forgets, (!self.appends).then_some(keeps_nothing)].into_iter().flatten()
     }
 }
 
 /// The connection.
 #[derive(Debug)]
 pub struct Talk {
+    /// Over which it goes.
     pub link: Link,
     /// What the server said when it was connected to.
     pub server: Server,

@@ -249,6 +249,7 @@ fn version(release: &str) -> Option<KernelVersion> {
 #[cfg(test)]
 mod tests {
     use super::super::checks::tests::{MILLION, findings as failing, host, only};
+    use super::super::cluster::ClusterArgs;
     use super::super::{DoctorArgs, run};
     use super::*;
 
@@ -366,9 +367,8 @@ mod tests {
         let (_dir, host) = host(&[("proc/self/limits", limits)]);
         let driver = DriverWanted::Auto;
         let (connections, workers, data_dir) = (None, Some(2), None);
-        let (cluster, stream) = (None, String::new());
-        let args =
-            DoctorArgs { connections, workers, driver, data_dir, cluster, stream, sysctl: false };
+        let cluster = ClusterArgs::default();
+        let args = DoctorArgs { connections, workers, driver, data_dir, cluster, sysctl: false };
         let all_there = Ok("all there".into());
         let options = DoctorOptions::of(&args, &host, &all_there);
         assert_eq!(options.connections, 39_872);

@@ -16,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
+use self::cluster::ClusterArgs;
 use settings::sysctl_conf;
 
 use crate::config::DriverWanted;
@@ -46,12 +47,9 @@ pub struct DoctorArgs {
     /// The folder the journal will be in: on what file system it is, and what a sync costs there.
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// NATS servers that are to keep the log of many nodes: their version, the stream and their clock.
-    #[arg(long, value_name = "URLS")]
-    pub cluster: Option<String>,
-    /// The stream there.
-    #[arg(long, value_name = "NAME", default_value = "PUSHLINE", requires = "cluster")]
-    pub stream: String,
+    /// The broker of many nodes.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Print the sysctl.d file for this many connections, and check nothing.
     #[arg(long)]
     pub sysctl: bool,

@@ -108,3 +108,37 @@ fn the_stream_keeps_no_more_than_the_nodes_do() {
     assert_eq!(stream.event().event, "pushline.gap");
     assert_eq!(stream.event().json()["data"], "40");
 }
+
+#[test]
+fn a_redis_is_examined_before_one_relies_on_it() {
+    let (Some(primary), Some(replica)) = (Redis::start(), Redis::start()) else { return };
+    replica.follow(&primary);
+    let server = node(&[&primary]);
+    publish(server.addr, "a", "one");
+    let doctor = |urls: &str| {
+        let command = ["doctor", "--connections", "1", "--cluster", urls];
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_pushline")).args(command).output();
+        String::from_utf8(ran.expect("it runs").stdout).expect("text")
+    };
+    let said = doctor(&format!("{},{}", primary.url(), replica.url()));
+    for wanted in [
+        "primary",
+        "replica",
+        "replicas of the primary",
+        "always",
+        "no limit, noeviction",
+        "entries so far: 1, kept: 1",
+        "clock of the broker",
+    ] {
+        assert!(said.contains(wanted), "{wanted} in {said}");
+    }
+    assert_eq!(primary.ask("CONFIG SET maxmemory 100mb"), "+OK");
+    assert_eq!(primary.ask("CONFIG SET maxmemory-policy allkeys-lru"), "+OK");
+    assert_eq!(primary.ask("CONFIG SET appendonly no"), "+OK");
+    let said = doctor(&format!("{},redis://127.0.0.1:1", primary.url()));
+    for wanted in ["allkeys-lru", "throws the log away", "appendonly no", "is it there"] {
+        assert!(said.contains(wanted), "{wanted} in {said}");
+    }
+    let said = doctor(&replica.url());
+    assert!(said.contains("no node can publish"), "{said}");
+}

@@ -118,13 +118,11 @@ impl Node {
         let parsed =
             |url: &String| Address::parse(url).ok_or_else(|| RedisError::Address(url.clone()));
         let servers = settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
-        // Braces: the keys of a stream belong together, where servers share keys.
-        let key = |name: &str| format!("{{{}}}:{name}", settings.stream);
         let peers = Peers::new(settings.node);
         Ok(Self {
-            head_key: key("head"),
-            log_key: key("log"),
-            aside_key: key("aside"),
+            head_key: scripts::head_key(&settings.stream),
+            log_key: scripts::log_key(&settings.stream),
+            aside_key: scripts::aside_key(&settings.stream),
             settings,
             servers,
             ends,
@@ -303,10 +301,9 @@ impl Node {
 
     /// Returns whether it was sent.
     fn publish(&mut self, number: u64, publication: &Publication, now: Duration) -> bool {
-        let key = publication
-            .key
-            .as_ref()
-            .map(|key| format!("{{{}}}:key:{} {key}", self.settings.stream, publication.channel));
+        let key = publication.key.as_ref();
+        let key =
+            key.map(|key| scripts::known_key(&self.settings.stream, &publication.channel, key));
         self.ends.metrics.sent.add(1);
         self.add(Asked::Publish(number), key.as_deref(), &entry::fields(publication), now)
     }

@@ -1,51 +1,20 @@
-//! Whether a broker is one to keep the log in: its version, what it keeps, and how safely.
+//! NATS JetStream: its versions, the stream's replicas and bounds, and how soon it is on disk.
 
 use std::io;
 use std::time::Duration;
 
-use super::{Finding, Verdict};
+use super::super::{Finding, Verdict};
+use super::{clock, finding};
+use crate::cluster::nats::KEYS_TIME;
 use crate::cluster::nats::api::{ApiError, StreamInfo};
-use crate::cluster::nats::examine::{Account, Examined, examine};
+use crate::cluster::nats::examine::{Account, Examined};
 use crate::cluster::nats::link::ServerInfo;
-use crate::cluster::nats::{KEYS_TIME, NatsError, NatsSettings};
 use crate::tools::numbers::grouped;
-use crate::tools::wire::tls::Trust;
-
-/// An event's age is told by the broker's clock and ours.
-const CLOCK_S_MAX: f64 = 1.0;
 
 /// NATS's own default loses as much when the power goes everywhere at once.
 const SYNC_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-/// What there is to say of the brokers at these addresses, and of the stream.
-///
-/// # Errors
-/// They are no addresses.
-pub fn findings(urls: &str, stream: &str) -> Result<Vec<Finding>, NatsError> {
-    let servers: Vec<String> = urls.split(',').map(|url| url.trim().to_owned()).collect();
-    let is_secure = servers.iter().any(|url| url.starts_with("tls://"));
-    let tls = match is_secure {
-        true => Trust::default()
-            .config()
-            .map(Some)
-            .map_err(|error| NatsError::Credentials(io::Error::other(error)))?,
-        false => None,
-    };
-    let settings = NatsSettings {
-        servers,
-        credentials: None,
-        tls,
-        stream: stream.to_owned(),
-        replicas: None,
-        bytes_max: 0,
-        age_max: Duration::ZERO,
-        clock_began: Duration::ZERO,
-        node: fastrand::u64(..),
-    };
-    Ok(judge(&examine(&settings)?))
-}
-
-fn judge(found: &Examined) -> Vec<Finding> {
+pub(super) fn judge(found: &Examined) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         found.servers.iter().map(|(address, info)| server(address, info)).collect();
     findings.push(servers(found.servers.iter().filter(|(_, info)| info.is_ok()).count()));
@@ -57,11 +26,6 @@ fn judge(found: &Examined) -> Vec<Finding> {
     findings.extend(found.clock.map(clock));
     findings.push(sync(found.sync_interval));
     findings
-}
-
-fn finding(check: &str, found: String, wanted: &str, verdict: Verdict, cure: &str) -> Finding {
-    let cure = if verdict >= Verdict::Weak { cure.to_owned() } else { String::new() };
-    Finding { check: check.to_owned(), found, wanted: wanted.to_owned(), verdict, cure }
 }
 
 fn server(address: &str, info: &io::Result<ServerInfo>) -> Finding {
@@ -166,16 +130,6 @@ fn of_stream(info: &StreamInfo, servers: usize) -> Vec<Finding> {
         findings.push(finding("replicas", behind.join(", "), "all current", Verdict::Weak, cure));
     }
     findings
-}
-
-fn clock((ahead_s, took): (f64, Duration)) -> Finding {
-    let found = format!("{ahead_s:+.3} s, {:.1} ms away", took.as_secs_f64() * 1e3);
-    let verdict = match ahead_s.abs() <= CLOCK_S_MAX + took.as_secs_f64() {
-        true => Verdict::Ok,
-        false => Verdict::Weak,
-    };
-    let cure = "events age by the broker's clock: run NTP on both";
-    finding("clock of the broker", found, "within a second", verdict, cure)
 }
 
 fn sync(interval: Option<Duration>) -> Finding {
