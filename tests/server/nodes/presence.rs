@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use crate::common::nats::Nats;
 use crate::common::program::{Program, free_ports};
+use crate::common::redis::Redis;
 use crate::common::{Sse, await_that, bearer_token, fetch};
 
-fn start(nats: &Nats) -> Program {
-    let url = nats.url();
-    let options = ["--cluster-nats", &url, "--cluster-lease", "1s"];
+/// A node at the broker that this option names.
+fn start(broker: [&str; 2]) -> Program {
+    let options = [&broker[..], &["--cluster-lease", "1s"]].concat();
     let options = [&options[..], &["--presence=true", "--presence-grace", "0s"]].concat();
     Program::start(free_ports(2), &[&options[..], &["--workers", "1", "--cpus", "none"]].concat())
 }
@@ -64,7 +65,17 @@ fn follow(stream: &mut Sse, known: &mut BTreeMap<String, BTreeSet<String>>, unti
 #[test]
 fn members_are_those_of_all_nodes_and_one_that_is_killed_takes_its_own_with_it() {
     let Some(nats) = Nats::start() else { return };
-    let (here, there) = (start(&nats), start(&nats));
+    members_are_those_of_all_nodes(["--cluster-nats", &nats.url()]);
+}
+
+#[test]
+fn members_are_those_of_all_nodes_of_a_redis() {
+    let Some(redis) = Redis::start() else { return };
+    members_are_those_of_all_nodes(["--cluster-redis", &redis.url()]);
+}
+
+fn members_are_those_of_all_nodes(broker: [&str; 2]) {
+    let (here, there) = (start(broker), start(broker));
     let _jane = member(here.addr, "jane");
     let _jane_again = member(there.addr, "jane");
     let _john = member(there.addr, "john");
@@ -77,7 +88,7 @@ fn members_are_those_of_all_nodes_and_one_that_is_killed_takes_its_own_with_it()
     let mut known = BTreeMap::new();
     follow(&mut looker, &mut known, &["jane", "john"]);
     // A node that starts later is told.
-    let late = start(&nats);
+    let late = start(broker);
     await_members(&[&late], &["jane", "john"]);
     let _jack = member(late.addr, "jack");
     await_members(&[&here, &there, &late], &["jack", "jane", "john"]);
