@@ -15,6 +15,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Most bytes read at once: they are handled before more is read.
 const READ_BYTES_MAX: usize = 256 << 10;
 
+/// Read by one call: two records of TLS.
+const PIECE_BYTES: usize = 32 << 10;
+
 /// An open socket, and what came over it.
 #[derive(Debug)]
 pub struct Pipe {
@@ -37,7 +40,13 @@ impl Pipe {
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(CONNECT_TIME_MAX))?;
         tcp.set_write_timeout(Some(CONNECT_TIME_MAX))?;
-        Ok(Self { socket: Socket::Plain(tcp), input: Vec::new(), taken: 0, was_full: false })
+        Ok(Self {
+            socket: Socket::Plain(tcp),
+            input: Vec::new(),
+            taken: 0,
+            piece: vec![0; PIECE_BYTES].into(),
+            was_full: false,
+        })
     }
 
     /// Begins TLS. Bytes that came before it could be forged, and are an error.
@@ -118,13 +127,16 @@ impl Pipe {
     pub fn fill(&mut self) -> io::Result<bool> {
         self.input.drain(..std::mem::take(&mut self.taken));
         let mut room = READ_BYTES_MAX;
-        let mut piece = [0; 32 << 10];
         while room > 0 {
-            match self.socket.read(&mut piece) {
+            match self.socket.read(&mut self.piece) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
-                    self.input.extend_from_slice(&piece[..count]);
+                    self.input.extend_from_slice(&self.piece[..count]);
                     room = room.saturating_sub(count);
+                    if count < self.piece.len() && self.socket.is_plain() {
+                        // There is no more: what comes from now on wakes us.
+                        break;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -2,6 +2,8 @@
 //! time, with nothing but their cursor; publishers repeat what was not answered at another node, with
 //! the same key. In the end every client has had every event, in order, and none twice.
 
+mod figures;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -10,14 +12,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::common::nats::Nats;
 use crate::common::program::{Program, free_ports};
-use crate::common::{Conn, PATIENCE, Sse, await_that, fetch, metric, request, seq_of};
+use crate::common::{PATIENCE, await_that, fetch, request, seq_of};
 use crate::herd::{Herd, Return};
 use crate::member::{Kind, Member};
+use crate::number;
 use crate::publisher::{Truth, channel_name, payload};
-use crate::{number, percentile_ms};
 
 const NODES: usize = 3;
 const CHANNELS: usize = 10;
@@ -92,10 +95,11 @@ struct Node {
 }
 
 impl Node {
-    fn new(port: u16, brokers: &[Nats]) -> Self {
+    /// At these brokers, for a stream on so many of them.
+    fn new(port: u16, brokers: &[Nats], replicas: usize) -> Self {
         let urls: Vec<String> = brokers.iter().map(Nats::url).collect();
         let options = ["--cluster-nats", &urls.join(","), "--cluster-replicas"];
-        let replicas = brokers.len().to_string();
+        let replicas = replicas.to_string();
         let history = ["--history-count", "1000000", "--workers", "1", "--drain", "1s"];
         let options = [&options[..], &[&replicas], &history].concat();
         let mut node = Self {
@@ -137,7 +141,7 @@ impl Node {
 
 fn nodes_on(brokers: &[Nats], count: usize) -> Vec<Node> {
     let port = free_ports(2 * count as u16);
-    (0..count).map(|n| Node::new(port + 2 * n as u16, brokers)).collect()
+    (0..count).map(|n| Node::new(port + 2 * n as u16, brokers, brokers.len())).collect()
 }
 
 struct World {
@@ -306,102 +310,6 @@ fn try_publish(
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let json: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let json: Option<Value> = serde_json::from_str(body).ok();
     Ok(json.and_then(|json| json["id"].as_str().map(seq_of)))
-}
-
-/// Where a delivery goes, from one node to a subscriber of another, beside what the broker itself
-/// needs from a publisher to a consumer, by turns.
-#[test]
-#[ignore = "a figure: scripts/cluster"]
-fn delivery() {
-    let rounds = number("PUSHLINE_CLUSTER_ROUNDS", 2000) as usize;
-    let Some(brokers) = Nats::several(3) else { return };
-    let nodes = nodes_on(&brokers, 2);
-    let (mut publisher, mut consumer) = (brokers[0].connect(), brokers[1].connect());
-    let wanted = format!(
-        "{{\"stream_name\":\"{STREAM}\",\"config\":{{\"deliver_subject\":\"beside\",\
-         \"deliver_policy\":\"new\",\"ack_policy\":\"none\",\"filter_subject\":\"{STREAM}.ev.beside\",\
-         \"mem_storage\":true,\"num_replicas\":1}}}}"
-    );
-    // Once the other brokers know where its answers go, they come.
-    let mut asker = brokers[1].connect();
-    let info = format!("$JS.API.STREAM.INFO.{STREAM}");
-    await_that("answers come", || asker.ask(&info, "").is_ok());
-    let created = asker.ask(&format!("$JS.API.CONSUMER.CREATE.{STREAM}"), &wanted);
-    let created = created.expect("an answer");
-    assert!(created.contains("created"), "{created}");
-    consumer.subscribe("beside");
-    let mut post = Conn::open(nodes[0].addr);
-    let mut stream = Sse::open(nodes[1].addr, "channel=c0");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let data = payload(0, EVENT_BYTES);
-    for _ in 0..rounds {
-        let began = Instant::now();
-        post.send(request("POST", "/channels/c0", &[], Some(data.as_bytes())));
-        stream.event();
-        ours.push(began.elapsed().as_micros() as u64);
-        assert_eq!(post.response().status, 200);
-        let began = Instant::now();
-        publisher.publish(&format!("{STREAM}.ev.beside"), "", &data);
-        consumer.message().expect("it comes");
-        theirs.push(began.elapsed().as_micros() as u64);
-    }
-    ours.sort_unstable();
-    theirs.sort_unstable();
-    let row = |sorted: &[u64]| [0.5, 0.99].map(|share| percentile_ms(sorted, share));
-    let ([our_p50, our_p99], [their_p50, their_p99]) = (row(&ours), row(&theirs));
-    println!(
-        "| one event, R3 | p50 ms | p99 ms |\n|---|--:|--:|\n\
-         | from node to node | {our_p50:.3} | {our_p99:.3} |\n\
-         | the broker alone | {their_p50:.3} | {their_p99:.3} |\n\
-         | ratio | {:.2} | {:.2} |",
-        our_p50 / their_p50,
-        our_p99 / their_p99
-    );
-}
-
-/// What a node can take from the stream: one that starts, and one that runs, both on one core.
-#[test]
-#[ignore = "a figure: scripts/cluster"]
-fn ingest() {
-    const BYTES: usize = 64;
-    let events = number("PUSHLINE_CLUSTER_EVENTS", 300_000);
-    let Some(mut brokers) = Nats::several(1) else { return };
-    let mut node = nodes_on(&brokers, 1).pop().expect("one");
-    let row = |what: &str, events: u64, cpu_s: f64, wall_s: f64| {
-        println!("| {what} | {:.0} | {:.0} |", events as f64 / cpu_s, events as f64 / wall_s);
-    };
-    println!(
-        "| {BYTES} B, one core | events a second of its CPU | events a second |\n|---|--:|--:|"
-    );
-    let (cpu, began) = (node.program().cpu_s(), Instant::now());
-    fill(&mut brokers[0], events, BYTES);
-    await_that("all has come", || {
-        metric(node.admin(), "pushline_cluster_events_received_total") >= events
-    });
-    row("as it comes", events, node.program().cpu_s() - cpu, began.elapsed().as_secs_f64());
-    node.stop();
-    let began = Instant::now();
-    node.begin();
-    row("at a start", events, node.program().cpu_s(), began.elapsed().as_secs_f64());
-    assert_eq!(metric(node.admin(), "pushline_head_seq"), events);
-}
-
-/// Publishes to a hundred channels, with some hundred on their way.
-fn fill(broker: &mut Nats, events: u64, bytes: usize) {
-    const AT_ONCE: u64 = 500;
-    let mut conn = broker.connect();
-    conn.subscribe("filled");
-    let data = "x".repeat(bytes);
-    let mut behind = 0;
-    for n in 0..events {
-        conn.publish(&format!("{STREAM}.ev.c{}", n % 100), "filled", &data);
-        behind += 1;
-        if behind == 2 * AT_ONCE || n + 1 == events {
-            let answered = if n + 1 == events { behind } else { AT_ONCE };
-            (0..answered).for_each(|_| drop(conn.message().expect("it is stored")));
-            behind -= answered;
-        }
-    }
 }
