@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::doorbell::Doorbell;
 use super::follower::Follower;
@@ -14,7 +14,7 @@ use super::metrics::ClusterMetrics;
 use super::nats::NatsError;
 use super::peers::{Aside, Asked, Heeded, Here, Peers};
 use super::redis::RedisError;
-use super::{Ended, LogSide, Near, Revocation, Tail, ToBroker, ToNodes};
+use super::{Ended, LogSide, Near, Post, Revocation, Tail, ToBroker, ToNodes};
 use crate::log::message::Fed;
 use crate::log::older::OlderPage;
 use crate::log::store::Stored;
@@ -49,8 +49,45 @@ pub trait Broker: fmt::Debug + Send {
     /// This node's name.
     fn node(&self) -> &str;
 
+    /// How others than the broker's thread may send, if they may.
+    fn shortcut(&self) -> Option<Arc<dyn Shortcut>> {
+        None
+    }
+
     /// Why the stream can't be used, if it can't.
     fn take_refusal(&mut self) -> Option<BrokerError>;
+}
+
+/// A way to the broker that does without its thread while that sleeps.
+pub trait Shortcut: fmt::Debug + Send + Sync {
+    /// Sends what is in the lane, if that can be done at once and without waiting; whether nothing is
+    /// left for the broker's thread.
+    fn send(&self, lane: &Receiver<ToBroker>, now: Duration) -> bool;
+}
+
+/// The lane to the broker's thread.
+struct Lane<N> {
+    to_node: Sender<ToBroker>,
+    near: Receiver<ToBroker>,
+    bell: Arc<Doorbell>,
+    shortcut: Option<Arc<dyn Shortcut>>,
+    now: N,
+}
+
+impl<N: Fn() -> Duration + Send + Sync> Post for Lane<N> {
+    fn put(&self, message: ToBroker) {
+        // A thread that is gone has told its server to end.
+        let _ = self.to_node.send(message);
+    }
+
+    fn flush(&self) {
+        let is_sent = |shortcut: &Arc<dyn Shortcut>| {
+            self.bell.is_asleep() && shortcut.send(&self.near, (self.now)())
+        };
+        if !self.shortcut.as_ref().is_some_and(is_sent) {
+            self.bell.ring();
+        }
+    }
 }
 
 /// What one turn came to.
@@ -195,19 +232,17 @@ pub struct Beginning {
 /// See [`BrokerError`].
 pub fn open(
     begin: impl FnOnce(Ends) -> Result<Box<dyn Broker>, BrokerError>,
-    now: impl Fn() -> Duration,
+    now: impl Fn() -> Duration + Send + Sync + Copy + 'static,
     metrics: Arc<ClusterMetrics>,
     nodes: Nodes,
 ) -> Result<(Opened, Beginning), BrokerError> {
     let (to_node, near) = unbounded();
     let bell = Arc::new(Doorbell::new().map_err(BrokerError::Bell)?);
     let tail = Arc::<Tail>::default();
-    let mut broker = begin(Ends { near, bell: bell.clone(), tail: tail.clone(), metrics, nodes })?;
-    let post = Arc::new(move |message: ToBroker| {
-        // A thread that is gone has told its server to end.
-        let _ = to_node.send(message);
-        bell.ring();
-    });
+    let ends = Ends { near: near.clone(), bell: bell.clone(), tail: tail.clone(), metrics, nodes };
+    let mut broker = begin(ends)?;
+    let shortcut = broker.shortcut();
+    let post = Arc::new(Lane { to_node, near, bell, shortcut, now });
     let began = now();
     let mut start = Start { now: &now, feed: |_| {}, revoked: Vec::new() };
     let epoch = loop {

@@ -34,6 +34,11 @@ impl Doorbell {
         }
     }
 
+    /// Whether the thread sleeps, or is about to.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.is_set()
+    }
+
     /// The thread is about to sleep. It must look into its lane after this.
     pub fn announce(&self) {
         self.asleep.announce();

@@ -97,7 +97,7 @@ pub trait Post: Send + Sync {
 #[derive(Clone)]
 pub struct ToNodes {
     node: Arc<str>,
-    post: Arc<dyn Fn(ToBroker) + Send + Sync>,
+    post: Arc<dyn Post>,
 }
 
 impl ToNodes {
@@ -131,7 +131,7 @@ impl ToNodes {
     /// Writes it into the stream. Returns whether the stream has it by `deadline`.
     pub fn revoke(&self, revocation: Revocation, deadline: Instant) -> bool {
         let (tell, told) = bounded(1);
-        (self.post)(ToBroker::Revoke(revocation, tell));
+        self.send(ToBroker::Revoke(revocation, tell));
         told.recv_deadline(deadline).unwrap_or(false)
     }
 }
@@ -188,14 +188,20 @@ impl Store for Near {
         unreachable!("the order is given by the broker")
     }
 
+    fn flush(&mut self) {
+        self.post.flush();
+    }
+
     fn give_up(&mut self) {}
 
     fn read_older(&mut self, read: OlderRead) {
-        (self.post)(ToBroker::ReadOlder(read));
+        self.post.put(ToBroker::ReadOlder(read));
+        self.post.flush();
     }
 
     fn close(&mut self) {
-        (self.post)(ToBroker::Close);
+        self.post.put(ToBroker::Close);
+        self.post.flush();
     }
 
     fn is_elsewhere(&self) -> bool {
@@ -203,7 +209,7 @@ impl Store for Near {
     }
 
     fn send(&mut self, number: u64, publication: Publication, counts: Counts) {
-        (self.post)(ToBroker::Publish(number, publication, counts));
+        self.post.put(ToBroker::Publish(number, publication, counts));
     }
 
     fn newest(&self) -> Option<u64> {

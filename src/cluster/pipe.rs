@@ -25,6 +25,8 @@ pub struct Pipe {
     input: Vec<u8>,
     /// Bytes at the front of `input` that are done with.
     taken: usize,
+    /// What is read of the socket at once.
+    piece: Box<[u8]>,
     /// The last read ended at its bound.
     was_full: bool,
 }
@@ -73,6 +75,14 @@ impl Pipe {
         match &self.socket {
             Socket::Plain(tcp) => tcp,
             Socket::Tls(tls) => tls.get_ref(),
+        }
+    }
+
+    /// The same socket for another thread to write to, unless what is written has to be sealed.
+    pub fn second_end(&self) -> Option<TcpStream> {
+        match &self.socket {
+            Socket::Plain(tcp) => tcp.try_clone().ok(),
+            Socket::Tls(_) => None,
         }
     }
 
@@ -201,6 +211,11 @@ impl Socket {
             tls.complete_io(&mut tcp)?;
         }
         Ok(Self::Tls(Box::new(StreamOwned::new(tls, tcp))))
+    }
+
+    /// Whether what the kernel has is all there is.
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
     }
 
     /// Whether TLS still holds bytes that were written.

@@ -54,11 +54,18 @@ pub(super) struct Sent {
     next: u64,
     unanswered: usize,
     bytes: u64,
+    /// Some were handed to the store since it was last told that all of a request was.
+    news: bool,
 }
 
 impl Sent {
     pub fn new() -> Self {
-        Self { requests: VecDeque::new(), next: 1, unanswered: 0, bytes: 0 }
+        Self { requests: VecDeque::new(), next: 1, unanswered: 0, bytes: 0, news: false }
+    }
+
+    /// Whether the store has been handed some that it was not told to send yet.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     fn is_full(&self) -> bool {
@@ -179,6 +186,7 @@ impl Sequencer {
         self.sent.next += 1;
         self.sent.unanswered += 1;
         self.sent.bytes += bytes;
+        self.sent.news = true;
         self.store.send(number, publication, counts);
         Part::Sent { bytes, subscribers }
     }

@@ -153,10 +153,10 @@ impl Sequencer {
         self.flush();
     }
 
-    /// One message to the store's thread for each request: otherwise the first of many events would be
-    /// committed alone.
+    /// The store is told once for each request: otherwise the first of many events would be committed,
+    /// or sent, alone.
     fn flush(&mut self) {
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || self.sent.take_news() {
             self.store.flush();
         }
     }

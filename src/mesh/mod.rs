@@ -44,6 +44,11 @@ impl SleepFlag {
         self.0.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the worker sleeps, or is about to; it may wake at any time.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Whether a sender that has put something into a lane must ring. Only one sender per sleep is
     /// told so.
     pub fn needs_ring(&self) -> bool {

@@ -91,8 +91,8 @@ pub struct ServerInfo {
     nonce: Option<String>,
 }
 
-/// The oldest version with all that a node needs: it can read batches by direct get.
-const VERSION_MIN: (u32, u32) = (2, 11);
+/// The oldest server that has all that a node needs: notes in a stream's configuration.
+const VERSION_MIN: (u32, u32) = (2, 10);
 
 impl ServerInfo {
     /// Whether its version has all that a node needs.
@@ -159,8 +159,8 @@ impl Link {
     }
 
     /// The socket to wait on, and whether to wait until it is writable, too.
-    pub fn waits(&self, out: &[u8]) -> (&TcpStream, bool) {
-        (self.pipe.tcp(), !out.is_empty() || self.pipe.holds_back())
+    pub fn waits(&self, has_more: bool) -> (&TcpStream, bool) {
+        (self.pipe.tcp(), has_more || self.pipe.holds_back())
     }
 
     /// Whether there may be more to read although the socket does not become readable.

@@ -9,6 +9,7 @@ pub mod link;
 mod message;
 mod node;
 mod publish;
+mod sending;
 mod wire;
 
 use std::fmt;

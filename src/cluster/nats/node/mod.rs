@@ -8,6 +8,7 @@ mod revocations;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::older::Older;
@@ -17,10 +18,12 @@ use super::auth::Credentials;
 use super::codec::{self, Subjects};
 use super::link::{Address, Link};
 use super::message::Delivered;
-use super::publish::Unanswered;
+use super::sending::Sending;
 use super::wire::{Message, Op, write_line, write_message};
 use super::{NatsError, NatsSettings};
-use crate::cluster::broker::{Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, TICK};
+use crate::cluster::broker::{
+    Broker, BrokerError, Ends, FED_AT_ONCE, Flow, RETRY_PAUSE, Shortcut, TICK,
+};
 use crate::cluster::follower::{Delivery, Follower};
 use crate::cluster::peers::Peers;
 use crate::cluster::{Ended, LogSide, ToBroker};
@@ -85,8 +88,10 @@ pub struct Node {
     link: Option<Link>,
     /// When anything came over it.
     heard_at: Duration,
-    /// What is to be sent; nothing without a connection.
+    /// What this turn sends; nothing without a connection.
     out: Vec<u8>,
+    /// What is to be sent before that, and the publications that are under way.
+    sending: Arc<Sending>,
     tried_at: Option<Duration>,
     /// `None` until the stream is found.
     follower: Option<Follower>,
@@ -96,15 +101,11 @@ pub struct Node {
     asked: Option<Asked>,
     questions: u64,
     looked_at: Duration,
-    unanswered: Unanswered,
     /// Events that have come and are not with the log yet.
     events: VecDeque<Fed>,
     revocations: Revocations,
     older: Older,
     peers: Peers,
-    /// What was said beside the stream and has not been handled yet.
-    asides: Vec<Aside>,
-    said_here_at: Duration,
     /// Where to tell the broker that all events are with the log: it waits for that.
     flow_control: Option<String>,
     /// The log has no room for events for now.
@@ -133,7 +134,7 @@ impl Broker for Node {
         self.feed(log);
         self.tend_older(log);
         self.heed(log);
-        if let Some(Err(error)) = self.link.as_mut().map(|link| link.pipe().send(&mut self.out)) {
+        if let Err(error) = self.send() {
             self.lose_link(&error, log);
         }
         if was_open != self.is_open() && self.follower.is_some() {
@@ -141,7 +142,7 @@ impl Broker for Node {
         }
         match self.end {
             Some(ended) => Flow::End(ended),
-            None if self.closing && self.unanswered.is_empty() => Flow::Closed,
+            None if self.closing && self.sending.lock().unanswered.is_empty() => Flow::Closed,
             None => Flow::On,
         }
     }
@@ -157,6 +158,10 @@ impl Broker for Node {
 
     fn node(&self) -> &str {
         self.peers.node()
+    }
+
+    fn shortcut(&self) -> Option<Arc<dyn Shortcut>> {
+        Some(self.sending.clone())
     }
 
     fn take_refusal(&mut self) -> Option<BrokerError> {
@@ -176,17 +181,21 @@ impl Node {
         let credentials = settings.credentials.as_deref().map(Credentials::read).transpose();
         let credentials = credentials.map_err(NatsError::Credentials)?;
         let peers = Peers::new(settings.node);
+        let subjects = Subjects::new(&settings.stream);
+        let inbox = inbox_of(peers.node());
+        let sending = Sending::new(subjects.clone(), inbox.clone(), ends.metrics.clone());
         Ok(Self {
-            subjects: Subjects::new(&settings.stream),
+            subjects,
             api: Api::new(&settings.stream),
             settings,
             servers,
             credentials,
             ends,
-            inbox: inbox_of(peers.node()),
+            inbox,
             link: None,
             heard_at: Duration::ZERO,
             out: Vec::new(),
+            sending: Arc::new(sending),
             tried_at: None,
             follower: None,
             way: Way::Closed { since: Duration::ZERO },
@@ -194,7 +203,6 @@ impl Node {
             asked: None,
             questions: 0,
             looked_at: Duration::ZERO,
-            unanswered: Unanswered::default(),
             events: VecDeque::new(),
             revocations: Revocations::default(),
             older: Older::default(),
@@ -219,7 +227,16 @@ impl Node {
             true => TICK,
             false => Duration::ZERO,
         };
-        self.ends.bell.wait(&[link.waits(&self.out)], time);
+        let has_more = !self.sending.lock().out.is_empty();
+        self.ends.bell.wait(&[link.waits(has_more)], time);
+    }
+
+    /// What the socket takes, in the order in which it was to be sent.
+    fn send(&mut self) -> io::Result<()> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let mut sending = self.sending.lock();
+        sending.out.append(&mut self.out);
+        link.pipe().send(&mut sending.out)
     }
 
     // --- the connection ---
@@ -232,9 +249,10 @@ impl Node {
                     let version = &link.info().version;
                     tracing::warn!(server = %address, %version, "this NATS is older than 2.10");
                 }
-                Ok(link) => {
+                Ok(mut link) => {
                     let version = &link.info().version;
                     tracing::info!(server = %address, %version, "connected to NATS");
+                    self.sending.lock().open(link.pipe().second_end());
                     self.out.clear();
                     write_line(&mut self.out, format_args!("SUB {}.> {ANSWERS}", self.inbox));
                     let asides = &self.subjects.asides;
@@ -257,7 +275,10 @@ impl Node {
         self.servers.rotate_left(1);
         self.close_way(log.now());
         // Their answers went to the connection that is lost.
-        let lost = self.unanswered.give_up();
+        let mut sending = self.sending.lock();
+        sending.close();
+        let lost = sending.unanswered.give_up();
+        drop(sending);
         self.answer(lost, log);
         self.revocations.give_up();
         self.older.give_up();
@@ -296,8 +317,8 @@ impl Node {
         if message.subscription == ANSWERS {
             let Some(kind) = message.subject.strip_prefix(&self.inbox) else { return };
             if let Some(number) = kind.strip_prefix(".p.").and_then(|text| text.parse().ok()) {
-                if let Some((answered, took)) = self.unanswered.answer(number, message.payload, now)
-                {
+                let answered = self.sending.lock().unanswered.answer(number, message.payload, now);
+                if let Some((answered, took)) = answered {
                     self.ends.metrics.answer_time.observe_us(took.as_micros() as u64);
                     answers.push(answered);
                 }
@@ -320,24 +341,17 @@ impl Node {
     // --- publications ---
 
     fn take_near(&mut self, log: &mut dyn LogSide) {
-        let now = log.now();
+        let (now, sending) = (log.now(), self.sending.clone());
         let mut lost = Vec::new();
-        while let Ok(message) = self.ends.near.try_recv() {
+        let mut sending = sending.lock();
+        while let Some(message) = sending.next(&self.ends.near) {
             match (message, &self.link) {
                 (ToBroker::Publish(number, publication, counts), Some(_)) => {
                     if counts == Counts::Everywhere {
                         let asked = self.peers.count(number, &publication.channel, now);
                         asked.iter().for_each(|aside| self.say(aside));
                     }
-                    let subject = self.subjects.of_channel(&publication.channel);
-                    let reply = format!("{}.p.{number}", self.inbox);
-                    let headers = codec::headers(&publication);
-                    let headers: Vec<(&str, &str)> =
-                        headers.iter().map(|(name, value)| (*name, &**value)).collect();
-                    let data = &publication.data;
-                    write_message(&mut self.out, &subject, Some(&reply), &headers, data);
-                    self.unanswered.push(number, now);
-                    self.ends.metrics.sent.add(1);
+                    sending.publish(number, &publication, now);
                 }
                 (ToBroker::Publish(number, ..), None) => lost.push(Answered::new(number, None)),
                 (ToBroker::ReadOlder(read), _) => self.older.push(read),
@@ -350,6 +364,7 @@ impl Node {
                 (ToBroker::Close, _) => self.closing = true,
             }
         }
+        drop(sending);
         self.answer(lost, log);
     }
 
@@ -411,6 +426,20 @@ impl Node {
     fn note_heard(&mut self, now: Duration) {
         if let Way::Open { heard_at, .. } = &mut self.way {
             *heard_at = now;
+        }
+    }
+
+    /// Servers pass messages on to each other without asking whether they arrive. Of one that got lost
+    /// the next one tells, but for the last: of that a heartbeat does.
+    fn compare_count(&mut self, sent: Option<u64>, now: Duration) {
+        if let (Way::Open { count, .. }, Some(sent)) = (&self.way, sent)
+            && *count < sent
+        {
+            tracing::warn!(
+                lost = sent - count,
+                "messages of the stream got lost: it is opened again"
+            );
+            self.close_way(now);
         }
     }
 

@@ -190,7 +190,7 @@ impl Node {
     pub(super) fn tick(&mut self, log: &mut dyn LogSide) {
         let now = log.now();
         self.ticked_at = now;
-        let overdue = self.unanswered.overdue(now);
+        let overdue = self.sending.lock().unanswered.overdue(now);
         self.answer(overdue, log);
         if let Some(asked) = self.asked.take_if(|asked| asked.until <= now) {
             if now.saturating_sub(self.heard_at) >= QUESTION_TIME_MAX {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use super::super::follower::{Delivery, Follower, Mark};
-use super::super::{Ended, Identity, Near, Tail, ToBroker};
+use super::super::{Ended, Identity, Near, Post, Tail, ToBroker};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{Ask, Counts, Fed, FromLog, Share, Ticket, ToLog};
 use crate::log::policy::Keeps;
@@ -64,13 +64,25 @@ impl Outlet for Lane {
     }
 }
 
-type Outgoing = Arc<Mutex<VecDeque<(u64, Publication)>>>;
+/// What the log has sent, in its order.
+#[derive(Default)]
+struct Outgoing(Mutex<VecDeque<(u64, Publication)>>);
+
+impl Post for Outgoing {
+    fn put(&self, message: ToBroker) {
+        if let ToBroker::Publish(number, publication, _) = message {
+            self.0.lock().expect("one thread").push_back((number, publication));
+        }
+    }
+
+    fn flush(&self) {}
+}
 
 struct Node {
     log: Sequencer,
     follower: Follower,
     lane: Lane,
-    outgoing: Outgoing,
+    outgoing: Arc<Outgoing>,
     tail: Arc<Tail>,
     /// What comes next on its subscription; none: it is closed.
     from: Option<u64>,
@@ -102,15 +114,9 @@ impl Node {
     fn start(identity: Identity, messages: &[Message], now: Duration) -> Self {
         let (epoch, last) = (identity.epoch(), messages.len() as u64);
         let mut log = Sequencer::new(settings(), epoch, 1, SharedHasher::from_seed(1));
-        let (outgoing, tail) = (Outgoing::default(), Arc::<Tail>::default());
+        let (outgoing, tail) = (Arc::<Outgoing>::default(), Arc::<Tail>::default());
         tail.note(Some(last));
-        let to_broker = outgoing.clone();
-        let post = Arc::new(move |message| {
-            if let ToBroker::Publish(number, publication, _) = message {
-                to_broker.lock().expect("one thread").push_back((number, publication));
-            }
-        });
-        log.move_to(Box::new(Near::new(post, tail.clone())), epoch, 0, 0);
+        log.move_to(Box::new(Near::new(outgoing.clone(), tail.clone())), epoch, 0, 0);
         let follower = Follower::new(identity, 0, now);
         let mut lane = Lane::default();
         let channels = vec![CHANNEL.into()];
@@ -173,7 +179,7 @@ impl Node {
 
     /// What it has sent next.
     fn take_sent(&self) -> Option<(u64, String)> {
-        let (number, publication) = self.outgoing.lock().expect("one thread").pop_front()?;
+        let (number, publication) = self.outgoing.0.lock().expect("one thread").pop_front()?;
         Some((number, publication.key.expect("all have one").to_string()))
     }
 }

@@ -1,0 +1,128 @@
+//! The way to the server's socket. The broker's thread sends nearly everything; but while it sleeps, a
+//! publication that is alone is sent by the thread that has it, as that takes less time than to wake
+//! another one.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::codec::{self, Subjects};
+use super::publish::Unanswered;
+use super::wire::write_message;
+use crate::cluster::ToBroker;
+use crate::cluster::broker::Shortcut;
+use crate::cluster::metrics::ClusterMetrics;
+use crate::log::event::Publication;
+use crate::log::message::Counts;
+
+/// What the threads that send share.
+#[derive(Debug)]
+pub struct Sending(Mutex<State>);
+
+/// Behind the lock. Operations are whole in `out`, so that each thread's follow those of the other.
+#[derive(Debug)]
+pub struct State {
+    /// To be written to without waiting; none: there is no connection, or one with TLS.
+    socket: Option<TcpStream>,
+    /// What the socket has not taken yet.
+    pub out: Vec<u8>,
+    /// Publications that the broker has to answer.
+    pub unanswered: Unanswered,
+    /// What another thread took out of the lane and left to the broker's thread.
+    left: VecDeque<ToBroker>,
+    subjects: Subjects,
+    inbox: String,
+    metrics: Arc<ClusterMetrics>,
+}
+
+impl Sending {
+    /// For a node with this inbox.
+    pub fn new(subjects: Subjects, inbox: String, metrics: Arc<ClusterMetrics>) -> Self {
+        Self(Mutex::new(State {
+            socket: None,
+            out: Vec::new(),
+            unanswered: Unanswered::default(),
+            left: VecDeque::new(),
+            subjects,
+            inbox,
+            metrics,
+        }))
+    }
+
+    /// For the broker's thread, which may wait for a moment.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shortcut for Sending {
+    fn send(&self, lane: &Receiver<ToBroker>, now: Duration) -> bool {
+        let Ok(mut state) = self.0.try_lock() else { return false };
+        state.send_lone(lane, now)
+    }
+}
+
+impl State {
+    /// A connection is open.
+    pub fn open(&mut self, socket: Option<TcpStream>) {
+        self.out.clear();
+        self.socket = socket;
+    }
+
+    /// It is lost, and with it what was to be sent.
+    pub fn close(&mut self) {
+        self.out.clear();
+        self.socket = None;
+    }
+
+    /// What the log and the operator have sent next.
+    pub fn next(&mut self, lane: &Receiver<ToBroker>) -> Option<ToBroker> {
+        self.left.pop_front().or_else(|| lane.try_recv().ok())
+    }
+
+    /// Adds a publication to what is to be sent.
+    pub fn publish(&mut self, number: u64, publication: &Publication, now: Duration) {
+        let subject = self.subjects.of_channel(&publication.channel);
+        let reply = format!("{}.p.{number}", self.inbox);
+        let headers = codec::headers(publication);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        write_message(&mut self.out, &subject, Some(&reply), &headers, &publication.data);
+        self.unanswered.push(number, now);
+        self.metrics.sent.add(1);
+    }
+
+    /// Sends the one publication in the lane, if that can be done at once; whether nothing is left to
+    /// the broker's thread.
+    fn send_lone(&mut self, lane: &Receiver<ToBroker>, now: Duration) -> bool {
+        let may_send = self.socket.is_some() && self.out.is_empty() && self.left.is_empty();
+        if !may_send || lane.len() != 1 {
+            return false;
+        }
+        match lane.try_recv() {
+            Ok(ToBroker::Publish(number, publication, Counts::Here)) => {
+                self.publish(number, &publication, now);
+                self.write()
+            }
+            Ok(other) => {
+                self.left.push_back(other);
+                false
+            }
+            // The broker's thread was faster.
+            Err(_) => true,
+        }
+    }
+
+    /// As much as the socket takes; whether that was all. What is wrong with it the broker's thread
+    /// finds, too.
+    fn write(&mut self) -> bool {
+        let Some(mut socket) = self.socket.as_ref() else { return false };
+        let count = socket.write(&self.out).unwrap_or_default();
+        self.out.drain(..count);
+        self.out.is_empty()
+    }
+}
