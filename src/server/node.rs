@@ -176,6 +176,7 @@ fn nats_settings(settings: &Settings) -> Result<NatsSettings, ServerError> {
         replicas: cluster.replicas,
         bytes_max: settings.history_bytes,
         age_max: age_max.unwrap_or_default().max(AGE_MIN),
+        event_bytes_max: settings.event_bytes_max,
         clock_began: unix_now().saturating_sub(monotonic_now()),
         node: random()?,
     })

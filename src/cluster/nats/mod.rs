@@ -42,6 +42,8 @@ pub struct NatsSettings {
     pub bytes_max: u64,
     /// For how long a new stream keeps it.
     pub age_max: Duration,
+    /// Largest event, by its data.
+    pub event_bytes_max: usize,
     /// Unix time minus the log's clock.
     pub clock_began: Duration,
     /// Tells this node from all others.

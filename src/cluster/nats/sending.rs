@@ -28,6 +28,8 @@ pub struct Sending(Mutex<State>);
 pub struct State {
     /// To be written to without waiting; none: there is no connection, or one with TLS.
     socket: Option<TcpStream>,
+    /// Largest message the server takes: a larger one ends the connection.
+    message_bytes_max: usize,
     /// What the socket has not taken yet.
     pub out: Vec<u8>,
     /// Publications that the broker has to answer.
@@ -44,6 +46,7 @@ impl Sending {
     pub fn new(subjects: Subjects, inbox: String, metrics: Arc<ClusterMetrics>) -> Self {
         Self(Mutex::new(State {
             socket: None,
+            message_bytes_max: 0,
             out: Vec::new(),
             unanswered: Unanswered::default(),
             left: VecDeque::new(),
@@ -67,10 +70,11 @@ impl Shortcut for Sending {
 }
 
 impl State {
-    /// A connection is open.
-    pub fn open(&mut self, socket: Option<TcpStream>) {
+    /// A connection is open, over which messages of so many bytes may be sent.
+    pub fn open(&mut self, socket: Option<TcpStream>, message_bytes_max: usize) {
         self.out.clear();
         self.socket = socket;
+        self.message_bytes_max = message_bytes_max;
     }
 
     /// It is lost, and with it what was to be sent.
@@ -84,16 +88,29 @@ impl State {
         self.left.pop_front().or_else(|| lane.try_recv().ok())
     }
 
-    /// Adds a publication to what is to be sent.
-    pub fn publish(&mut self, number: u64, publication: &Publication, now: Duration) {
+    /// Whether there is something to take.
+    pub fn has_news(&self, lane: &Receiver<ToBroker>) -> bool {
+        !self.left.is_empty() || !lane.is_empty()
+    }
+
+    /// Adds a publication to what is to be sent, unless it is too large.
+    pub fn publish(&mut self, number: u64, publication: &Publication, now: Duration) -> bool {
+        let before = self.out.len();
         let subject = self.subjects.of_channel(&publication.channel);
         let reply = format!("{}.p.{number}", self.inbox);
         let headers = codec::headers(publication);
         let headers: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (*name, &**value)).collect();
         write_message(&mut self.out, &subject, Some(&reply), &headers, &publication.data);
+        let bytes = self.out.len() - before;
+        if bytes > self.message_bytes_max {
+            self.out.truncate(before);
+            tracing::debug!(bytes, "an event is larger than this NATS takes");
+            return false;
+        }
         self.unanswered.push(number, now);
         self.metrics.sent.add(1);
+        true
     }
 
     /// Sends the one publication in the lane, if that can be done at once; whether nothing is left to
@@ -104,8 +121,9 @@ impl State {
             return false;
         }
         match lane.try_recv() {
-            Ok(ToBroker::Publish(number, publication, Counts::Here)) => {
-                self.publish(number, &publication, now);
+            Ok(ToBroker::Publish(number, publication, Counts::Here))
+                if self.publish(number, &publication, now) =>
+            {
                 self.write()
             }
             Ok(other) => {

@@ -129,6 +129,19 @@ fn an_event_that_gets_lost_on_its_way_to_a_node_comes_although_no_other_follows(
 }
 
 #[test]
+fn an_event_that_the_broker_has_no_room_for_is_refused_and_the_connection_stays() {
+    let Some(nats) = Nats::configured("max_payload: 4096") else { return };
+    let server = node(&nats);
+    let mut stream = Sse::open(server.addr, "channel=a");
+    let large = "x".repeat(8192);
+    let refused = fetch(server.addr, "POST", "/channels/a", &[], Some(large.as_bytes()));
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let id = publish(server.addr, "a", "small");
+    assert_eq!(stream.event().id, id);
+    assert_eq!(metric(server.admin, "pushline_cluster_openings_total"), 1);
+}
+
+#[test]
 fn a_node_that_is_away_for_too_long_is_not_ready() {
     let Some(mut nats) = Nats::start() else { return };
     let server = TestServer::with(|settings| {

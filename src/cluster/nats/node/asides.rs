@@ -8,7 +8,10 @@ use crate::cluster::peers::{Aside, Heeded};
 
 impl Node {
     pub(super) fn say(&mut self, aside: &Aside) {
-        let (Some(_), Ok(payload)) = (&self.link, serde_json::to_vec(aside)) else { return };
+        let (Some(link), Ok(payload)) = (&self.link, serde_json::to_vec(aside)) else { return };
+        if payload.len() > link.info().max_payload {
+            return;
+        }
         let subject = match aside.to() {
             Some(node) => format!("{}{INBOX_ASIDES}", inbox_of(node)),
             None => self.subjects.asides.clone(),

@@ -223,11 +223,10 @@ impl Node {
             return self.ends.bell.wait(&[], RETRY_PAUSE);
         };
         self.ends.bell.announce();
-        let time = match self.ends.near.is_empty() && !link.may_hold_more() {
-            true => TICK,
-            false => Duration::ZERO,
-        };
-        let has_more = !self.sending.lock().out.is_empty();
+        let sending = self.sending.lock();
+        let (has_news, has_more) = (sending.has_news(&self.ends.near), !sending.out.is_empty());
+        drop(sending);
+        let time = if has_news || link.may_hold_more() { Duration::ZERO } else { TICK };
         self.ends.bell.wait(&[link.waits(has_more)], time);
     }
 
@@ -249,22 +248,30 @@ impl Node {
                     let version = &link.info().version;
                     tracing::warn!(server = %address, %version, "this NATS is older than 2.10");
                 }
-                Ok(mut link) => {
+                Ok(link) => {
                     let version = &link.info().version;
                     tracing::info!(server = %address, %version, "connected to NATS");
-                    self.sending.lock().open(link.pipe().second_end());
-                    self.out.clear();
-                    write_line(&mut self.out, format_args!("SUB {}.> {ANSWERS}", self.inbox));
-                    let asides = &self.subjects.asides;
-                    write_line(&mut self.out, format_args!("SUB {asides} {ASIDES}"));
-                    self.link = Some(link);
-                    self.heard_at = log.now();
-                    self.way = Way::Closed { since: Duration::ZERO };
-                    return;
+                    return self.begin(link, log.now());
                 }
                 Err(error) => tracing::warn!(server = %address, %error, "NATS can't be reached"),
             }
         }
+    }
+
+    /// Over a new connection.
+    fn begin(&mut self, mut link: Link, now: Duration) {
+        let max_payload = link.info().max_payload;
+        if max_payload < self.settings.event_bytes_max {
+            let cure = "raise its max_payload, or lower max_event_bytes";
+            tracing::warn!(max_payload, "this NATS refuses larger events: {cure}");
+        }
+        self.sending.lock().open(link.pipe().second_end(), max_payload);
+        self.out.clear();
+        write_line(&mut self.out, format_args!("SUB {}.> {ANSWERS}", self.inbox));
+        write_line(&mut self.out, format_args!("SUB {} {ASIDES}", self.subjects.asides));
+        self.link = Some(link);
+        self.heard_at = now;
+        self.way = Way::Closed { since: Duration::ZERO };
     }
 
     fn lose_link(&mut self, error: &io::Error, log: &mut dyn LogSide) {
@@ -351,7 +358,9 @@ impl Node {
                         let asked = self.peers.count(number, &publication.channel, now);
                         asked.iter().for_each(|aside| self.say(aside));
                     }
-                    sending.publish(number, &publication, now);
+                    if !sending.publish(number, &publication, now) {
+                        lost.push(Answered::new(number, None));
+                    }
                 }
                 (ToBroker::Publish(number, ..), None) => lost.push(Answered::new(number, None)),
                 (ToBroker::ReadOlder(read), _) => self.older.push(read),

@@ -71,6 +71,7 @@ fn of_nats(args: &ClusterArgs, servers: Vec<String>) -> Result<Vec<Finding>, Una
         replicas: None,
         bytes_max: 0,
         age_max: Duration::ZERO,
+        event_bytes_max: 0,
         clock_began: Duration::ZERO,
         node: fastrand::u64(..),
     };
