@@ -60,7 +60,7 @@ impl Sequencer {
         let hash = self.hasher.channel(name);
         if let Some(index) = self.channels.find(hash, name) {
             let of = self.description_of(index, self.channels.at(index));
-            let stream = self.streams.id(index).cloned().zip(self.streams.at(index));
+            let stream = self.streams.at(index);
             let kept = self.streams.kept(index, 0).map(|first| first.seq);
             let events = of.events + self.streams.kept_count(index);
             return Description { stream, first_seq: kept.or(of.first_seq), events, ..of };

@@ -378,7 +378,7 @@ pub enum GapReason {
 }
 
 /// The answer to a `Publish`: its first `accepted` publications are ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// How many are ordered, from the front.
     pub accepted: u32,
@@ -397,8 +397,10 @@ pub struct Published {
 }
 
 /// The state of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamAt {
+    /// Its name.
+    pub id: Arc<str>,
     /// Which of its producers is the present one.
     pub attempt: u64,
     /// Its tokens, all producers together.
@@ -452,6 +454,6 @@ pub struct Description {
     pub events: u32,
     /// Subscribers joined, all workers together.
     pub subscribers: u32,
-    /// The stream that is open or kept: its name, and how far it is.
-    pub stream: Option<(Arc<str>, StreamAt)>,
+    /// The stream that is open or kept.
+    pub stream: Option<StreamAt>,
 }

@@ -184,7 +184,7 @@ impl Core {
                     && self.net.is_current(token)
                 {
                     self.session(token.slot, |sessions, cx| {
-                        sessions.stream_ended(cx, &channel, at);
+                        sessions.stream_ended(cx, &channel, &at);
                     });
                 }
             }

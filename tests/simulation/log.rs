@@ -361,7 +361,7 @@ impl<O: Outlet> Outlet for Recorder<'_, O> {
         }
         match &told {
             FromLog::Event(_) => watch.events += 1,
-            FromLog::Published { outcome, .. } => watch.published = Some(*outcome),
+            FromLog::Published { outcome, .. } => watch.published = Some(outcome.clone()),
             _ => {}
         }
         let is_event = matches!(told, FromLog::Event(_));

@@ -31,7 +31,7 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
     let outcome = match &sent[..] {
         [FromLog::Event(first), FromLog::Event(second), FromLog::Published { outcome, .. }] => {
             assert_eq!((first.seq, second.seq), (1, 3));
-            *outcome
+            outcome.clone()
         }
         other => panic!("{other:?}"),
     };

@@ -164,7 +164,7 @@ impl Sessions {
         }
         // The request may have ended meanwhile.
         let HttpState::Stream(producer) = &mut self.work(cx.index()).http else { return };
-        match (outcome.refusal, outcome.stream) {
+        match (outcome.refusal, &outcome.stream) {
             (Some(Refusal::Busy | Refusal::Rate), _) => {
                 producer.batch = unaccepted;
                 cx.wait(Why::Retry);
@@ -184,7 +184,7 @@ impl Sessions {
     }
 
     /// The log has the stream, and perhaps the first part of the body.
-    fn stream_opened(&mut self, cx: &mut Cx<'_>, at: StreamAt) {
+    fn stream_opened(&mut self, cx: &mut Cx<'_>, at: &StreamAt) {
         let index = cx.index();
         let HttpState::Stream(producer) = &mut self.work(index).http else { return };
         producer.attempt = at.attempt;
@@ -209,7 +209,7 @@ impl Sessions {
     }
 
     /// Someone else has ended the channel's stream: its producer learns it at once.
-    pub fn stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: StreamAt) {
+    pub fn stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
         if self.protocol(cx.index()) == Protocol::Ws {
             return self.ws_stream_ended(cx, channel, at);
         }
@@ -263,42 +263,36 @@ impl Sessions {
         }
     }
 
-    fn answer_stream(&mut self, cx: &mut Cx<'_>, at: StreamAt) {
+    fn answer_stream(&mut self, cx: &mut Cx<'_>, at: &StreamAt) {
         let index = cx.index();
         let HttpState::Stream(producer) = &mut self.work(index).http else { return };
         let failed = producer.failed.take().filter(|_| at.ended != Some(End::Done));
         let cancelled = !producer.decoder.is_done();
-        let (channel, id) = (producer.channel.clone(), producer.id.clone());
+        let channel = producer.channel.clone();
         if failed.is_some() || cancelled {
             self.close_after_answer(index);
         }
         match failed {
             Some(reject) => self.reject(cx, reject),
-            None => self.respond_stream(cx, &channel, &id, at),
+            None => self.respond_stream(cx, &channel, at),
         }
     }
 
     /// Answers with the state of a stream.
-    pub(super) fn respond_stream(
-        &mut self,
-        cx: &mut Cx<'_>,
-        channel: &str,
-        id: &str,
-        at: StreamAt,
-    ) {
-        let body = self.stream_state(channel, id, at);
+    pub(super) fn respond_stream(&mut self, cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
+        let body = self.stream_state(channel, at);
         let content = Content { content_type: "application/json", bytes: body.as_bytes() };
         self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
     }
 
     /// `{"id","channel","state","events","first_id","last_id"}`.
-    pub(super) fn stream_state(&self, channel: &str, id: &str, at: StreamAt) -> String {
+    pub(super) fn stream_state(&self, channel: &str, at: &StreamAt) -> String {
         let epoch = self.epoch;
         let event = |seq| match seq {
             0 => "null".to_owned(),
             seq => format!("\"{}\"", EventId { epoch, seq }),
         };
-        let id = serde_json::Value::from(id);
+        let id = serde_json::Value::from(&*at.id);
         let state = at.ended.map_or("open", End::state);
         format!(
             "{{\"id\":{id},\"channel\":\"{channel}\",\"state\":\"{state}\",\"events\":{},\
@@ -362,13 +356,13 @@ impl Sessions {
         outcome: &Published,
     ) {
         let is_op = self.protocol(cx.index()) == Protocol::Ws;
-        match (outcome.refusal, outcome.stream) {
+        match (outcome.refusal, &outcome.stream) {
             // Ended before or by this: either is what was asked for.
             (None | Some(Refusal::StreamEnded), Some(at)) if is_op => {
                 self.ws_tell_end(cx, reference, channel, at);
             }
             (None | Some(Refusal::StreamEnded), Some(at)) => {
-                self.respond_stream(cx, channel, "", at);
+                self.respond_stream(cx, channel, at);
             }
             (refusal, _) if is_op => {
                 self.ws_reject(cx, reference, refusal.unwrap_or(Refusal::NoStream));

@@ -272,12 +272,14 @@ impl Sessions {
         streams.asked -= taken.len();
         streams.put_back(unaccepted);
         for (waiting, seq) in taken.into_iter().zip(outcome.first_seq..) {
-            self.ws_stream_took(cx, waiting, seq, outcome.stream);
+            self.ws_stream_took(cx, waiting, seq, outcome.stream.as_ref());
         }
         match outcome.refusal {
             None => {}
             Some(Refusal::Busy | Refusal::Rate) if lost == 0 => return cx.wait(Why::Retry),
-            Some(refusal) => self.ws_stream_refused(cx, lost.max(1), refusal, outcome.stream),
+            Some(refusal) => {
+                self.ws_stream_refused(cx, lost.max(1), refusal, outcome.stream.as_ref());
+            }
         }
         self.ws_streams_go_on(cx);
     }
@@ -288,7 +290,7 @@ impl Sessions {
         cx: &mut Cx<'_>,
         waiting: Waiting,
         seq: u64,
-        at: Option<StreamAt>,
+        at: Option<&StreamAt>,
     ) {
         let reference = waiting.reference.as_deref();
         match (waiting.what, at) {
@@ -321,7 +323,7 @@ impl Sessions {
         cx: &mut Cx<'_>,
         waiting: &Waiting,
         offset: Option<u64>,
-        at: StreamAt,
+        at: &StreamAt,
     ) {
         let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
         let Some(of) = self.ws_streams(cx.index()).of(channel) else { return };
@@ -349,7 +351,7 @@ impl Sessions {
         cx: &mut Cx<'_>,
         count: usize,
         refusal: Refusal,
-        at: Option<StreamAt>,
+        at: Option<&StreamAt>,
     ) {
         for _ in 0..count {
             let Some(waiting) = self.ws_streams(cx.index()).pop() else { return };
@@ -373,13 +375,13 @@ impl Sessions {
         cx: &mut Cx<'_>,
         reference: Option<&str>,
         channel: &str,
-        at: StreamAt,
+        at: &StreamAt,
     ) {
         let epoch = self.epoch;
-        let id = self.ws_forget_stream(cx, channel).map(|of| of.id);
+        self.ws_forget_stream(cx, channel);
         let mut fields = vec![
             ("channel", Value::Text(channel)),
-            ("stream", Value::Text(id.as_deref().unwrap_or_default())),
+            ("stream", Value::Text(&at.id)),
             ("state", Value::Text(at.ended.map_or("open", End::state))),
             ("events", Value::Number(at.tokens)),
         ];
@@ -392,7 +394,7 @@ impl Sessions {
     }
 
     /// Someone else has ended the channel's stream: its producer learns it at once.
-    pub(super) fn ws_stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: StreamAt) {
+    pub(super) fn ws_stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
         let streams = self.ws_streams(cx.index());
         if streams.of(channel).is_some_and(|of| of.attempt == at.attempt) {
             self.ws_tell_end(cx, None, channel, at);

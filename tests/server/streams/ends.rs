@@ -20,6 +20,7 @@ fn cancel_is_the_end_of_the_producers_response_at_once() {
     let cancelled = cancel(&server);
     assert_eq!(cancelled.status, 200, "{}", cancelled.text());
     assert_eq!(cancelled.json()["state"], "cancelled");
+    assert_eq!(cancelled.json()["id"], "s", "which stream it was");
     let answer = producer.answer();
     assert_eq!((answer.status, answer.json()["state"].as_str()), (200, Some("cancelled")));
     assert_eq!(answer.json()["events"], 1);

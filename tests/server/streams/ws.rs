@@ -153,7 +153,8 @@ fn a_cancel_reaches_a_producer_on_a_websocket_and_is_a_right_of_its_own() {
     let of_reader = [("Authorization", &*bearer(json!({"subscribe": ["c"]})))];
     let refused = fetch(server.addr, "POST", "/channels/c/stream/cancel", &of_reader, Some(b""));
     assert_eq!((refused.status, &*refused.error_code()), (403, "cancel_forbidden"));
-    assert_eq!(asked(&mut stopper, "cancel", json!({}))["state"], "cancelled");
+    let cancelled = asked(&mut stopper, "cancel", json!({}));
+    assert_eq!((&cancelled["stream"], &cancelled["state"]), (&json!("msg"), &json!("cancelled")));
     let told = producer.json();
     assert_eq!((&told["stream"], &told["state"]), (&json!("msg"), &json!("cancelled")));
     assert_eq!(code(&asked(&mut producer, "append", json!({"data": "x"}))), "no_stream");

@@ -111,6 +111,7 @@ impl Streams {
     pub fn at(&self, channel: u32) -> Option<StreamAt> {
         let of = self.by_channel.get(&channel)?;
         Some(StreamAt {
+            id: of.id.clone(),
             attempt: of.attempt,
             tokens: of.tokens,
             text_bytes: of.text_bytes,
