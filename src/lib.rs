@@ -73,6 +73,7 @@
 //! | how each protocol writes events | [`proto::dialect`] |
 //! | an exact join, at the log or at the worker | `worker::hub::members`, `worker::hub::replica` |
 //! | a token stream: a stretch of its channel's events, kept whole beside history | [`log::stream`], [`proto::stream`] |
+//! | streams over many nodes: every node comes to the same verdict about each part, in the log's order | `log::stream::nodes` |
 //! | the tokens of a stream that has ended are merged, and cursors among them stay valid | `log::merge`, [`proto::stream::merged`] |
 //! | streams over a WebSocket go to the log in the connection's order | `worker::session::ws_streams` |
 //! | an event for others is not sent to its sender | [`proto::sender`], `worker::hub::live` |

@@ -34,23 +34,41 @@ impl Sequencer {
     /// Takes an event that has its place already. If workers have no room for it, it and all that are
     /// fed after it wait until they have.
     pub(super) fn follow(&mut self, fed: Fed, outlet: &mut impl Outlet) {
-        let Fed { seq, publication, ordered_at } = fed;
+        let Fed { seq, mut publication, ordered_at } = fed;
         if seq <= self.ordered_to {
             return;
         }
         let hash = self.hasher.channel(&publication.channel);
-        let found = self.channels.find(hash, &publication.channel);
-        let index = found.unwrap_or_else(|| self.create_in_room(hash, &publication.channel));
+        let mut found = self.channels.find(hash, &publication.channel);
         self.ordered_to = seq;
+        let origin = publication.attributes.as_mut().and_then(|of| of.origin.take());
+        if let Some(origin) = &origin
+            && !self.admit_arrived(&mut found, seq, &mut publication, origin, outlet)
+        {
+            return;
+        }
+        let index = found.unwrap_or_else(|| self.create_in_room(hash, &publication.channel));
+        let part = publication.mark().map(|mark| mark.part);
         let event = self.event_of(index, seq, ordered_at, publication);
         self.note_part(index, &event, None);
+        self.show_in_room(index, event, outlet);
+        if let Some((part, origin)) = part.zip(origin) {
+            self.settle_part(index, seq, part, &origin, outlet);
+        }
+    }
+
+    /// Shows an event that is committed, once there is room for it and for those before it.
+    fn show_in_room(&mut self, index: u32, event: Arc<Event>, outlet: &mut impl Outlet) {
         let has_room = |worker| outlet.has_room(worker, Share::Whole, 0);
+        let producer = self.streams.producer(index);
         let channel = self.channels.at_mut(index);
-        if self.pending.is_empty() && channel.interest.workers().all(has_room) {
+        let has_room = channel.interest.workers().chain(producer).all(has_room);
+        if self.pending.is_empty() && has_room {
             return self.show(index, event, outlet);
         }
         channel.pending += 1;
-        self.pending.push_event(event, index, channel.interest.workers());
+        let seq = event.seq;
+        self.pending.push_event(event, index, channel.interest.workers().chain(producer));
         self.pending.commit(seq);
     }
 

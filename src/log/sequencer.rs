@@ -117,6 +117,7 @@ impl Sequencer {
         self.epoch = epoch;
         (self.ordered_to, self.head_seq) = (resume_at, resume_at);
         self.tombstones.forget_to(removed_to);
+        self.streams.begin_behind(removed_to);
         self.streams.lose_all(self.now + self.settings.streams.grace);
         if resume_at > 0 && !self.store.is_elsewhere() {
             self.presence.resume(self.now);
@@ -387,6 +388,20 @@ impl Sequencer {
             let channel = self.channels.at_mut(index);
             self.history.leave_to_store(&mut channel.chain, index, channel.policy);
         }
+    }
+
+    /// A channel has lost the newest event of all, which has this place, and so all before it.
+    pub(super) fn lose_to(&mut self, index: u32, seq: u64) {
+        if !self.pending.is_empty() {
+            return; // Those before it are to be shown first.
+        }
+        while self.history.events_of(&self.channels.at(index).chain, index) > 0 {
+            self.lose_oldest(index, Loss::Bytes);
+        }
+        let channel = self.channels.at_mut(index);
+        (channel.evicted_to, channel.last_seq) = (seq, seq);
+        self.head_seq = seq;
+        self.free_if_idle(index);
     }
 
     /// The only place where a channel loses events that were kept.

@@ -59,7 +59,8 @@ impl Sequencer {
             Verdict::Refuse(refusal) => Err(refusal),
             Verdict::TakeOver => {
                 let Some((channel, worker)) = found.zip(worker) else { return Ok(None) };
-                self.streams.take_over(channel, worker);
+                self.streams.take_over(channel);
+                self.streams.set_producer(channel, worker);
                 let of = self.channels.at(channel);
                 let (seq, subscribers) = (of.last_seq, of.subscribers());
                 Ok(Some(Accepted { seq, channel, subscribers, elsewhere: None }))
@@ -98,7 +99,7 @@ impl Sequencer {
             Some(Part::Open | Part::Token) | None => return,
         };
         let Some(worker) = self.streams.take_producer(channel) else { return };
-        if end == End::Cancelled
+        if matches!(end, End::Cancelled | End::Lost)
             && let Some(at) = self.streams.at(channel)
         {
             let name = event.channel.clone();
@@ -114,8 +115,13 @@ impl Sequencer {
 
     /// A producer's connection is gone.
     pub(super) fn stream_lost(&mut self, channel: &str, id: &str, attempt: u64) {
+        if attempt == 0 && self.sent.lose_opener(channel, id) {
+            return; // It is still on its way.
+        }
+        let own = self.own_node();
         if let Some(index) = self.channels.find(self.hasher.channel(channel), channel) {
-            self.streams.lose(index, id, attempt, self.now + self.settings.streams.grace);
+            let until = self.now + self.settings.streams.grace;
+            self.streams.lose(index, (id, attempt), own, until);
         }
     }
 
@@ -137,6 +143,9 @@ impl Sequencer {
     fn end_lost(&mut self, channel: u32, mark: Mark, outlet: &mut impl Outlet) {
         let name: Box<str> = self.channels.at(channel).name[..].into();
         let end = Publication::control(name, mark, self.streams.number(channel));
+        if self.store.is_elsewhere() {
+            return self.send_end(channel, end);
+        }
         if self.publish(end, Share::Whole, None, outlet).is_err() {
             self.streams.put_off(channel, self.now + END_PAUSE);
         }

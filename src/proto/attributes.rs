@@ -5,8 +5,8 @@
 //! byte for the tag, two for the length of the value (little-endian), then the value.
 
 use super::sender::Sender;
-use super::stream::Mark;
 use super::stream::merged::Merged;
+use super::stream::{Mark, Origin};
 
 /// What an event may have besides its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Attributes {
     pub sender: Option<Sender>,
     /// Its part in the channel's stream, if it has one.
     pub stream: Option<Mark>,
+    /// Who sent that part of a stream. Only on its way: an event has none.
+    pub origin: Option<Box<Origin>>,
     /// Where its tokens were, if it is several merged into one. In memory only: a store keeps the tokens
     /// themselves.
     pub merged: Option<Merged>,
@@ -43,6 +45,7 @@ const TOMBSTONE: u8 = 3;
 const EPHEMERAL: u8 = 4;
 const STREAM: u8 = 5;
 const SENDER: u8 = 6;
+const ORIGIN: u8 = 7;
 
 /// Bytes of an entry before its value.
 const ENTRY_HEAD_BYTES: usize = 3;
@@ -71,7 +74,8 @@ impl Attributes {
         let stream = self.stream.as_ref().map_or(0, |mark| ENTRY_HEAD_BYTES + mark.encoded_bytes());
         let sender = self.sender.map_or(0, |_| ENTRY_HEAD_BYTES + Sender::ENCODED_BYTES);
         let texts = self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len());
-        texts.sum::<usize>() + sender + stream
+        let origin = self.origin.as_ref().map_or(0, |_| ENTRY_HEAD_BYTES + Origin::ENCODED_BYTES);
+        texts.sum::<usize>() + sender + stream + origin
     }
 
     /// Appends their entries.
@@ -92,6 +96,11 @@ impl Attributes {
             out.push(STREAM);
             out.extend_from_slice(&(mark.encoded_bytes() as u16).to_le_bytes());
             mark.encode(out);
+        }
+        if let Some(origin) = &self.origin {
+            out.push(ORIGIN);
+            out.extend_from_slice(&(Origin::ENCODED_BYTES as u16).to_le_bytes());
+            origin.encode(out);
         }
     }
 
@@ -129,6 +138,10 @@ impl Attributes {
             EPHEMERAL => self.ephemeral = flag(value)?,
             SENDER => self.sender = Some(Sender::decode(value).ok_or(BadAttributes::Malformed)?),
             STREAM => self.stream = Some(Mark::decode(value).ok_or(BadAttributes::Malformed)?),
+            ORIGIN => {
+                let origin = Origin::decode(value).ok_or(BadAttributes::Malformed)?;
+                self.origin = Some(Box::new(origin));
+            }
             unknown => return Err(BadAttributes::Unknown(unknown)),
         }
         Ok(())
@@ -148,6 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::identity::NodeId;
     use crate::proto::sender::Home;
     use crate::proto::stream::Part;
 
@@ -159,6 +173,11 @@ mod tests {
             at,
         });
         let stream = prop::option::of(mark);
+        let origin = (any::<u32>(), any::<[u64; 4]>());
+        let origin = origin.prop_map(|(node, [number, opened, attempt, seen])| {
+            Box::new(Origin { node: NodeId(node), number, opened, attempt, seen })
+        });
+        let stream = (stream, prop::option::of(origin));
         let sender = (any::<u64>(), any::<u16>(), any::<u32>(), any::<u32>());
         let sender = sender.prop_map(|(process, worker, slot, generation)| Sender {
             home: Home { process, worker },
@@ -167,13 +186,14 @@ mod tests {
         });
         let flags = (any::<bool>(), any::<bool>());
         (text(), text(), flags, prop::option::of(sender), stream).prop_map(
-            |(publisher, event_key, (tombstone, ephemeral), sender, stream)| Attributes {
+            |(publisher, event_key, (tombstone, ephemeral), sender, (stream, origin))| Attributes {
                 publisher,
                 event_key,
                 tombstone,
                 ephemeral,
                 sender,
                 stream,
+                origin,
                 merged: None,
             },
         )

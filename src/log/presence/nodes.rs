@@ -188,6 +188,16 @@ impl Sequencer {
         self.presence.nodes = Some(Nodes::new(name, lease));
     }
 
+    /// A producer of a token stream is at this node: it is there.
+    pub(in crate::log) fn note_home(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(nodes) = self.presence.nodes.as_mut().filter(|nodes| nodes.own != node) else {
+            return;
+        };
+        let new = Peer { silent: 0, heard_at: now, is_known: nodes.is_known };
+        nodes.peers.entry(node).or_insert(new).silent = 0;
+    }
+
     /// Takes what a node says in an event that is shown.
     pub(in crate::log) fn hear(&mut self, index: u32, event: &Event) {
         let Some(nodes) = &mut self.presence.nodes else { return };
@@ -231,10 +241,14 @@ impl Sequencer {
         let bit = self.presence.nodes.as_ref().and_then(|nodes| nodes.bit(node)).unwrap_or(0);
         let rosters = self.presence.rosters.iter().filter(|(_, roster)| roster.nodes() & bit != 0);
         let channels: Vec<u32> = rosters.map(|(channel, _)| *channel).collect();
+        if is_to_tell {
+            self.lose_home(node);
+        }
         for channel in channels.iter().filter(|_| is_to_tell) {
             self.presence.change(*channel, |roster, _| roster.ended |= bit);
         }
         if channels.is_empty()
+            && !self.streams.has_home(node)
             && let Some(nodes) = &mut self.presence.nodes
         {
             nodes.peers.remove(&node);
@@ -303,7 +317,8 @@ impl Sequencer {
 
     /// Beats, and repeats members for new nodes. Returns when to call again.
     pub(in crate::log) fn tend_nodes(&mut self) -> Option<Duration> {
-        if !self.settings.policies.have_presence() || !self.can_send_own() {
+        let is_needed = self.settings.policies.have_presence() || self.streams.open() > 0;
+        if !is_needed || !self.can_send_own() {
             return None;
         }
         let (now, nodes) = (self.now, self.presence.nodes.as_mut()?);

@@ -4,6 +4,8 @@
 //!
 //! Few channels have a stream, and one without pays nothing for this.
 
+pub(super) mod nodes;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use hashbrown::HashMap;
 use super::event::Event;
 use super::history::bytes_of;
 use super::message::{Refusal, StreamAt};
+use crate::proto::identity::NodeId;
 use crate::proto::stream::{End, OrElse};
 pub use crate::proto::stream::{Mark, Part};
 
@@ -36,6 +39,8 @@ struct Stream {
     ended: Option<End>,
     /// The worker its producer is connected to; `None`: it is lost, or on another node.
     producer: Option<u16>,
+    /// The node it is connected to, where there are many.
+    home: Option<NodeId>,
     /// How many producers it has had: only the last one may append.
     attempt: u64,
     /// The event that opened it.
@@ -53,6 +58,10 @@ struct Stream {
     kept_bytes: u64,
     /// The newest event that is in neither history nor `kept`.
     cut_to: u64,
+    /// Tokens that this node has sent where the order is given, and that have not come back.
+    under_way: u64,
+    /// Its beginning was before that of the log; what comes next of it says how far it is.
+    is_adopted: bool,
 }
 
 /// What is done with a publication that is a part of a stream.
@@ -74,6 +83,15 @@ pub(super) enum Due {
     Forgotten,
 }
 
+/// What is known of a stream that this node has not seen from its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Old {
+    /// Up to this event nothing.
+    Unclear(u64),
+    /// It was opened here, and is known since.
+    Known(u64),
+}
+
 /// All streams, by the index of their channel.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
@@ -83,6 +101,10 @@ pub(super) struct Streams {
     due: BinaryHeap<Reverse<(Duration, u32)>>,
     /// Streams that have ended and are to be merged, and the event at which to go on.
     to_merge: VecDeque<(u32, u64)>,
+    /// Streams that were opened up to here may be unknown.
+    begun_behind: u64,
+    /// By channel, what is known of such a stream.
+    old: HashMap<u32, Old>,
 }
 
 impl Streams {
@@ -157,19 +179,29 @@ impl Streams {
         self.by_channel.get(&channel).map_or(0, |of| of.tokens)
     }
 
-    /// A producer that is connected to this worker continues an open stream.
-    pub fn take_over(&mut self, channel: u32, worker: u16) {
+    /// Another producer continues an open stream.
+    pub fn take_over(&mut self, channel: u32) {
         if let Some(of) = self.by_channel.get_mut(&channel) {
-            of.attempt += 1;
-            (of.producer, of.due_at) = (Some(worker), None);
+            of.attempt = of.attempt.saturating_add(1);
+            (of.producer, of.due_at) = (None, None);
+        }
+    }
+
+    /// The producer is connected to this worker.
+    pub fn set_producer(&mut self, channel: u32, worker: u16) {
+        if let Some(of) = self.by_channel.get_mut(&channel) {
+            of.producer = Some(worker);
         }
     }
 
     /// A producer of the stream is gone, and may come back until `until`. `attempt` says which one; 0 if
-    /// it had not been told.
-    pub fn lose(&mut self, channel: u32, id: &str, attempt: u64, until: Duration) {
+    /// it had not been told. `own`: this node.
+    pub fn lose(&mut self, channel: u32, (id, attempt): (&str, u64), own: NodeId, until: Duration) {
         let stream = self.by_channel.get_mut(&channel).filter(|of| of.ended.is_none());
-        let is_its = |of: &&mut Stream| *of.id == *id && [0, of.attempt].contains(&attempt);
+        // It did not know, and there may be one elsewhere.
+        let is_here = |of: &Stream| attempt > 0 || of.home.is_none_or(|home| home == own);
+        let is_its =
+            |of: &&mut Stream| *of.id == *id && [0, of.attempt].contains(&attempt) && is_here(of);
         let Some(of) = stream.filter(is_its) else { return };
         of.producer = None;
         self.set_due(channel, until);
@@ -179,7 +211,9 @@ impl Streams {
     pub fn lose_all(&mut self, until: Duration) {
         let open = self.by_channel.iter().filter(|(_, of)| of.ended.is_none());
         let lost: Vec<(u32, Arc<str>)> = open.map(|(at, of)| (*at, of.id.clone())).collect();
-        lost.iter().for_each(|(channel, id)| self.lose(*channel, id, 0, until));
+        for (channel, id) in lost {
+            self.lose(channel, (&id, 0), NodeId(0), until);
+        }
     }
 
     fn set_due(&mut self, channel: u32, at: Duration) {
@@ -253,7 +287,9 @@ impl Streams {
             Part::Open | Part::Token => {
                 of.add_token(event);
                 // A producer that appends is not lost.
-                (of.producer, of.due_at) = (worker, None);
+                if worker.is_some() {
+                    (of.producer, of.due_at) = (worker, None);
+                }
             }
         }
     }
@@ -379,7 +415,7 @@ impl Streams {
             return None;
         }
         let Some(number) = after else { return Some(of.first_seq - 1) };
-        if number + 1 >= of.tokens {
+        if number.saturating_add(1) >= of.tokens {
             return Some(of.last_token.max(of.first_seq));
         }
         let found = of.kept.iter().find_map(|event| event.seq_of_token(number));
@@ -474,6 +510,9 @@ impl Stream {
             kept: VecDeque::new(),
             kept_bytes: 0,
             cut_to: 0,
+            home: None,
+            under_way: 0,
+            is_adopted: false,
         }
     }
 
@@ -481,7 +520,7 @@ impl Stream {
         if self.tokens == 0 {
             self.first_token = event.seq;
         }
-        self.tokens += 1;
+        self.tokens = self.tokens.saturating_add(1);
         self.text_bytes += event.data.len() as u64;
         self.last_token = event.seq;
     }

@@ -11,6 +11,7 @@ mod publishing;
 mod reading;
 mod state;
 mod store;
+mod stream_nodes;
 mod streams;
 
 use std::time::Duration;

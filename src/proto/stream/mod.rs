@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::data::{Data, EventView};
 use super::envelope::json;
+use super::identity::NodeId;
 
 /// The type of the events that open and end a stream.
 pub const STREAM_TYPE: &str = "pushline.stream";
@@ -45,6 +46,43 @@ impl Mark {
         let (at, id) = rest.split_first_chunk()?;
         let id = std::str::from_utf8(id).ok()?.into();
         Some(Self { id, part: Part::from_byte(part)?, at: u64::from_le_bytes(*at) })
+    }
+}
+
+/// Of a part on its way to where the order is given: who sent it, and to which stream as they know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The node that its producer is connected to.
+    pub node: NodeId,
+    /// The node's own number for it.
+    pub number: u64,
+    /// The event that opened the stream; 0: this one is to.
+    pub opened: u64,
+    /// Which of the stream's producers it comes from; of one that takes over: which went before.
+    pub attempt: u64,
+    /// The newest event the node had seen: all of this is so as far as that.
+    pub seen: u64,
+}
+
+impl Origin {
+    /// Length of what [`Origin::encode`] appends.
+    pub const ENCODED_BYTES: usize = 4 + 4 * 8;
+
+    /// Appends it, for its way.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.node.0.to_le_bytes());
+        for number in [self.number, self.opened, self.attempt, self.seen] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// None: these are not such bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&node, rest) = bytes.split_first_chunk()?;
+        let (numbers, []) = rest.as_chunks::<8>() else { return None };
+        let numbers: &[_; 4] = numbers.try_into().ok()?;
+        let [number, opened, attempt, seen] = numbers.map(u64::from_le_bytes);
+        Some(Self { node: NodeId(u32::from_le_bytes(node)), number, opened, attempt, seen })
     }
 }
 

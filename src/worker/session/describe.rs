@@ -36,9 +36,10 @@ impl Sessions {
             Some(seq) => format!("\"{}\"", EventId { epoch, seq }),
             None => "null".into(),
         };
-        let stream = description.stream.as_ref().map_or(String::new(), |at| {
-            format!(",\"stream\":{}", self.stream_state(channel, at))
-        });
+        let stream = description
+            .stream
+            .as_ref()
+            .map_or(String::new(), |at| format!(",\"stream\":{}", self.stream_state(channel, at)));
         let body = format!(
             "{{\"channel\":\"{channel}\",\"last_id\":{},\"first_id\":{},\"events\":{},\
              \"subscribers\":{}{stream}}}",

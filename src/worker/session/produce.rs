@@ -179,6 +179,9 @@ impl Sessions {
             }
             (None, Some(at)) if at.ended.is_some() => self.answer_stream(cx, at),
             (None, Some(at)) if producer.attempt == 0 => self.stream_opened(cx, at),
+            (None, Some(at)) if producer.attempt != at.attempt => {
+                self.reject_and_close(cx, Refusal::StreamTaken);
+            }
             (None, _) => self.stream_go_on(cx),
         }
     }

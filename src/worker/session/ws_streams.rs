@@ -271,8 +271,9 @@ impl Sessions {
         let taken: Vec<Waiting> = streams.line.drain(..accepted.min(streams.asked)).collect();
         streams.asked -= taken.len();
         streams.put_back(unaccepted);
-        for (waiting, seq) in taken.into_iter().zip(outcome.first_seq..) {
-            self.ws_stream_took(cx, waiting, seq, outcome.stream.as_ref());
+        let mut seqs = places(outcome);
+        for waiting in taken {
+            self.ws_stream_took(cx, waiting, seqs.next(), outcome.stream.as_ref());
         }
         match outcome.refusal {
             None => {}
@@ -284,17 +285,17 @@ impl Sessions {
         self.ws_streams_go_on(cx);
     }
 
-    /// The log has taken an operation's part of a stream, and gave it this place.
+    /// The log has taken an operation's part of a stream, and gave it this place, if that is known.
     fn ws_stream_took(
         &mut self,
         cx: &mut Cx<'_>,
         waiting: Waiting,
-        seq: u64,
+        seq: Option<u64>,
         at: Option<&StreamAt>,
     ) {
         let reference = waiting.reference.as_deref();
         match (waiting.what, at) {
-            (What::Append(number), _) => self.ws_appended(cx, reference, number, Some(seq)),
+            (What::Append(number), _) => self.ws_appended(cx, reference, number, seq),
             (What::Open(offset), Some(at)) => self.ws_stream_opened(cx, &waiting, offset, at),
             (What::End, Some(at)) => self.ws_tell_end(cx, reference, &waiting.channel, at),
             (What::Open(_) | What::End, None) => {}
@@ -448,4 +449,13 @@ impl Sessions {
             late.iter().for_each(|channel| self.ws_end_stream(cx, None, channel, End::Idle));
         }
     }
+}
+
+/// The places of what was accepted, one behind the other; where other nodes have published between
+/// them they are not known.
+fn places(outcome: &Published) -> impl Iterator<Item = u64> + use<> {
+    let Published { first_seq, last_seq, accepted, .. } = *outcome;
+    let count = u64::from(accepted);
+    let are_known = count > 0 && last_seq.checked_sub(first_seq) == Some(count - 1);
+    (first_seq..).take(if are_known { accepted as usize } else { 0 })
 }

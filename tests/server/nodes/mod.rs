@@ -3,6 +3,7 @@
 
 mod presence;
 mod redis;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
