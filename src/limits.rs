@@ -32,8 +32,8 @@ pub const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Most requests one WebSocket connection may have waiting at the log.
 pub const OUTSTANDING_MAX: u16 = 64;
 
-/// Answers of the operator's backend that a worker remembers: some 10 MB.
-pub const BACKEND_ANSWERS_MAX: usize = 10_000;
+/// Memory for answers of the operator's backend that a worker remembers, with what they were about.
+pub const BACKEND_ANSWERS_BYTES_MAX: usize = 10 << 20;
 
 /// Requests of a worker that may wait for the backend; further ones are refused (503).
 pub const BACKEND_WAITING_MAX: usize = 4096;

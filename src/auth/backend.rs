@@ -38,9 +38,9 @@ pub struct Backend {
 pub struct Question {
     backend: Arc<Backend>,
     /// The request's cookies.
-    pub cookie: Option<Box<[u8]>>,
+    pub cookie: Option<Arc<[u8]>>,
     /// Its `Authorization`.
-    pub authorization: Option<Box<[u8]>>,
+    pub authorization: Option<Arc<[u8]>>,
 }
 
 /// What it answered.
@@ -79,9 +79,20 @@ impl Question {
         })
     }
 
+    /// The same, asked of this backend.
+    pub(super) fn again(&self, backend: &Arc<Backend>) -> Self {
+        Self { backend: backend.clone(), ..self.clone() }
+    }
+
     /// Where it is asked.
     pub fn url(&self) -> &str {
         &self.backend.url
+    }
+
+    /// What it takes in memory, that of its answer included.
+    pub fn held_bytes(&self) -> usize {
+        let shown = [&self.cookie, &self.authorization].into_iter().flatten();
+        2 * size_of::<Self>() + size_of::<Grant>() + shown.map(|of| of.len()).sum::<usize>()
     }
 
     /// What an answer means. 401 and 403 refuse, and an answer that is not understood grants nothing.
@@ -115,7 +126,8 @@ impl Question {
         if grant.is_expired(now_unix_s) {
             return Err(Denied::Expired);
         }
-        Ok(Arc::new(grant.on_top_of(self.backend.everybody.clone())))
+        let everybody = self.backend.everybody.clone();
+        Ok(Arc::new(grant.on_top_of(everybody).decided_over(self.clone())))
     }
 }
 
@@ -191,8 +203,14 @@ mod tests {
         }
     }
 
+    fn long(name: &str, length: usize) -> String {
+        format!("{{\"{name}\":\"{}\"}}", "x".repeat(length))
+    }
+
     #[test]
     fn what_is_no_grant_fails_closed() {
+        let (subject, info) = (long("sub", 256), long("info", 511));
+        let info = format!("{{\"sub\":\"jane\",\"pushline\":{info}}}");
         let denied = |status, body| verdict(status, "max-age=60", body).grant.err();
         assert_eq!(denied(403, "{}"), Some(Denied::BackendRefused));
         for (status, body) in [
@@ -202,6 +220,8 @@ mod tests {
             (200, "<html>"),
             (200, r#"{"pushline":{"subscribe":["a*"]}}"#),
             (200, r#"{"pushline":{"everything":true}}"#),
+            (200, &subject),
+            (200, &info),
         ] {
             assert_eq!(denied(status, body), Some(Denied::BackendUnavailable), "{status} {body}");
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::backend::Question;
 use super::key_fingerprint::KeyFingerprint;
 use crate::proto::identity::Identity;
 use crate::proto::name::Pattern;
@@ -80,6 +81,8 @@ pub struct Grant {
     /// What everybody may do. A token adds to it: signing in must not take away rights that signing
     /// out would give back.
     everybody: Option<Arc<Grant>>,
+    /// What the backend was asked that decided on it.
+    asked: Option<Box<Question>>,
 }
 
 /// A second that never comes.
@@ -103,6 +106,7 @@ impl Grant {
             publisher: own,
             granted_by: own,
             everybody: None,
+            asked: None,
         }
     }
 
@@ -162,6 +166,15 @@ impl Grant {
 
     pub(super) fn on_top_of(self, everybody: Arc<Grant>) -> Self {
         Self { everybody: Some(everybody), ..self }
+    }
+
+    pub(super) fn decided_over(self, asked: Question) -> Self {
+        Self { asked: Some(Box::new(asked)), ..self }
+    }
+
+    /// What the backend was asked that decided on it, if one did.
+    pub fn asked(&self) -> Option<&Question> {
+        self.asked.as_deref()
     }
 
     /// Whether it covers no channel at all.

@@ -207,6 +207,11 @@ impl Gate {
         if is_ours { None } else { Question::of(backend, *cookie, *authorization) }
     }
 
+    /// The same question, asked once more by the present rules; none: there is no backend any more.
+    pub fn question_again(&self, asked: &Question) -> Option<Question> {
+        self.backend.as_ref().map(|backend| asked.again(backend))
+    }
+
     /// Whether the text may be a token that is checked here.
     fn is_token(&self, text: &str) -> bool {
         !self.keys.is_empty() && token::has_token_shape(text.as_bytes())

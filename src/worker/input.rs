@@ -170,24 +170,27 @@ impl Core {
     /// Goes on with connections whose token is next to be checked.
     pub(super) fn call_checks(&mut self) {
         while let Some(token) = self.sessions.next_check() {
-            if self.net.is_current(token) {
-                self.sessions.read_on(token.slot);
-                self.session(token.slot, |sessions, cx| sessions.show_kept_token(cx));
-                if self.net.is_current(token) {
-                    self.take_carry(token);
-                }
-            }
+            self.go_on_checked(token);
         }
         self.sessions.end_checks();
+    }
+
+    /// What the connection waited for is there.
+    fn go_on_checked(&mut self, token: Token) {
+        if !self.net.is_current(token) {
+            return;
+        }
+        self.sessions.read_on(token.slot);
+        self.session(token.slot, |sessions, cx| sessions.go_on_with_kept(cx));
+        if self.net.is_current(token) {
+            self.take_carry(token);
+        }
     }
 
     /// The backend has answered: what waited for that is read again.
     pub(super) fn take_verdict(&mut self, question: Question, verdict: Verdict) {
         for token in self.sessions.take_verdict(question, verdict) {
-            if self.net.is_current(token) {
-                self.sessions.read_on(token.slot);
-                self.take_carry(token);
-            }
+            self.go_on_checked(token);
         }
     }
 

@@ -285,11 +285,7 @@ impl Sessions {
         cx: &mut Cx<'_>,
         grant: Arc<Grant>,
     ) -> Result<(), Denied> {
-        let index = cx.index();
-        let subject = self.grant(index).and_then(|old| old.subject());
-        if subject.is_some() && subject != grant.subject() {
-            return Err(Denied::OtherSubject);
-        }
+        self.check_subject(cx.index(), &grant)?;
         // Another worker may have checked it, by rules that have since changed.
         if !self.gate.stands_by(Some(&grant)) {
             return Err(Denied::UnknownKey);
@@ -298,12 +294,33 @@ impl Sessions {
         if !cx.world.all_channels(&|channel| grant.may_subscribe(channel)) {
             return Err(Denied::SubscribeForbidden);
         }
+        self.put_grant(cx, grant);
+        Ok(())
+    }
+
+    /// Replaces the grant by what the backend says of the connection by now. What it reads already
+    /// it goes on to read.
+    pub(super) fn renew_grant(&mut self, cx: &mut Cx<'_>, grant: Arc<Grant>) -> Result<(), Denied> {
+        self.check_subject(cx.index(), &grant)?;
+        let grant = self.not_revoked(grant)?;
+        self.put_grant(cx, grant);
+        Ok(())
+    }
+
+    fn check_subject(&self, index: u32, grant: &Grant) -> Result<(), Denied> {
+        match self.grant(index).and_then(|old| old.subject()) {
+            Some(subject) if grant.subject() != Some(subject) => Err(Denied::OtherSubject),
+            _ => Ok(()),
+        }
+    }
+
+    fn put_grant(&mut self, cx: &mut Cx<'_>, grant: Arc<Grant>) {
+        let index = cx.index();
         let before = self.expires_at_unix_s(index);
         self.of[index].grant = Some(grant);
         if self.expires_at_unix_s(index) != before {
             self.await_expiry(cx);
         }
-        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::route::route;
 use super::{Cx, Flags, Sessions};
 use crate::auth::{Denied, Grant, Question, Verdict};
-use crate::limits::{BACKEND_ANSWERS_MAX, BACKEND_WAITING_MAX};
+use crate::limits::{BACKEND_ANSWERS_BYTES_MAX, BACKEND_WAITING_MAX};
 use crate::proto::http::head::Request;
 use crate::ring::Token;
 
@@ -18,6 +18,8 @@ use crate::ring::Token;
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     known: HashMap<Question, Known>,
+    /// Memory of those.
+    known_bytes: usize,
     /// The connections that wait, by what was asked.
     asked: HashMap<Question, Vec<Token>>,
     waiting: usize,
@@ -44,15 +46,19 @@ impl Answers {
     }
 
     fn note(&mut self, question: Question, verdict: Verdict, now: Duration) {
-        if self.known.len() >= BACKEND_ANSWERS_MAX {
+        if self.known_bytes >= BACKEND_ANSWERS_BYTES_MAX {
             self.known.retain(|_, known| known.until > now);
+            self.known_bytes = self.known.keys().map(Question::held_bytes).sum();
         }
         // All are still valid. They are asked for again when needed.
-        if self.known.len() >= BACKEND_ANSWERS_MAX {
+        if self.known_bytes >= BACKEND_ANSWERS_BYTES_MAX {
             self.known.clear();
+            self.known_bytes = 0;
         }
-        let until = now + verdict.age_max;
-        self.known.insert(question, Known { grant: verdict.grant, until });
+        let (bytes, until) = (question.held_bytes(), now + verdict.age_max);
+        if self.known.insert(question, Known { grant: verdict.grant, until }).is_none() {
+            self.known_bytes += bytes;
+        }
     }
 }
 
@@ -64,9 +70,31 @@ impl Sessions {
             return false;
         }
         let Some(question) = self.question_of(request) else { return false };
-        if self.answers.of(&question, self.now).is_some()
-            || self.answers.waiting >= BACKEND_WAITING_MAX
-        {
+        self.answers.of(&question, self.now).is_none() && self.wait_for_answer(cx, question)
+    }
+
+    /// The operator's backend decides once more over a connection that it has let in, with the
+    /// cookies of its request. Whether that has to wait.
+    ///
+    /// # Errors
+    /// It refuses now, or can't be asked. What the connection has it keeps.
+    pub(super) fn has_to_ask_again(&mut self, cx: &mut Cx<'_>) -> Result<bool, Denied> {
+        let asked = self.grant(cx.index()).and_then(|grant| grant.asked());
+        let Some(question) = asked.and_then(|asked| self.gate.question_again(asked)) else {
+            return Ok(false);
+        };
+        if let Some(known) = self.answers.of(&question, self.now).cloned() {
+            return self.renew_grant(cx, known?).map(|()| false);
+        }
+        match self.wait_for_answer(cx, question) {
+            true => Ok(true),
+            false => Err(Denied::BackendUnavailable),
+        }
+    }
+
+    /// Has the connection wait for the backend's answer. Whether that can be.
+    fn wait_for_answer(&mut self, cx: &mut Cx<'_>, question: Question) -> bool {
+        if self.answers.waiting >= BACKEND_WAITING_MAX {
             return false;
         }
         let is_asked = self.answers.asked.contains_key(&question);

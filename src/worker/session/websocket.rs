@@ -6,7 +6,7 @@ use super::closing::Farewell;
 use super::http::Step;
 use super::ndjson::{Publisher, add_publications, line_bytes_max};
 use super::subscribe::TOO_MANY_CHANNELS;
-use super::work::Shown;
+use super::work::{Shown, WantedChannel};
 use super::{Cx, Protocol, Sessions};
 use crate::auth::TOKEN_BYTES_MAX;
 use crate::limits::{LINE_OVERHEAD_BYTES_MAX, OUT_BYTES_MAX, OUTSTANDING_MAX};
@@ -49,6 +49,7 @@ impl Sessions {
             work.joining
                 || work.ws_streams.as_ref().is_some_and(|streams| streams.is_busy())
                 || work.shown.is_some()
+                || work.wanted.is_some()
                 || work.outstanding >= OUTSTANDING_MAX
                 || out_len > OUT_BYTES_MAX
         }) {
@@ -217,11 +218,17 @@ impl Sessions {
         }
     }
 
-    /// Checks the token that was kept, if there is one, now that it is at the front of its line.
-    pub fn show_kept_token(&mut self, cx: &mut Cx<'_>) {
-        let work = self.of[cx.index()].work.as_mut();
-        if let Some(shown) = work.and_then(|work| work.shown.take()) {
+    /// Goes on with the operation that was kept, if there is one, now that its token is at the front
+    /// of its line, or the backend has answered.
+    pub fn go_on_with_kept(&mut self, cx: &mut Cx<'_>) {
+        let Some(work) = self.of[cx.index()].work.as_mut() else { return };
+        let (shown, wanted) = (work.shown.take(), work.wanted.take());
+        if let Some(shown) = shown {
             self.ws_auth(cx, shown.reference.as_deref(), &shown.token);
+        }
+        if let Some(wanted) = wanted {
+            let WantedChannel { reference, channel, after } = *wanted;
+            self.ws_subscribe(cx, reference.as_deref(), &channel, after.as_deref());
         }
     }
 
@@ -236,6 +243,16 @@ impl Sessions {
             Ok(name) => name,
             Err(error) => return self.ws_reject(cx, reference, error),
         };
+        match self.has_to_ask_again(cx) {
+            Ok(false) => {}
+            Ok(true) => {
+                let (reference, after) = (reference.map(Into::into), after.map(Into::into));
+                let wanted = WantedChannel { reference, channel: name.into(), after };
+                self.work(cx.index()).wanted = Some(Box::new(wanted));
+                return;
+            }
+            Err(denied) => return self.ws_reject(cx, reference, denied),
+        }
         if let Err(denied) = self.check_subscribe(cx.index(), name) {
             return self.ws_reject(cx, reference, denied);
         }

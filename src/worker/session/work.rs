@@ -29,6 +29,8 @@ pub(super) struct Work {
     pub farewell: Option<Farewell>,
     /// A token that waits for its check.
     pub shown: Option<Box<Shown>>,
+    /// A `subscribe` that waits for the backend.
+    pub wanted: Option<Box<WantedChannel>>,
     /// The `seq` of the last event it published.
     pub published_to: u64,
     /// Requests at the log.
@@ -54,6 +56,15 @@ pub(super) struct Shown {
     pub token: Box<str>,
 }
 
+/// A channel to which a WebSocket wants to subscribe, kept until the backend has answered.
+#[derive(Debug)]
+pub(super) struct WantedChannel {
+    /// The client's `ref`.
+    pub reference: Option<Box<str>>,
+    pub channel: Box<str>,
+    pub after: Option<Box<str>>,
+}
+
 impl Work {
     /// Whether nothing of a request or a message is under way.
     pub fn is_idle(&self) -> bool {
@@ -62,6 +73,7 @@ impl Work {
             && self.ws.is_none()
             && self.farewell.is_none()
             && self.shown.is_none()
+            && self.wanted.is_none()
             && self.refused.is_none()
             && self.ws_streams.as_ref().is_none_or(|streams| streams.is_idle())
             && self.http.is_idle()

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use super::*;
@@ -180,6 +180,90 @@ fn pages_of_other_origins_cannot_use_the_cookies_of_a_session() {
     let headers = [("Cookie", "session=jane"), ("Origin", FOREIGN)];
     let refused = fetch(server.addr, "GET", "/sse?channel=chat", &headers, None);
     assert_eq!(refused.error_code(), "origin_forbidden");
+}
+
+/// A backend that says what it is told to.
+fn backend_of_mind(says: &Arc<Mutex<String>>) -> Backend {
+    let says = says.clone();
+    Backend::start(move |_| says.lock().expect("no panic").clone())
+}
+
+fn rights(subject: &str, channels: &[&str]) -> String {
+    let rights = json!({"sub": subject, "pushline": {"subscribe": channels}});
+    answer(&rights.to_string(), "no-store")
+}
+
+/// The code of the refusal; none: it is subscribed.
+fn subscribe(ws: &mut Ws, channel: &str) -> Option<String> {
+    ws.op(&json!({"op": "subscribe", "channel": channel, "ref": 1}));
+    Some(ws.json()["error"]["code"].as_str()?.to_owned())
+}
+
+#[test]
+fn who_subscribes_to_more_later_is_asked_about_again_with_the_cookies_of_its_request() {
+    let says = Arc::new(Mutex::new(rights("jane", &["a"])));
+    let backend = backend_of_mind(&says);
+    let server = backend.guard();
+    let cookie = [("Cookie", "session=jane")];
+    let mut ws = Ws::open(server.addr, "channel=a", Some("pushline.v1"), &cookie);
+    let refusing = "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".to_owned();
+    for (says_now, channel, expected) in [
+        (rights("jane", &["a"]), "b", Some("subscribe_forbidden")),
+        (rights("jane", &["a", "b"]), "b", None),
+        (rights("mallory", &["*"]), "c", Some("token_subject")),
+        (refusing, "c", Some("backend_refused")),
+        ("nonsense\r\n\r\n".to_owned(), "c", Some("backend_unavailable")),
+        // Fewer rights end no subscription.
+        (rights("jane", &["c"]), "c", None),
+        (rights("jane", &["c"]), "d", Some("subscribe_forbidden")),
+    ] {
+        *says.lock().expect("no panic") = says_now;
+        // What was answered last may still hold, for a second.
+        crate::common::await_that("it is so", || {
+            subscribe(&mut ws, channel).as_deref() == expected
+        });
+    }
+    let described = |channel: &str| fetch(server.addr, "GET", channel, &cookie, None).json();
+    assert_eq!(described("/channels/c")["subscribers"], 1);
+    *says.lock().expect("no panic") = rights("jane", &["a", "b"]);
+    crate::common::await_that("it reads what it read", || {
+        let read = fetch(server.addr, "GET", "/channels/b", &cookie, None);
+        read.status == 200 && read.json()["subscribers"] == 1
+    });
+}
+
+#[test]
+fn while_the_backend_thinks_the_operations_of_a_websocket_wait_in_their_order() {
+    let (tell, told) = std::sync::mpsc::channel::<String>();
+    let told = Arc::new(Mutex::new(told));
+    let backend = Backend::start(move |_| told.lock().expect("no panic").recv().expect("a word"));
+    let server = backend.guard();
+    let answers = |channels: &[&str], age: &str| {
+        let rights = json!({"sub": "jane", "pushline": {"subscribe": channels}}).to_string();
+        tell.send(answer(&rights, age)).expect("it listens");
+    };
+    answers(&["a"], "no-store");
+    let cookie = [("Cookie", "session=jane")];
+    let mut ws = Ws::open(server.addr, "channel=a", Some("pushline.v1"), &cookie);
+    crate::common::await_that("it is asked again", || {
+        if backend.asked() == 1 {
+            ws.op(&json!({"op": "subscribe", "channel": "b", "ref": 1}));
+        }
+        backend.asked() == 2
+    });
+    ws.op(&json!({"op": "ping", "ref": 2}));
+    answers(&["a", "b"], "max-age=60");
+    let mut refs = Vec::new();
+    while refs.last() != Some(&json!(2)) {
+        let answer = ws.json();
+        refs.push(answer["ref"].clone());
+        if answer["ok"] == true && answer["channel"] == "b" {
+            refs.push(json!("b"));
+        }
+    }
+    assert!(refs.contains(&json!("b")), "{refs:?}");
+    assert_eq!(subscribe(&mut ws, "c").as_deref(), Some("subscribe_forbidden"));
+    assert_eq!(backend.asked(), 2, "the answer is remembered");
 }
 
 /// A reload without the backend ends what it has let in.
