@@ -37,9 +37,10 @@ impl Asset {
 }
 
 /// By path.
-static ASSETS: [(&str, LazyLock<Asset>); 9] = [
+static ASSETS: [(&str, LazyLock<Asset>); 10] = [
     ("/pushline.js", LazyLock::new(|| script(include_str!("pushline.js")))),
     ("/pushline-presence.js", LazyLock::new(|| script(include_str!("pushline-presence.js")))),
+    ("/pushline-streams.js", LazyLock::new(|| script(include_str!("pushline-streams.js")))),
     ("/openapi.json", LazyLock::new(openapi)),
     ("/demo", LazyLock::new(|| Asset::demo(include_str!("demo/index.html")))),
     ("/demo/feed", LazyLock::new(|| Asset::demo(include_str!("demo/feed.html")))),

@@ -49,12 +49,41 @@ export interface PublishOptions {
   eventKey?: string;
   /** For those who are there now; not kept. */
   ephemeral?: boolean;
+  /** Not sent back to the connection this page reads by, which the tabs of a browser share. */
+  others?: boolean;
 }
 
 export interface Published {
   id: string;
   channel: string;
   subscribers?: number;
+}
+
+/** How a stream ended. */
+export interface StreamEnd {
+  stream: string;
+  channel: string;
+  state: "done" | "error" | "cancelled";
+  /** Its tokens. */
+  events: number;
+  first_id?: string;
+  last_id?: string;
+}
+
+/** Produces a channel's stream; a connection that breaks is opened again, and no token is there twice. */
+export interface Producer {
+  /** The stream's name. */
+  readonly stream: string;
+  /** How it ended, whoever ended it; fails when it can't go on. */
+  readonly ended: Promise<StreamEnd>;
+  /** For `readable.pipeTo(producer.writable)`. */
+  readonly writable: WritableStream<any>;
+  /** Appends a token: text or a JSON value. Resolves once it is in the log. */
+  append(token: unknown): Promise<{ offset?: number; id?: string }>;
+  /** Ends the stream behind all that was appended. */
+  end(): Promise<StreamEnd>;
+  /** The same, as `error`. */
+  fail(): Promise<StreamEnd>;
 }
 
 /** Why a connection or a publish failed; `status` is HTTP's, 0 if there was no answer. */
@@ -96,6 +125,12 @@ export class Pushline implements AsyncIterable<PushlineEvent> {
    * does, or if its beginning is not kept any more. It has a connection of its own as long as it lasts.
    */
   stream(channel: string): AsyncGenerator<any, void>;
+
+  /** Produces a channel's stream, over a WebSocket of its own as long as that lasts. */
+  produce(channel: string, options?: { stream?: string }): Promise<Producer>;
+
+  /** Stops a channel's stream, whoever produces it. */
+  cancel(channel: string): Promise<{ id: string; channel: string; state: string; events: number }>;
 
   /**
    * Who is on a channel, now and after each change: maps of subjects to what their tokens say about them

@@ -92,6 +92,12 @@ class Door {
     return Object.assign(new URL(path, this.base), { search: new URLSearchParams(query) });
   }
 
+  /** Opens a WebSocket; `query` is as in `url`. */
+  async socket(query) {
+    const token = await this.token();
+    return new WebSocket(this.url("ws", query).href.replace("http", "ws"), ["pushline.v1", ...(token ? [`bearer.${token}`] : [])]);
+  }
+
   async fetch(path, { query, headers = {}, ...rest } = {}) {
     const token = await this.token();
     if (token) headers.Authorization = `Bearer ${token}`;
@@ -109,7 +115,7 @@ class Door {
 // --- the two transports: each lasts until its connection ends, which is always an error ---
 
 async function sse(link, signal) {
-  const query = [...link.query(), ["envelope", "json"], ["heartbeat", "event"]];
+  const query = [...link.query(), ["envelope", "json"], ["heartbeat", "event"], ["open", "event"]];
   link.expect(FIRST_MS, "buffered");
   const { body } = await link.door.fetch("sse", { query, signal });
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -131,11 +137,8 @@ async function sse(link, signal) {
 }
 
 async function ws(link, signal) {
-  const url = link.door.url("ws", link.query());
-  url.protocol = url.protocol.replace("http", "ws");
-  const token = await link.door.token();
+  const socket = await link.door.socket(link.query());
   link.expect(FIRST_MS, "refused");
-  const socket = new WebSocket(url, ["pushline.v1", ...(token ? [`bearer.${token}`] : [])]);
   const asked = new Map();
   link.ask = (op) =>
     new Promise((resolve, reject) => {
@@ -262,8 +265,9 @@ class Link {
   }
 
   /** The path has carried more than the first bytes. */
-  #proven({ every_ms: beat = this.beat }) {
+  #proven({ every_ms: beat = this.beat, connection }) {
     this.isProven = true;
+    if (connection) this.#named(connection);
     this.beat = beat;
     recall(this.key, this.transport);
     this.tell({ op: "alive" });
@@ -277,11 +281,17 @@ class Link {
       this.retryMs = +retry;
       this.opened();
     }
+    if (parsed.connection) this.#named(parsed.connection);
     if (parsed.every_ms) this.beat = parsed.every_ms;
     else if (event === "pushline.beat") this.#proven(parsed);
-    else if (event === "pushline.open") this.connection = parsed.connection;
     else if (parsed.id) this.event(parsed);
     else if (id) this.#begin(id);
+  }
+
+  /** What the server calls the connection. */
+  #named(connection) {
+    this.connection = connection;
+    this.#say(this.state);
   }
 
   event({ id, channel, event = "message", publisher, ...rest }) {
@@ -415,7 +425,7 @@ class Link {
 
   #say(state) {
     this.state = state;
-    this.tell({ op: "state", state, transport: this.transport });
+    this.tell({ op: "state", state, transport: this.transport, connection: this.connection });
   }
 
   close() {
@@ -543,6 +553,7 @@ export class Pushline {
   #cursors = new Map(); // channel -> last id read; undefined: from now on
   #from = Infinity; // the first generation of the link that misses nothing for this tab
   #handlers = new Set();
+  #own = new Set(); // ids of what was published to others: only a replay has it for this page
   #outbox = [];
 
   /** `url` is the server's; by default the one this file came from. */
@@ -597,7 +608,7 @@ export class Pushline {
    * Publishes text, bytes or a JSON value. Resolves with `{ id, channel, subscribers }` once
    * the event is in the log; waits while there is no network, and never publishes twice.
    */
-  publish(channel, data, { event, key = randomId(), eventKey, ephemeral } = {}) {
+  publish(channel, data, { event, key = randomId(), eventKey, ephemeral, others } = {}) {
     const isBytes = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
     const isText = typeof data === "string";
     const type = isBytes ? "application/octet-stream" : isText ? "text/plain" : "application/json";
@@ -605,9 +616,11 @@ export class Pushline {
     const headers = { "Content-Type": type, "Idempotency-Key": key };
     if (event) headers["Event-Type"] = event;
     if (eventKey) headers["Event-Key"] = eventKey;
-    if (ephemeral) headers["Event-Ephemeral"] = "true";
-    const op = !isBytes && { op: "publish", channel, data, event, key, event_key: eventKey, ephemeral };
-    const request = { method: "POST", headers, body };
+    if (ephemeral) headers["Event-Ephemeral"] = true;
+    const to = others ? "others" : "all";
+    headers["Publish-To"] = to;
+    const op = !isBytes && { op: "publish", channel, data, event, key, event_key: eventKey, ephemeral, to };
+    const request = { method: "POST", headers, body, others };
     return new Promise((resolve, reject) => {
       this.#outbox.push({ channel, op, request, resolve, reject });
       if (this.#outbox.length === 1) this.#flush();
@@ -619,18 +632,19 @@ export class Pushline {
    * does, or if its beginning is not kept any more. It has a connection of its own as long as it lasts.
    */
   async *stream(channel) {
-    const options = { ...this.#options, channels: [channel], after: "stream", share: false };
-    const reader = new Pushline(this.#door.base, options);
-    try {
-      for await (const { event, data } of reader) {
-        if (event === "pushline.gap") throw new PushlineError(data.reason);
-        else if (event !== "pushline.stream") yield data;
-        else if (data.state === "error") throw new PushlineError(data.reason);
-        else if (data.state !== "open") return;
-      }
-    } finally {
-      reader.close();
-    }
+    const { read } = await import("./pushline-streams.js");
+    yield* read(Pushline, PushlineError, this.#door.base, { ...this.#options, channels: [channel] });
+  }
+
+  /** Produces a channel's stream: `append`, then `end`. It has a WebSocket of its own as long as it lasts. */
+  async produce(...about) {
+    const { Producer } = await import("./pushline-streams.js");
+    return new Producer(this.#door, PushlineError, ...about);
+  }
+
+  /** Stops a channel's stream, whoever produces it. Resolves with how far it came. */
+  async cancel(channel) {
+    return (await this.#door.fetch(`channels/${channel}/stream/cancel`, { method: "POST" })).json();
   }
 
   /** Who is on a channel, now and after each change: maps of subjects to what their tokens say about them. */
@@ -673,12 +687,15 @@ export class Pushline {
     this.#tabs?.ask([...this.#cursors]);
   }
 
-  #take({ op, generation, tab, from, state, transport, reason, error, cursors, ...event }) {
+  #take({ op, generation, tab, from, state, transport, connection, reason, error, cursors, ...event }) {
     const isOurs = generation >= this.#from;
     if (op === "leader") this.#want();
     else if (op === "wanted" && tab === this.#tabs.id) this.#from = from;
-    else if (op === "state") this.#say(isOurs || state !== "open" ? state : "connecting", transport);
-    else if (op === "fallback") this.#emit("fallback", reason, transport);
+    else if (op === "state") {
+      this.connection = connection;
+      if (connection) this.hurry?.();
+      this.#say(isOurs || state !== "open" ? state : "connecting", transport);
+    } else if (op === "fallback") this.#emit("fallback", reason, transport);
     else if (op === "error") this.#emit("error", Object.assign(new PushlineError(), error));
     else if (isOurs && op === "at") this.#begin(cursors);
     else if (isOurs && op === "event") this.#event(event);
@@ -699,6 +716,8 @@ export class Pushline {
     for (const [other, cursor] of this.#cursors) {
       if (cursor && isNews(id, cursor)) this.#cursors.set(other, id);
     }
+    if (this.#own.has(id)) return;
+    this.#own.clear();
     if (isGap) this.#emit("gap", data, about);
     else if (!OWN.includes(event)) this.#emit(event, data, about);
     this.#emit("*", { ...about, data });
@@ -725,7 +744,9 @@ export class Pushline {
     while (this.#outbox.length && this.state !== "closed") {
       const [entry] = this.#outbox;
       try {
-        entry.resolve(await this.#send(entry));
+        const answer = await this.#send(entry);
+        if (entry.request.others) this.#own.add(answer.id);
+        entry.resolve(answer);
         this.#outbox.shift();
       } catch (error) {
         await this.#failed(entry, error);
@@ -737,9 +758,14 @@ export class Pushline {
   async #send({ channel, op, request }) {
     try {
       const ask = op && this.#tabs?.link?.ask;
-      if (ask) return await ask(op);
+      if (ask) return { channel, ...(await ask(op)) };
     } catch {
       // A request tells more: whether to try again, and when.
+    }
+    if (request.others) {
+      // Than the connection that reads, if one does; it has a name once it is open.
+      if (this.#cursors.size && !this.connection) throw new PushlineError();
+      request.headers["Publish-From"] = this.connection;
     }
     return (await this.#door.fetch(`channels/${channel}`, request)).json();
   }

@@ -271,6 +271,17 @@ fn a_stream_is_left_out_by_the_name_it_was_told_and_not_once_it_resumes() {
 }
 
 #[test]
+fn a_websocket_learns_by_a_ping_what_it_is_called_in_requests() {
+    let server = TestServer::start();
+    let mut own = Ws::envelope(server.addr, "channel=chat");
+    own.op(&json!({"op": "ping", "ref": 1}));
+    let name = own.json()["connection"].as_str().expect("a name").to_owned();
+    post(server.addr, "chat", &[("Publish-To", "others"), ("Publish-From", &name)], "mine");
+    post(server.addr, "chat", &[], "after");
+    assert_eq!(own.json()["data"], "after");
+}
+
+#[test]
 fn a_name_that_was_not_told_leaves_nobody_out_and_none_at_all_is_refused() {
     let server = TestServer::start();
     let mut sse = Sse::open(server.addr, "channel=chat&open=event&envelope=json");

@@ -199,10 +199,12 @@ impl Sessions {
     }
 
     /// A page sees no control frames, so its watchdog sends pings itself; it is told how often it
-    /// may.
+    /// may, and what the connection is called where it publishes by a request.
     fn ws_pong(&mut self, cx: &mut Cx<'_>, reference: Option<&str>) {
         let period_ms = self.settings.heartbeat.as_millis() as u64;
-        self.ws_op_ok(cx, reference, &[("every_ms", Value::Number(period_ms))]);
+        let name = self.refresh_name(cx.token);
+        let fields = [("every_ms", Value::Number(period_ms)), ("connection", Value::Text(&name))];
+        self.ws_op_ok(cx, reference, &fields);
     }
 
     /// Takes a new token, which may have to wait for its check; until then nothing more is read.

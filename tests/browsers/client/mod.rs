@@ -5,6 +5,7 @@ mod contract;
 mod networks;
 mod presence;
 mod restarts;
+mod streams;
 mod tabs;
 
 use std::net::SocketAddr;

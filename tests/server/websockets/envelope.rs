@@ -219,9 +219,12 @@ fn every_wrong_operation_is_answered_and_the_connection_goes_on() {
         assert_eq!(answer.get("ref"), reference.as_ref(), "{text}");
     }
     ws.op(&json!({"op": "ping", "ref": "still here", "unknown": []}));
-    assert_eq!(ws.json(), json!({"ref": "still here", "ok": true, "every_ms": 25_000}));
+    let pong = ws.json();
+    let name = &pong["connection"];
+    let told = json!({"ref": "still here", "ok": true, "every_ms": 25_000, "connection": name});
+    assert_eq!(pong, told);
     ws.op(&json!({"op": "ping"}));
-    assert_eq!(ws.json(), json!({"ok": true, "every_ms": 25_000}));
+    assert_eq!(ws.json(), json!({"ok": true, "every_ms": 25_000, "connection": name}));
     assert_eq!(describe(server.addr, "c")["events"], 0);
 }
 

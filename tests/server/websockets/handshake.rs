@@ -107,7 +107,8 @@ fn frames_behind_the_handshake_in_one_packet_are_read() {
     ws.conn = Conn::open(server.addr);
     ws.conn.send(&envelope);
     assert_eq!(ws.conn.response_head().status, 101);
-    assert_eq!(ws.frame().payload, br#"{"ref":1,"ok":true,"every_ms":25000}"#);
+    let pong = ws.frame().payload;
+    assert!(pong.starts_with(br#"{"ref":1,"ok":true,"every_ms":25000,"#), "{pong:?}");
 }
 
 #[test]
