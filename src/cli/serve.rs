@@ -244,7 +244,10 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
     tell_of_wanting_room(server);
     info!(heartbeat = ?heartbeat, "streams");
     if is_open {
-        warn!("no keys are configured: everyone who can connect may publish and read");
+        warn!(
+            "no keys are configured: everyone who can connect may publish and read, under any \
+             subject (tokens are not checked)"
+        );
     } else {
         info!("clients need a token or a key, except for what auth.anonymous allows");
     }

@@ -45,7 +45,8 @@ pub(super) const KEYS: &[Key] = &[
         group: Group::Listen,
         change: Change::Reload,
         help: "Whether to listen beyond loopback, and serve pages of any site, without keys: anyone \
-               can publish and read, and at the operator's listener see and cut connections.",
+               can publish and read, under any subject, and at the operator's listener see and cut \
+               connections.",
         field: Field::Server {
             put: |s, t| set(&mut s.open, switch(t)),
             show: |s| s.open.to_string(),
