@@ -58,6 +58,7 @@
 //! | the log is run by a worker that has a request for it; no worker waits | [`mesh::hand`], [`mesh::combine`] |
 //! | one order, history bounded by count, age and bytes | [`log::sequencer`], [`log::history`] |
 //! | the order has a home: ordered, committed and seen are three steps | [`log::store`], `log::commit`, `log::pending` |
+//! | a state keeps the newest of each key, wherever it is, and beyond the place where it was | `log::history::states`, `log::carry` |
 //! | history that memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
 //! | many nodes follow one stream, which gives the order; any of them resumes any client | `cluster`, `cluster::broker`, `log::sent`, `log::ahead`, `server::node` |
 //! | what nodes say to each other beside the stream | `cluster::peers` |

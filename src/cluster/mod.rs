@@ -43,7 +43,7 @@ use crate::log::NODES_CHANNEL;
 use crate::log::event::{Event, Publication};
 use crate::log::message::{Counts, Fed};
 use crate::log::older::{OlderPage, OlderRead};
-use crate::log::store::{Store, Stored, Taken};
+use crate::log::store::{Shortage, Store, Stored, Taken};
 use crate::proto::cursor::Epoch;
 use crate::proto::name::channel_name;
 
@@ -216,9 +216,10 @@ impl Store for Near {
         self.tail.newest()
     }
 
-    fn keeps_from(&mut self, seq: u64) -> u64 {
+    fn keeps_from(&mut self, seq: u64) -> Shortage {
         self.tail.kept_from.store(seq, Ordering::Relaxed);
-        self.tail.first.load(Ordering::Relaxed)
+        let lost_before = self.tail.first.load(Ordering::Relaxed);
+        Shortage { lost_before, ..Shortage::default() }
     }
 }
 

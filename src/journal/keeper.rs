@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::metrics::JournalMetrics;
 use super::writer::{WriteError, Writer};
 use crate::log::event::Event;
-use crate::log::store::Stored;
+use crate::log::store::{Shortage, Stored};
 
 /// What the near end sends.
 #[derive(Debug)]
@@ -189,6 +189,8 @@ impl<D: Disk> Keeper<D> {
         let (bytes, segments) = writer.size();
         self.metrics.bytes.set(bytes);
         self.metrics.segments.set(segments);
-        self.bounds.room_from.store(writer.room_from(), Ordering::Relaxed);
+        let Shortage { lost_before, scarce_before } = writer.shortage();
+        self.bounds.lost_before.store(lost_before, Ordering::Relaxed);
+        self.bounds.scarce_before.store(scarce_before, Ordering::Relaxed);
     }
 }

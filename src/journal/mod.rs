@@ -46,7 +46,7 @@ use self::recover::{JournalError, Recovered, recover};
 use self::writer::{HEAD_NAME, JournalSettings};
 use crate::log::event::Event;
 use crate::log::older::OlderRead;
-use crate::log::store::{Store, Taken};
+use crate::log::store::{Shortage, Store, Taken};
 
 const LOCK_NAME: &str = "lock";
 
@@ -90,8 +90,9 @@ pub fn lanes() -> (Journal, FarEnds) {
 pub struct Bounds {
     /// From the log: nothing before this seq is kept.
     kept_from: AtomicU64,
-    /// From the store's thread: there is no room for anything before this seq.
-    room_from: AtomicU64,
+    /// From the store's thread: its [`Shortage`].
+    lost_before: AtomicU64,
+    scarce_before: AtomicU64,
 }
 
 impl Store for Journal {
@@ -123,9 +124,12 @@ impl Store for Journal {
         let _ = self.to_keeper.send(ToKeeper::Close);
     }
 
-    fn keeps_from(&mut self, seq: u64) -> u64 {
-        self.bounds.kept_from.store(seq, Ordering::Relaxed);
-        self.bounds.room_from.load(Ordering::Relaxed)
+    fn keeps_from(&mut self, seq: u64) -> Shortage {
+        let Bounds { kept_from, lost_before, scarce_before } = &*self.bounds;
+        kept_from.store(seq, Ordering::Relaxed);
+        let [lost_before, scarce_before] =
+            [lost_before, scarce_before].map(|seq| seq.load(Ordering::Relaxed));
+        Shortage { lost_before, scarce_before }
     }
 }
 

@@ -154,6 +154,11 @@ impl<D: Disk> Reader<D> {
 
     /// Everything that was asked for, in log order.
     fn all_due(&mut self, asked: &OlderRead) -> Vec<Due> {
+        let ends = asked.channels.iter().filter_map(|of| of.ranges.last()).map(|last| *last.end());
+        let newest = ends.max().unwrap_or(0);
+        if self.segments.last().is_none_or(|last| *last <= newest) {
+            self.list_segments();
+        }
         let mut all = Vec::new();
         for (place, of) in (0..).zip(&asked.channels) {
             let channel = crc32c(of.name.as_bytes());
@@ -167,9 +172,6 @@ impl<D: Disk> Reader<D> {
 
     /// Where a channel's events are.
     fn find(&mut self, channel: u32, range: &RangeInclusive<u64>, mut due: impl FnMut(u64, What)) {
-        if self.segments.last().is_none_or(|last| last <= range.end()) {
-            self.list_segments();
-        }
         let from = self.segments.partition_point(|first| first <= range.start()).saturating_sub(1);
         let covered_from = self.segments.get(from).map_or(u64::MAX, |first| *first);
         if covered_from > *range.start() {

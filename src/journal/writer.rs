@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskFile, write_all};
 use super::record::{Head, SEGMENT_HEAD_BYTES, SegmentHead, record_bytes, write_record};
 use super::runs::{Gathered, Noted, OpenStreams, Segment, SegmentRuns};
 use crate::log::event::Event;
+use crate::log::store::Shortage;
 
 /// The name of the head file.
 pub(super) const HEAD_NAME: &str = "head";
@@ -21,6 +22,9 @@ pub(super) const NEW_SUFFIX: &str = ".new";
 /// Places in the order that the head file reserves at once: after a crash the log continues beyond
 /// them, and one small file is synced for each million events.
 const RESERVED_AT_ONCE: u64 = 1 << 20;
+
+/// The last part of the room, an eighth: while it fills, values of states leave the oldest segment.
+const SCARCE_PART: u64 = 8;
 
 /// How safe an event must be before it is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,11 +172,16 @@ impl<D: Disk> Writer<D> {
         (bytes, self.sealed.len() as u64 + u64::from(self.open.is_some()))
     }
 
-    /// The seq before which there is no room. Old events that are kept can hold on to segments full
-    /// of others that are not.
-    pub fn room_from(&self) -> u64 {
-        let oldest = self.sealed.front().filter(|_| self.size().0 > self.settings.bytes_max);
-        oldest.map_or(0, |oldest| oldest.last_seq + 1)
+    /// What there is no room for: the oldest segment. Old events that are kept can hold on to
+    /// segments full of others that are not.
+    pub fn shortage(&self) -> Shortage {
+        let (bytes, bytes_max) = (self.size().0, self.settings.bytes_max);
+        let oldest = self.sealed.front().map_or(0, |oldest| oldest.last_seq + 1);
+        let before = |is_short| if is_short { oldest } else { 0 };
+        Shortage {
+            lost_before: before(bytes > bytes_max),
+            scarce_before: before(bytes > bytes_max - bytes_max / SCARCE_PART),
+        }
     }
 
     /// Writes a group of events, in order, and commits it.

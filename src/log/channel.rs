@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use super::channel_name::ChannelName;
 use super::history::Chain;
 use super::interest::Interest;
+use super::older::OlderChannel;
 use super::paged::Paged;
 use crate::bucket::Bucket;
 
@@ -63,6 +64,12 @@ impl Channel {
     pub fn is_idle(&self) -> bool {
         let has_roster = self.facts.has(Facts::HAS_ROSTER);
         self.interest.is_none() && self.chain.is_empty() && self.pending == 0 && !has_roster
+    }
+
+    /// It is about to be read from its beginning, where only the store has it.
+    pub fn older(&self) -> OlderChannel {
+        let (name, hash) = (self.name.clone(), self.hash);
+        OlderChannel { name, hash, after: 0, ranges: Vec::new(), lost_to: 0 }
     }
 
     /// Subscribers of all workers together.

@@ -59,14 +59,18 @@ impl Sequencer {
             let interest = &self.channels.at(next.channel).interest;
             let producer = self.streams.producer(next.channel);
             let has_room = |worker| outlet.has_room(worker, Share::Whole, 0);
-            if !interest.workers().chain(producer).all(has_room) {
+            if !next.is_carried && !interest.workers().chain(producer).all(has_room) {
                 return;
             }
-            let Some(PendingEvent { event, channel, .. }) = self.pending.take_event() else {
+            let Some(PendingEvent { event, channel, is_carried, .. }) = self.pending.take_event()
+            else {
                 return;
             };
             self.channels.at_mut(channel).pending -= 1;
-            self.show(channel, event, outlet);
+            match is_carried {
+                true => self.keep_again(channel, event),
+                false => self.show(channel, event, outlet),
+            }
         }
     }
 

@@ -52,7 +52,7 @@ impl Sequencer {
         let policy = self.settings.policies.at(channel.policy);
         let (after, gap) = match (cursor, policy.keeps) {
             // A newcomer to a state has lost nothing: it never had any of it.
-            (Cursor::Now, Keeps::Latest) => (0, None),
+            (Cursor::Now, Keeps::Latest) => (lost_to, None),
             _ => stand(cursor, self.head_seq, lost_to),
         };
         let last_seq = channel.last_seq;

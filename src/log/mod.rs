@@ -6,6 +6,7 @@
 //! interested worker gets the same `Arc`.
 
 mod ahead;
+mod carry;
 mod channel;
 pub mod channel_name;
 mod commit;

@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::carry::CARRIER;
 use super::channel_name::ChannelName;
 use super::event::Event;
 use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
@@ -19,7 +20,7 @@ const RUNS_AHEAD: RangeInclusive<usize> = 8..=256;
 /// A page that the store is to read.
 #[derive(Debug)]
 pub struct OlderRead {
-    /// Who asked.
+    /// Who asked: a worker, or the log itself.
     pub worker: u16,
     /// Echoed.
     pub ticket: Ticket,
@@ -142,17 +143,24 @@ impl Sequencer {
             }
             let Some(run) = self.history.runs().nth(channel, number) else { continue };
             (count, bytes) = (count + 1, bytes + run.bytes);
-            read.channels[usize::from(place)].ranges.push(from..=run.last_seq);
+            let places = self.history.runs().places_of(run, from);
+            read.channels[usize::from(place)].ranges.extend(places);
             heads.extend(self.head_at(place, channel, number + 1, 0));
         }
         let through = read.through;
-        for range in read.channels.iter_mut().flat_map(|of| &mut of.ranges) {
-            *range = *range.start()..=through.min(*range.end());
+        for of in &mut read.channels {
+            of.ranges.retain(|range| *range.start() <= through);
+            for range in &mut of.ranges {
+                *range = *range.start()..=through.min(*range.end());
+            }
         }
     }
 
     /// Answers a page with what the store has read, without what was lost meanwhile.
     pub(super) fn answer_older(&mut self, page: OlderPage, outlet: &mut impl Outlet) {
+        if page.asked.worker == CARRIER {
+            return self.carry_page(page);
+        }
         let OlderPage { asked: OlderRead { worker, ticket, channels, .. }, mut events, through } =
             page;
         let mut channels: Vec<PageChannel> =
@@ -175,9 +183,7 @@ impl Sequencer {
 
     /// The first event that a channel keeps after a place.
     fn first_behind(&self, channel: u32, after: u64) -> Option<u64> {
-        let runs = self.history.runs();
-        let run = runs.number_after(channel, after).and_then(|number| runs.nth(channel, number));
-        run.map(|run| run.first_seq.max(after + 1)).or_else(|| {
+        self.history.runs().first_after(channel, after).or_else(|| {
             let chain = &self.channels.at(channel).chain;
             let key = self.history.first_after(chain, channel, after, NO_PLACE)?;
             Some(self.history.event(key).seq)

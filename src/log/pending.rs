@@ -29,6 +29,8 @@ pub(super) struct PendingEvent {
     pub channel: u32,
     /// The lanes in which a place is reserved for it, one bit each.
     reserved: u64,
+    /// Whether it is a value that was ordered again, of which subscribers are not told.
+    pub is_carried: bool,
 }
 
 /// An answer that waits for the commit of its events.
@@ -128,6 +130,8 @@ pub(super) struct Pending {
     /// Places reserved in the workers' lanes.
     reserved: [u32; LANES_COUNTED],
     bytes: u64,
+    /// How many of the events were ordered again.
+    carried: u32,
     /// Newest event the store has reported.
     committed_to: u64,
 }
@@ -140,6 +144,7 @@ impl Pending {
             keys: HashMap::new(),
             reserved: [0; LANES_COUNTED],
             bytes: 0,
+            carried: 0,
             committed_to: 0,
         }
     }
@@ -175,12 +180,33 @@ impl Pending {
         workers: impl Iterator<Item = u16>,
     ) {
         let reserved = workers.fold(0, |lanes, worker| lanes | 1 << lane(worker));
-        self.bytes += bytes_of(&event);
+        self.push(PendingEvent { event, channel, reserved, is_carried: false });
+    }
+
+    /// A value that is ordered again: no worker is told.
+    pub fn push_carried(&mut self, event: Arc<Event>, channel: u32) {
+        self.push(PendingEvent { event, channel, reserved: 0, is_carried: true });
+    }
+
+    fn push(&mut self, pending: PendingEvent) {
+        let PendingEvent { event, reserved, is_carried, .. } = &pending;
+        self.bytes += bytes_of(event);
+        self.carried += u32::from(*is_carried);
         if let Some(key) = &event.key {
             self.keys.insert((event.channel_hash, key.clone()), event.seq);
         }
-        lanes_of(reserved).for_each(|lane| self.reserved[lane] += 1);
-        self.events.push_back(PendingEvent { event, channel, reserved });
+        lanes_of(*reserved).for_each(|lane| self.reserved[lane] += 1);
+        self.events.push_back(pending);
+    }
+
+    /// Whether a value that was ordered again is among them.
+    pub fn has_carried(&self) -> bool {
+        self.carried > 0
+    }
+
+    /// All events that wait.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter().map(|pending| &*pending.event)
     }
 
     pub fn push_answer(&mut self, answer: PendingAnswer) {
@@ -225,6 +251,7 @@ impl Pending {
 
     fn forget(&mut self, taken: &PendingEvent) {
         self.bytes -= bytes_of(&taken.event);
+        self.carried -= u32::from(taken.is_carried);
         if let Some(key) = &taken.event.key {
             self.keys.remove(&KeyOf(taken.event.channel_hash, key));
         }
@@ -242,6 +269,8 @@ impl Pending {
         self.events.iter().for_each(|pending| note(pending.channel));
         let keyed = self.events.iter().filter(|pending| pending.event.key.is_some()).count();
         assert_eq!(self.keys.len(), keyed);
+        let carried = self.events.iter().filter(|pending| pending.is_carried).count();
+        assert_eq!(self.carried as usize, carried);
         assert!(!self.events.is_empty() || self.reserved.iter().all(|count| *count == 0));
     }
 }

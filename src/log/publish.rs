@@ -209,12 +209,11 @@ impl Sequencer {
             self.free_if_idle(index);
             return;
         }
-        let policy = self.settings.policies.at(channel.policy);
-        let replaced = self.history.keep(event, index, &mut channel.chain, channel.policy);
-        if let (Keeps::Latest, Some(replaced)) = (policy.keeps, replaced) {
-            // Not a loss: readers that had not seen it get the event that replaced it.
-            self.history.lose(replaced, &mut channel.chain, channel.policy);
+        if self.settings.policies.at(channel.policy).keeps == Keeps::Latest {
+            // Not a loss: readers that have not seen it get the event that replaces it.
+            self.history.make_way(&event, index, &mut channel.chain, channel.policy);
         }
+        self.history.keep(event, index, &mut channel.chain, channel.policy);
         self.trim_to_count(index);
         self.trim_to_bytes();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::history::runs::Run;
+use super::history::runs::{Holds, Run};
 use super::list::Links;
 use super::message::{FromLog, Share};
 use super::policy::{Keeps, LogSettings};
@@ -49,8 +49,9 @@ impl Sequencer {
             return self.free_if_idle(index);
         }
         let &FedRun { first_seq, last_seq, newest_at, events, bytes, .. } = fed;
-        let in_line = Links::ALONE;
-        let run = Run { first_seq, last_seq, newest_at, bytes, events, channel: index, in_line };
+        let (in_line, holds) = (Links::ALONE, Holds::All);
+        let run =
+            Run { first_seq, last_seq, newest_at, bytes, events, channel: index, in_line, holds };
         self.history.list_run(run, channel.policy);
         self.trim_to_count(index);
         self.trim_to_bytes();

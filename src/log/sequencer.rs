@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ahead::Ahead;
+use super::carry::CARRY_PAUSE;
 use super::channel::{Channel, Channels, Facts};
 use super::channel_name::ChannelName;
 use super::event::Publication;
@@ -12,13 +13,14 @@ use super::history::{Chain, EVENTS_MAX, Gone, History, Oldest};
 use super::interest::Interest;
 use super::join::Join;
 use super::message::{Ask, FromLog, Share, ToLog};
+use super::older::OlderChannel;
 use super::pending::{Pending, PendingAnswer};
 use super::policy::LogSettings;
 use super::presence::Presence;
 use super::sent::Sent;
 use super::stats::LogCounters;
-use super::store::Store;
 use super::store::memory::Memory;
+use super::store::{Shortage, Store};
 use super::stream::Streams;
 use super::tombstone::{TOMBSTONES_MAX, Tombstones};
 use crate::proto::cursor::Epoch;
@@ -60,6 +62,8 @@ pub struct Sequencer {
     pub(super) pending: Pending,
     /// Publications on their way to a broker.
     pub(super) sent: Sent,
+    /// The store reads values that are to be ordered again.
+    pub(super) is_reading_values: bool,
     /// Joins that wait for events that other nodes have shown already.
     pub(super) ahead: Ahead,
     /// Who is on which channel.
@@ -96,6 +100,7 @@ impl Sequencer {
             store_is_up: true,
             pending: Pending::new(),
             sent: Sent::new(),
+            is_reading_values: false,
             ahead: Ahead::new(),
             presence,
             counters: LogCounters::default(),
@@ -217,13 +222,22 @@ impl Sequencer {
         let overdue = self.answer_overdue(outlet);
         let told = self.tell_presence(outlet);
         let of_nodes = self.tend_nodes();
+        let of_room = self.make_room();
         self.flush();
-        let due = [aged, of_streams, to_merge, overdue, told, of_nodes];
-        let wake_at = due.into_iter().flatten().min();
+        let due = [aged, of_streams, to_merge, overdue, told, of_nodes, of_room];
+        due.into_iter().flatten().min()
+    }
+
+    /// Makes room where the store has none. Returns when to come again.
+    fn make_room(&mut self) -> Option<Duration> {
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
-        let room_from = self.store.keeps_from(oldest);
-        if self.lose_before(room_from) { Some(now) } else { wake_at }
+        let Shortage { lost_before, scarce_before } = self.store.keeps_from(oldest);
+        let carries = self.carry_some(scarce_before);
+        match self.lose_before(lost_before) {
+            true => Some(self.now),
+            false => carries.then_some(self.now + CARRY_PAUSE),
+        }
     }
 
     /// Drops at most [`EXPIRED_PER_CALL`] events that are too old. Returns when to call it again:
@@ -385,8 +399,9 @@ impl Sequencer {
     fn leave_to_store(&mut self) {
         while self.history.memory_bytes() > self.settings.history_memory_bytes_max {
             let Some(index) = self.history.oldest_in_memory() else { return };
-            let channel = self.channels.at_mut(index);
-            self.history.leave_to_store(&mut channel.chain, index, channel.policy);
+            let Channel { chain, policy, .. } = self.channels.at_mut(index);
+            let keeps = self.settings.policies.at(*policy).keeps;
+            self.history.leave_to_store(chain, index, *policy, keeps);
         }
     }
 
@@ -401,6 +416,16 @@ impl Sequencer {
         let channel = self.channels.at_mut(index);
         (channel.evicted_to, channel.last_seq) = (seq, seq);
         self.head_seq = seq;
+        self.free_if_idle(index);
+    }
+
+    /// The store can't read what it has of a channel up to a place.
+    pub(super) fn lose_unreadable(&mut self, of: &OlderChannel) {
+        let Some(index) = self.channels.find(of.hash, &of.name) else { return };
+        let first = |log: &Self| log.history.first_seq(&log.channels.at(index).chain, index);
+        while first(self).is_some_and(|first| first <= of.lost_to) {
+            self.lose_oldest(index, Loss::Bytes);
+        }
         self.free_if_idle(index);
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pushline::config::{PublisherShown, Settings};
+use pushline::config::{PublisherShown, Settings, SlowPolicy};
 use pushline::log::Keeps;
 use pushline::proto::name::Pattern;
 use serde_json::{Value, json};
@@ -158,6 +158,27 @@ fn a_newcomer_gets_the_state_and_then_its_changes() {
     // Another reader on the same worker: what the worker holds of the channel is not all of it.
     let mut late = Sse::open(server.addr, "channel=state:rates&envelope=json");
     assert_eq!(late.events(3).len(), 3);
+}
+
+/// What was lost before it came is no loss of its own: it is told of no gap, and not turned away.
+#[test]
+fn a_newcomer_gets_what_there_is_of_a_state_that_has_lost_values() {
+    let server = TestServer::with(|settings| {
+        rule(settings, "state:*", |of| {
+            of.channel_default.history = Keeps::Latest;
+            of.channel_default.history_count = 2;
+            of.channel_default.slow = SlowPolicy::Disconnect;
+        });
+    });
+    for key in ["a", "b", "c"] {
+        post(server.addr, "state:rates", &[("Event-Key", key)], key);
+    }
+    let mut newcomer = Sse::open(server.addr, "channel=state:rates");
+    let mut mixed = Sse::open(server.addr, "channel=news&channel=state:rates&envelope=none");
+    for data in ["b", "c"] {
+        assert_eq!(newcomer.event().data, data);
+        assert_eq!(mixed.event().data, data);
+    }
 }
 
 /// It had no room for the events, and most of them were replaced.

@@ -22,7 +22,7 @@ use pushline::journal::{FarEnds, Journal, lanes};
 use pushline::log::event::Event;
 use pushline::log::message::ToLog;
 use pushline::log::older::OlderRead;
-use pushline::log::store::{Store, Taken};
+use pushline::log::store::{Shortage, Store, Taken};
 use pushline::log::{LogSettings, Sequencer, SharedHasher};
 use pushline::mesh::combine::Left;
 use pushline::mesh::hand::Hand;
@@ -238,7 +238,7 @@ impl Store for Overheard {
         self.journal.close();
     }
 
-    fn keeps_from(&mut self, seq: u64) -> u64 {
+    fn keeps_from(&mut self, seq: u64) -> Shortage {
         self.journal.keeps_from(seq)
     }
 }

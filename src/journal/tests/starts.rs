@@ -12,7 +12,7 @@ use crate::journal::reader::{Reader, ToReader};
 use crate::journal::recover::{JournalError, recover};
 use crate::journal::runs::RUNS_SUFFIX;
 use crate::journal::sim::SimDisk;
-use crate::journal::writer::{Durability, JournalSettings, SEGMENT_SUFFIX};
+use crate::journal::writer::{Durability, JournalSettings, SEGMENT_SUFFIX, segment_name};
 use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{
@@ -43,6 +43,9 @@ impl Outlet for Told {
         self.0.push(told);
     }
 }
+
+/// Room for all of what they publish but for a long story.
+const BYTES_MAX: u64 = 200_000;
 
 /// A process with a journal.
 struct Life {
@@ -79,7 +82,7 @@ impl Life {
         let journal = JournalSettings {
             durability: Durability::Sync,
             segment_bytes: 4000,
-            bytes_max: 1 << 20,
+            bytes_max: BYTES_MAX,
             clock_began: CLOCK_BEGAN,
             boot: 1,
             fresh: [1, 2],
@@ -110,6 +113,21 @@ impl Life {
             publications,
         };
         self.log.handle(ToLog::Worker { worker: 0, body }, NOW, &mut self.told);
+        self.commit();
+        match self.told.0.pop() {
+            Some(FromLog::Published { outcome, .. }) if outcome.accepted == 1 => outcome.last_seq,
+            told => panic!("it was not taken: {told:?}"),
+        }
+    }
+
+    /// The log's upkeep, and what its threads then have to do.
+    fn tend(&mut self) {
+        self.log.tend(NOW, &mut self.told);
+        self.read_pages();
+        self.commit();
+    }
+
+    fn commit(&mut self) {
         let mut reports = Vec::new();
         let mut report = |stored| reports.push(stored);
         self.ends.keeper.try_iter().for_each(|message| self.keeper.take(message, &mut report));
@@ -117,9 +135,13 @@ impl Life {
         for stored in reports {
             self.log.handle(ToLog::Store(stored), NOW, &mut self.told);
         }
-        match self.told.0.pop() {
-            Some(FromLog::Published { outcome, .. }) if outcome.accepted == 1 => outcome.last_seq,
-            told => panic!("it was not taken: {told:?}"),
+    }
+
+    fn read_pages(&mut self) {
+        for message in self.ends.reader.try_iter() {
+            let ToReader::Read(asked) = message else { panic!("it goes on") };
+            let page = self.reader.read(asked);
+            self.log.handle(ToLog::Older(page), NOW, &mut self.told);
         }
     }
 
@@ -148,11 +170,7 @@ impl Life {
         let channels = vec![ReadChannel { name, hash, after, place: NO_PLACE }];
         let body = Ask::Read { ticket: Ticket(0), channels, bytes_max: 5_000 };
         self.log.handle(ToLog::Worker { worker: 0, body }, NOW, &mut self.told);
-        for message in self.ends.reader.try_iter() {
-            let ToReader::Read(asked) = message else { panic!("it goes on") };
-            let page = self.reader.read(asked);
-            self.log.handle(ToLog::Older(page), NOW, &mut self.told);
-        }
+        self.read_pages();
         match self.told.0.pop() {
             Some(FromLog::Page { page, .. }) => page,
             told => panic!("no page: {told:?}"),
@@ -289,19 +307,17 @@ fn a_stream_that_is_open_is_read_from_its_first_event() {
     assert_eq!(life.log.stats().streams, 0);
 }
 
+fn value(key: u32, value: u32) -> Publication {
+    let event_key = Some(format!("k{key}").into());
+    let attributes = Attributes { event_key, ..Attributes::default() };
+    Publication { attributes: attributes.boxed(), ..text("state", &value.to_string()) }
+}
+
 #[test]
 fn a_state_is_what_it_was_whichever_segments_its_values_are_in() {
     let disk = SimDisk::new(7, None);
     let settings = || log_settings(LITTLE, 10_000, Keeps::Latest);
     let mut life = Life::start(&disk, settings()).expect("it is new");
-    let value = |key: u32, value: u32| Publication {
-        attributes: Attributes {
-            event_key: Some(format!("k{key}").into()),
-            ..Attributes::default()
-        }
-        .boxed(),
-        ..text("state", &value.to_string())
-    };
     for round in 0..1000 {
         life.publish(value(round % 20, round));
     }
@@ -310,4 +326,37 @@ fn a_state_is_what_it_was_whichever_segments_its_values_are_in() {
     drop(life);
     let mut life = Life::start(&disk, settings()).expect("whole");
     assert_eq!(life.read("state"), before);
+}
+
+/// One value changes all the time, the others never: the disk has room for all of them, and not for
+/// all that ever was.
+#[test]
+fn values_of_long_ago_outlive_their_segments_and_the_journal_stays_within_its_bounds() {
+    let disk = SimDisk::new(7, None);
+    let settings = || log_settings(2 * LITTLE, 10_000, Keeps::Latest);
+    let mut life = Life::start(&disk, settings()).expect("it is new");
+    let values = |life: &mut Life| {
+        let (mut values, is_cut) = life.read("state");
+        values.sort();
+        assert!(!is_cut);
+        values
+    };
+    for key in 0..200 {
+        life.publish(value(key, key));
+    }
+    for round in 1000..9000 {
+        life.publish(value(1000, round));
+        if round % 50 == 0 {
+            life.tend();
+        }
+        assert!(disk.used() < BYTES_MAX + 20_000, "{} bytes", disk.used());
+    }
+    assert_ne!(files(&disk, SEGMENT_SUFFIX)[0], segment_name(1), "the oldest was removed");
+    let mut expected = numbers(200);
+    expected.push("8999".into());
+    expected.sort();
+    assert_eq!(values(&mut life), expected);
+    drop(life);
+    let mut life = Life::start(&disk, settings()).expect("whole");
+    assert_eq!(values(&mut life), expected);
 }

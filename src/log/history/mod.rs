@@ -11,20 +11,23 @@
 //! 12 bytes for all this and no allocation.
 
 pub(super) mod runs;
+mod states;
+mod values;
 
 pub use self::runs::run_has_room;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::hash_table::Entry as Slot;
 use hashbrown::{HashSet, HashTable};
 
 use self::runs::{Run, Runs};
+use self::states::value_hash;
 use super::event::{Event, Publication};
 use super::hash::SharedHasher;
 use super::list::{Links, List};
 use super::paged::{NIL, Paged};
+use super::policy::Keeps;
 use crate::proto::attributes::Attributes;
 
 /// Events kept at one time, whatever their size: entries are addressed by `u32`.
@@ -192,15 +195,8 @@ impl History {
         &self.runs
     }
 
-    /// Keeps the newest event of the log. If it has an event key, returns the entry that was the
-    /// newest with that key.
-    pub fn keep(
-        &mut self,
-        event: Arc<Event>,
-        channel: u32,
-        chain: &mut Chain,
-        policy: u8,
-    ) -> Option<u32> {
+    /// Keeps the newest event of the log.
+    pub fn keep(&mut self, event: Arc<Event>, channel: u32, chain: &mut Chain, policy: u8) {
         let bytes = bytes_of(&event);
         self.bytes += bytes;
         let keyed = event.key.as_ref().map(|key| self.hasher.key(event.channel_hash, key));
@@ -216,26 +212,6 @@ impl History {
             self.by_key.insert_unique(hash, key, |&key| key_hash(hasher, entries, key));
         }
         self.supersede(key)
-    }
-
-    /// Makes the entry the newest with its event key; returns the one that was.
-    fn supersede(&mut self, key: u32) -> Option<u32> {
-        let Self { entries, hasher, newest_of, .. } = self;
-        let of = &entries[key];
-        let event_key = of.event.event_key()?;
-        let same = |&other: &u32| {
-            let other = &entries[other];
-            other.channel == of.channel && other.event.event_key() == Some(event_key)
-        };
-        let hash = hasher.key(of.event.channel_hash, event_key);
-        let hash_of = |&key: &u32| event_key_hash(hasher, entries, key);
-        match newest_of.entry(hash, same, hash_of) {
-            Slot::Occupied(mut slot) => Some(std::mem::replace(slot.get_mut(), key)),
-            Slot::Vacant(slot) => {
-                slot.insert(key);
-                None
-            }
-        }
     }
 
     /// Drops a channel's oldest event, or its oldest run.
@@ -266,12 +242,18 @@ impl History {
         self.bytes = self.bytes + bytes - before;
     }
 
-    /// The oldest event in memory, which is this channel's, stays in the store alone.
-    pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u8) {
+    /// The oldest event in memory, which is this channel's, stays in the store alone. If the channel
+    /// is a state, it can still be replaced there.
+    pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u8, keeps: Keeps) {
         let Some(key) = chain.list.first() else { return };
         let event = self.take(key, chain, policy);
+        let value = value_hash(&self.hasher, &event).filter(|_| keeps == Keeps::Latest);
+        if let Some(hash) = value {
+            // It has an older one if the channel was no state for a while.
+            self.lose_value(hash, policy);
+        }
         let line = &mut self.lines[usize::from(policy)];
-        self.runs.list(channel, &event, bytes_of(&event), &mut line.runs);
+        self.runs.list(channel, &event, bytes_of(&event), value, &mut line.runs);
     }
 
     /// Lists events that only the store has, and that are newer than all that is kept.
@@ -283,8 +265,7 @@ impl History {
 
     /// Takes an event out of memory.
     fn take(&mut self, key: u32, chain: &mut Chain, policy: u8) -> Arc<Event> {
-        if self.entries[key].event.event_key().is_some() {
-            let hash = event_key_hash(&self.hasher, &self.entries, key);
+        if let Some(hash) = value_hash(&self.hasher, &self.entries[key].event) {
             // An older one with the same event key is not in the table.
             let newest = self.newest_of.find_entry(hash, |&other| other == key);
             drop(newest.map(|newest| newest.remove()));
@@ -352,8 +333,8 @@ impl History {
 
     /// The seq of a channel's oldest kept event.
     pub fn first_seq(&self, chain: &Chain, channel: u32) -> Option<u64> {
-        let run = self.runs.first(channel).map(|run| run.first_seq);
-        run.or_else(|| Some(self.entries[chain.list.first()?].event.seq))
+        let in_store = self.runs.first_after(channel, 0);
+        in_store.or_else(|| Some(self.entries[chain.list.first()?].event.seq))
     }
 
     /// Events a channel keeps.
@@ -472,11 +453,6 @@ impl History {
 fn key_hash(hasher: &SharedHasher, entries: &Paged<Entry>, key: u32) -> u64 {
     let event = &entries[key].event;
     hasher.key(event.channel_hash, event.key.as_deref().unwrap_or_default())
-}
-
-fn event_key_hash(hasher: &SharedHasher, entries: &Paged<Entry>, key: u32) -> u64 {
-    let event = &entries[key].event;
-    hasher.key(event.channel_hash, event.event_key().unwrap_or_default())
 }
 
 const _: () = assert!(EVENTS_MAX < NIL as usize);

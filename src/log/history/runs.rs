@@ -1,15 +1,21 @@
 //! History that only the store has, because memory has no room for it. It is listed in runs: a cache
 //! line for up to [`RUN_EVENTS_MAX`] events of one channel that lie close together. Bounds apply to a
 //! run as a whole, so a channel may keep somewhat more than its count, never less.
+//!
+//! Of the values of a state each is known by its place (`values`): a run of them loses those that a
+//! newer event replaces.
 
 use std::collections::VecDeque;
+use std::iter::successors;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use super::super::event::Event;
 use super::super::list::{Links, List};
-use super::super::paged::Paged;
+use super::super::paged::{NIL, Paged};
+use super::values::{Value, Values};
 
 /// Most events of a run. A channel may keep as many beyond its count.
 pub const RUN_EVENTS_MAX: u32 = 64;
@@ -36,18 +42,31 @@ pub(in super::super) struct Run {
     /// Index of its channel.
     pub channel: u32,
     pub(in super::super) in_line: Links,
+    pub holds: Holds,
+}
+
+/// Which events of its channel a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Holds {
+    /// All from its first to its last.
+    All,
+    /// Some, all of them values of a state; this is the newest.
+    Values(u32),
 }
 
 const _: () = assert!(size_of::<Run>() <= 64);
 
 impl Run {
     fn takes(&self, next: &Self) -> bool {
-        self.events + next.events <= RUN_EVENTS_MAX
+        matches!(self.holds, Holds::Values(_)) == matches!(next.holds, Holds::Values(_))
+            && self.events + next.events <= RUN_EVENTS_MAX
             && run_has_room(self.first_seq, self.events, self.bytes, next.last_seq)
     }
 
     fn extend(&mut self, next: &Self) {
-        (self.last_seq, self.newest_at) = (next.last_seq, next.newest_at);
+        self.last_seq = next.last_seq;
+        // A value that was ordered again is as old as it was.
+        self.newest_at = self.newest_at.max(next.newest_at);
         (self.events, self.bytes) = (self.events + next.events, self.bytes + next.bytes);
     }
 }
@@ -69,6 +88,7 @@ struct Listed {
 pub(in super::super) struct Runs {
     slab: Paged<Run>,
     of_channel: HashMap<u32, Listed>,
+    values: Values,
     events: u64,
     bytes: u64,
     /// The newest event that was listed: everything kept that is newer is in memory.
@@ -77,8 +97,8 @@ pub(in super::super) struct Runs {
 
 impl Runs {
     pub fn new() -> Self {
-        let (slab, of_channel) = (Paged::new(), HashMap::new());
-        Self { slab, of_channel, events: 0, bytes: 0, through: 0 }
+        let (slab, of_channel, values) = (Paged::new(), HashMap::new(), Values::new());
+        Self { slab, of_channel, values, events: 0, bytes: 0, through: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -95,12 +115,17 @@ impl Runs {
 
     /// What the list itself takes in memory.
     pub fn cost(&self) -> u64 {
-        self.slab.len() as u64 * RUN_COST
+        self.slab.len() as u64 * RUN_COST + self.values.cost()
     }
 
     /// Everything kept that is newer is in memory.
     pub fn through(&self) -> u64 {
         self.through
+    }
+
+    /// A run and those behind it in its line.
+    pub fn from(&self, key: u32) -> impl Iterator<Item = &Run> {
+        successors(self.slab.try_at(key), |run| self.slab.try_at(run.in_line.newer))
     }
 
     pub fn at(&self, key: u32) -> &Run {
@@ -129,8 +154,39 @@ impl Runs {
         (number < keys.len()).then_some(number)
     }
 
-    /// Lists an event, which is newer than all listed before.
-    pub fn list(&mut self, channel: u32, event: &Event, bytes: u64, line: &mut List) {
+    /// A channel's oldest event behind `after`; where a run has all of its stretch, it may be the
+    /// next place in the log.
+    pub fn first_after(&self, channel: u32, after: u64) -> Option<u64> {
+        let from = self.number_after(channel, after)?;
+        let mut runs = (from..).map_while(|number| self.nth(channel, number));
+        runs.find_map(|run| self.places_of(run, after + 1).first().map(|of| *of.start()))
+    }
+
+    /// Where in the log a run's events are, from a place on.
+    pub fn places_of(&self, run: &Run, from: u64) -> Vec<RangeInclusive<u64>> {
+        match run.holds {
+            Holds::All if run.last_seq < from => Vec::new(),
+            Holds::All => vec![run.first_seq.max(from)..=run.last_seq],
+            Holds::Values(newest) => {
+                let values = self.values.from(newest).map(|(_, value)| value.seq);
+                let mut places: Vec<_> =
+                    values.take_while(|seq| *seq >= from).map(|seq| seq..=seq).collect();
+                places.reverse();
+                places
+            }
+        }
+    }
+
+    /// Lists an event, which is newer than all listed before. `value`: the hash of its channel and
+    /// event key, which no other value has.
+    pub fn list(
+        &mut self,
+        channel: u32,
+        event: &Event,
+        bytes: u64,
+        value: Option<u64>,
+        line: &mut List,
+    ) {
         let run = Run {
             first_seq: event.first_seq(),
             last_seq: event.seq,
@@ -139,26 +195,60 @@ impl Runs {
             events: 1,
             channel,
             in_line: Links::ALONE,
+            holds: value.map_or(Holds::All, |_| Holds::Values(NIL)),
         };
-        self.list_run(run, line);
+        let run = self.list_run(run, line);
+        if let (Some(hash), Holds::Values(newest)) = (value, &mut self.slab[run].holds) {
+            // Much less than 4 GiB, as its publication was.
+            let bytes = bytes as u32;
+            *newest =
+                self.values.insert(Value { hash, seq: event.seq, bytes, run, older: *newest });
+        }
+    }
+
+    /// The place of the value that the store alone has under a hash.
+    pub fn value(&self, hash: u64) -> Option<u64> {
+        self.values.find(hash).map(|key| self.values.at(key).seq)
+    }
+
+    /// Lets go of the value that another replaces. Returns the bytes it was charged.
+    pub fn lose_value(&mut self, hash: u64, line: &mut List) -> Option<u64> {
+        let value = self.values.find(hash)?;
+        let key = self.values.at(value).run;
+        let run = &mut self.slab[key];
+        let Holds::Values(newest) = &mut run.holds else { return None };
+        let bytes = u64::from(self.values.take(value, newest).bytes);
+        (run.events, run.bytes) = (run.events - 1, run.bytes - bytes);
+        (self.events, self.bytes) = (self.events - 1, self.bytes - bytes);
+        let is_empty = run.events == 0;
+        if let Some(listed) = self.of_channel.get_mut(&run.channel) {
+            listed.events -= 1;
+        }
+        if is_empty {
+            self.remove(key, line);
+        }
+        Some(bytes)
     }
 
     /// Lists events that begin after the beginning of all runs, and are newer than those of their
-    /// channel. If they do not fit its last run, they become a run of their own.
-    pub fn list_run(&mut self, run: Run, line: &mut List) {
+    /// channel. If they do not fit its last run, they become a run of their own. Returns the key
+    /// of their run.
+    pub fn list_run(&mut self, run: Run, line: &mut List) -> u32 {
         self.events += u64::from(run.events);
         self.bytes += run.bytes;
         self.through = self.through.max(run.last_seq);
         let listed = self.of_channel.entry(run.channel).or_default();
         listed.events += run.events;
-        if let Some(last) = listed.keys.back().map(|key| &mut self.slab[*key])
-            && last.takes(&run)
+        if let Some(&key) = listed.keys.back()
+            && self.slab[key].takes(&run)
         {
-            return last.extend(&run);
+            self.slab[key].extend(&run);
+            return key;
         }
         let key = self.slab.insert(run);
         listed.keys.push_back(key);
         line.push(key, &mut self.slab, |run| &mut run.in_line);
+        key
     }
 
     /// Drops a channel's oldest run.
@@ -166,16 +256,29 @@ impl Runs {
         if self.is_empty() {
             return None;
         }
-        let listed = self.of_channel.get_mut(&channel)?;
-        let key = listed.keys.pop_front()?;
+        let key = *self.of_channel.get(&channel)?.keys.front()?;
+        Some(self.remove(key, line))
+    }
+
+    /// Takes a run out, and all that it has.
+    fn remove(&mut self, key: u32, line: &mut List) -> Run {
         line.unlink(key, &mut self.slab, |run| &mut run.in_line);
         let run = self.slab.remove(key);
-        listed.events -= run.events;
-        if listed.keys.is_empty() {
-            self.of_channel.remove(&channel);
+        if let Some(listed) = self.of_channel.get_mut(&run.channel) {
+            let is_older =
+                |other: &u32| *other != key && self.slab[*other].first_seq < run.first_seq;
+            let place = listed.keys.partition_point(is_older);
+            listed.keys.remove(place);
+            listed.events -= run.events;
+            if listed.keys.is_empty() {
+                self.of_channel.remove(&run.channel);
+            }
+        }
+        if let Holds::Values(newest) = run.holds {
+            self.values.remove_all(newest);
         }
         (self.events, self.bytes) = (self.events - u64::from(run.events), self.bytes - run.bytes);
-        Some(run)
+        run
     }
 
     /// Puts a run into a line again; to be called in the order of their age.
@@ -202,6 +305,7 @@ impl Runs {
         assert_eq!(self.events, all().map(|run| u64::from(run.events)).sum::<u64>());
         assert_eq!(self.bytes, all().map(|run| run.bytes).sum::<u64>());
         assert!(all().all(|run| run.first_seq <= run.last_seq && run.last_seq <= self.through));
+        self.check_values();
         let mut lined_up = 0;
         for line in lines {
             let mut next = line.first();
@@ -222,5 +326,17 @@ impl Runs {
             listed += runs.len();
         }
         assert_eq!(listed, self.slab.len());
+    }
+
+    fn check_values(&self) {
+        self.values.check_invariants();
+        for (key, run) in self.slab.iter() {
+            let Holds::Values(newest) = run.holds else { continue };
+            let values: Vec<&Value> = self.values.from(newest).map(|(_, value)| value).collect();
+            assert!(values.is_sorted_by(|newer, older| newer.seq > older.seq));
+            assert!(values.iter().all(|value| value.run == key && value.seq >= run.first_seq));
+            assert_eq!(values.len(), run.events as usize);
+            assert_eq!(values.iter().map(|value| u64::from(value.bytes)).sum::<u64>(), run.bytes);
+        }
     }
 }

@@ -69,10 +69,19 @@ pub trait Store: Debug + Send {
         None
     }
 
-    /// History holds nothing before this seq. Returns the seq before which the store has no room.
-    fn keeps_from(&mut self, _seq: u64) -> u64 {
-        0
+    /// History holds nothing before this seq. Returns what the store has no room for.
+    fn keeps_from(&mut self, _seq: u64) -> Shortage {
+        Shortage::default()
     }
+}
+
+/// What a store has no room for. It makes room at its oldest end alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shortage {
+    /// Events before this are lost.
+    pub lost_before: u64,
+    /// Events before this are the next: what is to outlive them has to be ordered again.
+    pub scarce_before: u64,
 }
 
 /// When an event that was appended may be seen.

@@ -6,7 +6,7 @@ use super::*;
 use crate::log::event::Event;
 use crate::log::history::bytes_of;
 use crate::log::older::{OlderPage, OlderRead};
-use crate::log::store::{Store, Taken};
+use crate::log::store::{Shortage, Store, Taken};
 
 /// Everything that was ever ordered. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,7 @@ struct Kept {
     events: Vec<Arc<Event>>,
     asked: Vec<OlderRead>,
     pages: u64,
+    shortage: Shortage,
 }
 
 impl Store for Shelf {
@@ -30,12 +31,21 @@ impl Store for Shelf {
     fn read_older(&mut self, read: OlderRead) {
         self.0.lock().expect("one thread").asked.push(read);
     }
+
+    fn keeps_from(&mut self, _seq: u64) -> Shortage {
+        self.0.lock().expect("one thread").shortage
+    }
 }
 
 impl Shelf {
     /// Pages it has read.
     pub fn pages(&self) -> u64 {
         self.0.lock().expect("one thread").pages
+    }
+
+    /// It has no room for this.
+    pub fn runs_short(&self, shortage: Shortage) {
+        self.0.lock().expect("one thread").shortage = shortage;
     }
 
     /// Reads what was asked.

@@ -3,10 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
+use super::store::bench_over;
 use super::*;
+use crate::log::event::Event;
+use crate::log::older::OlderRead;
+use crate::log::store::{Shortage, Store, Stored, Taken};
 use crate::proto::attributes::Attributes;
 
 const NAME: &str = "prices";
+/// A channel that is no state, whose events need room.
+const NOISE: &str = "noise";
 const STATE: Policy = Policy { keeps: Keeps::Latest, ..PLENTY };
 const STEPS: usize = 3_000;
 
@@ -38,8 +46,11 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(seed: u64) -> Self {
-        let bench = Bench::uniform(Policy { history_count: 5_000, ..STATE });
+    fn new(seed: u64, history_memory_bytes_max: u64) -> Self {
+        let policy = Policy { history_count: 5_000, ..STATE };
+        let policies = rules(&[(NAME, policy), (NOISE, Policy { history_count: 400, ..PLENTY })]);
+        let all = settings(1 << 20, policies);
+        let bench = Bench::new(LogSettings { history_memory_bytes_max, ..all });
         let random = fastrand::Rng::with_seed(seed);
         let (changes, state) = (BTreeMap::new(), BTreeMap::new());
         Self { bench, random, changes, state, others: 0, readers: Vec::new() }
@@ -108,6 +119,7 @@ impl Trial {
                     assert_eq!(self.readers[place].state, self.state);
                 }
             }
+            4..6 => self.bench.make_noise(1),
             _ => self.publish(),
         }
         let kept = self.bench.describe(NAME).events;
@@ -124,14 +136,67 @@ fn apply(state: &mut BTreeMap<String, u64>, (key, value): &Change) {
 
 #[test]
 fn who_reads_a_state_to_its_end_has_the_map() {
+    check_against_the_map(u64::MAX);
+}
+
+#[test]
+fn it_is_the_map_too_where_memory_has_room_for_a_part_of_it() {
+    let pages = check_against_the_map(100_000);
+    assert!(pages > 100, "{pages} pages were read from the store");
+}
+
+/// Returns how many pages the store has read.
+fn check_against_the_map(history_memory_bytes_max: u64) -> u64 {
+    let mut pages = 0;
     for seed in 0..4 {
-        let mut trial = Trial::new(seed);
+        let mut trial = Trial::new(seed, history_memory_bytes_max);
         (0..STEPS).for_each(|_| trial.step());
         for place in 0..trial.readers.len() {
             while !trial.read(place, 1_000) {}
             assert_eq!(trial.readers[place].state, trial.state, "seed {seed}");
         }
+        pages += trial.bench.shelf.pages();
     }
+    pages
+}
+
+impl Bench {
+    fn put(&mut self, key: &str) -> u64 {
+        self.publish_all(0, vec![change(Some(key), Attributes::default())]).last_seq
+    }
+
+    fn make_noise(&mut self, events: usize) {
+        for _ in 0..events {
+            self.publish(NOISE);
+        }
+    }
+
+    /// The log makes room in its store.
+    fn make_room(&mut self) {
+        self.tend();
+        self.shelf_works();
+        self.log.check_invariants();
+    }
+}
+
+/// The values of a state and those of others; memory has room for a few of them.
+fn of_state(history_count: u32, history_memory_bytes_max: u64) -> Bench {
+    let policies = rules(&[(NAME, Policy { history_count, ..STATE })]);
+    let all = settings(1 << 20, policies);
+    Bench::new(LogSettings { history_memory_bytes_max, ..all })
+}
+
+#[test]
+fn a_value_that_changes_often_leaves_the_others_their_place_in_the_store() {
+    let mut bench = of_state(5, 5_000);
+    let (quiet, mut busy) = (bench.put("quiet"), 0);
+    for _ in 0..200 {
+        busy = bench.put("busy");
+        bench.make_noise(20);
+    }
+    assert_eq!(bench.describe(NAME).events, 2);
+    assert_eq!(bench.join(1, NAME, Cursor::Now), (0, None, vec![quiet, busy]));
+    assert!(bench.shelf.pages() > 0, "memory has neither");
 }
 
 #[test]
@@ -147,7 +212,7 @@ fn a_key_that_is_lost_by_count_is_a_gap_and_one_that_is_replaced_is_none() {
     bench.publish_all(0, vec![change(Some("c"), Attributes::default())]);
     let lost = Some(GapReason::Evicted);
     assert_eq!(bench.join(1, NAME, Cursor::After(1)), (2, lost, vec![4, 5]));
-    assert_eq!(bench.join(1, NAME, Cursor::Now), (0, None, vec![4, 5]));
+    assert_eq!(bench.join(1, NAME, Cursor::Now), (2, None, vec![4, 5]));
 }
 
 #[test]
@@ -174,4 +239,76 @@ fn a_channel_becomes_a_state_with_what_it_had() {
     bench.log.apply(settings(1 << 20, Policies::uniform(PLENTY)));
     bench.publish_all(0, vec![published("a")]);
     assert_eq!(bench.join(1, NAME, Cursor::After(0)), (0, None, vec![1, 3, 4, 5]));
+}
+
+#[test]
+fn a_value_outlives_the_place_where_it_is_and_subscribers_are_not_told() {
+    for history_memory_bytes_max in [5_000, u64::MAX] {
+        let mut bench = of_state(100, history_memory_bytes_max);
+        bench.join(1, NAME, Cursor::Now);
+        let (quiet, _) = (bench.put("quiet"), bench.publish(NOISE));
+        bench.make_noise(200);
+        let busy = bench.put("busy");
+        assert_eq!(event_seqs(&bench.lanes.take(1)), [quiet, busy]);
+        bench.shelf.runs_short(Shortage { lost_before: 0, scarce_before: busy });
+        bench.make_room();
+        bench.shelf.runs_short(Shortage { lost_before: busy, scarce_before: busy });
+        bench.make_room();
+        let again = busy + 1;
+        assert_eq!(bench.log.stats().head_seq, again);
+        assert_eq!(bench.join(2, NAME, Cursor::After(0)), (0, None, vec![busy, again]));
+        assert!(bench.lanes.take(1).is_empty());
+    }
+}
+
+/// A store that commits when told to, and has no room for the first event.
+#[derive(Debug)]
+struct Short;
+
+impl Store for Short {
+    fn append(&mut self, _event: &Arc<Event>) -> Taken {
+        Taken::Later
+    }
+
+    fn give_up(&mut self) {}
+
+    fn read_older(&mut self, _read: OlderRead) {
+        panic!("all of history is in memory");
+    }
+
+    fn keeps_from(&mut self, _seq: u64) -> Shortage {
+        Shortage { lost_before: 0, scarce_before: 2 }
+    }
+}
+
+#[test]
+fn a_value_is_not_ordered_again_behind_the_one_that_replaces_it() {
+    let [carried_first, replaced_first, lost] = [0, 1, 2];
+    for case in [carried_first, replaced_first, lost] {
+        let mut bench = bench_over(Box::new(Short));
+        bench.log.apply(settings(1 << 20, Policies::uniform(STATE)));
+        let put = |bench: &mut Bench| {
+            bench.ask_publish(0, vec![change(Some("a"), Attributes::default())]);
+        };
+        put(&mut bench);
+        bench.commit(1);
+        if case == replaced_first {
+            put(&mut bench);
+        }
+        bench.make_room();
+        if case == carried_first {
+            put(&mut bench);
+        }
+        let newest = match case == lost {
+            true => {
+                bench.store_says(Stored::Down);
+                1
+            }
+            false => {
+                bench.commit(3);
+                3 - case
+            }
+        };
+        assert_eq!(bench.join(1, NAME, Cursor::Now), (0, None, vec![newest]), "{case}");
+    }
 }

@@ -28,7 +28,7 @@ fn slow_bench() -> Bench {
     bench_over(Box::new(Slow))
 }
 
-fn bench_over(store: Box<dyn Store>) -> Bench {
+pub(super) fn bench_over(store: Box<dyn Store>) -> Bench {
     let settings = settings(1 << 20, Policies::uniform(PLENTY));
     let hasher = SharedHasher::from_seed(1);
     let mut log = Sequencer::new(settings, Epoch::from_random(1), 3, hasher);
@@ -37,17 +37,17 @@ fn bench_over(store: Box<dyn Store>) -> Bench {
 }
 
 impl Bench {
-    fn ask_publish(&mut self, worker: u16, publications: Vec<Publication>) {
+    pub(super) fn ask_publish(&mut self, worker: u16, publications: Vec<Publication>) {
         let (ticket, share) = (TICKET, Share::Whole);
         self.handle(worker, Ask::Publish { ticket, share, counts: Counts::Here, publications });
     }
 
-    fn store_says(&mut self, stored: Stored) {
+    pub(super) fn store_says(&mut self, stored: Stored) {
         self.log.handle(ToLog::Store(stored), self.now, &mut self.lanes);
         self.log.check_invariants();
     }
 
-    fn commit(&mut self, through: u64) {
+    pub(super) fn commit(&mut self, through: u64) {
         self.store_says(Stored::Committed { through, count: 1 });
     }
 

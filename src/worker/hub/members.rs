@@ -7,6 +7,7 @@ use super::Hub;
 use super::reading::Reading;
 use super::replica::{Live, Moved, Replica};
 use super::subscriber::{Explicit, Gap, Sub, Subscriber};
+use crate::config::ChannelSettings;
 use crate::log::message::{GapReason, JoinedChannel, LeaveChannel};
 use crate::log::{ChannelName, Keeps};
 use crate::proto::cursor::Cursor;
@@ -29,9 +30,9 @@ impl Hub {
         let mut stands = std::mem::take(&mut self.stands);
         stands.extend(names.iter().map_while(|name| {
             let replica = self.find(name)?;
-            let rule = self.settings.channel_at(usize::from(self.channels[replica].bounds));
+            let rule = self.rule_of(replica);
             // A newcomer is given all of a state.
-            let is_new = cursor == Cursor::Now && rule.history == Keeps::Latest;
+            let is_new = cursor == Cursor::Now && self.is_state(replica);
             if is_new || has_identity && rule.presence {
                 return None;
             }
@@ -124,6 +125,8 @@ impl Hub {
         let position = match (&gap, asked) {
             // The oldest event of one channel may be older than that of another.
             (None, Cursor::Earliest | Cursor::Stream(_)) => 0,
+            // A newcomer to a state has none of it yet.
+            (None, Cursor::Now) if self.is_state(replica) => 0,
             (None, Cursor::After(seq)) => seq,
             (None, _) => cursor,
             (Some(gap), Cursor::After(seq)) if gap.reason == GapReason::Evicted => seq,
@@ -142,6 +145,14 @@ impl Hub {
         };
         explicit.read_anew();
         explicit.subs.push(Sub { replica, place, cursor, gap });
+    }
+
+    fn rule_of(&self, replica: u32) -> &ChannelSettings {
+        self.settings.channel_at(usize::from(self.channels[replica].bounds))
+    }
+
+    fn is_state(&self, replica: u32) -> bool {
+        self.rule_of(replica).history == Keeps::Latest
     }
 
     fn count_gap(&self, gap: Option<GapReason>) {

@@ -1,0 +1,82 @@
+//! A state keeps the newest of each event key, whether it is in memory or in the store alone.
+
+use std::iter::successors;
+use std::sync::Arc;
+
+use hashbrown::hash_table::Entry as Slot;
+
+use super::super::event::Event;
+use super::super::hash::SharedHasher;
+use super::super::paged::Paged;
+use super::runs::{Holds, Run};
+use super::{Chain, Entry, History};
+
+impl History {
+    /// Makes the entry the newest with its event key.
+    pub(super) fn supersede(&mut self, key: u32) {
+        let Self { entries, hasher, newest_of, .. } = self;
+        let of = &entries[key];
+        let Some(hash) = value_hash(hasher, &of.event) else { return };
+        let same = |&other: &u32| is_same_value(entries, other, of.channel, &of.event);
+        let hash_of = |&key: &u32| value_hash(hasher, &entries[key].event).unwrap_or_default();
+        match newest_of.entry(hash, same, hash_of) {
+            Slot::Occupied(mut slot) => *slot.get_mut() = key,
+            Slot::Vacant(slot) => drop(slot.insert(key)),
+        }
+    }
+
+    /// Drops what this event replaces: the newest with its event key, wherever it is.
+    pub fn make_way(&mut self, event: &Event, channel: u32, chain: &mut Chain, policy: u8) {
+        let Some(hash) = value_hash(&self.hasher, event) else { return };
+        let same = |&other: &u32| is_same_value(&self.entries, other, channel, event);
+        if let Some(&replaced) = self.newest_of.find(hash, same) {
+            self.lose(replaced, chain, policy);
+        }
+        self.lose_value(hash, policy);
+    }
+
+    pub(super) fn lose_value(&mut self, hash: u64, policy: u8) {
+        let line = &mut self.lines[usize::from(policy)];
+        line.bytes -= self.runs.lose_value(hash, &mut line.runs).unwrap_or(0);
+    }
+
+    /// Stands for the channel and the event key of an event that has one.
+    pub fn value_hash(&self, event: &Event) -> Option<u64> {
+        value_hash(&self.hasher, event)
+    }
+
+    /// Runs of values under a policy that begin before a place, the oldest first.
+    pub fn value_runs_before(&self, policy: u8, before: u64) -> impl Iterator<Item = &Run> {
+        let of_line = self.runs.from(self.lines[usize::from(policy)].runs.oldest);
+        let runs = of_line.take_while(move |run| run.first_seq < before);
+        runs.filter(|run| matches!(run.holds, Holds::Values(_)))
+    }
+
+    /// Values under a policy that are in memory and lie before a place: the oldest ones, of this many
+    /// events.
+    pub fn values_before(&self, policy: u8, before: u64, events: usize) -> Vec<Arc<Event>> {
+        let oldest = self.lines[usize::from(policy)].list.oldest;
+        let at = |key: u32| self.entries.try_at(key);
+        let entries = successors(at(oldest), |entry| at(entry.in_line.newer)).take(events);
+        let events = entries.map(|entry| &entry.event).take_while(|event| event.seq < before);
+        events.filter(|event| event.event_key().is_some()).cloned().collect()
+    }
+
+    /// Whether no newer event has replaced this one, which has an event key.
+    pub fn is_newest(&self, event: &Event, channel: u32) -> bool {
+        let Some(hash) = value_hash(&self.hasher, event) else { return false };
+        let same = |&other: &u32| is_same_value(&self.entries, other, channel, event);
+        let in_memory = self.newest_of.find(hash, same).map(|key| self.entries[*key].event.seq);
+        in_memory.or_else(|| self.runs.value(hash)) == Some(event.seq)
+    }
+}
+
+/// Stands for the channel and the event key of an event that has one.
+pub(super) fn value_hash(hasher: &SharedHasher, event: &Event) -> Option<u64> {
+    Some(hasher.key(event.channel_hash, event.event_key()?))
+}
+
+fn is_same_value(entries: &Paged<Entry>, key: u32, channel: u32, event: &Event) -> bool {
+    let entry = &entries[key];
+    entry.channel == channel && entry.event.event_key() == event.event_key()
+}
