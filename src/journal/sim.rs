@@ -1,5 +1,6 @@
 //! A disk in memory with the vices of real ones: without a sync any sector may be lost or half
-//! written, and any name; and now and then it fails.
+//! written, and any name; and now and then it fails. A process that uses it may stop between any two
+//! changes it makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,11 +33,23 @@ struct State {
     names: BTreeMap<String, usize>,
     safe_names: BTreeMap<String, usize>,
     /// Changes to names since they were last made safe.
-    renames: Vec<(String, Option<usize>)>,
+    renames: Vec<Rename>,
     room: u64,
     /// How many syncs until one fails.
     fails_in: Option<u32>,
+    /// How many changes until the process stops, and what was there then.
+    stops_in: Option<u32>,
+    stopped: Option<Box<State>>,
     tamper: Option<DiskTamper>,
+}
+
+/// A name that a file got, or that is no more.
+#[derive(Clone, Debug)]
+struct Rename {
+    name: String,
+    file: Option<usize>,
+    /// It does not happen without the one before it.
+    needs_last: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,6 +70,8 @@ impl SimDisk {
             renames: Vec::new(),
             room: u64::MAX,
             fails_in: None,
+            stops_in: None,
+            stopped: None,
             tamper,
         })))
     }
@@ -87,6 +102,16 @@ impl SimDisk {
         self.state().fails_in = syncs;
     }
 
+    /// The process will stop after this many changes, wherever it is then.
+    pub fn stop_in(&self, changes: u32) {
+        self.state().stops_in = Some(changes);
+    }
+
+    /// Whether it has stopped: then nothing it did afterwards has happened.
+    pub fn has_stopped(&self) -> bool {
+        self.state().has_stopped()
+    }
+
     /// Flips a bit of a file. Returns whether there was one to flip.
     pub fn flip_bit(&self) -> bool {
         self.state().flip_bit()
@@ -101,10 +126,12 @@ impl State {
     fn lose_power(&mut self) {
         self.fails_in = None;
         self.room = u64::MAX;
-        let kept = self.rng.usize(0..=self.renames.len());
-        let kept: Vec<_> = self.renames.drain(..).take(kept).collect();
-        for (name, file) in kept {
-            set_name(&mut self.safe_names, name, file);
+        let mut is_kept = true;
+        for Rename { name, file, needs_last } in self.renames.drain(..) {
+            is_kept = self.rng.bool() && (is_kept || !needs_last);
+            if is_kept {
+                set_name(&mut self.safe_names, name, file);
+            }
         }
         self.names = self.safe_names.clone();
         for content in &mut self.files {
@@ -144,9 +171,31 @@ impl State {
         }
     }
 
-    fn rename(&mut self, name: &str, file: Option<usize>) {
+    fn rename(&mut self, name: &str, file: Option<usize>, needs_last: bool) {
         set_name(&mut self.names, name.into(), file);
-        self.renames.push((name.into(), file));
+        self.renames.push(Rename { name: name.into(), file, needs_last });
+    }
+
+    /// The process is about to change something.
+    fn change(&mut self) {
+        match self.stops_in {
+            Some(0) => {
+                self.stops_in = None;
+                self.stopped = Some(Box::new(self.clone()));
+            }
+            Some(left) => self.stops_in = Some(left - 1),
+            None => {}
+        }
+    }
+
+    fn has_stopped(&mut self) -> bool {
+        self.stops_in = None;
+        let stopped = self.stopped.take();
+        let has_stopped = stopped.is_some();
+        if let Some(then) = stopped {
+            *self = *then;
+        }
+        has_stopped
     }
 
     fn find(&self, name: &str) -> io::Result<usize> {
@@ -154,6 +203,7 @@ impl State {
     }
 
     fn sync(&mut self, file: usize) -> io::Result<()> {
+        self.change();
         if let Some(left) = &mut self.fails_in {
             if *left == 0 {
                 // The kernel considers the pages clean from here on.
@@ -228,30 +278,34 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str) -> io::Result<SimFile> {
         let mut state = self.state();
+        state.change();
         let file = state.files.len();
         state.files.push(Content::default());
-        state.rename(name, Some(file));
+        state.rename(name, Some(file), false);
         Ok(SimFile { disk: self.clone(), file })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.change();
         let file = state.find(from)?;
         // After a crash it may have either name, or both.
-        state.rename(to, Some(file));
-        state.rename(from, None);
+        state.rename(to, Some(file), false);
+        state.rename(from, None, true);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.change();
         state.find(name)?;
-        state.rename(name, None);
+        state.rename(name, None, false);
         Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.change();
         if state.tamper != Some(DiskTamper::ForgetNames) {
             state.safe_names = state.names.clone();
             state.renames.clear();
@@ -278,6 +332,7 @@ impl DiskFile for SimFile {
 
     fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<usize> {
         let mut state = self.disk.state();
+        state.change();
         let is_short = state.rng.u8(..8) == 0;
         let count = if is_short { state.rng.usize(1..=bytes.len()) } else { bytes.len() };
         let (from, to) = (at as usize, at as usize + count);
@@ -297,6 +352,7 @@ impl DiskFile for SimFile {
 
     fn set_length(&mut self, length: u64) -> io::Result<()> {
         let mut state = self.disk.state();
+        state.change();
         state.grow(self.file, length as usize)?;
         state.files[self.file].bytes.resize(length as usize, 0);
         Ok(())

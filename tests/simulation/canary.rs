@@ -35,6 +35,8 @@ pub enum Tamper {
     StrandRequest,
     /// The log does not hear that members leave.
     KeepMembers,
+    /// A value of a state is seen, and forgotten with the one it replaces.
+    ForgetValue,
     /// What was written to the journal counts as safe before it is synced.
     AcknowledgeBeforeSync,
     /// The names of the journal's files are never made safe.
@@ -42,7 +44,7 @@ pub enum Tamper {
 }
 
 impl Tamper {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
@@ -55,6 +57,7 @@ impl Tamper {
         Self::SkipPage,
         Self::StrandRequest,
         Self::KeepMembers,
+        Self::ForgetValue,
         Self::AcknowledgeBeforeSync,
         Self::ForgetNames,
     ];

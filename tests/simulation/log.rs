@@ -23,7 +23,7 @@ use pushline::ring::sim::SimBell;
 
 use crate::canary::{CanaryBell, Tamper};
 use crate::store::Ordered;
-use crate::truth::{Truth, tag_of};
+use crate::truth::{PRICES, Truth, tag_of};
 
 /// The log, and the actor that runs it when workers find it taken. That actor is also the clerk.
 pub struct Log {
@@ -323,6 +323,11 @@ impl Watch {
     fn tamper_with(&mut self, publications: &mut Vec<Publication>) {
         let due = self.events >= 20;
         match self.tamper {
+            Some(Tamper::ForgetValue) => {
+                let of_state = publications.iter_mut().filter(|of| *of.channel == *PRICES);
+                let attributes = of_state.filter_map(|of| of.attributes.as_mut());
+                attributes.for_each(|of| of.ephemeral = !of.tombstone);
+            }
             Some(Tamper::ChangeByte) if due => {
                 self.tamper = None;
                 let mut data = publications[0].data.to_vec();

@@ -10,7 +10,7 @@ use pushline::log::Keeps;
 use pushline::proto::name::Pattern;
 use pushline::ring::sim::{Faults, SimSettings};
 
-use crate::truth::MEMBERS;
+use crate::truth::{MEMBERS, PRICES};
 
 /// An independent stream of random numbers per concern, so that one more draw for one leaves the
 /// others unchanged.
@@ -27,6 +27,7 @@ pub enum Concern {
     Disk,
     Store,
     Outages,
+    Prices,
 }
 
 pub fn stream(seed: u64, concern: Concern) -> Rng {
@@ -56,6 +57,8 @@ pub enum Role {
     Pipeliner,
     /// Follows who is on a channel with presence, and is there itself.
     Member,
+    /// Changes a state and follows it.
+    Watcher,
     /// Sends nonsense, half requests, nothing at all.
     Prankster,
 }
@@ -128,6 +131,8 @@ impl Plan {
             settings.presence_grace =
                 Duration::from_millis(pick(&mut of_members, &[0, 700, 10_000]));
         }
+        let watchers = watchers(seed, &mut settings);
+        roles.extend((0..watchers).map(|_| Role::Watcher));
         Self {
             seed,
             sim,
@@ -142,6 +147,27 @@ impl Plan {
             ending: if rng.u8(0..4) == 0 { Ending::Drain } else { Ending::HangUp },
         }
     }
+}
+
+/// How many watch a state, and the rule for it: one seed in seven has some, and none of those that
+/// found something else is changed by them. History has room for the state, whatever else needs
+/// some, so that all of it is there at the end.
+fn watchers(seed: u64, settings: &mut Settings) -> usize {
+    if !seed.is_multiple_of(7) || settings.history_bytes < 10_000 {
+        return 0;
+    }
+    settings.channel_default.history_share = 0;
+    settings.channels.iter_mut().for_each(|(_, rule)| rule.history_share = 0);
+    let rule = ChannelSettings {
+        history: Keeps::Latest,
+        history_count: 1000,
+        history_age: Duration::from_secs(600),
+        history_share: u64::MAX,
+        publish_rate: None,
+        ..settings.channel_default.clone()
+    };
+    settings.channels.push((Pattern::parse(PRICES).expect("a valid pattern"), rule));
+    stream(seed, Concern::Prices).usize(1..=4)
 }
 
 impl Plan {

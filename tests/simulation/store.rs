@@ -31,7 +31,7 @@ use pushline::ring::Bell;
 
 use crate::canary::{CanaryBell, Tamper};
 use crate::log::SimHand;
-use crate::plan::{Concern, Plan, pick, stream, up_to};
+use crate::plan::{Concern, Plan, Role, pick, stream, up_to};
 use crate::truth::Truth;
 
 /// Unix time minus the world's clock.
@@ -86,11 +86,13 @@ impl Machine {
     pub fn new(plan: &Plan, tamper: Option<Tamper>) -> Self {
         let mut rng = stream(plan.seed, Concern::Disk);
         let disk = SimDisk::new(rng.u64(..), tamper.and_then(Tamper::of_disk));
+        // Where there is a state, its values have to move on.
+        let spare = if plan.roles.contains(&Role::Watcher) { 20_000 } else { 200_000 };
         let settings = JournalSettings {
             // A loss of power may then take events that were seen, and a new epoch begins.
             durability: Durability::Sync,
             segment_bytes: pick(&mut rng, &[1_000, 10_000, 100_000]),
-            bytes_max: 2 * plan.settings.history_bytes + 200_000,
+            bytes_max: 2 * plan.settings.history_bytes + spare,
             clock_began: CLOCK_BEGAN,
             boot: 0,
             fresh: [rng.u64(..), rng.u64(..)],
@@ -108,6 +110,18 @@ impl Machine {
         }
     }
 
+    /// Now and then the process will stop within its next changes of the disk.
+    pub fn may_stop(&mut self) {
+        if self.rng.u16(..500) == 0 {
+            self.disk.stop_in(self.rng.u32(..8));
+        }
+    }
+
+    /// Whether it has: then it is to be started again, and tells nothing of what it did last.
+    pub fn has_stopped(&self) -> bool {
+        self.disk.has_stopped()
+    }
+
     /// The disk does not fail any more, but for what has failed.
     pub fn calm(&self) {
         self.disk.limit(u64::MAX);
@@ -116,6 +130,10 @@ impl Machine {
 
     pub fn any_outage(&mut self) -> Outage {
         pick(&mut self.rng, &[Outage::Close, Outage::Kill, Outage::PowerLoss, Outage::PowerLoss])
+    }
+
+    pub fn any_crash(&mut self) -> Outage {
+        pick(&mut self.rng, &[Outage::Kill, Outage::PowerLoss])
     }
 
     /// The server is no more.
@@ -271,6 +289,7 @@ impl StoreActor {
         if self.is_quiet() { self.free_at.max(self.keeps_at) } else { self.free_at }
     }
 
+    /// Works; nothing is told before [`StoreActor::tell`].
     pub fn step(&mut self, now: Duration, rng: &mut Rng) {
         let Self { far: Far { keeper, reader, ends }, unsent, .. } = self;
         let mut report = |stored| unsent.push_back(ToLog::Store(stored));
@@ -282,13 +301,13 @@ impl StoreActor {
             let ToReader::Read(asked) = message else { panic!("it goes on") };
             unsent.push_back(ToLog::Older(reader.read(asked)));
         }
-        self.tell(now);
         let slow = rng.u8(..50) == 0;
         self.free_at = now + up_to(rng, Duration::from_millis(if slow { 2_000 } else { 2 }));
         self.keeps_at = now + KEEPING_PAUSE;
     }
 
-    fn tell(&mut self, now: Duration) {
+    /// Tells the log what was done.
+    pub fn tell(&mut self, now: Duration) {
         let mut rings = Vec::new();
         while let Some(told) = self.unsent.pop_front() {
             if let Err(full) = self.requests.try_send(told) {

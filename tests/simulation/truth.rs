@@ -14,6 +14,9 @@ pub const STORIES: &str = "story:";
 /// A channel with presence, of which only the server tells.
 pub const MEMBERS: &str = "members";
 
+/// A channel that is a state. Its readers are compared with a map.
+pub const PRICES: &str = "prices";
+
 /// What a client means to publish. `tag` is the first number in its data and is never used twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -42,6 +45,8 @@ pub struct Truth {
     by_tag: HashMap<u64, Vec<u64>>,
     /// Who follows [`MEMBERS`], by actor.
     pub members: BTreeMap<u64, String>,
+    /// The values of [`PRICES`], by event key.
+    pub prices: BTreeMap<String, String>,
 }
 
 impl Truth {
@@ -71,7 +76,9 @@ impl Truth {
     /// The log has ordered this: it must be what some client sent, to the byte.
     pub fn note_ordered(&mut self, publication: &Publication, seq: u64) {
         let mut tag = tag_of(&publication.data);
-        if *publication.channel == *PRANKS || publication.channel.starts_with(STORIES) {
+        let is_free = [PRANKS, PRICES].contains(&&*publication.channel);
+        if is_free || publication.channel.starts_with(STORIES) {
+            self.note_change(publication);
             tag = self.next_tag();
             self.note_sent(prank(tag, publication));
         }
@@ -85,6 +92,19 @@ impl Truth {
         let seqs = self.by_tag.entry(tag).or_default();
         seqs.push(seq);
         assert!(seqs.len() == 1 || content.key.is_some(), "tag {tag} was ordered twice");
+    }
+
+    fn note_change(&mut self, publication: &Publication) {
+        let attributes = publication.attributes.as_ref().filter(|of| !of.ephemeral);
+        let key = attributes.and_then(|of| of.event_key.as_deref());
+        let Some(key) = key.filter(|_| *publication.channel == *PRICES) else { return };
+        match attributes.is_some_and(|of| of.tombstone) {
+            true => self.prices.remove(key),
+            false => {
+                let value = String::from_utf8_lossy(&publication.data).into_owned();
+                self.prices.insert(key.to_owned(), value)
+            }
+        };
     }
 
     /// The log itself has ended a stream.

@@ -17,11 +17,12 @@ use pushline::worker::{Core, Setup};
 use pushline::worker::{Turned, Worker};
 
 use crate::canary::{CanaryBell, CanaryDriver, Tamper};
+use crate::client::watcher::KEYS;
 use crate::client::{Actor, Ctx, Season, actor};
 use crate::log::{Log, SimHand};
 use crate::plan::{Concern, Ending, Plan, Role, stream, up_to};
 use crate::store::{Home, Machine, Outage, StoreActor};
-use crate::truth::Truth;
+use crate::truth::{PRICES, Truth};
 
 /// Steps between two looks at all invariants.
 const CHECK_EVERY: u64 = 200;
@@ -357,8 +358,19 @@ impl World {
     }
 
     fn store_works(&mut self) {
-        if let Some(store) = &mut self.server.store {
-            store.step(self.net.now(), &mut self.store_rng);
+        let Self { machine, server, store_rng, .. } = self;
+        let (Some(machine), Some(store)) = (machine, &mut server.store) else { return };
+        let now = self.net.now();
+        if self.season == Season::Active {
+            machine.may_stop();
+        }
+        store.step(now, store_rng);
+        match machine.has_stopped() {
+            false => store.tell(now),
+            true => {
+                let how = machine.any_crash();
+                self.restart(how);
+            }
         }
     }
 
@@ -371,7 +383,10 @@ impl World {
 
     fn check_invariants(&self) {
         self.net.check_conservation();
-        self.server.log.look(|log| log.sequencer.check_invariants());
+        self.server.log.look(|log| {
+            log.sequencer.check_invariants();
+            check_state(&log.sequencer);
+        });
         for seat in &self.server.workers {
             seat.worker.core().check_invariants();
         }
@@ -441,6 +456,14 @@ impl Origin<'_> {
 fn runs_late(faults: &Faults) -> bool {
     let late = |fault| matches!(fault, Fault::LateDoorbell | Fault::WorkerStall);
     faults.enabled().any(|(fault, _)| late(fault))
+}
+
+/// A state has no more than one value of each key.
+fn check_state(log: &Sequencer) {
+    let page = log.channels(0, usize::MAX);
+    let state = page.channels.iter().find(|(name, _)| name[..] == *PRICES);
+    let events = state.map_or(0, |(_, channel)| channel.events);
+    assert!(events <= u32::from(KEYS), "{events} values of {KEYS} keys");
 }
 
 fn consider(

@@ -237,11 +237,13 @@ impl World {
         self.truth.extend(found);
     }
 
-    fn live(&mut self, life: &mut Life) {
+    /// Whether the process has stopped in the middle of something.
+    fn live(&mut self, life: &mut Life) -> bool {
+        let mut has_stopped = false;
         for _ in 0..self.rng.usize(0..60) {
             match self.rng.u8(..14) {
                 0..6 => self.publish(life),
-                6..10 => self.store_works(life),
+                6..10 => has_stopped = self.store_works(life),
                 10 => {
                     self.now += Duration::from_secs(1);
                     life.log.tend(self.now, &mut life.outlet);
@@ -254,9 +256,13 @@ impl World {
                 _ if self.is_troubled => self.trouble(),
                 _ => {}
             }
+            if has_stopped {
+                return true;
+            }
             self.listen(life);
             life.log.check_invariants();
         }
+        false
     }
 
     /// Everything that is kept, page by page, wherever it is: as it was told, and none is missing.
@@ -343,14 +349,22 @@ impl World {
         Attributes { publisher, event_key, tombstone, ephemeral, ..Attributes::default() }.boxed()
     }
 
-    fn store_works(&mut self, life: &mut Life) {
+    /// Whether the process stops meanwhile.
+    fn store_works(&mut self, life: &mut Life) -> bool {
+        if self.is_troubled && self.rng.u8(..40) == 0 {
+            self.disk.stop_in(self.rng.u32(..6));
+        }
         let mut reports = Vec::new();
         let count = self.rng.usize(0..20);
         for message in life.ends.keeper.try_iter().take(count) {
             life.keeper.take(message, &mut |stored| reports.push(stored));
         }
         life.keeper.work(&mut |stored| reports.push(stored));
+        if self.disk.has_stopped() {
+            return true;
+        }
         self.report(life, reports);
+        false
     }
 
     fn report(&mut self, life: &mut Life, reports: Vec<Stored>) {
@@ -432,9 +446,9 @@ impl World {
         life.outlet.0.clear();
     }
 
-    fn end(&mut self, mut life: Life) {
+    fn end(&mut self, mut life: Life, has_stopped: bool) {
         let end = match self.rng.u8(..4) {
-            0 => End::Close,
+            0 if !has_stopped => End::Close,
             1 => End::Kill,
             _ => End::PowerLoss,
         };
@@ -468,8 +482,8 @@ fn run(seed: u64, tamper: Option<DiskTamper>) {
     for _ in 0..LIVES {
         let mut life = world.start();
         world.check_keys(&mut life);
-        world.live(&mut life);
-        world.end(life);
+        let has_stopped = world.live(&mut life);
+        world.end(life, has_stopped);
     }
     world.start();
 }

@@ -12,6 +12,7 @@ pub mod streamer;
 pub mod subscriber;
 pub mod teller;
 pub mod transport;
+pub mod watcher;
 
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ pub fn actor(role: Role, rng: &mut Rng) -> Box<dyn Actor> {
         Role::Streamer => Box::new(streamer::Streamer::default()),
         Role::Teller => Box::new(teller::Teller::new(rng)),
         Role::Pipeliner => Box::new(pipeliner::Pipeliner::default()),
+        Role::Watcher => Box::new(watcher::Watcher::new(rng)),
         Role::Prankster => Box::new(prankster::Prankster::default()),
     }
 }
