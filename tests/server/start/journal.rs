@@ -235,14 +235,17 @@ fn publish_on(addr: SocketAddr, channel: usize, over: &AtomicBool, count: &Atomi
     let mut due = Instant::now();
     while !over.load(Ordering::Relaxed) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        // What it could not send while the server was down is not made up for.
-        due = (due + pause).max(Instant::now() - pause);
         match publisher.publish() {
-            Ok(()) => count.store(publisher.next, Ordering::Relaxed),
-            // It is started again; what was not answered is sent again.
+            Ok(()) => {
+                count.store(publisher.next, Ordering::Relaxed);
+                due += pause;
+            }
+            // It is started again; what was not answered is sent again. The time without a server is
+            // not made up for.
             Err(_) => {
                 publisher.conn = None;
-                due = Instant::now() + Duration::from_millis(5);
+                due = Instant::now();
+                std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
