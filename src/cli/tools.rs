@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, CommandFactory, Subcommand};
 use clap_complete::Shell;
@@ -12,7 +11,7 @@ use super::{Cli, environment, say};
 use crate::auth::cli::{TokenArgs, sign};
 use crate::config::{self, Sources};
 use crate::host::Host;
-use crate::ring::uring;
+use crate::ring::{unix_now, uring};
 use crate::tools::bench;
 use crate::tools::client;
 use crate::tools::doctor::tune::TuneCommand;
@@ -127,9 +126,8 @@ pub(super) fn token(args: &TokenArgs) -> Result<ExitCode, String> {
     if let Some(warning) = args.warning() {
         client::tell(format_args!("{warning}"));
     }
-    let now_unix_s =
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let token = sign(args, &environment, now_unix_s).map_err(|error| error.to_string())?;
+    let token =
+        sign(args, &environment, unix_now().as_secs()).map_err(|error| error.to_string())?;
     say(&format!("{token}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

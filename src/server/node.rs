@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use rustls::ClientConfig;
@@ -22,7 +22,7 @@ use crate::log::older::OlderPage;
 use crate::log::restore::Nowhere;
 use crate::log::store::Stored;
 use crate::proto::identity::NodeId;
-use crate::ring::monotonic_now;
+use crate::ring::{monotonic_now, unix_now};
 use crate::tools::wire::tls::Trust;
 use crate::worker::connection_count::ConnectionCount;
 
@@ -158,10 +158,6 @@ fn redis_settings(settings: &Settings) -> Result<RedisSettings, ServerError> {
         clock_began: unix_now().saturating_sub(monotonic_now()),
         node: random()?,
     })
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn nats_settings(settings: &Settings) -> Result<NatsSettings, ServerError> {

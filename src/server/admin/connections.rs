@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use serde::Serialize;
 use tracing::info;
@@ -17,7 +17,7 @@ use crate::cluster::peers::is_node_name;
 use crate::metrics::TRANSPORTS;
 use crate::proto::http::query;
 use crate::proto::http::response::Status;
-use crate::ring::Token;
+use crate::ring::{Token, unix_now};
 use crate::worker::ConnectionId;
 use crate::worker::command::Command;
 use crate::worker::inspect::ConnectionInfo;
@@ -131,7 +131,7 @@ impl State {
         let Some(subject) = decoded(segment) else {
             return Reply::error(Status::BadRequest, "subject", "a subject is text, with %XX");
         };
-        let revocation = Revocation { subject, before_unix_s: unix_now_s() + 1 };
+        let revocation = Revocation { subject, before_unix_s: unix_now().as_secs() + 1 };
         match self.revoke(std::slice::from_ref(&revocation)) {
             Ok(()) => {}
             Err(NotRevoked::TooMany) => {
@@ -272,10 +272,6 @@ fn decoded(segment: &str) -> Option<String> {
         rest = after;
     }
     String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
-}
-
-fn unix_now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn entry(worker: u16, seen: ConnectionInfo) -> Entry {
