@@ -114,8 +114,11 @@
 //! | workers stay even under `--steer cpu` | `server::balance` |
 //! | log lines, by the ids the operator's API knows | `worker::session::log_line`, `server::log_lines` |
 //! | clients that resume on their own: `sub`, `pub` | `tools::client` |
+//! | one reader of answers, for clients, the load generator, tests and the server's questions | [`tools::wire`] |
 //! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
 //! | caps with their reasons | [`limits`] |
+//! | how often something may happen | `bucket` |
+//! | what the host says about itself | [`host`] |
 //! | why a connection ended or was refused | `reason` |
 //!
 //! # Where a change begins

@@ -97,6 +97,19 @@ fn one_file_of_the_worker_sends() {
     assert_eq!(senders, [Path::new("src/worker/net/output.rs")]);
 }
 
+/// With a second way out, a connection could leave without its log line, its count or its place
+/// on a channel being dealt with.
+#[test]
+fn one_file_of_the_worker_closes_connections() {
+    let doors: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|file| file.path.starts_with("src/worker"))
+        .filter(|file| file.without_tests().contains("net.close("))
+        .map(|file| file.path)
+        .collect();
+    assert_eq!(doors, [Path::new("src/worker/ending.rs")]);
+}
+
 #[test]
 fn unsafe_stands_in_the_uring_driver_alone_and_says_why() {
     let mut blocks = 0;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::source::{Env, Place};
 use super::{AuthConfigError, AuthFault, BadPatterns, KeySource, Patterns, keys};
 
-/// Makes an HS256 token for development and prints it.
+/// Make an HS256 token for development, and print it.
 ///
 /// The secret is read from a file or an environment variable, never from the command line, where
 /// every user of the machine could see it.

@@ -24,7 +24,7 @@ pub(super) enum TlsCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct SelfSignedArgs {
-    /// The folder for cert.pem and key.pem, which must not exist yet
+    /// The folder for cert.pem and key.pem; files that exist are kept
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     /// Names and addresses the certificate is for [default: localhost, 127.0.0.1 and ::1]

@@ -179,7 +179,7 @@ impl<D: Disk> Keeper<D> {
         if matches!(self.state, State::Up | State::Down(Cause::Full) | State::Losing(Cause::Full))
             && let Err(error) = writer.close(self.ordered_to)
         {
-            tracing::warn!("closing the journal: {error}; the next start reads it all the same");
+            tracing::warn!("closing the journal: {error}; the next start can still read it");
         }
         self.state = State::Closed;
     }

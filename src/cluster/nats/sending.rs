@@ -70,7 +70,7 @@ impl Shortcut for Sending {
 }
 
 impl State {
-    /// A connection is open, over which messages of so many bytes may be sent.
+    /// A connection is open, which takes messages of up to this many bytes.
     pub fn open(&mut self, socket: Option<TcpStream>, message_bytes_max: usize) {
         self.out.clear();
         self.socket = socket;

@@ -41,7 +41,7 @@ pub struct DoctorArgs {
     /// Workers the server will run with; one per core when not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_535))]
     pub workers: Option<u64>,
-    /// What the server will run on; auto: io_uring where it can be had, else epoll.
+    /// What the server will run on; auto: io_uring where it works, else epoll.
     #[arg(long, value_enum, default_value_t)]
     pub driver: DriverWanted,
     /// The folder the journal will be in: on what file system it is, and what a sync costs there.

@@ -95,7 +95,7 @@ struct Node {
 }
 
 impl Node {
-    /// At these brokers, for a stream on so many of them.
+    /// At these brokers, with a stream that has this many replicas.
     fn new(port: u16, brokers: &[Nats], replicas: usize) -> Self {
         let urls: Vec<String> = brokers.iter().map(Nats::url).collect();
         let options = ["--cluster-nats", &urls.join(","), "--cluster-replicas"];
