@@ -81,7 +81,7 @@ pub struct Grant {
     /// What everybody may do. A token adds to it: signing in must not take away rights that signing
     /// out would give back.
     everybody: Option<Arc<Grant>>,
-    /// What the backend was asked that decided on it.
+    /// The question to the backend that the grant is the answer to.
     asked: Option<Box<Question>>,
 }
 
@@ -172,7 +172,7 @@ impl Grant {
         Self { asked: Some(Box::new(asked)), ..self }
     }
 
-    /// What the backend was asked that decided on it, if one did.
+    /// The question to the backend that the grant is the answer to, if it is one.
     pub fn asked(&self) -> Option<&Question> {
         self.asked.as_deref()
     }

@@ -207,7 +207,7 @@ impl Gate {
         if is_ours { None } else { Question::of(backend, *cookie, *authorization) }
     }
 
-    /// The same question, asked once more by the present rules; none: there is no backend any more.
+    /// The same question, to be asked again under the present rules; none: there is no backend any more.
     pub fn question_again(&self, asked: &Question) -> Option<Question> {
         self.backend.as_ref().map(|backend| asked.again(backend))
     }

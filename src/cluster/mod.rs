@@ -89,7 +89,7 @@ pub trait Post: Send + Sync {
     /// Puts something into it, bounded by what the log lets be on its way.
     fn put(&self, message: ToBroker);
 
-    /// What belongs together is in it: it is to be sent.
+    /// All that belongs together is in the lane, which may be sent now.
     fn flush(&self);
 }
 

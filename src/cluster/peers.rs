@@ -28,12 +28,12 @@ pub const QUESTION_TIME_MAX: Duration = Duration::from_secs(1);
 /// Digits of a node's name.
 const NAME_DIGITS: usize = 16;
 
-/// The name of the node of this number.
+/// The name of the node with this number.
 fn node_name(number: u64) -> String {
     format!("{number:0NAME_DIGITS$x}")
 }
 
-/// Whether this may be a node's name: another word has no place in a subject.
+/// Whether this may be a node's name: nothing else may get into a subject.
 pub fn is_node_name(text: &str) -> bool {
     text.len() == NAME_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -49,7 +49,7 @@ pub enum Aside {
     Here(Here),
     /// How many subscribers does this channel have at each node?
     Count {
-        /// Who asks.
+        /// The node that asks.
         node: String,
         /// Identifies the question.
         number: u64,
@@ -58,33 +58,33 @@ pub enum Aside {
     },
     /// The answer of one node.
     Counted {
-        /// Who asked.
+        /// The node that asked.
         to: String,
-        /// As asked.
+        /// From the question.
         number: u64,
         /// Who answers.
         node: String,
         /// The subscribers.
         subscribers: u32,
     },
-    /// An operator asks.
+    /// An operator's question.
     Ask {
-        /// Whom.
+        /// The node that is asked.
         to: String,
-        /// At which node.
+        /// The node that asks.
         node: String,
-        /// By which the answer is known.
+        /// Comes back with the answer.
         number: u64,
-        /// What.
+        /// The question.
         question: Question,
     },
     /// The answer.
     Answer {
-        /// Who asked.
+        /// The node that asked.
         to: String,
-        /// As asked.
+        /// From the question.
         number: u64,
-        /// What.
+        /// The answer.
         answer: Answer,
     },
 }
@@ -105,11 +105,11 @@ impl Aside {
 pub enum Question {
     /// A page of its connections.
     Connections {
-        /// Behind this one; none: from the first.
+        /// After this one; none: from the first.
         after: Option<String>,
-        /// At most as many.
+        /// At most this many.
         limit: usize,
-        /// Those of this subject only.
+        /// Only those of this subject.
         subject: Option<String>,
     },
     /// To end this connection.
@@ -124,7 +124,7 @@ pub enum Answer {
     Connections {
         /// Each of them.
         connections: Vec<Value>,
-        /// Behind which one to go on; none: these were the last.
+        /// The next page begins after this one; none: these were the last.
         next: Option<String>,
     },
     /// Whether there was such a connection.
@@ -134,11 +134,11 @@ pub enum Answer {
 /// A question of another node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Who asks.
+    /// The node that asks.
     pub node: String,
-    /// Echoed.
+    /// To be sent back with the answer.
     pub number: u64,
-    /// What.
+    /// The question.
     pub question: Question,
 }
 
@@ -171,9 +171,9 @@ enum Heard {
     Nothing,
     /// Another node asks for a count.
     Count {
-        /// Who asks.
+        /// The node that asks.
         to: String,
-        /// Echoed.
+        /// To be sent back with the answer.
         number: u64,
         /// The channel.
         channel: String,
@@ -202,14 +202,14 @@ pub struct Peers {
     asking: HashMap<u64, Asking>,
     questions: u64,
     said_here_at: Option<Duration>,
-    /// Said by others, and not heeded yet.
+    /// Said by others, and not dealt with yet.
     heard: Vec<Aside>,
 }
 
 /// A question of this node's operator.
 #[derive(Debug)]
 struct Asking {
-    /// Has room for the answer.
+    /// Where the answer goes, if it comes.
     tell: Sender<Answer>,
     until: Duration,
 }

@@ -15,7 +15,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Most bytes read at once: they are handled before more is read.
 const READ_BYTES_MAX: usize = 256 << 10;
 
-/// Read by one call: two records of TLS.
+/// How much one call reads: two records of TLS.
 const PIECE_BYTES: usize = 32 << 10;
 
 /// An open socket, and what came over it.
@@ -78,7 +78,7 @@ impl Pipe {
         }
     }
 
-    /// The same socket for another thread to write to, unless what is written has to be sealed.
+    /// The same socket, for another thread to write to; none with TLS: its records have one writer.
     pub fn second_end(&self) -> Option<TcpStream> {
         match &self.socket {
             Socket::Plain(tcp) => tcp.try_clone().ok(),

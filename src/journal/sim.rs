@@ -48,7 +48,7 @@ struct State {
 struct Rename {
     name: String,
     file: Option<usize>,
-    /// It does not happen without the one before it.
+    /// It happens only if the one before it does.
     needs_last: bool,
 }
 

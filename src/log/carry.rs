@@ -17,8 +17,8 @@ use super::policy::Keeps;
 use super::sequencer::Sequencer;
 use super::store::Taken;
 
-/// Values that are ordered again at once, and what is read for that: a tenth of a millisecond of the
-/// log's.
+/// Values that are ordered again in one step, and bytes that are read for them: a tenth of a
+/// millisecond of the log's time.
 const CARRIED_AT_ONCE: usize = 512;
 const CARRIED_BYTES_AT_ONCE: u64 = 1 << 20;
 
@@ -56,7 +56,7 @@ impl Sequencer {
         !values.is_empty()
     }
 
-    /// The oldest of the values that the store alone has.
+    /// The oldest of the values that only the store has.
     fn plan_carry(&self, policy: u8, before: u64) -> Option<OlderRead> {
         let (mut places, mut channels) = (HashMap::new(), Vec::<OlderChannel>::new());
         let (mut count, mut through) = (0, 0);

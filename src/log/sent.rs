@@ -57,7 +57,7 @@ struct Outstanding {
     asker: Asker,
     /// The stream that it opens: of a producer that is not lost yet.
     opens: Option<Box<Opens>>,
-    /// How far the stream is that its last part is of.
+    /// How far the stream of its last part has come.
     stream: Option<StreamAt>,
 }
 

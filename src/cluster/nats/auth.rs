@@ -29,14 +29,14 @@ pub struct Credentials {
 /// The five bits in front of every seed: its text begins with an `S`.
 const SEED: u8 = 18 << 3;
 
-/// Those of a user, in the seed and in front of the public key: `U`.
+/// The prefix of a user's keys, in the seed and in front of the public key: `U`.
 const USER: u8 = 20 << 3;
 
 impl Credentials {
     /// Reads a file of either kind.
     ///
     /// # Errors
-    /// It can't be read, or is neither.
+    /// The file can't be read, or is of neither kind.
     pub fn read(path: &Path) -> io::Result<Self> {
         Self::parse(&fs::read_to_string(path)?).ok_or_else(|| {
             let why = "this is neither a .creds file nor the seed of a user's nkey (SU...)";
@@ -72,7 +72,7 @@ impl Credentials {
     }
 }
 
-/// The key of a user's seed; none: it is none, or a letter of it is wrong.
+/// The key of a user's seed; none: this is no such seed, or a letter of it is wrong.
 fn user_key(seed: &str) -> Option<Ed25519KeyPair> {
     let bytes = BASE32_NOPAD.decode(seed.as_bytes()).ok()?;
     let (said, sum) = bytes.split_last_chunk()?;
@@ -90,7 +90,7 @@ fn public_text(key: &Ed25519KeyPair) -> String {
     BASE32_NOPAD.encode(&bytes)
 }
 
-/// CRC-16 as in XMODEM: by 0x1021, beginning with zero.
+/// CRC-16 as in XMODEM: polynomial 0x1021, initial value 0.
 fn checksum(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |sum: u16, &byte| {
         (0..8).fold(sum ^ u16::from(byte) << 8, |sum, _| {

@@ -23,7 +23,7 @@ pub enum Delivered {
     Heartbeat {
         /// How many messages of this opening it has sent, if it says so.
         sent: Option<u64>,
-        /// It still waits for what it asked by a request for flow control that got lost.
+        /// It still waits for the answer to a request for flow control; the request got lost.
         awaited: Option<String>,
     },
     /// It ends the delivery, or says what is not understood.

@@ -1,6 +1,6 @@
 //! The way to the server's socket. The broker's thread sends nearly everything; but while it sleeps, a
-//! publication that is alone is sent by the thread that has it, as that takes less time than to wake
-//! another one.
+//! publication that comes alone is sent by the thread that has it: that takes less time than waking
+//! another thread.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -23,10 +23,10 @@ use crate::log::message::Counts;
 #[derive(Debug)]
 pub struct Sending(Mutex<State>);
 
-/// Behind the lock. Operations are whole in `out`, so that each thread's follow those of the other.
+/// Behind the lock. Each thread adds whole operations to `out`, so that those of two never mix.
 #[derive(Debug)]
 pub struct State {
-    /// To be written to without waiting; none: there is no connection, or one with TLS.
+    /// Written to without waiting; none: there is no connection, or it uses TLS.
     socket: Option<TcpStream>,
     /// Largest message the server takes: a larger one ends the connection.
     message_bytes_max: usize,
@@ -77,7 +77,7 @@ impl State {
         self.message_bytes_max = message_bytes_max;
     }
 
-    /// It is lost, and with it what was to be sent.
+    /// The connection is lost, and with it what was to be sent.
     pub fn close(&mut self) {
         self.out.clear();
         self.socket = None;

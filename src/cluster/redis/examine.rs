@@ -1,4 +1,5 @@
-//! What there is to know of the servers before one relies on them, asked one after the other.
+//! What an operator should know about the servers before relying on them. They are asked one after
+//! the other.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,9 +13,9 @@ use super::{RedisError, RedisSettings};
 /// What a server is found to be.
 #[derive(Debug)]
 pub struct Examined {
-    /// What it says of itself.
+    /// What it says about itself.
     pub server: Server,
-    /// When it syncs what it appends; none: it does not tell us.
+    /// When it syncs what it appends (`appendfsync`); none: it does not tell us.
     pub append_sync: Option<String>,
     /// How far its clock is ahead of ours (negative: behind), and how long it took to ask.
     pub clock: Option<(f64, Duration)>,
@@ -48,7 +49,7 @@ pub fn examine(
 }
 
 impl Examined {
-    /// All but what it is may be forbidden to us.
+    /// We may not be allowed to ask for more than what it is.
     fn ask(link: &mut Link, stream: &str) -> io::Result<Self> {
         let server =
             link.ask(&[b"INFO"], |reply| Server::read(reply.text().unwrap_or_default()))?;

@@ -126,7 +126,7 @@ impl Server {
 /// The connection.
 #[derive(Debug)]
 pub struct Talk {
-    /// Over which it goes.
+    /// The connection it uses.
     pub link: Link,
     /// What the server said when it was connected to.
     pub server: Server,

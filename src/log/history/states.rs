@@ -1,4 +1,4 @@
-//! A state keeps the newest of each event key, whether it is in memory or in the store alone.
+//! A state keeps the newest event of each event key, whether it is in memory or only in the store.
 
 use std::iter::successors;
 use std::sync::Arc;

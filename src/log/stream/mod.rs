@@ -86,9 +86,9 @@ pub(super) enum Due {
 /// What is known of a stream that this node has not seen from its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Old {
-    /// Up to this event nothing.
+    /// Nothing is known up to this event.
     Unclear(u64),
-    /// It was opened here, and is known since.
+    /// It was opened here, and is known from then on.
     Known(u64),
 }
 

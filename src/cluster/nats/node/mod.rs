@@ -35,7 +35,7 @@ use crate::log::store::{Answered, Stored};
 const ANSWERS: u64 = 1;
 const ASIDES: u64 = 2;
 
-/// Behind a node's inbox: what is said to that node alone.
+/// What follows a node's inbox in the subject of what is said to that node alone.
 const INBOX_ASIDES: &str = ".a";
 
 /// What the subjects of a node's answers begin with; no other client has it.
@@ -438,8 +438,8 @@ impl Node {
         }
     }
 
-    /// Servers pass messages on to each other without asking whether they arrive. Of one that got lost
-    /// the next one tells, but for the last: of that a heartbeat does.
+    /// Servers pass messages on to each other without asking whether they arrive. The next message
+    /// shows that one got lost; where there is no next one, a heartbeat does.
     fn compare_count(&mut self, sent: Option<u64>, now: Duration) {
         if let (Way::Open { count, .. }, Some(sent)) = (&self.way, sent)
             && *count < sent

@@ -25,7 +25,7 @@ const BATCH_MAX: u64 = 1024;
 /// The header that says how many messages are behind those of a batch.
 const PENDING: &str = "Nats-Num-Pending";
 
-/// Messages of a channel for a page, where each is a way to the broker and back.
+/// Messages of a channel for a page, where each takes a round trip to the broker.
 const SINGLES_MAX: usize = 64;
 
 /// The page that is being read, and those that wait.
