@@ -63,6 +63,7 @@
 //! | many nodes follow one stream, which gives the order; any of them resumes any client | `cluster`, `cluster::broker`, `log::sent`, `log::ahead`, `server::node` |
 //! | what nodes say to each other beside the stream | `cluster::peers` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
+//! | a publish that waits for its commit wakes no other core | `server::store_core` |
 //! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |

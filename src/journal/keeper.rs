@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::Bounds;
 use super::disk::Disk;
@@ -15,11 +16,30 @@ use crate::log::store::{Shortage, Stored};
 #[derive(Debug)]
 pub enum ToKeeper {
     /// The next events of the log.
-    Events(Vec<Arc<Event>>),
+    Events(Vec<Arc<Event>>, Sent),
     /// The log knows that what it sent before this is lost.
     GivenUp,
     /// End in an orderly way.
     Close,
+}
+
+/// When and on which core the near end was given events.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The kernel's number of the core.
+    pub core: usize,
+    /// The time.
+    pub at: Instant,
+}
+
+impl ToKeeper {
+    /// Of events.
+    pub fn sent(&self) -> Option<Sent> {
+        match self {
+            Self::Events(_, sent) => Some(*sent),
+            Self::GivenUp | Self::Close => None,
+        }
+    }
 }
 
 /// Whether events are accepted.
@@ -90,7 +110,7 @@ impl<D: Disk> Keeper<D> {
     /// Takes a message; [`Keeper::work`] acts on it.
     pub fn take(&mut self, message: ToKeeper, report: &mut impl FnMut(Stored)) {
         match (message, self.state) {
-            (ToKeeper::Events(events), state) => {
+            (ToKeeper::Events(events, _), state) => {
                 self.ordered_to = events.last().map_or(self.ordered_to, |last| last.seq);
                 if state == State::Up {
                     self.group.extend(events);

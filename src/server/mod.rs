@@ -15,6 +15,7 @@ mod reload;
 mod sizing;
 mod start;
 mod store;
+mod store_core;
 mod store_threads;
 mod takeover;
 mod threads;
