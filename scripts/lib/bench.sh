@@ -70,6 +70,15 @@ start_pushline() {
     await_port 18080
 }
 
+# own_certificate: what is in `with_tls` makes the server speak TLS on port 18443, with a certificate
+# that it signed itself.
+own_certificate() {
+    local files=$out/certificate
+    rm -rf "$files"
+    "$pushline" tls self-signed "$files" >/dev/null
+    with_tls=(--listen-tls 127.0.0.1:18443 --tls-cert "$files/cert.pem" --tls-key "$files/key.pem")
+}
+
 # Workers for $1 connections: a worker's ring holds as many sockets as there are descriptors,
 # and the kernel spreads connections over the listeners with a little unevenness.
 workers_for() {

@@ -104,8 +104,17 @@ impl SimNet {
     /// Connects a client; which worker gets it is as good as random.
     #[must_use]
     pub fn connect(&self) -> SimClient {
-        let worker = self.balance.borrow_mut().u16(0..self.world.borrow().settings.workers);
-        self.connect_to(worker)
+        self.connect_to(self.any_worker())
+    }
+
+    /// The same to a TLS listener.
+    #[must_use]
+    pub fn connect_tls(&self) -> SimClient {
+        self.connect_tls_to(self.any_worker())
+    }
+
+    fn any_worker(&self) -> u16 {
+        self.balance.borrow_mut().u16(0..self.world.borrow().settings.workers)
     }
 
     /// Connects a client to the listener of this worker. If there is none, it is reset at once.

@@ -1,11 +1,12 @@
 //! The way in: handshakes are processed, within a budget each turn, and records are opened.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::carriers::Carriers;
 use super::handshake::{Outcome, Rustls, Step};
+use super::keys::OpeningKeys;
 use super::record::{End, Opened, record_bytes};
 use super::slot::{Flags, Handshake, Slot};
 use super::{BufferId, Completion, Driver, RecvEnd, Tls, Token};
@@ -22,10 +23,6 @@ const FURTHER_RECORD_TIME: Duration = Duration::from_micros(50);
 /// is ended: an honest one is over after a round trip.
 const HOLDERS_MAX: usize = 4096;
 
-/// Most bytes of unfinished records that a worker holds. Beyond that, the connection whose record began
-/// first is ended.
-const CARRIED_BYTES_MAX: usize = 32 << 20;
-
 /// Most bytes of a handshake: the client's chain of certificates fits.
 const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
@@ -33,9 +30,9 @@ const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 const OWN: u16 = 1 << 15;
 
 /// Capacity above which a buffer is freed instead of reused.
-const SPARE_BYTES_MAX: usize = 16 << 10;
+const SPARE_BYTES_MAX: usize = 4 << 10;
 /// Most buffers kept for reuse.
-const SPARES_MAX: usize = 64;
+const SPARES_MAX: usize = 16;
 
 /// Opened bytes, and bytes that cannot be opened yet.
 #[derive(Default)]
@@ -44,10 +41,8 @@ pub(super) struct Input {
     lent: Vec<Vec<u8>>,
     free: Vec<u16>,
     spares: Vec<Vec<u8>>,
-    /// Bytes of unfinished records.
-    carried: usize,
-    /// The connections of these, in the order in which their records began. Some may have ended since.
-    carriers: VecDeque<Token>,
+    pub carriers: Carriers,
+    pub opening: OpeningKeys,
 }
 
 impl Input {
@@ -88,11 +83,6 @@ impl Input {
             self.spares.push(bytes);
         }
     }
-
-    /// Counts carried bytes that are gone.
-    pub fn uncarry(&mut self, bytes: usize) {
-        self.carried -= bytes;
-    }
 }
 
 impl<D: Driver> Tls<D> {
@@ -125,41 +115,40 @@ impl<D: Driver> Tls<D> {
         if common.flags.has(Flags::ENDED) {
             return None;
         }
-        Some(match common.take_carry() {
-            Some(carry) => {
-                self.input.uncarry(carry.len());
-                carry
-            }
-            None => self.input.take_spare(),
-        })
+        let carry = common.take_carry();
+        self.input.carriers.let_go(carry.len());
+        let mut bytes = self.input.take_spare();
+        bytes.extend_from_slice(&carry);
+        Some(bytes)
     }
 
-    /// Keeps bytes that cannot be opened yet.
+    /// Keeps bytes that cannot be opened yet, in no more memory than they are charged for.
     fn carry(&mut self, token: Token, bytes: Vec<u8>, out: &mut Vec<Completion>) {
-        if bytes.is_empty() {
-            return self.input.spare(bytes);
-        }
-        self.input.carried += bytes.len();
+        let carried: Box<[u8]> = bytes.as_slice().into();
+        self.input.spare(bytes);
         let Some(common) = self.common(token.slot) else { return };
-        common.more(token.generation).carry = bytes;
-        if common.flags.raise(Flags::CARRIES) {
-            self.input.carriers.push_back(token);
+        if carried.is_empty() {
+            return common.carry_nothing();
         }
-        while self.input.carried > CARRIED_BYTES_MAX
-            && let Some(first) = self.input.carriers.pop_front()
-        {
-            self.end_carrier(first, out);
-        }
+        let place = common.place(token.generation);
+        let Self { slots, input: Input { carriers, .. }, .. } = self;
+        carriers.hold(carried.len());
+        let place = place.unwrap_or_else(|| carriers.queue(token, slots));
+        let Some(common) = self.common(token.slot) else { return };
+        common.carry(token.generation, carried, place);
+        self.bound_carriers(out);
     }
 
-    fn end_carrier(&mut self, token: Token, out: &mut Vec<Completion>) {
-        let Some(common) = self.common(token.slot).filter(|of| of.is_of(token.generation)) else {
-            return;
-        };
-        common.flags.take(Flags::CARRIES);
-        if let Some(carry) = common.take_carry() {
-            self.input.uncarry(carry.len());
-            self.fail(token, Errno::NOBUFS, out);
+    /// While too many bytes are carried, the connection that has carried some the longest ends.
+    fn bound_carriers(&mut self, out: &mut Vec<Completion>) {
+        while self.input.carriers.are_too_many()
+            && let Some(first) = self.input.carriers.pop(&mut self.slots)
+        {
+            let Some(common) = self.common(first.slot) else { continue };
+            let carry = common.take_carry();
+            common.carry_nothing();
+            self.input.carriers.let_go(carry.len());
+            self.fail(first, Errno::NOBUFS, out);
         }
     }
 
@@ -177,9 +166,12 @@ impl<D: Driver> Tls<D> {
 
     /// Opens whole records, and carries the rest.
     fn open(&mut self, token: Token, mut bytes: Vec<u8>, out: &mut Vec<Completion>) {
+        let opening = self.input.opening.of(token.slot);
         let opened = match &mut self.slots[token.slot as usize] {
             Slot::Tls12(_) => self.open_tls12(token, &mut bytes),
-            slot => slot.receiver().map_or_else(Opened::default, |mut it| it.open(&mut bytes)),
+            slot => slot
+                .receiver(token.slot, opening)
+                .map_or_else(Opened::default, |mut receiver| receiver.open(&mut bytes)),
         };
         let mut rest = self.input.take_spare();
         rest.extend_from_slice(&bytes[opened.used..]);
@@ -288,8 +280,8 @@ impl<D: Driver> Tls<D> {
             return Duration::ZERO;
         }
         of.is_queued = false;
-        let mut bytes = of.common.take_carry().unwrap_or_default();
-        self.input.uncarry(bytes.len());
+        let mut bytes = of.common.take_carry().into_vec();
+        self.input.carriers.let_go(bytes.len());
         let (mut used, mut took) = (0, Duration::ZERO);
         let step = loop {
             let record = match record_bytes(&bytes[used..]) {
@@ -324,7 +316,7 @@ impl<D: Driver> Tls<D> {
         }
         if of.rustls.is_none() {
             let Ok(rustls) = Rustls::new(&mut self.config) else { return Step::Failed };
-            of.rustls = Some(rustls);
+            of.rustls = Some(Box::new(rustls));
             self.holders.push_back(token);
             self.holding += 1;
         }

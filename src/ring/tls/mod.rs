@@ -2,7 +2,7 @@
 //! worker sees plain bytes. Connections of other listeners pass through untouched.
 //!
 //! rustls makes the handshake (`handshake`). After one of TLS 1.3 its secrets are taken and rustls is
-//! dropped: 160 bytes stay (`keys`), and the records are ours (`record`). A connection is accepted
+//! dropped: 128 bytes stay (`keys`), and the records are ours (`record`). A connection is accepted
 //! when its socket is. The worker hears nothing from it before its handshake is over, and a send to it
 //! before that fails.
 //!
@@ -10,6 +10,7 @@
 //! the rest of a record that has begun to leave is kept (`pending`), and only the numbers of records
 //! of which nothing has left are used again.
 
+mod carriers;
 mod handshake;
 mod input;
 mod keys;
@@ -81,7 +82,8 @@ impl<D: Driver> Driver for Tls<D> {
             self.ops.clear();
             self.flush(batch);
         }
-        let is_news = completions.len() > heard_before || self.has_to_shake_hands();
+        let has_more = self.stats.open > 0 && self.output.has_more();
+        let is_news = completions.len() > heard_before || has_more || self.has_to_shake_hands();
         self.submit(batch, arena_bytes, if is_news { Wait::No } else { wait }, completions)?;
         self.shake_hands(completions);
         Ok(())
@@ -189,6 +191,10 @@ impl<D: Driver> Tls<D> {
     }
 
     fn accepted(&mut self, slot: u32) {
+        if self.slots.is_empty() {
+            // Memory that is not touched costs nothing; growing leaves the smaller tables behind.
+            self.slots.reserve_exact(self.below.capacity() as usize);
+        }
         let needed = slot as usize + 1;
         if self.slots.len() < needed {
             self.slots.resize_with(needed, || Slot::Plain);
@@ -198,10 +204,11 @@ impl<D: Driver> Tls<D> {
     }
 
     /// The connection has ended, and its slot is free.
-    fn forget(&mut self, slot: u32) {
-        let mut slot = std::mem::replace(&mut self.slots[slot as usize], Slot::Plain);
+    fn forget(&mut self, at: u32) {
+        let mut slot = std::mem::replace(&mut self.slots[at as usize], Slot::Plain);
         let carried = slot.common().map_or(0, |common| common.carried());
-        self.input.uncarry(carried);
+        self.input.carriers.let_go(carried);
+        self.input.opening.forget(at);
         self.stats.open -= 1;
         match slot {
             Slot::Handshake(of) => self.holding -= usize::from(of.rustls.is_some()),

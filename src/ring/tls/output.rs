@@ -10,13 +10,13 @@ const NOT_YET: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
 /// The sends of a turn of the driver below.
 #[derive(Default)]
 pub(super) struct Output {
-    /// Counts those turns.
-    turn: u32,
     sends: Vec<Sent>,
     /// Places of sends that have to be settled even if they were taken whole.
     special: Vec<usize>,
     /// Connections with something to do in the next turn.
     due: Vec<Token>,
+    /// A send of this turn is the last before a shutdown.
+    is_last: bool,
 }
 
 /// A send to a connection with TLS.
@@ -41,10 +41,21 @@ impl Output {
         self.due.push(token);
     }
 
+    /// Where the connection's send of this turn is, if it has one.
+    fn find(&self, token: Token, sent_at: u32) -> Option<usize> {
+        let at = sent_at as usize;
+        self.sends.get(at).filter(|sent| sent.token == token).map(|_| at)
+    }
+
+    /// Whether more has to be sent than this turn's batch, so that the turn must not sleep.
+    pub fn has_more(&self) -> bool {
+        self.is_last || !self.due.is_empty()
+    }
+
     /// Queues a send of the arena from `sent.from` on.
     fn send(&mut self, batch: &mut Batch, slot: &mut Slot, sent: Sent) {
         let Some(common) = slot.common() else { return };
-        common.note_sent(self.turn, self.sends.len());
+        common.sent_at = self.sends.len() as u32;
         if sent.pending > 0 || sent.data < sent.wanted {
             self.special.push(self.sends.len());
         }
@@ -134,7 +145,7 @@ impl<D: Driver> Tls<D> {
         let slot = &mut slots[token.slot as usize];
         let from = batch.arena.len();
         let may_send = slot.common().is_some_and(|common| {
-            !common.flags.has(Flags::BLOCKED) && common.sent_at(output.turn).is_none()
+            !common.flags.has(Flags::BLOCKED) && output.find(token, common.sent_at).is_none()
         });
         if may_send {
             batch.arena.extend(slot.common().into_iter().flat_map(|common| common.pending()));
@@ -161,7 +172,7 @@ impl<D: Driver> Tls<D> {
         if common.flags.take(Flags::STOP) {
             batch.ops.push(Op::RecvStop(token));
         }
-        if common.sent_at(output.turn).is_some() {
+        if output.find(token, common.sent_at).is_some() {
             // One send a turn; the rest of it is looked at when it is settled.
             return output.do_soon(token);
         }
@@ -170,6 +181,7 @@ impl<D: Driver> Tls<D> {
         }
         let pending = common.pending().len();
         if pending > 0 {
+            output.is_last |= common.flags.has(Flags::SHUT);
             let from = batch.arena.len();
             batch.arena.extend_from_slice(common.pending());
             let sent =
@@ -196,7 +208,7 @@ impl<D: Driver> Tls<D> {
         };
         let Self { slots, output, .. } = self;
         let Some(slot) = slots.get_mut(token.slot as usize) else { return };
-        let sent = slot.common().and_then(|common| common.sent_at(output.turn));
+        let sent = slot.common().and_then(|common| output.find(token, common.sent_at));
         let Some(sent) = sent.map(|at| &mut output.sends[at]) else { return };
         sent.is_settled = true;
         let sent = *sent;
@@ -249,7 +261,7 @@ impl<D: Driver> Tls<D> {
             }
         }
         self.output.sends.clear();
-        self.output.turn = self.output.turn.wrapping_add(1);
+        self.output.is_last = false;
     }
 
     fn settle_special(&mut self, sent: Sent, out: &mut Vec<Completion>) {

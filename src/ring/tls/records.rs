@@ -1,11 +1,14 @@
 //! One end of a connection's records, in memory and without a driver: for the load generator, which
 //! keeps no more of a connection, and for fuzzing, which compares it with rustls.
 
-use super::keys::Keys;
+use super::keys::{Keys, OpeningKey};
 use super::record::{End, record_bytes};
 
 /// An end whose handshake is over, with AES-128-GCM.
-pub struct Records(Keys<16, 32>);
+pub struct Records {
+    keys: Keys<16, 32>,
+    opening: OpeningKey,
+}
 
 /// Whether and how a peer's records have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +26,12 @@ impl Records {
     /// if the secrets are for another cipher.
     #[must_use]
     pub fn new(send: (&[u8], u64), receive: (&[u8], u64)) -> Option<Self> {
-        Keys::new(send, receive).map(Self)
+        Keys::new(send, receive).map(|keys| Self { keys, opening: OpeningKey::default() })
     }
 
     /// Opens the whole records in `input` and removes them from it. Their data is appended to `data`.
     pub fn open(&mut self, input: &mut Vec<u8>, data: &mut Vec<u8>) -> Fate {
-        let opened = self.0.receive().open(input);
+        let opened = self.keys.receive(0, &mut self.opening).open(input);
         data.extend_from_slice(&input[..opened.data]);
         input.drain(..opened.used);
         match opened.end {
@@ -43,7 +46,7 @@ impl Records {
         let from = out.len();
         out.extend_from_slice(data);
         let to = out.len();
-        self.0.send().seal(out, from..to);
+        self.keys.send().seal(out, from..to);
         out.drain(from..to);
     }
 
@@ -53,12 +56,12 @@ impl Records {
         inner.push(kind);
         inner.resize(inner.len() + padding, 0);
         let last = inner.pop().unwrap_or_default();
-        self.0.send().seal_message(out, last, &inner);
+        self.keys.send().seal_message(out, last, &inner);
     }
 
     /// What it sends from now on is sealed with the next key.
     pub fn update(&mut self) {
-        self.0.send().update();
+        self.keys.send().update();
     }
 }
 

@@ -1,7 +1,7 @@
 //! A connection's state: its handshake, or its keys.
 
 use super::handshake::{Handover, Outcome, Rustls};
-use super::keys::Keys;
+use super::keys::{Keys, OpeningKey};
 use super::record::{DATA_BYTES_MAX, Part};
 use super::schedule::Cipher;
 
@@ -22,8 +22,8 @@ const _: () = assert!(size_of::<Slot>() == 16, "every slot has one, with TLS or 
 #[derive(Default)]
 pub(super) struct Handshake {
     pub common: Common,
-    /// `None` before the first whole record, so that a silent peer costs little.
-    pub rustls: Option<Rustls>,
+    /// `None` before the first whole record is processed, so that a silent or waiting peer costs little.
+    pub rustls: Option<Box<Rustls>>,
     /// The generation in the token of the last completion.
     pub generation: u32,
     /// A record of it waits to be processed.
@@ -32,17 +32,19 @@ pub(super) struct Handshake {
     pub taken: usize,
 }
 
+const _: () = assert!(size_of::<Handshake>() <= 40, "a storm brings thousands at once");
+
 /// A connection whose records are ours.
 pub(super) struct Open<const KEY: usize, const SECRET: usize> {
     keys: Keys<KEY, SECRET>,
     common: Common,
 }
 
-const _: () = assert!(size_of::<Open<16, 32>>() == 160, "an idle connection has no more than this");
+const _: () = assert!(size_of::<Open<16, 32>>() == 128, "an idle connection has no more than this");
 
 /// A connection whose records are rustls'.
 pub(super) struct Tls12 {
-    pub rustls: Rustls,
+    pub rustls: Box<Rustls>,
     common: Common,
 }
 
@@ -50,19 +52,19 @@ pub(super) struct Tls12 {
 #[derive(Default)]
 pub(super) struct Common {
     more: Option<Box<More>>,
-    /// The turn of the driver below in which it was last sent something, and the place among the
-    /// sends of that turn.
-    sent_turn: u32,
-    sent_at: u32,
+    /// The place among the sends of a turn of the driver below, when it was last sent something.
+    pub sent_at: u32,
     pub flags: Flags,
 }
 
 /// What only a busy connection has.
 #[derive(Default)]
 pub(super) struct More {
-    pub generation: u32,
+    generation: u32,
+    /// The place in `Carriers`; 0: none.
+    place: u32,
     /// Received bytes that are not a whole record yet.
-    pub carry: Vec<u8>,
+    carry: Box<[u8]>,
     /// Sealed bytes that must leave before anything else.
     pub pending: Vec<u8>,
 }
@@ -86,8 +88,6 @@ impl Flags {
     pub const CLOSED: u8 = 1 << 5;
     /// The pending bytes announce a new key.
     pub const UPDATING: u8 = 1 << 6;
-    /// It is in `Input::carriers`.
-    pub const CARRIES: u8 = 1 << 7;
 
     pub fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -119,9 +119,10 @@ impl Common {
         more
     }
 
-    /// Whether there are carried or pending bytes, and they belong to this generation.
-    pub fn is_of(&self, generation: u32) -> bool {
-        self.more.as_ref().is_some_and(|more| more.generation == generation)
+    /// The place in `Carriers`, if it has one and is of this generation.
+    pub fn place(&self, generation: u32) -> Option<u32> {
+        let more = self.more.as_ref().filter(|more| more.generation == generation);
+        more.map(|more| more.place).filter(|place| *place > 0)
     }
 
     pub fn pending(&self) -> &[u8] {
@@ -132,8 +133,21 @@ impl Common {
         self.more.as_ref().map_or(0, |more| more.carry.len())
     }
 
-    pub fn take_carry(&mut self) -> Option<Vec<u8>> {
-        self.more.as_mut().map(|more| std::mem::take(&mut more.carry)).filter(|it| !it.is_empty())
+    pub fn take_carry(&mut self) -> Box<[u8]> {
+        self.more.as_mut().map(|more| std::mem::take(&mut more.carry)).unwrap_or_default()
+    }
+
+    /// Carries these bytes, at this place of the line.
+    pub fn carry(&mut self, generation: u32, bytes: Box<[u8]>, place: u32) {
+        let more = self.more(generation);
+        (more.carry, more.place) = (bytes, place);
+    }
+
+    /// Carries nothing any more, and leaves the line.
+    pub fn carry_nothing(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.place = 0;
+        }
     }
 
     /// The first `left` pending bytes have left.
@@ -151,20 +165,11 @@ impl Common {
     pub fn free_idle(&mut self) {
         self.more.take_if(|more| more.carry.is_empty() && more.pending.is_empty());
     }
-
-    /// Its place among the sends of this turn, if it was sent something.
-    pub fn sent_at(&self, turn: u32) -> Option<usize> {
-        (self.sent_turn == turn).then_some(self.sent_at as usize)
-    }
-
-    pub fn note_sent(&mut self, turn: u32, at: usize) {
-        (self.sent_turn, self.sent_at) = (turn, at as u32);
-    }
 }
 
 impl Slot {
     /// The slot after a handshake; `None` if it agreed on a cipher we do not know.
-    pub fn after_handshake(common: Common, rustls: Rustls, outcome: Outcome) -> Option<Self> {
+    pub fn after_handshake(common: Common, rustls: Box<Rustls>, outcome: Outcome) -> Option<Self> {
         if outcome.is_tls12 {
             return Some(Self::Tls12(Box::new(Tls12 { rustls, common })));
         }
@@ -197,12 +202,12 @@ impl Slot {
         }
     }
 
-    /// Opens its records, if they are ours.
-    pub fn receiver(&mut self) -> Option<Part<'_>> {
+    /// Opens its records, if they are ours, with the place for its key.
+    pub fn receiver<'a>(&'a mut self, at: u32, opening: &'a mut OpeningKey) -> Option<Part<'a>> {
         match self {
-            Self::Aes128(of) => Some(of.keys.receive()),
-            Self::Aes256(of) => Some(of.keys.receive()),
-            Self::ChaCha(of) => Some(of.keys.receive()),
+            Self::Aes128(of) => Some(of.keys.receive(at, opening)),
+            Self::Aes256(of) => Some(of.keys.receive(at, opening)),
+            Self::ChaCha(of) => Some(of.keys.receive(at, opening)),
             Self::Plain | Self::Handshake(_) | Self::Tls12(_) => None,
         }
     }

@@ -10,6 +10,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
 };
 
+use super::carriers::LINE_LOOKED_AT;
 use super::{HandshakeConfig, Tls};
 use crate::ring::sim::{Fault, Faults, SimClient, SimDriver, SimNet, SimSettings};
 use crate::ring::{Batch, Completion, Driver, Op, RecvEnd, Token, Wait};
@@ -73,6 +74,8 @@ struct Host {
     driver: Tls<SimDriver>,
     batch: Batch,
     token: Option<Token>,
+    /// Connections it has had.
+    accepted: u32,
     unsent: Vec<u8>,
     full: bool,
     received: Vec<u8>,
@@ -93,6 +96,7 @@ impl Host {
             driver,
             batch,
             token: None,
+            accepted: 0,
             unsent: Vec::new(),
             full: false,
             received: Vec::new(),
@@ -121,7 +125,8 @@ impl Host {
         for completion in completions {
             match completion {
                 Completion::Accepted { slot, .. } => {
-                    let token = Token { slot, generation: 7 };
+                    self.accepted += 1;
+                    let token = Token { slot, generation: self.accepted };
                     self.token = Some(token);
                     self.batch.ops.push(Op::RecvStart(token));
                 }
@@ -161,6 +166,11 @@ struct Peer {
 }
 
 impl Peer {
+    fn of(host: &Host, identity: &Identity, version: &'static SupportedProtocolVersion) -> Self {
+        let socket = host.net.connect_tls_to(0);
+        Self { socket, tls: identity.client(version), received: Vec::new(), unsent: Vec::new() }
+    }
+
     fn turn(&mut self) {
         let mut wire = Vec::new();
         self.socket.read(&mut wire);
@@ -188,8 +198,8 @@ fn connected(
 ) -> (Host, Peer) {
     let identity = Identity::new();
     let host = Host::new(&identity, faults, seed);
-    let socket = host.net.connect_tls_to(0);
-    (host, Peer { socket, tls: identity.client(version), received: Vec::new(), unsent: Vec::new() })
+    let peer = Peer::of(&host, &identity, version);
+    (host, peer)
 }
 
 fn until(host: &mut Host, peer: &mut Peer, what: &str, done: impl Fn(&Host, &Peer) -> bool) {
@@ -238,14 +248,8 @@ fn handshakes_that_have_begun_are_over_before_all_others_begin() {
     let settings =
         SimSettings { slots_per_worker: 32, recv_buffers: 32, recv_buffer_bytes: 4096, ..SETTINGS };
     let mut host = Host::on(SimNet::new(settings, Faults::none(), 8), &identity);
-    let mut peers: Vec<Peer> = (0..CLIENTS)
-        .map(|_| Peer {
-            socket: host.net.connect_tls_to(0),
-            tls: identity.client(&version::TLS13),
-            received: Vec::new(),
-            unsent: Vec::new(),
-        })
-        .collect();
+    let mut peers: Vec<Peer> =
+        (0..CLIENTS).map(|_| Peer::of(&host, &identity, &version::TLS13)).collect();
     let mut held_max = 0;
     for _ in 0..ROUNDS_MAX {
         peers.iter_mut().for_each(Peer::turn);
@@ -257,6 +261,23 @@ fn handshakes_that_have_begun_are_over_before_all_others_begin() {
     }
     assert_eq!(host.driver.stats().tls.handshakes_full, CLIENTS as u64);
     assert!(held_max <= CLIENTS / 3, "{held_max} at once");
+}
+
+/// Each handshake has part of a record for a moment.
+#[test]
+fn the_line_of_those_with_part_of_a_record_forgets_connections_that_are_gone() {
+    let identity = Identity::new();
+    let mut host = Host::new(&identity, Faults::none(), 10);
+    for _ in 0..3 * LINE_LOOKED_AT {
+        let mut peer = Peer::of(&host, &identity, &version::TLS13);
+        peer.tls.writer().write_all(b"hello").expect("memory");
+        until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+        host.received.clear();
+        host.batch.ops.push(Op::Close(host.token.expect("accepted")));
+        host.turn();
+    }
+    let line = host.driver.input.carriers.line_length();
+    assert!(line <= LINE_LOOKED_AT, "{line} for none");
 }
 
 /// The client opens every record that leaves with the number that is due, and takes no other: were
@@ -312,6 +333,28 @@ fn a_close_says_goodbye_after_all_that_was_sent() {
         assert_eq!(peer.tls.reader().read(&mut end).expect("close_notify came"), 0);
         assert_eq!(host.driver.stats().tls.open, 0);
     }
+}
+
+/// A worker that has nothing else to do would keep the peer waiting for the end.
+#[test]
+fn a_turn_does_not_sleep_before_a_shutdown_has_left() {
+    let (mut host, mut peer) = connected(Faults::none(), 9, &version::TLS13);
+    peer.tls.writer().write_all(b"hello").expect("memory");
+    until(&mut host, &mut peer, "a request", |host, _| host.received == b"hello");
+    let token = host.token.expect("accepted");
+    host.batch.arena = b"bye".to_vec();
+    host.batch.ops = vec![Op::Send { token, from: 0, to: 3 }, Op::Shutdown(token)];
+    let mut completions = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let Host { driver, batch, net, .. } = &mut host;
+        driver.turn(batch, Wait::Forever, &mut completions).expect("a sound driver");
+        if net.asleep_until(0).is_none() {
+            break;
+        }
+    }
+    peer.turn();
+    assert_eq!(peer.received, b"bye");
+    assert!(peer.socket.eof_seen(), "{completions:?}");
 }
 
 #[test]

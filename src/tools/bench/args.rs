@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::error::BenchError;
+use super::handshakes::KeyExchange;
 use crate::tools::wire::tls::Trust;
 
 /// How subscribers listen.
@@ -95,6 +96,13 @@ pub struct BenchArgs {
     url: String,
     #[command(flatten)]
     trust: Trust,
+    /// Over https, what subscribers offer to agree on keys by
+    #[arg(long, value_enum, default_value_t = KeyExchange::Hybrid)]
+    key_exchange: KeyExchange,
+    /// Over https, resume sessions: each subscriber comes with the ticket that an earlier one was
+    /// given, as clients do that come back; otherwise every handshake is a full one
+    #[arg(long)]
+    tickets: bool,
     /// How subscribers listen
     #[arg(long, value_enum, default_value_t = Transport::Sse)]
     transport: Transport,
@@ -205,6 +213,8 @@ impl BenchArgs {
             publish_url: self.publish_url.unwrap_or_else(|| format!("{base}/channels/{{channel}}")),
             url: base,
             trust: self.trust,
+            key_exchange: self.key_exchange,
+            tickets: self.tickets,
             transport: self.transport,
             streams: self.http2.then_some(self.streams),
             connections: self.connections,
@@ -279,6 +289,10 @@ pub struct BenchOptions {
     pub url: String,
     /// Whose certificates are believed.
     pub trust: Trust,
+    /// What subscribers offer to agree on keys by, over `https`.
+    pub key_exchange: KeyExchange,
+    /// Whether subscribers resume sessions of earlier ones.
+    pub tickets: bool,
     /// How subscribers listen.
     pub transport: Transport,
     /// For HTTP/2: how many subscribers share a connection.

@@ -22,12 +22,12 @@ use rustls::{ClientConfig, ClientConnection};
 use super::{
     connection::{self, End, Opener},
     error::BenchError,
+    handshakes,
     http2::{self, Frames},
     link::Link,
-    messages::{ClientResult, ClientTask, Command, Line, Progress, Secure},
+    messages::{ClientResult, ClientTask, Command, Line, Progress},
     monotonic_ns, observe,
     reading::Reading,
-    sealed,
     subscriber::{State, Subscriber},
     tally::{Tally, events_for},
 };
@@ -132,7 +132,7 @@ impl Client {
         let commands = EventData::new_u64(COMMANDS);
         epoll::add(&epoll, io::stdin(), commands, EventFlags::IN)?;
         let secure = match &task.secure {
-            Some(secure) => Some((tls_config(secure, task.streams)?, secure.host.clone())),
+            Some(secure) => Some((handshakes::config(secure, task.streams)?, secure.host.clone())),
             None => None,
         };
         let now = Instant::now();
@@ -453,17 +453,6 @@ impl Client {
                 rustix::net::sockopt::set_socket_linger(link.socket.as_fd(), Some(Duration::ZERO));
         }
     }
-}
-
-/// How TLS is spoken. With ALPN, a server that has HTTP/2 knows that it is wanted.
-fn tls_config(secure: &Secure, streams: Option<u32>) -> io::Result<Arc<ClientConfig>> {
-    let config = secure.trust.config().map_err(io::Error::other)?;
-    let mut config = Arc::unwrap_or_clone(config);
-    sealed::prepare(&mut config);
-    if streams.is_some() {
-        config.alpn_protocols = vec![b"h2".to_vec()];
-    }
-    Ok(Arc::new(config))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::args::{Channels, Transport};
+use super::handshakes::KeyExchange;
 use crate::tools::wire::tls::Trust;
 
 /// The first line a client process reads: its whole task.
@@ -63,6 +64,10 @@ pub(super) struct Secure {
     pub host: String,
     /// Whose certificates are believed.
     pub trust: Trust,
+    /// What is offered to agree on keys by.
+    pub key_exchange: KeyExchange,
+    /// Whether later connections resume sessions of earlier ones.
+    pub tickets: bool,
 }
 
 /// The lines that follow.

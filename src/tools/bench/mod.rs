@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod error;
 mod fleet;
+mod handshakes;
 mod http2;
 mod link;
 mod messages;

@@ -94,13 +94,18 @@ fn tasks(options: &BenchOptions, run: u32) -> Result<Vec<ClientTask>, BenchError
         plan::shares(options.connections, options.streams.unwrap_or(1), raise_descriptor_limit());
     let processes = shares.len() as u32;
     let port_offset = u32::from(run as u16);
-    let secure_host = &target.secure_host;
+    let secure = target.secure_host.clone().map(|host| Secure {
+        host,
+        trust: options.trust.clone(),
+        key_exchange: options.key_exchange,
+        tickets: options.tickets,
+    });
     let task = |(index, share): (usize, plan::Share)| ClientTask {
         run,
         target: target.address,
         authority: target.authority.clone(),
         path: options.subscribe_path.clone(),
-        secure: secure_host.clone().map(|host| Secure { host, trust: options.trust.clone() }),
+        secure: secure.clone(),
         header_lines: options.subscribe_header_lines.clone(),
         transport: options.transport,
         streams: options.streams,

@@ -53,7 +53,14 @@ pub enum TrustError {
 impl Trust {
     /// What connections are made with.
     pub fn config(&self) -> Result<Arc<ClientConfig>, TrustError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        self.config_with(Arc::new(aws_lc_rs::default_provider()))
+    }
+
+    /// The same with what this provider offers.
+    pub fn config_with(
+        &self,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<ClientConfig>, TrustError> {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(TrustError::Rustls)?;

@@ -121,9 +121,32 @@ fn the_load_generator_counts_deliveries_over_tls() {
     }
 }
 
+/// A storm of clients that come back is another load than one of strangers.
+#[test]
+fn the_load_generator_resumes_sessions_if_it_is_told_to() {
+    let identity = Identity::new(&["localhost"]);
+    let (server, at) = serve(&identity, |_| {});
+    let url = format!("https://localhost:{}", at.port());
+    for (how, may_resume) in [("--key-exchange=x25519", false), ("--tickets", true)] {
+        let before = [handshakes(&server), handshakes_of(&server, "resumed")];
+        let run = Command::new(env!("CARGO_BIN_EXE_pushline"))
+            .args(["bench", "--url", &url, "--insecure", "--connections", "20", "--ramp", "100"])
+            .args(["--idle", how])
+            .output()
+            .expect("it runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        await_that("each has shaken hands", || handshakes(&server) >= before[0] + 20);
+        let resumed = handshakes_of(&server, "resumed") - before[1];
+        assert_eq!(resumed > 0, may_resume, "{resumed} of 20");
+    }
+}
+
 fn handshakes(server: &TestServer) -> u64 {
-    let of = |result| format!("pushline_tls_handshakes_total{{result=\"{result}\"}}");
-    ["full", "resumed"].map(|result| metric(server.admin, &of(result))).iter().sum()
+    ["full", "resumed"].map(|result| handshakes_of(server, result)).iter().sum()
+}
+
+fn handshakes_of(server: &TestServer, result: &str) -> u64 {
+    metric(server.admin, &format!("pushline_tls_handshakes_total{{result=\"{result}\"}}"))
 }
 
 const HTTP2_BENCH: [&str; 5] = ["--connections", "9", "--http2", "--streams", "4"];
