@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pushline::journal::sim::DiskTamper;
-use pushline::ring::sim::{SimBell, SimDriver};
+use pushline::ring::sim::SimBell;
 use pushline::ring::{Batch, Bell, BufferId, Completion, Driver, DriverStats, Op, Wait};
 
 use crate::store::Home;
@@ -21,6 +21,8 @@ pub enum Tamper {
     PublishTwice,
     /// Bytes reach a client twice.
     SendTwice,
+    /// A record of TLS reaches a client twice.
+    SendRecordTwice,
     /// A short send looks like a whole one.
     HideShort,
     /// No worker is told when a socket is writable again.
@@ -44,12 +46,13 @@ pub enum Tamper {
 }
 
 impl Tamper {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::DropEvent,
         Self::SwapEvents,
         Self::ChangeByte,
         Self::PublishTwice,
         Self::SendTwice,
+        Self::SendRecordTwice,
         Self::HideShort,
         Self::ForgetPoll,
         Self::ForgetClose,
@@ -71,16 +74,21 @@ impl Tamper {
         }
     }
 
+    /// Whether it is broken below TLS.
+    pub fn is_below_tls(&self) -> bool {
+        *self == Self::SendRecordTwice
+    }
+
     /// The worlds in which it is seen.
     pub fn home(self) -> Home {
         if self.of_disk().is_some() { Home::Journal } else { Home::Memory }
     }
 }
 
-/// The simulated driver, or a canary's version of it.
+/// The driver, or a canary's version of it.
 #[derive(Debug)]
-pub struct CanaryDriver {
-    pub inner: SimDriver,
+pub struct CanaryDriver<D> {
+    pub inner: D,
     pub tamper: Option<Tamper>,
     pub seen: u32,
 }
@@ -88,7 +96,14 @@ pub struct CanaryDriver {
 /// The occasion that goes wrong.
 const OCCASION: u32 = 5;
 
-impl CanaryDriver {
+/// How a record begins once a handshake has keys: its type, and the version that all records name.
+const DATA_RECORD: [u8; 3] = [23, 3, 3];
+
+impl<D> CanaryDriver<D> {
+    pub fn over(inner: D, tamper: Option<Tamper>) -> Self {
+        Self { inner, tamper, seen: 0 }
+    }
+
     fn is_now(&mut self) -> bool {
         self.seen += 1;
         self.seen == OCCASION
@@ -97,13 +112,13 @@ impl CanaryDriver {
     fn tamper_with(&mut self, batch: &mut Batch) {
         for at in 0..batch.ops.len() {
             match (self.tamper, batch.ops[at]) {
-                (Some(Tamper::SendTwice), Op::Send { token, from, to }) if self.is_now() => {
-                    let start = batch.arena.len() as u32;
-                    let bytes = from as usize..to as usize;
-                    batch.arena.extend_from_within(bytes.clone());
-                    batch.arena.extend_from_within(bytes);
-                    let to = batch.arena.len() as u32;
-                    batch.ops[at] = Op::Send { token, from: start, to };
+                (Some(Tamper::SendTwice), Op::Send { .. }) if self.is_now() => {
+                    send_twice(batch, at);
+                }
+                (Some(Tamper::SendRecordTwice), Op::Send { from, .. })
+                    if batch.arena[from as usize..].starts_with(&DATA_RECORD) && self.is_now() =>
+                {
+                    send_twice(batch, at);
                 }
                 (Some(Tamper::ForgetPoll), Op::PollOut(_))
                 | (Some(Tamper::ForgetClose), Op::Close(_))
@@ -118,7 +133,17 @@ impl CanaryDriver {
     }
 }
 
-impl Driver for CanaryDriver {
+/// The send at this place of the batch becomes one of the same bytes twice.
+fn send_twice(batch: &mut Batch, at: usize) {
+    let Op::Send { token, from, to } = batch.ops[at] else { return };
+    let start = batch.arena.len() as u32;
+    let bytes = from as usize..to as usize;
+    batch.arena.extend_from_within(bytes.clone());
+    batch.arena.extend_from_within(bytes);
+    batch.ops[at] = Op::Send { token, from: start, to: batch.arena.len() as u32 };
+}
+
+impl<D: Driver> Driver for CanaryDriver<D> {
     fn turn(
         &mut self,
         batch: &mut Batch,

@@ -141,7 +141,7 @@ fn seed_17_a_channel_has_lost_what_was_removed_with_a_segment() {
 fn run_all(seeds: Range<u64>, home: Home) -> Vec<u64> {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
-    let [steps, events, faults] = [0; 3].map(AtomicU64::new);
+    let [steps, events, faults, over_tls] = [0; 4].map(AtomicU64::new);
     let work = || {
         let mut failed = Vec::new();
         loop {
@@ -154,6 +154,7 @@ fn run_all(seeds: Range<u64>, home: Home) -> Vec<u64> {
                     steps.fetch_add(summary.steps, Ordering::Relaxed);
                     events.fetch_add(summary.events, Ordering::Relaxed);
                     faults.fetch_add(summary.faults, Ordering::Relaxed);
+                    over_tls.fetch_add(summary.over_tls, Ordering::Relaxed);
                 }
                 Err(_) => {
                     eprintln!("seed {seed} failed in {:#?}", Plan::from_seed(seed));
@@ -169,11 +170,14 @@ fn run_all(seeds: Range<u64>, home: Home) -> Vec<u64> {
         joined.flatten().collect::<Vec<u64>>()
     });
     failed.sort_unstable();
-    let [steps, events, faults] = [steps, events, faults].map(AtomicU64::into_inner);
+    let counts = [steps, events, faults, over_tls].map(AtomicU64::into_inner);
+    let [steps, events, faults, over_tls] = counts;
     let count = seeds.end - seeds.start;
     let took = began.elapsed();
     println!(
-        "{count} seeds in {home:?}, {steps} steps, {events} events, {faults} faults in {took:?}"
+        "{count} seeds in {home:?}, {steps} steps, {events} events, {faults} faults, {over_tls} \
+         subscribers over TLS in {took:?}"
     );
+    assert!(count < SEEDS || over_tls > 0, "no handshake of TLS has come to its end");
     failed
 }

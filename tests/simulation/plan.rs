@@ -89,6 +89,8 @@ pub struct Plan {
     pub lines_max: usize,
     /// Data of an event at most.
     pub data_bytes_max: usize,
+    /// Whether some subscribers come over TLS.
+    pub has_tls: bool,
     pub ending: Ending,
 }
 
@@ -144,6 +146,8 @@ impl Plan {
             log_stalls: rng.u8(0..3) == 0,
             lines_max: if flood { 3000 } else { 60 },
             data_bytes_max,
+            // Of no seed that found something else.
+            has_tls: seed.is_multiple_of(7),
             ending: if rng.u8(0..4) == 0 { Ending::Drain } else { Ending::HangUp },
         }
     }

@@ -41,6 +41,8 @@ pub struct Truth {
     pub forgotten_to: u64,
     /// How often the server was started again.
     pub restarts: u64,
+    /// Subscribers that came over TLS, and were let in.
+    pub opened_over_tls: u64,
     by_channel: HashMap<String, Vec<u64>>,
     by_tag: HashMap<u64, Vec<u64>>,
     /// Who follows [`MEMBERS`], by actor.

@@ -10,7 +10,8 @@ use pushline::auth::{Gate, ProofKey};
 use pushline::log::{Sequencer, SharedHasher};
 use pushline::mesh::{MainEnds, mesh};
 use pushline::proto::cursor::Epoch;
-use pushline::ring::sim::{Fault, Faults, SimNet};
+use pushline::ring::sim::{Fault, Faults, SimDriver, SimNet};
+use pushline::ring::tls::Tls;
 use pushline::worker::command::Command;
 use pushline::worker::connection_count::{ByAddress, ConnectionCount};
 use pushline::worker::{Core, Setup};
@@ -18,7 +19,7 @@ use pushline::worker::{Turned, Worker};
 
 use crate::canary::{CanaryBell, CanaryDriver, Tamper};
 use crate::client::watcher::KEYS;
-use crate::client::{Actor, Ctx, Season, actor};
+use crate::client::{Actor, Ctx, Season, actor, tls};
 use crate::log::{Log, SimHand};
 use crate::plan::{Concern, Ending, Plan, Role, stream, up_to};
 use crate::store::{Home, Machine, Outage, StoreActor};
@@ -74,7 +75,7 @@ struct Server {
 
 /// A worker and whether it sleeps within its turn.
 struct Seat {
-    worker: Worker<CanaryDriver, SimHand>,
+    worker: Worker<CanaryDriver<Tls<CanaryDriver<SimDriver>>>, SimHand>,
     sleeps: bool,
     done: bool,
 }
@@ -85,6 +86,8 @@ pub struct Summary {
     pub steps: u64,
     pub events: u64,
     pub faults: u64,
+    /// Subscribers that came over TLS, and were let in.
+    pub over_tls: u64,
 }
 
 /// Who runs next.
@@ -105,8 +108,9 @@ pub fn run(seed: u64, home: Home, tamper: Option<Tamper>) -> Summary {
         Ending::HangUp => world.hang_up(),
         Ending::Drain => world.drain(),
     }
-    let (events, faults) = (world.truth.borrow().count(), world.net.faults_happened());
-    Summary { steps: world.steps, events, faults }
+    let (truth, faults) = (world.truth.borrow(), world.net.faults_happened());
+    let (events, over_tls) = (truth.count(), truth.opened_over_tls);
+    Summary { steps: world.steps, events, faults, over_tls }
 }
 
 impl World {
@@ -428,7 +432,7 @@ impl Origin<'_> {
             StoreActor::new(far, ends[0].requests.clone(), hand, bell)
         });
         let connection_count = Arc::new(ConnectionCount::new(u64::MAX, ByAddress::Ignored));
-        let gate = Arc::new(Gate::open());
+        let (gate, handshakes) = (Arc::new(Gate::open()), tls::handshakes());
         let seats = ends.into_iter().zip(0..).map(|(ends, worker)| {
             let setup = Setup {
                 worker,
@@ -442,7 +446,9 @@ impl Origin<'_> {
                 seed: plan.seed,
             };
             let core = Core::new(setup, ends.requests.clone(), Arc::default());
-            let driver = CanaryDriver { inner: net.driver(worker), tamper, seen: 0 };
+            let below = CanaryDriver::over(net.driver(worker), tamper.filter(Tamper::is_below_tls));
+            let with_tls = Tls::over(below, handshakes.clone());
+            let driver = CanaryDriver::over(with_tls, tamper.filter(|of| !of.is_below_tls()));
             let hand = log.hand(&log_ends, hands.fork(), tamper);
             let mut worker = Worker::new(driver, core, ends, hand);
             worker.submit().expect("the driver never fails");

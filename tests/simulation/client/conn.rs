@@ -6,12 +6,15 @@ use fastrand::Rng;
 use pushline::ring::sim::{SimClient, SimNet};
 
 use super::http2::Tunnel;
+use super::tls::Tls;
 use super::{Ctx, Season};
 use crate::plan::pick;
 
 #[derive(Debug)]
 pub struct Conn {
     sim: SimClient,
+    /// Over TLS.
+    tls: Option<Box<Tls>>,
     /// Over a stream of HTTP/2.
     tunnel: Option<Box<Tunnel>>,
     to_write: Vec<u8>,
@@ -37,9 +40,20 @@ pub enum End {
 
 impl Conn {
     pub fn open(net: &SimNet, rng: &mut Rng) -> Self {
+        Self::over(net.connect(), rng)
+    }
+
+    /// To the listener that speaks TLS.
+    pub fn open_tls(net: &SimNet, rng: &mut Rng) -> Self {
+        let tls = Some(Box::new(Tls::new(rng)));
+        Self { tls, ..Self::over(net.connect_tls(), rng) }
+    }
+
+    fn over(sim: SimClient, rng: &mut Rng) -> Self {
         let read_max = pick(rng, &[usize::MAX, usize::MAX, usize::MAX, 3000, 100]);
         Self {
-            sim: net.connect(),
+            sim,
+            tls: None,
             tunnel: None,
             to_write: Vec::new(),
             piece_max: pick(rng, &[7, 100, usize::MAX, usize::MAX]),
@@ -54,18 +68,32 @@ impl Conn {
     }
 
     /// The same over a stream of HTTP/2.
-    pub fn open_http2(net: &SimNet, rng: &mut Rng) -> Self {
-        let tunnel = Some(Box::new(Tunnel::new(rng)));
-        Self { tunnel, was_slow: true, ..Self::open(net, rng) }
+    pub fn through(self, tunnel: Tunnel) -> Self {
+        Self { tunnel: Some(Box::new(tunnel)), was_slow: true, ..self }
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
+        match &mut self.tunnel {
+            Some(tunnel) => {
+                let framed = tunnel.send(bytes);
+                self.queue(&framed);
+            }
+            None => self.queue(bytes),
+        }
+    }
+
+    /// What goes over TLS, or as it is.
+    fn queue(&mut self, bytes: &[u8]) {
         // After our FIN nothing can be sent.
-        if self.finished {
+        if self.finished || bytes.is_empty() {
             return;
         }
-        match &mut self.tunnel {
-            Some(tunnel) => self.to_write.append(&mut tunnel.send(bytes)),
+        match &mut self.tls {
+            Some(tls) => tls.seal(bytes, &mut self.to_write),
             None => self.to_write.extend_from_slice(bytes),
         }
     }
@@ -105,7 +133,9 @@ impl Conn {
         if let Some(tunnel) = &mut self.tunnel
             && !self.finished
         {
-            tunnel.credit(now, hurry, ctx.rng, &mut self.to_write);
+            let mut credit = Vec::new();
+            tunnel.credit(now, hurry, ctx.rng, &mut credit);
+            self.queue(&credit);
         }
         if now >= self.write_at && !self.to_write.is_empty() && !self.sim.reset_seen() {
             let large = self.to_write.len() > 4000;
@@ -120,16 +150,19 @@ impl Conn {
     }
 
     fn read(&mut self, count_max: usize) {
-        let Some(tunnel) = &mut self.tunnel else {
-            self.sim.read_at_most(count_max, &mut self.input);
-            return;
-        };
-        let (mut arrived, mut reply) = (Vec::new(), Vec::new());
+        let mut arrived = Vec::new();
         self.sim.read_at_most(count_max, &mut arrived);
-        tunnel.receive(&mut arrived, &mut self.input, &mut reply);
-        if !self.finished {
-            self.to_write.append(&mut reply);
+        if let Some(tls) = &mut self.tls {
+            let (sealed, mut reply) = (std::mem::take(&mut arrived), Vec::new());
+            tls.open(&sealed, &mut arrived, &mut reply);
+            if !self.finished {
+                self.to_write.append(&mut reply);
+            }
         }
+        let Some(tunnel) = &mut self.tunnel else { return self.input.append(&mut arrived) };
+        let mut reply = Vec::new();
+        tunnel.receive(&mut arrived, &mut self.input, &mut reply);
+        self.queue(&reply);
     }
 
     /// Reads nothing for a while.
@@ -147,6 +180,9 @@ impl Conn {
         if let Some(end) = self.tunnel.as_ref().and_then(|tunnel| tunnel.end) {
             return Some(end);
         }
+        if self.tls.as_ref().is_some_and(|tls| tls.is_over) {
+            return Some(End::Eof);
+        }
         let reset = self.sim.reset_seen();
         reset.then_some(End::Reset).or_else(|| self.sim.eof_seen().then_some(End::Eof))
     }
@@ -155,8 +191,13 @@ impl Conn {
         !self.to_write.is_empty()
     }
 
-    /// Sends FIN after what was written so far, and keeps reading.
+    /// Sends FIN after what was written so far, and keeps reading. Behind the first part of a record
+    /// there is no place for a goodbye.
     pub fn finish(&mut self) {
+        let may_say_so = !self.finished && self.to_write.is_empty();
+        if let Some(tls) = self.tls.as_mut().filter(|_| may_say_so) {
+            self.sim.write(&tls.close());
+        }
         self.to_write.clear();
         self.sim.finish();
         self.finished = true;

@@ -11,6 +11,7 @@ pub mod prankster;
 pub mod streamer;
 pub mod subscriber;
 pub mod teller;
+pub mod tls;
 pub mod transport;
 pub mod watcher;
 

@@ -9,6 +9,7 @@ use pushline::log::event::Kind;
 use serde_json::{Value, json};
 
 use super::conn::{Conn, End};
+use super::http2::Tunnel;
 use super::poster::STORE_FAILED;
 use super::transport::{Seen, Stream};
 use super::{Actor, Ctx, Season, content};
@@ -36,6 +37,9 @@ pub struct Subscriber {
     is_leaving: bool,
     /// The server has no room for it.
     gave_up: bool,
+    /// A handshake has failed although all is calm, as where there is no room: so it comes without
+    /// TLS, and is told.
+    was_cut: bool,
     asked: HashMap<u64, Asked>,
     refs: u64,
     /// Published on this connection, in order.
@@ -64,6 +68,7 @@ impl Subscriber {
             ghosts: Vec::new(),
             is_leaving: false,
             gave_up: false,
+            was_cut: false,
             asked: HashMap::new(),
             refs: 0,
             published: Vec::new(),
@@ -72,11 +77,22 @@ impl Subscriber {
 
     // --- coming ---
 
-    fn connect(&mut self, ctx: &mut Ctx<'_>) {
-        let mut conn = match self.role {
-            Role::Sse if ctx.rng.bool() => Conn::open_http2(ctx.net, ctx.rng),
-            _ => Conn::open(ctx.net, ctx.rng),
+    fn open(&self, ctx: &mut Ctx<'_>) -> Conn {
+        let is_http2 = self.role == Role::Sse && ctx.rng.bool();
+        let tunnel = is_http2.then(|| Tunnel::new(ctx.rng));
+        let has_tls = ctx.plan.has_tls && !self.was_cut && ctx.rng.bool();
+        let conn = match has_tls {
+            true => Conn::open_tls(ctx.net, ctx.rng),
+            false => Conn::open(ctx.net, ctx.rng),
         };
+        match tunnel {
+            Some(tunnel) => conn.through(tunnel),
+            None => conn,
+        }
+    }
+
+    fn connect(&mut self, ctx: &mut Ctx<'_>) {
+        let mut conn = self.open(ctx);
         if self.follows.is_empty() {
             self.choose(ctx);
         } else if let Some(id) = self.cursor.as_ref().filter(|id| id.starts_with(&ctx.truth.epoch))
@@ -179,6 +195,7 @@ impl Subscriber {
     }
 
     fn opened(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.truth.opened_over_tls += u64::from(self.conn.as_ref().is_some_and(Conn::has_tls));
         let head_then = ctx.truth.head();
         let in_band = self.role == Role::WsEnvelope && self.has_places();
         for follow in &mut self.follows {
@@ -214,6 +231,7 @@ impl Subscriber {
         if self.role == Role::Sse && opened && end == End::Eof && skips && !told {
             assert!(self.is_leaving, "the server ended a stream for no reason");
         }
+        self.was_cut |= !opened && ctx.season == Season::Settling;
         self.gone(ctx);
     }
 
