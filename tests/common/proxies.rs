@@ -35,6 +35,10 @@ pub const NGINX: Kind = Kind {
     cure: "install it",
 };
 
+/// One of those that can speak HTTP/2 to a server.
+pub const NGINX_MAINLINE: Kind =
+    Kind { program: "nginx-mainline", cure: "scripts/test-clients", ..NGINX };
+
 pub const HAPROXY: Kind = Kind {
     program: "haproxy",
     file: "haproxy.cfg",
