@@ -144,3 +144,67 @@ impl State {
         self.out.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use bytes::Bytes;
+    use crossbeam_channel::{Sender, unbounded};
+
+    use super::*;
+    use crate::log::event::Kind;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn put(lane: &Sender<ToBroker>, number: u64) {
+        let publication = Publication {
+            channel: "news".into(),
+            kind: Kind::Text,
+            data: Bytes::from_static(b"hi"),
+            event_type: None,
+            key: None,
+            attributes: None,
+        };
+        lane.send(ToBroker::Publish(number, publication, Counts::Here)).expect("it has room");
+    }
+
+    fn sending() -> Sending {
+        Sending::new(Subjects::new("S"), "inbox".to_owned(), Arc::default())
+    }
+
+    #[test]
+    fn a_lone_publication_is_sent_at_once_and_has_to_be_answered() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(server.local_addr().expect("one")).expect("it listens");
+        let (mut peer, _) = server.accept().expect("it comes");
+        let (sending, (to_thread, lane)) = (sending(), unbounded());
+        sending.lock().open(Some(client), 1024);
+        put(&to_thread, 7);
+        assert!(sending.send(&lane, NOW), "nothing is left for the thread");
+        let wanted = b"PUB S.ev.news inbox.p.7 2\r\nhi\r\n";
+        let mut sent = [0; 32];
+        peer.read_exact(&mut sent[..wanted.len()]).expect("it is sent");
+        assert_eq!(&sent[..wanted.len()], wanted);
+        assert!(!sending.lock().unanswered.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_alone_or_no_plain_publication_is_left_to_the_thread() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(server.local_addr().expect("one")).expect("it listens");
+        let (sending, (to_thread, lane)) = (sending(), unbounded());
+        put(&to_thread, 1);
+        assert!(!sending.send(&lane, NOW), "there is no connection");
+        sending.lock().open(Some(client), 1024);
+        put(&to_thread, 2);
+        assert!(!sending.send(&lane, NOW));
+        assert_eq!(lane.try_iter().count(), 2);
+        to_thread.send(ToBroker::Close).expect("it has room");
+        assert!(!sending.send(&lane, NOW));
+        let mut state = sending.lock();
+        assert!(state.has_news(&lane));
+        assert!(matches!(state.next(&lane), Some(ToBroker::Close)));
+    }
+}
