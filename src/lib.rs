@@ -62,6 +62,8 @@
 //! | history that memory has no room for is read from the store, and answered later | `log::older`, `log::history::runs`, [`journal::reader`] |
 //! | many nodes follow one stream, which gives the order; any of them resumes any client | `cluster`, `cluster::broker`, `log::sent`, `log::ahead`, `server::node` |
 //! | what nodes say to each other beside the stream | `cluster::peers` |
+//! | an operator at one node asks the others | `server::admin::nodes` |
+//! | a lone publication is sent by the thread that has it | `cluster::nats::sending` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
 //! | a publish that waits for its commit wakes no other core | `server::store_core` |
 //! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
