@@ -87,11 +87,15 @@ impl Opened {
         self.to_nodes.clone()
     }
 
-    /// Follows it, until it is told to end or the log ends.
-    pub fn follow(self, to_log: Reports, server: ForNodes) -> io::Result<()> {
+    /// Revokes here what the stream says was revoked, before the workers let anyone in.
+    pub fn revoke(&self, server: &ForNodes) {
         if !self.revoked.is_empty() {
             (server.revoke)(&self.revoked);
         }
+    }
+
+    /// Follows it, until it is told to end or the log ends.
+    pub fn follow(self, to_log: Reports, server: ForNodes) -> io::Result<()> {
         match self.stream.run(&mut Side { to_log, server }) {
             None => Ok(()),
             Some(ended) => Err(io::Error::other(ended)),

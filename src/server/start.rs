@@ -251,6 +251,7 @@ impl ToStore<'_> {
                     asked: admin.serve_nodes(node.to_nodes())?,
                     connections: self.shared.connection_count.clone(),
                 };
+                node.revoke(&server);
                 Some(StoreThreads::follow(*node, self.reports()?, server, tell_lost)?)
             }
         })
