@@ -15,14 +15,25 @@ const running = await puppeteer.launch({
   args: browser === 'chrome' ? quiet : [],
 });
 
+/**
+ * Profiles and their pages come and go one at a time, whichever test asks: Firefox now and then
+ * discards a page that it opens while others go.
+ */
+let turn = Promise.resolve();
+function inTurn(act) {
+  const done = turn.then(act);
+  turn = done.catch(() => {});
+  return done;
+}
+
 /** What one test has: its pages in their order, and what is to end with them. */
 class Test {
   pages = [];
   ends = [];
 
   async profile() {
-    const profile = await running.createBrowserContext();
-    this.ends.push(() => profile.close());
+    const profile = await inTurn(() => running.createBrowserContext());
+    this.ends.push(() => inTurn(() => profile.close()));
     return profile;
   }
 }
@@ -57,7 +68,8 @@ const commands = {
     const body = `<!doctype html><link rel=icon href="data:,"><script>${script}</script>`;
     const foreign = origin ? null : await elsewhere(test, body);
     await Promise.all(Array.from({ length: count }, async () => {
-      const page = await (await test.profile()).newPage();
+      const profile = await test.profile();
+      const page = await inTurn(() => profile.newPage());
       await (origin ? pretend(page, origin, body) : page.goto(foreign));
       test.pages.push(page);
     }));
@@ -66,7 +78,7 @@ const commands = {
   async tabs(test, { origin, script, count }) {
     const profile = await test.profile();
     for (let opened = 0; opened < count; opened += 1) {
-      const page = await profile.newPage();
+      const page = await inTurn(() => profile.newPage());
       await page.goto(`${origin}/`);
       await page.addScriptTag({ content: script });
       test.pages.push(page);
@@ -76,7 +88,8 @@ const commands = {
   async visit(test, { address, body, count }) {
     const url = address ?? await elsewhere(test, body);
     for (let opened = 0; opened < count; opened += 1) {
-      const page = await (await test.profile()).newPage();
+      const profile = await test.profile();
+      const page = await inTurn(() => profile.newPage());
       await page.goto(url);
       test.pages.push(page);
     }
