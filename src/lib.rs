@@ -65,7 +65,6 @@
 //! | an operator at one node asks the others | `server::admin::nodes` |
 //! | a lone publication is sent by the thread that has it | `cluster::nats::sending` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
-//! | a publish that waits for its commit wakes no other core | `server::store_core` |
 //! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |

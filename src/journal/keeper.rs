@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::Bounds;
 use super::disk::Disk;
@@ -16,30 +15,11 @@ use crate::log::store::{Shortage, Stored};
 #[derive(Debug)]
 pub enum ToKeeper {
     /// The next events of the log.
-    Events(Vec<Arc<Event>>, Sent),
+    Events(Vec<Arc<Event>>),
     /// The log knows that what it sent before this is lost.
     GivenUp,
     /// End in an orderly way.
     Close,
-}
-
-/// When and on which core the near end was given events.
-#[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    /// The kernel's number of the core.
-    pub core: usize,
-    /// The time.
-    pub at: Instant,
-}
-
-impl ToKeeper {
-    /// Of events.
-    pub fn sent(&self) -> Option<Sent> {
-        match self {
-            Self::Events(_, sent) => Some(*sent),
-            Self::GivenUp | Self::Close => None,
-        }
-    }
 }
 
 /// Whether events are accepted.
@@ -110,7 +90,7 @@ impl<D: Disk> Keeper<D> {
     /// Takes a message; [`Keeper::work`] acts on it.
     pub fn take(&mut self, message: ToKeeper, report: &mut impl FnMut(Stored)) {
         match (message, self.state) {
-            (ToKeeper::Events(events, _), state) => {
+            (ToKeeper::Events(events), state) => {
                 self.ordered_to = events.last().map_or(self.ordered_to, |last| last.seq);
                 if state == State::Up {
                     self.group.extend(events);

@@ -33,15 +33,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::fs::{FlockOperation, flock};
-use rustix::thread::sched_getcpu;
 
 use self::disk::{Disk, Folder, OWNER_ONLY};
 use self::feed::Feed;
-use self::keeper::{Sent, ToKeeper};
+use self::keeper::ToKeeper;
 use self::reader::ToReader;
 use self::record::Head;
 use self::recover::{JournalError, Recovered, recover};
@@ -107,8 +105,7 @@ impl Store for Journal {
         if !self.gathered.is_empty() {
             let gathered = std::mem::take(&mut self.gathered);
             // A store's thread that is gone has told its server to end.
-            let sent = Sent { core: sched_getcpu(), at: Instant::now() };
-            let _ = self.to_keeper.send(ToKeeper::Events(gathered, sent));
+            let _ = self.to_keeper.send(ToKeeper::Events(gathered));
         }
     }
 

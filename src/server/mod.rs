@@ -15,7 +15,6 @@ mod reload;
 mod sizing;
 mod start;
 mod store;
-mod store_core;
 mod store_threads;
 mod takeover;
 mod threads;

@@ -10,7 +10,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use super::node::ForNodes;
 use super::store::Opened;
-use super::store_core::StoreCore;
 use super::vital::{Lost, vital};
 use super::{ServerError, node};
 use crate::journal::disk::Folder;
@@ -101,26 +100,18 @@ fn start(
 
 fn keep(mut keeper: Keeper<Folder>, inbox: &Receiver<ToKeeper>, mut to_log: Reports, lock: Lock) {
     let mut report = |stored| to_log.tell(ToLog::Store(stored));
-    let mut core = StoreCore::of_this_thread();
     while !keeper.is_closed() {
-        let sleeps = inbox.is_empty();
-        let first = match inbox.recv_timeout(KEEPING_PAUSE) {
+        match inbox.recv_timeout(KEEPING_PAUSE) {
+            Ok(message) => keeper.take(message, &mut report),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
-            received => received.ok(),
-        };
-        let sent = first.as_ref().and_then(ToKeeper::sent);
-        let woken_after = sent.filter(|_| sleeps).map(|sent| sent.at.elapsed());
-        first.into_iter().for_each(|message| keeper.take(message, &mut report));
+        }
         while keeper.waiting() < COMMIT_EVENTS_MAX
             && let Ok(message) = inbox.try_recv()
         {
             keeper.take(message, &mut report);
         }
-        let events = keeper.waiting();
         keeper.work(&mut report);
-        if let Some(sent) = sent {
-            core.follow(sent, woken_after, events);
-        }
     }
     // Another process may have the journal from here on.
     drop(lock);
