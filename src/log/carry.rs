@@ -1,7 +1,7 @@
 //! The values of a state outlive the place where they are. A store makes room at its oldest end alone
 //! ([`Shortage`]), and there may be a value that no newer event has replaced: it is ordered again,
-//! behind everything else. Readers find it there; subscribers are not sent it, as they have it, or
-//! will read it from the log.
+//! behind everything else, before the store loses it. Subscribers are not sent it: they have it, or
+//! are on their way through the log, which they then read up to its head.
 //!
 //! [`Shortage`]: super::store::Shortage
 
@@ -25,6 +25,10 @@ const CARRIED_BYTES_AT_ONCE: u64 = 1 << 20;
 /// Between two of these steps: as long as a commit may take.
 pub(super) const CARRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// The same while the store waits for them to make room: no publisher fills a store faster than these
+/// steps empty it.
+pub(super) const HURRIED_CARRY_PAUSE: Duration = Duration::from_millis(1);
+
 /// Asks for a page in place of a worker: the log itself.
 pub(super) const CARRIER: u16 = u16::MAX;
 
@@ -32,17 +36,33 @@ impl Sequencer {
     /// Orders again the oldest values that lie before a place. Returns whether that has to go on: the
     /// next ones are found once these are committed.
     pub(super) fn carry_some(&mut self, before: u64) -> bool {
-        if before == 0 || !self.store_is_up {
+        if before == 0 {
             return false;
         }
         if self.is_reading_values || self.pending.has_carried() {
             return true;
         }
-        (0..self.settings.policies.count())
-            .filter(|policy| self.settings.policies.at(*policy).keeps == Keeps::Latest)
-            .collect::<Vec<u8>>()
-            .into_iter()
-            .any(|policy| self.carry_some_of(policy, before))
+        // A store that is down takes none, and has no need of room meanwhile.
+        if !self.store_is_up {
+            return self.oldest_value_before(before).is_some();
+        }
+        let mut policies = self.policies_of_states().collect::<Vec<u8>>().into_iter();
+        policies.any(|policy| self.carry_some_of(policy, before))
+    }
+
+    /// Where the oldest value before a place is, or the run that it is in begins.
+    pub(super) fn oldest_value_before(&self, before: u64) -> Option<u64> {
+        let oldest = |policy| {
+            let in_store = self.history.value_runs_before(policy, before).next();
+            let in_memory = || Some(self.history.values_before(policy, before, 1).first()?.seq);
+            in_store.map(|run| run.first_seq).or_else(in_memory)
+        };
+        self.policies_of_states().filter_map(oldest).min()
+    }
+
+    fn policies_of_states(&self) -> impl Iterator<Item = u8> {
+        let policies = &self.settings.policies;
+        (0..policies.count()).filter(|policy| policies.at(*policy).keeps == Keeps::Latest)
     }
 
     fn carry_some_of(&mut self, policy: u8, before: u64) -> bool {
@@ -95,9 +115,12 @@ impl Sequencer {
             let Some(index) = self.channels.find(value.channel_hash, &value.channel) else {
                 continue;
             };
-            let is_newest = self.history.is_newest(value, index)
-                && self.history.value_hash(value).is_none_or(|hash| !waiting.contains(&hash));
-            if is_newest && self.store_is_up && !self.pending.is_full() {
+            let will_be_replaced =
+                self.history.value_hash(value).is_some_and(|hash| waiting.contains(&hash));
+            let policy = self.channels.at(index).policy;
+            if !self.history.is_newest(value, index) {
+                self.history.lose_replaced(value, policy);
+            } else if !will_be_replaced && self.store_is_up && !self.pending.is_full() {
                 self.order_again(index, value);
             }
         }

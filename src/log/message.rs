@@ -231,6 +231,9 @@ pub struct Page {
     pub through: u64,
     /// Whether the page ends at the head of the log.
     pub is_last: bool,
+    /// Whether one of the channels is a state. What it has behind this page may be ordered again
+    /// without being sent to its readers: only pages bring them to the head of the log.
+    pub has_states: bool,
     /// In the order of the request.
     pub channels: Vec<PageChannel>,
 }

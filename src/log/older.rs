@@ -163,13 +163,15 @@ impl Sequencer {
         }
         let OlderPage { asked: OlderRead { worker, ticket, channels, .. }, mut events, through } =
             page;
+        let has_states = channels.iter().any(|of| self.is_state(of.hash, &of.name));
         let mut channels: Vec<PageChannel> =
             channels.iter().map(|of| self.older_channel(of, through)).collect();
         events.retain(|(place, event)| event.seq > channels[usize::from(*place)].after);
         for (place, event) in events.iter().rev() {
             channels[usize::from(*place)].first = Some(event.seq);
         }
-        let page = Page { events, through, is_last: through >= self.head_seq, channels };
+        let is_last = through >= self.head_seq;
+        let page = Page { events, through, is_last, has_states, channels };
         outlet.send(worker, FromLog::Page { ticket, page });
     }
 

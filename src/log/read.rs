@@ -11,6 +11,7 @@ use super::event::Event;
 use super::history::bytes_of;
 use super::join::stand;
 use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
+use super::policy::Keeps;
 use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
 
@@ -51,7 +52,13 @@ impl Sequencer {
         let mut heads = BinaryHeap::with_capacity(wanted.len());
         let seek = |(index, of)| self.seek(index, of, &mut heads);
         let channels = (0..).zip(wanted).map(seek).collect();
-        let mut page = Page { events: Vec::new(), through: self.head_seq, is_last: true, channels };
+        let mut page = Page {
+            events: Vec::new(),
+            through: self.head_seq,
+            is_last: true,
+            has_states: wanted.iter().any(|of| self.is_state(of.hash, &of.name)),
+            channels,
+        };
         let mut bytes = 0;
         // Events that only the store has come before those in memory.
         let runs_from = self.runs_from(wanted).unwrap_or(u64::MAX);
@@ -72,6 +79,12 @@ impl Sequencer {
             }
         }
         page
+    }
+
+    pub(super) fn is_state(&self, hash: u64, name: &str) -> bool {
+        let found = self.channels.find(hash, name);
+        let policy = |index| self.settings.policies.at(self.channels.at(index).policy);
+        found.is_some_and(|index| policy(index).keeps == Keeps::Latest)
     }
 
     /// Where a reader begins that does not join the channel, which need not exist.

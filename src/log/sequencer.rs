@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ahead::Ahead;
-use super::carry::CARRY_PAUSE;
+use super::carry::{CARRY_PAUSE, HURRIED_CARRY_PAUSE};
 use super::channel::{Channel, Channels, Facts};
 use super::channel_name::ChannelName;
 use super::event::Publication;
@@ -233,11 +233,15 @@ impl Sequencer {
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
         let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
         let Shortage { lost_before, scarce_before } = self.store.keeps_from(oldest);
-        let carries = self.carry_some(scarce_before);
-        match self.lose_before(lost_before) {
-            true => Some(self.now),
-            false => carries.then_some(self.now + CARRY_PAUSE),
+        let carries_on = self.carry_some(scarce_before);
+        // A value is not lost where it can still be ordered again, however fast the store fills up.
+        let value = carries_on.then(|| self.oldest_value_before(lost_before)).flatten();
+        if self.lose_before(value.unwrap_or(lost_before)) {
+            return Some(self.now);
         }
+        let is_urgent = value.is_some() && self.store_is_up;
+        let pause = if is_urgent { HURRIED_CARRY_PAUSE } else { CARRY_PAUSE };
+        carries_on.then_some(self.now + pause)
     }
 
     /// Drops at most [`EXPIRED_PER_CALL`] events that are too old. Returns when to call it again:

@@ -40,6 +40,15 @@ impl History {
         line.bytes -= self.runs.lose_value(hash, &mut line.runs).unwrap_or(0);
     }
 
+    /// Drops a value that only the store has, if this is it. A newer one is in memory: it came while
+    /// the channel was no state.
+    pub fn lose_replaced(&mut self, event: &Event, policy: u8) {
+        let Some(hash) = value_hash(&self.hasher, event) else { return };
+        if self.runs.value(hash) == Some(event.seq) {
+            self.lose_value(hash, policy);
+        }
+    }
+
     /// Stands for the channel and the event key of an event that has one.
     pub fn value_hash(&self, event: &Event) -> Option<u64> {
         value_hash(&self.hasher, event)
@@ -52,14 +61,15 @@ impl History {
         runs.filter(|run| matches!(run.holds, Holds::Values(_)))
     }
 
-    /// Values under a policy that are in memory and lie before a place: the oldest ones, of this many
-    /// events.
-    pub fn values_before(&self, policy: u8, before: u64, events: usize) -> Vec<Arc<Event>> {
+    /// The oldest values under a policy that are in memory and lie before a place, at most so many.
+    pub fn values_before(&self, policy: u8, before: u64, count_max: usize) -> Vec<Arc<Event>> {
         let oldest = self.lines[usize::from(policy)].list.oldest;
         let at = |key: u32| self.entries.try_at(key);
-        let entries = successors(at(oldest), |entry| at(entry.in_line.newer)).take(events);
-        let events = entries.map(|entry| &entry.event).take_while(|event| event.seq < before);
-        events.filter(|event| event.event_key().is_some()).cloned().collect()
+        let entries = successors(at(oldest), |entry| at(entry.in_line.newer));
+        let entries = entries.take_while(|entry| entry.event.seq < before);
+        // Others are from a time when their channel was no state.
+        let values = entries.filter(|entry| self.is_newest(&entry.event, entry.channel));
+        values.map(|entry| Arc::clone(&entry.event)).take(count_max).collect()
     }
 
     /// Whether no newer event has replaced this one, which has an event key.

@@ -261,6 +261,39 @@ fn a_value_outlives_the_place_where_it_is_and_subscribers_are_not_told() {
     }
 }
 
+#[test]
+fn a_value_is_ordered_again_before_it_is_lost_however_fast_the_store_fills_up() {
+    for history_memory_bytes_max in [5_000, u64::MAX] {
+        let mut bench = of_state(100, history_memory_bytes_max);
+        bench.put("quiet");
+        bench.make_noise(200);
+        let busy = bench.put("busy");
+        bench.shelf.runs_short(Shortage { lost_before: busy, scarce_before: busy });
+        // Where memory does not have it, it is read meanwhile.
+        bench.log.tend(bench.now, &mut bench.lanes);
+        bench.make_room();
+        bench.make_room();
+        assert_eq!(bench.join(1, NAME, Cursor::Now), (0, None, vec![busy, busy + 1]));
+        assert_eq!(bench.describe(NOISE).events, 0, "all else is lost");
+    }
+}
+
+#[test]
+fn a_value_that_was_replaced_while_its_channel_was_no_state_holds_nothing_up() {
+    let mut bench = of_state(100, 5_000);
+    let state = bench.log.settings.clone();
+    bench.put("a");
+    bench.make_noise(200);
+    let all = LogSettings { policies: Policies::uniform(PLENTY), ..state.clone() };
+    bench.log.apply(all);
+    let newer = bench.put("a");
+    bench.log.apply(state);
+    bench.shelf.runs_short(Shortage { lost_before: newer, scarce_before: newer });
+    (0..3).for_each(|_| bench.make_room());
+    assert_eq!(bench.join(1, NAME, Cursor::Now).2, [newer]);
+    assert_eq!(bench.describe(NOISE).events, 0, "all else is lost");
+}
+
 /// A store that commits when told to, and has no room for the first event.
 #[derive(Debug)]
 struct Short;
@@ -277,7 +310,7 @@ impl Store for Short {
     }
 
     fn keeps_from(&mut self, _seq: u64) -> Shortage {
-        Shortage { lost_before: 0, scarce_before: 2 }
+        Shortage { lost_before: 2, scarce_before: 2 }
     }
 }
 

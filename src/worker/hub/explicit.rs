@@ -181,6 +181,7 @@ impl Hub {
         let extent = match &explicit.reading {
             // Gaps wait for the page, too: it tells how much is lost by then.
             Reading::Asked(_) => Extent::Whole,
+            Reading::Log => Extent::Part,
             Reading::Replicas if needs_page => Extent::Part,
             Reading::Page(page) => {
                 send.page(explicit, page, channels);

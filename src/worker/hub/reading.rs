@@ -21,6 +21,8 @@ pub enum Reading {
     /// for.
     #[default]
     Replicas,
+    /// From the next page, even if its replicas reach back to where the last one ended.
+    Log,
     /// From the page it asked the log for under this ticket.
     Asked(Ticket),
     /// From this page.
@@ -36,6 +38,7 @@ pub struct Unread {
     position: u64,
     through: u64,
     is_last: bool,
+    has_states: bool,
 }
 
 /// What a page means for its reader.
@@ -53,7 +56,11 @@ impl Explicit {
     /// Whether it has to ask for a page.
     pub fn needs_page(&self, channels: &Channels) -> bool {
         let is_behind = |sub: &Sub| sub.cursor < channels[sub.replica].base;
-        matches!(self.reading, Reading::Replicas) && self.subs.iter().any(is_behind)
+        match self.reading {
+            Reading::Replicas => self.subs.iter().any(is_behind),
+            Reading::Log => true,
+            Reading::Asked(_) | Reading::Page(_) => false,
+        }
     }
 
     /// The `seq` after which the replica of `sub` must hold events for it, if it relies on it.
@@ -61,7 +68,7 @@ impl Explicit {
         match &self.reading {
             Reading::Replicas => Some(sub.cursor).filter(|&cursor| cursor >= base),
             Reading::Page(page) if page.is_last => Some(page.through),
-            Reading::Page(_) | Reading::Asked(_) => None,
+            Reading::Log | Reading::Page(_) | Reading::Asked(_) => None,
         }
     }
 
@@ -79,16 +86,23 @@ impl Explicit {
 
     /// Drops what is left of the page: it can be read again.
     pub fn end_reading(&mut self) {
-        if let Reading::Page(page) = std::mem::take(&mut self.reading) {
-            let position = page.position;
-            self.subs.iter_mut().for_each(|sub| sub.cursor = sub.cursor.max(position));
-        }
+        let Reading::Page(page) = &self.reading else { return };
+        let position = page.position;
+        let is_at_head = page.is_last && page.events.is_empty();
+        self.reading = match page.has_states && !is_at_head {
+            true => Reading::Log,
+            false => Reading::Replicas,
+        };
+        self.subs.iter_mut().for_each(|sub| sub.cursor = sub.cursor.max(position));
     }
 
     /// Reads again from its cursors, because its channels change: a page of the old ones is of no
     /// use.
     pub fn read_anew(&mut self) {
         self.end_reading();
+        if let Reading::Asked(_) = self.reading {
+            self.reading = Reading::Log;
+        }
         self.places.clear();
     }
 }
@@ -163,9 +177,9 @@ impl Explicit {
     fn begin_page(&mut self, page: Page) {
         self.places.clear();
         self.places.extend(page.channels.iter().map(|of| of.place));
-        let Page { events, through, is_last, .. } = page;
+        let Page { events, through, is_last, has_states, .. } = page;
         let position = if events.is_empty() { through } else { 0 };
-        let unread = Unread { events: events.into(), position, through, is_last };
+        let unread = Unread { events: events.into(), position, through, is_last, has_states };
         let is_empty = unread.events.is_empty();
         self.reading = Reading::Page(Box::new(unread));
         if is_empty {
@@ -189,5 +203,32 @@ impl Sub {
             gap.first = of.first;
         }
         lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_to_the_end(is_last: bool, has_states: bool) -> Explicit {
+        let mut explicit = Explicit::default();
+        let (events, channels) = (Vec::new(), Vec::new());
+        explicit.begin_page(Page { events, through: 5, is_last, has_states, channels });
+        explicit
+    }
+
+    #[test]
+    fn a_reader_of_a_state_reads_the_log_up_to_its_head() {
+        let channels = Channels::default();
+        assert!(read_to_the_end(false, true).needs_page(&channels));
+        assert!(!read_to_the_end(true, true).needs_page(&channels));
+        assert!(!read_to_the_end(false, false).needs_page(&channels), "replicas have the rest");
+    }
+
+    #[test]
+    fn a_page_that_was_asked_for_in_vain_is_asked_for_again() {
+        let mut explicit = Explicit { reading: Reading::Asked(Ticket(1)), ..Explicit::default() };
+        explicit.read_anew();
+        assert!(explicit.needs_page(&Channels::default()));
     }
 }

@@ -98,7 +98,7 @@ impl Explicit {
     pub fn is_behind(&self, channels: &Channels) -> bool {
         match self.reading {
             Reading::Asked(_) => return false,
-            Reading::Page(_) => return true,
+            Reading::Page(_) | Reading::Log => return true,
             Reading::Replicas => {}
         }
         let is_alone = self.subs.len() == 1;
