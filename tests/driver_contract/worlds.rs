@@ -14,8 +14,9 @@ use pushline::ring::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::rig::PATIENCE;
 use crate::skip::skip_named;
-use crate::{CLIENT_RECV_BYTES, PATIENCE, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
+use crate::{CLIENT_RECV_BYTES, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
 
 /// How a client's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
