@@ -53,6 +53,42 @@ pub(super) fn far() -> (Far, Receiver<(u64, Publication)>, Arc<AtomicU64>) {
     (Far { to_broker, newest: newest.clone() }, sent, newest)
 }
 
+/// What a node has sent arrives in the broker's stream, or does not; and its answers do, or do not.
+pub(super) fn take_in(
+    stream: &mut Vec<Publication>,
+    sent: &Receiver<(u64, Publication)>,
+    loss: f64,
+    random: &mut fastrand::Rng,
+) -> ToLog {
+    let mut answers = Vec::new();
+    for (number, publication) in sent.try_iter() {
+        let is_stored = random.f64() >= loss;
+        stream.extend(is_stored.then_some(publication));
+        let is_answered = is_stored && random.f64() >= loss;
+        let seq = is_answered.then_some(stream.len() as u64);
+        answers.push(Answered::new(number, seq));
+    }
+    ToLog::Store(Stored::Answered(answers))
+}
+
+/// What comes next to a node, of which `come` has come already: at most this many.
+pub(super) fn feed(
+    stream: &[Publication],
+    come: &mut usize,
+    count: usize,
+    ordered_at: Duration,
+) -> ToLog {
+    let end = stream.len().min(come.saturating_add(count));
+    let fed = |(at, publication): (usize, &Publication)| Fed {
+        seq: (*come + at) as u64 + 1,
+        publication: publication.clone(),
+        ordered_at,
+    };
+    let events = stream[*come..end].iter().enumerate().map(fed).collect();
+    *come = end;
+    ToLog::Feed(events)
+}
+
 /// A log, and what it sends.
 struct Node {
     bench: Bench,

@@ -6,11 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crossbeam_channel::Receiver;
 use serde_json::Value;
 
-use super::broker::far;
+use super::broker::{self, far};
 use super::presence::{GRACE, NAME, bench, who};
 use super::*;
-use crate::log::message::Fed;
-use crate::log::store::{Answered, Stored};
 use crate::proto::envelope::PRESENCE_TYPE;
 use crate::proto::identity::NodeId;
 
@@ -58,16 +56,8 @@ impl Node {
     }
 
     fn feed(&mut self, stream: &[Publication], count: usize) {
-        let end = stream.len().min(self.come.saturating_add(count));
-        let ordered_at = self.bench.now;
-        let fed = |(at, publication): (usize, &Publication)| Fed {
-            seq: (self.come + at) as u64 + 1,
-            publication: publication.clone(),
-            ordered_at,
-        };
-        let events = stream[self.come..end].iter().enumerate().map(fed).collect();
-        self.come = end;
-        self.tell(ToLog::Feed(events));
+        let fed = broker::feed(stream, &mut self.come, count, self.bench.now);
+        self.tell(fed);
     }
 
     fn tell(&mut self, told: ToLog) {
@@ -177,15 +167,8 @@ impl Trial {
     /// What a node has sent arrives, or does not; and its answers do, or do not.
     fn deliver(&mut self, place: usize, loss: f64) {
         let node = &mut self.nodes[place];
-        let mut answers = Vec::new();
-        for (number, publication) in node.sent.try_iter() {
-            let is_stored = self.random.f64() >= loss;
-            self.stream.extend(is_stored.then_some(publication));
-            let is_answered = is_stored && self.random.f64() >= loss;
-            let seq = is_answered.then_some(self.stream.len() as u64);
-            answers.push(Answered::new(number, seq));
-        }
-        node.tell(ToLog::Store(Stored::Answered(answers)));
+        let answers = broker::take_in(&mut self.stream, &node.sent, loss, &mut self.random);
+        node.tell(answers);
     }
 
     /// Nothing is lost any more, until nothing happens any more.

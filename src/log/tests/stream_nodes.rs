@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 
 use crossbeam_channel::Receiver;
 
-use super::broker::far;
+use super::broker::{self, far};
 use super::*;
 use crate::log::event::Event;
-use crate::log::message::{Fed, StreamAt};
-use crate::log::store::{Answered, Stored};
+use crate::log::message::StreamAt;
 use crate::proto::attributes::Attributes;
 use crate::proto::identity::NodeId;
 use crate::proto::stream::{End, Mark, Part};
@@ -90,15 +89,8 @@ impl Node {
     }
 
     fn feed(&mut self, stream: &[Publication], count: usize) {
-        let end = stream.len().min(self.come.saturating_add(count));
-        let fed = |(at, publication): (usize, &Publication)| Fed {
-            seq: (self.come + at) as u64 + 1,
-            publication: publication.clone(),
-            ordered_at: self.bench.now,
-        };
-        let events = stream[self.come..end].iter().enumerate().map(fed).collect();
-        self.come = end;
-        self.tell(ToLog::Feed(events));
+        let fed = broker::feed(stream, &mut self.come, count, self.bench.now);
+        self.tell(fed);
     }
 
     fn tell(&mut self, told: ToLog) {
@@ -268,15 +260,8 @@ impl Trial {
     /// What a node has sent arrives, or does not; and its answers do, or do not.
     fn deliver(&mut self, place: usize, loss: f64) {
         let node = &mut self.nodes[place];
-        let mut answers = Vec::new();
-        for (number, publication) in node.sent.try_iter() {
-            let is_stored = self.random.f64() >= loss;
-            self.stream.extend(is_stored.then_some(publication));
-            let is_answered = is_stored && self.random.f64() >= loss;
-            let seq = is_answered.then_some(self.stream.len() as u64);
-            answers.push(Answered::new(number, seq));
-        }
-        node.tell(ToLog::Store(Stored::Answered(answers)));
+        let answers = broker::take_in(&mut self.stream, &node.sent, loss, &mut self.random);
+        node.tell(answers);
         self.hear(place);
     }
 

@@ -30,6 +30,26 @@ const STEPS: usize = 2_000;
 const SEEDS: u64 = 60;
 const CHANNEL: &str = "a";
 
+/// Brokers, nodes, and the witness of what comes of them.
+trait World {
+    fn step(&mut self);
+    /// All faults end: everything that was answered in the last epoch is there, on every node.
+    fn settle(&mut self);
+    fn faults(&mut self) -> &mut Vec<String>;
+}
+
+/// What the witness has found when all is over.
+fn run(mut world: impl World) -> Vec<String> {
+    for _ in 0..STEPS {
+        world.step();
+        if !world.faults().is_empty() {
+            return std::mem::take(world.faults());
+        }
+    }
+    world.settle();
+    std::mem::take(world.faults())
+}
+
 /// A stored message.
 #[derive(Clone)]
 struct Message {
