@@ -69,6 +69,7 @@
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
 //! | sessions change nothing themselves: they return what they want | `worker::effect`, `worker::session` |
+//! | a session sees itself and what all share, and no other session | `Cx` in `worker::session::world`, `worker::session::shared` |
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
 //! | one place where sends are queued and settled | `worker::net::output` |
 //! | what only some events have, a pointer to the others | [`proto::attributes`] |
@@ -100,7 +101,7 @@
 //! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::streams`, `worker::table` |
 //! | what an HTTP/2 client may do only so often | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
-//! | who may do what | [`auth`], `worker::session::access` |
+//! | who may do what | [`auth`], `worker::session::access`; when that changes: `worker::session::vetting` |
 //! | bad tokens cost others nothing: checks have a budget, and suspect addresses a line of their own | `worker::session::checks` |
 //! | a subject's tokens are revoked | `auth::revoked` |
 //! | which client a proxied connection belongs to | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |
@@ -109,7 +110,7 @@
 //! | a reload changes all it can and names the rest | `server::reload` |
 //! | a drain leaves the port, and ends streams one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |
-//! | a browser's stream is refused so that it comes back | `Sessions::refuse_for_now` in `worker::session::answer` |
+//! | a browser's stream is refused so that it comes back | `refuse_for_now` in `worker::session::answer` |
 //! | browsers get their client from the server itself | `web` |
 //! | counters are plain memory of one core; a scrape only reads | [`metrics`], `server::admin::metrics` |
 //! | slow readers of all channels share one bound | `worker::hub::bounds` |

@@ -4,7 +4,7 @@ use super::around::Around;
 use super::clock::Why;
 use super::effect::{AfterJoin, Effect, Listing};
 use super::link::{Pending, PendingJoin};
-use super::session::{Cx, RefreshLetter, RefreshOutcome, Sessions};
+use super::session::{self, Cx, RefreshLetter, RefreshOutcome};
 use super::turn::Core;
 use crate::limits::PAGE_BYTES_MAX;
 use crate::log::message::{Ask, Letter, Published};
@@ -16,15 +16,11 @@ impl Core {
     // --- sessions and their effects ---
 
     /// Lets a session do something, and carries out what it asks for.
-    pub(super) fn session<R>(
-        &mut self,
-        index: u32,
-        act: impl FnOnce(&mut Sessions, &mut Cx<'_>) -> R,
-    ) -> R {
+    pub(super) fn session<R>(&mut self, index: u32, act: impl FnOnce(&mut Cx<'_>) -> R) -> R {
         let Self { net, hub, link, sessions, effects, .. } = self;
         let token = net.token(index);
         let mut world = Around { net, hub, link, index };
-        let result = act(sessions, &mut Cx { token, world: &mut world, effects });
+        let result = act(&mut sessions.at(token, &mut world, effects));
         self.carry_out(token);
         result
     }
@@ -67,7 +63,7 @@ impl Core {
             }
             Effect::LeaveStream { channel, id, attempt } => {
                 // After what it has published, because that tells the log that the producer is there.
-                let outstanding = self.sessions.outstanding(index);
+                let outstanding = self.sessions[index].outstanding();
                 self.link.ask(Ask::StreamLost { channel, id, attempt }, outstanding);
             }
             Effect::List(listing) => {
@@ -112,18 +108,14 @@ impl Core {
     pub(super) fn await_time(&mut self, index: u32, why: Why) {
         let Self { net, sessions, clock, now, .. } = self;
         let times = (*now, sessions.time_for(why));
-        let mark = sessions.mark(index, why);
+        let mark = sessions[index].mark(why);
         clock.wait(why, net.token(index), mark, times, |other| {
-            net.is_current(other.token) && sessions.matters(other.token.slot, why, other.mark)
+            net.is_current(other.token) && sessions[other.token.slot].matters(why, other.mark)
         });
     }
 
     /// Takes the log's answer to a connection's request.
-    pub(super) fn answered_by_log(
-        &mut self,
-        token: Token,
-        take: impl FnOnce(&mut Sessions, &mut Cx<'_>),
-    ) {
+    pub(super) fn answered_by_log(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
         if self.net.is_current(token) {
             self.sessions.end_asking(token.slot);
             self.net.end_asking(token.slot, 1);
@@ -133,7 +125,7 @@ impl Core {
 
     /// Hands a connection its answer, then reads on what it has received meanwhile. A lingering
     /// connection is told nothing more.
-    fn answered(&mut self, token: Token, take: impl FnOnce(&mut Sessions, &mut Cx<'_>)) {
+    fn answered(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
         if !self.net.is_current(token) || self.net.is_lingering(token.slot) {
             return;
         }
@@ -161,10 +153,10 @@ impl Core {
         if cursor != Cursor::Now {
             self.metrics.replays.add(1);
         }
-        let dialect = self.sessions.dialect(index);
-        let identity = self.sessions.identity(index).cloned();
+        let dialect = self.sessions[index].dialect();
+        let identity = self.sessions[index].identity().cloned();
         if self.hub.join_here(index, dialect, &channels, cursor, identity.is_some()) {
-            return self.session(index, |sessions, cx| sessions.joined(cx, then));
+            return self.session(index, |cx| session::joined(cx, then));
         }
         let replicas = self.hub.hold(&channels);
         let after = cut_echo(text);
@@ -200,15 +192,13 @@ impl Core {
         match *letter {
             RefreshLetter::Refresh { from, asker, target, grant } => {
                 let outcome = match self.net.is_current(target) {
-                    true => {
-                        self.session(target.slot, |sessions, cx| sessions.take_grant(cx, &grant))
-                    }
+                    true => self.session(target.slot, |cx| session::take_grant(cx, &grant)),
                     false => RefreshOutcome::NoSuchConnection,
                 };
                 self.forward(from, Box::new(RefreshLetter::Refreshed { asker, outcome }));
             }
             RefreshLetter::Refreshed { asker, outcome } => {
-                self.answered(asker, |sessions, cx| sessions.refreshed(cx, outcome));
+                self.answered(asker, |cx| session::refreshed(cx, outcome));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::effect::Ending;
-use super::session::Protocol;
+use super::session::{self, Protocol};
 use super::turn::Core;
 use crate::limits::TICK;
 use crate::reason::CloseReason;
@@ -121,13 +121,13 @@ impl Core {
             self.net.stop_accepting(Op::ListenStop);
         }
         self.sessions.begin_drain();
-        let streams = self.connections().filter(|&index| self.sessions.is_stream(index)).count();
+        let streams = self.connections().filter(|&index| self.sessions[index].is_stream()).count();
         let streams = u32::try_from(streams).unwrap_or(u32::MAX);
         let pace = Pace::new(self.now, streams, self.settings.drain_time);
         self.drain = Drain::Draining(pace);
         for index in self.net.indices() {
-            if self.net.is_open(index) && self.sessions.protocol(index) == Protocol::Http2 {
-                self.session(index, |sessions, cx| sessions.announce_drain(cx));
+            if self.net.is_open(index) && self.sessions[index].protocol() == Protocol::Http2 {
+                self.session(index, session::announce_drain);
             }
         }
     }
@@ -154,8 +154,8 @@ impl Core {
             Drain::No | Drain::Stopped => {}
             Drain::Retiring { until, .. } => {
                 let waits = |index| {
-                    self.sessions.protocol(index) == Protocol::Http
-                        && !self.sessions.has_begun(index)
+                    self.sessions[index].protocol() == Protocol::Http
+                        && !self.sessions[index].has_begun()
                 };
                 let settled = self.net.has_stopped_accepting() && !self.connections().any(waits);
                 if settled || self.now >= *until {
@@ -183,13 +183,13 @@ impl Core {
             if !self.net.is_open(index) || self.net.is_lingering(index) {
                 continue;
             }
-            match self.sessions.protocol(index) {
+            match self.sessions[index].protocol() {
                 Protocol::Sse | Protocol::Ws if pace.ended < due => {
                     pace.ended += 1;
                     self.disconnect(index, CloseReason::Drain);
                 }
                 Protocol::Http if self.is_idle(index) => {
-                    if self.sessions.has_begun(index) || pace.are_newcomers_late(self.now) {
+                    if self.sessions[index].has_begun() || pace.are_newcomers_late(self.now) {
                         self.end(index, Ending::Now(CloseReason::Drain));
                     }
                 }

@@ -3,7 +3,7 @@
 use super::clock::Why;
 use super::effect::Ending;
 use super::net::Lingers;
-use super::session::Protocol;
+use super::session::{self, Protocol};
 use super::turn::Core;
 use crate::reason::CloseReason;
 use crate::ring::Token;
@@ -11,7 +11,7 @@ use crate::ring::Token;
 impl Core {
     /// Ends a connection, telling it why if its protocol has a way to.
     pub(super) fn disconnect(&mut self, index: u32, reason: CloseReason) {
-        self.session(index, |sessions, cx| sessions.disconnect(cx, reason));
+        self.session(index, |cx| session::disconnect(cx, reason));
     }
 
     /// Ends a connection; all it is told is already in its output.
@@ -25,7 +25,7 @@ impl Core {
                 }
                 self.hub.leave_all(index);
                 self.net.end_after_output(index, Lingers::Yes);
-                if self.sessions.protocol(index) == Protocol::WsClosing {
+                if self.sessions[index].protocol() == Protocol::WsClosing {
                     self.net.resume(index);
                 }
                 // There may be no output left, and the connection ends at once.
@@ -52,12 +52,12 @@ impl Core {
 
     pub(super) fn close_one(&mut self, index: u32, reason: CloseReason) {
         let reason = self.net.ending(index).unwrap_or(reason);
-        self.session(index, |sessions, cx| {
-            sessions.note_closed(cx, reason);
-            sessions.leave_unanswered(cx);
+        self.session(index, |cx| {
+            session::note_closed(cx, reason);
+            session::leave_unanswered(cx);
         });
         self.hub.forget(index);
-        self.net.end_asking(index, self.sessions.outstanding(index));
+        self.net.end_asking(index, self.sessions[index].outstanding());
         self.sessions.closed(index);
         self.net.close(index, reason);
     }
@@ -72,14 +72,14 @@ impl Core {
             return false;
         }
         // Both close frames are sent, and the peer's was first.
-        let closed = self.sessions.protocol(index) == Protocol::WsClosing;
+        let closed = self.sessions[index].protocol() == Protocol::WsClosing;
         let reason = if closed { CloseReason::PeerClosed } else { CloseReason::Answered };
         if self.net.is_stream(index) {
             self.net.finish_stream(index);
         }
         if self.net.will_linger(index) {
             self.net.note_ending(index, reason);
-            self.session(index, |sessions, cx| sessions.leave_unanswered(cx));
+            self.session(index, session::leave_unanswered);
             self.hub.forget(index);
             self.sessions.lingers(index);
             self.net.linger(index);
@@ -93,12 +93,11 @@ impl Core {
     /// Ends a WebSocket that is to end, once it has been sent what it published; returns whether it
     /// did.
     pub(super) fn say_farewell_if_due(&mut self, index: u32) -> bool {
-        let due = self
-            .sessions
-            .farewell(index)
+        let due = self.sessions[index]
+            .farewell()
             .is_some_and(|published_to| !self.hub.owes_up_to(index, published_to));
         if due {
-            self.session(index, |sessions, cx| sessions.say_farewell(cx));
+            self.session(index, session::say_farewell);
         }
         due
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::clock::Why;
 use super::effect::Ending;
 use super::net::Heard;
-use super::session::{Protocol, Step};
+use super::session::{self, Protocol, Step};
 use super::turn::Core;
 use crate::auth::{Question, Verdict};
 use crate::limits::{CARRY_BYTES_MAX, TICK};
@@ -21,7 +21,7 @@ impl Core {
             self.reclaim_half_open(index);
         }
         if let Err(refused) = self.net.admit(index, peer) {
-            self.session(index, |sessions, cx| sessions.refuse_later(cx, refused));
+            self.session(index, |cx| session::refuse_later(cx, refused));
         }
     }
 
@@ -32,10 +32,10 @@ impl Core {
         while let Some(deadline) = self.clock.pop_due_of(Why::Head, at_most) {
             let (token, index) = (deadline.token, deadline.token.slot);
             let waits = self.net.is_current(token)
-                && self.sessions.matters(index, Why::Head, deadline.mark);
+                && self.sessions[index].matters(Why::Head, deadline.mark);
             // One that was refused is ending already.
             let ends =
-                waits && (self.sessions.is_refused(index) || self.net.ends_after_output(index));
+                waits && (self.sessions[index].is_refused() || self.net.ends_after_output(index));
             if waits && !ends && index != newcomer {
                 return self.end(index, Ending::Now(CloseReason::Refused));
             }
@@ -55,7 +55,7 @@ impl Core {
             return self.end(index, Ending::Now(CloseReason::PeerClosed));
         }
         let sends = self.has_output(index);
-        self.session(index, |sessions, cx| sessions.peer_ended(cx, sends));
+        self.session(index, |cx| session::peer_ended(cx, sends));
     }
 
     // --- input ---
@@ -63,19 +63,19 @@ impl Core {
     pub(super) fn received(&mut self, token: Token, bytes: &[u8]) {
         let index = token.slot;
         self.net.heard(index);
-        self.sessions.heard(index);
+        self.sessions[index].heard();
         if self.net.is_lingering(index) {
             return;
         }
-        match self.sessions.protocol(index) {
+        match self.sessions[index].protocol() {
             Protocol::Http | Protocol::Http2 | Protocol::Ws => {}
             // A closing WebSocket still has to see the peer's close frame.
             Protocol::WsClosing => {
-                return self.session(index, |sessions, cx| sessions.ws_closing_input(cx, bytes));
+                return self.session(index, |cx| session::ws_closing_input(cx, bytes));
             }
             Protocol::Sse => return,
         }
-        if self.sessions.carried(index) > 0 {
+        if self.sessions[index].carried() > 0 {
             self.sessions.carry(index, bytes);
             self.take_carry(token);
         } else {
@@ -84,7 +84,7 @@ impl Core {
                 self.sessions.carry(index, &bytes[used..]);
             }
         }
-        if self.takes_input(token) && self.sessions.carried(index) > CARRY_BYTES_MAX {
+        if self.takes_input(token) && self.sessions[index].carried() > CARRY_BYTES_MAX {
             self.net.pause(index);
         }
     }
@@ -117,14 +117,14 @@ impl Core {
     pub(super) fn takes_input(&self, token: Token) -> bool {
         self.net.is_current(token)
             && !self.net.is_lingering(token.slot)
-            && self.sessions.takes_input(token.slot)
+            && self.sessions[token.slot].takes_input()
     }
 
     pub(super) fn take_input(&mut self, token: Token, bytes: &[u8]) -> usize {
         let mut used = 0;
         while used < bytes.len() && self.takes_input(token) {
             let rest = &bytes[used..];
-            match self.session(token.slot, |sessions, cx| sessions.input(cx, rest)) {
+            match self.session(token.slot, |cx| session::input(cx, rest)) {
                 Step::Used(count) => used += count,
                 Step::Wait(count) => return used + count,
                 Step::Stream(count, what) => {
@@ -142,7 +142,7 @@ impl Core {
         let index = token.slot;
         if !self.net.is_current(token)
             || self.net.is_lingering(index)
-            || self.sessions.protocol(index) != Protocol::Sse
+            || self.sessions[index].protocol() != Protocol::Sse
         {
             return;
         }
@@ -160,7 +160,7 @@ impl Core {
             && let Some(token) = unread.pop_front()
         {
             if self.net.is_current(token) {
-                self.sessions.read_on(token.slot);
+                self.sessions[token.slot].read_on();
                 self.take_carry(token);
             }
         }
@@ -180,8 +180,8 @@ impl Core {
         if !self.net.is_current(token) {
             return;
         }
-        self.sessions.read_on(token.slot);
-        self.session(token.slot, |sessions, cx| sessions.go_on_with_kept(cx));
+        self.sessions[token.slot].read_on();
+        self.session(token.slot, session::go_on_with_kept);
         if self.net.is_current(token) {
             self.take_carry(token);
         }
@@ -201,7 +201,7 @@ impl Core {
                 return;
             }
             let token = self.net.token(index);
-            self.session(index, |sessions, cx| sessions.refuse_unfinished(cx));
+            self.session(index, session::refuse_unfinished);
             if self.net.is_current(token) {
                 self.sessions.drop_input(index);
                 self.net.resume(index);

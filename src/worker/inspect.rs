@@ -80,7 +80,7 @@ impl Core {
             if !self.net.is_open(index) {
                 continue;
             }
-            let own_subject = self.sessions.grant(index).and_then(|grant| grant.subject());
+            let own_subject = self.sessions[index].grant().and_then(|grant| grant.subject());
             if subject.is_none() || own_subject == subject {
                 connections.push(self.describe(index));
             }
@@ -100,12 +100,12 @@ impl Core {
             channel_count: self.hub.channels_of(index).count(),
             live: self.hub.is_live(index),
             behind: self.hub.events_behind(index),
-            grant: self.sessions.grant(index).cloned(),
+            grant: self.sessions[index].grant().cloned(),
         }
     }
 
     fn phase(&self, index: u32) -> Phase {
-        match self.sessions.protocol(index) {
+        match self.sessions[index].protocol() {
             _ if self.net.is_lingering(index) => Phase::Lingering,
             Protocol::Http => Phase::Http,
             Protocol::Http2 => Phase::Http2,

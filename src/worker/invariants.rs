@@ -23,7 +23,7 @@ impl Core {
     /// Panics if the worker contradicts itself. Call it between two turns.
     pub fn check_invariants(&self) {
         self.net.check_invariants(|index| {
-            self.sessions.takes_input(index) && self.sessions.carried(index) > CARRY_BYTES_MAX
+            self.sessions[index].takes_input() && self.sessions[index].carried() > CARRY_BYTES_MAX
         });
         self.sessions.check_invariants(
             |index| self.net.is_open(index),
@@ -40,19 +40,19 @@ impl Core {
 
     /// What the parts of one connection must agree on.
     fn check_connection(&self, index: u32) {
-        let protocol = self.sessions.protocol(index);
+        let protocol = self.sessions[index].protocol();
         let is_stream = matches!(protocol, Protocol::Sse | Protocol::Ws);
         let reads = self.hub.channels_of(index).next().is_some();
         assert!(!reads || is_stream, "slot {index} reads as {protocol:?}");
         let ended = self.net.has_peer_ended(index);
-        let ends = self.sessions.carried(index) > 0 || self.sessions.has_farewell(index);
+        let ends = self.sessions[index].carried() > 0 || self.sessions[index].has_farewell();
         assert!(!is_stream || !ended || ends, "slot {index}: its peer has ended unnoticed");
         let to_send = self.has_output(index) || self.hub.is_behind(index);
         let awaited = self.net.is_queued(index) || self.net.is_sending(index);
         assert!(awaited || !to_send, "slot {index} has something to send for ever");
         if self.net.carries(index) {
             let streams = self.net.streams_beside(index);
-            let asked: u16 = streams.map(|stream| self.sessions.outstanding(stream)).sum();
+            let asked: u16 = streams.map(|stream| self.sessions[stream].outstanding()).sum();
             assert_eq!(self.net.asked_beside(index), asked, "slot {index}: at the log");
         }
     }

@@ -8,6 +8,7 @@ use super::effect::Ending;
 use super::hub::{Beats, Extent, Wire};
 use super::link::Pending;
 use super::net::{Draft, Net, Queue, Short};
+use super::session;
 use super::turn::Core;
 use crate::limits::{
     CARRIERS_BYTES_PER_TURN, EXPLICIT_BYTES_PER_TURN, EXPLICIT_TIME_PER_TURN, FIRST_SEND_BYTES_MAX,
@@ -109,8 +110,8 @@ impl Core {
             }
         };
         if self.hub.must_end_for_gap(index) {
-            self.session(index, |sessions, cx| {
-                sessions.ws_close(cx, CloseCode::GAP, "gap", CloseReason::Gap);
+            self.session(index, |cx| {
+                session::ws_close(cx, CloseCode::GAP, "gap", CloseReason::Gap);
             });
         }
         if self.net.is_stream(index) {
@@ -166,8 +167,8 @@ impl Core {
     /// turn is early enough to learn that their sends were taken.
     fn waits_for_output(&self, index: u32) -> bool {
         self.net.ends_after_output(index)
-            || self.sessions.carried(index) > 0
-            || self.sessions.has_farewell(index)
+            || self.sessions[index].carried() > 0
+            || self.sessions[index].has_farewell()
             || self.net.has_waiting(index)
     }
 
@@ -203,10 +204,10 @@ impl Core {
         if self.hub.is_live(index) {
             if !self.hub.beat(index, form, beats, &mut self.net) {
                 // It is sent an event instead of a ping, so it owes no answer.
-                self.sessions.heard(index);
+                self.sessions[index].heard();
             }
         } else if !self.net.is_blocked(index) {
-            self.sessions.dialect(index).write_heartbeat(self.net.out(index), form);
+            self.sessions[index].dialect().write_heartbeat(self.net.out(index), form);
             self.queue(index);
         }
     }
@@ -249,7 +250,7 @@ impl Core {
                 }
             }
             Short::Shared => {
-                let form = self.sessions.heartbeat(index);
+                let form = self.sessions[index].heartbeat();
                 let untaken = self.hub.settle_shared(index, taken as usize, form);
                 self.net.untaken(untaken.bytes);
                 self.net.out(index).extend_from_slice(&untaken.heartbeat);
@@ -288,7 +289,7 @@ impl Core {
         if self.say_farewell_if_due(index) {
             return;
         }
-        if self.sessions.carried(index) > 0 {
+        if self.sessions[index].carried() > 0 {
             self.sessions.read_on_later(token);
         }
         if self.has_output(index) || self.hub.is_behind(index) {
@@ -304,7 +305,7 @@ impl Core {
         if self.say_farewell_if_due(index) {
             return;
         }
-        if self.net.out_len(index) == 0 && !self.sessions.has_farewell(index) {
+        if self.net.out_len(index) == 0 && !self.sessions[index].has_farewell() {
             self.hub.make_live_if_caught_up(index);
         }
         if self.finish_if_done(index) {

@@ -92,7 +92,7 @@ impl Core {
         let index = token.slot;
         self.net.end_stream(index);
         let is_websocket =
-            matches!(self.sessions.protocol(index), Protocol::Ws | Protocol::WsClosing);
+            matches!(self.sessions[index].protocol(), Protocol::Ws | Protocol::WsClosing);
         if is_websocket || self.net.is_lingering(index) {
             self.receive_ended(index, RecvEnd::Eof);
         }

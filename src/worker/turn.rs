@@ -18,7 +18,7 @@ use super::hub::{Arrived, Beats, Hub};
 use super::link::{Link, Pending, PendingJoin};
 use super::net::Net;
 use super::net::admission::Clients;
-use super::session::{LogLine, Look, Sessions};
+use super::session::{self, LogLine, Look, Sessions};
 use super::setup::Setup;
 use crate::config::Settings;
 use crate::limits::PUBLISH_RETRY_PAUSE;
@@ -90,7 +90,7 @@ impl Core {
         self.unix_s = unix_s;
         self.net.set_now(now);
         self.hub.set_now(now);
-        self.sessions.set_now(now, unix_s);
+        self.sessions.begin_turn(now, unix_s);
         self.settle_sends(completions);
         self.read_on();
         self.call_checks();
@@ -109,7 +109,7 @@ impl Core {
                 }
             }
             Completion::Certified { token } if self.net.is_current(token) => {
-                self.sessions.certify(token.slot);
+                self.sessions[token.slot].certify();
             }
             Completion::RecvEnded { token, why } if self.net.is_current(token) => {
                 self.receive_ended(token.slot, why);
@@ -142,17 +142,17 @@ impl Core {
                 if let Pending::Join(join) = self.link.answered(ticket) {
                     let PendingJoin { token, replicas, after, identity, then } = join;
                     let index = token.slot;
-                    let wanted = self.net.is_current(token) && self.sessions.wants_to_join(index);
-                    let reader = wanted.then(|| (index, self.sessions.dialect(index), &*after));
+                    let wanted = self.net.is_current(token) && self.sessions[index].wants_to_join();
+                    let reader = wanted.then(|| (index, self.sessions[index].dialect(), &*after));
                     self.hub.joined(reader, identity.as_ref(), &replicas, head_seq, channels);
-                    self.answered_by_log(token, |sessions, cx| sessions.joined(cx, then));
+                    self.answered_by_log(token, |cx| session::joined(cx, then));
                 }
             }
             FromLog::JoinRefused { ticket, refusal } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
                     self.hub.join_refused(&join.replicas);
-                    self.answered_by_log(join.token, |sessions, cx| {
-                        sessions.join_refused(cx, join.then, refusal);
+                    self.answered_by_log(join.token, |cx| {
+                        session::join_refused(cx, join.then, refusal);
                     });
                 }
             }
@@ -165,17 +165,15 @@ impl Core {
                     }
                 }
                 Pending::List { token, listing } => {
-                    self.answered_by_log(token, |sessions, cx| {
-                        sessions.listed(cx, &listing, &page)
-                    });
+                    self.answered_by_log(token, |cx| session::listed(cx, &listing, &page));
                 }
                 _ => {}
             },
             FromLog::Published { ticket, outcome, unaccepted } => {
                 if let Pending::Publish { token, then } = self.link.answered(ticket) {
                     self.count_published(&outcome);
-                    self.answered_by_log(token, |sessions, cx| {
-                        sessions.published(cx, then, &outcome, unaccepted);
+                    self.answered_by_log(token, |cx| {
+                        session::published(cx, then, &outcome, unaccepted);
                     });
                 }
             }
@@ -183,22 +181,22 @@ impl Core {
                 if let Some(token) = self.sessions.producer_of(&channel)
                     && self.net.is_current(token)
                 {
-                    self.session(token.slot, |sessions, cx| {
-                        sessions.stream_ended(cx, &channel, &at);
+                    self.session(token.slot, |cx| {
+                        session::stream_ended(cx, &channel, &at);
                     });
                 }
             }
             FromLog::Described { ticket, description } => {
                 if let Pending::Describe { token, channel } = self.link.answered(ticket) {
-                    self.answered_by_log(token, |sessions, cx| {
-                        sessions.described(cx, &channel, &description);
+                    self.answered_by_log(token, |cx| {
+                        session::described(cx, &channel, &description);
                     });
                 }
             }
             FromLog::Members { ticket, members } => {
                 if let Pending::ListMembers { token, channel, then } = self.link.answered(ticket) {
-                    self.answered_by_log(token, |sessions, cx| {
-                        sessions.members_listed(cx, &channel, members, &then);
+                    self.answered_by_log(token, |cx| {
+                        session::members_listed(cx, &channel, members, &then);
                     });
                 }
             }
@@ -304,7 +302,7 @@ impl Core {
                 self.stall_due(&deadline);
                 continue;
             }
-            self.session(index, |sessions, cx| sessions.due(cx, why, deadline.mark));
+            self.session(index, |cx| session::due(cx, why, deadline.mark));
             if why == Why::Letter && self.net.is_current(deadline.token) {
                 self.take_carry(deadline.token);
             }
@@ -322,7 +320,7 @@ impl Core {
         let Self { clock, net, sessions, .. } = self;
         if clock.is_crowded(net.open() + net.open_streams()) {
             clock.tidy_expiries(|at, token| {
-                net.is_current(token) && sessions.expires_at(token.slot, at)
+                net.is_current(token) && sessions[token.slot].expires_at(at)
             });
         }
     }
@@ -358,7 +356,7 @@ impl Core {
     }
 
     fn look_at(&mut self, index: u32, beats: &mut Beats) {
-        match self.sessions.look(index, self.net.is_blocked(index), self.net.stream_count(index)) {
+        match self.sessions[index].look(self.net.is_blocked(index), self.net.stream_count(index)) {
             Look::Nothing => {}
             Look::EndIfIdle => {
                 if self.is_idle(index) && self.net.is_silent(index) {
@@ -366,13 +364,15 @@ impl Core {
                 }
             }
             Look::Beat(form) => self.beat(index, form, beats),
-            Look::Ping => self.session(index, |sessions, cx| sessions.ping_http2(cx)),
+            Look::Ping => self.session(index, session::ping),
             Look::Dead => self.end(index, Ending::Now(CloseReason::PeerDead)),
         }
     }
 
     /// Whether the connection is between requests: none begun, none unanswered.
     pub(super) fn is_idle(&self, index: u32) -> bool {
-        self.sessions.is_idle(index) && !self.has_output(index) && self.net.stream_count(index) == 0
+        self.sessions[index].is_idle()
+            && !self.has_output(index)
+            && self.net.stream_count(index) == 0
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::http::{HttpState, Step};
 use super::log_line::Asked;
-use super::{Cx, Sessions};
+use super::{Cx, Shared, access, log_line, produce};
 use crate::proto::http::body::BodyError;
 use crate::proto::http::head::HeadError;
 use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
@@ -41,20 +41,19 @@ pub(super) struct Content<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Sessions {
+impl Cx<'_> {
     /// Answers the present request.
     pub(super) fn respond(
         &mut self,
-        cx: &mut Cx<'_>,
         status: Status,
         content: &Content<'_>,
         headers: &[(&str, &[u8])],
     ) {
-        let date = self.date;
-        if self.is_draining {
-            self.close_after_answer(cx.index());
+        let date = self.shared.date;
+        if self.shared.is_draining {
+            self.close_after_answer();
         }
-        let work = self.work(cx.index());
+        let (work, out) = self.work_and_out();
         let content_type = Some(content.content_type).filter(|text| !text.is_empty());
         let head = Head {
             status,
@@ -64,7 +63,7 @@ impl Sessions {
             headers,
             prepared: &work.answer.cors,
         };
-        response::write_response(cx.out(), &head, content.bytes, work.answer.mode);
+        response::write_response(out, &head, content.bytes, work.answer.mode);
         let mut left = None;
         work.http = match std::mem::take(&mut work.http) {
             HttpState::Waiting { unwanted: Some(decoder) } => HttpState::Discard(decoder),
@@ -78,100 +77,97 @@ impl Sessions {
             kept @ (HttpState::Head(_) | HttpState::Discard(_)) => kept,
         };
         if work.answer.connection == Connection::Close {
-            cx.end(Ending::AfterOutput(None));
+            self.end(Ending::AfterOutput(None));
         }
         if let Some(producer) = left {
-            self.leave_stream(cx, &producer);
+            produce::leave(self, &producer);
         }
-        self.note_answered(cx, status.code());
+        log_line::note_answered(self, status.code());
     }
 
     /// Refuses the present request.
-    pub(super) fn reject(&mut self, cx: &mut Cx<'_>, reject: impl Into<Reject>) {
+    pub(super) fn reject(&mut self, reject: impl Into<Reject>) {
         let reject = reject.into();
         let retry: &[(&str, &[u8])] = match reject.status {
             Status::ServiceUnavailable | Status::TooManyRequests => &[("Retry-After", b"1")],
             _ => &[],
         };
-        self.reject_with(cx, reject, retry);
+        self.reject_with(reject, retry);
     }
 
     /// As `reject`, with extra headers.
-    pub(super) fn reject_with(
-        &mut self,
-        cx: &mut Cx<'_>,
-        reject: impl Into<Reject>,
-        headers: &[(&str, &[u8])],
-    ) {
+    pub(super) fn reject_with(&mut self, reject: impl Into<Reject>, headers: &[(&str, &[u8])]) {
         let reject = reject.into();
-        self.metrics.add_request_error(reject.status.code());
+        self.shared.metrics.add_request_error(reject.status.code());
         let mut body = Vec::new();
         reject.write_body(&mut body);
         let content = Content { content_type: "application/json", bytes: &body };
-        self.respond(cx, reject.status, &content, headers);
+        self.respond(reject.status, &content, headers);
     }
 
     /// Refuses the request and ends the connection, because what follows on it can no longer be
     /// told apart or is not wanted.
-    pub(super) fn reject_and_close(&mut self, cx: &mut Cx<'_>, reject: impl Into<Reject>) {
-        self.close_after_answer(cx.index());
-        self.reject(cx, reject);
+    pub(super) fn reject_and_close(&mut self, reject: impl Into<Reject>) {
+        self.close_after_answer();
+        self.reject(reject);
     }
 
     /// Makes the present request the connection's last.
-    pub(super) fn close_after_answer(&mut self, index: u32) {
-        self.work(index).answer.connection = Connection::Close;
+    pub(super) fn close_after_answer(&mut self) {
+        self.work().answer.connection = Connection::Close;
     }
+}
 
-    pub(super) fn reject_head(&mut self, cx: &mut Cx<'_>, error: HeadError) -> Step {
-        self.work(cx.index()).answer = Answer::default();
-        self.note_asked(cx, None);
-        self.note_origin(cx, None);
-        cx.note(CloseReason::BadRequest);
-        self.reject_and_close(cx, error);
-        Step::Wait(0)
-    }
-
-    pub(super) fn reject_body(&mut self, cx: &mut Cx<'_>, error: BodyError) -> Step {
-        cx.note(CloseReason::BadRequest);
-        self.reject_and_close(cx, error);
-        Step::Wait(0)
-    }
-
-    /// Refuses the present request of a connection for which there is no room, or no longer any.
-    pub(super) fn refuse_connection(&mut self, cx: &mut Cx<'_>, refused: Refused) {
-        let reason = match refused {
-            Refused::Draining => CloseReason::Drain,
-            Refused::Full | Refused::Address | Refused::Rate => CloseReason::Refused,
-        };
-        self.metrics.refused[refused as usize].add(1);
-        cx.note(reason);
-        self.close_after_answer(cx.index());
-        self.refuse_for_now(cx, refused.into());
-    }
-
-    /// Refuses the present request for a passing reason: no room, no time, shutting down. This is
-    /// the one place that decides what a browser's stream gets instead of an error, after which it
-    /// would never reconnect (WHATWG HTML 9.2.3): an empty stream that says when to come back.
-    /// Closing without a byte would make Firefox retry ten times at once, and a proxy would turn it
-    /// into an error of its own.
-    pub(super) fn refuse_for_now(&mut self, cx: &mut Cx<'_>, reject: Reject) {
-        if !self.work(cx.index()).answer.to_event_source {
-            return self.reject(cx, reject);
-        }
-        self.metrics.add_request_error(reject.status.code());
-        let (date, retry_ms) = (self.date, self.refusal_retry_ms());
-        let work = self.work(cx.index());
-        sse::write_refusal(cx.out(), &date, &work.answer.cors, reject.code, retry_ms);
-        work.http = HttpState::default();
-        cx.end(Ending::AfterOutput(None));
-        self.note_answered(cx, Status::Ok.code());
-    }
-
+impl Shared {
     /// One to two and a half times the setting: longer than after a cut, and spread out, so that
     /// refused clients cost little.
     fn refusal_retry_ms(&mut self) -> u32 {
         let mean = self.retry_ms();
         mean + self.random.u32(0..=mean / 2 * 3)
     }
+}
+
+pub(super) fn reject_head(cx: &mut Cx<'_>, error: HeadError) -> Step {
+    cx.work().answer = Answer::default();
+    log_line::note_asked(cx, None);
+    access::note_origin(cx, None);
+    cx.note(CloseReason::BadRequest);
+    cx.reject_and_close(error);
+    Step::Wait(0)
+}
+
+pub(super) fn reject_body(cx: &mut Cx<'_>, error: BodyError) -> Step {
+    cx.note(CloseReason::BadRequest);
+    cx.reject_and_close(error);
+    Step::Wait(0)
+}
+
+/// Refuses the present request of a connection for which there is no room, or no longer any.
+pub(super) fn refuse_connection(cx: &mut Cx<'_>, refused: Refused) {
+    let reason = match refused {
+        Refused::Draining => CloseReason::Drain,
+        Refused::Full | Refused::Address | Refused::Rate => CloseReason::Refused,
+    };
+    cx.shared.metrics.refused[refused as usize].add(1);
+    cx.note(reason);
+    cx.close_after_answer();
+    refuse_for_now(cx, refused.into());
+}
+
+/// Refuses the present request for a passing reason: no room, no time, shutting down. This is
+/// the one place that decides what a browser's stream gets instead of an error, after which it
+/// would never reconnect (WHATWG HTML 9.2.3): an empty stream that says when to come back.
+/// Closing without a byte would make Firefox retry ten times at once, and a proxy would turn it
+/// into an error of its own.
+pub(super) fn refuse_for_now(cx: &mut Cx<'_>, reject: Reject) {
+    if !cx.work().answer.to_event_source {
+        return cx.reject(reject);
+    }
+    cx.shared.metrics.add_request_error(reject.status.code());
+    let (date, retry_ms) = (cx.shared.date, cx.shared.refusal_retry_ms());
+    let (work, out) = cx.work_and_out();
+    sse::write_refusal(out, &date, &work.answer.cors, reject.code, retry_ms);
+    work.http = HttpState::default();
+    cx.end(Ending::AfterOutput(None));
+    log_line::note_answered(cx, Status::Ok.code());
 }

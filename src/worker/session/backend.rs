@@ -8,7 +8,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::route::route;
-use super::{Cx, Flags, Sessions};
+use super::{Cx, Flags, Sessions, access};
 use crate::auth::{Denied, Grant, Question, Verdict};
 use crate::limits::{BACKEND_ANSWERS_BYTES_MAX, BACKEND_WAITING_MAX};
 use crate::proto::http::head::Request;
@@ -63,64 +63,64 @@ impl Answers {
 }
 
 impl Sessions {
-    /// Asks the backend if the request needs that. Returns whether the request has to wait; it is read
-    /// again when the backend has answered.
-    pub(super) fn has_to_ask(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
-        if !self.gate.has_backend() || !route(request).needs_rights() {
-            return false;
-        }
-        let Some(question) = self.question_of(request) else { return false };
-        self.answers.of(&question, self.now).is_none() && self.wait_for_answer(cx, question)
-    }
-
-    /// The operator's backend decides once more over a connection that it has let in, with the
-    /// cookies of its request. Whether that has to wait.
-    ///
-    /// # Errors
-    /// It refuses now, or can't be asked. What the connection has it keeps.
-    pub(super) fn has_to_ask_again(&mut self, cx: &mut Cx<'_>) -> Result<bool, Denied> {
-        let asked = self.grant(cx.index()).and_then(|grant| grant.asked());
-        let Some(question) = asked.and_then(|asked| self.gate.question_again(asked)) else {
-            return Ok(false);
-        };
-        if let Some(known) = self.answers.of(&question, self.now).cloned() {
-            return self.renew_grant(cx, known?).map(|()| false);
-        }
-        match self.wait_for_answer(cx, question) {
-            true => Ok(true),
-            false => Err(Denied::BackendUnavailable),
-        }
-    }
-
-    /// Has the connection wait for the backend's answer. Whether that can be.
-    fn wait_for_answer(&mut self, cx: &mut Cx<'_>, question: Question) -> bool {
-        if self.answers.waiting >= BACKEND_WAITING_MAX {
-            return false;
-        }
-        let is_asked = self.answers.asked.contains_key(&question);
-        if !is_asked && !self.gate.ask(self.home.worker, &question) {
-            return false;
-        }
-        if self.of[cx.index()].flags.raise(Flags::UNREAD) {
-            self.answers.asked.entry(question).or_default().push(cx.token);
-            self.answers.waiting += 1;
-        }
-        true
-    }
-
-    /// The backend's decision about a request, if it is the backend's to decide. If the backend could
-    /// not be asked because too many requests wait, nothing is granted.
-    pub(super) fn decided(&self, request: &Request<'_>) -> Option<Result<Arc<Grant>, Denied>> {
-        let question = self.question_of(request).filter(|_| self.gate.has_backend())?;
-        let known = self.answers.of(&question, self.now);
-        Some(known.cloned().unwrap_or(Err(Denied::BackendUnavailable)))
-    }
-
     /// Takes the backend's answer. Returns the connections that waited for it; some may be gone.
     pub fn take_verdict(&mut self, question: Question, verdict: Verdict) -> Vec<Token> {
-        let waiting = self.answers.asked.remove(&question).unwrap_or_default();
-        self.answers.waiting -= waiting.len();
-        self.answers.note(question, verdict, self.now);
+        let waiting = self.shared.answers.asked.remove(&question).unwrap_or_default();
+        self.shared.answers.waiting -= waiting.len();
+        self.shared.answers.note(question, verdict, self.shared.now);
         waiting
     }
+}
+
+/// Asks the backend if the request needs that. Returns whether the request has to wait; it is read
+/// again when the backend has answered.
+pub(super) fn has_to_ask(cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+    if !cx.shared.gate.has_backend() || !route(request).needs_rights() {
+        return false;
+    }
+    let Some(question) = access::question_of(cx, request) else { return false };
+    cx.shared.answers.of(&question, cx.shared.now).is_none() && wait_for_answer(cx, question)
+}
+
+/// The operator's backend decides once more over a connection that it has let in, with the
+/// cookies of its request. Whether that has to wait.
+///
+/// # Errors
+/// It refuses now, or can't be asked. What the connection has it keeps.
+pub(super) fn has_to_ask_again(cx: &mut Cx<'_>) -> Result<bool, Denied> {
+    let asked = cx.session.grant().and_then(|grant| grant.asked());
+    let Some(question) = asked.and_then(|asked| cx.shared.gate.question_again(asked)) else {
+        return Ok(false);
+    };
+    if let Some(known) = cx.shared.answers.of(&question, cx.shared.now).cloned() {
+        return access::renew_grant(cx, known?).map(|()| false);
+    }
+    match wait_for_answer(cx, question) {
+        true => Ok(true),
+        false => Err(Denied::BackendUnavailable),
+    }
+}
+
+/// Has the connection wait for the backend's answer. Whether that can be.
+fn wait_for_answer(cx: &mut Cx<'_>, question: Question) -> bool {
+    if cx.shared.answers.waiting >= BACKEND_WAITING_MAX {
+        return false;
+    }
+    let is_asked = cx.shared.answers.asked.contains_key(&question);
+    if !is_asked && !cx.shared.gate.ask(cx.shared.home.worker, &question) {
+        return false;
+    }
+    if cx.session.flags.raise(Flags::UNREAD) {
+        cx.shared.answers.asked.entry(question).or_default().push(cx.token);
+        cx.shared.answers.waiting += 1;
+    }
+    true
+}
+
+/// The backend's decision about a request, if it is the backend's to decide. If the backend could
+/// not be asked because too many requests wait, nothing is granted.
+pub(super) fn decided(cx: &Cx<'_>, request: &Request<'_>) -> Option<Result<Arc<Grant>, Denied>> {
+    let question = access::question_of(cx, request).filter(|_| cx.shared.gate.has_backend())?;
+    let known = cx.shared.answers.of(&question, cx.shared.now);
+    Some(known.cloned().unwrap_or(Err(Denied::BackendUnavailable)))
 }

@@ -119,48 +119,48 @@ impl Checks {
 }
 
 impl Sessions {
-    /// Whether a token with so costly a check has to wait. If so, the input that brought it is read
-    /// again once it is at the front of its line.
-    pub(super) fn check_has_to_wait(&mut self, cx: &mut Cx<'_>, cost: Duration) -> bool {
-        if cost.is_zero() {
-            return false;
-        }
-        let (token, line) = (cx.token, self.line_of(cx));
-        if self.checks.may_go(token, line, cost, self.now) {
-            return false;
-        }
-        if self.of[token.slot].flags.raise(Flags::UNREAD) {
-            self.checks.line(line).push_back(token);
-        }
-        true
-    }
-
-    fn line_of(&self, cx: &Cx<'_>) -> Line {
-        match self.checks.failures.are_too_many(cx.world.client_place(), self.now) {
-            true => Line::Suspects,
-            false => Line::Waiting,
-        }
-    }
-
-    /// Counts a costly check that failed against the client's address.
-    pub(super) fn note_failed_check(&mut self, cx: &Cx<'_>) {
-        self.checks.failures.note(cx.world.client_place(), self.now);
-    }
-
     /// The next session whose token is to be checked, if this turn has time for it.
     pub fn next_check(&mut self) -> Option<Token> {
-        self.checks.call(self.now)
+        self.shared.checks.call(self.shared.now)
     }
 
     /// Ends this turn's checks.
     pub fn end_checks(&mut self) {
-        self.checks.called = None;
+        self.shared.checks.called = None;
     }
 
     /// When the next token is due to be checked.
     pub fn next_check_at(&self) -> Option<Duration> {
-        self.checks.next_at(self.now)
+        self.shared.checks.next_at(self.shared.now)
     }
+}
+
+/// Whether a token with so costly a check has to wait. If so, the input that brought it is read
+/// again once it is at the front of its line.
+pub(super) fn has_to_wait(cx: &mut Cx<'_>, cost: Duration) -> bool {
+    if cost.is_zero() {
+        return false;
+    }
+    let (token, line) = (cx.token, line_of(cx));
+    if cx.shared.checks.may_go(token, line, cost, cx.shared.now) {
+        return false;
+    }
+    if cx.session.flags.raise(Flags::UNREAD) {
+        cx.shared.checks.line(line).push_back(token);
+    }
+    true
+}
+
+fn line_of(cx: &Cx<'_>) -> Line {
+    match cx.shared.checks.failures.are_too_many(cx.world.client_place(), cx.shared.now) {
+        true => Line::Suspects,
+        false => Line::Waiting,
+    }
+}
+
+/// Counts a costly check that failed against the client's address.
+pub(super) fn note_failed(cx: &mut Cx<'_>) {
+    cx.shared.checks.failures.note(cx.world.client_place(), cx.shared.now);
 }
 
 #[cfg(test)]

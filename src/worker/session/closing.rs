@@ -1,6 +1,6 @@
 //! The end of a stream: what it is told, and what is sent before that.
 
-use super::{Cx, Protocol, Sessions};
+use super::{Cx, Protocol, Session, http2, websocket};
 use crate::proto::h2::ErrorCode;
 use crate::proto::ws::close::{CloseCode, write_close};
 use crate::proto::ws::message::Received;
@@ -22,152 +22,147 @@ pub(super) enum Farewell {
     },
 }
 
-impl Sessions {
-    // --- because of what the peer sent ---
-
-    /// Refuses what the peer sent, with the close frame that belongs to the reason.
-    pub(super) fn ws_refuse(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
-        let (code, text) = reason.close_frame();
-        self.ws_refuse_with(cx, code, text, reason);
-    }
-
-    pub(super) fn ws_refuse_with(
-        &mut self,
-        cx: &mut Cx<'_>,
-        code: CloseCode,
-        text: &'static str,
-        reason: CloseReason,
-    ) {
-        self.ws_ends(cx, Farewell::Refusal { code, text, reason });
-    }
-
-    /// The peer's input ends the connection. Events it has published are ordered and delivered to
-    /// it first, as if they had been answered at once.
-    pub(super) fn ws_ends(&mut self, cx: &mut Cx<'_>, farewell: Farewell) {
-        let tail = cx.world.live_tail();
-        let work = self.work(cx.index());
-        // Its own events may be among those a live subscriber was about to get.
-        work.published_to = tail.unwrap_or(work.published_to);
-        work.farewell = Some(farewell);
-        cx.push(Effect::Farewell);
-    }
-
+impl Session {
     /// The event up to which the session must be sent everything before it ends, if it is to end.
-    pub fn farewell(&self, index: u32) -> Option<u64> {
-        let work = self.work_of(index)?;
-        let due = self.protocol(index) == Protocol::Ws
-            && work.farewell.is_some()
-            && work.outstanding == 0;
+    pub fn farewell(&self) -> Option<u64> {
+        let work = self.work()?;
+        let due = self.protocol == Protocol::Ws && work.farewell.is_some() && work.outstanding == 0;
         due.then_some(work.published_to)
     }
 
     /// Whether the session is to end.
-    pub fn has_farewell(&self, index: u32) -> bool {
-        self.work_of(index).is_some_and(|work| work.farewell.is_some())
+    pub fn has_farewell(&self) -> bool {
+        self.work().is_some_and(|work| work.farewell.is_some())
     }
+}
 
-    /// Ends the session if it is to end.
-    pub fn say_farewell(&mut self, cx: &mut Cx<'_>) {
-        match self.work(cx.index()).farewell.take() {
-            None => {}
-            Some(Farewell::Answer(code)) => self.ws_answer_close(cx, code),
-            Some(Farewell::Refusal { code, text, reason }) => {
-                self.ws_close(cx, code, text, reason);
-                // After a protocol error, nothing more from the peer may be processed, not even its
-                // close frame (RFC 6455 section 7.1.7).
-                let hears_more = !cx.world.has_peer_ended();
-                if !hears_more || matches!(reason, CloseReason::Violation(_)) {
-                    cx.end(Ending::AfterOutput(None));
-                }
-            }
-        }
-    }
+// --- because of what the peer sent ---
 
-    /// The peer began to close, and gets its close frame back (RFC 6455 section 5.5.1).
-    fn ws_answer_close(&mut self, cx: &mut Cx<'_>, code: Option<CloseCode>) {
-        write_close(cx.out(), code, "");
-        self.begin_ws_close(cx.index());
-        self.work(cx.index()).ws = None;
-        cx.wait(Why::WsClose);
-        cx.end(Ending::AfterOutput(None));
-    }
+/// Refuses what the peer sent, with the close frame that belongs to the reason.
+pub(super) fn ws_refuse(cx: &mut Cx<'_>, reason: CloseReason) {
+    let (code, text) = reason.close_frame();
+    ws_refuse_with(cx, code, text, reason);
+}
 
-    // --- because of us ---
+pub(super) fn ws_refuse_with(
+    cx: &mut Cx<'_>,
+    code: CloseCode,
+    text: &'static str,
+    reason: CloseReason,
+) {
+    ws_ends(cx, Farewell::Refusal { code, text, reason });
+}
 
-    /// Ends a session of any kind, telling it why where the protocol has a way to.
-    pub fn disconnect(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
-        if reason == CloseReason::SlowConsumer {
-            self.metrics.slow_disconnects.add(1);
-        }
-        let (code, text) = reason.close_frame();
-        match self.protocol(cx.index()) {
-            Protocol::Ws => self.ws_close(cx, code, text, reason),
-            // A peer that has stopped reading would not see it.
-            Protocol::Sse
-                if reason.is_told() && !cx.world.is_blocked() && !cx.world.ends_after_output() =>
-            {
-                let label = CloseReason::LABELS[reason.index()];
-                self.dialect(cx.index()).write_end(cx.out(), label, code, text);
-                cx.end(Ending::AfterOutput(Some(reason)));
-            }
-            Protocol::Http2 if !cx.world.is_blocked() && !cx.world.ends_after_output() => {
-                self.end_http2(cx, ErrorCode::NoError, reason);
-            }
-            Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => {
-                cx.end(Ending::Now(reason));
-            }
-        }
-    }
+/// The peer's input ends the connection. Events it has published are ordered and delivered to
+/// it first, as if they had been answered at once.
+pub(super) fn ws_ends(cx: &mut Cx<'_>, farewell: Farewell) {
+    let tail = cx.world.live_tail();
+    let work = cx.work();
+    // Its own events may be among those a live subscriber was about to get.
+    work.published_to = tail.unwrap_or(work.published_to);
+    work.farewell = Some(farewell);
+    cx.push(Effect::Farewell);
+}
 
-    /// Begins the closing handshake (RFC 6455 section 7.1.2).
-    pub fn ws_close(&mut self, cx: &mut Cx<'_>, code: CloseCode, text: &str, reason: CloseReason) {
-        write_close(cx.out(), Some(code), text);
-        self.begin_ws_close(cx.index());
-        cx.end(Ending::Handshake(reason));
-    }
-
-    fn begin_ws_close(&mut self, index: u32) {
-        let work = self.work(index);
-        work.carry.clear();
-        work.farewell = None;
-        self.set_protocol(index, Protocol::WsClosing);
-    }
-
-    // --- behind our close frame ---
-
-    /// Throws away what comes before the peer's close frame, for which we wait after sending ours.
-    pub fn ws_closing_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
-        if cx.world.ends_after_output() {
-            return;
-        }
-        let index = cx.index();
-        let limits = self.message_limits(index);
-        let mut receiver = self.work(index).ws.take().unwrap_or_default();
-        receiver.discard();
-        let mut used = 0;
-        while used < bytes.len() {
-            match receiver.receive(&bytes[used..], &limits) {
-                Ok((_, Some(Received::Close { .. }))) => {
-                    return cx.end(Ending::HandshakeOver);
-                }
-                Ok((taken, _)) => used += taken,
-                Err(_) => return cx.end(Ending::HandshakeOver),
-            }
-        }
-        self.work(index).ws = Some(receiver);
-    }
-
-    /// The peer sends no more. Returns whether there still is something to tell it.
-    pub(super) fn ws_peer_ended(&mut self, cx: &mut Cx<'_>, sends: bool) -> bool {
-        let index = cx.index();
-        match self.protocol(index) {
-            // Its last message may be among what waits to be read.
-            Protocol::Ws => self.has_farewell(index) || self.carried(index) > 0,
-            Protocol::WsClosing if sends => {
+/// Ends the session if it is to end.
+pub fn say_farewell(cx: &mut Cx<'_>) {
+    match cx.work().farewell.take() {
+        None => {}
+        Some(Farewell::Answer(code)) => ws_answer_close(cx, code),
+        Some(Farewell::Refusal { code, text, reason }) => {
+            ws_close(cx, code, text, reason);
+            // After a protocol error, nothing more from the peer may be processed, not even its
+            // close frame (RFC 6455 section 7.1.7).
+            let hears_more = !cx.world.has_peer_ended();
+            if !hears_more || matches!(reason, CloseReason::Violation(_)) {
                 cx.end(Ending::AfterOutput(None));
-                true
             }
-            Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => false,
         }
+    }
+}
+
+/// The peer began to close, and gets its close frame back (RFC 6455 section 5.5.1).
+fn ws_answer_close(cx: &mut Cx<'_>, code: Option<CloseCode>) {
+    write_close(cx.out(), code, "");
+    begin_ws_close(cx);
+    cx.work().ws = None;
+    cx.wait(Why::WsClose);
+    cx.end(Ending::AfterOutput(None));
+}
+
+// --- because of us ---
+
+/// Ends a session of any kind, telling it why where the protocol has a way to.
+pub fn disconnect(cx: &mut Cx<'_>, reason: CloseReason) {
+    if reason == CloseReason::SlowConsumer {
+        cx.shared.metrics.slow_disconnects.add(1);
+    }
+    let (code, text) = reason.close_frame();
+    match cx.session.protocol {
+        Protocol::Ws => ws_close(cx, code, text, reason),
+        // A peer that has stopped reading would not see it.
+        Protocol::Sse
+            if reason.is_told() && !cx.world.is_blocked() && !cx.world.ends_after_output() =>
+        {
+            let label = CloseReason::LABELS[reason.index()];
+            cx.session.dialect.write_end(cx.out(), label, code, text);
+            cx.end(Ending::AfterOutput(Some(reason)));
+        }
+        Protocol::Http2 if !cx.world.is_blocked() && !cx.world.ends_after_output() => {
+            http2::end(cx, ErrorCode::NoError, reason);
+        }
+        Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => {
+            cx.end(Ending::Now(reason));
+        }
+    }
+}
+
+/// Begins the closing handshake (RFC 6455 section 7.1.2).
+pub fn ws_close(cx: &mut Cx<'_>, code: CloseCode, text: &str, reason: CloseReason) {
+    write_close(cx.out(), Some(code), text);
+    begin_ws_close(cx);
+    cx.end(Ending::Handshake(reason));
+}
+
+fn begin_ws_close(cx: &mut Cx<'_>) {
+    let work = cx.work();
+    work.carry.clear();
+    work.farewell = None;
+    cx.speak(Protocol::WsClosing);
+}
+
+// --- behind our close frame ---
+
+/// Throws away what comes before the peer's close frame, for which we wait after sending ours.
+pub fn ws_closing_input(cx: &mut Cx<'_>, bytes: &[u8]) {
+    if cx.world.ends_after_output() {
+        return;
+    }
+    let limits = websocket::message_limits(cx);
+    let mut receiver = cx.work().ws.take().unwrap_or_default();
+    receiver.discard();
+    let mut used = 0;
+    while used < bytes.len() {
+        match receiver.receive(&bytes[used..], &limits) {
+            Ok((_, Some(Received::Close { .. }))) => {
+                return cx.end(Ending::HandshakeOver);
+            }
+            Ok((taken, _)) => used += taken,
+            Err(_) => return cx.end(Ending::HandshakeOver),
+        }
+    }
+    cx.work().ws = Some(receiver);
+}
+
+/// The peer sends no more. Returns whether there still is something to tell it.
+pub(super) fn ws_peer_ended(cx: &mut Cx<'_>, sends: bool) -> bool {
+    match cx.session.protocol {
+        // Its last message may be among what waits to be read.
+        Protocol::Ws => cx.session.has_farewell() || cx.session.carried() > 0,
+        Protocol::WsClosing if sends => {
+            cx.end(Ending::AfterOutput(None));
+            true
+        }
+        Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => false,
     }
 }

@@ -1,7 +1,7 @@
 //! `GET /channels/{channel}`: what the log knows about a channel.
 
 use super::answer::Content;
-use super::{Cx, Sessions};
+use super::{Cx, produce};
 use crate::log::message::Description;
 use crate::proto::cursor::EventId;
 use crate::proto::http::response::Status;
@@ -9,47 +9,44 @@ use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::proto::reject::Reject;
 use crate::worker::effect::Effect;
 
-impl Sessions {
-    /// Asks the log for a channel's state.
-    pub(super) fn describe(&mut self, cx: &mut Cx<'_>, segment: &str) {
-        match self.readable_channel(cx.index(), segment) {
-            Ok(channel) => {
-                self.await_log(cx.index());
-                cx.push(Effect::Describe { channel });
-            }
-            Err(reject) => self.reject(cx, reject),
+/// Asks the log for a channel's state.
+pub(super) fn ask(cx: &mut Cx<'_>, segment: &str) {
+    match readable_channel(cx, segment) {
+        Ok(channel) => {
+            cx.await_log();
+            cx.push(Effect::Describe { channel });
         }
+        Err(reject) => cx.reject(reject),
     }
+}
 
-    /// The channel that a path's segment names, if the connection may read it.
-    pub(super) fn readable_channel(&self, index: u32, segment: &str) -> Result<Box<str>, Reject> {
-        let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = channel_segment(segment, &mut buffer)?;
-        self.check_subscribe(index, channel)?;
-        Ok(channel.into())
-    }
+/// The channel that a path's segment names, if the connection may read it.
+pub(super) fn readable_channel(cx: &Cx<'_>, segment: &str) -> Result<Box<str>, Reject> {
+    let mut buffer = [0; NAME_BYTES_MAX];
+    let channel = channel_segment(segment, &mut buffer)?;
+    cx.check_subscribe(channel)?;
+    Ok(channel.into())
+}
 
-    /// The log answered.
-    pub fn described(&mut self, cx: &mut Cx<'_>, channel: &str, description: &Description) {
-        let epoch = self.epoch;
-        let id = |seq: Option<u64>| match seq {
-            Some(seq) => format!("\"{}\"", EventId { epoch, seq }),
-            None => "null".into(),
-        };
-        let stream = description
-            .stream
-            .as_ref()
-            .map_or(String::new(), |at| format!(",\"stream\":{}", self.stream_state(channel, at)));
-        let body = format!(
-            "{{\"channel\":\"{channel}\",\"last_id\":{},\"first_id\":{},\"events\":{},\
-             \"subscribers\":{}{stream}}}",
-            id(description.last_seq),
-            id(description.first_seq),
-            description.events,
-            description.subscribers,
-        );
-        let content = Content { content_type: "application/json", bytes: body.as_bytes() };
-        // It is out of date when the next event comes.
-        self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
-    }
+/// The log answered.
+pub fn described(cx: &mut Cx<'_>, channel: &str, description: &Description) {
+    let epoch = cx.shared.epoch;
+    let id = |seq: Option<u64>| match seq {
+        Some(seq) => format!("\"{}\"", EventId { epoch, seq }),
+        None => "null".into(),
+    };
+    let stream = description.stream.as_ref().map_or(String::new(), |at| {
+        format!(",\"stream\":{}", produce::stream_state(cx, channel, at))
+    });
+    let body = format!(
+        "{{\"channel\":\"{channel}\",\"last_id\":{},\"first_id\":{},\"events\":{},\
+         \"subscribers\":{}{stream}}}",
+        id(description.last_seq),
+        id(description.first_seq),
+        description.events,
+        description.subscribers,
+    );
+    let content = Content { content_type: "application/json", bytes: body.as_bytes() };
+    // It is out of date when the next event comes.
+    cx.respond(Status::Ok, &content, &[("Cache-Control", b"no-store")]);
 }

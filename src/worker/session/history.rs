@@ -2,7 +2,7 @@
 //! now and then instead of staying connected.
 
 use super::answer::Content;
-use super::{Cx, Sessions};
+use super::{Cx, describe};
 use crate::limits::{LISTED_EVENTS, LISTED_EVENTS_MAX};
 use crate::log::message::{GapReason, Page, PageChannel};
 use crate::proto::cursor::{Cursor, EventId};
@@ -13,58 +13,56 @@ use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 use crate::worker::effect::{Effect, Listing};
 
-impl Sessions {
-    /// Asks the log for the page that the query describes.
-    pub(super) fn list_events(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) {
-        match self.listing(cx.index(), request, segment) {
-            Ok(listing) => {
-                self.await_log(cx.index());
-                cx.push(Effect::List(listing));
-            }
-            Err(reject) => self.reject(cx, reject),
+/// Asks the log for the page that the query describes.
+pub(super) fn ask(cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) {
+    match listing(cx, request, segment) {
+        Ok(listing) => {
+            cx.await_log();
+            cx.push(Effect::List(listing));
         }
+        Err(reject) => cx.reject(reject),
     }
+}
 
-    fn listing(&self, index: u32, request: &Request<'_>, segment: &str) -> Result<Listing, Reject> {
-        let channel = self.readable_channel(index, segment)?;
-        let (mut cursor, mut limit) = (Cursor::Earliest, LISTED_EVENTS);
-        for pair in query::pairs(request.query()) {
-            let (key, value) = pair?;
-            match key.as_ref() {
-                b"after" if !value.is_empty() => cursor = Cursor::parse(&value, self.epoch),
-                b"limit" => limit = limit_of(&value).ok_or(BAD_LIMIT)?,
-                _ => {}
-            }
+fn listing(cx: &Cx<'_>, request: &Request<'_>, segment: &str) -> Result<Listing, Reject> {
+    let channel = describe::readable_channel(cx, segment)?;
+    let (mut cursor, mut limit) = (Cursor::Earliest, LISTED_EVENTS);
+    for pair in query::pairs(request.query()) {
+        let (key, value) = pair?;
+        match key.as_ref() {
+            b"after" if !value.is_empty() => cursor = Cursor::parse(&value, cx.shared.epoch),
+            b"limit" => limit = limit_of(&value).ok_or(BAD_LIMIT)?,
+            _ => {}
         }
-        Ok(Listing { channel, cursor, limit })
     }
+    Ok(Listing { channel, cursor, limit })
+}
 
-    /// The log answered: `{"channel","events","next","more","gap"?}`.
-    pub fn listed(&mut self, cx: &mut Cx<'_>, listing: &Listing, page: &Page) {
-        let Some(&of) = page.channels.first() else { return };
-        let (epoch, channel) = (self.epoch, &listing.channel);
-        let events = &page.events[..page.events.len().min(listing.limit)];
-        let is_cut = events.len() < page.events.len();
-        let seq = match events.last() {
-            Some((_, last)) if is_cut => last.seq,
-            _ => page.through.max(of.after),
-        };
-        let mut body = format!("{{\"channel\":\"{channel}\",\"events\":[").into_bytes();
-        for (place, (_, event)) in events.iter().enumerate() {
-            if place > 0 {
-                body.push(b',');
-            }
-            envelope::write_event(&mut body, &event.view(epoch));
+/// The log answered: `{"channel","events","next","more","gap"?}`.
+pub fn listed(cx: &mut Cx<'_>, listing: &Listing, page: &Page) {
+    let Some(&of) = page.channels.first() else { return };
+    let (epoch, channel) = (cx.shared.epoch, &listing.channel);
+    let events = &page.events[..page.events.len().min(listing.limit)];
+    let is_cut = events.len() < page.events.len();
+    let seq = match events.last() {
+        Some((_, last)) if is_cut => last.seq,
+        _ => page.through.max(of.after),
+    };
+    let mut body = format!("{{\"channel\":\"{channel}\",\"events\":[").into_bytes();
+    for (place, (_, event)) in events.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
         }
-        let (next, more) = (EventId { epoch, seq }, is_cut || !page.is_last);
-        body.extend_from_slice(format!("],\"next\":\"{next}\",\"more\":{more}").as_bytes());
-        if let Some(gap) = gap_before(listing.cursor, of) {
-            body.extend_from_slice(format!(",\"gap\":\"{}\"", gap.as_str()).as_bytes());
-        }
-        body.push(b'}');
-        let content = Content { content_type: "application/json", bytes: &body };
-        self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
+        envelope::write_event(&mut body, &event.view(epoch));
     }
+    let (next, more) = (EventId { epoch, seq }, is_cut || !page.is_last);
+    body.extend_from_slice(format!("],\"next\":\"{next}\",\"more\":{more}").as_bytes());
+    if let Some(gap) = gap_before(listing.cursor, of) {
+        body.extend_from_slice(format!(",\"gap\":\"{}\"", gap.as_str()).as_bytes());
+    }
+    body.push(b'}');
+    let content = Content { content_type: "application/json", bytes: &body };
+    cx.respond(Status::Ok, &content, &[("Cache-Control", b"no-store")]);
 }
 
 /// Why events between the cursor and the page are missing, if they are. A reader that asks for

@@ -5,10 +5,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
 use super::refresh::ConnectionId;
-use super::{Cx, Sessions};
+use super::{Cx, Session, Shared};
 use crate::config::LogLevel;
 use crate::metrics::TRANSPORTS;
 use crate::proto::http::head::{Method, Request};
@@ -86,6 +84,25 @@ impl Asked {
     }
 }
 
+impl Shared {
+    fn logs_connections(&self) -> bool {
+        self.lines.is_some() && self.settings.log_lines.level >= LogLevel::Debug
+    }
+
+    fn log(&self, line: LogLine) {
+        let taken = self.lines.as_ref().is_some_and(|lane| lane.try_send(line).is_ok());
+        if !taken {
+            self.metrics.lines_dropped.add(1);
+        }
+    }
+}
+
+impl Session {
+    fn transport(&self) -> &'static str {
+        TRANSPORTS[self.protocol.index()]
+    }
+}
+
 /// The path without the name by which a stream's token is refreshed, which is a secret of its own.
 fn shown(path: &str) -> &str {
     if path.starts_with("/sse/") {
@@ -95,65 +112,40 @@ fn shown(path: &str) -> &str {
     path.get(..PATH_BYTES_MAX).unwrap_or(path)
 }
 
-impl Sessions {
-    /// Sends log lines into this lane from now on.
-    pub fn log_to(&mut self, lane: Sender<LogLine>) {
-        self.lines = Some(lane);
+/// Notes a request whose head is complete, if its answer is to be logged.
+pub(super) fn note_asked(cx: &mut Cx<'_>, request: Option<&Request<'_>>) {
+    if cx.shared.lines.is_none() || !cx.shared.settings.log_lines.access {
+        return;
     }
+    let now = cx.shared.now;
+    let asked = request.map_or_else(|| Asked::unreadable(now), |request| Asked::new(request, now));
+    cx.work().answer.asked = Some(Box::new(asked));
+}
 
-    /// Notes a request whose head is complete, if its answer is to be logged.
-    pub(super) fn note_asked(&mut self, cx: &mut Cx<'_>, request: Option<&Request<'_>>) {
-        let index = cx.index();
-        if self.lines.is_none() || !self.settings.log_lines.access {
-            return;
-        }
-        let now = self.now;
-        let asked =
-            request.map_or_else(|| Asked::unreadable(now), |request| Asked::new(request, now));
-        self.work(index).answer.asked = Some(Box::new(asked));
+/// The request was answered.
+pub(super) fn note_answered(cx: &mut Cx<'_>, status: u16) {
+    let work = cx.session.work.as_mut();
+    let Some(asked) = work.and_then(|work| work.answer.asked.take()) else { return };
+    let took = cx.shared.now.saturating_sub(asked.began);
+    let id = cx.shared.connection_id(cx.token);
+    let client = cx.world.client();
+    cx.shared.log(LogLine::Answered { id, client, asked, status, took });
+}
+
+/// Logs that a stream has begun.
+pub(super) fn note_opened(cx: &mut Cx<'_>) {
+    if cx.shared.logs_connections() {
+        let (id, transport) = (cx.shared.connection_id(cx.token), cx.session.transport());
+        cx.shared.log(LogLine::Opened { id, transport });
     }
+}
 
-    /// The request was answered.
-    pub(super) fn note_answered(&mut self, cx: &mut Cx<'_>, status: u16) {
-        let index = cx.index();
-        let work = self.of[index].work.as_mut();
-        let Some(asked) = work.and_then(|work| work.answer.asked.take()) else { return };
-        let took = self.now.saturating_sub(asked.began);
-        let id = self.connection_id(cx.token);
-        let client = cx.world.client();
-        self.log(LogLine::Answered { id, client, asked, status, took });
-    }
-
-    /// Logs that a stream has begun.
-    pub(super) fn note_opened(&mut self, cx: &mut Cx<'_>) {
-        if self.logs_connections() {
-            let (id, transport) = (self.connection_id(cx.token), self.transport(cx.index()));
-            self.log(LogLine::Opened { id, transport });
-        }
-    }
-
-    /// Logs that a connection has ended; its session still says what it was.
-    pub fn note_closed(&mut self, cx: &mut Cx<'_>, reason: CloseReason) {
-        if self.logs_connections() {
-            let (id, transport) = (self.connection_id(cx.token), self.transport(cx.index()));
-            let age_s = cx.world.age_s();
-            self.log(LogLine::Closed { id, transport, reason, age_s });
-        }
-    }
-
-    fn logs_connections(&self) -> bool {
-        self.lines.is_some() && self.settings.log_lines.level >= LogLevel::Debug
-    }
-
-    fn transport(&self, index: u32) -> &'static str {
-        TRANSPORTS[self.protocol(index).index()]
-    }
-
-    fn log(&self, line: LogLine) {
-        let taken = self.lines.as_ref().is_some_and(|lane| lane.try_send(line).is_ok());
-        if !taken {
-            self.metrics.lines_dropped.add(1);
-        }
+/// Logs that a connection has ended; its session still says what it was.
+pub fn note_closed(cx: &mut Cx<'_>, reason: CloseReason) {
+    if cx.shared.logs_connections() {
+        let (id, transport) = (cx.shared.connection_id(cx.token), cx.session.transport());
+        let age_s = cx.world.age_s();
+        cx.shared.log(LogLine::Closed { id, transport, reason, age_s });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is on a channel: `GET /channels/{channel}/presence`, and the operation `presence`.
 
 use super::answer::Content;
-use super::{Cx, Protocol, Sessions};
+use super::{Cx, Protocol, describe, websocket};
 use crate::log::message::{Members, NoMembers};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope::{MembersView, write_members, write_members_answer};
@@ -26,75 +26,72 @@ const BEHIND: Reject = Reject::new(
     "this node has just started and does not know the members on other nodes yet; try again",
 );
 
-impl Sessions {
-    /// Asks the log who is on a channel.
-    pub(super) fn presence(&mut self, cx: &mut Cx<'_>, segment: &str) {
-        match self.readable_channel(cx.index(), segment) {
-            Ok(channel) => {
-                self.await_log(cx.index());
-                cx.push(Effect::ListMembers { channel, then: AfterList::Respond });
-            }
-            Err(reject) => self.reject(cx, reject),
+/// Asks the log who is on a channel.
+pub(super) fn ask(cx: &mut Cx<'_>, segment: &str) {
+    match describe::readable_channel(cx, segment) {
+        Ok(channel) => {
+            cx.await_log();
+            cx.push(Effect::ListMembers { channel, then: AfterList::Respond });
         }
+        Err(reject) => cx.reject(reject),
     }
+}
 
-    /// The same as an operation.
-    pub(super) fn ws_presence(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
-        let channel = match channel_name(channel.as_bytes()) {
-            Ok(channel) => channel,
-            Err(error) => return self.ws_reject(cx, reference, error),
-        };
-        if let Err(denied) = self.check_subscribe(cx.index(), channel) {
-            return self.ws_reject(cx, reference, denied);
-        }
-        let then = AfterList::Acknowledge(reference.map(Into::into));
-        cx.push(Effect::ListMembers { channel: channel.into(), then });
+/// The same as an operation.
+pub(super) fn ws_ask(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
+    let channel = match channel_name(channel.as_bytes()) {
+        Ok(channel) => channel,
+        Err(error) => return websocket::op_error(cx, reference, error),
+    };
+    if let Err(denied) = cx.check_subscribe(channel) {
+        return websocket::op_error(cx, reference, denied);
     }
+    let then = AfterList::Acknowledge(reference.map(Into::into));
+    cx.push(Effect::ListMembers { channel: channel.into(), then });
+}
 
-    /// The log answered.
-    pub fn members_listed(
-        &mut self,
-        cx: &mut Cx<'_>,
-        channel: &str,
-        members: Result<Members, NoMembers>,
-        then: &AfterList,
-    ) {
-        let members = match members {
-            Ok(members) => members,
-            Err(why) => return self.refuse_list(cx, why, then),
-        };
-        let view = MembersView {
-            channel,
-            id: EventId { epoch: self.epoch, seq: members.head_seq },
-            count: members.count,
-            members: &members.listed,
-            nodes: &members.nodes,
-            bytes_max: LIST_BYTES_MAX,
-        };
-        match then {
-            AfterList::Respond => {
-                let mut body = Vec::new();
-                write_members(&mut body, &view);
-                let content = Content { content_type: "application/json", bytes: &body };
-                self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
-            }
-            AfterList::Acknowledge(reference) if self.protocol(cx.index()) == Protocol::Ws => {
-                let reference = reference.as_deref();
-                let write = |out: &mut Vec<u8>| write_members_answer(out, reference, &view);
-                frame::write_text_with(cx.out(), write);
-            }
-            AfterList::Acknowledge(_) => {}
+/// The log answered.
+pub fn members_listed(
+    cx: &mut Cx<'_>,
+    channel: &str,
+    members: Result<Members, NoMembers>,
+    then: &AfterList,
+) {
+    let members = match members {
+        Ok(members) => members,
+        Err(why) => return refuse(cx, why, then),
+    };
+    let view = MembersView {
+        channel,
+        id: EventId { epoch: cx.shared.epoch, seq: members.head_seq },
+        count: members.count,
+        members: &members.listed,
+        nodes: &members.nodes,
+        bytes_max: LIST_BYTES_MAX,
+    };
+    match then {
+        AfterList::Respond => {
+            let mut body = Vec::new();
+            write_members(&mut body, &view);
+            let content = Content { content_type: "application/json", bytes: &body };
+            cx.respond(Status::Ok, &content, &[("Cache-Control", b"no-store")]);
         }
+        AfterList::Acknowledge(reference) if cx.session.protocol == Protocol::Ws => {
+            let reference = reference.as_deref();
+            let write = |out: &mut Vec<u8>| write_members_answer(out, reference, &view);
+            frame::write_text_with(cx.out(), write);
+        }
+        AfterList::Acknowledge(_) => {}
     }
+}
 
-    fn refuse_list(&mut self, cx: &mut Cx<'_>, why: NoMembers, then: &AfterList) {
-        let reject = match why {
-            NoMembers::Off => NO_PRESENCE,
-            NoMembers::Behind => BEHIND,
-        };
-        match then {
-            AfterList::Respond => self.reject(cx, reject),
-            AfterList::Acknowledge(to) => self.ws_reject(cx, to.as_deref(), reject),
-        }
+fn refuse(cx: &mut Cx<'_>, why: NoMembers, then: &AfterList) {
+    let reject = match why {
+        NoMembers::Off => NO_PRESENCE,
+        NoMembers::Behind => BEHIND,
+    };
+    match then {
+        AfterList::Respond => cx.reject(reject),
+        AfterList::Acknowledge(to) => websocket::op_error(cx, to.as_deref(), reject),
     }
 }

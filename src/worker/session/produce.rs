@@ -8,7 +8,7 @@ use super::http::{HttpState, Step};
 use super::producer::Producer;
 use super::publish::LENGTH_REQUIRED;
 use super::publish_head::{check_coding, checked_field, only};
-use super::{Cx, Protocol, Sessions};
+use super::{Cx, Protocol, Sessions, publish, websocket, ws_streams};
 use crate::auth::Denied;
 use crate::limits::PUBLISH_BATCH_BYTES_MAX;
 use crate::log::event::Publication;
@@ -34,344 +34,323 @@ struct StreamHead {
 }
 
 impl Sessions {
-    // --- the request ---
-
-    /// `POST /channels/{channel}/stream`.
-    pub(super) fn produce(
-        &mut self,
-        cx: &mut Cx<'_>,
-        request: &Request<'_>,
-        segment: &str,
-    ) -> usize {
-        if !self.admit_publisher(cx, request) {
-            return 0;
-        }
-        let head = match self.stream_head(cx.index(), request, segment) {
-            Ok(head) => head,
-            Err(reject) => {
-                self.reject_and_close(cx, reject);
-                return 0;
-            }
-        };
-        if let Err(refusal) = self.admit_publish(cx, Share::Whole) {
-            self.reject_and_close(cx, refusal);
-            return 0;
-        }
-        if request.expectation() == Expectation::Continue {
-            response::write_continue(cx.out());
-        }
-        let id: Arc<str> = match &head.id {
-            Some(id) => Arc::from(&**id),
-            None => format!("{:016x}", self.random.u64(..)).into(),
-        };
-        let StreamHead { channel, offset, form, .. } = head;
-        let body = (BodyDecoder::new(request.framing()), form);
-        let producer = Producer::new(body, channel, id.clone(), offset);
-        let mark = Mark { id, part: Part::Open, at: 0 };
-        let open = Publication::control(producer.channel.clone(), mark, 0);
-        self.work(cx.index()).http = HttpState::Stream(Box::new(producer));
-        self.ask_publish(cx, vec![open], AfterPublish::Stream);
-        cx.wait(Why::Stream);
-        0
-    }
-
-    fn stream_head(
-        &self,
-        index: u32,
-        request: &Request<'_>,
-        segment: &str,
-    ) -> Result<StreamHead, Reject> {
-        let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = channel_segment(segment, &mut buffer)?;
-        self.check_publish(index, channel)?;
-        check_coding(request)?;
-        let form = form_of(only(request, "content-type")?)?;
-        let id = checked_field(request, "stream-id", envelope::key)?;
-        let offset = match only(request, "stream-offset")?.map(number) {
-            None => 0,
-            Some(Some(offset)) if id.is_some() => offset,
-            Some(_) => return Err(BAD_OFFSET),
-        };
-        if request.framing() == Framing::None {
-            return Err(LENGTH_REQUIRED);
-        }
-        Ok(StreamHead { channel: channel.into(), id, offset, form })
-    }
-
-    // --- the body ---
-
-    /// Takes more of the body. Only one request of it is at the log at a time, which keeps its order.
-    pub(super) fn stream_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
-        let index = cx.index();
-        let bytes_max = self.settings.event_bytes_max;
-        let work = self.work(index);
-        work.progress = work.progress.wrapping_add(1);
-        let HttpState::Stream(producer) = &mut work.http else { return Step::Wait(0) };
-        if work.outstanding > 0 || !producer.awaits_peer() {
-            return Step::Wait(0);
-        }
-        let bytes = &bytes[..bytes.len().min(PUBLISH_BATCH_BYTES_MAX)];
-        match producer.read(bytes, bytes_max) {
-            Ok(used) => {
-                self.stream_go_on(cx);
-                Step::Used(used)
-            }
-            Err(reject) => {
-                // It is as if the connection had broken: the producer may come back.
-                self.reject_and_close(cx, reject);
-                Step::Wait(0)
-            }
-        }
-    }
-
-    /// Sends the log what was read, followed by the end once there is one.
-    pub(super) fn stream_go_on(&mut self, cx: &mut Cx<'_>) {
-        let index = cx.index();
-        let work = self.work(index);
-        let HttpState::Stream(producer) = &mut work.http else { return };
-        if work.outstanding > 0 || producer.awaits_peer() {
-            return;
-        }
-        let channel = producer.channel.clone();
-        // The body may outlast the token.
-        if let Err(denied) = self.check_publish(index, &channel) {
-            return self.reject_and_close(cx, denied);
-        }
-        // A body that is too fast is not refused but read more slowly.
-        if self.admit_publish(cx, Share::Half).is_err() {
-            return cx.wait(Why::Retry);
-        }
-        let HttpState::Stream(producer) = &mut self.work(index).http else { return };
-        let mut batch = std::mem::take(&mut producer.batch);
-        let ends =
-            batch.last().and_then(Publication::mark).is_some_and(|mark| mark.part != Part::Token);
-        if let Some(end) = producer.end.filter(|_| !ends) {
-            batch.push(Publication::control(channel, producer.mark(Part::End(end)), 0));
-        }
-        batch.iter_mut().for_each(|part| self.sign(index, part));
-        self.ask_publish(cx, batch, AfterPublish::Stream);
-    }
-
-    /// The log answered.
-    pub(super) fn stream_published(
-        &mut self,
-        cx: &mut Cx<'_>,
-        outcome: &Published,
-        unaccepted: Vec<Publication>,
-    ) {
-        if self.protocol(cx.index()) == Protocol::Ws {
-            return self.ws_streams_published(cx, outcome, unaccepted);
-        }
-        // The request may have ended meanwhile.
-        let HttpState::Stream(producer) = &mut self.work(cx.index()).http else { return };
-        match (outcome.refusal, &outcome.stream) {
-            (Some(Refusal::Busy | Refusal::Rate), _) => {
-                producer.batch = unaccepted;
-                cx.wait(Why::Retry);
-            }
-            (Some(Refusal::StreamEnded), Some(at)) if producer.attempt > 0 => {
-                self.answer_stream(cx, at);
-            }
-            (Some(refusal), _) => {
-                // If the store failed, the stream may be open nevertheless.
-                producer.asked = refusal == Refusal::Store;
-                self.reject_and_close(cx, refusal);
-            }
-            (None, Some(at)) if at.ended.is_some() => self.answer_stream(cx, at),
-            (None, Some(at)) if producer.attempt == 0 => self.stream_opened(cx, at),
-            (None, Some(at)) if producer.attempt != at.attempt => {
-                self.reject_and_close(cx, Refusal::StreamTaken);
-            }
-            (None, _) => self.stream_go_on(cx),
-        }
-    }
-
-    /// The log has the stream, and perhaps the first part of the body.
-    fn stream_opened(&mut self, cx: &mut Cx<'_>, at: &StreamAt) {
-        let index = cx.index();
-        let HttpState::Stream(producer) = &mut self.work(index).http else { return };
-        producer.attempt = at.attempt;
-        let has = match producer.form {
-            Form::Text => at.text_bytes,
-            Form::Events | Form::Lines => at.tokens,
-        };
-        let Some(skip) = has.checked_sub(producer.offset) else {
-            self.close_after_answer(index);
-            let has = has.to_string();
-            return self.reject_with(cx, AHEAD, &[("Stream-Offset", has.as_bytes())]);
-        };
-        producer.skip = skip;
-        let channel = producer.channel.clone();
-        self.producing.insert(channel, cx.token);
-        if let HttpState::Stream(producer) = &mut self.work(index).http
-            && producer.decoder.is_done()
-        {
-            producer.end = Some(End::Done);
-        }
-        self.stream_go_on(cx);
-    }
-
-    /// Someone else has ended the channel's stream: its producer learns it at once.
-    pub fn stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
-        if self.protocol(cx.index()) == Protocol::Ws {
-            return self.ws_stream_ended(cx, channel, at);
-        }
-        let work = self.of[cx.index()].work.as_mut();
-        if let Some(HttpState::Stream(producer)) = work.map(|work| &work.http)
-            && producer.attempt == at.attempt
-        {
-            self.answer_stream(cx, at);
-        }
-    }
-
     /// The connection of this worker that produces the channel's stream, if there is one.
     pub fn producer_of(&self, channel: &str) -> Option<crate::ring::Token> {
-        self.producing.get(channel).copied()
+        self.shared.producing.get(channel).copied()
     }
+}
 
-    /// The time for the next token is over.
-    pub(super) fn stream_due(&mut self, cx: &mut Cx<'_>, stalled: bool) {
-        let work = self.work(cx.index());
-        let waits = work.outstanding > 0 || !work.carry.is_empty();
-        let HttpState::Stream(producer) = &mut work.http else { return };
-        if !stalled || waits || !producer.awaits_peer() {
-            return cx.wait(Why::Stream);
+// --- the request ---
+
+/// `POST /channels/{channel}/stream`.
+pub(super) fn begin(cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) -> usize {
+    if !publish::admit_publisher(cx, request) {
+        return 0;
+    }
+    let head = match stream_head(cx, request, segment) {
+        Ok(head) => head,
+        Err(reject) => {
+            cx.reject_and_close(reject);
+            return 0;
         }
-        producer.fail(End::Idle, IDLE);
-        self.stream_go_on(cx);
+    };
+    if let Err(refusal) = publish::admit(cx, Share::Whole) {
+        cx.reject_and_close(refusal);
+        return 0;
     }
+    if request.expectation() == Expectation::Continue {
+        response::write_continue(cx.out());
+    }
+    let id: Arc<str> = match &head.id {
+        Some(id) => Arc::from(&**id),
+        None => format!("{:016x}", cx.shared.random.u64(..)).into(),
+    };
+    let StreamHead { channel, offset, form, .. } = head;
+    let body = (BodyDecoder::new(request.framing()), form);
+    let producer = Producer::new(body, channel, id.clone(), offset);
+    let mark = Mark { id, part: Part::Open, at: 0 };
+    let open = Publication::control(producer.channel.clone(), mark, 0);
+    cx.work().http = HttpState::Stream(Box::new(producer));
+    publish::ask(cx, vec![open], AfterPublish::Stream);
+    cx.wait(Why::Stream);
+    0
+}
 
-    // --- the end ---
+fn stream_head(cx: &Cx<'_>, request: &Request<'_>, segment: &str) -> Result<StreamHead, Reject> {
+    let mut buffer = [0; NAME_BYTES_MAX];
+    let channel = channel_segment(segment, &mut buffer)?;
+    cx.check_publish(channel)?;
+    check_coding(request)?;
+    let form = form_of(only(request, "content-type")?)?;
+    let id = checked_field(request, "stream-id", envelope::key)?;
+    let offset = match only(request, "stream-offset")?.map(number) {
+        None => 0,
+        Some(Some(offset)) if id.is_some() => offset,
+        Some(_) => return Err(BAD_OFFSET),
+    };
+    if request.framing() == Framing::None {
+        return Err(LENGTH_REQUIRED);
+    }
+    Ok(StreamHead { channel: channel.into(), id, offset, form })
+}
 
-    /// The request is over: tells the log if its stream is left open.
-    pub(super) fn leave_stream(&mut self, cx: &mut Cx<'_>, producer: &Producer) {
-        let Producer { channel, id, attempt, .. } = producer;
-        if self.producing.get(channel) == Some(&cx.token) {
-            self.producing.remove(channel);
+// --- the body ---
+
+/// Takes more of the body. Only one request of it is at the log at a time, which keeps its order.
+pub(super) fn input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+    let bytes_max = cx.shared.settings.event_bytes_max;
+    let work = cx.work();
+    work.progress = work.progress.wrapping_add(1);
+    let HttpState::Stream(producer) = &mut work.http else { return Step::Wait(0) };
+    if work.outstanding > 0 || !producer.awaits_peer() {
+        return Step::Wait(0);
+    }
+    let bytes = &bytes[..bytes.len().min(PUBLISH_BATCH_BYTES_MAX)];
+    match producer.read(bytes, bytes_max) {
+        Ok(used) => {
+            go_on(cx);
+            Step::Used(used)
         }
-        if producer.asked {
-            let (channel, id) = (channel.clone(), id.clone());
-            cx.push(Effect::LeaveStream { channel, id, attempt: *attempt });
-        }
-    }
-
-    /// The connection is gone, perhaps in the middle of a stream.
-    pub fn leave_unanswered(&mut self, cx: &mut Cx<'_>) {
-        self.ws_leave_streams(cx);
-        let Some(work) = &mut self.of[cx.index()].work else { return };
-        if matches!(work.http, HttpState::Stream(_))
-            && let HttpState::Stream(producer) = std::mem::take(&mut work.http)
-        {
-            self.leave_stream(cx, &producer);
-        }
-    }
-
-    fn answer_stream(&mut self, cx: &mut Cx<'_>, at: &StreamAt) {
-        let index = cx.index();
-        let HttpState::Stream(producer) = &mut self.work(index).http else { return };
-        let failed = producer.failed.take().filter(|_| at.ended != Some(End::Done));
-        let cancelled = !producer.decoder.is_done();
-        let channel = producer.channel.clone();
-        if failed.is_some() || cancelled {
-            self.close_after_answer(index);
-        }
-        match failed {
-            Some(reject) => self.reject(cx, reject),
-            None => self.respond_stream(cx, &channel, at),
-        }
-    }
-
-    /// Answers with the state of a stream.
-    pub(super) fn respond_stream(&mut self, cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
-        let body = self.stream_state(channel, at);
-        let content = Content { content_type: "application/json", bytes: body.as_bytes() };
-        self.respond(cx, Status::Ok, &content, &[("Cache-Control", b"no-store")]);
-    }
-
-    /// `{"id","channel","state","events","first_id","last_id"}`.
-    pub(super) fn stream_state(&self, channel: &str, at: &StreamAt) -> String {
-        let epoch = self.epoch;
-        let event = |seq| match seq {
-            0 => "null".to_owned(),
-            seq => format!("\"{}\"", EventId { epoch, seq }),
-        };
-        let id = serde_json::Value::from(&*at.id);
-        let state = at.ended.map_or("open", End::state);
-        format!(
-            "{{\"id\":{id},\"channel\":\"{channel}\",\"state\":\"{state}\",\"events\":{},\
-             \"first_id\":{},\"last_id\":{}}}",
-            at.tokens,
-            event(at.first_token),
-            event(at.last_token),
-        )
-    }
-
-    // --- cancel ---
-
-    /// `POST /channels/{channel}/stream/cancel`.
-    pub(super) fn cancel_stream(&mut self, cx: &mut Cx<'_>, segment: &str) {
-        let index = cx.index();
-        let mut buffer = [0; NAME_BYTES_MAX];
-        let channel = match channel_segment(segment, &mut buffer) {
-            Ok(channel) => channel,
-            Err(error) => return self.reject(cx, error),
-        };
-        match self.cancel(cx, channel) {
-            Ok(publication) => {
-                self.await_log(index);
-                let then = AfterPublish::Cancelled { channel: channel.into(), reference: None };
-                self.ask_publish(cx, vec![publication], then);
-            }
-            Err(reject) => self.reject(cx, reject),
+        Err(reject) => {
+            // It is as if the connection had broken: the producer may come back.
+            cx.reject_and_close(reject);
+            Step::Wait(0)
         }
     }
+}
 
-    /// The operation `cancel`.
-    pub(super) fn ws_cancel(&mut self, cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
-        match self.cancel(cx, channel) {
-            Ok(publication) => {
-                let (channel, reference) = (channel.into(), reference.map(Into::into));
-                let then = AfterPublish::Cancelled { channel, reference };
-                self.ask_publish(cx, vec![publication], then);
-            }
-            Err(reject) => self.ws_reject(cx, reference, reject),
-        }
+/// Sends the log what was read, followed by the end once there is one.
+pub(super) fn go_on(cx: &mut Cx<'_>) {
+    let work = cx.work();
+    let HttpState::Stream(producer) = &mut work.http else { return };
+    if work.outstanding > 0 || producer.awaits_peer() {
+        return;
     }
-
-    fn cancel(&mut self, cx: &mut Cx<'_>, channel: &str) -> Result<Publication, Reject> {
-        let channel = channel_name(channel.as_bytes())?;
-        if !self.permission(cx.index()).may_cancel(channel) {
-            return Err(Denied::CancelForbidden.into());
-        }
-        let share = self.share_of(cx);
-        self.admit_publish(cx, share)?;
-        // The log knows which stream it is.
-        let mark = Mark { id: "".into(), part: Part::End(End::Cancelled), at: 0 };
-        Ok(Publication::control(channel.into(), mark, 0))
+    let channel = producer.channel.clone();
+    // The body may outlast the token.
+    if let Err(denied) = cx.check_publish(&channel) {
+        return cx.reject_and_close(denied);
     }
+    // A body that is too fast is not refused but read more slowly.
+    if publish::admit(cx, Share::Half).is_err() {
+        return cx.wait(Why::Retry);
+    }
+    let HttpState::Stream(producer) = &mut cx.work().http else { return };
+    let mut batch = std::mem::take(&mut producer.batch);
+    let ends =
+        batch.last().and_then(Publication::mark).is_some_and(|mark| mark.part != Part::Token);
+    if let Some(end) = producer.end.filter(|_| !ends) {
+        batch.push(Publication::control(channel, producer.mark(Part::End(end)), 0));
+    }
+    batch.iter_mut().for_each(|part| publish::sign(cx, part));
+    publish::ask(cx, batch, AfterPublish::Stream);
+}
 
-    /// The log answered.
-    pub(super) fn answer_cancel(
-        &mut self,
-        cx: &mut Cx<'_>,
-        channel: &str,
-        reference: Option<&str>,
-        outcome: &Published,
-    ) {
-        let is_op = self.protocol(cx.index()) == Protocol::Ws;
-        match (outcome.refusal, &outcome.stream) {
-            // Ended before or by this: either is what was asked for.
-            (None | Some(Refusal::StreamEnded), Some(at)) if is_op => {
-                self.ws_tell_end(cx, reference, channel, at);
-            }
-            (None | Some(Refusal::StreamEnded), Some(at)) => {
-                self.respond_stream(cx, channel, at);
-            }
-            (refusal, _) if is_op => {
-                self.ws_reject(cx, reference, refusal.unwrap_or(Refusal::NoStream));
-            }
-            (refusal, _) => self.reject(cx, refusal.unwrap_or(Refusal::NoStream)),
+/// The log answered.
+pub(super) fn published(cx: &mut Cx<'_>, outcome: &Published, unaccepted: Vec<Publication>) {
+    if cx.session.protocol == Protocol::Ws {
+        return ws_streams::published(cx, outcome, unaccepted);
+    }
+    // The request may have ended meanwhile.
+    let HttpState::Stream(producer) = &mut cx.work().http else { return };
+    match (outcome.refusal, &outcome.stream) {
+        (Some(Refusal::Busy | Refusal::Rate), _) => {
+            producer.batch = unaccepted;
+            cx.wait(Why::Retry);
         }
+        (Some(Refusal::StreamEnded), Some(at)) if producer.attempt > 0 => {
+            answer(cx, at);
+        }
+        (Some(refusal), _) => {
+            // If the store failed, the stream may be open nevertheless.
+            producer.asked = refusal == Refusal::Store;
+            cx.reject_and_close(refusal);
+        }
+        (None, Some(at)) if at.ended.is_some() => answer(cx, at),
+        (None, Some(at)) if producer.attempt == 0 => opened(cx, at),
+        (None, Some(at)) if producer.attempt != at.attempt => {
+            cx.reject_and_close(Refusal::StreamTaken);
+        }
+        (None, _) => go_on(cx),
+    }
+}
+
+/// The log has the stream, and perhaps the first part of the body.
+fn opened(cx: &mut Cx<'_>, at: &StreamAt) {
+    let HttpState::Stream(producer) = &mut cx.work().http else { return };
+    producer.attempt = at.attempt;
+    let has = match producer.form {
+        Form::Text => at.text_bytes,
+        Form::Events | Form::Lines => at.tokens,
+    };
+    let Some(skip) = has.checked_sub(producer.offset) else {
+        cx.close_after_answer();
+        let has = has.to_string();
+        return cx.reject_with(AHEAD, &[("Stream-Offset", has.as_bytes())]);
+    };
+    producer.skip = skip;
+    let channel = producer.channel.clone();
+    cx.shared.producing.insert(channel, cx.token);
+    if let HttpState::Stream(producer) = &mut cx.work().http
+        && producer.decoder.is_done()
+    {
+        producer.end = Some(End::Done);
+    }
+    go_on(cx);
+}
+
+/// Someone else has ended the channel's stream: its producer learns it at once.
+pub fn stream_ended(cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
+    if cx.session.protocol == Protocol::Ws {
+        return ws_streams::ended(cx, channel, at);
+    }
+    let work = cx.session.work.as_mut();
+    if let Some(HttpState::Stream(producer)) = work.map(|work| &work.http)
+        && producer.attempt == at.attempt
+    {
+        answer(cx, at);
+    }
+}
+
+/// The time for the next token is over.
+pub(super) fn due(cx: &mut Cx<'_>, stalled: bool) {
+    let work = cx.work();
+    let waits = work.outstanding > 0 || !work.carry.is_empty();
+    let HttpState::Stream(producer) = &mut work.http else { return };
+    if !stalled || waits || !producer.awaits_peer() {
+        return cx.wait(Why::Stream);
+    }
+    producer.fail(End::Idle, IDLE);
+    go_on(cx);
+}
+
+// --- the end ---
+
+/// The request is over: tells the log if its stream is left open.
+pub(super) fn leave(cx: &mut Cx<'_>, producer: &Producer) {
+    let Producer { channel, id, attempt, .. } = producer;
+    if cx.shared.producing.get(channel) == Some(&cx.token) {
+        cx.shared.producing.remove(channel);
+    }
+    if producer.asked {
+        let (channel, id) = (channel.clone(), id.clone());
+        cx.push(Effect::LeaveStream { channel, id, attempt: *attempt });
+    }
+}
+
+/// The connection is gone, perhaps in the middle of a stream.
+pub fn leave_unanswered(cx: &mut Cx<'_>) {
+    ws_streams::leave_all(cx);
+    let Some(work) = &mut cx.session.work else { return };
+    if matches!(work.http, HttpState::Stream(_))
+        && let HttpState::Stream(producer) = std::mem::take(&mut work.http)
+    {
+        leave(cx, &producer);
+    }
+}
+
+fn answer(cx: &mut Cx<'_>, at: &StreamAt) {
+    let HttpState::Stream(producer) = &mut cx.work().http else { return };
+    let failed = producer.failed.take().filter(|_| at.ended != Some(End::Done));
+    let cancelled = !producer.decoder.is_done();
+    let channel = producer.channel.clone();
+    if failed.is_some() || cancelled {
+        cx.close_after_answer();
+    }
+    match failed {
+        Some(reject) => cx.reject(reject),
+        None => respond(cx, &channel, at),
+    }
+}
+
+/// Answers with the state of a stream.
+pub(super) fn respond(cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
+    let body = stream_state(cx, channel, at);
+    let content = Content { content_type: "application/json", bytes: body.as_bytes() };
+    cx.respond(Status::Ok, &content, &[("Cache-Control", b"no-store")]);
+}
+
+/// `{"id","channel","state","events","first_id","last_id"}`.
+pub(super) fn stream_state(cx: &Cx<'_>, channel: &str, at: &StreamAt) -> String {
+    let epoch = cx.shared.epoch;
+    let event = |seq| match seq {
+        0 => "null".to_owned(),
+        seq => format!("\"{}\"", EventId { epoch, seq }),
+    };
+    let id = serde_json::Value::from(&*at.id);
+    let state = at.ended.map_or("open", End::state);
+    format!(
+        "{{\"id\":{id},\"channel\":\"{channel}\",\"state\":\"{state}\",\"events\":{},\
+         \"first_id\":{},\"last_id\":{}}}",
+        at.tokens,
+        event(at.first_token),
+        event(at.last_token),
+    )
+}
+
+// --- cancel ---
+
+/// `POST /channels/{channel}/stream/cancel`.
+pub(super) fn cancel_stream(cx: &mut Cx<'_>, segment: &str) {
+    let mut buffer = [0; NAME_BYTES_MAX];
+    let channel = match channel_segment(segment, &mut buffer) {
+        Ok(channel) => channel,
+        Err(error) => return cx.reject(error),
+    };
+    match cancel(cx, channel) {
+        Ok(publication) => {
+            cx.await_log();
+            let then = AfterPublish::Cancelled { channel: channel.into(), reference: None };
+            publish::ask(cx, vec![publication], then);
+        }
+        Err(reject) => cx.reject(reject),
+    }
+}
+
+/// The operation `cancel`.
+pub(super) fn ws_cancel(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
+    match cancel(cx, channel) {
+        Ok(publication) => {
+            let (channel, reference) = (channel.into(), reference.map(Into::into));
+            let then = AfterPublish::Cancelled { channel, reference };
+            publish::ask(cx, vec![publication], then);
+        }
+        Err(reject) => websocket::op_error(cx, reference, reject),
+    }
+}
+
+fn cancel(cx: &mut Cx<'_>, channel: &str) -> Result<Publication, Reject> {
+    let channel = channel_name(channel.as_bytes())?;
+    if !cx.permission().may_cancel(channel) {
+        return Err(Denied::CancelForbidden.into());
+    }
+    let share = publish::share_of(cx);
+    publish::admit(cx, share)?;
+    // The log knows which stream it is.
+    let mark = Mark { id: "".into(), part: Part::End(End::Cancelled), at: 0 };
+    Ok(Publication::control(channel.into(), mark, 0))
+}
+
+/// The log answered.
+pub(super) fn answer_cancel(
+    cx: &mut Cx<'_>,
+    channel: &str,
+    reference: Option<&str>,
+    outcome: &Published,
+) {
+    let is_op = cx.session.protocol == Protocol::Ws;
+    match (outcome.refusal, &outcome.stream) {
+        // Ended before or by this: either is what was asked for.
+        (None | Some(Refusal::StreamEnded), Some(at)) if is_op => {
+            ws_streams::tell_end(cx, reference, channel, at);
+        }
+        (None | Some(Refusal::StreamEnded), Some(at)) => {
+            respond(cx, channel, at);
+        }
+        (refusal, _) if is_op => {
+            websocket::op_error(cx, reference, refusal.unwrap_or(Refusal::NoStream));
+        }
+        (refusal, _) => cx.reject(refusal.unwrap_or(Refusal::NoStream)),
     }
 }
 

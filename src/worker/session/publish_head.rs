@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::Sessions;
+use super::Cx;
 use crate::log::event::Kind;
 use crate::log::message::Counts;
 use crate::proto::attributes::Attributes;
@@ -31,23 +31,21 @@ pub(super) fn attributes_of(request: &Request<'_>) -> Result<Attributes, Reject>
     Ok(Attributes { event_key, tombstone, ephemeral, ..Attributes::default() })
 }
 
-impl Sessions {
-    /// The connection whose publish this is, if the head names one: the one that is left out of what
-    /// is published to others.
-    pub(super) fn sender_of(&self, request: &Request<'_>) -> Result<Option<Sender>, Reject> {
-        let Some(name) = only(request, "publish-from")? else { return Ok(None) };
-        let name = std::str::from_utf8(name).map_err(|_| NO_SENDER)?;
-        // Nothing is left out for a connection that is not here.
-        Ok(Some(self.sender_named(name).unwrap_or(Sender::NOBODY)))
-    }
+/// The connection whose publish this is, if the head names one: the one that is left out of what
+/// is published to others.
+pub(super) fn sender_of(cx: &Cx<'_>, request: &Request<'_>) -> Result<Option<Sender>, Reject> {
+    let Some(name) = only(request, "publish-from")? else { return Ok(None) };
+    let name = std::str::from_utf8(name).map_err(|_| NO_SENDER)?;
+    // Nothing is left out for a connection that is not here.
+    Ok(Some(cx.shared.sender_named(name).unwrap_or(Sender::NOBODY)))
+}
 
-    /// The connection that is not to be sent the event.
-    pub(super) fn left_out(&self, request: &Request<'_>) -> Result<Option<Sender>, Reject> {
-        match only(request, "publish-to")? {
-            None | Some(b"all") => Ok(None),
-            Some(b"others") => Ok(Some(self.sender_of(request)?.ok_or(NO_SENDER)?)),
-            Some(_) => Err(Invalid::To.into()),
-        }
+/// The connection that is not to be sent the event.
+pub(super) fn left_out(cx: &Cx<'_>, request: &Request<'_>) -> Result<Option<Sender>, Reject> {
+    match only(request, "publish-to")? {
+        None | Some(b"all") => Ok(None),
+        Some(b"others") => Ok(Some(sender_of(cx, request)?.ok_or(NO_SENDER)?)),
+        Some(_) => Err(Invalid::To.into()),
     }
 }
 

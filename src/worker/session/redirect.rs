@@ -1,30 +1,28 @@
 //! Redirects requests without TLS, if the operator wants pages to be loaded with TLS.
 
+use super::Cx;
 use super::answer::Content;
-use super::{Cx, Sessions};
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
 
 /// The port of an `https` URL without one.
 const HTTPS_PORT: u16 = 443;
 
-impl Sessions {
-    /// Redirects a GET to the same URL with TLS, if that is wanted. Returns whether it has.
-    pub(super) fn redirect_to_tls(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
-        let port = self.settings.listen_tls.map(|address| address.port());
-        let is_get = matches!(request.method(), Method::Get | Method::Head);
-        let (Some(port), true, false) = (port, is_get, self.is_secure(cx.index())) else {
-            return false;
-        };
-        let Some(host) = request.host().filter(|_| self.settings.tls.redirect) else {
-            return false;
-        };
-        let location = location(host, port, request.path(), request.query());
-        let content = Content { content_type: "text/plain", bytes: b"" };
-        let headers = [("Location", location.as_slice())];
-        self.respond(cx, Status::PermanentRedirect, &content, &headers);
-        true
-    }
+/// Redirects a GET to the same URL with TLS, if that is wanted. Returns whether it has.
+pub(super) fn to_tls(cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+    let port = cx.shared.settings.listen_tls.map(|address| address.port());
+    let is_get = matches!(request.method(), Method::Get | Method::Head);
+    let (Some(port), true, false) = (port, is_get, cx.session.is_secure()) else {
+        return false;
+    };
+    let Some(host) = request.host().filter(|_| cx.shared.settings.tls.redirect) else {
+        return false;
+    };
+    let location = location(host, port, request.path(), request.query());
+    let content = Content { content_type: "text/plain", bytes: b"" };
+    let headers = [("Location", location.as_slice())];
+    cx.respond(Status::PermanentRedirect, &content, &headers);
+    true
 }
 
 fn location(host: &[u8], port: u16, path: &str, query: &str) -> Vec<u8> {

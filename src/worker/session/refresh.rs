@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::answer::Content;
-use super::{Cx, Sessions};
+use super::{Cx, Shared, access};
 use crate::auth::{Denied, Grant};
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
@@ -79,7 +79,7 @@ pub enum RefreshOutcome {
     OtherSubject,
 }
 
-impl Sessions {
+impl Shared {
     /// The connection's name.
     pub(super) fn connection_id(&self, token: Token) -> ConnectionId {
         ConnectionId { worker: self.home.worker, token }
@@ -110,73 +110,72 @@ impl Sessions {
         let proven = self.proof_key.is_proven(id, proof);
         id.parse().ok().filter(|_| proven)
     }
+}
 
-    /// `POST /sse/{connection}/token`; the new token is where any request has its token.
-    pub(super) fn refresh_token(&mut self, cx: &mut Cx<'_>, target: &str) {
-        let Some(target) = self.refresh_target(target) else {
-            return self.answer_refresh(cx, RefreshOutcome::NoSuchConnection);
-        };
-        let index = cx.index();
-        let Some(grant) = self.grant(index).cloned() else {
-            let message = "the server is open: there is nothing to refresh";
-            return self.reject(cx, Reject::bad_request("open", message));
-        };
-        let (from, asker) = (self.home.worker, cx.token);
-        let letter = RefreshLetter::Refresh { from, asker, target: target.token, grant };
-        self.await_log(index);
-        self.work(index).awaits_letter = true;
-        cx.wait(Why::Letter);
-        cx.push(Effect::Forward { to: target.worker, letter: Box::new(letter) });
+/// `POST /sse/{connection}/token`; the new token is where any request has its token.
+pub(super) fn begin(cx: &mut Cx<'_>, target: &str) {
+    let Some(target) = cx.shared.refresh_target(target) else {
+        return answer(cx, RefreshOutcome::NoSuchConnection);
+    };
+    let Some(grant) = cx.session.grant().cloned() else {
+        let message = "the server is open: there is nothing to refresh";
+        return cx.reject(Reject::bad_request("open", message));
+    };
+    let (from, asker) = (cx.shared.home.worker, cx.token);
+    let letter = RefreshLetter::Refresh { from, asker, target: target.token, grant };
+    cx.await_log();
+    cx.work().awaits_letter = true;
+    cx.wait(Why::Letter);
+    cx.push(Effect::Forward { to: target.worker, letter: Box::new(letter) });
+}
+
+/// Answers the request once its letter is answered.
+pub fn refreshed(cx: &mut Cx<'_>, outcome: RefreshOutcome) {
+    if ends_awaiting_letter(cx) {
+        answer(cx, outcome);
     }
+}
 
-    /// Answers the request once its letter is answered.
-    pub fn refreshed(&mut self, cx: &mut Cx<'_>, outcome: RefreshOutcome) {
-        if self.ends_awaiting_letter(cx.index()) {
-            self.answer_refresh(cx, outcome);
-        }
+/// Refuses the request if its letter got no answer: the other worker is gone or overwhelmed.
+pub(super) fn letter_lost(cx: &mut Cx<'_>) {
+    if ends_awaiting_letter(cx) {
+        let message = "the connection's worker did not answer";
+        cx.reject(Reject::new(Status::ServiceUnavailable, "busy", message));
     }
+}
 
-    /// Refuses the request if its letter got no answer: the other worker is gone or overwhelmed.
-    pub(super) fn letter_lost(&mut self, cx: &mut Cx<'_>) {
-        if self.ends_awaiting_letter(cx.index()) {
-            let message = "the connection's worker did not answer";
-            self.reject(cx, Reject::new(Status::ServiceUnavailable, "busy", message));
-        }
+fn ends_awaiting_letter(cx: &mut Cx<'_>) -> bool {
+    cx.session.work.as_mut().is_some_and(|work| std::mem::take(&mut work.awaits_letter))
+}
+
+/// Gives a stream the grant that a letter brought.
+pub fn take_grant(cx: &mut Cx<'_>, grant: &Arc<Grant>) -> RefreshOutcome {
+    if !cx.session.is_stream() {
+        return RefreshOutcome::NoSuchConnection;
     }
-
-    fn ends_awaiting_letter(&mut self, index: u32) -> bool {
-        self.of[index].work.as_mut().is_some_and(|work| std::mem::take(&mut work.awaits_letter))
+    match access::replace_grant(cx, grant.clone()) {
+        Ok(()) => RefreshOutcome::Refreshed,
+        Err(Denied::OtherSubject) => RefreshOutcome::OtherSubject,
+        Err(_) => RefreshOutcome::Denied,
     }
+}
 
-    /// Gives a stream the grant that a letter brought.
-    pub fn take_grant(&mut self, cx: &mut Cx<'_>, grant: &Arc<Grant>) -> RefreshOutcome {
-        if !self.is_stream(cx.index()) {
-            return RefreshOutcome::NoSuchConnection;
+fn answer(cx: &mut Cx<'_>, outcome: RefreshOutcome) {
+    match outcome {
+        RefreshOutcome::Refreshed => {
+            let content = Content { content_type: "", bytes: b"" };
+            cx.respond(Status::NoContent, &content, &[]);
         }
-        match self.replace_grant(cx, grant.clone()) {
-            Ok(()) => RefreshOutcome::Refreshed,
-            Err(Denied::OtherSubject) => RefreshOutcome::OtherSubject,
-            Err(_) => RefreshOutcome::Denied,
+        RefreshOutcome::NoSuchConnection => {
+            let message = "no such connection: it may have ended";
+            cx.reject(Reject::new(Status::NotFound, "connection", message));
         }
-    }
-
-    fn answer_refresh(&mut self, cx: &mut Cx<'_>, outcome: RefreshOutcome) {
-        match outcome {
-            RefreshOutcome::Refreshed => {
-                let content = Content { content_type: "", bytes: b"" };
-                self.respond(cx, Status::NoContent, &content, &[]);
-            }
-            RefreshOutcome::NoSuchConnection => {
-                let message = "no such connection: it may have ended";
-                self.reject(cx, Reject::new(Status::NotFound, "connection", message));
-            }
-            RefreshOutcome::Denied => {
-                let message = "the token does not open all channels of the connection";
-                let message = message.into();
-                self.reject(cx, Reject { message, ..Denied::SubscribeForbidden.into() });
-            }
-            RefreshOutcome::OtherSubject => self.answer_denied(cx, Denied::OtherSubject),
+        RefreshOutcome::Denied => {
+            let message = "the token does not open all channels of the connection";
+            let message = message.into();
+            cx.reject(Reject { message, ..Denied::SubscribeForbidden.into() });
         }
+        RefreshOutcome::OtherSubject => access::answer_denied(cx, Denied::OtherSubject),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::http::HttpState;
 use super::view::write_view_head;
-use super::{Cx, Flags, Protocol, Sessions};
+use super::{Cx, Flags, Protocol, Session, Shared, access, answer, log_line, view, websocket};
 use crate::auth::{Access, Denied};
 use crate::log::Keeps;
 use crate::log::message::Refusal;
@@ -34,261 +34,32 @@ struct Wanted {
 /// The status that answers an upgrade.
 const SWITCHING_PROTOCOLS: u16 = 101;
 
-impl Sessions {
-    // --- requests ---
-
-    /// `GET /sse`.
-    pub(super) fn open_sse(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
-        let index = cx.index();
-        if !self.admit_request(cx, request, Access::Http, None) {
-            return;
-        }
-        let wanted = match self.wanted(index, request) {
-            Ok(wanted) => wanted,
-            Err(reject) => return self.reject(cx, reject),
-        };
-        if wanted.channels.is_empty() {
-            let message = "name at least one: /sse?channel=news";
-            return self.reject(cx, Reject::bad_request("channel_missing", message));
-        }
-        if request.method() == Method::Head {
-            return self.answer_sse_head(cx);
-        }
-        let several = wanted.channels.len() > 1;
-        let mode = wanted.envelope.unwrap_or(if several { Mode::Envelope } else { Mode::Bare });
-        self.of[index].dialect = match mode {
-            Mode::Bare => Dialect::SseBare,
-            Mode::Envelope => Dialect::SseEnvelope,
-        };
-        if wanted.beat_event {
-            self.of[index].flags.set(Flags::BEAT_EVENT);
-        }
-        let cors = self.work(index).answer.cors.clone().into_owned().into();
-        let cursor = wanted.cursor.as_deref().unwrap_or_default();
-        // A client that has not read all of a state must not be told an id that says it has.
-        let is_state = |name: &str| self.settings.channel(name).history == Keeps::Latest;
-        let begins = match cursor.is_empty() && !wanted.channels.iter().any(|name| is_state(name)) {
-            true => Begins::Now,
-            false => Begins::AtCursor,
-        };
-        // A stream with a token needs a name to refresh it by.
-        let named = wanted.open_event || self.grant(index).is_some();
-        self.begin_join(cx, wanted, AfterJoin::OpenSse { cors, begins, named });
-    }
-
-    /// A stream has no end, so the answer to `HEAD` has no length either.
-    fn answer_sse_head(&mut self, cx: &mut Cx<'_>) {
-        let index = cx.index();
-        let date = self.date;
-        let work = self.work(index);
-        sse::write_head(cx.out(), &date, &work.answer.cors);
-        self.end_after_head(cx);
-    }
-
-    /// An answer without a length is written, and it ends with its head.
-    pub(super) fn end_after_head(&mut self, cx: &mut Cx<'_>) {
-        self.work(cx.index()).answer.connection = Connection::Close;
-        cx.end(Ending::AfterOutput(None));
-        self.note_answered(cx, Status::Ok.code());
-    }
-
-    /// `GET /ws`.
-    pub(super) fn open_ws(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) {
-        let index = cx.index();
-        if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
-            // Peers would not agree whether what follows the head is body or frames.
-            let reject = Reject::bad_request("unexpected_body", "an upgrade has no body");
-            return self.reject_and_close(cx, reject);
-        }
-        let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
-        let (upgrade, connection) = (values("upgrade"), values("connection"));
-        let (key, version) = (values("sec-websocket-key"), values("sec-websocket-version"));
-        let protocol = values("sec-websocket-protocol");
-        let facts = Facts {
-            method: if request.method() == Method::Get { b"GET" } else { b"HEAD" },
-            http_minor: u8::from(request.version() == Version::Http11),
-            upgrade: &upgrade,
-            connection: &connection,
-            key: &key,
-            version: &version,
-            protocol: &protocol,
-        };
-        let accepted = match handshake::check(&facts) {
-            Ok(accepted) => accepted,
-            Err(refusal) => return self.reject_with(cx, refusal, refusal.headers()),
-        };
-        // A token that is not UTF-8 is malformed, not missing.
-        let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
-        if !self.admit_request(cx, request, Access::WebSocket, bearer) {
-            return;
-        }
-        let wanted = match self.wanted(index, request) {
-            Ok(wanted) => wanted,
-            Err(reject) => return self.reject(cx, reject),
-        };
-        if wanted.channels.is_empty() && accepted.mode == Mode::Bare {
-            let message = "name a channel: /ws?channel=news, or speak pushline.v1";
-            return self.reject(cx, Reject::bad_request("channel_missing", message));
-        }
-        self.of[index].dialect = match accepted.mode {
-            Mode::Bare => Dialect::WsBare,
-            Mode::Envelope => Dialect::WsEnvelope,
-        };
-        let then =
-            AfterJoin::OpenWs { accept_key: accepted.accept_key, protocol: accepted.protocol };
-        if wanted.channels.is_empty() {
-            return self.open_stream(cx, &then);
-        }
-        self.begin_join(cx, wanted, then);
-    }
-
-    fn wanted(&self, index: u32, request: &Request<'_>) -> Result<Wanted, Reject> {
-        let channels_max = self.settings.connection_channels_max;
-        let mut wanted = Wanted::default();
-        let mut cursors = [const { None }; CURSOR_NAMES.len()];
-        for pair in query::pairs(request.query()) {
-            let (key, value) = pair?;
-            match key.as_ref() {
-                b"channel" => self.want_channel(index, &mut wanted, &value, channels_max)?,
-                b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
-                b"fallback" => self.metrics.add_client_fallback(&value),
-                b"heartbeat" => wanted.beat_event = is_beat_event(&value)?,
-                b"open" => wanted.open_event = is_open_event(&value)?,
-                name => {
-                    if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
-                        cursors[place].get_or_insert_with(|| value.into_owned());
-                    }
-                }
-            }
-        }
-        let header = request.header("last-event-id").map(<[u8]>::to_vec);
-        // An empty cursor counts as none.
-        let mut cursors = std::iter::once(header).chain(cursors).flatten();
-        wanted.cursor = cursors.find(|cursor| !cursor.is_empty());
-        Ok(wanted)
-    }
-
-    fn want_channel(
-        &self,
-        index: u32,
-        wanted: &mut Wanted,
-        name: &[u8],
-        channels_max: usize,
-    ) -> Result<(), Reject> {
-        let name = channel_name(name)?;
-        self.check_subscribe(index, name)?;
-        if wanted.channels.iter().any(|known| **known == *name) {
-            return Ok(());
-        }
-        if wanted.channels.len() == channels_max {
-            return Err(TOO_MANY_CHANNELS);
-        }
-        wanted.channels.push(name.into());
-        Ok(())
-    }
-
+impl Cx<'_> {
     /// Whether the connection may read the channel.
-    pub(super) fn check_subscribe(&self, index: u32, channel: &str) -> Result<(), Denied> {
-        match self.permission(index).may_subscribe(channel) {
+    pub(super) fn check_subscribe(&self, channel: &str) -> Result<(), Denied> {
+        match self.permission().may_subscribe(channel) {
             true => Ok(()),
             false => Err(Denied::SubscribeForbidden),
         }
     }
 
     /// Whether the connection may publish to the channel.
-    pub(super) fn check_publish(&self, index: u32, channel: &str) -> Result<(), Denied> {
-        match self.permission(index).may_publish(channel) {
+    pub(super) fn check_publish(&self, channel: &str) -> Result<(), Denied> {
+        match self.permission().may_publish(channel) {
             true => Ok(()),
             false => Err(Denied::PublishForbidden),
         }
     }
+}
 
-    // --- the join ---
-
-    fn begin_join(&mut self, cx: &mut Cx<'_>, wanted: Wanted, then: AfterJoin) {
-        self.await_log(cx.index());
-        self.join(cx, wanted.channels, wanted.cursor.unwrap_or_default(), then);
-    }
-
-    /// Joins these channels; nothing more is read until they are joined.
-    pub(super) fn join(
-        &mut self,
-        cx: &mut Cx<'_>,
-        channels: Vec<Box<str>>,
-        cursor: Vec<u8>,
-        then: AfterJoin,
-    ) {
-        self.work(cx.index()).joining = true;
-        cx.push(Effect::Join { channels, cursor, then });
-    }
-
+impl Session {
     /// Whether the session still wants the channels it asked for: its end may have begun meanwhile.
-    pub fn wants_to_join(&self, index: u32) -> bool {
-        self.takes_input(index) && self.work_of(index).is_some_and(|work| work.joining)
+    pub fn wants_to_join(&self) -> bool {
+        self.takes_input() && self.work().is_some_and(|work| work.joining)
     }
+}
 
-    /// Takes up the joined channels.
-    pub fn joined(&mut self, cx: &mut Cx<'_>, then: AfterJoin) {
-        self.work(cx.index()).joining = false;
-        match then {
-            AfterJoin::Subscribed(reference) => self.ws_subscribed(cx, reference.as_deref()),
-            then => self.open_stream(cx, &then),
-        }
-    }
-
-    /// The log refused the join; nothing was joined.
-    pub fn join_refused(&mut self, cx: &mut Cx<'_>, then: AfterJoin, refusal: Refusal) {
-        self.work(cx.index()).joining = false;
-        match then {
-            AfterJoin::Subscribed(reference) => self.ws_reject(cx, reference.as_deref(), refusal),
-            AfterJoin::OpenView { .. } if refusal == Refusal::NoStream => self.answer_no_stream(cx),
-            AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } | AfterJoin::OpenView { .. } => {
-                self.refuse_for_now(cx, refusal.into());
-            }
-        }
-    }
-
-    /// Makes the session a stream.
-    fn open_stream(&mut self, cx: &mut Cx<'_>, then: &AfterJoin) {
-        let index = cx.index();
-        // The rules may have changed while the log was asked.
-        if !self.is_vouched_for(index) {
-            return cx.end(Ending::Now(CloseReason::KeyRemoved));
-        }
-        let retry_ms = self.jittered_retry_ms();
-        // A stream that starts now is caught up to what this worker has seen.
-        let head = cx.world.head();
-        let (protocol, status) = match then {
-            AfterJoin::OpenSse { cors, begins, named } => {
-                let from = (*begins == Begins::Now).then_some(head);
-                sse::write_head(cx.out(), &self.date, cors);
-                sse::write_preamble(cx.out(), retry_ms, from);
-                if self.heartbeat(index) == Heartbeat::Event {
-                    sse::write_first_beat(cx.out(), self.settings.heartbeat.as_millis());
-                }
-                if *named {
-                    let name = self.refresh_name(cx.token);
-                    sse::write_opened(cx.out(), &name);
-                }
-                (Protocol::Sse, Status::Ok.code())
-            }
-            AfterJoin::OpenView { cors, .. } => {
-                write_view_head(cx.out(), self.dialect(index), &self.date, cors);
-                (Protocol::Sse, Status::Ok.code())
-            }
-            AfterJoin::OpenWs { accept_key, protocol } => {
-                handshake::write_accept(cx.out(), accept_key, *protocol, b"");
-                (Protocol::Ws, SWITCHING_PROTOCOLS)
-            }
-            AfterJoin::Subscribed(_) => return,
-        };
-        self.work(index).http = HttpState::default();
-        self.set_protocol(index, protocol);
-        self.note_answered(cx, status);
-        self.note_opened(cx);
-        self.await_expiry(cx);
-    }
-
+impl Shared {
     /// Between half and one and a half times the setting, so that reconnects spread out.
     pub(super) fn jittered_retry_ms(&mut self) -> u32 {
         let mean = self.retry_ms();
@@ -300,6 +71,228 @@ impl Sessions {
         const HOUR_MS: u32 = 3_600_000;
         u32::try_from(self.settings.retry.as_millis()).unwrap_or(HOUR_MS).min(HOUR_MS)
     }
+}
+
+// --- requests ---
+
+/// `GET /sse`.
+pub(super) fn open_sse(cx: &mut Cx<'_>, request: &Request<'_>) {
+    if !access::admit_request(cx, request, Access::Http, None) {
+        return;
+    }
+    let wanted = match wanted(cx, request) {
+        Ok(wanted) => wanted,
+        Err(reject) => return cx.reject(reject),
+    };
+    if wanted.channels.is_empty() {
+        let message = "name at least one: /sse?channel=news";
+        return cx.reject(Reject::bad_request("channel_missing", message));
+    }
+    if request.method() == Method::Head {
+        return answer_sse_head(cx);
+    }
+    let several = wanted.channels.len() > 1;
+    let mode = wanted.envelope.unwrap_or(if several { Mode::Envelope } else { Mode::Bare });
+    cx.session.dialect = match mode {
+        Mode::Bare => Dialect::SseBare,
+        Mode::Envelope => Dialect::SseEnvelope,
+    };
+    if wanted.beat_event {
+        cx.session.flags.set(Flags::BEAT_EVENT);
+    }
+    let cors = cx.work().answer.cors.clone().into_owned().into();
+    let cursor = wanted.cursor.as_deref().unwrap_or_default();
+    // A client that has not read all of a state must not be told an id that says it has.
+    let is_state = |name: &str| cx.shared.settings.channel(name).history == Keeps::Latest;
+    let begins = match cursor.is_empty() && !wanted.channels.iter().any(|name| is_state(name)) {
+        true => Begins::Now,
+        false => Begins::AtCursor,
+    };
+    // A stream with a token needs a name to refresh it by.
+    let named = wanted.open_event || cx.session.grant().is_some();
+    begin_join(cx, wanted, AfterJoin::OpenSse { cors, begins, named });
+}
+
+/// A stream has no end, so the answer to `HEAD` has no length either.
+fn answer_sse_head(cx: &mut Cx<'_>) {
+    let date = cx.shared.date;
+    let (work, out) = cx.work_and_out();
+    sse::write_head(out, &date, &work.answer.cors);
+    end_after_head(cx);
+}
+
+/// An answer without a length is written, and it ends with its head.
+pub(super) fn end_after_head(cx: &mut Cx<'_>) {
+    cx.work().answer.connection = Connection::Close;
+    cx.end(Ending::AfterOutput(None));
+    log_line::note_answered(cx, Status::Ok.code());
+}
+
+/// `GET /ws`.
+pub(super) fn open_ws(cx: &mut Cx<'_>, request: &Request<'_>) {
+    if !matches!(request.framing(), Framing::None | Framing::Length(0)) {
+        // Peers would not agree whether what follows the head is body or frames.
+        let reject = Reject::bad_request("unexpected_body", "an upgrade has no body");
+        return cx.reject_and_close(reject);
+    }
+    let values = |name: &str| request.headers_named(name).collect::<Vec<_>>();
+    let (upgrade, connection) = (values("upgrade"), values("connection"));
+    let (key, version) = (values("sec-websocket-key"), values("sec-websocket-version"));
+    let protocol = values("sec-websocket-protocol");
+    let facts = Facts {
+        method: if request.method() == Method::Get { b"GET" } else { b"HEAD" },
+        http_minor: u8::from(request.version() == Version::Http11),
+        upgrade: &upgrade,
+        connection: &connection,
+        key: &key,
+        version: &version,
+        protocol: &protocol,
+    };
+    let accepted = match handshake::check(&facts) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return cx.reject_with(refusal, refusal.headers()),
+    };
+    // A token that is not UTF-8 is malformed, not missing.
+    let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
+    if !access::admit_request(cx, request, Access::WebSocket, bearer) {
+        return;
+    }
+    let wanted = match wanted(cx, request) {
+        Ok(wanted) => wanted,
+        Err(reject) => return cx.reject(reject),
+    };
+    if wanted.channels.is_empty() && accepted.mode == Mode::Bare {
+        let message = "name a channel: /ws?channel=news, or speak pushline.v1";
+        return cx.reject(Reject::bad_request("channel_missing", message));
+    }
+    cx.session.dialect = match accepted.mode {
+        Mode::Bare => Dialect::WsBare,
+        Mode::Envelope => Dialect::WsEnvelope,
+    };
+    let then = AfterJoin::OpenWs { accept_key: accepted.accept_key, protocol: accepted.protocol };
+    if wanted.channels.is_empty() {
+        return open_stream(cx, &then);
+    }
+    begin_join(cx, wanted, then);
+}
+
+fn wanted(cx: &Cx<'_>, request: &Request<'_>) -> Result<Wanted, Reject> {
+    let channels_max = cx.shared.settings.connection_channels_max;
+    let mut wanted = Wanted::default();
+    let mut cursors = [const { None }; CURSOR_NAMES.len()];
+    for pair in query::pairs(request.query()) {
+        let (key, value) = pair?;
+        match key.as_ref() {
+            b"channel" => want_channel(cx, &mut wanted, &value, channels_max)?,
+            b"envelope" => wanted.envelope = Some(envelope_mode(&value)?),
+            b"fallback" => cx.shared.metrics.add_client_fallback(&value),
+            b"heartbeat" => wanted.beat_event = is_beat_event(&value)?,
+            b"open" => wanted.open_event = is_open_event(&value)?,
+            name => {
+                if let Some(place) = CURSOR_NAMES.iter().position(|known| *known == name) {
+                    cursors[place].get_or_insert_with(|| value.into_owned());
+                }
+            }
+        }
+    }
+    let header = request.header("last-event-id").map(<[u8]>::to_vec);
+    // An empty cursor counts as none.
+    let mut cursors = std::iter::once(header).chain(cursors).flatten();
+    wanted.cursor = cursors.find(|cursor| !cursor.is_empty());
+    Ok(wanted)
+}
+
+fn want_channel(
+    cx: &Cx<'_>,
+    wanted: &mut Wanted,
+    name: &[u8],
+    channels_max: usize,
+) -> Result<(), Reject> {
+    let name = channel_name(name)?;
+    cx.check_subscribe(name)?;
+    if wanted.channels.iter().any(|known| **known == *name) {
+        return Ok(());
+    }
+    if wanted.channels.len() == channels_max {
+        return Err(TOO_MANY_CHANNELS);
+    }
+    wanted.channels.push(name.into());
+    Ok(())
+}
+
+// --- the join ---
+
+fn begin_join(cx: &mut Cx<'_>, wanted: Wanted, then: AfterJoin) {
+    cx.await_log();
+    join(cx, wanted.channels, wanted.cursor.unwrap_or_default(), then);
+}
+
+/// Joins these channels; nothing more is read until they are joined.
+pub(super) fn join(cx: &mut Cx<'_>, channels: Vec<Box<str>>, cursor: Vec<u8>, then: AfterJoin) {
+    cx.work().joining = true;
+    cx.push(Effect::Join { channels, cursor, then });
+}
+
+/// Takes up the joined channels.
+pub fn joined(cx: &mut Cx<'_>, then: AfterJoin) {
+    cx.work().joining = false;
+    match then {
+        AfterJoin::Subscribed(reference) => websocket::subscribed(cx, reference.as_deref()),
+        then => open_stream(cx, &then),
+    }
+}
+
+/// The log refused the join; nothing was joined.
+pub fn join_refused(cx: &mut Cx<'_>, then: AfterJoin, refusal: Refusal) {
+    cx.work().joining = false;
+    match then {
+        AfterJoin::Subscribed(reference) => websocket::op_error(cx, reference.as_deref(), refusal),
+        AfterJoin::OpenView { .. } if refusal == Refusal::NoStream => view::answer_no_stream(cx),
+        AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } | AfterJoin::OpenView { .. } => {
+            answer::refuse_for_now(cx, refusal.into());
+        }
+    }
+}
+
+/// Makes the session a stream.
+fn open_stream(cx: &mut Cx<'_>, then: &AfterJoin) {
+    // The rules may have changed while the log was asked.
+    if !cx.shared.vouches_for(cx.session.grant()) {
+        return cx.end(Ending::Now(CloseReason::KeyRemoved));
+    }
+    let retry_ms = cx.shared.jittered_retry_ms();
+    // A stream that starts now is caught up to what this worker has seen.
+    let head = cx.world.head();
+    let (protocol, status) = match then {
+        AfterJoin::OpenSse { cors, begins, named } => {
+            let from = (*begins == Begins::Now).then_some(head);
+            sse::write_head(&mut cx.effects.out, &cx.shared.date, cors);
+            sse::write_preamble(cx.out(), retry_ms, from);
+            if cx.session.heartbeat() == Heartbeat::Event {
+                let period_ms = cx.shared.settings.heartbeat.as_millis();
+                sse::write_first_beat(cx.out(), period_ms);
+            }
+            if *named {
+                let name = cx.shared.refresh_name(cx.token);
+                sse::write_opened(cx.out(), &name);
+            }
+            (Protocol::Sse, Status::Ok.code())
+        }
+        AfterJoin::OpenView { cors, .. } => {
+            write_view_head(&mut cx.effects.out, cx.session.dialect, &cx.shared.date, cors);
+            (Protocol::Sse, Status::Ok.code())
+        }
+        AfterJoin::OpenWs { accept_key, protocol } => {
+            handshake::write_accept(cx.out(), accept_key, *protocol, b"");
+            (Protocol::Ws, SWITCHING_PROTOCOLS)
+        }
+        AfterJoin::Subscribed(_) => return,
+    };
+    cx.work().http = HttpState::default();
+    cx.speak(protocol);
+    log_line::note_answered(cx, status);
+    log_line::note_opened(cx);
+    access::await_expiry(cx);
 }
 
 fn envelope_mode(value: &[u8]) -> Result<Mode, Reject> {

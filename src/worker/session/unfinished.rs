@@ -4,7 +4,7 @@
 //! it, too: what has begun must make progress.
 
 use super::http::HttpState;
-use super::{Cx, Protocol, Sessions};
+use super::{Cx, Protocol, Sessions, closing, ndjson};
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 use crate::reason::CloseReason;
@@ -35,13 +35,13 @@ impl Sessions {
     /// The sessions that hold most, if all together hold more than they may. They are to be refused
     /// until [`Sessions::has_enough_left`].
     pub fn largest_unfinished(&mut self) -> Vec<u32> {
-        if self.unfinished_bytes <= self.settings.input_bytes_max() {
+        if self.unfinished_bytes <= self.shared.settings.input_bytes_max() {
             return Vec::new();
         }
         let mut holders: Vec<(usize, u32)> = Vec::new();
         for index in self.of.indices() {
             self.count_unfinished(index);
-            let held = self.work_of(index).map_or(0, |work| work.unfinished);
+            let held = self.of[index].work().map_or(0, |work| work.unfinished);
             if held > 0 {
                 holders.push((held, index));
             }
@@ -52,20 +52,7 @@ impl Sessions {
 
     /// Whether enough was freed.
     pub fn has_enough_left(&self) -> bool {
-        self.unfinished_bytes <= self.settings.input_bytes_max() / 8 * EIGHTHS_LEFT
-    }
-
-    /// Ends the session, with 503 or 1013 where the protocol has a way to say so.
-    pub fn refuse_unfinished(&mut self, cx: &mut Cx<'_>) {
-        let index = cx.index();
-        match self.protocol(index) {
-            Protocol::Http if !cx.world.ends_after_output() => self.refuse_request(cx),
-            Protocol::Http2 => self.disconnect(cx, CloseReason::Overloaded),
-            Protocol::Ws if !self.has_farewell(index) && self.work_of(index).is_some() => {
-                self.ws_refuse(cx, CloseReason::Overloaded);
-            }
-            _ => {}
-        }
+        self.unfinished_bytes <= self.shared.settings.input_bytes_max() / 8 * EIGHTHS_LEFT
     }
 
     /// Drops all input it holds.
@@ -78,46 +65,53 @@ impl Sessions {
         }
         self.count_unfinished(index);
     }
+}
 
-    fn refuse_request(&mut self, cx: &mut Cx<'_>) {
-        let index = cx.index();
-        cx.note(CloseReason::Overloaded);
-        match self.work(index).http {
-            HttpState::Ndjson(_) => self.fail_ndjson(cx, INPUT_FULL),
-            // The present request gets its answer; what follows it is not read.
-            HttpState::Waiting { .. } => self.close_after_answer(index),
-            HttpState::Head(_)
-            | HttpState::Body(_)
-            | HttpState::Stream(_)
-            | HttpState::Discard(_) => {
-                self.reject_and_close(cx, INPUT_FULL);
-            }
+/// Ends the session, with 503 or 1013 where the protocol has a way to say so.
+pub fn refuse_unfinished(cx: &mut Cx<'_>) {
+    match cx.session.protocol {
+        Protocol::Http if !cx.world.ends_after_output() => refuse_request(cx),
+        Protocol::Http2 => closing::disconnect(cx, CloseReason::Overloaded),
+        Protocol::Ws if !cx.session.has_farewell() && cx.session.work().is_some() => {
+            closing::ws_refuse(cx, CloseReason::Overloaded);
+        }
+        _ => {}
+    }
+}
+
+fn refuse_request(cx: &mut Cx<'_>) {
+    cx.note(CloseReason::Overloaded);
+    match cx.work().http {
+        HttpState::Ndjson(_) => ndjson::fail(cx, INPUT_FULL),
+        // The present request gets its answer; what follows it is not read.
+        HttpState::Waiting { .. } => cx.close_after_answer(),
+        HttpState::Head(_) | HttpState::Body(_) | HttpState::Stream(_) | HttpState::Discard(_) => {
+            cx.reject_and_close(INPUT_FULL);
         }
     }
+}
 
-    /// The time for progress is over. `stalled`: there was no progress.
-    pub(super) fn progress_due(&mut self, cx: &mut Cx<'_>, stalled: bool) {
-        let index = cx.index();
-        let silent = cx.world.is_silent();
-        let Some(work) = &self.of[index].work else { return };
-        // Input we have received and not parsed yet waits for us, not for the peer.
-        let stalled = stalled && work.carry.is_empty();
-        let waits = work.outstanding > 0;
-        match &work.http {
-            HttpState::Body(_) if stalled => {
-                cx.note(CloseReason::BodyTimeout);
-                self.reject_and_close(cx, NO_PROGRESS);
-            }
-            HttpState::Ndjson(lines) if !waits && lines.is_late(stalled, silent) => {
-                cx.note(CloseReason::BodyTimeout);
-                self.fail_ndjson(cx, NO_PROGRESS);
-            }
-            _ if work.ws.is_some() && stalled => self.ws_refuse(cx, CloseReason::BodyTimeout),
-            // It has a time of its own.
-            HttpState::Stream(_) => {}
-            _ if work.is_receiving() => cx.wait(Why::Body),
-            // A later body or message has a deadline of its own.
-            _ => {}
+/// The time for progress is over. `stalled`: there was no progress.
+pub(super) fn progress_due(cx: &mut Cx<'_>, stalled: bool) {
+    let silent = cx.world.is_silent();
+    let Some(work) = &cx.session.work else { return };
+    // Input we have received and not parsed yet waits for us, not for the peer.
+    let stalled = stalled && work.carry.is_empty();
+    let waits = work.outstanding > 0;
+    match &work.http {
+        HttpState::Body(_) if stalled => {
+            cx.note(CloseReason::BodyTimeout);
+            cx.reject_and_close(NO_PROGRESS);
         }
+        HttpState::Ndjson(lines) if !waits && lines.is_late(stalled, silent) => {
+            cx.note(CloseReason::BodyTimeout);
+            ndjson::fail(cx, NO_PROGRESS);
+        }
+        _ if work.ws.is_some() && stalled => closing::ws_refuse(cx, CloseReason::BodyTimeout),
+        // It has a time of its own.
+        HttpState::Stream(_) => {}
+        _ if work.is_receiving() => cx.wait(Why::Body),
+        // A later body or message has a deadline of its own.
+        _ => {}
     }
 }

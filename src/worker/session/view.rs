@@ -3,7 +3,7 @@
 //! an end.
 
 use super::answer::Content;
-use super::{Cx, Sessions};
+use super::{Cx, access, subscribe};
 use crate::auth::Access;
 use crate::proto::dialect::Dialect;
 use crate::proto::http::head::{Method, Request};
@@ -14,70 +14,61 @@ use crate::proto::reject::Reject;
 use crate::proto::stream::{Begin, OrElse};
 use crate::worker::effect::AfterJoin;
 
-impl Sessions {
-    /// `GET /channels/{channel}/stream`.
-    pub(super) fn view(&mut self, cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) {
-        let mut buffer = [0; NAME_BYTES_MAX];
-        match channel_segment(segment, &mut buffer) {
-            Ok(channel) => self.open_view(cx, request, channel, OrElse::Refuse),
-            Err(error) => self.reject(cx, error),
-        }
+/// `GET /channels/{channel}/stream`.
+pub(super) fn begin(cx: &mut Cx<'_>, request: &Request<'_>, segment: &str) {
+    let mut buffer = [0; NAME_BYTES_MAX];
+    match channel_segment(segment, &mut buffer) {
+        Ok(channel) => open(cx, request, channel, OrElse::Refuse),
+        Err(error) => cx.reject(error),
     }
+}
 
-    /// A path that the operator has mapped to a channel's stream. There, a stream that has ended counts
-    /// as none: a client that uses such a path has the whole answer by then.
-    pub(super) fn view_mapped(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
-        if !matches!(request.method(), Method::Get | Method::Head) {
-            return false;
-        }
-        let mut maps = self.settings.stream_paths.iter();
-        let Some(channel) = maps.find_map(|map| map.channel_of(request.path())) else {
-            return false;
-        };
-        if self.admit_request(cx, request, Access::Http, None) {
-            self.open_view(cx, request, &channel, OrElse::RefuseEnded);
-        }
-        true
+/// A path that the operator has mapped to a channel's stream. There, a stream that has ended counts
+/// as none: a client that uses such a path has the whole answer by then.
+pub(super) fn begin_mapped(cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
+    if !matches!(request.method(), Method::Get | Method::Head) {
+        return false;
     }
+    let mut maps = cx.shared.settings.stream_paths.iter();
+    let Some(channel) = maps.find_map(|map| map.channel_of(request.path())) else {
+        return false;
+    };
+    if access::admit_request(cx, request, Access::Http, None) {
+        open(cx, request, &channel, OrElse::RefuseEnded);
+    }
+    true
+}
 
-    /// Opens a plain reader of the channel's stream. `or_else` says what happens if there is none.
-    pub(super) fn open_view(
-        &mut self,
-        cx: &mut Cx<'_>,
-        request: &Request<'_>,
-        channel: &str,
-        or_else: OrElse,
-    ) {
-        let index = cx.index();
-        if let Err(denied) = self.check_subscribe(index, channel) {
-            return self.reject(cx, denied);
-        }
-        let (dialect, after) = match view_wanted(request) {
-            Ok(wanted) => wanted,
-            Err(reject) => return self.reject(cx, reject),
-        };
-        if request.method() == Method::Head {
-            return self.answer_view_head(cx, dialect);
-        }
-        self.of[index].dialect = dialect;
-        let cors = self.work(index).answer.cors.clone().into_owned().into();
-        let begin = Begin { after, or_else };
-        self.await_log(index);
-        self.join(cx, vec![channel.into()], Vec::new(), AfterJoin::OpenView { cors, begin });
+/// Opens a plain reader of the channel's stream. `or_else` says what happens if there is none.
+pub(super) fn open(cx: &mut Cx<'_>, request: &Request<'_>, channel: &str, or_else: OrElse) {
+    if let Err(denied) = cx.check_subscribe(channel) {
+        return cx.reject(denied);
     }
+    let (dialect, after) = match view_wanted(request) {
+        Ok(wanted) => wanted,
+        Err(reject) => return cx.reject(reject),
+    };
+    if request.method() == Method::Head {
+        return answer_head(cx, dialect);
+    }
+    cx.session.dialect = dialect;
+    let cors = cx.work().answer.cors.clone().into_owned().into();
+    let begin = Begin { after, or_else };
+    cx.await_log();
+    subscribe::join(cx, vec![channel.into()], Vec::new(), AfterJoin::OpenView { cors, begin });
+}
 
-    /// Answers that there is no stream to resume.
-    pub(super) fn answer_no_stream(&mut self, cx: &mut Cx<'_>) {
-        let content = Content { content_type: "", bytes: b"" };
-        self.respond(cx, Status::NoContent, &content, &[("Cache-Control", b"no-store")]);
-    }
+/// Answers that there is no stream to resume.
+pub(super) fn answer_no_stream(cx: &mut Cx<'_>) {
+    let content = Content { content_type: "", bytes: b"" };
+    cx.respond(Status::NoContent, &content, &[("Cache-Control", b"no-store")]);
+}
 
-    fn answer_view_head(&mut self, cx: &mut Cx<'_>, dialect: Dialect) {
-        let date = self.date;
-        let cors = self.work(cx.index()).answer.cors.clone();
-        write_view_head(cx.out(), dialect, &date, &cors);
-        self.end_after_head(cx);
-    }
+fn answer_head(cx: &mut Cx<'_>, dialect: Dialect) {
+    let date = cx.shared.date;
+    let cors = cx.work().answer.cors.clone();
+    write_view_head(cx.out(), dialect, &date, &cors);
+    subscribe::end_after_head(cx);
 }
 
 fn view_wanted(request: &Request<'_>) -> Result<(Dialect, Option<u64>), Reject> {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::http::HttpState;
-use super::{Cx, Flags, Protocol, Sessions};
+use super::{
+    Cx, Flags, Protocol, Session, Sessions, client, closing, http2, ndjson, produce, refresh,
+    unfinished, ws_streams,
+};
 use crate::limits::{
     LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, REFUSAL_TIME_MAX, WS_CLOSE_TIME_MAX,
 };
@@ -36,27 +39,29 @@ impl Sessions {
     /// How long a session may take for this.
     pub fn time_for(&self, why: Why) -> Duration {
         match why {
-            Why::Head => self.settings.head_time,
-            Why::Body => self.settings.body_time,
-            Why::Stream => self.settings.stream_idle,
+            Why::Head => self.shared.settings.head_time,
+            Why::Body => self.shared.settings.body_time,
+            Why::Stream => self.shared.settings.stream_idle,
             Why::Linger => LINGER_TIME_MAX,
             Why::WsClose => WS_CLOSE_TIME_MAX,
             // As long as the kernel waits for a peer that accepts nothing.
-            Why::WsCloseStalled => self.settings.dead_time.max(WS_CLOSE_TIME_MAX),
+            Why::WsCloseStalled => self.shared.settings.dead_time.max(WS_CLOSE_TIME_MAX),
             Why::Refusal => REFUSAL_TIME_MAX,
             Why::Letter => LETTER_TIME_MAX,
             Why::Retry => PUBLISH_RETRY_PAUSE,
-            Why::Stalled => self.settings.dead_time,
+            Why::Stalled => self.shared.settings.dead_time,
         }
     }
+}
 
+impl Session {
     /// Tells, when the time is over, whether the session is still at the same point.
-    pub fn mark(&self, index: u32, why: Why) -> Mark {
-        let requests = self.of[index].requests;
+    pub fn mark(&self, why: Why) -> Mark {
+        let requests = self.requests;
         match why {
             Why::Head | Why::Refusal | Why::Letter => Mark { requests, progress: 0 },
             Why::Body | Why::Stream => {
-                let progress = self.work_of(index).map_or(0, |work| work.progress);
+                let progress = self.work().map_or(0, |work| work.progress);
                 Mark { requests, progress }
             }
             Why::Linger | Why::WsClose | Why::WsCloseStalled | Why::Retry | Why::Stalled => {
@@ -67,98 +72,92 @@ impl Sessions {
 
     /// Whether a deadline set at `before` can still do anything when it passes. Only heads, bodies
     /// and messages are numerous enough to be worth checking.
-    pub fn matters(&self, index: u32, why: Why, before: Mark) -> bool {
-        let now = self.mark(index, why);
+    pub fn matters(&self, why: Why, before: Mark) -> bool {
+        let now = self.mark(why);
         match why {
             Why::Head => {
-                let begins = self.protocol(index) == Protocol::Http || self.has_block(index);
+                let begins = self.protocol == Protocol::Http || self.has_block();
                 begins && now == before
             }
-            Why::Stream if self.work_of(index).is_some_and(|work| work.ws_streams.is_some()) => {
-                true
-            }
+            Why::Stream if self.work().is_some_and(|work| work.ws_streams.is_some()) => true,
             Why::Body | Why::Stream => {
-                let receiving = self.work_of(index).is_some_and(|work| work.is_receiving());
+                let receiving = self.work().is_some_and(|work| work.is_receiving());
                 receiving && now.requests == before.requests
             }
             _ => true,
         }
     }
 
-    /// A deadline set at `mark` has passed.
-    pub fn due(&mut self, cx: &mut Cx<'_>, why: Why, mark: Mark) {
-        let index = cx.index();
-        let now = self.mark(index, why);
-        let same = now == mark;
-        let state = self.work_of(index).map(|work| &work.http);
-        match (why, self.protocol(index), state) {
-            (Why::Head, Protocol::Http, None) if same => {
-                cx.end(Ending::Now(CloseReason::HeadTimeout));
-            }
-            (Why::Head, Protocol::Http, Some(HttpState::Head(_))) if same => {
-                cx.note(CloseReason::HeadTimeout);
-                self.reject_and_close(cx, HEAD_TIMEOUT);
-            }
-            (Why::Head, Protocol::Http2, _) if same && self.has_block(index) => {
-                self.end_http2(cx, ErrorCode::EnhanceYourCalm, CloseReason::HeadTimeout);
-            }
-            // A later body or message has a deadline of its own.
-            (Why::Body, Protocol::Http | Protocol::Ws, _) if now.requests == mark.requests => {
-                self.progress_due(cx, same);
-            }
-            (Why::Stream, Protocol::Http, Some(HttpState::Stream(_)))
-                if now.requests == mark.requests =>
-            {
-                self.stream_due(cx, same);
-            }
-            (Why::Stream, Protocol::Ws, _) => self.ws_streams_due(cx),
-            (Why::Retry, Protocol::Ws, _) => self.ws_streams_go_on(cx),
-            (Why::WsClose, Protocol::Ws, _) => self.say_farewell(cx),
-            (Why::WsClose | Why::WsCloseStalled, Protocol::WsClosing, _) => {
-                cx.end(Ending::Now(CloseReason::CloseTimeout));
-            }
-            (Why::Refusal, Protocol::Http, _) if same => self.refuse_unheard(cx),
-            (Why::Refusal, Protocol::Http2, _) => self.disconnect(cx, CloseReason::Refused),
-            (Why::Letter, Protocol::Http, _) if same => self.letter_lost(cx),
-            (Why::Retry, Protocol::Http, Some(HttpState::Ndjson(_))) => self.ndjson_go_on(cx),
-            (Why::Retry, Protocol::Http, Some(HttpState::Stream(_))) => self.stream_go_on(cx),
-            // The deadline was kept.
-            _ => {}
-        }
-    }
-
     /// The hand has come to this session. `blocked`: its socket is full. `streams`: what it
     /// carries.
-    pub fn look(&mut self, index: u32, blocked: bool, streams: usize) -> Look {
-        let beat = Look::Beat(self.heartbeat(index));
-        let session = &mut self.of[index];
-        match session.protocol {
+    pub fn look(&mut self, blocked: bool, streams: usize) -> Look {
+        let beat = Look::Beat(self.heartbeat());
+        match self.protocol {
             Protocol::Http => Look::EndIfIdle,
             Protocol::Http2 if streams == 0 => Look::EndIfIdle,
             Protocol::Http2 if blocked => {
-                self.heard(index);
+                self.heard();
                 Look::Nothing
             }
-            Protocol::Http2 if session.flags.has(Flags::PING_LATE) => Look::Dead,
+            Protocol::Http2 if self.flags.has(Flags::PING_LATE) => Look::Dead,
             Protocol::Http2 => Look::Ping,
-            Protocol::Sse if session.dialect.has_heartbeats() => beat,
+            Protocol::Sse if self.dialect.has_heartbeats() => beat,
             Protocol::Sse => Look::Nothing,
             // A ping would queue behind all that has not reached the peer yet, so its silence says
             // nothing. TCP_USER_TIMEOUT cuts it if it accepts no byte at all.
             Protocol::Ws if blocked => {
-                self.heard(index);
+                self.heard();
                 Look::Nothing
             }
             // One late answer may be our own fault, when the machine is overloaded; cutting such
             // peers would only bring them all back at once.
-            Protocol::Ws if session.flags.has(Flags::PING_LATE) => Look::Dead,
+            Protocol::Ws if self.flags.has(Flags::PING_LATE) => Look::Dead,
             Protocol::Ws => {
-                if !session.flags.raise(Flags::PING_OUT) {
-                    session.flags.set(Flags::PING_LATE);
-                }
+                self.pinged();
                 beat
             }
             Protocol::WsClosing => Look::Nothing,
         }
+    }
+}
+
+/// A deadline set at `mark` has passed.
+pub fn due(cx: &mut Cx<'_>, why: Why, mark: Mark) {
+    let now = cx.session.mark(why);
+    let same = now == mark;
+    let state = cx.session.work().map(|work| &work.http);
+    match (why, cx.session.protocol, state) {
+        (Why::Head, Protocol::Http, None) if same => {
+            cx.end(Ending::Now(CloseReason::HeadTimeout));
+        }
+        (Why::Head, Protocol::Http, Some(HttpState::Head(_))) if same => {
+            cx.note(CloseReason::HeadTimeout);
+            cx.reject_and_close(HEAD_TIMEOUT);
+        }
+        (Why::Head, Protocol::Http2, _) if same && cx.session.has_block() => {
+            http2::end(cx, ErrorCode::EnhanceYourCalm, CloseReason::HeadTimeout);
+        }
+        // A later body or message has a deadline of its own.
+        (Why::Body, Protocol::Http | Protocol::Ws, _) if now.requests == mark.requests => {
+            unfinished::progress_due(cx, same);
+        }
+        (Why::Stream, Protocol::Http, Some(HttpState::Stream(_)))
+            if now.requests == mark.requests =>
+        {
+            produce::due(cx, same);
+        }
+        (Why::Stream, Protocol::Ws, _) => ws_streams::due(cx),
+        (Why::Retry, Protocol::Ws, _) => ws_streams::go_on(cx),
+        (Why::WsClose, Protocol::Ws, _) => closing::say_farewell(cx),
+        (Why::WsClose | Why::WsCloseStalled, Protocol::WsClosing, _) => {
+            cx.end(Ending::Now(CloseReason::CloseTimeout));
+        }
+        (Why::Refusal, Protocol::Http, _) if same => client::refuse_unheard(cx),
+        (Why::Refusal, Protocol::Http2, _) => closing::disconnect(cx, CloseReason::Refused),
+        (Why::Letter, Protocol::Http, _) if same => refresh::letter_lost(cx),
+        (Why::Retry, Protocol::Http, Some(HttpState::Ndjson(_))) => ndjson::go_on(cx),
+        (Why::Retry, Protocol::Http, Some(HttpState::Stream(_))) => produce::go_on(cx),
+        // The deadline was kept.
+        _ => {}
     }
 }

@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::shared::Shared;
+use super::state::{Protocol, Session};
+use super::work::Work;
 use crate::log::ChannelName;
 use crate::proto::cursor::EventId;
 use crate::reason::{CloseReason, Refused};
@@ -90,16 +93,37 @@ pub trait World {
     fn waiting_at_log(&self) -> usize;
 }
 
-/// What a session works with: which it is, what it asks, and the effects it wants.
+/// A session at work: itself, what it shares with the other sessions of its worker, what it asks its
+/// connection, and the effects it wants.
 pub struct Cx<'a> {
     pub token: Token,
-    pub world: &'a mut dyn World,
-    pub effects: &'a mut Effects,
+    pub(super) session: &'a mut Session,
+    pub(super) shared: &'a mut Shared,
+    pub(super) world: &'a mut dyn World,
+    pub(super) effects: &'a mut Effects,
 }
 
 impl Cx<'_> {
-    pub(super) fn index(&self) -> u32 {
-        self.token.slot
+    /// The session's work, from the pool if it has none.
+    pub(super) fn work(&mut self) -> &mut Work {
+        self.session.begin_work(&mut self.shared.pool)
+    }
+
+    /// The session speaks something else from now on.
+    pub(super) fn speak(&mut self, protocol: Protocol) {
+        self.session.speak(protocol, &self.shared.metrics);
+    }
+
+    /// What is left of the input is read when the next turn begins.
+    pub(super) fn read_on_later(&mut self) {
+        self.session.read_on_later(self.token, &mut self.shared.unread);
+    }
+
+    // --- effects ---
+
+    /// The session's work, and where its output goes.
+    pub(super) fn work_and_out(&mut self) -> (&mut Work, &mut Vec<u8>) {
+        (self.session.begin_work(&mut self.shared.pool), &mut self.effects.out)
     }
 
     pub(super) fn out(&mut self) -> &mut Vec<u8> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::ndjson::{Publisher, add_publications};
 use super::produce::AHEAD;
-use super::{Cx, Protocol, Sessions};
+use super::{Cx, Protocol, publish, websocket};
 use crate::limits::{PUBLISH_BATCH_BYTES_MAX, WS_STREAMS_MAX};
 use crate::log::event::Publication;
 use crate::log::message::{Published, Refusal, Share, StreamAt};
@@ -128,326 +128,276 @@ impl WsStreams {
     }
 }
 
-impl Sessions {
-    fn ws_streams(&mut self, index: u32) -> &mut WsStreams {
-        self.work(index).ws_streams.get_or_insert_default()
+fn state<'c>(cx: &'c mut Cx<'_>) -> &'c mut WsStreams {
+    cx.work().ws_streams.get_or_insert_default()
+}
+
+// --- operations ---
+
+pub(super) fn open(
+    cx: &mut Cx<'_>,
+    reference: Option<&str>,
+    channel: &str,
+    (id, offset): (Option<&str>, Option<u64>),
+) {
+    let heard_at = cx.shared.now;
+    let id: Arc<str> = match id {
+        Some(id) => id.into(),
+        None => format!("{:016x}", cx.shared.random.u64(..)).into(),
+    };
+    if let Err(reject) = check_open(cx, channel) {
+        return websocket::op_error(cx, reference, reject);
     }
+    let mark = Mark { id: id.clone(), part: Part::Open, at: 0 };
+    let streams = state(cx);
+    streams.open.push(Produced {
+        channel: channel.into(),
+        id,
+        attempt: 0,
+        next: 0,
+        had: 0,
+        heard_at,
+    });
+    streams.push(Waiting {
+        channel: channel.into(),
+        reference: reference.map(Into::into),
+        what: What::Open(offset),
+        publication: Some(Publication::control(channel.into(), mark, 0)),
+    });
+    go_on(cx);
+}
 
-    // --- operations ---
-
-    pub(super) fn ws_open_stream(
-        &mut self,
-        cx: &mut Cx<'_>,
-        reference: Option<&str>,
-        channel: &str,
-        (id, offset): (Option<&str>, Option<u64>),
-    ) {
-        let (index, heard_at) = (cx.index(), self.now);
-        let id: Arc<str> = match id {
-            Some(id) => id.into(),
-            None => format!("{:016x}", self.random.u64(..)).into(),
-        };
-        if let Err(reject) = self.check_open(index, channel) {
-            return self.ws_reject(cx, reference, reject);
-        }
-        let mark = Mark { id: id.clone(), part: Part::Open, at: 0 };
-        let streams = self.ws_streams(index);
-        streams.open.push(Produced {
-            channel: channel.into(),
-            id,
-            attempt: 0,
-            next: 0,
-            had: 0,
-            heard_at,
-        });
-        streams.push(Waiting {
-            channel: channel.into(),
-            reference: reference.map(Into::into),
-            what: What::Open(offset),
-            publication: Some(Publication::control(channel.into(), mark, 0)),
-        });
-        self.ws_streams_go_on(cx);
+fn check_open(cx: &mut Cx<'_>, channel: &str) -> Result<(), Reject> {
+    channel_name(channel.as_bytes())?;
+    cx.check_publish(channel)?;
+    let streams = state(cx);
+    if streams.of(channel).is_some() {
+        let message = "the connection produces the channel's stream already";
+        return Err(Reject::bad_request("already_open", message));
     }
-
-    fn check_open(&mut self, index: u32, channel: &str) -> Result<(), Reject> {
-        channel_name(channel.as_bytes())?;
-        self.check_publish(index, channel)?;
-        let streams = self.ws_streams(index);
-        if streams.of(channel).is_some() {
-            let message = "the connection produces the channel's stream already";
-            return Err(Reject::bad_request("already_open", message));
-        }
-        if streams.open.len() >= WS_STREAMS_MAX {
-            let message = "the connection produces as many streams as it may";
-            return Err(Reject::bad_request("too_many_streams", message));
-        }
-        Ok(())
+    if streams.open.len() >= WS_STREAMS_MAX {
+        let message = "the connection produces as many streams as it may";
+        return Err(Reject::bad_request("too_many_streams", message));
     }
+    Ok(())
+}
 
-    pub(super) fn ws_append(
-        &mut self,
-        cx: &mut Cx<'_>,
-        reference: Option<&str>,
-        token: envelope::Publication<'_>,
-    ) {
-        let (index, bytes_max, now) = (cx.index(), self.settings.event_bytes_max, self.now);
-        let channel: Box<str> = token.channel.as_ref().into();
-        let permission = self.permission(index);
-        let allowed = |channel: &str| permission.may_publish(channel);
-        let mut publications = Vec::with_capacity(1);
-        let by = Publisher { allowed: &allowed, sender: None };
-        if let Err(reject) = add_publications(token, bytes_max, &by, &mut publications) {
-            // Tokens after a missing one must not become part of the stream.
-            self.ws_leave_stream(cx, &channel);
-            return self.ws_reject(cx, reference, reject);
-        }
-        let streams = self.ws_streams(index);
-        let Some(of) = streams.of(&channel) else {
-            return self.ws_reject(cx, reference, Refusal::NoStream);
-        };
-        let (number, is_known) = (of.next, of.next < of.had);
-        (of.next, of.heard_at) = (of.next + 1, now);
-        if is_known {
-            return self.ws_appended(cx, reference, number, None);
-        }
-        let mark = Mark { id: of.id.clone(), part: Part::Token, at: of.attempt };
-        let publication = publications.pop();
-        let publication = publication
-            .map(|plain| Publication { attributes: Attributes::of_stream(mark), ..plain });
-        let (reference, what) = (reference.map(Into::into), What::Append(number));
-        streams.push(Waiting { channel, reference, what, publication });
-        self.ws_streams_go_on(cx);
+pub(super) fn append(cx: &mut Cx<'_>, reference: Option<&str>, token: envelope::Publication<'_>) {
+    let (bytes_max, now) = (cx.shared.settings.event_bytes_max, cx.shared.now);
+    let channel: Box<str> = token.channel.as_ref().into();
+    let permission = cx.permission();
+    let allowed = |channel: &str| permission.may_publish(channel);
+    let mut publications = Vec::with_capacity(1);
+    let by = Publisher { allowed: &allowed, sender: None };
+    if let Err(reject) = add_publications(token, bytes_max, &by, &mut publications) {
+        // Tokens after a missing one must not become part of the stream.
+        leave(cx, &channel);
+        return websocket::op_error(cx, reference, reject);
     }
-
-    pub(super) fn ws_end_stream(
-        &mut self,
-        cx: &mut Cx<'_>,
-        reference: Option<&str>,
-        channel: &str,
-        end: End,
-    ) {
-        let streams = self.ws_streams(cx.index());
-        let Some(of) = streams.of(channel) else {
-            return self.ws_reject(cx, reference, Refusal::NoStream);
-        };
-        let mark = Mark { id: of.id.clone(), part: Part::End(end), at: of.attempt };
-        streams.push(Waiting {
-            channel: channel.into(),
-            reference: reference.map(Into::into),
-            what: What::End,
-            publication: Some(Publication::control(channel.into(), mark, 0)),
-        });
-        self.ws_streams_go_on(cx);
+    let streams = state(cx);
+    let Some(of) = streams.of(&channel) else {
+        return websocket::op_error(cx, reference, Refusal::NoStream);
+    };
+    let (number, is_known) = (of.next, of.next < of.had);
+    (of.next, of.heard_at) = (of.next + 1, now);
+    if is_known {
+        return appended(cx, reference, number, None);
     }
+    let mark = Mark { id: of.id.clone(), part: Part::Token, at: of.attempt };
+    let publication = publications.pop();
+    let publication =
+        publication.map(|plain| Publication { attributes: Attributes::of_stream(mark), ..plain });
+    let (reference, what) = (reference.map(Into::into), What::Append(number));
+    streams.push(Waiting { channel, reference, what, publication });
+    go_on(cx);
+}
 
-    // --- the log ---
+pub(super) fn end(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, end: End) {
+    let streams = state(cx);
+    let Some(of) = streams.of(channel) else {
+        return websocket::op_error(cx, reference, Refusal::NoStream);
+    };
+    let mark = Mark { id: of.id.clone(), part: Part::End(end), at: of.attempt };
+    streams.push(Waiting {
+        channel: channel.into(),
+        reference: reference.map(Into::into),
+        what: What::End,
+        publication: Some(Publication::control(channel.into(), mark, 0)),
+    });
+    go_on(cx);
+}
 
-    /// Sends the log the operations that wait, unless it still has some.
-    pub(super) fn ws_streams_go_on(&mut self, cx: &mut Cx<'_>) {
-        let index = cx.index();
-        let streams = self.work_of(index).and_then(|work| work.ws_streams.as_ref());
-        if streams.is_none_or(|streams| streams.asked > 0 || streams.line.is_empty()) {
-            return;
-        }
-        // A connection that is too fast is not refused but read more slowly.
-        if self.admit_publish(cx, Share::Half).is_err() {
-            return cx.wait(Why::Retry);
-        }
-        let mut batch = self.ws_streams(index).next_batch();
-        batch.iter_mut().for_each(|part| self.sign(index, part));
-        self.ask_publish(cx, batch, AfterPublish::Stream);
+// --- the log ---
+
+/// Sends the log the operations that wait, unless it still has some.
+pub(super) fn go_on(cx: &mut Cx<'_>) {
+    let streams = cx.session.work().and_then(|work| work.ws_streams.as_ref());
+    if streams.is_none_or(|streams| streams.asked > 0 || streams.line.is_empty()) {
+        return;
     }
-
-    /// The log answered.
-    pub(super) fn ws_streams_published(
-        &mut self,
-        cx: &mut Cx<'_>,
-        outcome: &Published,
-        unaccepted: Vec<Publication>,
-    ) {
-        let streams = self.ws_streams(cx.index());
-        let accepted = outcome.accepted as usize;
-        let lost = streams.asked.saturating_sub(accepted + unaccepted.len());
-        let taken: Vec<Waiting> = streams.line.drain(..accepted.min(streams.asked)).collect();
-        streams.asked -= taken.len();
-        streams.put_back(unaccepted);
-        let mut seqs = places(outcome);
-        for waiting in taken {
-            self.ws_stream_took(cx, waiting, seqs.next(), outcome.stream.as_ref());
-        }
-        match outcome.refusal {
-            None => {}
-            Some(Refusal::Busy | Refusal::Rate) if lost == 0 => return cx.wait(Why::Retry),
-            Some(refusal) => {
-                self.ws_stream_refused(cx, lost.max(1), refusal, outcome.stream.as_ref());
-            }
-        }
-        self.ws_streams_go_on(cx);
+    // A connection that is too fast is not refused but read more slowly.
+    if publish::admit(cx, Share::Half).is_err() {
+        return cx.wait(Why::Retry);
     }
+    let mut batch = state(cx).next_batch();
+    batch.iter_mut().for_each(|part| publish::sign(cx, part));
+    publish::ask(cx, batch, AfterPublish::Stream);
+}
 
-    /// The log has taken an operation's part of a stream, and gave it this place, if that is known.
-    fn ws_stream_took(
-        &mut self,
-        cx: &mut Cx<'_>,
-        waiting: Waiting,
-        seq: Option<u64>,
-        at: Option<&StreamAt>,
-    ) {
-        let reference = waiting.reference.as_deref();
-        match (waiting.what, at) {
-            (What::Append(number), _) => self.ws_appended(cx, reference, number, seq),
-            (What::Open(offset), Some(at)) => self.ws_stream_opened(cx, &waiting, offset, at),
-            (What::End, Some(at)) => self.ws_tell_end(cx, reference, &waiting.channel, at),
-            (What::Open(_) | What::End, None) => {}
+/// The log answered.
+pub(super) fn published(cx: &mut Cx<'_>, outcome: &Published, unaccepted: Vec<Publication>) {
+    let streams = state(cx);
+    let accepted = outcome.accepted as usize;
+    let lost = streams.asked.saturating_sub(accepted + unaccepted.len());
+    let taken: Vec<Waiting> = streams.line.drain(..accepted.min(streams.asked)).collect();
+    streams.asked -= taken.len();
+    streams.put_back(unaccepted);
+    let mut seqs = places(outcome);
+    for waiting in taken {
+        took(cx, waiting, seqs.next(), outcome.stream.as_ref());
+    }
+    match outcome.refusal {
+        None => {}
+        Some(Refusal::Busy | Refusal::Rate) if lost == 0 => return cx.wait(Why::Retry),
+        Some(refusal) => {
+            refused(cx, lost.max(1), refusal, outcome.stream.as_ref());
         }
     }
+    go_on(cx);
+}
 
-    /// Answers that a token is in the log: at this place, if that is known.
-    fn ws_appended(
-        &mut self,
-        cx: &mut Cx<'_>,
-        reference: Option<&str>,
-        number: u64,
-        seq: Option<u64>,
-    ) {
-        if reference.is_none() {
-            return;
-        }
-        let epoch = self.epoch;
-        let id = seq.map(|seq| ("id", Value::Id(EventId { epoch, seq })));
-        let fields: Vec<_> = [("offset", Value::Number(number))].into_iter().chain(id).collect();
-        self.ws_op_ok(cx, reference, &fields);
+/// The log has taken an operation's part of a stream, and gave it this place, if that is known.
+fn took(cx: &mut Cx<'_>, waiting: Waiting, seq: Option<u64>, at: Option<&StreamAt>) {
+    let reference = waiting.reference.as_deref();
+    match (waiting.what, at) {
+        (What::Append(number), _) => appended(cx, reference, number, seq),
+        (What::Open(offset), Some(at)) => opened(cx, &waiting, offset, at),
+        (What::End, Some(at)) => tell_end(cx, reference, &waiting.channel, at),
+        (What::Open(_) | What::End, None) => {}
     }
+}
 
-    fn ws_stream_opened(
-        &mut self,
-        cx: &mut Cx<'_>,
-        waiting: &Waiting,
-        offset: Option<u64>,
-        at: &StreamAt,
-    ) {
+/// Answers that a token is in the log: at this place, if that is known.
+fn appended(cx: &mut Cx<'_>, reference: Option<&str>, number: u64, seq: Option<u64>) {
+    if reference.is_none() {
+        return;
+    }
+    let epoch = cx.shared.epoch;
+    let id = seq.map(|seq| ("id", Value::Id(EventId { epoch, seq })));
+    let fields: Vec<_> = [("offset", Value::Number(number))].into_iter().chain(id).collect();
+    websocket::op_ok(cx, reference, &fields);
+}
+
+fn opened(cx: &mut Cx<'_>, waiting: &Waiting, offset: Option<u64>, at: &StreamAt) {
+    let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
+    let Some(of) = state(cx).of(channel) else { return };
+    let id = of.id.clone();
+    (of.attempt, of.had, of.next) = (at.attempt, at.tokens, offset.unwrap_or(at.tokens));
+    cx.shared.producing.insert(channel.clone(), cx.token);
+    if offset.is_some_and(|offset| offset > at.tokens) {
+        leave(cx, channel);
+        return websocket::op_error(cx, reference, AHEAD);
+    }
+    let fields = [
+        ("channel", Value::Text(channel)),
+        ("stream", Value::Text(&id)),
+        ("offset", Value::Number(at.tokens)),
+    ];
+    websocket::op_ok(cx, reference, &fields);
+    if !std::mem::replace(&mut state(cx).watched, true) {
+        cx.wait(Why::Stream);
+    }
+}
+
+/// The log has refused the first `count` of the waiting operations.
+fn refused(cx: &mut Cx<'_>, count: usize, refusal: Refusal, at: Option<&StreamAt>) {
+    for _ in 0..count {
+        let Some(waiting) = state(cx).pop() else { return };
         let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
-        let Some(of) = self.ws_streams(cx.index()).of(channel) else { return };
-        let id = of.id.clone();
-        (of.attempt, of.had, of.next) = (at.attempt, at.tokens, offset.unwrap_or(at.tokens));
-        self.producing.insert(channel.clone(), cx.token);
-        if offset.is_some_and(|offset| offset > at.tokens) {
-            self.ws_leave_stream(cx, channel);
-            return self.ws_reject(cx, reference, AHEAD);
-        }
-        let fields = [
-            ("channel", Value::Text(channel)),
-            ("stream", Value::Text(&id)),
-            ("offset", Value::Number(at.tokens)),
-        ];
-        self.ws_op_ok(cx, reference, &fields);
-        if !std::mem::replace(&mut self.ws_streams(cx.index()).watched, true) {
-            cx.wait(Why::Stream);
-        }
-    }
-
-    /// The log has refused the first `count` of the waiting operations.
-    fn ws_stream_refused(
-        &mut self,
-        cx: &mut Cx<'_>,
-        count: usize,
-        refusal: Refusal,
-        at: Option<&StreamAt>,
-    ) {
-        for _ in 0..count {
-            let Some(waiting) = self.ws_streams(cx.index()).pop() else { return };
-            let (channel, reference) = (&waiting.channel, waiting.reference.as_deref());
-            match (waiting.what, refusal, at) {
-                // It has ended, which is what was asked for.
-                (What::End, Refusal::StreamEnded, Some(at)) => {
-                    self.ws_tell_end(cx, reference, channel, at);
-                }
-                _ => {
-                    self.ws_leave_stream(cx, channel);
-                    self.ws_reject(cx, reference, refusal);
-                }
+        match (waiting.what, refusal, at) {
+            // It has ended, which is what was asked for.
+            (What::End, Refusal::StreamEnded, Some(at)) => {
+                tell_end(cx, reference, channel, at);
+            }
+            _ => {
+                leave(cx, channel);
+                websocket::op_error(cx, reference, refusal);
             }
         }
     }
+}
 
-    /// A stream of the connection has ended: answers with its state.
-    pub(super) fn ws_tell_end(
-        &mut self,
-        cx: &mut Cx<'_>,
-        reference: Option<&str>,
-        channel: &str,
-        at: &StreamAt,
-    ) {
-        let epoch = self.epoch;
-        self.ws_forget_stream(cx, channel);
-        let mut fields = vec![
-            ("channel", Value::Text(channel)),
-            ("stream", Value::Text(&at.id)),
-            ("state", Value::Text(at.ended.map_or("open", End::state))),
-            ("events", Value::Number(at.tokens)),
-        ];
-        for (name, seq) in [("first_id", at.first_token), ("last_id", at.last_token)] {
-            if seq > 0 {
-                fields.push((name, Value::Id(EventId { epoch, seq })));
-            }
-        }
-        self.ws_op_ok(cx, reference, &fields);
-    }
-
-    /// Someone else has ended the channel's stream: its producer learns it at once.
-    pub(super) fn ws_stream_ended(&mut self, cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
-        let streams = self.ws_streams(cx.index());
-        if streams.of(channel).is_some_and(|of| of.attempt == at.attempt) {
-            self.ws_tell_end(cx, None, channel, at);
+/// A stream of the connection has ended: answers with its state.
+pub(super) fn tell_end(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, at: &StreamAt) {
+    let epoch = cx.shared.epoch;
+    forget(cx, channel);
+    let mut fields = vec![
+        ("channel", Value::Text(channel)),
+        ("stream", Value::Text(&at.id)),
+        ("state", Value::Text(at.ended.map_or("open", End::state))),
+        ("events", Value::Number(at.tokens)),
+    ];
+    for (name, seq) in [("first_id", at.first_token), ("last_id", at.last_token)] {
+        if seq > 0 {
+            fields.push((name, Value::Id(EventId { epoch, seq })));
         }
     }
+    websocket::op_ok(cx, reference, &fields);
+}
 
-    // --- the end ---
-
-    fn ws_forget_stream(&mut self, cx: &mut Cx<'_>, channel: &str) -> Option<Produced> {
-        let open = &mut self.ws_streams(cx.index()).open;
-        let of = open.iter().position(|of| *of.channel == *channel)?;
-        let of = open.swap_remove(of);
-        if self.producing.get(channel) == Some(&cx.token) {
-            self.producing.remove(channel);
-        }
-        Some(of)
+/// Someone else has ended the channel's stream: its producer learns it at once.
+pub(super) fn ended(cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
+    let streams = state(cx);
+    if streams.of(channel).is_some_and(|of| of.attempt == at.attempt) {
+        tell_end(cx, None, channel, at);
     }
+}
 
-    /// The connection does not produce the channel's stream any more. Another one may go on with it, or
-    /// this one once more.
-    fn ws_leave_stream(&mut self, cx: &mut Cx<'_>, channel: &str) {
-        if let Some(Produced { channel, id, attempt, .. }) = self.ws_forget_stream(cx, channel) {
-            cx.push(Effect::LeaveStream { channel, id, attempt });
-        }
+// --- the end ---
+
+fn forget(cx: &mut Cx<'_>, channel: &str) -> Option<Produced> {
+    let open = &mut state(cx).open;
+    let of = open.iter().position(|of| *of.channel == *channel)?;
+    let of = open.swap_remove(of);
+    if cx.shared.producing.get(channel) == Some(&cx.token) {
+        cx.shared.producing.remove(channel);
     }
+    Some(of)
+}
 
-    /// The connection is gone.
-    pub(super) fn ws_leave_streams(&mut self, cx: &mut Cx<'_>) {
-        let work = self.of[cx.index()].work.as_mut();
-        let Some(streams) = work.and_then(|work| work.ws_streams.take()) else { return };
-        for Produced { channel, id, attempt, .. } in streams.open {
-            if self.producing.get(&channel) == Some(&cx.token) {
-                self.producing.remove(&channel);
-            }
-            cx.push(Effect::LeaveStream { channel, id, attempt });
-        }
+/// The connection does not produce the channel's stream any more. Another one may go on with it, or
+/// this one once more.
+fn leave(cx: &mut Cx<'_>, channel: &str) {
+    if let Some(Produced { channel, id, attempt, .. }) = forget(cx, channel) {
+        cx.push(Effect::LeaveStream { channel, id, attempt });
     }
+}
 
-    /// Ends streams to which nothing was appended for too long.
-    pub(super) fn ws_streams_due(&mut self, cx: &mut Cx<'_>) {
-        let (index, now, idle) = (cx.index(), self.now, self.settings.stream_idle);
-        let streams = self.ws_streams(index);
-        let late = |of: &&Produced| of.attempt > 0 && now.saturating_sub(of.heard_at) >= idle;
-        let late: Vec<Box<str>> =
-            streams.open.iter().filter(late).map(|of| of.channel.clone()).collect();
-        streams.watched = !streams.open.is_empty();
-        if streams.watched {
-            cx.wait(Why::Stream);
+/// The connection is gone.
+pub(super) fn leave_all(cx: &mut Cx<'_>) {
+    let work = cx.session.work.as_mut();
+    let Some(streams) = work.and_then(|work| work.ws_streams.take()) else { return };
+    for Produced { channel, id, attempt, .. } in streams.open {
+        if cx.shared.producing.get(&channel) == Some(&cx.token) {
+            cx.shared.producing.remove(&channel);
         }
-        if self.protocol(index) == Protocol::Ws {
-            late.iter().for_each(|channel| self.ws_end_stream(cx, None, channel, End::Idle));
-        }
+        cx.push(Effect::LeaveStream { channel, id, attempt });
+    }
+}
+
+/// Ends streams to which nothing was appended for too long.
+pub(super) fn due(cx: &mut Cx<'_>) {
+    let (now, idle) = (cx.shared.now, cx.shared.settings.stream_idle);
+    let streams = state(cx);
+    let late = |of: &&Produced| of.attempt > 0 && now.saturating_sub(of.heard_at) >= idle;
+    let late: Vec<Box<str>> =
+        streams.open.iter().filter(late).map(|of| of.channel.clone()).collect();
+    streams.watched = !streams.open.is_empty();
+    if streams.watched {
+        cx.wait(Why::Stream);
+    }
+    if cx.session.protocol == Protocol::Ws {
+        late.iter().for_each(|channel| end(cx, None, channel, End::Idle));
     }
 }
 

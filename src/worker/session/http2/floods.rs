@@ -1,6 +1,7 @@
 //! How often a client may do, in a second, what costs us more than it costs the client.
 
-use super::super::{Cx, Sessions};
+use super::super::Cx;
+use super::state;
 use crate::metrics::{FLOODS, Flood};
 use crate::proto::h2::ErrorCode;
 
@@ -25,38 +26,36 @@ impl Floods {
     }
 }
 
-impl Sessions {
-    /// Counts something that a client may do only so often.
-    pub(super) fn note_flood(&mut self, cx: &Cx<'_>, flood: Flood) -> Result<(), ErrorCode> {
-        let second = self.now.as_secs() as u32;
-        let max = self.flood_max(flood);
-        match self.http2(cx).floods.note(flood, second, max) {
-            false => Ok(()),
-            true => Err(self.flooded(flood)),
-        }
+/// Counts something that a client may do only so often.
+pub(super) fn note(cx: &mut Cx<'_>, flood: Flood) -> Result<(), ErrorCode> {
+    let second = cx.shared.now.as_secs() as u32;
+    let max = max_of(cx, flood);
+    match state(cx).floods.note(flood, second, max) {
+        false => Ok(()),
+        true => Err(flooded(cx, flood)),
     }
+}
 
-    /// The error that ends a connection for too much of this.
-    pub(super) fn flooded(&self, flood: Flood) -> ErrorCode {
-        self.metrics.http2_floods[flood as usize].add(1);
-        ErrorCode::EnhanceYourCalm
-    }
+/// The error that ends a connection for too much of this.
+pub(super) fn flooded(cx: &Cx<'_>, flood: Flood) -> ErrorCode {
+    cx.shared.metrics.http2_floods[flood as usize].add(1);
+    ErrorCode::EnhanceYourCalm
+}
 
-    fn flood_max(&self, flood: Flood) -> u16 {
-        use crate::limits::http2_per_second as max;
-        let streams = u16::try_from(self.settings.http2_streams_max).unwrap_or(u16::MAX);
-        match flood {
-            Flood::RapidReset => max::RAPID_RESETS,
-            // A page that closes, or a proxy whose clients leave, resets all its streams at once.
-            Flood::Reset => streams.saturating_mul(2).max(max::RESETS),
-            Flood::MadeReset => max::MADE_RESETS,
-            Flood::Ping => max::PINGS,
-            Flood::Settings => max::SETTINGS,
-            Flood::EmptyData => max::EMPTY_DATA,
-            Flood::Late | Flood::Ignored => max::IGNORED,
-            // These are counted elsewhere.
-            Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow => u16::MAX,
-        }
+fn max_of(cx: &Cx<'_>, flood: Flood) -> u16 {
+    use crate::limits::http2_per_second as max;
+    let streams = u16::try_from(cx.shared.settings.http2_streams_max).unwrap_or(u16::MAX);
+    match flood {
+        Flood::RapidReset => max::RAPID_RESETS,
+        // A page that closes, or a proxy whose clients leave, resets all its streams at once.
+        Flood::Reset => streams.saturating_mul(2).max(max::RESETS),
+        Flood::MadeReset => max::MADE_RESETS,
+        Flood::Ping => max::PINGS,
+        Flood::Settings => max::SETTINGS,
+        Flood::EmptyData => max::EMPTY_DATA,
+        Flood::Late | Flood::Ignored => max::IGNORED,
+        // These are counted elsewhere.
+        Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow => u16::MAX,
     }
 }
 

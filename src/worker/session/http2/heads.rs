@@ -1,13 +1,12 @@
 //! Field blocks: requests, and trailers.
 
-use super::super::{Cx, Sessions};
-use super::{Block, ForStream};
+use super::super::Cx;
+use super::{Block, ForStream, fault, floods, state};
 use crate::limits::{FIELD_BLOCK_BYTES_MAX, FIELD_BLOCK_PIECES_MAX};
 use crate::metrics::Flood;
 use crate::proto::h2::hpack::Scratch;
 use crate::proto::h2::request::{BlockError, Body, RequestHead};
 use crate::proto::h2::{ErrorCode, frame};
-use crate::ring::Layer;
 use crate::worker::clock::Why;
 
 /// Room for one head: one per worker, used again for every request.
@@ -19,173 +18,144 @@ pub struct HeadSpace {
     text: Vec<u8>,
 }
 
-impl Sessions {
-    pub(super) fn http2_headers(
-        &mut self,
-        cx: &mut Cx<'_>,
-        (stream, ends): (u32, bool),
-        fragment: &[u8],
-        ends_block: bool,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        if stream.is_multiple_of(2) {
-            return Err(ErrorCode::ProtocolError);
-        }
-        if ends_block {
-            return self.http2_block(cx, stream, ends, fragment);
-        }
-        let index = cx.index();
-        let requests = &mut self.of[index].requests;
-        *requests = requests.wrapping_add(1);
-        self.http2(cx).block = Some(Block { stream, ends, bytes: fragment.into(), pieces: 1 });
-        cx.wait(Why::Head);
-        Ok(None)
-    }
-
-    /// More of a field block. One without end would cost us memory and decoding for nothing
-    /// (CVE-2024-27316).
-    pub(super) fn http2_continuation(
-        &mut self,
-        cx: &mut Cx<'_>,
-        stream: u32,
-        fragment: &[u8],
-        ends_block: bool,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        let Some(mut block) = self.http2(cx).block.take().filter(|block| block.stream == stream)
-        else {
-            return Err(ErrorCode::ProtocolError);
-        };
-        block.bytes.extend_from_slice(fragment);
-        block.pieces += 1;
-        if block.pieces > FIELD_BLOCK_PIECES_MAX || block.bytes.len() > FIELD_BLOCK_BYTES_MAX {
-            return Err(self.flooded(Flood::Head));
-        }
-        if ends_block {
-            return self.http2_block(cx, stream, block.ends, &block.bytes);
-        }
-        self.http2(cx).block = Some(block);
-        Ok(None)
-    }
-
-    /// A whole field block. It is decoded even if its stream is gone, because otherwise the tables of
-    /// both sides would differ from then on.
-    fn http2_block(
-        &mut self,
-        cx: &mut Cx<'_>,
-        stream: u32,
-        ended: bool,
-        block: &[u8],
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        let mut space = self.head_space.take().unwrap_or_default();
-        let decoded = self.decode_block(cx, &mut space, block);
-        let found = match decoded {
-            Ok(()) => self.http2_head(cx, stream, ended, &mut space),
-            Err(code) => Err(code),
-        };
-        self.head_space = Some(space);
-        found
-    }
-
-    fn decode_block(
-        &mut self,
-        cx: &Cx<'_>,
-        space: &mut HeadSpace,
-        block: &[u8],
-    ) -> Result<(), ErrorCode> {
-        let HeadSpace { scratch, head, text } = space;
-        head.clear();
-        text.clear();
-        let decoder = &mut self.http2(cx).decoder;
-        match decoder.decode(block, scratch, |name, value| head.field(name, value)) {
-            Ok(()) => Ok(()),
-            Err(BlockError::Hpack(_)) => Err(ErrorCode::CompressionError),
-            Err(BlockError::TooLarge) => Err(self.flooded(Flood::Head)),
-        }
-    }
-
-    fn http2_head(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: u32,
-        ended: bool,
-        space: &mut HeadSpace,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        if let Some(open) = cx.world.stream(id) {
-            return match (open.has_ended, ended && space.head.is_trailer()) {
-                (true, _) => self.http2_fault(cx, id, ErrorCode::StreamClosed),
-                (false, false) => self.http2_fault(cx, id, ErrorCode::ProtocolError),
-                (false, true) => self.http2_body_end(cx, id, open.index),
-            };
-        }
-        let http2 = self.http2(cx);
-        if id <= http2.last_id {
-            return Err(match http2.has_skipped {
-                true => ErrorCode::ProtocolError,
-                false => ErrorCode::StreamClosed,
-            });
-        }
-        http2.has_skipped |= id > http2.last_id + 2;
-        http2.begun += 1;
-        http2.last_id = id;
-        self.http2_begun += 1;
-        if cx.world.stream_count() >= self.settings.http2_streams_max as usize {
-            self.note_flood(cx, Flood::MadeReset)?;
-            frame::write_reset(cx.out(), id, ErrorCode::RefusedStream);
-            return Ok(None);
-        }
-        match space.head.write(ended, &mut space.text) {
-            None => self.http2_fault(cx, id, ErrorCode::ProtocolError),
-            Some(body) => {
-                self.await_body(cx, id, body);
-                Ok(Some(ForStream::Opens { id, ended, body }))
-            }
-        }
-    }
-
-    /// Trailers end a body. Their fields are not used.
-    fn http2_body_end(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: u32,
-        index: u32,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        match self.http2(cx).count_body(id, 0, true) {
-            true => Ok(Some(ForStream::Data { index, from: 0, to: 0, ended: true })),
-            false => self.http2_fault(cx, id, ErrorCode::ProtocolError),
-        }
-    }
-
-    /// Notes the length of a body, to check what comes against it (RFC 9113 section 8.1.1).
-    fn await_body(&mut self, cx: &mut Cx<'_>, id: u32, body: Body) {
-        let Body::Length(length) = body else { return };
-        let streams_max = self.settings.http2_streams_max as usize;
-        let http2 = self.http2(cx);
-        // Some streams were answered, and ended, before their body had come.
-        if http2.bodies.len() >= streams_max {
-            http2.bodies.retain(|(id, _)| cx.world.stream(*id).is_some());
-        }
-        http2.bodies.push((id, length));
-    }
-
-    /// The head of the stream that opens now, in the form of HTTP/1.1.
-    pub fn take_stream_head(&mut self) -> Vec<u8> {
-        self.head_space.as_mut().map(|space| std::mem::take(&mut space.text)).unwrap_or_default()
+impl HeadSpace {
+    /// Takes the head out, in the form of HTTP/1.1.
+    pub fn take_text(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.text)
     }
 
     /// Takes the head's memory back.
-    pub fn put_stream_head(&mut self, text: Vec<u8>) {
-        if let Some(space) = &mut self.head_space {
-            space.text = text;
-        }
+    pub fn put_text(&mut self, text: Vec<u8>) {
+        self.text = text;
     }
+}
 
-    /// A stream has opened on a connection.
-    pub fn opened_stream(&mut self, index: u32, carrier: u32) {
-        self.opened(index, Layer::Plain);
-        // What is known of the connection is known of its streams.
-        let of_connection = self.of[carrier].flags.of_connection();
-        self.of[index].flags.set(of_connection);
-        if let Some(refused) = self.work_of(carrier).and_then(|work| work.refused) {
-            self.work(index).refused = Some(refused);
+pub(super) fn headers(
+    cx: &mut Cx<'_>,
+    (stream, ends): (u32, bool),
+    fragment: &[u8],
+    ends_block: bool,
+) -> Result<Option<ForStream>, ErrorCode> {
+    if stream.is_multiple_of(2) {
+        return Err(ErrorCode::ProtocolError);
+    }
+    if ends_block {
+        return whole_block(cx, stream, ends, fragment);
+    }
+    let requests = &mut cx.session.requests;
+    *requests = requests.wrapping_add(1);
+    state(cx).block = Some(Block { stream, ends, bytes: fragment.into(), pieces: 1 });
+    cx.wait(Why::Head);
+    Ok(None)
+}
+
+/// More of a field block. One without end would cost us memory and decoding for nothing
+/// (CVE-2024-27316).
+pub(super) fn continuation(
+    cx: &mut Cx<'_>,
+    stream: u32,
+    fragment: &[u8],
+    ends_block: bool,
+) -> Result<Option<ForStream>, ErrorCode> {
+    let Some(mut block) = state(cx).block.take().filter(|block| block.stream == stream) else {
+        return Err(ErrorCode::ProtocolError);
+    };
+    block.bytes.extend_from_slice(fragment);
+    block.pieces += 1;
+    if block.pieces > FIELD_BLOCK_PIECES_MAX || block.bytes.len() > FIELD_BLOCK_BYTES_MAX {
+        return Err(floods::flooded(cx, Flood::Head));
+    }
+    if ends_block {
+        return whole_block(cx, stream, block.ends, &block.bytes);
+    }
+    state(cx).block = Some(block);
+    Ok(None)
+}
+
+/// A whole field block. It is decoded even if its stream is gone, because otherwise the tables of
+/// both sides would differ from then on.
+fn whole_block(
+    cx: &mut Cx<'_>,
+    stream: u32,
+    ended: bool,
+    block: &[u8],
+) -> Result<Option<ForStream>, ErrorCode> {
+    let mut space = cx.shared.head_space.take().unwrap_or_default();
+    let decoded = decode(cx, &mut space, block);
+    let found = match decoded {
+        Ok(()) => head(cx, stream, ended, &mut space),
+        Err(code) => Err(code),
+    };
+    cx.shared.head_space = Some(space);
+    found
+}
+
+fn decode(cx: &mut Cx<'_>, space: &mut HeadSpace, block: &[u8]) -> Result<(), ErrorCode> {
+    let HeadSpace { scratch, head, text } = space;
+    head.clear();
+    text.clear();
+    let decoder = &mut state(cx).decoder;
+    match decoder.decode(block, scratch, |name, value| head.field(name, value)) {
+        Ok(()) => Ok(()),
+        Err(BlockError::Hpack(_)) => Err(ErrorCode::CompressionError),
+        Err(BlockError::TooLarge) => Err(floods::flooded(cx, Flood::Head)),
+    }
+}
+
+fn head(
+    cx: &mut Cx<'_>,
+    id: u32,
+    ended: bool,
+    space: &mut HeadSpace,
+) -> Result<Option<ForStream>, ErrorCode> {
+    if let Some(open) = cx.world.stream(id) {
+        return match (open.has_ended, ended && space.head.is_trailer()) {
+            (true, _) => fault(cx, id, ErrorCode::StreamClosed),
+            (false, false) => fault(cx, id, ErrorCode::ProtocolError),
+            (false, true) => body_end(cx, id, open.index),
+        };
+    }
+    let http2 = state(cx);
+    if id <= http2.last_id {
+        return Err(match http2.has_skipped {
+            true => ErrorCode::ProtocolError,
+            false => ErrorCode::StreamClosed,
+        });
+    }
+    http2.has_skipped |= id > http2.last_id + 2;
+    http2.begun += 1;
+    http2.last_id = id;
+    cx.shared.http2_begun += 1;
+    if cx.world.stream_count() >= cx.shared.settings.http2_streams_max as usize {
+        floods::note(cx, Flood::MadeReset)?;
+        frame::write_reset(cx.out(), id, ErrorCode::RefusedStream);
+        return Ok(None);
+    }
+    match space.head.write(ended, &mut space.text) {
+        None => fault(cx, id, ErrorCode::ProtocolError),
+        Some(body) => {
+            await_body(cx, id, body);
+            Ok(Some(ForStream::Opens { id, ended, body }))
         }
     }
+}
+
+/// Trailers end a body. Their fields are not used.
+fn body_end(cx: &mut Cx<'_>, id: u32, index: u32) -> Result<Option<ForStream>, ErrorCode> {
+    match state(cx).count_body(id, 0, true) {
+        true => Ok(Some(ForStream::Data { index, from: 0, to: 0, ended: true })),
+        false => fault(cx, id, ErrorCode::ProtocolError),
+    }
+}
+
+/// Notes the length of a body, to check what comes against it (RFC 9113 section 8.1.1).
+fn await_body(cx: &mut Cx<'_>, id: u32, body: Body) {
+    let Body::Length(length) = body else { return };
+    let streams_max = cx.shared.settings.http2_streams_max as usize;
+    let http2 = cx.session.begin_work(&mut cx.shared.pool).http2.get_or_insert_default();
+    // Some streams were answered, and ended, before their body had come.
+    if http2.bodies.len() >= streams_max {
+        http2.bodies.retain(|(id, _)| cx.world.stream(*id).is_some());
+    }
+    http2.bodies.push((id, length));
 }

@@ -6,7 +6,7 @@ mod heads;
 
 use self::floods::Floods;
 use super::http::Step;
-use super::{Cx, Flags, Protocol, Sessions};
+use super::{Cx, Protocol, Session, Shared};
 use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN, HTTP2_REQUESTS_PER_TURN_ALL};
 use crate::metrics::Flood;
 use crate::proto::h2::frame::{self, Frame};
@@ -99,261 +99,246 @@ impl Http2 {
     }
 }
 
-impl Sessions {
+impl Session {
     /// Whether a field block has begun on the connection and not ended.
-    pub(super) fn has_block(&self, index: u32) -> bool {
-        let http2 = self.work_of(index).and_then(|work| work.http2.as_ref());
+    pub(super) fn has_block(&self) -> bool {
+        let http2 = self.work().and_then(|work| work.http2.as_ref());
         http2.is_some_and(|http2| http2.has_block())
     }
+}
 
-    // --- how it begins ---
-
-    /// Whether a connection whose first bytes are these may speak HTTP/2.
-    pub(super) fn may_be_http2(&self, cx: &Cx<'_>, bytes: &[u8]) -> bool {
-        let length = bytes.len().min(PREFACE.len());
-        self.settings.http2
-            && !self.has_begun(cx.index())
-            && !self.of.is_stream(cx.index())
-            && bytes[..length] == PREFACE[..length]
-    }
-
-    /// Takes the client's preface, once all of it has come (RFC 9113 section 3.4).
-    pub(super) fn preface_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
-        if bytes.len() < PREFACE.len() {
-            return Step::Wait(0);
-        }
-        let index = cx.index();
-        self.set_protocol(index, Protocol::Http2);
-        self.of[index].requests += 1;
-        self.work(index).http2 = Some(Box::default());
-        cx.world.carry();
-        let ours = [
-            // An idle connection holds no table.
-            (settings::TABLE_SIZE, 0),
-            (settings::STREAMS_MAX, self.settings.http2_streams_max),
-            (settings::HEAD_BYTES, HEAD_BYTES_MAX as u32),
-            (settings::CONNECT_PROTOCOL, 1),
-        ];
-        frame::write_settings(cx.out(), &ours);
-        Step::Used(PREFACE.len())
-    }
-
-    // --- frames ---
-
+impl Shared {
     /// Whether streams have begun as many requests in this turn as they may, on all connections
     /// together.
     pub fn has_begun_enough(&self) -> bool {
         self.http2_begun >= HTTP2_REQUESTS_PER_TURN_ALL
     }
+}
 
-    pub(super) fn http2_input(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
-        if cx.world.ends_after_output() {
-            return Step::Used(bytes.len());
+// --- how it begins ---
+
+/// Whether a connection whose first bytes are these may speak HTTP/2.
+pub(super) fn may_begin(cx: &Cx<'_>, bytes: &[u8]) -> bool {
+    let length = bytes.len().min(PREFACE.len());
+    cx.shared.settings.http2
+        && !cx.session.has_begun()
+        && cx.world.carrier() == cx.token.slot
+        && bytes[..length] == PREFACE[..length]
+}
+
+/// Takes the client's preface, once all of it has come (RFC 9113 section 3.4).
+pub(super) fn preface_input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+    if bytes.len() < PREFACE.len() {
+        return Step::Wait(0);
+    }
+    cx.speak(Protocol::Http2);
+    cx.session.requests += 1;
+    cx.work().http2 = Some(Box::default());
+    cx.world.carry();
+    let ours = [
+        // An idle connection holds no table.
+        (settings::TABLE_SIZE, 0),
+        (settings::STREAMS_MAX, cx.shared.settings.http2_streams_max),
+        (settings::HEAD_BYTES, HEAD_BYTES_MAX as u32),
+        (settings::CONNECT_PROTOCOL, 1),
+    ];
+    frame::write_settings(cx.out(), &ours);
+    Step::Used(PREFACE.len())
+}
+
+// --- frames ---
+
+/// Takes a frame.
+pub(super) fn input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+    if cx.world.ends_after_output() {
+        return Step::Used(bytes.len());
+    }
+    // A peer that does not read what it asks for gets no more of it.
+    if cx.out_len() > HTTP2_OUT_BYTES_MAX {
+        return Step::Wait(0);
+    }
+    let turn = cx.shared.turn;
+    if cx.shared.has_begun_enough() || state(cx).has_had_its_turn(turn) {
+        cx.read_on_later();
+        return Step::Wait(0);
+    }
+    let read = match frame::read(bytes) {
+        Ok(Some((frame, length))) => take_frame(cx, &frame, bytes).map(|what| (what, length)),
+        Ok(None) => return Step::Wait(0),
+        Err(code) => Err(code),
+    };
+    match read {
+        Ok((None, length)) => Step::Used(length),
+        Ok((Some(what), length)) => Step::Stream(length, what),
+        Err(code) => {
+            end(cx, code, CloseReason::BadRequest);
+            Step::Used(bytes.len())
         }
-        // A peer that does not read what it asks for gets no more of it.
-        if cx.out_len() > HTTP2_OUT_BYTES_MAX {
-            return Step::Wait(0);
+    }
+}
+
+fn state<'c>(cx: &'c mut Cx<'_>) -> &'c mut Http2 {
+    cx.work().http2.get_or_insert_default()
+}
+
+fn take_frame(
+    cx: &mut Cx<'_>,
+    frame: &Frame<'_>,
+    bytes: &[u8],
+) -> Result<Option<ForStream>, ErrorCode> {
+    let http2 = state(cx);
+    let is_settings = matches!(frame, Frame::Settings(_));
+    if !http2.has_settings && !is_settings {
+        return Err(ErrorCode::ProtocolError);
+    }
+    // Nothing comes between the pieces of a field block (RFC 9113 section 4.3).
+    if http2.has_block() != matches!(frame, Frame::Continuation { .. }) {
+        return Err(ErrorCode::ProtocolError);
+    }
+    match *frame {
+        Frame::Data { stream, payload, length, ends } => {
+            let from = payload.as_ptr().addr() - bytes.as_ptr().addr();
+            let place = (from, from + payload.len());
+            data(cx, stream, place, length, ends)
         }
-        let turn = self.turn;
-        if self.has_begun_enough() || self.http2(cx).has_had_its_turn(turn) {
-            self.read_on_later(cx.token);
-            return Step::Wait(0);
+        Frame::Headers { stream, fragment, ends, ends_block } => {
+            heads::headers(cx, (stream, ends), fragment, ends_block)
         }
-        let read = match frame::read(bytes) {
-            Ok(Some((frame, length))) => {
-                self.http2_frame(cx, &frame, bytes).map(|what| (what, length))
+        Frame::Continuation { stream, fragment, ends_block } => {
+            heads::continuation(cx, stream, fragment, ends_block)
+        }
+        Frame::Reset { stream } => reset(cx, stream),
+        Frame::Settings(payload) => take_settings(cx, payload).map(|()| None),
+        Frame::SettingsAck => {
+            let http2 = state(cx);
+            if !std::mem::replace(&mut http2.is_acknowledged, true) {
+                http2.decoder.drop_table();
             }
-            Ok(None) => return Step::Wait(0),
-            Err(code) => Err(code),
-        };
-        match read {
-            Ok((None, length)) => Step::Used(length),
-            Ok((Some(what), length)) => Step::Stream(length, what),
-            Err(code) => {
-                self.end_http2(cx, code, CloseReason::BadRequest);
-                Step::Used(bytes.len())
-            }
+            Ok(None)
+        }
+        Frame::Ping(payload) => {
+            floods::note(cx, Flood::Ping)?;
+            frame::write_ping_ack(cx.out(), &payload);
+            Ok(None)
+        }
+        Frame::PingAck | Frame::GoAway => Ok(None),
+        Frame::WindowUpdate { stream, by } => window(cx, stream, by),
+        Frame::Ignored { .. } => floods::note(cx, Flood::Ignored).map(|()| None),
+    }
+}
+
+fn data(
+    cx: &mut Cx<'_>,
+    id: u32,
+    (from, to): (usize, usize),
+    length: u32,
+    ended: bool,
+) -> Result<Option<ForStream>, ErrorCode> {
+    if state(cx).is_unused(id) {
+        return Err(ErrorCode::ProtocolError);
+    }
+    if from == to && !ended {
+        floods::note(cx, Flood::EmptyData)?;
+    }
+    let stream = cx.world.stream(id);
+    cx.world
+        .count_data(stream.map(|view| view.index), length)
+        .map_err(|_| ErrorCode::FlowControlError)?;
+    let Some(stream) = stream else { return late(cx, id) };
+    if stream.has_ended {
+        return fault(cx, id, ErrorCode::StreamClosed);
+    }
+    if !state(cx).count_body(id, to - from, ended) {
+        return fault(cx, id, ErrorCode::ProtocolError);
+    }
+    Ok(Some(ForStream::Data { index: stream.index, from, to, ended }))
+}
+
+/// DATA for a stream that is gone. Its client could not know that when it sent it.
+fn late(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
+    floods::note(cx, Flood::Late)?;
+    frame::write_reset(cx.out(), id, ErrorCode::StreamClosed);
+    Ok(None)
+}
+
+fn reset(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
+    if state(cx).is_unused(id) {
+        return Err(ErrorCode::ProtocolError);
+    }
+    let stream = cx.world.stream(id);
+    // The work for a request that is reset before it is answered was for nothing.
+    let flood = match stream {
+        Some(view) if !view.is_answered => Flood::RapidReset,
+        _ => Flood::Reset,
+    };
+    floods::note(cx, flood)?;
+    Ok(stream.map(|view| ForStream::Reset { index: view.index }))
+}
+
+/// The client broke the rules of one stream, which ends. That costs us a request's work and makes
+/// room for another stream, as a reset by the client would.
+fn fault(cx: &mut Cx<'_>, id: u32, code: ErrorCode) -> Result<Option<ForStream>, ErrorCode> {
+    floods::note(cx, Flood::MadeReset)?;
+    match cx.world.stream(id) {
+        Some(view) => Ok(Some(ForStream::Fault { index: view.index, code })),
+        None => {
+            frame::write_reset(cx.out(), id, code);
+            Ok(None)
         }
     }
+}
 
-    fn http2(&mut self, cx: &Cx<'_>) -> &mut Http2 {
-        self.work(cx.index()).http2.get_or_insert_default()
+fn take_settings(cx: &mut Cx<'_>, payload: &[u8]) -> Result<(), ErrorCode> {
+    floods::note(cx, Flood::Settings)?;
+    let window = settings::initial_window(payload)?;
+    state(cx).has_settings = true;
+    if let Some(window) = window {
+        cx.world.set_initial_window(window).map_err(|_| ErrorCode::FlowControlError)?;
     }
+    frame::write_settings_ack(cx.out());
+    Ok(())
+}
 
-    fn http2_frame(
-        &mut self,
-        cx: &mut Cx<'_>,
-        frame: &Frame<'_>,
-        bytes: &[u8],
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        let http2 = self.http2(cx);
-        let is_settings = matches!(frame, Frame::Settings(_));
-        if !http2.has_settings && !is_settings {
-            return Err(ErrorCode::ProtocolError);
-        }
-        // Nothing comes between the pieces of a field block (RFC 9113 section 4.3).
-        if http2.has_block() != matches!(frame, Frame::Continuation { .. }) {
-            return Err(ErrorCode::ProtocolError);
-        }
-        match *frame {
-            Frame::Data { stream, payload, length, ends } => {
-                let from = payload.as_ptr().addr() - bytes.as_ptr().addr();
-                let place = (from, from + payload.len());
-                self.http2_data(cx, stream, place, length, ends)
-            }
-            Frame::Headers { stream, fragment, ends, ends_block } => {
-                self.http2_headers(cx, (stream, ends), fragment, ends_block)
-            }
-            Frame::Continuation { stream, fragment, ends_block } => {
-                self.http2_continuation(cx, stream, fragment, ends_block)
-            }
-            Frame::Reset { stream } => self.http2_reset(cx, stream),
-            Frame::Settings(payload) => self.http2_settings(cx, payload).map(|()| None),
-            Frame::SettingsAck => {
-                let http2 = self.http2(cx);
-                if !std::mem::replace(&mut http2.is_acknowledged, true) {
-                    http2.decoder.drop_table();
-                }
-                Ok(None)
-            }
-            Frame::Ping(payload) => {
-                self.note_flood(cx, Flood::Ping)?;
-                frame::write_ping_ack(cx.out(), &payload);
-                Ok(None)
-            }
-            Frame::PingAck | Frame::GoAway => Ok(None),
-            Frame::WindowUpdate { stream, by } => self.http2_window(cx, stream, by),
-            Frame::Ignored { .. } => self.note_flood(cx, Flood::Ignored).map(|()| None),
-        }
+fn window(cx: &mut Cx<'_>, id: u32, by: u32) -> Result<Option<ForStream>, ErrorCode> {
+    if !cx.world.admit_update() {
+        return Err(floods::flooded(cx, Flood::WindowUpdate));
     }
-
-    fn http2_data(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: u32,
-        (from, to): (usize, usize),
-        length: u32,
-        ended: bool,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        if self.http2(cx).is_unused(id) {
-            return Err(ErrorCode::ProtocolError);
-        }
-        if from == to && !ended {
-            self.note_flood(cx, Flood::EmptyData)?;
-        }
-        let stream = cx.world.stream(id);
-        cx.world
-            .count_data(stream.map(|view| view.index), length)
-            .map_err(|_| ErrorCode::FlowControlError)?;
-        let Some(stream) = stream else { return self.http2_late(cx, id) };
-        if stream.has_ended {
-            return self.http2_fault(cx, id, ErrorCode::StreamClosed);
-        }
-        if !self.http2(cx).count_body(id, to - from, ended) {
-            return self.http2_fault(cx, id, ErrorCode::ProtocolError);
-        }
-        Ok(Some(ForStream::Data { index: stream.index, from, to, ended }))
+    if id == 0 {
+        let widened = if by == 0 { Err(ErrorCode::ProtocolError) } else { Ok(()) };
+        widened?;
+        let widened = cx.world.widen(None, by);
+        return widened.map(|()| None).map_err(|_| ErrorCode::FlowControlError);
     }
-
-    /// DATA for a stream that is gone. Its client could not know that when it sent it.
-    fn http2_late(&mut self, cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
-        self.note_flood(cx, Flood::Late)?;
-        frame::write_reset(cx.out(), id, ErrorCode::StreamClosed);
-        Ok(None)
+    if state(cx).is_unused(id) {
+        return Err(ErrorCode::ProtocolError);
     }
-
-    fn http2_reset(&mut self, cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
-        if self.http2(cx).is_unused(id) {
-            return Err(ErrorCode::ProtocolError);
-        }
-        let stream = cx.world.stream(id);
-        // The work for a request that is reset before it is answered was for nothing.
-        let flood = match stream {
-            Some(view) if !view.is_answered => Flood::RapidReset,
-            _ => Flood::Reset,
-        };
-        self.note_flood(cx, flood)?;
-        Ok(stream.map(|view| ForStream::Reset { index: view.index }))
+    let Some(stream) = cx.world.stream(id) else { return Ok(None) };
+    if by == 0 {
+        return fault(cx, id, ErrorCode::ProtocolError);
     }
-
-    /// The client broke the rules of one stream, which ends. That costs us a request's work and makes
-    /// room for another stream, as a reset by the client would.
-    fn http2_fault(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: u32,
-        code: ErrorCode,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        self.note_flood(cx, Flood::MadeReset)?;
-        match cx.world.stream(id) {
-            Some(view) => Ok(Some(ForStream::Fault { index: view.index, code })),
-            None => {
-                frame::write_reset(cx.out(), id, code);
-                Ok(None)
-            }
-        }
+    match cx.world.widen(Some(stream.index), by) {
+        Ok(()) => Ok(None),
+        Err(_) => fault(cx, id, ErrorCode::FlowControlError),
     }
+}
 
-    fn http2_settings(&mut self, cx: &mut Cx<'_>, payload: &[u8]) -> Result<(), ErrorCode> {
-        self.note_flood(cx, Flood::Settings)?;
-        let window = settings::initial_window(payload)?;
-        self.http2(cx).has_settings = true;
-        if let Some(window) = window {
-            cx.world.set_initial_window(window).map_err(|_| ErrorCode::FlowControlError)?;
-        }
-        frame::write_settings_ack(cx.out());
-        Ok(())
-    }
+// --- how it ends ---
 
-    fn http2_window(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: u32,
-        by: u32,
-    ) -> Result<Option<ForStream>, ErrorCode> {
-        if !cx.world.admit_update() {
-            return Err(self.flooded(Flood::WindowUpdate));
-        }
-        if id == 0 {
-            let widened = if by == 0 { Err(ErrorCode::ProtocolError) } else { Ok(()) };
-            widened?;
-            let widened = cx.world.widen(None, by);
-            return widened.map(|()| None).map_err(|_| ErrorCode::FlowControlError);
-        }
-        if self.http2(cx).is_unused(id) {
-            return Err(ErrorCode::ProtocolError);
-        }
-        let Some(stream) = cx.world.stream(id) else { return Ok(None) };
-        if by == 0 {
-            return self.http2_fault(cx, id, ErrorCode::ProtocolError);
-        }
-        match cx.world.widen(Some(stream.index), by) {
-            Ok(()) => Ok(None),
-            Err(_) => self.http2_fault(cx, id, ErrorCode::FlowControlError),
-        }
-    }
+/// Sends a goaway, and ends the connection (RFC 9113 section 6.8).
+pub(super) fn end(cx: &mut Cx<'_>, code: ErrorCode, reason: CloseReason) {
+    let last = state(cx).last_id;
+    frame::write_goaway(cx.out(), last, code);
+    let reason = if code == ErrorCode::EnhanceYourCalm { CloseReason::Flood } else { reason };
+    cx.end(Ending::AfterOutput(Some(reason)));
+}
 
-    // --- how it ends ---
+/// Tells the client to open no more streams. One that is already on its way is still served.
+pub fn announce_drain(cx: &mut Cx<'_>) {
+    frame::write_goaway(cx.out(), STREAM_ID_MAX, ErrorCode::NoError);
+}
 
-    /// Sends a goaway, and ends the connection (RFC 9113 section 6.8).
-    pub(super) fn end_http2(&mut self, cx: &mut Cx<'_>, code: ErrorCode, reason: CloseReason) {
-        let last = self.http2(cx).last_id;
-        frame::write_goaway(cx.out(), last, code);
-        let reason = if code == ErrorCode::EnhanceYourCalm { CloseReason::Flood } else { reason };
-        cx.end(Ending::AfterOutput(Some(reason)));
-    }
-
-    /// Tells the client to open no more streams. One that is already on its way is still served.
-    pub fn announce_drain(&mut self, cx: &mut Cx<'_>) {
-        frame::write_goaway(cx.out(), STREAM_ID_MAX, ErrorCode::NoError);
-    }
-
-    /// Pings the peer, to find out whether it is still there.
-    pub fn ping_http2(&mut self, cx: &mut Cx<'_>) {
-        let flags = &mut self.of[cx.index()].flags;
-        if !flags.raise(Flags::PING_OUT) {
-            flags.set(Flags::PING_LATE);
-        }
-        frame::write_ping(cx.out());
-    }
+/// Pings the peer, to find out whether it is still there.
+pub fn ping(cx: &mut Cx<'_>) {
+    cx.session.pinged();
+    frame::write_ping(cx.out());
 }
