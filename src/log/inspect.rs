@@ -23,6 +23,7 @@ impl Sequencer {
             channels: self.channels.len() as u64,
             tombstones: self.tombstones.len() as u64,
             streams: self.streams.open(),
+            stream_events: self.streams.kept_events(),
             stream_bytes: self.streams.kept_bytes(),
             members: self.presence.members(),
             store_is_down: !self.store_is_up,
@@ -60,13 +61,12 @@ impl Sequencer {
         let hash = self.hasher.channel(name);
         if let Some(index) = self.channels.find(hash, name) {
             let of = self.description_of(index, self.channels.at(index));
-            let stream = self.streams.at(index);
             let kept = self.streams.kept(index, 0).map(|first| first.seq);
-            let events = of.events + self.streams.kept_count(index);
-            return Description { stream, first_seq: kept.or(of.first_seq), events, ..of };
+            let events = of.events + of.kept.events;
+            return Description { first_seq: kept.or(of.first_seq), events, ..of };
         }
         let last_seq = self.tombstones.find(hash).map(|stone| stone.last_seq);
-        Description { last_seq, first_seq: None, events: 0, subscribers: 0, stream: None }
+        Description { last_seq, ..Description::default() }
     }
 
     fn description_of(&self, index: u32, channel: &Channel) -> Description {
@@ -75,7 +75,8 @@ impl Sequencer {
             first_seq: self.history.first_seq(&channel.chain, index),
             events: self.history.events_of(&channel.chain, index),
             subscribers: channel.subscribers(),
-            stream: None,
+            stream: self.streams.at(index),
+            kept: self.streams.kept_of(index),
         }
     }
 

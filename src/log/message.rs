@@ -447,7 +447,7 @@ pub enum Refusal {
 }
 
 /// Answer to `GET /channels/{channel}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Newest event of the channel that was ever ordered, if any is known.
     pub last_seq: Option<u64>,
@@ -459,4 +459,17 @@ pub struct Description {
     pub subscribers: u32,
     /// The stream that is open or kept.
     pub stream: Option<StreamAt>,
+    /// What of that is kept beside history.
+    pub kept: KeptOfStream,
+}
+
+/// What is kept of a stream beside history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptOfStream {
+    /// Events.
+    pub events: u32,
+    /// Their bytes, as history charges them.
+    pub bytes: u64,
+    /// Events that were lost for want of room, or with the disk's.
+    pub cut: u64,
 }

@@ -23,7 +23,9 @@ pub struct LogStats {
     pub tombstones: u64,
     /// Streams that are open.
     pub streams: u64,
-    /// Bytes of streams kept beside history.
+    /// Events of streams kept beside history.
+    pub stream_events: u64,
+    /// Bytes of them.
     pub stream_bytes: u64,
     /// Members of all channels with presence: a subject on two channels counts twice.
     pub members: u64,

@@ -7,77 +7,54 @@
 //! waits for one round of all connections, and one more for each request its own connection has
 //! before it.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::log::message::ToLog;
 
 /// Requests that wait for room at the log.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    waiting: BinaryHeap<Reverse<Entry>>,
+    /// By round, each in the order in which they came. There are few rounds at a time.
+    rounds: BTreeMap<u64, VecDeque<ToLog>>,
     round: u64,
-    arrived: u64,
-}
-
-/// A request ordered by its place.
-#[derive(Debug)]
-struct Entry {
-    place: (u64, u64),
-    request: ToLog,
+    len: usize,
+    /// The memory of a round that is over.
+    spare: VecDeque<ToLog>,
 }
 
 impl Waiting {
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len == 0
     }
 
     /// Adds a request of a connection that has `outstanding` requests under way already.
     pub fn push(&mut self, request: ToLog, outstanding: u16) {
-        self.arrived += 1;
-        let place = (self.round + 1 + u64::from(outstanding), self.arrived);
-        self.waiting.push(Reverse(Entry { place, request }));
+        let round = self.round + 1 + u64::from(outstanding);
+        let spare = &mut self.spare;
+        self.rounds.entry(round).or_insert_with(|| std::mem::take(spare)).push_back(request);
+        self.len += 1;
     }
 
     /// Sends the next request; returns whether it went. If it comes back, it keeps its place.
     pub fn send(&mut self, send: impl FnOnce(ToLog) -> Result<(), ToLog>) -> bool {
-        let Some(next) = self.waiting.peek_mut() else { return false };
-        let Reverse(Entry { place, request }) = PeekMut::pop(next);
-        match send(request) {
-            Ok(()) => {
-                self.round = self.round.max(place.0);
-                true
-            }
-            Err(request) => {
-                self.waiting.push(Reverse(Entry { place, request }));
-                false
-            }
+        let Some(mut first) = self.rounds.first_entry() else { return false };
+        let round = *first.key();
+        let line = first.get_mut();
+        let Some(request) = line.pop_front() else { unreachable!("a round that is over is gone") };
+        if let Err(request) = send(request) {
+            line.push_front(request);
+            return false;
         }
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.place.cmp(&other.place)
+        if line.is_empty() {
+            self.spare = first.remove();
+        }
+        self.round = self.round.max(round);
+        self.len -= 1;
+        true
     }
 }
 

@@ -100,23 +100,27 @@ fn a_models_answer_is_whole_for_whoever_comes_in_its_middle_or_later() {
     let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
     let page = format!("http://{}/demo/answer", server.addr);
     let answer = |is: &str| format!("document.getElementById('answer').textContent === '{is}'");
-    let text = [("Content-Type", "text/plain")];
+    let events = [("Content-Type", "text/event-stream")];
+    let part = |text: &str| {
+        format!("data: {{\"type\":\"text-delta\",\"id\":\"t\",\"delta\":\"{text}\"}}\n\n")
+    };
     browser.visit(&page, 1);
-    let mut model = Chunked::open(server.addr, "/channels/demo:answer/stream", &text);
-    model.chunk(b"one ");
+    let mut model = Chunked::open(server.addr, "/channels/demo:answer/stream", &events);
+    model.chunk(part("one ").as_bytes());
     await_all(&mut browser, &answer("one "));
     browser.visit(&page, 1);
     await_all(&mut browser, &answer("one "));
     browser.evaluate(
         "void (read = import('/pushline.js').then(async ({ Pushline }) => {
             const tokens = [];
-            for await (const token of new Pushline('/').stream('demo:answer')) tokens.push(token);
+            const read = new Pushline('/').stream('demo:answer');
+            for await (const token of read) tokens.push(JSON.parse(token).delta);
             return tokens.join('');
         }))",
     );
-    model.chunk(b"two ");
+    model.chunk(part("two ").as_bytes());
     await_all(&mut browser, &answer("one two "));
-    model.chunk(b"three");
+    model.chunk(part("three").as_bytes());
     model.finish();
     browser.visit(&page, 1);
     await_all(&mut browser, &answer("one two three"));

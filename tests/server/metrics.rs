@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 78] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 79] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -86,6 +86,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 78] = [
     ("pushline_slow_consumers_total", "counter", &["action"]),
     ("pushline_stream_bytes", "gauge", &[]),
     ("pushline_stream_cuts_total", "counter", &[]),
+    ("pushline_stream_events", "gauge", &[]),
     ("pushline_streams_ended_total", "counter", &["reason"]),
     ("pushline_streams_open", "gauge", &[]),
     ("pushline_subscriptions", "gauge", &["state", "worker"]),

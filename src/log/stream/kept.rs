@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Streams;
 use crate::log::event::Event;
 use crate::log::history::bytes_of;
+use crate::log::message::KeptOfStream;
 
 impl Streams {
     // --- events that history drops ---
@@ -22,6 +23,7 @@ impl Streams {
         of.kept.push_back(Arc::clone(event));
         of.kept_bytes += bytes;
         self.kept_bytes += bytes;
+        self.kept_events += 1;
         let mut cut = 0;
         while of.kept_bytes > bytes_max || self.kept_bytes > all_max {
             let Some(first) = of.kept.pop_front() else { break };
@@ -31,6 +33,8 @@ impl Streams {
             of.cut_to = first.seq;
             cut += 1;
         }
+        of.cut += cut;
+        self.kept_events -= cut;
         cut
     }
 
@@ -41,7 +45,16 @@ impl Streams {
         let Some(of) = stream.filter(|of| of.first_seq <= last_seq) else { return 0 };
         self.kept_bytes -= std::mem::take(&mut of.kept_bytes);
         of.cut_to = last_seq;
-        std::mem::take(&mut of.kept).len() as u64 + 1
+        let kept = std::mem::take(&mut of.kept).len() as u64;
+        self.kept_events -= kept;
+        of.cut += kept + 1;
+        kept + 1
+    }
+
+    /// What is kept of a channel's stream, and what was lost of it.
+    pub fn kept_of(&self, channel: u32) -> KeptOfStream {
+        let Some(of) = self.by_channel.get(&channel) else { return KeptOfStream::default() };
+        KeptOfStream { events: of.kept.len() as u32, bytes: of.kept_bytes, cut: of.cut }
     }
 
     /// Up to where a channel has lost events, if history has lost those up to `evicted_to`.
@@ -69,14 +82,6 @@ impl Streams {
     /// An event kept of a channel's stream.
     pub fn kept(&self, channel: u32, place: u32) -> Option<&Arc<Event>> {
         self.by_channel.get(&channel)?.kept.get(place as usize)
-    }
-
-    /// How many are kept of a channel's stream.
-    pub fn kept_count(&self, channel: u32) -> u32 {
-        if self.is_empty() {
-            return 0;
-        }
-        self.by_channel.get(&channel).map_or(0, |of| of.kept.len() as u32)
     }
 
     /// The oldest event kept of any stream.
@@ -136,5 +141,6 @@ impl Streams {
         let bytes: u64 = of.kept.drain(first..first + count).map(|event| bytes_of(&event)).sum();
         of.kept_bytes -= bytes;
         self.kept_bytes -= bytes;
+        self.kept_events -= count as u64;
     }
 }

@@ -59,6 +59,8 @@ struct Stream {
     kept_bytes: u64,
     /// The newest event that is in neither history nor `kept`.
     cut_to: u64,
+    /// Events lost up to there.
+    cut: u64,
     /// Tokens that this node has sent where the order is given, and that have not come back.
     under_way: u64,
     /// Its beginning was before that of the log; what comes next of it says how far it is.
@@ -98,6 +100,8 @@ enum Old {
 pub(super) struct Streams {
     by_channel: HashMap<u32, Stream>,
     open: u64,
+    /// Events kept beside history, of all streams, and their bytes.
+    kept_events: u64,
     kept_bytes: u64,
     due: BinaryHeap<Reverse<(Duration, u32)>>,
     /// Streams that have ended and are to be merged, and the event at which to go on.
@@ -125,7 +129,12 @@ impl Streams {
         self.open
     }
 
-    /// Bytes of events that are kept because they are of streams.
+    /// Events that are kept because they are of streams.
+    pub fn kept_events(&self) -> u64 {
+        self.kept_events
+    }
+
+    /// Bytes of them.
     pub fn kept_bytes(&self) -> u64 {
         self.kept_bytes
     }
@@ -253,6 +262,7 @@ impl Streams {
 
     fn forget(&mut self, channel: u32) {
         if let Some(of) = self.by_channel.remove(&channel) {
+            self.kept_events -= of.kept.len() as u64;
             self.kept_bytes -= of.kept_bytes;
             self.open -= u64::from(of.ended.is_none());
         }
@@ -349,6 +359,8 @@ impl Streams {
     pub fn check_invariants(&self, exists: impl Fn(u32) -> bool) {
         let bytes = |of: &Stream| of.kept.iter().map(|event| bytes_of(event)).sum::<u64>();
         assert_eq!(self.kept_bytes, self.by_channel.values().map(bytes).sum::<u64>());
+        let events = self.by_channel.values().map(|of| of.kept.len() as u64);
+        assert_eq!(self.kept_events, events.sum::<u64>());
         let open = self.by_channel.values().filter(|of| of.ended.is_none()).count();
         assert_eq!(self.open, open as u64);
         for (channel, of) in &self.by_channel {
@@ -356,6 +368,7 @@ impl Streams {
             assert_eq!(of.kept_bytes, bytes(of));
             assert!(of.kept.iter().map(|event| event.seq).is_sorted());
             assert!(of.kept.front().is_none_or(|first| first.seq > of.cut_to));
+            assert!(of.cut == 0 || of.cut_to > 0);
             assert!(
                 of.ended.is_none() || of.due_at.is_some(),
                 "an ended stream is forgotten in time"
@@ -381,6 +394,7 @@ impl Stream {
             kept: VecDeque::new(),
             kept_bytes: 0,
             cut_to: 0,
+            cut: 0,
             home: None,
             under_way: 0,
             is_adopted: false,

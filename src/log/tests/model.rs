@@ -239,7 +239,7 @@ impl Model {
             first_seq: self.kept_of(name).next().map(|event| event.seq),
             events: self.kept_of(name).count() as u32,
             subscribers: self.subscribers(name),
-            stream: None,
+            ..Description::default()
         }
     }
 }

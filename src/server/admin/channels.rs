@@ -8,9 +8,10 @@ use super::ask::within;
 use super::page::{PageQuery, bad_query};
 use super::reply::Reply;
 use super::{STALL_TIME, State};
-use crate::log::message::Description;
+use crate::log::message::{Description, KeptOfStream, StreamAt};
 use crate::proto::cursor::EventId;
 use crate::proto::http::response::Status;
+use crate::proto::stream::End;
 use crate::server::clerk::LogCommand;
 
 /// One channel as the operator sees it.
@@ -23,6 +24,23 @@ struct Entry {
     first_id: Option<String>,
     events: u32,
     subscribers: u32,
+    /// The token stream that is open or kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<StreamEntry>,
+}
+
+/// A channel's token stream as the operator sees it.
+#[derive(Debug, Serialize)]
+struct StreamEntry {
+    id: String,
+    state: &'static str,
+    /// Its tokens.
+    events: u64,
+    /// Events kept beside history, and their bytes.
+    kept_events: u32,
+    kept_bytes: u64,
+    /// Events lost from its beginning, for want of room.
+    cut_events: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -71,7 +89,19 @@ impl State {
             first_id: of.first_seq.map(id),
             events: of.events,
             subscribers: of.subscribers,
+            stream: of.stream.as_ref().map(|at| stream_entry(at, of.kept)),
         }
+    }
+}
+
+fn stream_entry(at: &StreamAt, kept: KeptOfStream) -> StreamEntry {
+    StreamEntry {
+        id: at.id.to_string(),
+        state: at.ended.map_or("open", End::state),
+        events: at.tokens,
+        kept_events: kept.events,
+        kept_bytes: kept.bytes,
+        cut_events: kept.cut,
     }
 }
 

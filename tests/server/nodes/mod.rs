@@ -3,6 +3,7 @@
 
 mod presence;
 mod redis;
+mod states;
 mod streams;
 
 use std::collections::BTreeMap;

@@ -122,6 +122,7 @@ fn an_ended_stream_is_kept_for_a_while_and_then_forgotten() {
     producer.end();
     await_that("it is forgotten", || read_view(server.addr, "/channels/c/stream").status == 204);
     assert_eq!(metric(server.admin, "pushline_stream_bytes"), 0);
+    assert_eq!(metric(server.admin, "pushline_stream_events"), 0);
 }
 
 #[test]

@@ -156,7 +156,16 @@ fn a_stream_longer_than_its_bound_says_that_its_beginning_is_gone() {
     let gap = late.event();
     assert_eq!(gap.event, "pushline.gap");
     assert!(gap.data.contains("\"evicted\""), "{}", gap.data);
-    assert!(metric(server.admin, "pushline_stream_cuts_total") > 80);
+    let cuts = metric(server.admin, "pushline_stream_cuts_total");
+    assert!(cuts > 80);
+    let shown =
+        &fetch(server.admin, "GET", "/v1/channels", &[], None).json()["channels"][0]["stream"];
+    assert_eq!((&shown["state"], &shown["events"]), (&json!("open"), &json!(100)));
+    assert_eq!(shown["cut_events"], cuts);
+    // It opens with an event, and history has the last two.
+    assert_eq!(shown["kept_events"], 101 - 2 - cuts);
+    assert_eq!(shown["kept_events"], metric(server.admin, "pushline_stream_events"));
+    assert_eq!(shown["kept_bytes"], metric(server.admin, "pushline_stream_bytes"));
     producer.end();
     let rest = read_view(server.addr, "/channels/c/stream?starting_after=97");
     assert_eq!(datas(&rest.text()), ["98", "99", "[DONE]"]);

@@ -193,6 +193,11 @@ pub(super) const METRICS: &[Metric] = &[
         Server(|of| Some(of.log?.stats.streams as f64)),
     ),
     (
+        "pushline_stream_events",
+        "Events of token streams kept beside history.",
+        Server(|of| Some(of.log?.stats.stream_events as f64)),
+    ),
+    (
         "pushline_stream_bytes",
         "Bytes of token streams kept beside history.",
         Server(|of| Some(of.log?.stats.stream_bytes as f64)),
