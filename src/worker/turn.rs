@@ -22,7 +22,7 @@ use super::session::{self, LogLine, Look, Sessions};
 use super::setup::Setup;
 use crate::config::Settings;
 use crate::limits::PUBLISH_RETRY_PAUSE;
-use crate::log::message::{FromLog, ToLog};
+use crate::log::message::{FromLog, JoinedChannel, Page, Ticket, ToLog};
 use crate::metrics::WorkerMetrics;
 use crate::reason::CloseReason;
 use crate::ring::{Batch, Completion, DriverStats, Wait};
@@ -140,12 +140,7 @@ impl Core {
             FromLog::Letter(letter) => self.letter(letter),
             FromLog::Joined { ticket, head_seq, channels } => {
                 if let Pending::Join(join) = self.link.answered(ticket) {
-                    let PendingJoin { token, replicas, after, identity, then } = join;
-                    let index = token.slot;
-                    let wanted = self.net.is_current(token) && self.sessions[index].wants_to_join();
-                    let reader = wanted.then(|| (index, self.sessions[index].dialect(), &*after));
-                    self.hub.joined(reader, identity.as_ref(), &replicas, head_seq, channels);
-                    self.answered_by_log(token, |cx| session::joined(cx, then));
+                    self.joined(join, head_seq, channels);
                 }
             }
             FromLog::JoinRefused { ticket, refusal } => {
@@ -156,19 +151,7 @@ impl Core {
                     });
                 }
             }
-            FromLog::Page { ticket, page } => match self.link.answered(ticket) {
-                Pending::Read { token } if self.net.is_current(token) => {
-                    match self.hub.page(token.slot, ticket, page) {
-                        Arrived::Late => {}
-                        Arrived::Read => self.go_on(token.slot),
-                        Arrived::TooSlow => self.disconnect(token.slot, CloseReason::SlowConsumer),
-                    }
-                }
-                Pending::List { token, listing } => {
-                    self.answered_by_log(token, |cx| session::listed(cx, &listing, &page));
-                }
-                _ => {}
-            },
+            FromLog::Page { ticket, page } => self.page(ticket, page),
             FromLog::Published { ticket, outcome, unaccepted } => {
                 if let Pending::Publish { token, then } = self.link.answered(ticket) {
                     self.count_published(&outcome);
@@ -200,6 +183,32 @@ impl Core {
                     });
                 }
             }
+        }
+    }
+
+    fn joined(&mut self, join: PendingJoin, head_seq: u64, channels: Vec<JoinedChannel>) {
+        let PendingJoin { token, replicas, after, identity, then } = join;
+        let index = token.slot;
+        let wanted = self.net.is_current(token) && self.sessions[index].wants_to_join();
+        let reader = wanted.then(|| (index, self.sessions[index].dialect(), &*after));
+        self.hub.joined(reader, identity.as_ref(), &replicas, head_seq, channels);
+        self.answered_by_log(token, |cx| session::joined(cx, then));
+    }
+
+    /// A page of history, for a subscriber or for a request.
+    fn page(&mut self, ticket: Ticket, page: Page) {
+        match self.link.answered(ticket) {
+            Pending::Read { token } if self.net.is_current(token) => {
+                match self.hub.page(token.slot, ticket, page) {
+                    Arrived::Late => {}
+                    Arrived::Read => self.go_on(token.slot),
+                    Arrived::TooSlow => self.disconnect(token.slot, CloseReason::SlowConsumer),
+                }
+            }
+            Pending::List { token, listing } => {
+                self.answered_by_log(token, |cx| session::listed(cx, &listing, &page));
+            }
+            _ => {}
         }
     }
 

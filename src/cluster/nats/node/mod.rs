@@ -403,18 +403,7 @@ impl Node {
                     return self.close_way(now);
                 }
                 match follower.deliver(mark, now) {
-                    Delivery::Take => {
-                        self.ends.metrics.received.add(1);
-                        if message.subject == self.subjects.revoked {
-                            return self.revocations.came(message.payload);
-                        }
-                        let ordered_at = stored_at.saturating_sub(self.settings.clock_began);
-                        let Message { subject, headers, payload, .. } = *message;
-                        let read = codec::publication(&self.subjects, subject, headers, payload);
-                        let seq = mark.seq;
-                        let fed = |publication| Fed { seq, publication, ordered_at };
-                        self.events.extend(read.map(fed));
-                    }
+                    Delivery::Take => self.take_event(message, mark.seq, stored_at),
                     Delivery::Skip => {}
                     Delivery::End(ended) => self.end_log(ended, now),
                 }
@@ -430,6 +419,17 @@ impl Node {
             }
             Delivered::Other => self.close_way(now),
         }
+    }
+
+    fn take_event(&mut self, message: &Message<'_>, seq: u64, stored_at: Duration) {
+        self.ends.metrics.received.add(1);
+        if message.subject == self.subjects.revoked {
+            return self.revocations.came(message.payload);
+        }
+        let ordered_at = stored_at.saturating_sub(self.settings.clock_began);
+        let Message { subject, headers, payload, .. } = *message;
+        let read = codec::publication(&self.subjects, subject, headers, payload);
+        self.events.extend(read.map(|publication| Fed { seq, publication, ordered_at }));
     }
 
     fn note_heard(&mut self, now: Duration) {

@@ -22,6 +22,11 @@ const TRIM_DELAY: Duration = Duration::from_secs(10);
 /// After this much silence, the connection for entries counts as gone.
 const SILENCE_MAX: Duration = Duration::from_millis(2500);
 
+/// Whether the server is not the primary any more, or has forgotten the script.
+fn is_to_connect_again(why: &str) -> bool {
+    ["READONLY", "NOSCRIPT", "LOADING", "MASTERDOWN"].iter().any(|of| why.starts_with(of))
+}
+
 impl Node {
     /// What follows from an answer, if something is to be asked or opened.
     pub(super) fn take_answer(
@@ -35,11 +40,8 @@ impl Node {
             Reply::Error(why) => Some(*why),
             _ => None,
         };
-        // It is not the primary any more, or has forgotten the script: connect again.
         if let Some(why) = refusal
-            && ["READONLY", "NOSCRIPT", "LOADING", "MASTERDOWN"]
-                .iter()
-                .any(|of| why.starts_with(of))
+            && is_to_connect_again(why)
         {
             if let Asked::Publish(number) = asked {
                 answers.push(Answered::new(number, None));
