@@ -70,6 +70,7 @@
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
 //! | sessions change nothing themselves: they return what they want | `worker::effect`, `worker::session` |
 //! | a session sees itself and what all share, and no other session | `Cx` in `worker::session::world`, `worker::session::shared` |
+//! | what a session is, apart from what is done with it | `worker::session::state` |
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
 //! | one place where sends are queued and settled | `worker::net::output` |
 //! | what only some events have, a pointer to the others | [`proto::attributes`] |
@@ -86,7 +87,7 @@
 //! | live subscribers: fan-out touches no memory of theirs, one send per slice | `worker::hub::live` |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |
 //! | replay is reading: a cursor behind its replica reads the log, a page at a time | `worker::hub::reading`, `log::read` |
-//! | an idle connection is one cache line | `worker::net::socket`, `worker::session`, `worker::hub::subscriber` |
+//! | an idle connection is one cache line | `worker::net::socket`, `worker::session::state`, `worker::hub::subscriber` |
 //! | a turn: settle, decide, lanes, fan-out, sends, heartbeats, one submit | `worker::turn`, `worker::sending` |
 //! | what a turn may spend, estimated by the price of each step | `worker::budget` |
 //! | one client cannot crowd out others at the log | `worker::waiting`, `Share` in [`log::message`] |
@@ -101,7 +102,7 @@
 //! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::streams`, `worker::table` |
 //! | what an HTTP/2 client may do only so often | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
-//! | who may do what | [`auth`], `worker::session::access`; when that changes: `worker::session::vetting` |
+//! | who may do what | [`auth`], `worker::session::access`, `worker::session::grant`; when that changes: `worker::session::vetting` |
 //! | bad tokens cost others nothing: checks have a budget, and suspect addresses a line of their own | `worker::session::checks` |
 //! | a subject's tokens are revoked | `auth::revoked` |
 //! | which client a proxied connection belongs to | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |

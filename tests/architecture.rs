@@ -1,6 +1,7 @@
 //! The architecture's rules that a compiler does not hold: which layer knows which, where `unsafe`
 //! is allowed and that it says why, and that files stay readable.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,9 @@ const LAYERS: [(&str, &[&str]); 16] = [
 /// Above this many lines a file should be split; above [`FILE_LINES_LIMIT`] the test fails.
 const FILE_LINES_GOAL: usize = 500;
 const FILE_LINES_LIMIT: usize = 600;
+
+/// A type with more methods than this is several, and each of them could touch what the others have.
+const METHODS_LIMIT: usize = 150;
 
 #[test]
 fn layers_know_only_those_below_them() {
@@ -84,6 +88,17 @@ fn sockets_sessions_and_subscribers_do_not_know_each_other() {
         }
     }
     assert!(seen > PARTS_OF_A_WORKER.len(), "the parts have moved: this test looks at nothing");
+}
+
+/// What is done with a session is in functions beside it, which are handed a `Cx`.
+#[test]
+fn a_sessions_state_does_not_know_what_is_done_with_it() {
+    let mut seen = 0;
+    for file in sources().iter().filter(|file| file.path.starts_with("src/worker/session/state")) {
+        seen += 1;
+        assert!(!has_word(&file.without_tests(), "Cx"), "{} acts", file.path.display());
+    }
+    assert!(seen > 5, "the state has moved: this test looks at nothing");
 }
 
 /// With a second place that sends, a stream could be torn.
@@ -175,6 +190,50 @@ fn files_stay_readable() {
         }
     }
     assert!(too_long.is_empty(), "{too_long:#?}");
+}
+
+#[test]
+fn no_type_is_several() {
+    let mut methods = BTreeMap::<_, usize>::new();
+    for file in sources() {
+        let folder: PathBuf = file.path.parent().expect("a folder").iter().take(3).collect();
+        let mut of = None;
+        for line in file.without_tests().lines() {
+            match line.strip_prefix("impl") {
+                Some(head) => of = type_of(head).map(str::to_owned),
+                None if line == "}" => of = None,
+                None if is_method(line) => {
+                    if let Some(of) = &of {
+                        *methods.entry((folder.clone(), of.clone())).or_default() += 1;
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+    let of_core = methods.get(&(PathBuf::from("src/worker"), "Core".to_owned()));
+    assert!(of_core.is_some_and(|methods| *methods > 50), "this test counts nothing");
+    methods.retain(|_, methods| *methods > METHODS_LIMIT);
+    assert!(methods.is_empty(), "{methods:#?}");
+}
+
+/// The type whose own methods follow.
+fn type_of(head: &str) -> Option<&str> {
+    let name = match head.strip_prefix('<') {
+        Some(generics) => generics.split_once("> ")?.1,
+        None => head.trim_start(),
+    };
+    let is_own = !head.contains(" for ");
+    is_own.then(|| name.split(['<', ' ']).next().unwrap_or_default())
+}
+
+fn is_method(line: &str) -> bool {
+    let Some(line) = line.strip_prefix("    ").filter(|line| !line.starts_with(' ')) else {
+        return false;
+    };
+    let before = line.split_once("fn ").map(|(before, _)| before);
+    before
+        .is_some_and(|before| before.is_empty() || before.starts_with("pub") || before == "const ")
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Core {
             Protocol::Http | Protocol::Http2 | Protocol::Ws => {}
             // A closing WebSocket still has to see the peer's close frame.
             Protocol::WsClosing => {
-                return self.session(index, |cx| session::ws_closing_input(cx, bytes));
+                return self.session(index, |cx| session::closing_input(cx, bytes));
             }
             Protocol::Sse => return,
         }

@@ -1,39 +1,17 @@
 //! Answers to requests, and the ways a request is refused.
 
-use std::borrow::Cow;
-
-use super::http::{HttpState, Step};
-use super::log_line::Asked;
-use super::{Cx, Shared, access, log_line, produce};
+use super::state::{Answer, HttpState, Protocol};
+use super::step::Step;
+use super::{Cx, Shared, access, log_line};
+use crate::proto::envelope::{self, Value};
 use crate::proto::http::body::BodyError;
 use crate::proto::http::head::HeadError;
-use crate::proto::http::response::{self, BodyMode, Connection, Head, Status};
+use crate::proto::http::response::{self, Connection, Head, Status};
 use crate::proto::reject::Reject;
 use crate::proto::sse;
+use crate::proto::ws::frame;
 use crate::reason::{CloseReason, Refused};
 use crate::worker::effect::Ending;
-
-/// How a request is to be answered.
-#[derive(Clone, Debug)]
-pub(super) struct Answer {
-    /// Whether the connection stays open afterwards.
-    pub connection: Connection,
-    /// Whether the client sees the body.
-    pub mode: BodyMode,
-    /// CORS headers.
-    pub cors: Cow<'static, [u8]>,
-    /// The request comes from an EventSource, for which any status but 200 is final.
-    pub to_event_source: bool,
-    /// The request, if its answer goes to the access log.
-    pub asked: Option<Box<Asked>>,
-}
-
-impl Default for Answer {
-    fn default() -> Self {
-        let (connection, mode) = (Connection::KeepAlive, BodyMode::Whole);
-        Self { connection, mode, cors: Cow::Borrowed(b""), to_event_source: false, asked: None }
-    }
-}
 
 /// A body in the form `respond` takes.
 pub(super) struct Content<'a> {
@@ -64,23 +42,12 @@ impl Cx<'_> {
             prepared: &work.answer.cors,
         };
         response::write_response(out, &head, content.bytes, work.answer.mode);
-        let mut left = None;
-        work.http = match std::mem::take(&mut work.http) {
-            HttpState::Waiting { unwanted: Some(decoder) } => HttpState::Discard(decoder),
-            HttpState::Waiting { unwanted: None } | HttpState::Body(_) | HttpState::Ndjson(_) => {
-                HttpState::default()
-            }
-            HttpState::Stream(producer) => {
-                left = Some(producer);
-                HttpState::default()
-            }
-            kept @ (HttpState::Head(_) | HttpState::Discard(_)) => kept,
-        };
+        let left = work.http.answered();
         if work.answer.connection == Connection::Close {
             self.end(Ending::AfterOutput(None));
         }
         if let Some(producer) = left {
-            produce::leave(self, &producer);
+            self.leave_producer(&producer);
         }
         log_line::note_answered(self, status.code());
     }
@@ -115,6 +82,26 @@ impl Cx<'_> {
     /// Makes the present request the connection's last.
     pub(super) fn close_after_answer(&mut self) {
         self.work().answer.connection = Connection::Close;
+    }
+
+    // --- operations of a WebSocket ---
+
+    /// Answers an operation.
+    pub(super) fn op_ok(&mut self, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {
+        if self.session.protocol != Protocol::Ws {
+            return;
+        }
+        let out = self.out();
+        frame::write_text_with(out, |out| envelope::write_ok(out, reference, fields));
+    }
+
+    /// Refuses an operation.
+    pub(super) fn op_error(&mut self, reference: Option<&str>, reject: impl Into<Reject>) {
+        if self.session.protocol != Protocol::Ws {
+            return;
+        }
+        let out = self.out();
+        frame::write_text_with(out, |out| reject.into().write_op_answer(out, reference));
     }
 }
 

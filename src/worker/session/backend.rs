@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::credentials::{credentials, query_token};
 use super::route::route;
-use super::{Cx, Flags, Sessions, access};
-use crate::auth::{Denied, Grant, Question, Verdict};
+use super::state::Flags;
+use super::{Cx, Sessions, grant};
+use crate::auth::{Denied, Grant, Question, Verdict, bearer_entry};
 use crate::limits::{BACKEND_ANSWERS_BYTES_MAX, BACKEND_WAITING_MAX};
 use crate::proto::http::head::Request;
 use crate::ring::Token;
@@ -78,7 +80,7 @@ pub(super) fn has_to_ask(cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
     if !cx.shared.gate.has_backend() || !route(request).needs_rights() {
         return false;
     }
-    let Some(question) = access::question_of(cx, request) else { return false };
+    let Some(question) = question_of(cx, request) else { return false };
     cx.shared.answers.of(&question, cx.shared.now).is_none() && wait_for_answer(cx, question)
 }
 
@@ -93,7 +95,7 @@ pub(super) fn has_to_ask_again(cx: &mut Cx<'_>) -> Result<bool, Denied> {
         return Ok(false);
     };
     if let Some(known) = cx.shared.answers.of(&question, cx.shared.now).cloned() {
-        return access::renew_grant(cx, known?).map(|()| false);
+        return grant::renew_grant(cx, known?).map(|()| false);
     }
     match wait_for_answer(cx, question) {
         true => Ok(true),
@@ -120,7 +122,23 @@ fn wait_for_answer(cx: &mut Cx<'_>, question: Question) -> bool {
 /// The backend's decision about a request, if it is the backend's to decide. If the backend could
 /// not be asked because too many requests wait, nothing is granted.
 pub(super) fn decided(cx: &Cx<'_>, request: &Request<'_>) -> Option<Result<Arc<Grant>, Denied>> {
-    let question = access::question_of(cx, request).filter(|_| cx.shared.gate.has_backend())?;
+    let question = question_of(cx, request).filter(|_| cx.shared.gate.has_backend())?;
     let known = cx.shared.answers.of(&question, cx.shared.now);
     Some(known.cloned().unwrap_or(Err(Denied::BackendUnavailable)))
+}
+
+/// What to ask the backend about the request, if it is the backend's to decide.
+fn question_of(cx: &Cx<'_>, request: &Request<'_>) -> Option<Question> {
+    // With two of the same name it is unclear which one counts.
+    let is_doubled = |name: &str| request.headers_named(name).nth(1).is_some();
+    if ["authorization", "cookie", "x-api-key"].into_iter().any(is_doubled) {
+        return None;
+    }
+    let query_token = query_token(request).ok()?;
+    let mut entries = request
+        .headers_named("sec-websocket-protocol")
+        .flat_map(|list| list.split(|byte| *byte == b','));
+    let entry =
+        entries.find_map(|entry| bearer_entry(std::str::from_utf8(entry.trim_ascii()).ok()?));
+    cx.shared.gate.question(&credentials(request, entry, query_token.as_deref()))
 }

@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Cx, Flags, Sessions};
+use super::state::Flags;
+use super::{Cx, Sessions};
 use crate::bucket::Bucket;
 use crate::limits::{
     FAILED_CHECKS_PER_SECOND, FAILURES_KEPT, SUSPECTS_PAUSE, TOKEN_CHECK_TIME_PER_TURN,

@@ -1,8 +1,9 @@
 //! Which client a trusted proxy speaks for: told by the PROXY protocol before anything else, or by
 //! a header of each request.
 
-use super::http::Step;
-use super::{Cx, Session, access, answer};
+use super::state::Session;
+use super::step::Step;
+use super::{Cx, access, answer};
 use crate::config::ClientAddress;
 use crate::proto::http::head::Request;
 use crate::proto::{forwarded, proxy};

@@ -1,26 +1,12 @@
 //! The end of a stream: what it is told, and what is sent before that.
 
-use super::{Cx, Protocol, Session, http2, websocket};
+use super::state::{Farewell, HttpState, Protocol, Session};
+use super::{Cx, http2, ws_streams};
 use crate::proto::h2::ErrorCode;
 use crate::proto::ws::close::{CloseCode, write_close};
-use crate::proto::ws::message::Received;
 use crate::reason::CloseReason;
 use crate::worker::clock::Why;
 use crate::worker::effect::{Effect, Ending};
-
-/// How a WebSocket ends because of what its peer sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Farewell {
-    /// The peer's close frame goes back to it.
-    Answer(Option<CloseCode>),
-    /// A close frame of our own.
-    Refusal {
-        code: CloseCode,
-        text: &'static str,
-        /// The reason we count.
-        reason: CloseReason,
-    },
-}
 
 impl Session {
     /// The event up to which the session must be sent everything before it ends, if it is to end.
@@ -131,29 +117,6 @@ fn begin_ws_close(cx: &mut Cx<'_>) {
     cx.speak(Protocol::WsClosing);
 }
 
-// --- behind our close frame ---
-
-/// Throws away what comes before the peer's close frame, for which we wait after sending ours.
-pub fn ws_closing_input(cx: &mut Cx<'_>, bytes: &[u8]) {
-    if cx.world.ends_after_output() {
-        return;
-    }
-    let limits = websocket::message_limits(cx);
-    let mut receiver = cx.work().ws.take().unwrap_or_default();
-    receiver.discard();
-    let mut used = 0;
-    while used < bytes.len() {
-        match receiver.receive(&bytes[used..], &limits) {
-            Ok((_, Some(Received::Close { .. }))) => {
-                return cx.end(Ending::HandshakeOver);
-            }
-            Ok((taken, _)) => used += taken,
-            Err(_) => return cx.end(Ending::HandshakeOver),
-        }
-    }
-    cx.work().ws = Some(receiver);
-}
-
 /// The peer sends no more. Returns whether there still is something to tell it.
 pub(super) fn ws_peer_ended(cx: &mut Cx<'_>, sends: bool) -> bool {
     match cx.session.protocol {
@@ -164,5 +127,16 @@ pub(super) fn ws_peer_ended(cx: &mut Cx<'_>, sends: bool) -> bool {
             true
         }
         Protocol::Http | Protocol::Http2 | Protocol::Sse | Protocol::WsClosing => false,
+    }
+}
+
+/// The connection is gone, perhaps in the middle of a stream.
+pub fn leave_unanswered(cx: &mut Cx<'_>) {
+    ws_streams::leave_all(cx);
+    let Some(work) = &mut cx.session.work else { return };
+    if matches!(work.http, HttpState::Stream(_))
+        && let HttpState::Stream(producer) = std::mem::take(&mut work.http)
+    {
+        cx.leave_producer(&producer);
     }
 }

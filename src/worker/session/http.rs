@@ -5,23 +5,18 @@ use std::borrow::Cow;
 
 use memchr::memmem;
 
-use super::answer::{Answer, Content};
-use super::http2::ForStream;
-use super::ndjson::Ndjson;
-use super::producer::Producer;
-use super::publish::Body;
+use super::answer::Content;
 use super::route::{Route, route};
+use super::state::{Answer, Flags, HttpState, Protocol};
+use super::step::Step;
 use super::{
-    Cx, Flags, Protocol, access, answer, backend, checks, client, closing, describe, history,
-    http2, log_line, ndjson, presence, produce, publish, redirect, refresh, subscribe, view,
-    websocket,
+    Cx, access, answer, backend, checks, client, closing, describe, history, http2, log_line,
+    ndjson, presence, produce, publish, redirect, refresh, subscribe, view, websocket,
 };
 use crate::auth::{Access, CORS_ANYBODY, CORS_PREFLIGHT};
 use crate::limits::OUT_BYTES_MAX;
 use crate::proto::http::body::BodyDecoder;
-use crate::proto::http::head::{
-    self, Expectation, Framing, HeadError, HeadScan, Method, Parsed, Request,
-};
+use crate::proto::http::head::{self, Expectation, Framing, HeadError, Method, Parsed, Request};
 use crate::proto::http::response::{BodyMode, Status};
 use crate::proto::reject::Reject;
 use crate::reason::{CloseReason, Refused};
@@ -40,50 +35,6 @@ const NOT_FOUND: Reject = Reject::new(Status::NotFound, "not_found", "no such pa
 /// A body no route wants is read to its end if it is no longer than this, so that the connection
 /// can be reused; with a longer one the connection is closed.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
-
-/// Where a connection is between and within requests.
-#[derive(Debug)]
-pub(super) enum HttpState {
-    /// Between requests, or in the middle of a head.
-    Head(HeadScan),
-    /// The body of `POST /channels/{channel}` is coming.
-    Body(Box<Body>),
-    /// The body of `POST /publish` is coming.
-    Ndjson(Box<Ndjson>),
-    /// The body of `POST /channels/{channel}/stream` is coming.
-    Stream(Box<Producer>),
-    /// A body no route wants is coming.
-    Discard(BodyDecoder),
-    /// Waiting for the log. A body no route wants may be arriving meanwhile.
-    Waiting {
-        /// Reads that body.
-        unwanted: Option<BodyDecoder>,
-    },
-}
-
-impl Default for HttpState {
-    fn default() -> Self {
-        Self::Head(HeadScan::default())
-    }
-}
-
-impl HttpState {
-    /// Whether nothing of a request is held.
-    pub fn is_idle(&self) -> bool {
-        matches!(self, Self::Head(_))
-    }
-}
-
-/// What a piece of input led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// This many bytes were used; go on with the rest.
-    Used(usize),
-    /// This many bytes were used; the rest waits for more input or for an answer.
-    Wait(usize),
-    /// So many bytes are done with; they are for one of the connection's streams.
-    Stream(usize, ForStream),
-}
 
 impl Cx<'_> {
     /// Stops reading until the log has answered the present request; what is left of its body is

@@ -5,18 +5,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::refresh::ConnectionId;
-use super::{Cx, Session, Shared};
+use super::connection_id::ConnectionId;
+use super::state::{Asked, Session};
+use super::{Cx, Shared};
 use crate::config::LogLevel;
 use crate::metrics::TRANSPORTS;
-use crate::proto::http::head::{Method, Request};
+use crate::proto::http::head::Request;
 use crate::reason::CloseReason;
-
-/// How much of a path is shown: enough for the name of any channel.
-const PATH_BYTES_MAX: usize = 256;
-
-/// Shown in place of what was not understood or must not be shown.
-const HIDDEN: &str = "-";
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,36 +49,6 @@ pub enum LogLine {
     },
 }
 
-/// A request as the access log shows it: no query and no header, which hold tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Its method.
-    pub method: Box<str>,
-    /// Its path.
-    pub path: Box<str>,
-    /// When its head was complete, on the worker's clock.
-    began: Duration,
-}
-
-impl Asked {
-    fn new(request: &Request<'_>, began: Duration) -> Self {
-        let method = match request.method() {
-            Method::Delete => "DELETE",
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Options => "OPTIONS",
-            Method::Other(method) => method,
-            Method::Post => "POST",
-        };
-        Self { method: method.into(), path: shown(request.path()).into(), began }
-    }
-
-    /// A request whose head could not be parsed.
-    fn unreadable(began: Duration) -> Self {
-        Self { method: HIDDEN.into(), path: HIDDEN.into(), began }
-    }
-}
-
 impl Shared {
     fn logs_connections(&self) -> bool {
         self.lines.is_some() && self.settings.log_lines.level >= LogLevel::Debug
@@ -101,15 +66,6 @@ impl Session {
     fn transport(&self) -> &'static str {
         TRANSPORTS[self.protocol.index()]
     }
-}
-
-/// The path without the name by which a stream's token is refreshed, which is a secret of its own.
-fn shown(path: &str) -> &str {
-    if path.starts_with("/sse/") {
-        return "/sse/-/token";
-    }
-    // A path is ASCII.
-    path.get(..PATH_BYTES_MAX).unwrap_or(path)
 }
 
 /// Notes a request whose head is complete, if its answer is to be logged.
@@ -146,18 +102,5 @@ pub fn note_closed(cx: &mut Cx<'_>, reason: CloseReason) {
         let (id, transport) = (cx.shared.connection_id(cx.token), cx.session.transport());
         let age_s = cx.world.age_s();
         cx.shared.log(LogLine::Closed { id, transport, reason, age_s });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_shown_without_what_could_be_a_secret_and_not_without_end() {
-        assert_eq!(shown("/channels/news"), "/channels/news");
-        assert_eq!(shown("/sse"), "/sse");
-        assert_eq!(shown("/sse/0-1-2-7c8e2d24f95370c9/token"), "/sse/-/token");
-        assert_eq!(shown(&"/x".repeat(4000)).len(), PATH_BYTES_MAX);
     }
 }

@@ -4,7 +4,11 @@
 //! [`Sessions`] is the table of them. To do something for one, the worker takes it [`Sessions::at`]
 //! its index and hands that to a function here: [`input`], [`published`], [`due`] and so on. Each
 //! protocol and each kind of request has a module of such functions. They see one session
-//! ([`Session`]) and what all share (`shared`), and no other session.
+//! ([`Session`], in `state`) and what all share (`shared`), and no other session.
+//!
+//! What comes in goes through [`input`], which finds the protocol and the route; what the log
+//! answers comes back through `from_log`, and what is due through `waits`. These three know the
+//! modules of requests, `answer` knows none of them, and no two modules need each other.
 
 mod access;
 mod answer;
@@ -12,8 +16,11 @@ mod backend;
 mod checks;
 mod client;
 mod closing;
+mod connection_id;
+mod credentials;
 mod describe;
-mod flags;
+mod from_log;
+mod grant;
 mod history;
 mod http;
 mod http2;
@@ -21,7 +28,7 @@ mod log_line;
 mod ndjson;
 mod presence;
 mod produce;
-mod producer;
+mod producing;
 mod publish;
 mod publish_head;
 mod redirect;
@@ -29,13 +36,13 @@ mod refresh;
 mod route;
 mod shared;
 mod state;
+mod step;
 mod subscribe;
 mod unfinished;
 mod vetting;
 mod view;
 mod waits;
 mod websocket;
-mod work;
 mod world;
 mod ws_streams;
 
@@ -46,9 +53,8 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use self::flags::Flags;
 use self::shared::Shared;
-use self::work::Work;
+use self::state::{Flags, Work};
 use super::effect::Effects;
 use super::setup::Setup;
 use super::table::Table;
@@ -58,21 +64,21 @@ use crate::proto::sender::Home;
 use crate::ring::{Layer, Token};
 
 pub use self::client::refuse_later;
-pub use self::closing::{disconnect, say_farewell, ws_close, ws_closing_input};
+pub use self::closing::{disconnect, leave_unanswered, say_farewell, ws_close};
+pub use self::connection_id::ConnectionId;
 pub use self::describe::described;
+pub use self::from_log::{join_refused, joined, published, stream_ended};
 pub use self::history::listed;
-pub use self::http::{Step, input, peer_ended};
-pub use self::http2::{ForStream, announce_drain, ping};
-pub use self::log_line::{Asked, LogLine, note_closed};
+pub use self::http::{input, peer_ended};
+pub use self::http2::{announce_drain, ping};
+pub use self::log_line::{LogLine, note_closed};
 pub use self::presence::members_listed;
-pub use self::produce::{leave_unanswered, stream_ended};
-pub use self::publish::published;
-pub use self::refresh::{ConnectionId, RefreshLetter, RefreshOutcome, refreshed, take_grant};
-pub use self::state::{Protocol, Session};
-pub use self::subscribe::{join_refused, joined};
+pub use self::refresh::{RefreshLetter, RefreshOutcome, refreshed, take_grant};
+pub use self::state::{Asked, Protocol, Session};
+pub use self::step::{ForStream, Step};
 pub use self::unfinished::refuse_unfinished;
 pub use self::waits::{Look, due};
-pub use self::websocket::go_on_with_kept;
+pub use self::websocket::{closing_input, go_on_with_kept};
 pub use self::world::{Cx, World};
 
 /// A worker's sessions, by index.

@@ -1,7 +1,8 @@
 //! Who is on a channel: `GET /channels/{channel}/presence`, and the operation `presence`.
 
 use super::answer::Content;
-use super::{Cx, Protocol, describe, websocket};
+use super::state::Protocol;
+use super::{Cx, describe};
 use crate::log::message::{Members, NoMembers};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope::{MembersView, write_members, write_members_answer};
@@ -41,10 +42,10 @@ pub(super) fn ask(cx: &mut Cx<'_>, segment: &str) {
 pub(super) fn ws_ask(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
     let channel = match channel_name(channel.as_bytes()) {
         Ok(channel) => channel,
-        Err(error) => return websocket::op_error(cx, reference, error),
+        Err(error) => return cx.op_error(reference, error),
     };
     if let Err(denied) = cx.check_subscribe(channel) {
-        return websocket::op_error(cx, reference, denied);
+        return cx.op_error(reference, denied);
     }
     let then = AfterList::Acknowledge(reference.map(Into::into));
     cx.push(Effect::ListMembers { channel: channel.into(), then });
@@ -92,6 +93,6 @@ fn refuse(cx: &mut Cx<'_>, why: NoMembers, then: &AfterList) {
     };
     match then {
         AfterList::Respond => cx.reject(reject),
-        AfterList::Acknowledge(to) => websocket::op_error(cx, to.as_deref(), reject),
+        AfterList::Acknowledge(to) => cx.op_error(to.as_deref(), reject),
     }
 }

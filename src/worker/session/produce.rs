@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use super::answer::Content;
-use super::http::{HttpState, Step};
-use super::producer::Producer;
-use super::publish::LENGTH_REQUIRED;
-use super::publish_head::{check_coding, checked_field, only};
-use super::{Cx, Protocol, Sessions, publish, websocket, ws_streams};
+use super::publish_head::{LENGTH_REQUIRED, check_coding, checked_field, only};
+use super::state::{HttpState, Producer};
+use super::step::Step;
+use super::{Cx, publish};
 use crate::auth::Denied;
 use crate::limits::PUBLISH_BATCH_BYTES_MAX;
 use crate::log::event::Publication;
@@ -23,7 +22,7 @@ use crate::proto::reject::Reject;
 use crate::proto::stream::tokens::Form;
 use crate::proto::stream::{End, Mark, Part};
 use crate::worker::clock::Why;
-use crate::worker::effect::{AfterPublish, Effect};
+use crate::worker::effect::AfterPublish;
 
 /// What the head of a stream's request says.
 struct StreamHead {
@@ -31,13 +30,6 @@ struct StreamHead {
     id: Option<Box<str>>,
     offset: u64,
     form: Form,
-}
-
-impl Sessions {
-    /// The connection of this worker that produces the channel's stream, if there is one.
-    pub fn producer_of(&self, channel: &str) -> Option<crate::ring::Token> {
-        self.shared.producing.get(channel).copied()
-    }
 }
 
 // --- the request ---
@@ -148,9 +140,6 @@ pub(super) fn go_on(cx: &mut Cx<'_>) {
 
 /// The log answered.
 pub(super) fn published(cx: &mut Cx<'_>, outcome: &Published, unaccepted: Vec<Publication>) {
-    if cx.session.protocol == Protocol::Ws {
-        return ws_streams::published(cx, outcome, unaccepted);
-    }
     // The request may have ended meanwhile.
     let HttpState::Stream(producer) = &mut cx.work().http else { return };
     match (outcome.refusal, &outcome.stream) {
@@ -190,7 +179,7 @@ fn opened(cx: &mut Cx<'_>, at: &StreamAt) {
     };
     producer.skip = skip;
     let channel = producer.channel.clone();
-    cx.shared.producing.insert(channel, cx.token);
+    cx.note_producing(channel);
     if let HttpState::Stream(producer) = &mut cx.work().http
         && producer.decoder.is_done()
     {
@@ -199,13 +188,10 @@ fn opened(cx: &mut Cx<'_>, at: &StreamAt) {
     go_on(cx);
 }
 
-/// Someone else has ended the channel's stream: its producer learns it at once.
-pub fn stream_ended(cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
-    if cx.session.protocol == Protocol::Ws {
-        return ws_streams::ended(cx, channel, at);
-    }
-    let work = cx.session.work.as_mut();
-    if let Some(HttpState::Stream(producer)) = work.map(|work| &work.http)
+/// Someone else has ended the stream: its producer learns it at once.
+pub(super) fn ended(cx: &mut Cx<'_>, at: &StreamAt) {
+    let state = cx.session.work().map(|work| &work.http);
+    if let Some(HttpState::Stream(producer)) = state
         && producer.attempt == at.attempt
     {
         answer(cx, at);
@@ -225,29 +211,6 @@ pub(super) fn due(cx: &mut Cx<'_>, stalled: bool) {
 }
 
 // --- the end ---
-
-/// The request is over: tells the log if its stream is left open.
-pub(super) fn leave(cx: &mut Cx<'_>, producer: &Producer) {
-    let Producer { channel, id, attempt, .. } = producer;
-    if cx.shared.producing.get(channel) == Some(&cx.token) {
-        cx.shared.producing.remove(channel);
-    }
-    if producer.asked {
-        let (channel, id) = (channel.clone(), id.clone());
-        cx.push(Effect::LeaveStream { channel, id, attempt: *attempt });
-    }
-}
-
-/// The connection is gone, perhaps in the middle of a stream.
-pub fn leave_unanswered(cx: &mut Cx<'_>) {
-    ws_streams::leave_all(cx);
-    let Some(work) = &mut cx.session.work else { return };
-    if matches!(work.http, HttpState::Stream(_))
-        && let HttpState::Stream(producer) = std::mem::take(&mut work.http)
-    {
-        leave(cx, &producer);
-    }
-}
 
 fn answer(cx: &mut Cx<'_>, at: &StreamAt) {
     let HttpState::Stream(producer) = &mut cx.work().http else { return };
@@ -315,7 +278,7 @@ pub(super) fn ws_cancel(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str)
             let then = AfterPublish::Cancelled { channel, reference };
             publish::ask(cx, vec![publication], then);
         }
-        Err(reject) => websocket::op_error(cx, reference, reject),
+        Err(reject) => cx.op_error(reference, reject),
     }
 }
 
@@ -329,29 +292,6 @@ fn cancel(cx: &mut Cx<'_>, channel: &str) -> Result<Publication, Reject> {
     // The log knows which stream it is.
     let mark = Mark { id: "".into(), part: Part::End(End::Cancelled), at: 0 };
     Ok(Publication::control(channel.into(), mark, 0))
-}
-
-/// The log answered.
-pub(super) fn answer_cancel(
-    cx: &mut Cx<'_>,
-    channel: &str,
-    reference: Option<&str>,
-    outcome: &Published,
-) {
-    let is_op = cx.session.protocol == Protocol::Ws;
-    match (outcome.refusal, &outcome.stream) {
-        // Ended before or by this: either is what was asked for.
-        (None | Some(Refusal::StreamEnded), Some(at)) if is_op => {
-            ws_streams::tell_end(cx, reference, channel, at);
-        }
-        (None | Some(Refusal::StreamEnded), Some(at)) => {
-            respond(cx, channel, at);
-        }
-        (refusal, _) if is_op => {
-            websocket::op_error(cx, reference, refusal.unwrap_or(Refusal::NoStream));
-        }
-        (refusal, _) => cx.reject(refusal.unwrap_or(Refusal::NoStream)),
-    }
 }
 
 /// How a stream's body is cut, by its media type.

@@ -1,14 +1,15 @@
-//! `POST /channels/{channel}`, one event a request, and how sessions take the log's answer to any
-//! publish.
+//! `POST /channels/{channel}`, one event a request, and what every publish goes through.
 
 use bytes::Bytes;
 
 use super::answer::Content;
-use super::http::{HttpState, Step};
 use super::publish_head::{
-    PublishHead, attributes_of, check_coding, check_data, checked_field, counts_of, kind_of, only,
+    LENGTH_REQUIRED, PublishHead, attributes_of, check_coding, check_data, checked_field,
+    counts_of, kind_of, only, too_large,
 };
-use super::{Cx, Shared, access, answer, ndjson, produce, publish_head, websocket};
+use super::state::{Body, HttpState};
+use super::step::Step;
+use super::{Cx, Shared, access, answer, publish_head};
 use crate::auth::Access;
 use crate::bucket::Bucket;
 use crate::config::PublisherShown;
@@ -24,21 +25,6 @@ use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::proto::reject::Reject;
 use crate::worker::clock::Why;
 use crate::worker::effect::{AfterPublish, Effect};
-
-/// The body of a single event as it arrives.
-#[derive(Debug)]
-pub(super) struct Body {
-    decoder: BodyDecoder,
-    head: PublishHead,
-    data: Vec<u8>,
-}
-
-impl Body {
-    /// Memory held for it.
-    pub fn held_bytes(&self) -> usize {
-        self.data.capacity()
-    }
-}
 
 impl Shared {
     /// Whether the connection's rate allows one more publish now.
@@ -223,31 +209,6 @@ pub(super) fn ask(cx: &mut Cx<'_>, publications: Vec<Publication>, then: AfterPu
     cx.push(Effect::Publish { share, publications, then });
 }
 
-/// Takes the log's answer to a publish.
-pub fn published(
-    cx: &mut Cx<'_>,
-    then: AfterPublish,
-    outcome: &Published,
-    unaccepted: Vec<Publication>,
-) {
-    let work = cx.work();
-    work.published_to = outcome.last_seq.max(work.published_to);
-    match then {
-        AfterPublish::Respond { channel, counts } => {
-            answer(cx, &channel, counts, outcome);
-        }
-        AfterPublish::Ndjson => ndjson::published(cx, outcome, unaccepted),
-        AfterPublish::Stream => produce::published(cx, outcome, unaccepted),
-        AfterPublish::Cancelled { channel, reference } => {
-            produce::answer_cancel(cx, &channel, reference.as_deref(), outcome);
-        }
-        AfterPublish::BareMessage => websocket::published(cx, outcome),
-        AfterPublish::Acknowledge(reference) => {
-            websocket::acknowledge(cx, reference.as_deref(), outcome);
-        }
-    }
-}
-
 /// Whether the answer to its publish says how many subscribers there are: not every publisher
 /// may know.
 pub(super) fn is_told_subscribers(cx: &Cx<'_>) -> bool {
@@ -255,7 +216,7 @@ pub(super) fn is_told_subscribers(cx: &Cx<'_>) -> bool {
     !cx.shared.settings.hide_subscribers || grant.is_some_and(|grant| grant.is_of_publish_key())
 }
 
-fn answer(cx: &mut Cx<'_>, channel: &str, counts: Counts, outcome: &Published) {
+pub(super) fn answer(cx: &mut Cx<'_>, channel: &str, counts: Counts, outcome: &Published) {
     if let Some(refusal) = outcome.refusal {
         return cx.reject(refusal);
     }
@@ -279,17 +240,4 @@ fn answer(cx: &mut Cx<'_>, channel: &str, counts: Counts, outcome: &Published) {
     body.push(b'}');
     let content = Content { content_type: "application/json", bytes: &body };
     cx.respond(Status::Ok, &content, &[]);
-}
-
-pub(super) const LENGTH_REQUIRED: Reject = Reject::new(
-    Status::LengthRequired,
-    "length_required",
-    "a publish needs Content-Length or chunked coding",
-);
-
-/// The event, or the line it is in, exceeds `event_bytes_max`.
-pub(super) fn too_large(event_bytes_max: usize) -> Reject {
-    let message =
-        format!("the event is larger than this server takes: max_event_bytes is {event_bytes_max}");
-    Reject { status: Status::ContentTooLarge, code: "event_too_large", message: message.into() }
 }

@@ -145,3 +145,16 @@ pub(super) fn check_data(kind: Kind, data: &[u8]) -> Result<(), Reject> {
         Reject { status: Status::BadRequest, code: "not_json", message }
     })
 }
+
+pub(super) const LENGTH_REQUIRED: Reject = Reject::new(
+    Status::LengthRequired,
+    "length_required",
+    "a publish needs Content-Length or chunked coding",
+);
+
+/// The event, or the line it is in, exceeds `event_bytes_max`.
+pub(super) fn too_large(event_bytes_max: usize) -> Reject {
+    let message =
+        format!("the event is larger than this server takes: max_event_bytes is {event_bytes_max}");
+    Reject { status: Status::ContentTooLarge, code: "event_too_large", message: message.into() }
+}

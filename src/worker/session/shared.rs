@@ -11,7 +11,7 @@ use super::backend::Answers;
 use super::checks::Checks;
 use super::http2::HeadSpace;
 use super::log_line::LogLine;
-use super::work::Work;
+use super::state::Work;
 use crate::auth::{Gate, ProofKey, Revoked};
 use crate::bucket::Bucket;
 use crate::config::Settings;

@@ -1,19 +1,17 @@
 //! Becoming a subscriber: what a request asks for, and what a join makes of the session.
 
-use super::http::HttpState;
-use super::view::write_view_head;
-use super::{Cx, Flags, Protocol, Session, Shared, access, answer, log_line, view, websocket};
-use crate::auth::{Access, Denied};
+use super::state::{Flags, HttpState, Protocol, Session};
+use super::{Cx, Shared, access, grant, log_line};
+use crate::auth::Access;
 use crate::log::Keeps;
-use crate::log::message::Refusal;
 use crate::proto::dialect::{CURSOR_NAMES, Dialect, Heartbeat};
 use crate::proto::http::head::{Framing, Method, Request, Version};
 use crate::proto::http::query;
-use crate::proto::http::response::{Connection, Status};
+use crate::proto::http::response::{Connection, Date, Status, write_stream_head};
 use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
 use crate::proto::sse;
-use crate::proto::ws::handshake::{self, Facts, Mode};
+use crate::proto::ws::handshake::{self, Accepted, Facts, Mode};
 use crate::reason::CloseReason;
 use crate::worker::effect::{AfterJoin, Begins, Effect, Ending};
 
@@ -33,24 +31,6 @@ struct Wanted {
 
 /// The status that answers an upgrade.
 const SWITCHING_PROTOCOLS: u16 = 101;
-
-impl Cx<'_> {
-    /// Whether the connection may read the channel.
-    pub(super) fn check_subscribe(&self, channel: &str) -> Result<(), Denied> {
-        match self.permission().may_subscribe(channel) {
-            true => Ok(()),
-            false => Err(Denied::SubscribeForbidden),
-        }
-    }
-
-    /// Whether the connection may publish to the channel.
-    pub(super) fn check_publish(&self, channel: &str) -> Result<(), Denied> {
-        match self.permission().may_publish(channel) {
-            true => Ok(()),
-            false => Err(Denied::PublishForbidden),
-        }
-    }
-}
 
 impl Session {
     /// Whether the session still wants the channels it asked for: its end may have begun meanwhile.
@@ -152,6 +132,10 @@ pub(super) fn open_ws(cx: &mut Cx<'_>, request: &Request<'_>) {
         Ok(accepted) => accepted,
         Err(refusal) => return cx.reject_with(refusal, refusal.headers()),
     };
+    upgrade_to_ws(cx, request, &accepted);
+}
+
+fn upgrade_to_ws(cx: &mut Cx<'_>, request: &Request<'_>, accepted: &Accepted<'_>) {
     // A token that is not UTF-8 is malformed, not missing.
     let bearer = accepted.bearer.map(|token| std::str::from_utf8(token).unwrap_or_default());
     if !access::admit_request(cx, request, Access::WebSocket, bearer) {
@@ -233,29 +217,8 @@ pub(super) fn join(cx: &mut Cx<'_>, channels: Vec<Box<str>>, cursor: Vec<u8>, th
     cx.push(Effect::Join { channels, cursor, then });
 }
 
-/// Takes up the joined channels.
-pub fn joined(cx: &mut Cx<'_>, then: AfterJoin) {
-    cx.work().joining = false;
-    match then {
-        AfterJoin::Subscribed(reference) => websocket::subscribed(cx, reference.as_deref()),
-        then => open_stream(cx, &then),
-    }
-}
-
-/// The log refused the join; nothing was joined.
-pub fn join_refused(cx: &mut Cx<'_>, then: AfterJoin, refusal: Refusal) {
-    cx.work().joining = false;
-    match then {
-        AfterJoin::Subscribed(reference) => websocket::op_error(cx, reference.as_deref(), refusal),
-        AfterJoin::OpenView { .. } if refusal == Refusal::NoStream => view::answer_no_stream(cx),
-        AfterJoin::OpenSse { .. } | AfterJoin::OpenWs { .. } | AfterJoin::OpenView { .. } => {
-            answer::refuse_for_now(cx, refusal.into());
-        }
-    }
-}
-
 /// Makes the session a stream.
-fn open_stream(cx: &mut Cx<'_>, then: &AfterJoin) {
+pub(super) fn open_stream(cx: &mut Cx<'_>, then: &AfterJoin) {
     // The rules may have changed while the log was asked.
     if !cx.shared.vouches_for(cx.session.grant()) {
         return cx.end(Ending::Now(CloseReason::KeyRemoved));
@@ -292,7 +255,17 @@ fn open_stream(cx: &mut Cx<'_>, then: &AfterJoin) {
     cx.speak(protocol);
     log_line::note_answered(cx, status);
     log_line::note_opened(cx);
-    access::await_expiry(cx);
+    grant::await_expiry(cx);
+}
+
+/// Appends the head of a stream's answer, which ends with the connection. `extra` are whole lines.
+pub(super) fn write_view_head(out: &mut Vec<u8>, dialect: Dialect, date: &Date, extra: &[u8]) {
+    let content: &[u8] = match dialect {
+        Dialect::StreamText => b"Content-Type: text/plain; charset=utf-8\r\n",
+        // The AI SDK asks for this field; other clients ignore it.
+        _ => b"Content-Type: text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
+    };
+    write_stream_head(out, content, date, extra);
 }
 
 fn envelope_mode(value: &[u8]) -> Result<Mode, Reject> {

@@ -3,8 +3,8 @@
 //! So all connections of a worker share one bound, and those that hold most go first. Time bounds
 //! it, too: what has begun must make progress.
 
-use super::http::HttpState;
-use super::{Cx, Protocol, Sessions, closing, ndjson};
+use super::state::{HttpState, Protocol};
+use super::{Cx, Sessions, closing, ndjson};
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 use crate::reason::CloseReason;

@@ -3,12 +3,13 @@
 //! an end.
 
 use super::answer::Content;
+use super::subscribe::write_view_head;
 use super::{Cx, access, subscribe};
 use crate::auth::Access;
 use crate::proto::dialect::Dialect;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::query;
-use crate::proto::http::response::{Date, Status, write_stream_head};
+use crate::proto::http::response::Status;
 use crate::proto::name::{NAME_BYTES_MAX, channel_segment};
 use crate::proto::reject::Reject;
 use crate::proto::stream::{Begin, OrElse};
@@ -90,14 +91,4 @@ fn view_wanted(request: &Request<'_>) -> Result<(Dialect, Option<u64>), Reject> 
         }
     }
     Ok((dialect, after))
-}
-
-/// Appends the head of a stream's answer, which ends with the connection. `extra` are whole lines.
-pub(super) fn write_view_head(out: &mut Vec<u8>, dialect: Dialect, date: &Date, extra: &[u8]) {
-    let content: &[u8] = match dialect {
-        Dialect::StreamText => b"Content-Type: text/plain; charset=utf-8\r\n",
-        // The AI SDK asks for this field; other clients ignore it.
-        _ => b"Content-Type: text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
-    };
-    write_stream_head(out, content, date, extra);
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::http::HttpState;
+use super::state::{Flags, HttpState, Protocol, Session};
 use super::{
-    Cx, Flags, Protocol, Session, Sessions, client, closing, http2, ndjson, produce, refresh,
-    unfinished, ws_streams,
+    Cx, Sessions, client, closing, http2, ndjson, produce, refresh, unfinished, ws_streams,
 };
 use crate::limits::{
     LETTER_TIME_MAX, LINGER_TIME_MAX, PUBLISH_RETRY_PAUSE, REFUSAL_TIME_MAX, WS_CLOSE_TIME_MAX,

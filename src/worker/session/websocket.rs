@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 
-use super::closing::Farewell;
-use super::http::Step;
-use super::ndjson::{Publisher, add_publications, line_bytes_max};
+use super::state::{
+    Farewell, Protocol, Publisher, Shown, WantedChannel, add_publications, line_bytes_max,
+};
+use super::step::Step;
 use super::subscribe::TOO_MANY_CHANNELS;
-use super::work::{Shown, WantedChannel};
 use super::{
-    Cx, Protocol, access, backend, checks, closing, presence, produce, publish, subscribe,
-    ws_streams,
+    Cx, backend, checks, closing, grant, presence, produce, publish, subscribe, ws_streams,
 };
 use crate::auth::TOKEN_BYTES_MAX;
 use crate::limits::{LINE_OVERHEAD_BYTES_MAX, OUT_BYTES_MAX, OUTSTANDING_MAX};
@@ -25,7 +24,7 @@ use crate::proto::ws::frame::{self, Opcode};
 use crate::proto::ws::message::{MessageLimits, Received, Receiver};
 use crate::reason::CloseReason;
 use crate::worker::clock::Why;
-use crate::worker::effect::{AfterJoin, AfterPublish, Effect};
+use crate::worker::effect::{AfterJoin, AfterPublish, Effect, Ending};
 
 /// Messages up to this are accepted, however small events are and even if the client may not
 /// publish.
@@ -39,25 +38,15 @@ const OPERATION_BYTES_ENOUGH: usize = TOKEN_BYTES_MAX + LINE_OVERHEAD_BYTES_MAX;
 /// Takes bytes of an open WebSocket.
 pub(super) fn input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
     let limits = message_limits(cx);
-    let out_len = cx.out_len();
-    let work = cx.session.work.as_deref_mut();
     // Input after the message that ends the connection is ignored.
-    if work.as_ref().is_some_and(|work| work.farewell.is_some()) {
+    if cx.session.has_farewell() {
         return Step::Used(bytes.len());
     }
-    // Operations take effect in order: what follows a `subscribe` waits for its join.
-    if work.as_ref().is_some_and(|work| {
-        work.joining
-            || work.ws_streams.as_ref().is_some_and(|streams| streams.is_busy())
-            || work.shown.is_some()
-            || work.wanted.is_some()
-            || work.outstanding >= OUTSTANDING_MAX
-            || out_len > OUT_BYTES_MAX
-    }) {
+    if has_to_wait(cx) {
         return Step::Wait(0);
     }
     // An idle connection keeps no receiver: a fresh one continues just as well.
-    let mut kept = work.and_then(|work| work.ws.take());
+    let mut kept = cx.session.work.as_mut().and_then(|work| work.ws.take());
     let (begins, mut fresh) = (kept.is_none(), Receiver::default());
     let receiver = kept.as_deref_mut().unwrap_or(&mut fresh);
     let (used, received) = match receiver.receive(bytes, &limits) {
@@ -82,6 +71,19 @@ pub(super) fn input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
     Step::Used(used)
 }
 
+/// Operations take effect in order: what follows a `subscribe` waits for its join. And a peer that
+/// does not read what it asks for gets no more of it.
+fn has_to_wait(cx: &Cx<'_>) -> bool {
+    cx.session.work().is_some_and(|work| {
+        work.joining
+            || work.ws_streams.as_ref().is_some_and(|streams| streams.is_busy())
+            || work.shown.is_some()
+            || work.wanted.is_some()
+            || work.outstanding >= OUTSTANDING_MAX
+            || cx.out_len() > OUT_BYTES_MAX
+    })
+}
+
 /// Sets the deadline of a message that has begun.
 fn await_message(cx: &mut Cx<'_>) {
     let requests = &mut cx.session.requests;
@@ -96,7 +98,7 @@ pub(super) fn message_limits(cx: &Cx<'_>) -> MessageLimits {
         true => OPERATION_BYTES_ENOUGH,
         false => MESSAGE_BYTES_ENOUGH,
     };
-    let message_bytes_max = match access::may_publish_somewhere(cx) {
+    let message_bytes_max = match grant::may_publish_somewhere(cx) {
         // In envelope mode a message holds an event and what names it.
         true => line_bytes_max(settings.event_bytes_max).max(enough),
         false => enough,
@@ -120,6 +122,27 @@ fn message(cx: &mut Cx<'_>, received: Received) {
         Received::Text(text) => publish_bare(cx, Kind::Text, text),
         Received::Binary(bytes) => publish_bare(cx, Kind::Binary, bytes),
     }
+}
+
+/// Throws away what comes before the peer's close frame, for which we wait after sending ours.
+pub fn closing_input(cx: &mut Cx<'_>, bytes: &[u8]) {
+    if cx.world.ends_after_output() {
+        return;
+    }
+    let limits = message_limits(cx);
+    let mut receiver = cx.work().ws.take().unwrap_or_default();
+    receiver.discard();
+    let mut used = 0;
+    while used < bytes.len() {
+        match receiver.receive(&bytes[used..], &limits) {
+            Ok((_, Some(Received::Close { .. }))) => {
+                return cx.end(Ending::HandshakeOver);
+            }
+            Ok((taken, _)) => used += taken,
+            Err(_) => return cx.end(Ending::HandshakeOver),
+        }
+    }
+    cx.work().ws = Some(receiver);
 }
 
 // --- bare mode ---
@@ -176,7 +199,7 @@ pub(super) fn published(cx: &mut Cx<'_>, outcome: &Published) {
 fn op(cx: &mut Cx<'_>, text: &[u8]) {
     let ClientOp { reference, body } = match envelope::parse_op(text) {
         Ok(op) => op,
-        Err(error) => return op_error(cx, error.reference, error.reason),
+        Err(error) => return cx.op_error(error.reference, error.reason),
     };
     match body {
         OpBody::Ping => pong(cx, reference),
@@ -205,7 +228,7 @@ fn pong(cx: &mut Cx<'_>, reference: Option<&str>) {
     let period_ms = cx.shared.settings.heartbeat.as_millis() as u64;
     let name = cx.shared.refresh_name(cx.token);
     let fields = [("every_ms", Value::Number(period_ms)), ("connection", Value::Text(&name))];
-    op_ok(cx, reference, &fields);
+    cx.op_ok(reference, &fields);
 }
 
 /// Takes a new token, which may have to wait for its check; until then nothing more is read.
@@ -215,9 +238,9 @@ fn auth(cx: &mut Cx<'_>, reference: Option<&str>, token: &str) {
         cx.work().shown = Some(Box::new(shown));
         return;
     }
-    match access::refresh_grant(cx, token) {
-        Ok(()) => op_ok(cx, reference, &[]),
-        Err(denied) => op_error(cx, reference, denied),
+    match grant::refresh_grant(cx, token) {
+        Ok(()) => cx.op_ok(reference, &[]),
+        Err(denied) => cx.op_error(reference, denied),
     }
 }
 
@@ -238,7 +261,7 @@ pub fn go_on_with_kept(cx: &mut Cx<'_>) {
 fn subscribe(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, after: Option<&str>) {
     let name = match channel_name(channel.as_bytes()) {
         Ok(name) => name,
-        Err(error) => return op_error(cx, reference, error),
+        Err(error) => return cx.op_error(reference, error),
     };
     match backend::has_to_ask_again(cx) {
         Ok(false) => {}
@@ -248,18 +271,18 @@ fn subscribe(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, after: Opt
             cx.work().wanted = Some(Box::new(wanted));
             return;
         }
-        Err(denied) => return op_error(cx, reference, denied),
+        Err(denied) => return cx.op_error(reference, denied),
     }
     if let Err(denied) = cx.check_subscribe(name) {
-        return op_error(cx, reference, denied);
+        return cx.op_error(reference, denied);
     }
     if cx.world.has_channel(name) {
         let message = "the connection has this channel already";
         let reject = Reject::bad_request("already_subscribed", message);
-        return op_error(cx, reference, reject);
+        return cx.op_error(reference, reject);
     }
     if cx.world.channel_count() >= cx.shared.settings.connection_channels_max {
-        return op_error(cx, reference, TOO_MANY_CHANNELS);
+        return cx.op_error(reference, TOO_MANY_CHANNELS);
     }
     let then = AfterJoin::Subscribed(reference.map(Into::into));
     let cursor = after.unwrap_or_default().as_bytes().to_vec();
@@ -270,16 +293,16 @@ fn subscribe(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, after: Opt
 pub(super) fn subscribed(cx: &mut Cx<'_>, reference: Option<&str>) {
     let Some((channel, id)) = cx.world.last_joined() else { return };
     let fields = [("channel", Value::Text(&channel)), ("id", Value::Id(id))];
-    op_ok(cx, reference, &fields);
+    cx.op_ok(reference, &fields);
 }
 
 fn unsubscribe(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
     if !cx.world.has_channel(channel) {
         let message = "the connection does not have this channel";
         let reject = Reject::bad_request("not_subscribed", message);
-        return op_error(cx, reference, reject);
+        return cx.op_error(reference, reject);
     }
-    op_ok(cx, reference, &[("channel", Value::Text(channel))]);
+    cx.op_ok(reference, &[("channel", Value::Text(channel))]);
     cx.push(Effect::Leave { channel: channel.into() });
 }
 
@@ -290,11 +313,11 @@ fn publish(cx: &mut Cx<'_>, reference: Option<&str>, publication: envelope::Publ
     let mut publications = Vec::with_capacity(1);
     let by = Publisher { allowed: &allowed, sender: Some(cx.shared.sender(cx.token)) };
     if let Err(reject) = add_publications(publication, bytes_max, &by, &mut publications) {
-        return op_error(cx, reference, reject);
+        return cx.op_error(reference, reject);
     }
     let share = publish::share_of(cx);
     if let Err(refusal) = publish::admit(cx, share) {
-        return op_error(cx, reference, refusal);
+        return cx.op_error(reference, refusal);
     }
     publications.iter_mut().for_each(|publication| publish::sign(cx, publication));
     let then = AfterPublish::Acknowledge(reference.map(Into::into));
@@ -304,7 +327,7 @@ fn publish(cx: &mut Cx<'_>, reference: Option<&str>, publication: envelope::Publ
 /// Answers a `publish` once the log has.
 pub(super) fn acknowledge(cx: &mut Cx<'_>, reference: Option<&str>, outcome: &Published) {
     if let Some(refusal) = outcome.refusal {
-        return op_error(cx, reference, refusal);
+        return cx.op_error(reference, refusal);
     }
     if reference.is_none() {
         return;
@@ -317,23 +340,5 @@ pub(super) fn acknowledge(cx: &mut Cx<'_>, reference: Option<&str>, outcome: &Pu
     };
     let count = count.map(|(name, count)| (name, Value::Number(u64::from(count))));
     let fields: Vec<_> = [Some(("id", Value::Id(id))), count].into_iter().flatten().collect();
-    op_ok(cx, reference, &fields);
-}
-
-/// Answers an operation.
-pub(super) fn op_ok(cx: &mut Cx<'_>, reference: Option<&str>, fields: &[(&str, Value<'_>)]) {
-    if cx.session.protocol != Protocol::Ws {
-        return;
-    }
-    let out = cx.out();
-    frame::write_text_with(out, |out| envelope::write_ok(out, reference, fields));
-}
-
-/// Refuses an operation.
-pub(super) fn op_error(cx: &mut Cx<'_>, reference: Option<&str>, reject: impl Into<Reject>) {
-    if cx.session.protocol != Protocol::Ws {
-        return;
-    }
-    let out = cx.out();
-    frame::write_text_with(out, |out| reject.into().write_op_answer(out, reference));
+    cx.op_ok(reference, &fields);
 }

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::shared::Shared;
-use super::state::{Protocol, Session};
-use super::work::Work;
+use super::state::{Protocol, Session, Work};
 use crate::log::ChannelName;
 use crate::proto::cursor::EventId;
 use crate::reason::{CloseReason, Refused};

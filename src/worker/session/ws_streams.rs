@@ -2,14 +2,12 @@
 //! A connection may produce the streams of several channels. Its operations go to the log in their
 //! order, one request at a time; those that come meanwhile go with the next.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::ndjson::{Publisher, add_publications};
 use super::produce::AHEAD;
-use super::{Cx, Protocol, publish, websocket};
-use crate::limits::{PUBLISH_BATCH_BYTES_MAX, WS_STREAMS_MAX};
+use super::state::{Produced, Protocol, Publisher, Waiting, What, WsStreams, add_publications};
+use super::{Cx, publish};
+use crate::limits::WS_STREAMS_MAX;
 use crate::log::event::Publication;
 use crate::log::message::{Published, Refusal, Share, StreamAt};
 use crate::proto::attributes::Attributes;
@@ -19,114 +17,7 @@ use crate::proto::name::channel_name;
 use crate::proto::reject::Reject;
 use crate::proto::stream::{End, Mark, Part};
 use crate::worker::clock::Why;
-use crate::worker::effect::{AfterPublish, Effect};
-
-/// The streams a WebSocket produces.
-#[derive(Debug, Default)]
-pub(super) struct WsStreams {
-    open: Vec<Produced>,
-    /// Operations that the log has not answered, in order.
-    line: VecDeque<Waiting>,
-    /// How many of them are at the log, from the front.
-    asked: usize,
-    /// Bytes of memory of the others.
-    bytes: usize,
-    /// The clock will look for streams that are idle.
-    watched: bool,
-}
-
-/// A stream that this connection produces.
-#[derive(Debug)]
-struct Produced {
-    channel: Box<str>,
-    id: Arc<str>,
-    /// Which of the stream's producers this is; 0: the log has not said so yet.
-    attempt: u64,
-    /// The number of the token that is appended next.
-    next: u64,
-    /// Tokens the stream had when it was opened: those that are sent again are skipped.
-    had: u64,
-    /// When it was opened, or last appended to.
-    heard_at: Duration,
-}
-
-/// An operation that waits for the log.
-#[derive(Debug)]
-struct Waiting {
-    channel: Box<str>,
-    reference: Option<Box<str>>,
-    what: What,
-    /// `None` while the log has it.
-    publication: Option<Publication>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    /// With the number of the first token to be appended, if the client gave one.
-    Open(Option<u64>),
-    /// A token, with its number.
-    Append(u64),
-    End,
-}
-
-impl WsStreams {
-    /// Bytes of memory it takes.
-    pub fn held_bytes(&self) -> usize {
-        self.open.capacity() * size_of::<Produced>() + self.bytes
-    }
-
-    /// Whether no stream is open and no operation waits.
-    pub fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.line.is_empty()
-    }
-
-    /// Whether it may be dropped.
-    pub fn is_spare(&self) -> bool {
-        self.is_idle() && !self.watched
-    }
-
-    /// Whether further operations have to wait. Nothing can be appended to a stream before the log has
-    /// said how many tokens it has.
-    pub fn is_busy(&self) -> bool {
-        self.bytes >= PUBLISH_BATCH_BYTES_MAX || self.open.iter().any(|of| of.attempt == 0)
-    }
-
-    fn of(&mut self, channel: &str) -> Option<&mut Produced> {
-        self.open.iter_mut().find(|of| *of.channel == *channel)
-    }
-
-    fn push(&mut self, waiting: Waiting) {
-        self.bytes += waiting.publication.as_ref().map_or(0, Publication::held_bytes);
-        self.line.push_back(waiting);
-    }
-
-    /// What goes to the log next: tokens, up to and including an operation that opens or ends a stream.
-    /// That must be the last of a request, because the log returns the state of the last one's stream.
-    fn next_batch(&mut self) -> Vec<Publication> {
-        let last = self.line.iter().position(|of| !matches!(of.what, What::Append(_)));
-        self.asked = last.map_or(self.line.len(), |last| last + 1);
-        let asked = self.line.iter_mut().take(self.asked);
-        let batch: Vec<_> = asked.filter_map(|of| of.publication.take()).collect();
-        self.bytes -= batch.iter().map(Publication::held_bytes).sum::<usize>();
-        batch
-    }
-
-    /// Takes back what the log has not taken, which is the end of what it was sent.
-    fn put_back(&mut self, unaccepted: Vec<Publication>) {
-        let asked = std::mem::take(&mut self.asked);
-        let from = asked.saturating_sub(unaccepted.len());
-        for (waiting, publication) in self.line.iter_mut().skip(from).zip(unaccepted) {
-            self.bytes += publication.held_bytes();
-            waiting.publication = Some(publication);
-        }
-    }
-
-    fn pop(&mut self) -> Option<Waiting> {
-        let waiting = self.line.pop_front()?;
-        self.bytes -= waiting.publication.as_ref().map_or(0, Publication::held_bytes);
-        Some(waiting)
-    }
-}
+use crate::worker::effect::AfterPublish;
 
 fn state<'c>(cx: &'c mut Cx<'_>) -> &'c mut WsStreams {
     cx.work().ws_streams.get_or_insert_default()
@@ -146,7 +37,7 @@ pub(super) fn open(
         None => format!("{:016x}", cx.shared.random.u64(..)).into(),
     };
     if let Err(reject) = check_open(cx, channel) {
-        return websocket::op_error(cx, reference, reject);
+        return cx.op_error(reference, reject);
     }
     let mark = Mark { id: id.clone(), part: Part::Open, at: 0 };
     let streams = state(cx);
@@ -192,11 +83,11 @@ pub(super) fn append(cx: &mut Cx<'_>, reference: Option<&str>, token: envelope::
     if let Err(reject) = add_publications(token, bytes_max, &by, &mut publications) {
         // Tokens after a missing one must not become part of the stream.
         leave(cx, &channel);
-        return websocket::op_error(cx, reference, reject);
+        return cx.op_error(reference, reject);
     }
     let streams = state(cx);
     let Some(of) = streams.of(&channel) else {
-        return websocket::op_error(cx, reference, Refusal::NoStream);
+        return cx.op_error(reference, Refusal::NoStream);
     };
     let (number, is_known) = (of.next, of.next < of.had);
     (of.next, of.heard_at) = (of.next + 1, now);
@@ -215,7 +106,7 @@ pub(super) fn append(cx: &mut Cx<'_>, reference: Option<&str>, token: envelope::
 pub(super) fn end(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, end: End) {
     let streams = state(cx);
     let Some(of) = streams.of(channel) else {
-        return websocket::op_error(cx, reference, Refusal::NoStream);
+        return cx.op_error(reference, Refusal::NoStream);
     };
     let mark = Mark { id: of.id.clone(), part: Part::End(end), at: of.attempt };
     streams.push(Waiting {
@@ -285,7 +176,7 @@ fn appended(cx: &mut Cx<'_>, reference: Option<&str>, number: u64, seq: Option<u
     let epoch = cx.shared.epoch;
     let id = seq.map(|seq| ("id", Value::Id(EventId { epoch, seq })));
     let fields: Vec<_> = [("offset", Value::Number(number))].into_iter().chain(id).collect();
-    websocket::op_ok(cx, reference, &fields);
+    cx.op_ok(reference, &fields);
 }
 
 fn opened(cx: &mut Cx<'_>, waiting: &Waiting, offset: Option<u64>, at: &StreamAt) {
@@ -293,17 +184,17 @@ fn opened(cx: &mut Cx<'_>, waiting: &Waiting, offset: Option<u64>, at: &StreamAt
     let Some(of) = state(cx).of(channel) else { return };
     let id = of.id.clone();
     (of.attempt, of.had, of.next) = (at.attempt, at.tokens, offset.unwrap_or(at.tokens));
-    cx.shared.producing.insert(channel.clone(), cx.token);
+    cx.note_producing(channel.clone());
     if offset.is_some_and(|offset| offset > at.tokens) {
         leave(cx, channel);
-        return websocket::op_error(cx, reference, AHEAD);
+        return cx.op_error(reference, AHEAD);
     }
     let fields = [
         ("channel", Value::Text(channel)),
         ("stream", Value::Text(&id)),
         ("offset", Value::Number(at.tokens)),
     ];
-    websocket::op_ok(cx, reference, &fields);
+    cx.op_ok(reference, &fields);
     if !std::mem::replace(&mut state(cx).watched, true) {
         cx.wait(Why::Stream);
     }
@@ -321,7 +212,7 @@ fn refused(cx: &mut Cx<'_>, count: usize, refusal: Refusal, at: Option<&StreamAt
             }
             _ => {
                 leave(cx, channel);
-                websocket::op_error(cx, reference, refusal);
+                cx.op_error(reference, refusal);
             }
         }
     }
@@ -342,7 +233,7 @@ pub(super) fn tell_end(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str, 
             fields.push((name, Value::Id(EventId { epoch, seq })));
         }
     }
-    websocket::op_ok(cx, reference, &fields);
+    cx.op_ok(reference, &fields);
 }
 
 /// Someone else has ended the channel's stream: its producer learns it at once.
@@ -359,9 +250,7 @@ fn forget(cx: &mut Cx<'_>, channel: &str) -> Option<Produced> {
     let open = &mut state(cx).open;
     let of = open.iter().position(|of| *of.channel == *channel)?;
     let of = open.swap_remove(of);
-    if cx.shared.producing.get(channel) == Some(&cx.token) {
-        cx.shared.producing.remove(channel);
-    }
+    cx.end_producing(channel);
     Some(of)
 }
 
@@ -369,7 +258,7 @@ fn forget(cx: &mut Cx<'_>, channel: &str) -> Option<Produced> {
 /// this one once more.
 fn leave(cx: &mut Cx<'_>, channel: &str) {
     if let Some(Produced { channel, id, attempt, .. }) = forget(cx, channel) {
-        cx.push(Effect::LeaveStream { channel, id, attempt });
+        cx.leave_stream(channel, id, attempt);
     }
 }
 
@@ -378,10 +267,7 @@ pub(super) fn leave_all(cx: &mut Cx<'_>) {
     let work = cx.session.work.as_mut();
     let Some(streams) = work.and_then(|work| work.ws_streams.take()) else { return };
     for Produced { channel, id, attempt, .. } in streams.open {
-        if cx.shared.producing.get(&channel) == Some(&cx.token) {
-            cx.shared.producing.remove(&channel);
-        }
-        cx.push(Effect::LeaveStream { channel, id, attempt });
+        cx.leave_stream(channel, id, attempt);
     }
 }
 

@@ -2,29 +2,8 @@
 
 use super::super::Cx;
 use super::state;
-use crate::metrics::{FLOODS, Flood};
+use crate::metrics::Flood;
 use crate::proto::h2::ErrorCode;
-
-/// How often a connection has done each of these lately: the counts are halved every second.
-#[derive(Debug, Default)]
-pub(super) struct Floods {
-    second: u32,
-    counts: [u16; FLOODS.len()],
-}
-
-impl Floods {
-    /// Counts one more. Returns whether that is too many.
-    fn note(&mut self, flood: Flood, second: u32, max: u16) -> bool {
-        let elapsed = second.wrapping_sub(self.second);
-        if elapsed > 0 {
-            self.second = second;
-            self.counts.iter_mut().for_each(|count| *count >>= elapsed.min(15));
-        }
-        let count = &mut self.counts[flood as usize];
-        *count = count.saturating_add(1);
-        *count > max
-    }
-}
 
 /// Counts something that a client may do only so often.
 pub(super) fn note(cx: &mut Cx<'_>, flood: Flood) -> Result<(), ErrorCode> {
@@ -56,22 +35,5 @@ fn max_of(cx: &Cx<'_>, flood: Flood) -> u16 {
         Flood::Late | Flood::Ignored => max::IGNORED,
         // These are counted elsewhere.
         Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow => u16::MAX,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_done_now_and_then_is_no_flood() {
-        let mut floods = Floods::default();
-        for second in 0..1000 {
-            assert!((0..50).all(|_| !floods.note(Flood::Ping, second, 100)), "second {second}");
-        }
-        let mut floods = Floods::default();
-        assert_eq!((0..).take_while(|_| !floods.note(Flood::Ping, 7, 100)).count(), 100);
-        assert!(!floods.note(Flood::Settings, 7, 100), "each kind has a count of its own");
-        assert!(!floods.note(Flood::Ping, 8, 100), "a second later half of it is forgotten");
     }
 }

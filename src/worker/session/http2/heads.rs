@@ -1,7 +1,9 @@
 //! Field blocks: requests, and trailers.
 
 use super::super::Cx;
-use super::{Block, ForStream, fault, floods, state};
+use super::super::state::Block;
+use super::super::step::ForStream;
+use super::{fault, floods, state};
 use crate::limits::{FIELD_BLOCK_BYTES_MAX, FIELD_BLOCK_PIECES_MAX};
 use crate::metrics::Flood;
 use crate::proto::h2::hpack::Scratch;

@@ -4,100 +4,18 @@
 mod floods;
 mod heads;
 
-use self::floods::Floods;
-use super::http::Step;
-use super::{Cx, Protocol, Session, Shared};
-use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN, HTTP2_REQUESTS_PER_TURN_ALL};
+use super::state::{Http2, Protocol, Session};
+use super::step::{ForStream, Step};
+use super::{Cx, Shared};
+use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN_ALL};
 use crate::metrics::Flood;
 use crate::proto::h2::frame::{self, Frame};
-use crate::proto::h2::hpack::Decoder;
-use crate::proto::h2::request::Body;
 use crate::proto::h2::{ErrorCode, PREFACE, STREAM_ID_MAX, settings};
 use crate::proto::http::head::HEAD_BYTES_MAX;
 use crate::reason::CloseReason;
 use crate::worker::effect::Ending;
 
 pub use self::heads::HeadSpace;
-
-/// A connection's state.
-#[derive(Debug, Default)]
-pub(super) struct Http2 {
-    decoder: Decoder,
-    /// The newest stream the client has opened.
-    last_id: u32,
-    /// It has skipped ids, so an id below `last_id` may never have been used.
-    has_skipped: bool,
-    has_settings: bool,
-    is_acknowledged: bool,
-    /// A field block whose end has not come.
-    block: Option<Block>,
-    /// Streams whose bodies have a known length, and how much of each has not come yet.
-    bodies: Vec<(u32, u64)>,
-    floods: Floods,
-    /// Requests begun in this turn.
-    begun: u32,
-    begun_in_turn: u32,
-}
-
-/// A field block that comes in pieces.
-#[derive(Debug)]
-struct Block {
-    stream: u32,
-    /// Whether the stream ends with it.
-    ends: bool,
-    bytes: Vec<u8>,
-    pieces: u32,
-}
-
-/// What a frame means for a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForStream {
-    /// It opens with a request, whose head is [`Sessions::take_stream_head`].
-    Opens { id: u32, ended: bool, body: Body },
-    /// A part of its body, at this place in the input.
-    Data { index: u32, from: usize, to: usize, ended: bool },
-    /// Its client has reset it.
-    Reset { index: u32 },
-    /// Its client broke the protocol.
-    Fault { index: u32, code: ErrorCode },
-}
-
-impl Http2 {
-    /// Bytes of memory of the unfinished field block.
-    pub fn held_bytes(&self) -> usize {
-        self.block.as_ref().map_or(0, |block| block.bytes.capacity())
-    }
-
-    /// Whether a field block has begun and not ended.
-    pub fn has_block(&self) -> bool {
-        self.block.is_some()
-    }
-
-    /// Whether no stream ever had this id.
-    fn is_unused(&self, id: u32) -> bool {
-        id > self.last_id || id.is_multiple_of(2)
-    }
-
-    /// Whether it has begun as many requests in this turn as it may.
-    fn has_had_its_turn(&mut self, turn: u32) -> bool {
-        if std::mem::replace(&mut self.begun_in_turn, turn) != turn {
-            self.begun = 0;
-        }
-        self.begun >= HTTP2_REQUESTS_PER_TURN
-    }
-
-    /// Counts bytes of a stream's body. Returns whether the body is still as long as announced.
-    fn count_body(&mut self, id: u32, length: usize, ended: bool) -> bool {
-        let Some(place) = self.bodies.iter().position(|(of, _)| *of == id) else { return true };
-        let (_, left) = &mut self.bodies[place];
-        let fits = left.checked_sub(length as u64).map(|rest| *left = rest).is_some();
-        let fits = fits && (!ended || *left == 0);
-        if ended || !fits {
-            self.bodies.swap_remove(place);
-        }
-        fits
-    }
-}
 
 impl Session {
     /// Whether a field block has begun on the connection and not ended.

@@ -1,7 +1,7 @@
 //! Facts about a session, one bit each.
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flags(u8);
+pub struct Flags(u8);
 
 impl Flags {
     pub const NONE: Self = Self(0);

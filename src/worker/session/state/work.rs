@@ -2,17 +2,21 @@
 //! pool and returns there when the session is idle again.
 
 use super::answer::Answer;
-use super::closing::Farewell;
-use super::http::HttpState;
+use super::body::Body;
 use super::http2::Http2;
+use super::ndjson::Ndjson;
+use super::producer::Producer;
 use super::ws_streams::WsStreams;
+use crate::proto::http::body::BodyDecoder;
+use crate::proto::http::head::HeadScan;
+use crate::proto::ws::close::CloseCode;
 use crate::proto::ws::message::Receiver;
-use crate::reason::Refused;
+use crate::reason::{CloseReason, Refused};
 use crate::worker::pool::{Reuse, clear_buffer};
 
 /// The state of a busy session.
 #[derive(Debug, Default)]
-pub(super) struct Work {
+pub struct Work {
     /// Received, not yet parsed.
     pub carry: Vec<u8>,
     /// Why there is no room for the connection; its first request is told.
@@ -48,9 +52,72 @@ pub(super) struct Work {
     pub unfinished: usize,
 }
 
+/// Where a connection is between and within requests.
+#[derive(Debug)]
+pub enum HttpState {
+    /// Between requests, or in the middle of a head.
+    Head(HeadScan),
+    /// The body of `POST /channels/{channel}` is coming.
+    Body(Box<Body>),
+    /// The body of `POST /publish` is coming.
+    Ndjson(Box<Ndjson>),
+    /// The body of `POST /channels/{channel}/stream` is coming.
+    Stream(Box<Producer>),
+    /// A body no route wants is coming.
+    Discard(BodyDecoder),
+    /// Waiting for the log. A body no route wants may be arriving meanwhile.
+    Waiting {
+        /// Reads that body.
+        unwanted: Option<BodyDecoder>,
+    },
+}
+
+impl Default for HttpState {
+    fn default() -> Self {
+        Self::Head(HeadScan::default())
+    }
+}
+
+impl HttpState {
+    /// Whether nothing of a request is held.
+    pub fn is_idle(&self) -> bool {
+        matches!(self, Self::Head(_))
+    }
+
+    /// The request is answered: what is left of a body no route wants is still read. Returns the
+    /// producer of a stream, if the request was one.
+    pub fn answered(&mut self) -> Option<Box<Producer>> {
+        let mut left = None;
+        *self = match std::mem::take(self) {
+            Self::Waiting { unwanted: Some(decoder) } => Self::Discard(decoder),
+            Self::Waiting { unwanted: None } | Self::Body(_) | Self::Ndjson(_) => Self::default(),
+            Self::Stream(producer) => {
+                left = Some(producer);
+                Self::default()
+            }
+            kept @ (Self::Head(_) | Self::Discard(_)) => kept,
+        };
+        left
+    }
+}
+
+/// How a WebSocket ends because of what its peer sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Farewell {
+    /// The peer's close frame goes back to it.
+    Answer(Option<CloseCode>),
+    /// A close frame of our own.
+    Refusal {
+        code: CloseCode,
+        text: &'static str,
+        /// The reason we count.
+        reason: CloseReason,
+    },
+}
+
 /// A token a WebSocket has sent, kept until it is checked.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub struct Shown {
     /// The client's `ref`.
     pub reference: Option<Box<str>>,
     pub token: Box<str>,
@@ -58,7 +125,7 @@ pub(super) struct Shown {
 
 /// A channel to which a WebSocket wants to subscribe, kept until the backend has answered.
 #[derive(Debug)]
-pub(super) struct WantedChannel {
+pub struct WantedChannel {
     /// The client's `ref`.
     pub reference: Option<Box<str>>,
     pub channel: Box<str>,

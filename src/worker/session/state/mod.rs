@@ -1,15 +1,32 @@
-//! One session: what it speaks, what it may do, and, while it is busy, its work.
+//! One session: what it speaks, what it may do, and, while it is busy, its work. What is done with
+//! it is beside this folder.
+
+mod answer;
+mod body;
+mod flags;
+mod http2;
+mod ndjson;
+mod producer;
+mod work;
+mod ws_streams;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::flags::Flags;
-use super::work::Work;
 use crate::auth::Grant;
 use crate::metrics::WorkerMetrics;
 use crate::proto::dialect::{Dialect, Heartbeat};
 use crate::ring::Token;
 use crate::worker::pool::Pool;
+
+pub use self::answer::{Answer, Asked};
+pub use self::body::Body;
+pub use self::flags::Flags;
+pub use self::http2::{Block, Http2};
+pub use self::ndjson::{Ndjson, Publisher, add_publications, line_bytes_max};
+pub use self::producer::Producer;
+pub use self::work::{Farewell, HttpState, Shown, WantedChannel, Work};
+pub use self::ws_streams::{Produced, Waiting, What, WsStreams};
 
 /// What a session speaks at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +58,22 @@ impl Protocol {
 /// One session. An idle one is this and nothing else.
 #[derive(Debug)]
 pub struct Session {
-    pub(super) protocol: Protocol,
+    pub(in crate::worker::session) protocol: Protocol,
     /// How events are written to it (only meaningful for streams).
-    pub(super) dialect: Dialect,
-    pub(super) flags: Flags,
+    pub(in crate::worker::session) dialect: Dialect,
+    pub(in crate::worker::session) flags: Flags,
     /// Requests it has begun; shows a head's deadline whether it still concerns that head.
-    pub(super) requests: u32,
+    pub(in crate::worker::session) requests: u32,
     /// What it may do; `None` while it is anonymous on an open server.
-    pub(super) grant: Option<Arc<Grant>>,
+    pub(in crate::worker::session) grant: Option<Arc<Grant>>,
     /// Everything that only a busy session has.
-    pub(super) work: Option<Box<Work>>,
+    pub(in crate::worker::session) work: Option<Box<Work>>,
 }
 
 const _: () = assert!(size_of::<Session>() <= 24, "an idle connection costs one cache line");
 
 impl Session {
-    pub(super) const fn new() -> Self {
+    pub(in crate::worker::session) const fn new() -> Self {
         Self {
             protocol: Protocol::Http,
             dialect: Dialect::SseBare,
@@ -79,11 +96,11 @@ impl Session {
         self.dialect
     }
 
-    pub(super) fn is_secure(&self) -> bool {
+    pub(in crate::worker::session) fn is_secure(&self) -> bool {
         self.flags.has(Flags::SECURE)
     }
 
-    pub(super) fn is_certified(&self) -> bool {
+    pub(in crate::worker::session) fn is_certified(&self) -> bool {
         self.flags.has(Flags::CERTIFIED)
     }
 
@@ -138,7 +155,7 @@ impl Session {
     }
 
     /// A ping is sent to the peer. A second one without an answer to the first makes it late.
-    pub(super) fn pinged(&mut self) {
+    pub(in crate::worker::session) fn pinged(&mut self) {
         if !self.flags.raise(Flags::PING_OUT) {
             self.flags.set(Flags::PING_LATE);
         }
@@ -152,7 +169,11 @@ impl Session {
     // --- its work ---
 
     /// Reads its unread input when the next turn begins.
-    pub(super) fn read_on_later(&mut self, token: Token, unread: &mut VecDeque<Token>) {
+    pub(in crate::worker::session) fn read_on_later(
+        &mut self,
+        token: Token,
+        unread: &mut VecDeque<Token>,
+    ) {
         if self.flags.raise(Flags::UNREAD) {
             unread.push_back(token);
         }
@@ -163,17 +184,21 @@ impl Session {
         self.flags.clear(Flags::UNREAD);
     }
 
-    pub(super) fn work(&self) -> Option<&Work> {
+    pub(in crate::worker::session) fn work(&self) -> Option<&Work> {
         self.work.as_deref()
     }
 
     /// Its work, from the pool if it has none.
-    pub(super) fn begin_work(&mut self, pool: &mut Pool<Work>) -> &mut Work {
+    pub(in crate::worker::session) fn begin_work(&mut self, pool: &mut Pool<Work>) -> &mut Work {
         self.work.get_or_insert_with(|| pool.take())
     }
 
     /// Speaks something else from now on.
-    pub(super) fn speak(&mut self, protocol: Protocol, metrics: &WorkerMetrics) {
+    pub(in crate::worker::session) fn speak(
+        &mut self,
+        protocol: Protocol,
+        metrics: &WorkerMetrics,
+    ) {
         metrics.open[self.protocol.index()].sub(1);
         self.protocol = protocol;
         metrics.open[protocol.index()].add(1);

@@ -13,7 +13,7 @@ use crate::proto::stream::{End, Mark, Part};
 
 /// A stream's body on its way in.
 #[derive(Debug)]
-pub(super) struct Producer {
+pub struct Producer {
     pub decoder: BodyDecoder,
     reader: Reader,
     pub form: Form,

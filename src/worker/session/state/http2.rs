@@ -1,0 +1,110 @@
+//! What a connection of HTTP/2 has, as long as it lasts.
+
+use crate::limits::HTTP2_REQUESTS_PER_TURN;
+use crate::metrics::{FLOODS, Flood};
+use crate::proto::h2::hpack::Decoder;
+
+/// A connection's state.
+#[derive(Debug, Default)]
+pub struct Http2 {
+    pub decoder: Decoder,
+    /// The newest stream the client has opened.
+    pub last_id: u32,
+    /// It has skipped ids, so an id below `last_id` may never have been used.
+    pub has_skipped: bool,
+    pub has_settings: bool,
+    pub is_acknowledged: bool,
+    /// A field block whose end has not come.
+    pub block: Option<Block>,
+    /// Streams whose bodies have a known length, and how much of each has not come yet.
+    pub bodies: Vec<(u32, u64)>,
+    pub floods: Floods,
+    /// Requests begun in this turn.
+    pub begun: u32,
+    pub begun_in_turn: u32,
+}
+
+/// A field block that comes in pieces.
+#[derive(Debug)]
+pub struct Block {
+    pub stream: u32,
+    /// Whether the stream ends with it.
+    pub ends: bool,
+    pub bytes: Vec<u8>,
+    pub pieces: u32,
+}
+
+impl Http2 {
+    /// Bytes of memory of the unfinished field block.
+    pub fn held_bytes(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.bytes.capacity())
+    }
+
+    /// Whether a field block has begun and not ended.
+    pub fn has_block(&self) -> bool {
+        self.block.is_some()
+    }
+
+    /// Whether no stream ever had this id.
+    pub fn is_unused(&self, id: u32) -> bool {
+        id > self.last_id || id.is_multiple_of(2)
+    }
+
+    /// Whether it has begun as many requests in this turn as it may.
+    pub fn has_had_its_turn(&mut self, turn: u32) -> bool {
+        if std::mem::replace(&mut self.begun_in_turn, turn) != turn {
+            self.begun = 0;
+        }
+        self.begun >= HTTP2_REQUESTS_PER_TURN
+    }
+
+    /// Counts bytes of a stream's body. Returns whether the body is still as long as announced.
+    pub fn count_body(&mut self, id: u32, length: usize, ended: bool) -> bool {
+        let Some(place) = self.bodies.iter().position(|(of, _)| *of == id) else { return true };
+        let (_, left) = &mut self.bodies[place];
+        let fits = left.checked_sub(length as u64).map(|rest| *left = rest).is_some();
+        let fits = fits && (!ended || *left == 0);
+        if ended || !fits {
+            self.bodies.swap_remove(place);
+        }
+        fits
+    }
+}
+
+/// How often a connection has done each of these lately: the counts are halved every second.
+#[derive(Debug, Default)]
+pub struct Floods {
+    second: u32,
+    counts: [u16; FLOODS.len()],
+}
+
+impl Floods {
+    /// Counts one more. Returns whether that is too many.
+    pub fn note(&mut self, flood: Flood, second: u32, max: u16) -> bool {
+        let elapsed = second.wrapping_sub(self.second);
+        if elapsed > 0 {
+            self.second = second;
+            self.counts.iter_mut().for_each(|count| *count >>= elapsed.min(15));
+        }
+        let count = &mut self.counts[flood as usize];
+        *count = count.saturating_add(1);
+        *count > max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_now_and_then_is_no_flood() {
+        let mut floods = Floods::default();
+        for second in 0..1000 {
+            assert!((0..50).all(|_| !floods.note(Flood::Ping, second, 100)), "second {second}");
+        }
+        let mut floods = Floods::default();
+        assert_eq!((0..).take_while(|_| !floods.note(Flood::Ping, 7, 100)).count(), 100);
+        assert!(!floods.note(Flood::Settings, 7, 100), "each kind has a count of its own");
+        assert!(!floods.note(Flood::Ping, 8, 100), "a second later half of it is forgotten");
+    }
+}
