@@ -95,6 +95,7 @@
 //! | no timer per connection | `worker::clock` |
 //! | fire-and-forget sends, direct descriptors, provided buffers | [`ring`] (contract), [`ring::uring`] (the only `unsafe`) |
 //! | TLS is a driver over a driver: rustls shakes hands, records are ours | [`ring::tls`], `server::tls` |
+//! | a worker hears of a TLS connection when its handshake is near | `ring::tls::newcomers` |
 //! | the same contract where io_uring is refused | `ring::epoll`, chosen in `server::driver` |
 //! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
 //! | HTTP/1.1, HTTP/2, RFC 6455 and SSE as sans-IO codecs | [`proto`] |

@@ -212,6 +212,8 @@ pub struct WorkerMetrics {
     pub tls13: Counter,
     /// Connections with TLS 1.2.
     pub tls12: Counter,
+    /// Connections whose handshakes wait for others.
+    pub tls_waiting: Counter,
     /// Handshakes with a signature.
     pub handshakes_full: Counter,
     /// Handshakes that resumed a session.

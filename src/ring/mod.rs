@@ -134,7 +134,8 @@ pub enum Layer {
     /// Nothing.
     #[default]
     Plain,
-    /// TLS. Until the handshake is over nothing is received, and a send fails.
+    /// TLS. It is reported when its handshake is near. Until that is over nothing is received, and a
+    /// send fails.
     Tls,
 }
 
@@ -237,6 +238,8 @@ pub struct TlsStats {
     pub open: u64,
     /// Of these, of TLS 1.2, which hold several times the memory.
     pub open_tls12: u64,
+    /// Accepted, but their handshakes have not begun because others are before them.
+    pub waiting: u64,
     /// Handshakes with a signature.
     pub handshakes_full: u64,
     /// Handshakes that resumed a session by its ticket.

@@ -278,6 +278,7 @@ impl Core {
         let tls = driver.tls;
         metrics.tls13.set(tls.open - tls.open_tls12);
         metrics.tls12.set(tls.open_tls12);
+        metrics.tls_waiting.set(tls.waiting);
         metrics.handshakes_full.set(tls.handshakes_full);
         metrics.handshakes_resumed.set(tls.handshakes_resumed);
         metrics.handshakes_failed.set(tls.handshakes_failed);

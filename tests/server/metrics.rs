@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 79] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 80] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -92,6 +92,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 79] = [
     ("pushline_subscriptions", "gauge", &["state", "worker"]),
     ("pushline_tls_connections", "gauge", &["version"]),
     ("pushline_tls_handshakes_total", "counter", &["result"]),
+    ("pushline_tls_waiting", "gauge", &[]),
     ("pushline_tombstones", "gauge", &[]),
     ("pushline_turn_duration_seconds", "histogram", &[]),
     ("pushline_turns_total", "counter", &["worker"]),

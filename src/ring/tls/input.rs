@@ -12,8 +12,9 @@ use super::slot::{Flags, Handshake, Slot};
 use super::{BufferId, Completion, Driver, RecvEnd, Tls, Token};
 
 /// Time for handshakes in one turn, by the prices below; the last one may exceed it. A storm of
-/// handshakes delays the delivery of an event by as much.
-const HANDSHAKE_TIME_PER_TURN: Duration = Duration::from_micros(500);
+/// handshakes delays the delivery of an event by as much, so it is the price of the shortest step there
+/// is: turns cost little beside one.
+const HANDSHAKE_TIME_PER_TURN: Duration = FIRST_RECORD_TIME;
 /// What the first record of a handshake costs: a key exchange, and a signature unless it resumes.
 const FIRST_RECORD_TIME: Duration = Duration::from_micros(250);
 /// What each further record costs.
@@ -259,9 +260,17 @@ impl<D: Driver> Tls<D> {
         !self.queue.is_empty() || !self.begun.is_empty()
     }
 
+    /// What the worker has to do goes first, but not twice in a row.
+    pub(super) fn shake_hands_in_turn(&mut self, is_worker_busy: bool, out: &mut Vec<Completion>) {
+        self.gave_way = is_worker_busy && !self.gave_way;
+        if !self.gave_way {
+            self.shake_hands(out);
+        }
+    }
+
     /// Processes handshakes for a turn's time: one that has begun and a new one, alternately. With a
     /// single queue, a whole storm would begin, and hold memory of rustls, before the first is over.
-    pub(super) fn shake_hands(&mut self, out: &mut Vec<Completion>) {
+    fn shake_hands(&mut self, out: &mut Vec<Completion>) {
         let mut left = HANDSHAKE_TIME_PER_TURN;
         while !left.is_zero() && self.has_to_shake_hands() {
             let next = [self.begun.pop_front(), self.queue.pop_front()];

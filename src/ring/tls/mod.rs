@@ -2,9 +2,9 @@
 //! worker sees plain bytes. Connections of other listeners pass through untouched.
 //!
 //! rustls makes the handshake (`handshake`). After one of TLS 1.3 its secrets are taken and rustls is
-//! dropped: 128 bytes stay (`keys`), and the records are ours (`record`). A connection is accepted
-//! when its socket is. The worker hears nothing from it before its handshake is over, and a send to it
-//! before that fails.
+//! dropped: 128 bytes stay (`keys`), and the records are ours (`record`). The worker hears of a connection
+//! when its handshake is near (`newcomers`) and nothing from it before that is over; a send to it before
+//! that fails.
 //!
 //! Nonce reuse would be fatal, so record numbers have one owner (`record::Part`). After a short send,
 //! the rest of a record that has begun to leave is kept (`pending`), and only the numbers of records
@@ -14,6 +14,7 @@ mod carriers;
 mod handshake;
 mod input;
 mod keys;
+mod newcomers;
 mod output;
 mod record;
 pub mod records;
@@ -49,6 +50,8 @@ pub struct Tls<D> {
     slots: Vec<Slot>,
     output: Output,
     input: Input,
+    /// Accepted connections that the worker has not heard of.
+    newcomers: VecDeque<Completion>,
     /// Handshakes whose first record waits to be processed.
     queue: VecDeque<Token>,
     /// Handshakes of which a further record waits to be processed.
@@ -57,6 +60,8 @@ pub struct Tls<D> {
     holders: VecDeque<Token>,
     /// How many handshakes hold memory of rustls.
     holding: usize,
+    /// In the last turn, handshakes were left to this one because the worker had something to do.
+    gave_way: bool,
     stats: TlsStats,
     /// Empty between two turns.
     ops: Vec<Op>,
@@ -83,9 +88,11 @@ impl<D: Driver> Driver for Tls<D> {
             self.flush(batch);
         }
         let has_more = self.stats.open > 0 && self.output.has_more();
-        let is_news = completions.len() > heard_before || has_more || self.has_to_shake_hands();
+        let is_news = completions.len() > heard_before || has_more || self.has_waiting();
         self.submit(batch, arena_bytes, if is_news { Wait::No } else { wait }, completions)?;
-        self.shake_hands(completions);
+        let is_worker_busy = wait == Wait::No || completions.len() > heard_before;
+        self.let_in(completions);
+        self.shake_hands_in_turn(is_worker_busy, completions);
         Ok(())
     }
 
@@ -108,7 +115,8 @@ impl<D: Driver> Driver for Tls<D> {
     }
 
     fn stats(&self) -> DriverStats {
-        DriverStats { tls: self.stats, ..self.below.stats() }
+        let waiting = (self.newcomers.len() + self.queue.len()) as u64;
+        DriverStats { tls: TlsStats { waiting, ..self.stats }, ..self.below.stats() }
     }
 }
 
@@ -122,10 +130,12 @@ impl<D: Driver> Tls<D> {
             slots: Vec::new(),
             output: Output::default(),
             input: Input::default(),
+            newcomers: VecDeque::new(),
             queue: VecDeque::new(),
             begun: VecDeque::new(),
             holders: VecDeque::new(),
             holding: 0,
+            gave_way: false,
             stats: TlsStats::default(),
             ops: Vec::new(),
             heard: Vec::new(),
@@ -161,7 +171,10 @@ impl<D: Driver> Tls<D> {
 
     fn complete(&mut self, completion: Completion, out: &mut Vec<Completion>) {
         match completion {
-            Completion::Accepted { slot, layer: Layer::Tls, .. } => self.accepted(slot),
+            Completion::Accepted { layer: Layer::Tls, .. } => {
+                return self.newcomers.push_back(completion);
+            }
+            Completion::AcceptEnded { .. } => self.let_all_in(out),
             Completion::Received { token, buffer } if self.common(token.slot).is_some() => {
                 return self.received_from(token, buffer, out);
             }
@@ -190,7 +203,13 @@ impl<D: Driver> Tls<D> {
         out.push(completion);
     }
 
-    fn accepted(&mut self, slot: u32) {
+    /// Whether a connection waits for something that the next turn does.
+    fn has_waiting(&self) -> bool {
+        self.has_to_shake_hands() || !self.newcomers.is_empty()
+    }
+
+    /// The worker hears of this connection.
+    fn begin(&mut self, slot: u32) {
         if self.slots.is_empty() {
             // Memory that is not touched costs nothing; growing leaves the smaller tables behind.
             self.slots.reserve_exact(self.below.capacity() as usize);

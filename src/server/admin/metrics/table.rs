@@ -94,6 +94,11 @@ pub(super) const METRICS: &[Metric] = &[
         }),
     ),
     (
+        "pushline_tls_waiting",
+        "Connections whose TLS handshakes wait until others are made.",
+        Sum(|of| &of.tls_waiting),
+    ),
+    (
         "pushline_http2_streams_total",
         "HTTP/2 streams that were opened.",
         Each(|of| number(&of.http2_streams)),
