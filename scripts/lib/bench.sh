@@ -9,6 +9,8 @@ out=target/bench
 # PUSHLINE: another binary than the one these scripts build.
 pushline=${PUSHLINE:-target/release/pushline}
 started=()
+# Words before the program that is started or measured.
+with=()
 
 # Ends what this script started, and nothing else.
 stop_started() {
@@ -55,7 +57,7 @@ await_port() {
 start() {
     local name=$1 port=$2
     shift 2
-    "$@" >"$out/$name.log" 2>&1 &
+    "${with[@]}" "$@" >"$out/$name.log" 2>&1 &
     server_pid=$!
     started+=("$server_pid")
     await_port "$port"
@@ -93,7 +95,15 @@ measure() {
     local name=$1
     shift
     say "$name"
-    "$pushline" bench --json "$out/$name.json" --plot "$out/$name.svg" "$@" | tee "$out/$name.txt"
+    "${with[@]}" "$pushline" bench --json "$out/$name.json" --plot "$out/$name.svg" "$@" |
+        tee "$out/$name.txt"
+}
+
+# on_core CORE FUNCTION...: what the function starts or measures has only this core.
+on_core() {
+    local with=(taskset -c "$1")
+    shift
+    "$@"
 }
 
 # round_trips NAME OPTION...: one run of scripts/lib/round-trips; figures go to $out/NAME.json.
