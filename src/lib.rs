@@ -83,6 +83,7 @@
 //! | streams over a WebSocket go to the log in the connection's order | `worker::session::ws_streams` |
 //! | an event for others is not sent to its sender | [`proto::sender`], `worker::hub::live` |
 //! | rights that the operator's backend decides: only the requests concerned wait for it | `auth::backend`, `worker::session::backend`, `server::backend` |
+//! | tokens that come close behind each other are gathered: a worker is woken once for several | `worker::gathering` |
 //! | a producer's body is a stream; a plain reader is a subscriber whose dialect has an end | `worker::session::produce`, `worker::session::view` |
 //! | live subscribers: fan-out touches no memory of theirs, one send per slice | `worker::hub::live` |
 //! | explicit subscribers: a cursor each, gathered in log order | `worker::hub::explicit` |

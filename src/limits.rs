@@ -32,6 +32,11 @@ pub const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Most requests one WebSocket connection may have waiting at the log.
 pub const OUTSTANDING_MAX: u16 = 64;
 
+/// How long a worker waits for more tokens where they come close behind each other: long enough to be
+/// woken once for several of them, and far below what a reader notices. What else comes meanwhile
+/// waits as long at most.
+pub const GATHER_TIME: Duration = Duration::from_micros(500);
+
 /// Memory for answers of the operator's backend that a worker remembers, with what they were about.
 pub const BACKEND_ANSWERS_BYTES_MAX: usize = 10 << 20;
 

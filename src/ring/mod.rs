@@ -201,6 +201,9 @@ pub enum Completion {
     Doorbell,
 }
 
+/// Completions after which a driver that gathers them goes on.
+pub(crate) const GATHERED_MAX: u32 = 32;
+
 /// How long a turn may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -208,6 +211,9 @@ pub enum Wait {
     No,
     /// Until a completion or this much time has passed.
     AtMost(Duration),
+    /// Until there are [`GATHERED_MAX`] or this much time has passed, however early the first comes. A
+    /// driver may let the time pass in any case.
+    Gather(Duration),
     /// Until a completion.
     Forever,
 }

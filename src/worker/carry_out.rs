@@ -2,7 +2,7 @@
 
 use super::around::Around;
 use super::clock::Why;
-use super::effect::{AfterJoin, Effect, Listing};
+use super::effect::{AfterJoin, AfterPublish, Effect, Listing};
 use super::link::{Pending, PendingJoin};
 use super::session::{self, Cx, RefreshLetter, RefreshOutcome};
 use super::turn::Core;
@@ -58,6 +58,9 @@ impl Core {
             }
             Effect::Publish { share, publications, then } => {
                 let counts = then.counts();
+                if matches!(then, AfterPublish::Stream) {
+                    self.gathering.token();
+                }
                 let ticket = self.link.wait_for(Pending::Publish { token, then });
                 self.ask_for(index, Ask::Publish { ticket, share, counts, publications });
             }

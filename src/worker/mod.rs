@@ -14,6 +14,7 @@ pub mod command;
 mod drain;
 mod effect;
 mod ending;
+mod gathering;
 mod hub;
 mod input;
 pub mod inspect;

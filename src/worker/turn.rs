@@ -14,6 +14,7 @@ use crossbeam_channel::Sender;
 use super::clock::{Clock, Why};
 use super::drain::Drain;
 use super::effect::{Effects, Ending};
+use super::gathering::Gathering;
 use super::hub::{Arrived, Beats, Hub};
 use super::link::{Link, Pending, PendingJoin};
 use super::net::Net;
@@ -21,7 +22,7 @@ use super::net::admission::Clients;
 use super::session::{self, LogLine, Look, Sessions};
 use super::setup::Setup;
 use crate::config::Settings;
-use crate::limits::PUBLISH_RETRY_PAUSE;
+use crate::limits::{GATHER_TIME, PUBLISH_RETRY_PAUSE};
 use crate::log::message::{FromLog, JoinedChannel, Page, Ticket, ToLog};
 use crate::metrics::WorkerMetrics;
 use crate::reason::CloseReason;
@@ -37,6 +38,7 @@ pub struct Core {
     unix_s: u64,
     pub(super) net: Net,
     pub(super) clock: Clock,
+    pub(super) gathering: Gathering,
     pub(super) sessions: Sessions,
     pub(super) hub: Hub,
     pub(super) link: Link,
@@ -58,6 +60,7 @@ impl Core {
             unix_s: 0,
             net: Net::new(slots, clients, settings.clone(), metrics.clone()),
             clock: Clock::new(settings.heartbeat),
+            gathering: Gathering::default(),
             sessions,
             hub: Hub::new((home, epoch, hasher), slots, settings.clone(), metrics.clone()),
             link: Link::new(worker, log),
@@ -88,6 +91,7 @@ impl Core {
     pub fn begin_turn(&mut self, now: Duration, unix_s: u64, completions: &[Completion]) {
         self.now = now;
         self.unix_s = unix_s;
+        self.gathering.begin_turn(now);
         self.net.set_now(now);
         self.hub.set_now(now);
         self.sessions.begin_turn(now, unix_s);
@@ -103,7 +107,9 @@ impl Core {
             Completion::AcceptEnded { errno } => self.net.accept_ended(errno),
             Completion::Received { token, .. } if self.net.is_current(token) => {
                 self.metrics.bytes_in.add(bytes.len() as u64);
+                self.gathering.begin_receiving();
                 self.received(token, bytes);
+                self.gathering.end_receiving();
                 if self.net.is_current(token) {
                     self.sessions.count_unfinished(token.slot);
                 }
@@ -257,6 +263,8 @@ impl Core {
         let times = [clock_at, self.sessions.next_check_at(), self.next_drain_step()];
         match times.into_iter().flatten().min() {
             Some(at) if at <= self.now => Wait::No,
+            Some(at) if self.gathering.pays() => Wait::Gather(GATHER_TIME.min(at - self.now)),
+            None if self.gathering.pays() => Wait::Gather(GATHER_TIME),
             Some(at) => Wait::AtMost(at - self.now),
             None => Wait::Forever,
         }

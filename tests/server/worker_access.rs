@@ -93,7 +93,7 @@ impl Worker {
     fn turn_on(&mut self) -> Vec<Op> {
         match self.core.wait() {
             Wait::No => {}
-            Wait::AtMost(time) => self.now += time,
+            Wait::AtMost(time) | Wait::Gather(time) => self.now += time,
             Wait::Forever => panic!("it never turns again"),
         }
         self.turn(|_| {})

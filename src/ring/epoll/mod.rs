@@ -186,6 +186,10 @@ impl EpollDriver {
             Wait::No => Some(Duration::ZERO),
             Wait::AtMost(time) => Some(time.min(SLEEP_MAX)),
             Wait::Forever => None,
+            Wait::Gather(time) => {
+                std::thread::sleep(time);
+                Some(Duration::ZERO)
+            }
         };
         let timeout = time.map(|time| Timespec {
             tv_sec: time.as_secs() as i64,

@@ -291,8 +291,8 @@ impl World {
         let w = &mut self.workers[usize::from(worker)];
         w.asleep_until = match wait {
             Wait::Forever if !anything => None,
-            Wait::AtMost(time) if !anything => Some(self.now + time),
-            Wait::No | Wait::AtMost(_) | Wait::Forever => Some(self.now),
+            Wait::AtMost(time) | Wait::Gather(time) if !anything => Some(self.now + time),
+            Wait::No | Wait::AtMost(_) | Wait::Gather(_) | Wait::Forever => Some(self.now),
         };
         if self.dice.hits(Fault::WorkerStall) {
             let micros = self.dice.details(Fault::WorkerStall).u64(1..=STALL_MICROS_MAX);

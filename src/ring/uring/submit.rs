@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, squeue};
 
-use crate::ring::Wait;
+use crate::ring::{GATHERED_MAX, Wait};
 
 /// The ring, with `io_uring_enter` reduced to what a turn needs.
 pub(super) struct Ring {
@@ -71,6 +71,7 @@ impl Ring {
         let (completions_wanted, timeout) = match wait {
             Wait::No => (0, None),
             Wait::AtMost(time) => (1, Some(Timespec::from(time))),
+            Wait::Gather(time) => (GATHERED_MAX, Some(Timespec::from(time))),
             Wait::Forever => (1, None),
         };
         let args = match &timeout {
