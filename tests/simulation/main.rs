@@ -23,8 +23,8 @@ use canary::Tamper;
 use plan::Plan;
 use store::Home;
 
-/// Seeds of an ordinary test run, which has no optimised build; CI runs 3000 in one that is.
-const SEEDS: u64 = 150;
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 300;
 /// Seeds in which a canary must die.
 const CANARY_SEEDS: u64 = 60;
 
