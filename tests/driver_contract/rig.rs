@@ -9,7 +9,7 @@ use crate::worlds::World;
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing may be heard before it counts as silence.
-const SILENCE: Duration = Duration::from_millis(50);
+pub const SILENCE: Duration = Duration::from_millis(50);
 
 /// A world, its worker's batch, and completions that no test has asked for yet.
 pub struct Rig<W: World> {
