@@ -202,7 +202,7 @@ pub enum Completion {
 }
 
 /// Completions after which a driver that gathers them goes on.
-pub(crate) const GATHERED_MAX: u32 = 32;
+pub const GATHERED_MAX: u32 = 32;
 
 /// How long a turn may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
