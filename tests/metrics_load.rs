@@ -2,8 +2,6 @@
 //! counted: our own load generator on one side, the operator's listener on the other. Run one after
 //! the other: on epoll all servers of this process share its descriptors.
 
-#[path = "common/patient.rs"]
-mod patient;
 #[path = "common/skip.rs"]
 mod skip;
 

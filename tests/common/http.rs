@@ -8,7 +8,7 @@ use pushline::tools::wire::head::Head;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{PATIENCE, patient};
+use super::PATIENCE;
 
 /// A connection.
 pub struct Conn {
@@ -26,7 +26,7 @@ pub struct Response {
 
 impl Conn {
     pub fn open(addr: SocketAddr) -> Self {
-        Self::over(patient::connect(addr, PATIENCE))
+        Self::over(TcpStream::connect(addr).expect("the server accepts"))
     }
 
     /// With a receive buffer of about this many bytes, so that it is soon full.

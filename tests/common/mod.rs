@@ -11,7 +11,6 @@ pub mod http;
 pub mod http2;
 pub mod identity;
 pub mod nats;
-pub mod patient;
 pub mod program;
 pub mod proxies;
 pub mod redis;

@@ -16,8 +16,6 @@ use pushline::tools::wire::frames;
 use pushline::tools::wire::head::Head;
 use serde_json::Value;
 
-use crate::patient;
-
 /// How long anything may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -87,7 +85,7 @@ fn answer_of(received: &[u8]) -> Answer {
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = patient::connect(address, PATIENCE);
+    let stream = TcpStream::connect(address).expect("the server accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream

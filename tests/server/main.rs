@@ -27,5 +27,3 @@ mod websockets;
 mod worker_access;
 mod worker_half_close;
 mod worker_turns;
-
-use common::patient;
