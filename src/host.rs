@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+/// The sysctl that bounds how many sockets a user's processes may watch by epoll.
+pub const EPOLL_WATCHES: &str = "fs.epoll.max_user_watches";
+
 /// The files of a host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -66,6 +69,11 @@ impl Host {
     /// A sysctl as it is shown.
     pub fn sysctl_text(&self, key: &str) -> io::Result<String> {
         Ok(fs::read_to_string(self.sysctl_file(key))?.trim().to_owned())
+    }
+
+    /// Sockets one user may have watched by epoll, in all processes together.
+    pub fn epoll_watches_max(&self) -> Option<u64> {
+        self.sysctl(EPOLL_WATCHES).ok()?.first().copied()
     }
 
     /// Sets a sysctl.

@@ -109,7 +109,7 @@
 //! | a subject's tokens are revoked | `auth::revoked` |
 //! | which client a proxied connection belongs to | `worker::session::client`, [`proto::proxy`], `proto::forwarded` |
 //! | every key of the configuration, defined once | `config::define` |
-//! | what is missing at start is reported with its cure | `ring::uring::probe`, [`server::ServerError`], [`tools::doctor`] |
+//! | what is missing at start is reported with its cure | [`ring::try_io_uring`], [`server::ServerError`], [`tools::doctor`] |
 //! | a reload changes all it can and names the rest | `server::reload` |
 //! | a drain leaves the port, and ends streams one after the other | `worker::drain` |
 //! | a restart hands the listening sockets themselves to the next process | `server::takeover`, `server::listeners` |

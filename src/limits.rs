@@ -18,9 +18,12 @@ pub const SLOTS_PER_WORKER_MAX: u32 = 1 << 20;
 /// listener and its clients, bells, logs, configuration).
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 
-/// Descriptors a worker on epoll needs besides connections: its epoll instance, doorbell and
-/// listener, and a spare one.
-pub const DESCRIPTORS_PER_WORKER: u64 = 4;
+/// Descriptors a worker on epoll needs besides connections: its epoll instance, its doorbell, and
+/// for each port, of which one may have TLS, a listener and its copy for a successor.
+pub const DESCRIPTORS_PER_WORKER: u64 = 6;
+
+/// What a worker on epoll watches besides connections: its doorbell, and a listener for each port.
+pub const WATCHES_PER_WORKER: u64 = 3;
 
 /// Received bytes a connection may leave unparsed (while it waits for the log, or its peer
 /// pipelines) before receiving is paused. More than a whole request head.

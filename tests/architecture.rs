@@ -125,6 +125,22 @@ fn one_file_of_the_worker_closes_connections() {
     assert_eq!(doors, [Path::new("src/worker/ending.rs")]);
 }
 
+/// What else is particular to a driver (whether it can run here, how its workers are rung) comes from
+/// `ring` itself.
+#[test]
+fn one_file_outside_of_ring_names_its_drivers() {
+    let files: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|file| !file.path.starts_with("src/ring"))
+        .filter(|file| {
+            let code = file.without_tests();
+            ["ring::uring::", "ring::epoll::"].iter().any(|driver| code.contains(driver))
+        })
+        .map(|file| file.path)
+        .collect();
+    assert_eq!(files, [Path::new("src/server/threads.rs")]);
+}
+
 #[test]
 fn unsafe_stands_in_the_uring_driver_alone_and_says_why() {
     let mut blocks = 0;

@@ -11,7 +11,7 @@ use super::{Cli, environment, say};
 use crate::auth::cli::{TokenArgs, sign};
 use crate::config::{self, Sources};
 use crate::host::Host;
-use crate::ring::{unix_now, uring};
+use crate::ring::unix_now;
 use crate::tools::bench;
 use crate::tools::client;
 use crate::tools::doctor::tune::TuneCommand;
@@ -101,9 +101,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode, String> {
         say(&doctor::sysctl_file(args.connections.unwrap_or(doctor::CONNECTIONS_DEFAULT)))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let tried = uring::probe()
-        .map(|kernel| format!("usable, {:?} doorbells", kernel.doorbells))
-        .map_err(|error| error.to_string());
+    let tried = doctor::try_io_uring(args.workers());
     let host = Host::live();
     let mut report = doctor::run(&DoctorOptions::of(args, &host, &tried), &host, &tried);
     report.findings.extend(args.data_dir.iter().flat_map(|dir| doctor::disk::findings(dir)));

@@ -25,6 +25,7 @@ pub use error::{Forbidder, StartError};
 pub use kernel::KernelVersion;
 pub(crate) use kernel::URING_SINCE;
 pub use listener::{ListenOptions, Listener, listen, listen_again, steer_by_cpu, stop_steering};
+pub use uring::try_io_uring;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -157,8 +158,9 @@ pub enum Completion {
         /// Whose.
         token: Token,
     },
-    /// Accepting ended (errno; 0 if without an error). Re-arm at once after 0 or `ECONNABORTED`;
-    /// after `ENFILE`/`EMFILE`, once a slot is free.
+    /// Accepting ended (errno; 0 if without an error). Re-arm at once after 0 or `ECONNABORTED`.
+    /// Anything else may last: `ENFILE` until a slot is free, the others (no descriptor, no memory,
+    /// no epoll watch) until another process or the operator does something.
     AcceptEnded {
         /// The error, or 0.
         errno: i32,

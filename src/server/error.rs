@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::driver::Bound;
 use super::takeover::TakeOverError;
 use super::tls::TlsError;
 use crate::cluster::broker::BrokerError;
@@ -61,9 +62,9 @@ pub enum ServerError {
     },
     /// Not even one connection could be held.
     NoRoom {
-        /// Open files the process may have.
-        files: u64,
-        /// The workers that share them.
+        /// What leaves none.
+        bound: Bound,
+        /// The workers that share it.
         workers: u16,
     },
     /// The journal can't be used.
@@ -156,11 +157,11 @@ impl fmt::Display for ServerError {
                 "cannot pin a worker to core {cpu}: it is not among the cores this process may \
                  use (`taskset -p $$` shows them); change --cpus, or say --cpus none"
             ),
-            Self::NoRoom { files, workers } => write!(
+            Self::NoRoom { bound, workers } => write!(
                 f,
-                "no room for a connection: the hard limit of open files is {files}, and each of \
-                 {workers} workers keeps {SLOTS_RESERVED} of them for refusals; {MORE_FILES}, or \
-                 use fewer workers"
+                "no room for a connection: there is {bound}, and each of {workers} workers \
+                 keeps {SLOTS_RESERVED} of it for refusals; {}, or use fewer workers",
+                bound.cure()
             ),
             Self::Journal(error) => write!(f, "{error}"),
             Self::Tls(error) => write!(f, "{error}"),
@@ -177,7 +178,7 @@ impl fmt::Display for ServerError {
     }
 }
 
-const MORE_FILES: &str = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit, docker run \
+pub(super) const MORE_FILES: &str = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit, docker run \
                           --ulimit nofile=)";
 
 /// The cure if a thread cannot be started.
@@ -195,6 +196,9 @@ mod tests {
         let told = |errno: Errno| ServerError::io("doorbells", errno.into()).to_string();
         assert!(told(Errno::MFILE).contains("LimitNOFILE"));
         assert!(told(Errno::AGAIN).contains("TasksMax"));
-        assert!(ServerError::NoRoom { files: 32, workers: 2 }.to_string().contains("is 32"));
+        let none = |bound| ServerError::NoRoom { bound, workers: 2 }.to_string();
+        assert!(none(Bound::Files(32)).contains("RLIMIT_NOFILE 32 for all workers"));
+        assert!(none(Bound::Files(32)).contains("LimitNOFILE"));
+        assert!(none(Bound::Watches(32)).contains("fs.epoll.max_user_watches 32"));
     }
 }

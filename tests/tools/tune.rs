@@ -131,6 +131,18 @@ fn the_readme_has_a_row_with_both_values_for_each_key() {
 }
 
 #[test]
+fn check_names_the_driver_and_its_cure_but_counts_neither_as_a_key() {
+    let host = Fixture::new();
+    host.succeed("apply", "1000");
+    host.write("kernel.io_uring_disabled", "2\n");
+    let shown = host.succeed("check", "1000");
+    assert!(shown.contains("\nThe server runs on "), "{shown}");
+    let line = shown.lines().find(|line| line.contains("kernel.io_uring_disabled is 2"));
+    let line = line.unwrap_or_else(|| panic!("not told: {shown}"));
+    assert!(line.starts_with("  weak: ") && line.contains("kernel.io_uring_disabled=0"), "{line}");
+}
+
+#[test]
 fn check_says_what_is_low_and_changes_nothing() {
     let host = Fixture::new();
     let before = host.values();

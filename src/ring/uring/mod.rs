@@ -24,8 +24,8 @@ pub use accept::ACCEPTS_IN_FLIGHT;
 pub(super) use bell::RingMessenger;
 pub(super) use options::set_defer_accept;
 pub use options::{steer_by_cpu, stop_steering};
-pub use probe::{KernelReport, probe};
-pub use setup::{UringSettings, slots_max, try_rings};
+pub use probe::{KernelReport, probe, try_io_uring};
+pub use setup::{UringSettings, slots_max};
 
 use std::io;
 use std::marker::PhantomData;

@@ -7,7 +7,7 @@ use io_uring::{IoUring, Probe, opcode};
 
 use super::bell::BellEnd;
 use super::buffers::Buffers;
-use super::setup;
+use super::setup::{self, try_rings};
 use super::submit::Ring;
 use super::user_data::BELL;
 use crate::ring::kernel::{self, KernelVersion, URING_SINCE};
@@ -38,6 +38,17 @@ pub struct KernelReport {
     pub version: KernelVersion,
     /// How workers are to be woken: `MSG_RING` if a trial ring arrived.
     pub doorbells: Doorbells,
+}
+
+/// Finds out by trial whether this many workers can run on io_uring here, and how they are to be
+/// woken.
+///
+/// # Errors
+/// What is missing.
+pub fn try_io_uring(workers: u16) -> Result<Doorbells, StartError> {
+    let KernelReport { doorbells, .. } = probe()?;
+    try_rings(workers)?;
+    Ok(doorbells)
 }
 
 /// Finds out by trial whether the kernel has all the driver needs. Makes and drops small rings and

@@ -176,7 +176,7 @@ impl UringSettings {
 ///
 /// # Errors
 /// As [`UringDriver::new`].
-pub fn try_rings(workers: u16) -> Result<(), StartError> {
+pub(super) fn try_rings(workers: u16) -> Result<(), StartError> {
     let UringSettings { entries, cq_entries, .. } = UringSettings::default();
     let made: Result<Vec<IoUring>, _> = (0..=workers).map(|_| build(entries, cq_entries)).collect();
     made.map(drop)

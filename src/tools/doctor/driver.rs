@@ -4,9 +4,11 @@ use super::checks::{finding, mib, unreadable};
 use super::settings::{SLOTS_PER_RING_MAX, text};
 use super::{DoctorOptions, Finding, Verdict};
 use crate::config::DriverWanted;
-use crate::host::Host;
-use crate::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED, SLOTS_RESERVED};
-use crate::ring::{KernelVersion, URING_SINCE};
+use crate::host::{EPOLL_WATCHES, Host};
+use crate::limits::{
+    DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED, SLOTS_RESERVED, WATCHES_PER_WORKER,
+};
+use crate::ring::{self, KernelVersion, URING_SINCE};
 use crate::tools::numbers::grouped;
 
 /// Oldest kernel the server is meant for on epoll, as tried by `scripts/kernel-matrix`.
@@ -25,7 +27,13 @@ const LOCKED_BYTES_PER_WORKER: u64 = 1 << 20;
 /// Slots of each worker that are not for subscribers: the server answers 503 from them when full.
 const SLOTS_RESERVED_PER_WORKER: u64 = SLOTS_RESERVED as u64;
 
-const WATCHES: &str = "fs.epoll.max_user_watches";
+/// The outcome of trying io_uring here for this many workers, as the server does at start: what
+/// exists, or what is missing and the cure.
+pub fn try_io_uring(workers: u64) -> Result<String, String> {
+    ring::try_io_uring(u16::try_from(workers).unwrap_or(u16::MAX))
+        .map(|doorbells| format!("usable, {doorbells:?} doorbells"))
+        .map_err(|error| error.to_string())
+}
 
 /// Whether `wanted` results in epoll, given the outcome of trying io_uring.
 pub fn is_epoll(wanted: DriverWanted, tried: &Result<String, String>) -> bool {
@@ -36,13 +44,16 @@ pub fn is_epoll(wanted: DriverWanted, tried: &Result<String, String>) -> bool {
     }
 }
 
-/// Subscribers there are descriptors for, if the limit can be read.
+/// Subscribers there are descriptors and watches for, as far as the limits can be read.
 pub fn capacity(workers: u64, on_epoll: bool, host: &Host) -> Option<u64> {
-    let limit = host.limit("Max open files")?.hard;
-    Some(match on_epoll {
-        true => limit.saturating_sub(reserved(workers)),
-        false => workers.saturating_mul(slots(limit)),
-    })
+    let limit = host.limit("Max open files").map(|limit| limit.hard);
+    if !on_epoll {
+        return limit.map(|limit| workers.saturating_mul(slots(limit)));
+    }
+    let by_files = limit.map(|limit| limit.saturating_sub(reserved(workers)));
+    let watches = host.epoll_watches_max();
+    let by_watches = watches.map(|max| max.saturating_sub(watches_reserved(workers)));
+    by_files.into_iter().chain(by_watches).min()
 }
 
 /// Subscribers one ring has room for under this limit.
@@ -56,7 +67,12 @@ fn reserved(workers: u64) -> u64 {
     DESCRIPTORS_RESERVED.saturating_add(workers.saturating_mul(per_worker))
 }
 
-/// `tried` is the outcome of trying io_uring: what exists, or what is missing and the cure.
+/// Watches that are not for subscribers.
+fn watches_reserved(workers: u64) -> u64 {
+    workers.saturating_mul(WATCHES_PER_WORKER + SLOTS_RESERVED_PER_WORKER)
+}
+
+/// `tried` is the outcome of [`try_io_uring`].
 pub fn findings(
     options: &DoctorOptions,
     host: &Host,
@@ -202,18 +218,17 @@ fn shared_descriptors(options: &DoctorOptions, host: &Host) -> Finding {
 /// Sockets that one user may have watched, in all processes together.
 fn epoll_watches(options: &DoctorOptions, host: &Host) -> Finding {
     let DoctorOptions { connections, workers, .. } = *options;
-    // Besides connections: a doorbell and a listener per worker.
-    let need = connections.saturating_add(workers.saturating_mul(2));
-    match host.sysctl(WATCHES).as_deref() {
-        Ok(&[max]) => finding(
-            WATCHES,
-            grouped(max),
-            grouped(need),
-            if max >= need { Verdict::Ok } else { Verdict::Fail },
-            &format!("sysctl -w {WATCHES}={need}: 208 B of the kernel's memory each"),
-        ),
-        _ => unreadable(WATCHES, grouped(need)),
-    }
+    let need = connections.saturating_add(watches_reserved(workers));
+    let Some(max) = host.epoll_watches_max() else {
+        return unreadable(EPOLL_WATCHES, grouped(need));
+    };
+    finding(
+        EPOLL_WATCHES,
+        grouped(max),
+        grouped(need),
+        if max >= need { Verdict::Ok } else { Verdict::Fail },
+        &format!("sysctl -w {EPOLL_WATCHES}={need}: 208 B of the kernel's memory each"),
+    )
 }
 
 /// Locked memory: since 6.14 the memory of rings is charged to the user's limit, unless the process
@@ -232,7 +247,7 @@ fn memlock(options: &DoctorOptions, host: &Host) -> Finding {
         found.push_str(", exempt by CAP_IPC_LOCK");
     }
     let short = charged && !exempt && limit.hard < need_bytes;
-    let verdict = if short { Verdict::Fail } else { Verdict::Ok };
+    let verdict = if short { without_io_uring(options.driver) } else { Verdict::Ok };
     let cure = format!(
         "LimitMEMLOCK=infinity in the unit, or memlock {} (KiB) in limits.conf: a ring is refused \
          with ENOMEM",
@@ -308,17 +323,17 @@ mod tests {
         let plenty = [("proc/sys/fs/epoll/max_user_watches", "1811240\n")];
         let all = refused(DriverWanted::Auto, &plenty);
         let descriptors = all.iter().find(|of| of.check.contains("process")).expect("checked");
-        assert_eq!(descriptors.found, "1,048,576 - 200 = 1,048,376");
+        assert_eq!(descriptors.found, "1,048,576 - 204 = 1,048,372");
         assert_eq!(descriptors.verdict, Verdict::Ok);
-        assert_eq!(verdict_of(&all, WATCHES), Verdict::Ok);
+        assert_eq!(verdict_of(&all, EPOLL_WATCHES), Verdict::Ok);
         let few = [
             ("proc/self/limits", "Max open files 1000000 1000000 files\n"),
             ("proc/sys/fs/epoll/max_user_watches", "1000000\n"),
         ];
         let all = refused(DriverWanted::Epoll, &few);
         let cures: Vec<&str> = all.iter().map(|of| of.cure.as_str()).collect();
-        assert!(cures.iter().any(|cure| cure.contains("LimitNOFILE=1000202")), "{cures:?}");
-        assert!(cures.iter().any(|cure| cure.contains("max_user_watches=1000004")), "{cures:?}");
+        assert!(cures.iter().any(|cure| cure.contains("LimitNOFILE=1000206")), "{cures:?}");
+        assert!(cures.iter().any(|cure| cure.contains("max_user_watches=1000134")), "{cures:?}");
         assert!(all.iter().all(|of| !of.check.contains("io_uring")), "it is not wanted: {all:?}");
     }
 
@@ -347,18 +362,20 @@ mod tests {
     #[test]
     fn a_million_on_many_workers_outgrow_the_usual_locked_memory_since_6_14() {
         let limits = "Max open files 20000 20000 files\nMax locked memory 8388608 8388608 bytes\n";
-        let verdict = |release: &str, capabilities: &str| {
+        let verdict = |driver, release: &str, capabilities: &str| {
             let (_dir, host) = host(&[
                 ("proc/self/limits", limits),
                 ("proc/sys/kernel/osrelease", release),
                 ("proc/self/status", capabilities),
             ]);
-            memlock(&DoctorOptions { workers: 54, ..MILLION }, &host).verdict
+            memlock(&DoctorOptions { workers: 54, driver, ..MILLION }, &host).verdict
         };
         let (none, ipc_lock) = ("CapEff:\t0000000000000000\n", "CapEff:\t0000000000004000\n");
-        assert_eq!(verdict("6.18.44", none), Verdict::Fail);
-        assert_eq!(verdict("6.18.44", ipc_lock), Verdict::Ok);
-        assert_eq!(verdict("6.12.1", none), Verdict::Ok);
+        let (must, auto) = (DriverWanted::IoUring, DriverWanted::Auto);
+        assert_eq!(verdict(must, "6.18.44", none), Verdict::Fail);
+        assert_eq!(verdict(auto, "6.18.44", none), Verdict::Weak, "it would run on epoll");
+        assert_eq!(verdict(must, "6.18.44", ipc_lock), Verdict::Ok);
+        assert_eq!(verdict(must, "6.12.1", none), Verdict::Ok);
     }
 
     #[test]
@@ -376,7 +393,7 @@ mod tests {
         assert_eq!(descriptors.verdict, Verdict::Ok);
         assert_eq!(memlock(&options, &host).found, "64 KiB");
         let refused = Err("refused".into());
-        assert_eq!(DoctorOptions::of(&args, &host, &refused).connections, 20_000 - 200);
+        assert_eq!(DoctorOptions::of(&args, &host, &refused).connections, 20_000 - 204);
         let asked = DoctorArgs { connections: Some(50_000), ..args };
         assert_eq!(DoctorOptions::of(&asked, &host, &all_there).connections, 50_000);
     }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use self::cluster::ClusterArgs;
+pub use self::driver::try_io_uring;
 use settings::sysctl_conf;
 
 use crate::config::DriverWanted;
@@ -68,12 +69,23 @@ pub struct DoctorOptions {
     pub on_epoll: bool,
 }
 
+impl DoctorArgs {
+    /// Workers the server will run with.
+    pub fn workers(&self) -> u64 {
+        self.workers.unwrap_or_else(cores)
+    }
+}
+
+/// Workers a server runs with by default.
+fn cores() -> u64 {
+    available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
 impl DoctorOptions {
-    /// What was asked for; for what was not, what this host has. `tried` is the outcome of trying
-    /// io_uring (no file shows it): what exists, or what is missing and the cure.
+    /// What was asked for; for what was not, what this host has. `tried` is the outcome of
+    /// [`try_io_uring`] (no file shows it).
     pub fn of(args: &DoctorArgs, host: &Host, tried: &Result<String, String>) -> Self {
-        let cores = || available_parallelism().map_or(1, |cores| cores.get() as u64);
-        let workers = args.workers.unwrap_or_else(cores);
+        let workers = args.workers();
         let on_epoll = driver::is_epoll(args.driver, tried);
         let held = || checks::capacity(workers, on_epoll, host).clamp(1, CONNECTIONS_DEFAULT);
         let connections = args.connections.unwrap_or_else(held);

@@ -19,7 +19,8 @@ pub(super) fn hints(host: &Host, root: &Path, connections: u64) -> String {
         Some(hard) => hard.to_string(),
     };
     let mut text = format!(
-        "\nRLIMIT_NOFILE of this shell (hard): {hard}; each worker holds that many connections\n"
+        "\nRLIMIT_NOFILE of this shell (hard): {hard} connections, of each worker on io_uring, of all \
+         together on epoll\n"
     );
     let cards = entries(&root.join("sys/class/net"));
     // Only hardware: not lo, bridges or tunnels.

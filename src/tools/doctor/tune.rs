@@ -7,8 +7,10 @@ use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::nic;
+use super::driver::{findings, is_epoll, try_io_uring};
 use super::settings::{Judged, Setting, settings, text};
+use super::{DoctorOptions, Finding, Verdict, cores, nic};
+use crate::config::DriverWanted;
 use crate::host::Host;
 
 /// The key whose value changes with each boot.
@@ -90,7 +92,24 @@ fn check(args: &TuneArgs) -> Tuned {
         let (current, verdict) = (current_text(&judged), verdict_text(&setting, &judged));
         table += &row(setting.key, &current, &setting.wanted_text(), &verdict);
     }
+    table += &driver_hints(&host, args.connections);
     Tuned { text: table + &nic::hints(&host, &args.root, args.connections), is_good }
+}
+
+/// What the server would run on, and what that lacks here; none of it is a key that `apply` raises.
+fn driver_hints(host: &Host, connections: u64) -> String {
+    let (driver, workers) = (DriverWanted::Auto, cores());
+    let tried = try_io_uring(workers);
+    let on_epoll = is_epoll(driver, &tried);
+    let options = DoctorOptions { connections, workers, driver, on_epoll };
+    let mut text =
+        format!("\nThe server runs on {} here\n", if on_epoll { "epoll" } else { "io_uring" });
+    for Finding { check, found, wanted, verdict, cure } in findings(&options, host, &tried) {
+        if verdict >= Verdict::Weak {
+            let _ = writeln!(text, "  {verdict}: {check} is {found}, wanted {wanted}: {cure}");
+        }
+    }
+    text
 }
 
 fn apply(args: &TuneArgs) -> Result<Tuned, TuneError> {
