@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::reason::{CloseReason, Refused};
+use crate::reason::{AcceptFailure, CloseReason, Refused};
 
 /// Labels of [`WorkerMetrics::open`], by what a connection speaks.
 pub const TRANSPORTS: [&str; 4] = ["http", "sse", "ws", "http2"];
@@ -131,6 +131,8 @@ impl Histogram {
 pub struct WorkerMetrics {
     /// Connections accepted.
     pub accepts: Counter,
+    /// Times accepting had to pause, by [`AcceptFailure`].
+    pub accept_failures: [Counter; AcceptFailure::LABELS.len()],
     /// Connections open now, by [`TRANSPORTS`].
     pub open: [Counter; TRANSPORTS.len()],
     /// Connections ended, by `CloseReason::index`.

@@ -1,6 +1,8 @@
 //! Closed lists of reasons: every connection that ends has one close reason, every refusal one
 //! name.
 
+use rustix::io::Errno;
+
 use crate::log::message::{GapReason, Refusal};
 use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
@@ -34,6 +36,34 @@ impl From<Refused> for Reject {
             Refused::Draining => ("draining", "the server is going away"),
         };
         Self::new(Status::ServiceUnavailable, code, message)
+    }
+}
+
+/// Why no connection can be accepted for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AcceptFailure {
+    /// The worker's table, the process or the system has no descriptor left.
+    Descriptors,
+    /// `fs.epoll.max_user_watches` is reached.
+    Watches,
+    /// Anything else: most likely the kernel has no memory.
+    Kernel,
+}
+
+impl AcceptFailure {
+    /// Labels in the order of the variants, which index tables.
+    pub const LABELS: [&'static str; 3] = ["descriptors", "watches", "kernel"];
+
+    /// What the error that ended accepting means; `None` if the next accept may succeed at once.
+    pub fn of(errno: i32) -> Option<Self> {
+        let error = (errno != 0).then(|| Errno::from_raw_os_error(errno))?;
+        match error {
+            Errno::CONNABORTED => None,
+            Errno::MFILE | Errno::NFILE => Some(Self::Descriptors),
+            Errno::NOSPC => Some(Self::Watches),
+            _ => Some(Self::Kernel),
+        }
     }
 }
 

@@ -73,11 +73,14 @@ type Of = fn(&WorkerMetrics) -> &Counter;
 
 /// What is watched: what happened, its cause, whether the operator may have to act, and the
 /// counter.
-const WATCHED: [(&str, &str, Seriousness, Of); 20] = [
+const WATCHED: [(&str, &str, Seriousness, Of); 23] = [
     ("connections refused", Refused::LABELS[0], Seriousness::Warn, |of| &of.refused[0]),
     ("connections refused", Refused::LABELS[1], Seriousness::Warn, |of| &of.refused[1]),
     ("connections refused", Refused::LABELS[2], Seriousness::Warn, |of| &of.refused[2]),
     ("connections refused", Refused::LABELS[3], Seriousness::Info, |of| &of.refused[3]),
+    ("accepting fails", "no descriptor", Seriousness::Warn, |of| &of.accept_failures[0]),
+    ("accepting fails", "epoll.max_user_watches", Seriousness::Warn, |of| &of.accept_failures[1]),
+    ("accepting fails", "no memory", Seriousness::Warn, |of| &of.accept_failures[2]),
     ("requests refused", ERROR_STATUSES[0].1, Seriousness::Info, |of| &of.request_errors[0]),
     ("requests refused", ERROR_STATUSES[1].1, Seriousness::Info, |of| &of.request_errors[1]),
     ("requests refused", ERROR_STATUSES[2].1, Seriousness::Info, |of| &of.request_errors[2]),

@@ -15,7 +15,7 @@ use pushline::proto::ws::frame::Opcode;
 use socket2::{Domain, Socket, Type};
 
 /// What the README documents: name, type, labels.
-const DOCUMENTED: [(&str, &str, &[&str]); 80] = [
+const DOCUMENTED: [(&str, &str, &[&str]); 81] = [
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_max_fds", "gauge", &[]),
     ("process_open_fds", "gauge", &[]),
@@ -23,6 +23,7 @@ const DOCUMENTED: [(&str, &str, &[&str]); 80] = [
     ("process_start_time_seconds", "gauge", &[]),
     ("process_threads", "gauge", &[]),
     ("process_virtual_memory_bytes", "gauge", &[]),
+    ("pushline_accept_failures_total", "counter", &["reason"]),
     ("pushline_accepts_total", "counter", &["worker"]),
     ("pushline_build_info", "gauge", &["version"]),
     ("pushline_driver_info", "gauge", &["driver"]),

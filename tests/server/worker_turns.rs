@@ -352,17 +352,19 @@ fn an_answered_connection_is_closed_in_the_next_turn_and_that_turn_comes_at_once
     assert_ne!(core.wait(), Wait::No, "there is nothing left to do");
 }
 
-/// The process may have used its descriptors for something else, so the worker cannot wait for a
-/// connection to end.
+/// The process may have used its descriptors for something else, or another process the kernel's
+/// memory, so the worker cannot wait for a connection to end.
 #[test]
-fn without_a_descriptor_and_without_connections_accepting_is_tried_now_and_then() {
+fn where_something_is_lacking_and_without_connections_accepting_is_tried_now_and_then() {
+    const LACKING: [i32; 5] =
+        [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ENOSPC];
     let mut core = worker();
     assert_eq!(turn(&mut core, &[], &[]), [Op::AcceptStart]);
     for second in 1..=3 {
         let now = Duration::from_secs(second);
         let mut tries = 0;
-        for full in [libc::EMFILE, libc::ENFILE] {
-            let end = [Completion::AcceptEnded { errno: full }];
+        for errno in LACKING {
+            let end = [Completion::AcceptEnded { errno }];
             tries += turn_at(now, &mut core, &end, &[]).len();
         }
         assert!(tries <= 1, "it does not spin");

@@ -20,7 +20,7 @@ use crate::bucket::Bucket;
 use crate::config::Settings;
 use crate::limits::SLOTS_FREE_TO_ACCEPT;
 use crate::metrics::WorkerMetrics;
-use crate::reason::CloseReason;
+use crate::reason::{AcceptFailure, CloseReason};
 use crate::ring::{Op, RecvEnd, Token};
 
 pub use self::output::{Draft, Queue, Short};
@@ -51,7 +51,7 @@ enum Accept {
     /// It begins with the next batch.
     Wanted,
     Armed,
-    /// No descriptor was free; it begins again when some may be.
+    /// No descriptor or memory was free; it begins again when some may be.
     Full,
     /// Never again, but the driver has not confirmed the end yet.
     Ending,
@@ -214,11 +214,13 @@ impl Net {
     }
 
     pub fn accept_ended(&mut self, errno: i32) {
-        let full = errno == rustix::io::Errno::NFILE.raw_os_error()
-            || errno == rustix::io::Errno::MFILE.raw_os_error();
+        let failure = AcceptFailure::of(errno);
+        if let Some(failure) = failure {
+            self.metrics.accept_failures[failure as usize].add(1);
+        }
         self.accept = match self.accept {
             Accept::Ending | Accept::Stopped => Accept::Stopped,
-            _ if full => Accept::Full,
+            _ if failure.is_some() => Accept::Full,
             _ => Accept::Wanted,
         };
     }

@@ -6,7 +6,7 @@ use super::Reading::{Durations, Each, EachBy, Server, ServerBy, ServerDurations,
 use super::{Metric, labelled, number};
 use crate::metrics::{ERROR_STATUSES, FALLBACKS, FLOODS, TRANSPORTS};
 use crate::proto::stream::End;
-use crate::reason::{CloseReason, Refused};
+use crate::reason::{AcceptFailure, CloseReason, Refused};
 
 /// In the order in which they are shown. README's table and `tests/server/metrics.rs` list the same
 /// ones. Those about the process have the names every client library uses.
@@ -70,6 +70,11 @@ pub(super) const METRICS: &[Metric] = &[
         EachBy("transport", |of| labelled(TRANSPORTS, &of.open)),
     ),
     ("pushline_accepts_total", "Connections accepted.", Each(|of| number(&of.accepts))),
+    (
+        "pushline_accept_failures_total",
+        "Times accepting had to pause, by what was lacking.",
+        SumBy("reason", |of| labelled(AcceptFailure::LABELS, &of.accept_failures)),
+    ),
     (
         "pushline_connection_refusals_total",
         "Connections accepted only to be refused.",
