@@ -20,11 +20,13 @@ pub struct Listener {
     pub socket: OwnedFd,
     /// What its connections begin with.
     pub layer: Layer,
+    /// Other drivers accept from it, too.
+    pub is_shared: bool,
 }
 
 impl From<OwnedFd> for Listener {
     fn from(socket: OwnedFd) -> Self {
-        Self { socket, layer: Layer::Plain }
+        Self { socket, layer: Layer::Plain, is_shared: false }
     }
 }
 

@@ -101,6 +101,7 @@ impl Listeners {
     /// What each worker accepts from. Every listener has a worker, so that no connection waits in
     /// a queue that is never read, and every worker has a listener.
     pub fn shares(self, workers: u16) -> Result<Vec<Vec<Listener>>, ServerError> {
+        let is_shared = self.are_shared(workers);
         let Self { mut sockets, layer, .. } = self;
         let (count, workers) = (sockets.len(), usize::from(workers));
         for worker in count..workers {
@@ -109,7 +110,7 @@ impl Listeners {
         }
         let mut shares: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         for (index, socket) in sockets.into_iter().enumerate() {
-            shares[index % workers].push(Listener { socket: socket.into(), layer });
+            shares[index % workers].push(Listener { socket: socket.into(), layer, is_shared });
         }
         Ok(shares)
     }
@@ -228,13 +229,15 @@ mod tests {
     fn every_worker_has_a_listener_and_every_listener_a_worker() {
         for (sockets, workers) in [(1, 1), (1, 5), (2, 5), (5, 5), (5, 2), (7, 1)] {
             let listeners = listeners(sockets);
-            assert_eq!(listeners.are_shared(workers), sockets < usize::from(workers));
+            let are_shared = listeners.are_shared(workers);
+            assert_eq!(are_shared, sockets < usize::from(workers));
             let shares = listeners.shares(workers).expect("descriptors");
             let sizes: Vec<usize> = shares.iter().map(Vec::len).collect();
             assert_eq!(sizes.len(), usize::from(workers));
             assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
             let apart = sizes.iter().max().expect("one") - sizes.iter().min().expect("one");
             assert!(apart <= 1, "{sizes:?}");
+            assert!(shares.iter().flatten().all(|it| it.is_shared == are_shared));
             let served =
                 shares.iter().flatten().map(|it| socket_cookie(&it.socket).expect("a socket"));
             assert_eq!(served.collect::<BTreeSet<_>>().len(), sockets);

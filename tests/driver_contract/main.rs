@@ -11,6 +11,13 @@ macro_rules! on_all_drivers {
         mod sim {
             $(#[test] fn $behaviour() { super::$behaviour::<crate::worlds::SimWorld>(); })*
         }
+        on_sockets! { $($behaviour),* }
+    };
+}
+
+/// The same for what the in-memory network does not have.
+macro_rules! on_sockets {
+    ($($behaviour:ident),* $(,)?) => {
         mod epoll {
             $(#[test] fn $behaviour() { super::$behaviour::<crate::worlds::EpollWorld>(); })*
         }
@@ -34,10 +41,13 @@ macro_rules! on_uring {
 
 mod accepting;
 mod closing;
+mod epoll_alone;
 mod receiving;
 mod resets;
 mod rig;
 mod sending;
+mod sharing;
+mod sleeper;
 mod waking;
 mod worlds;
 

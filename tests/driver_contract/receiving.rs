@@ -8,6 +8,7 @@ use crate::{IN_BUFFERS, RECV_BUFFER_BYTES, RECV_BUFFERS};
 
 on_all_drivers! {
     bytes_are_received_in_order_through_few_buffers,
+    messages_that_just_fill_their_buffers_all_arrive,
     without_buffers_receiving_ends_and_loses_nothing,
     recv_stop_disarms_and_bytes_wait_for_the_next_start,
     eof_comes_behind_the_last_byte_and_sending_goes_on,
@@ -22,6 +23,17 @@ fn bytes_are_received_in_order_through_few_buffers<W: World>() {
         let bytes = [round; RECV_BUFFER_BYTES * 2 + 1];
         client.write(&bytes);
         assert_eq!(rig.receive(token, bytes.len()), bytes);
+    }
+}
+
+fn messages_that_just_fill_their_buffers_all_arrive<W: World>() {
+    let (mut rig, mut client, token) = Rig::<W>::with_client();
+    rig.submit(&[Op::RecvStart(token)]);
+    for buffers in [1, 1, 2, usize::from(RECV_BUFFERS) - 1] {
+        let bytes = vec![b'x'; RECV_BUFFER_BYTES * buffers];
+        client.write(&bytes);
+        assert_eq!(rig.receive(token, bytes.len()), bytes);
+        rig.expect_silence();
     }
 }
 

@@ -10,6 +10,7 @@ on_all_drivers! {
     a_reset_is_told_once_to_receiving_and_then_sends_fail,
     a_reset_is_told_to_a_send_that_comes_first,
     a_reset_of_a_connection_that_waits_to_be_accepted_is_told_when_it_receives,
+    a_reset_while_receiving_is_disarmed_is_told_when_it_is_armed_again,
     a_reset_is_told_to_a_sender_that_waits_for_room,
     a_reset_behind_our_own_end_is_told_to_receiving,
     a_reset_behind_the_peers_own_end_fails_the_next_send,
@@ -48,6 +49,22 @@ fn a_reset_of_a_connection_that_waits_to_be_accepted_is_told_when_it_receives<W:
     rig.submit(&[Op::RecvStart(token)]);
     let why = RecvEnd::Failed(libc::ECONNRESET);
     assert_eq!(rig.next(), Completion::RecvEnded { token, why });
+}
+
+fn a_reset_while_receiving_is_disarmed_is_told_when_it_is_armed_again<W: World>() {
+    for unread in [&b""[..], b"unread"] {
+        let (mut rig, mut client, token) = Rig::<W>::with_client();
+        rig.submit(&[Op::RecvStart(token)]);
+        rig.submit(&[Op::RecvStop(token)]);
+        assert_eq!(rig.next(), Completion::RecvEnded { token, why: RecvEnd::Disarmed });
+        client.write(unread);
+        client.reset();
+        rig.expect_silence();
+        rig.submit(&[Op::RecvStart(token)]);
+        assert_eq!(rig.receive(token, unread.len()), unread);
+        let why = RecvEnd::Failed(libc::ECONNRESET);
+        assert_eq!(rig.next(), Completion::RecvEnded { token, why });
+    }
 }
 
 fn a_reset_is_told_to_a_sender_that_waits_for_room<W: World>() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pushline::ring::{Batch, BufferId, Completion, Driver, Op, Token, Wait};
 
-use crate::worlds::World;
+use crate::worlds::{Sizes, World};
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ pub struct Rig<W: World> {
 impl<W: World> Rig<W> {
     /// Accepting.
     pub fn new() -> Self {
-        Self::of(W::new())
+        Self::of(W::of(Sizes::default()))
     }
 
     pub fn of(world: W) -> Self {
@@ -33,7 +33,7 @@ impl<W: World> Rig<W> {
     }
 
     pub fn with_client() -> (Self, W::Client, Token) {
-        Self::with_client_of(W::new())
+        Self::with_client_of(W::of(Sizes::default()))
     }
 
     pub fn with_client_of(world: W) -> (Self, W::Client, Token) {
@@ -47,6 +47,11 @@ impl<W: World> Rig<W> {
         let Completion::Accepted { slot, .. } = self.next() else { panic!("not accepted") };
         self.generation += 1;
         (client, Token { slot, generation: self.generation })
+    }
+
+    /// Two workers of one server, which can ring each other.
+    pub fn neighbours() -> [Self; 2] {
+        W::neighbours().map(Self::of)
     }
 
     /// One turn without sleep; returns what this very turn returned.

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pushline::ring::epoll::EpollDriver;
@@ -42,19 +42,33 @@ pub trait Client {
     }
 }
 
-pub trait World {
+/// What a world has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub slots: u32,
+    pub recv_buffers: u16,
+    /// Bytes a connection takes before its client reads (the kernel's sockets: some more), if that
+    /// matters.
+    pub room_to_send: Option<u32>,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { slots: SLOTS, recv_buffers: RECV_BUFFERS, room_to_send: None }
+    }
+}
+
+pub trait World: Sized {
     type Driver: Driver;
     type Client: Client;
+    type Bell: Bell + 'static;
 
-    type Bell: Bell;
-
-    fn new() -> Self;
-    /// A world, if it can be chosen, whose connections take this many bytes until the client reads.
-    fn with_room_to_send(_bytes: usize) -> Self
-    where
-        Self: Sized,
-    {
-        Self::new()
+    fn of(sizes: Sizes) -> Self;
+    /// Two workers of one server; each can ring the other.
+    fn neighbours() -> [Self; 2];
+    /// Whether a turn keeps its thread asleep.
+    fn sleeps() -> bool {
+        true
     }
     /// Whether a close first shuts the socket down, and frees the slot in a later turn. A client
     /// may then see a FIN even where a reset follows.
@@ -77,21 +91,19 @@ impl World for SimWorld {
     type Client = SimClient;
     type Bell = SimBell;
 
-    fn new() -> Self {
-        Self::with_room_to_send(1024 * 1024)
-    }
-
-    fn with_room_to_send(socket_buffer_bytes: usize) -> Self {
-        let settings = SimSettings {
-            workers: 1,
-            slots_per_worker: SLOTS,
-            recv_buffers: RECV_BUFFERS,
-            recv_buffer_bytes: RECV_BUFFER_BYTES,
-            socket_buffer_bytes,
-        };
-        let net = SimNet::new(settings, Faults::none(), 0);
+    fn of(sizes: Sizes) -> Self {
+        let net = sim_net(1, sizes);
         let driver = net.driver(0);
         Self { net, driver }
+    }
+
+    fn neighbours() -> [Self; 2] {
+        let net = sim_net(2, Sizes::default());
+        [0, 1].map(|worker| Self { driver: net.driver(worker), net: net.clone() })
+    }
+
+    fn sleeps() -> bool {
+        false
     }
 
     fn closes_in_two_steps() -> bool {
@@ -115,6 +127,17 @@ impl World for SimWorld {
     fn bell(&self) -> SimBell {
         self.net.bell()
     }
+}
+
+fn sim_net(workers: u16, sizes: Sizes) -> SimNet {
+    let settings = SimSettings {
+        workers,
+        slots_per_worker: sizes.slots,
+        recv_buffers: sizes.recv_buffers,
+        recv_buffer_bytes: RECV_BUFFER_BYTES,
+        socket_buffer_bytes: sizes.room_to_send.unwrap_or(1024 * 1024) as usize,
+    };
+    SimNet::new(settings, Faults::none(), 0)
 }
 
 impl Client for SimClient {
@@ -167,20 +190,27 @@ impl<const MULTISHOTS: u16> World for UringWorld<MULTISHOTS> {
     type Client = TcpStream;
     type Bell = Ringer;
 
-    fn new() -> Self {
+    fn of(sizes: Sizes) -> Self {
         let settings = UringSettings {
-            slots: SLOTS,
+            slots: sizes.slots,
             entries: 64,
             cq_entries: 128,
-            recv_buffers: RECV_BUFFERS,
+            recv_buffers: sizes.recv_buffers,
             recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
             multishots: MULTISHOTS,
             ..UringSettings::default()
         };
-        let (listener, address) = listener();
+        let (listener, address) = listener(sizes);
         let (driver, target) =
             UringDriver::new(&settings, [listener]).expect("this kernel will do");
         Self { driver, target, address }
+    }
+
+    fn neighbours() -> [Self; 2] {
+        let mut both = [(); 2].map(|()| Self::of(Sizes::default()));
+        let bells: Arc<[BellTarget]> = both.iter().map(|world| world.target.clone()).collect();
+        both.iter_mut().for_each(|world| world.driver.set_bells(bells.clone()));
+        both
     }
 
     /// Before Linux 6.13: see the driver's `release`.
@@ -216,16 +246,23 @@ impl World for EpollWorld {
     type Client = TcpStream;
     type Bell = Ringer;
 
-    fn new() -> Self {
+    fn of(sizes: Sizes) -> Self {
         let settings = DriverSettings {
-            slots: SLOTS,
-            recv_buffers: RECV_BUFFERS,
+            slots: sizes.slots,
+            recv_buffers: sizes.recv_buffers,
             recv_buffer_bytes: RECV_BUFFER_BYTES as u32,
             peers: PeerAddresses::Unknown,
         };
-        let (listener, address) = listener();
+        let (listener, address) = listener(sizes);
         let (driver, target) = EpollDriver::new(&settings, [listener]).expect("any kernel will do");
         Self { driver, target, address }
+    }
+
+    fn neighbours() -> [Self; 2] {
+        let mut both = [(); 2].map(|()| Self::of(Sizes::default()));
+        let bells: Arc<[BellTarget]> = both.iter().map(|world| world.target.clone()).collect();
+        both.iter_mut().for_each(|world| world.driver.set_bells(bells.clone()));
+        both
     }
 
     fn closes_in_two_steps() -> bool {
@@ -249,9 +286,11 @@ impl World for EpollWorld {
     }
 }
 
-fn listener() -> (Socket, SocketAddr) {
+pub fn listener(sizes: Sizes) -> (Socket, SocketAddr) {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let listener = listen(any, &ListenOptions::default()).expect("loopback is there");
+    let options =
+        ListenOptions { send_buffer_bytes: sizes.room_to_send, ..ListenOptions::default() };
+    let listener = listen(any, &options).expect("loopback is there");
     let address = listener.local_addr().expect("bound").as_socket().expect("an IP address");
     (listener, address)
 }

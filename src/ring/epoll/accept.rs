@@ -14,6 +14,9 @@ use crate::ring::{Layer, Listener, PeerAddresses};
 /// Connections a listener may bring in one turn.
 const ACCEPTS_PER_TURN_MAX: u32 = 64;
 
+/// A connection to a listener that workers share wakes one of them, instead of all for one to get it.
+const WAKES_ONE: EventFlags = EventFlags::IN.union(EventFlags::EXCLUSIVE);
+
 /// An accepted socket, with its peer's address if that is wanted.
 pub(super) type Accepted = (OwnedFd, Option<IpAddr>);
 
@@ -24,23 +27,15 @@ pub(super) struct Acceptor {
     peers: PeerAddresses,
     is_armed: bool,
     /// Connections a listener may bring in this turn. An accept that finds nothing costs as much as
-    /// one that succeeds (the kernel makes the socket first), so a burst begins with one, and the
-    /// budget doubles as long as every turn finds more.
+    /// one that succeeds (the kernel makes the socket first), so this follows what came before: it
+    /// doubles as long as it is used up.
     budget: u32,
 }
 
 impl Acceptor {
     /// Nothing is accepted before [`Acceptor::arm`].
-    pub fn new(
-        epoll: &OwnedFd,
-        listeners: Vec<Listener>,
-        peers: PeerAddresses,
-    ) -> io::Result<Self> {
-        for (index, listener) in listeners.iter().enumerate() {
-            let data = Subject::Listener(index as u32).pack();
-            epoll::add(epoll, &listener.socket, data, EventFlags::empty())?;
-        }
-        Ok(Self { listeners, ready: Vec::new(), peers, is_armed: false, budget: 1 })
+    pub fn new(listeners: Vec<Listener>, peers: PeerAddresses) -> Self {
+        Self { listeners, ready: Vec::new(), peers, is_armed: false, budget: 1 }
     }
 
     pub fn is_armed(&self) -> bool {
@@ -56,38 +51,47 @@ impl Acceptor {
         self.listeners.len() as u32
     }
 
-    /// Leaves the port: connections are refused from here on.
-    pub fn leave(&mut self, epoll: &OwnedFd) -> io::Result<()> {
-        for listener in self.listeners.drain(..) {
-            // A socket that is shut down would be an event for ever.
-            epoll::delete(epoll, &listener.socket)?;
-            rustix::net::shutdown(&listener.socket, Shutdown::Both)?;
-        }
-        Ok(())
+    /// Leaves the port: connections are refused from here on. Accepting must not be armed.
+    pub fn leave(&mut self) -> io::Result<()> {
+        assert!(!self.is_armed, "a socket that is shut down would be an event for ever");
+        let mut left = self.listeners.drain(..);
+        left.try_for_each(|it| Ok(rustix::net::shutdown(&it.socket, Shutdown::Both)?))
     }
 
     pub fn arm(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         assert!(!self.is_armed, "accepting is armed already");
-        for listener in &self.listeners {
+        self.is_armed = true;
+        for listener in 0..self.listeners() {
             // Not earlier: a process that this one takes over may have been accepting from it until
             // now.
-            rustix::io::ioctl_fionbio(&listener.socket, true)?;
+            rustix::io::ioctl_fionbio(&self.listeners[listener as usize].socket, true)?;
+            self.watch(epoll, listener)?;
         }
-        // Level-triggered: what the budget leaves waiting becomes an event again.
-        self.watch(epoll, EventFlags::IN)
+        Ok(())
+    }
+
+    /// Level-triggered: what the budget leaves waiting becomes an event again.
+    fn watch(&self, epoll: &OwnedFd, listener: u32) -> io::Result<()> {
+        let Listener { socket, is_shared, .. } = &self.listeners[listener as usize];
+        let events = if *is_shared { WAKES_ONE } else { EventFlags::IN };
+        Ok(epoll::add(epoll, socket, Subject::Listener(listener).pack(), events)?)
     }
 
     pub fn disarm(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        self.is_armed = false;
         self.ready.clear();
-        self.watch(epoll, EventFlags::empty())
+        self.listeners.iter().try_for_each(|it| Ok(epoll::delete(epoll, &it.socket)?))
     }
 
-    fn watch(&mut self, epoll: &OwnedFd, events: EventFlags) -> io::Result<()> {
-        self.is_armed = !events.is_empty();
-        for (index, listener) in self.listeners.iter().enumerate() {
-            epoll::modify(epoll, &listener.socket, Subject::Listener(index as u32).pack(), events)?;
+    /// Lets the other workers that share a listener go first: the kernel wakes the one that has
+    /// watched it longest.
+    pub fn let_others_first(&self, epoll: &OwnedFd, listener: u32) -> io::Result<()> {
+        let Listener { socket, is_shared, .. } = &self.listeners[listener as usize];
+        if !self.is_armed || !is_shared {
+            return Ok(());
         }
-        Ok(())
+        epoll::delete(epoll, socket)?;
+        self.watch(epoll, listener)
     }
 
     pub fn note_ready(&mut self, listener: u32) {
@@ -96,14 +100,17 @@ impl Acceptor {
         }
     }
 
-    /// Begins a turn's accepts; returns how many each listener may bring.
-    pub fn begin(&mut self) -> u32 {
-        let budget = self.budget;
-        self.budget = match self.ready.is_empty() {
-            true => 1,
-            false => (budget * 2).min(ACCEPTS_PER_TURN_MAX),
+    /// How many connections each listener may bring in this turn.
+    pub fn budget(&self) -> u32 {
+        self.budget
+    }
+
+    /// Sets the next turn's budget by what the listener that brought most has brought in this one.
+    pub fn note_came(&mut self, most: u32) {
+        self.budget = match most == self.budget {
+            true => (most * 2).min(ACCEPTS_PER_TURN_MAX),
+            false => most.max(1),
         };
-        budget
     }
 
     /// A listener that has connections waiting.

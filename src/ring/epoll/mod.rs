@@ -44,7 +44,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const SENDING: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// What every connection is watched for.
-const READS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+const READS: EventFlags =
+    EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::PRI).union(EventFlags::ET);
 
 /// A worker's epoll instance and its sockets.
 pub struct EpollDriver {
@@ -123,7 +124,7 @@ impl EpollDriver {
         epoll::add(&epoll, &bell, Subject::Bell.pack(), EventFlags::IN | EventFlags::ET)?;
         let target = BellTarget::Event(Arc::clone(&bell));
         let driver = Self {
-            acceptor: Acceptor::new(&epoll, listeners, settings.peers)?,
+            acceptor: Acceptor::new(listeners, settings.peers),
             epoll,
             events: Vec::with_capacity(EVENTS_PER_TURN),
             _bell: bell,
@@ -216,31 +217,38 @@ impl EpollDriver {
     }
 
     fn accept(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
-        let budget = self.acceptor.begin();
+        let mut most = 0;
         while let Some(listener) = self.acceptor.next_ready() {
-            for _ in 0..budget {
-                match self.accept_one(listener) {
-                    Ok(accepted) => out.push(accepted),
-                    Err(Errno::AGAIN) => break,
-                    Err(Errno::INTR | Errno::CONNABORTED) => {}
-                    Err(error) => {
-                        self.end_accepting(error.raw_os_error(), out)?;
-                        break;
-                    }
-                }
-            }
+            most = most.max(self.accept_from(listener, out)?);
+            self.acceptor.let_others_first(&self.epoll, listener)?;
         }
+        self.acceptor.note_came(most);
         Ok(())
     }
 
-    /// Accepts a connection and gives it a slot. If there is none, it is closed without an answer,
-    /// as io_uring does if the descriptor table is full.
+    /// Returns how many connections came, those included that were gone already.
+    fn accept_from(&mut self, listener: u32, out: &mut Vec<Completion>) -> io::Result<u32> {
+        for came in 0..self.acceptor.budget() {
+            match self.accept_one(listener) {
+                Ok(accepted) => out.push(accepted),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => return Ok(came),
+                Err(error) => {
+                    self.end_accepting(error.raw_os_error(), out)?;
+                    return Ok(came);
+                }
+            }
+        }
+        Ok(self.acceptor.budget())
+    }
+
+    /// Accepts a connection and gives it a slot. If there is none, or it cannot be watched
+    /// (`ENOSPC`: fs.epoll.max_user_watches), it is closed without an answer, as io_uring does if
+    /// the descriptor table is full.
     fn accept_one(&mut self, listener: u32) -> Result<Completion, Errno> {
         let (socket, peer) = self.acceptor.accept(listener)?;
         let (index, life) = self.slots.vacant().ok_or(Errno::NFILE)?;
-        // This fails for lack of memory, or if fs.epoll.max_user_watches is reached: full, too.
-        epoll::add(&self.epoll, &socket, Subject::Slot { index, life }.pack(), READS)
-            .map_err(|_| Errno::NFILE)?;
+        epoll::add(&self.epoll, &socket, Subject::Slot { index, life }.pack(), READS)?;
         self.slots.occupy((index, life), socket);
         let layer = self.acceptor.layer(listener);
         Ok(Completion::Accepted { slot: index, peer, layer })
@@ -256,7 +264,7 @@ impl EpollDriver {
             }
         }
         self.end_accepting(0, out)?;
-        self.acceptor.leave(&self.epoll)
+        self.acceptor.leave()
     }
 
     fn end_accepting(&mut self, errno: i32, out: &mut Vec<Completion>) -> io::Result<()> {

@@ -13,6 +13,9 @@ const RECVS_PER_TURN: u32 = 16;
 /// The peer has ended its side, or the connection.
 const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
+/// Events behind which a read may find less than there is.
+const CUTS_READS: EventFlags = ENDS.union(EventFlags::PRI);
+
 /// Events after which a blocked sender should try again, if only to hear of the end.
 const UNBLOCKS: EventFlags = EventFlags::OUT.union(EventFlags::HUP).union(EventFlags::ERR);
 
@@ -55,7 +58,7 @@ impl EpollDriver {
         if what.intersects(UNBLOCKS) && std::mem::take(&mut slot.is_blocked) {
             out.push(Completion::Writable { token: slot.token(index) });
         }
-        slot.is_ending |= what.intersects(ENDS);
+        slot.is_read_to_the_end |= what.intersects(CUTS_READS);
         if what.intersects(EventFlags::IN.union(ENDS)) {
             slot.is_readable = true;
             self.stand_in_line(index);
@@ -79,21 +82,25 @@ impl EpollDriver {
             if !std::mem::take(&mut slot.is_in_line) || !slot.is_receiving {
                 continue;
             }
+            if self.buffers.next().is_none() {
+                // Its turn is still to come: behind those who took the buffers it might never.
+                slot.is_in_line = true;
+                self.line.push_front(index);
+                return self.end_receiving(index, RecvEnd::NoBuffers, out);
+            }
             match self.receive_from(index, out) {
                 Stop::Dry => self.slots.at(index).is_readable = false,
                 Stop::Turn => self.stand_in_line(index),
-                Stop::Ended(why) => {
-                    let slot = self.slots.at(index);
-                    slot.is_receiving = false;
-                    out.push(Completion::RecvEnded { token: slot.token(index), why });
-                    if why == RecvEnd::NoBuffers {
-                        // The others need not be reported: they stay in the line.
-                        self.stats.no_buffers += 1;
-                        return;
-                    }
-                }
+                Stop::Ended(why) => self.end_receiving(index, why, out),
             }
         }
+    }
+
+    fn end_receiving(&mut self, index: u32, why: RecvEnd, out: &mut Vec<Completion>) {
+        self.stats.no_buffers += u64::from(why == RecvEnd::NoBuffers);
+        let slot = self.slots.at(index);
+        slot.is_receiving = false;
+        out.push(Completion::RecvEnded { token: slot.token(index), why });
     }
 
     fn receive_from(&mut self, index: u32, out: &mut Vec<Completion>) -> Stop {
@@ -108,8 +115,9 @@ impl EpollDriver {
                 Ok((_, bytes)) => {
                     out.push(Completion::Received { token, buffer: self.buffers.lend(bytes) });
                     // Less than there was room for means that it was all there was, and what comes
-                    // later is a new event: but not an end whose event was seen already.
-                    if bytes < room && !slot.is_ending {
+                    // later is a new event: but not an end whose event was seen already, nor what
+                    // lies behind urgent data, at which TCP ends a read.
+                    if bytes < room && !slot.is_read_to_the_end {
                         return Stop::Dry;
                     }
                 }

@@ -24,8 +24,9 @@ pub(super) struct Slot {
     pub is_readable: bool,
     /// It is in the line of connections to read.
     pub is_in_line: bool,
-    /// An event reported a FIN, a reset or an error; no later one will.
-    pub is_ending: bool,
+    /// An event reported a FIN, a reset, an error or urgent data: a read that brings less than there
+    /// was room for may have stopped before something of which no event will tell.
+    pub is_read_to_the_end: bool,
 }
 
 impl Slot {
