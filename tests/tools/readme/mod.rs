@@ -163,3 +163,23 @@ fn tool(name: &str, arguments: &[&str], cure: &str) -> bool {
     }
     is_there
 }
+
+/// The line at start and the notes on containers say what the table of both drivers says.
+#[test]
+fn what_epoll_costs_is_told_by_the_figures_of_the_table() {
+    let page = Page::read();
+    let times = |row: &str, place: usize| 1.0 / page.last_numbers(row)[place];
+    let said = format!(
+        "a broadcast to readers on the server's own cores takes {:.1} times the CPU, connecting \
+         {:.1} times, a POST {:.1} times",
+        times("| broadcast to readers on the same cores", 0),
+        times("| connect; POST to one of them", 0),
+        times("| connect; POST to one of them", 1),
+    );
+    for file in ["src/server/driver.rs", "tuning/containers.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = std::fs::read_to_string(path).expect("it is there").replace('\\', " ");
+        let text: Vec<&str> = text.split_whitespace().collect();
+        assert!(text.join(" ").contains(&said), "{file} does not say: {said}");
+    }
+}

@@ -68,6 +68,14 @@ impl Page {
         found
     }
 
+    /// The numbers in the last cell of the row that begins like this.
+    pub fn last_numbers(&self, begins: &str) -> Vec<f64> {
+        let row = self.text.lines().find(|line| line.starts_with(begins));
+        let row = row.unwrap_or_else(|| panic!("no row begins with {begins}"));
+        let last = row.trim_end_matches([' ', '|']).rsplit('|').next().expect("a cell");
+        last.split(';').map(|number| number.trim().parse().expect("a number")).collect()
+    }
+
     /// The rows of the first table in a section, by cells, without its head.
     pub fn table(&self, section: &str) -> Vec<Vec<String>> {
         let begins = format!("\n## {section}\n");
