@@ -2,19 +2,20 @@
 
 use std::process::Command;
 
+use pushline::host::Host;
 use pushline::ring::KernelVersion;
 
 use super::program::Program;
 use super::{ENOSYS, ENTER, EPERM, REGISTER, SETUP};
 use super::{can_filter_calls, configured, pushline, refusal, without_call};
-use crate::common::{Sse, fetch, publish, skip};
+use crate::common::{Sse, fetch, publish, skip, skip_anywhere};
 
 /// How sandboxes refuse io_uring.
 const REFUSALS: [(&str, &str); 4] =
     [(EPERM, SETUP), (ENOSYS, SETUP), (EPERM, ENTER), (EPERM, REGISTER)];
 
 pub fn has_io_uring() -> bool {
-    let refusal = pushline::ring::uring::probe().err();
+    let refusal = pushline::ring::try_io_uring(1).err();
     if let Some(refusal) = &refusal {
         skip("io_uring", &refusal.to_string());
     }
@@ -95,6 +96,20 @@ fn in_a_container_it_runs_as_it_is_and_with_the_profile_on_io_uring() {
         assert_runs_on(&server, driver);
         assert_serves(&server);
     }
+}
+
+#[test]
+fn where_io_uring_is_switched_off_it_runs_on_epoll_and_names_the_switch() {
+    let switch = "kernel.io_uring_disabled";
+    if Host::live().sysctl(switch).ok().as_deref() != Some(&[2]) {
+        return skip_anywhere("kernel.io_uring_disabled=2", "scripts/kernel-matrix boots with it");
+    }
+    let server = Program::spawn(pushline().args(["--driver", "auto"]));
+    assert!(server.await_line("running on epoll").contains("kernel.io_uring_disabled=0"));
+    assert_runs_on(&server, "epoll");
+    assert_serves(&server);
+    let told = refusal(pushline().args(["--driver", "io_uring"]));
+    assert!(told.contains(switch), "{told}");
 }
 
 /// From this kernel on, rings are charged to the user's locked memory.
