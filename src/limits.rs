@@ -243,7 +243,7 @@ pub mod http2_per_second {
     pub const SETTINGS: u16 = 50;
     /// DATA frames without data.
     pub const EMPTY_DATA: u16 = 100;
-    /// Frames without a meaning, or that come too late: Firefox sends priorities, and a client whose
+    /// Frames that ask for nothing, or that come too late: Firefox sends priorities, and a client whose
     /// upload is refused goes on for a moment.
     pub const IGNORED: u16 = 1000;
 }

@@ -30,7 +30,7 @@ pub enum Flood {
     EmptyData,
     /// Frames for streams that are gone.
     Late,
-    /// Frames without a meaning.
+    /// Frames that ask for nothing: acknowledgements, priorities, unknown ones.
     Ignored,
     /// Updates of windows without a need for them.
     WindowUpdate,
@@ -38,10 +38,12 @@ pub enum Flood {
     Head,
     /// A window that stays closed while something waits for it (CVE-2026-49975).
     ClosedWindow,
+    /// Requests refused because the answers to others wait for windows (CVE-2026-49975).
+    HeldAnswers,
 }
 
 /// Labels in the order of [`Flood`].
-pub const FLOODS: [&str; 11] = [
+pub const FLOODS: [&str; 12] = [
     "rapid_reset",
     "reset",
     "made_reset",
@@ -53,6 +55,7 @@ pub const FLOODS: [&str; 11] = [
     "window_update",
     "head",
     "closed_window",
+    "held_answers",
 ];
 
 /// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.

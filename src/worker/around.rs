@@ -114,6 +114,14 @@ impl World for Around<'_> {
         self.net.stream_count(self.index)
     }
 
+    fn may_open_stream(&self) -> bool {
+        self.net.may_open_stream()
+    }
+
+    fn held_for_streams(&self) -> usize {
+        self.net.held_for_streams(self.index)
+    }
+
     fn stream(&self, id: u32) -> Option<StreamView> {
         self.net.stream(self.index, id)
     }

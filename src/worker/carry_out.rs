@@ -33,7 +33,7 @@ impl Core {
             if self.net.is_stream(index) {
                 self.write_heads(index);
             }
-            self.net.out(index).append(&mut self.effects.out);
+            self.net.write(index, |out| out.append(&mut self.effects.out));
             self.queue(index);
         }
         if self.effects.list.is_empty() {

@@ -51,7 +51,8 @@ const WHYS: [Why; 10] = [
     Why::Stalled,
 ];
 
-/// The point at which a wait began: which request, and how far into its body.
+/// The point at which a wait began: which request, and how far into its body. For a stream that takes
+/// nothing: how much its connection was sent, and how much of that it was itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     pub requests: u32,

@@ -39,8 +39,9 @@ pub enum Pending {
     Join(PendingJoin),
     /// A connection publishes.
     Publish { token: Token, then: AfterPublish },
-    /// A connection's next page of history.
-    Read { token: Token },
+    /// A connection's next page of history. `carrier`: what carries it, if it is a stream of HTTP/2;
+    /// otherwise itself.
+    Read { token: Token, carrier: Token },
     /// `GET /channels/{channel}`.
     Describe { token: Token, channel: Box<str> },
     /// `GET /channels/{channel}/events`.
@@ -69,7 +70,7 @@ impl Pending {
         match self {
             Self::Join(join) => join.token,
             Self::Publish { token, .. }
-            | Self::Read { token }
+            | Self::Read { token, .. }
             | Self::Describe { token, .. }
             | Self::List { token, .. }
             | Self::ListMembers { token, .. } => *token,
@@ -212,7 +213,7 @@ mod tests {
         let mut link = Link::new(0, ask);
         let token = Token { slot: 0, generation: 0 };
         for _ in 0..2 * LANE_ANSWERS_MAX {
-            let ticket = link.wait_for(Pending::Read { token });
+            let ticket = link.wait_for(Pending::Read { token, carrier: token });
             link.ask(Ask::Read { ticket, channels: Vec::new(), bytes_max: 1 }, 0);
         }
         link.send(Duration::ZERO, &mut Vec::new());

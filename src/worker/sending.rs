@@ -186,11 +186,10 @@ impl Core {
             return;
         }
         budget.spend(PAGE_NS + self.hub.cursor_count(index) as u64 * CHANNEL_NS);
-        let token = self.net.token(index);
-        let ticket = self.link.wait_for(Pending::Read { token });
-        let ahead = self.net.streams_beside(index).filter(|&one| self.hub.awaits_page(one)).count();
+        let (token, carrier) = (self.net.token(index), self.net.token(self.net.carrier_of(index)));
+        let ticket = self.link.wait_for(Pending::Read { token, carrier });
+        let ahead = self.net.begin_paging(carrier.slot);
         let channels = self.hub.begin_reading(index, ticket);
-        let ahead = u16::try_from(ahead).unwrap_or(u16::MAX);
         self.link.ask(Ask::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, ahead);
     }
 
@@ -207,7 +206,8 @@ impl Core {
                 self.sessions[index].heard();
             }
         } else if !self.net.is_blocked(index) {
-            self.sessions[index].dialect().write_heartbeat(self.net.out(index), form);
+            let dialect = self.sessions[index].dialect();
+            self.net.write(index, |out| dialect.write_heartbeat(out, form));
             self.queue(index);
         }
     }
@@ -253,7 +253,7 @@ impl Core {
                 let form = self.sessions[index].heartbeat();
                 let untaken = self.hub.settle_shared(index, taken as usize, form);
                 self.net.untaken(untaken.bytes);
-                self.net.out(index).extend_from_slice(&untaken.heartbeat);
+                self.net.write(index, |out| out.extend_from_slice(&untaken.heartbeat));
             }
         }
         self.hub.end_reading(index);
@@ -311,6 +311,7 @@ impl Core {
         if self.finish_if_done(index) {
             return;
         }
+        self.net.note_rest(index);
         self.free_idle(index);
     }
 

@@ -5,12 +5,13 @@
 use super::budget::{Budget, EVENT_NS, SEND_NS, STREAM_NS, copy_ns};
 use super::clock::{Deadline, Mark, Why};
 use super::effect::Ending;
+use super::net::Progress;
 use super::session::{ForStream, Protocol};
 use super::turn::Core;
-use crate::limits::{STALLED_BYTES_MIN, STREAMS_OUT_BYTES_MAX};
+use crate::limits::STALLED_BYTES_MIN;
 use crate::metrics::Flood;
 use crate::proto::h2::request::Body;
-use crate::proto::h2::{ErrorCode, frame, response};
+use crate::proto::h2::response;
 use crate::reason::CloseReason;
 use crate::ring::{RecvEnd, Token};
 
@@ -37,14 +38,8 @@ impl Core {
     }
 
     fn open_stream(&mut self, carrier: u32, id: u32, ended: bool, body: Body) {
-        let index = match self.net.held_for_streams(carrier) < STREAMS_OUT_BYTES_MAX {
-            true => self.net.open_stream(carrier, id, body == Body::Chunked),
-            false => None,
-        };
-        let Some(index) = index else {
-            frame::write_reset(self.net.out(carrier), id, ErrorCode::RefusedStream);
-            return self.queue(carrier);
-        };
+        let index = self.net.open_stream(carrier, id, body == Body::Chunked);
+        let Some(index) = index else { return };
         self.sessions.opened_stream(index, carrier);
         let token = self.net.token(index);
         let head = self.sessions.take_stream_head();
@@ -147,9 +142,7 @@ impl Core {
 
     fn block_stream(&mut self, index: u32) {
         self.net.block(index);
-        if self.net.begin_watch(index) {
-            self.watch_stream(index);
-        }
+        self.watch_stream(index);
     }
 
     // --- streams that take nothing ---
@@ -157,26 +150,27 @@ impl Core {
     /// A client must not make us hold output for it by keeping a window closed. A blocked stream has as
     /// much time as a peer that reads nothing from its socket.
     fn watch_stream(&mut self, index: u32) {
-        let (token, mark) = (self.net.token(index), self.stall_mark(index));
+        if !self.net.begin_watch(index) {
+            return;
+        }
+        let (token, progress) = (self.net.token(index), self.net.progress(index));
+        let mark = Mark { requests: progress.connection, progress: progress.stream };
         let Self { net, clock, now, settings, .. } = self;
         let times = (*now, settings.dead_time);
         clock.wait(Why::Stalled, token, mark, times, |other| net.is_current(other.token));
     }
 
-    fn stall_mark(&self, index: u32) -> Mark {
-        Mark { requests: 0, progress: self.net.sent(index) }
-    }
-
-    /// That time is over. A window that opens by a byte now and then counts as closed.
+    /// That time is over. A window that opens by a byte now and then counts as closed. A full socket
+    /// is the kernel's to watch: whatever shares it gets little.
     pub(super) fn stall_due(&mut self, deadline: &Deadline) {
-        let index = deadline.token.slot;
-        self.net.end_watch(index);
+        let Deadline { token: Token { slot: index, .. }, mark, .. } = *deadline;
+        let has_rested = self.net.end_watch(index);
         if !self.has_output(index) && !self.hub.is_behind(index) {
             return;
         }
-        let moved = self.net.sent(index).wrapping_sub(deadline.mark.progress);
-        if moved >= STALLED_BYTES_MIN {
-            self.net.begin_watch(index);
+        let before = Progress { stream: mark.progress, connection: mark.requests };
+        let moved = self.net.moved_since(index, before);
+        if has_rested || moved.is_none_or(|moved| moved >= STALLED_BYTES_MIN) {
             return self.watch_stream(index);
         }
         self.metrics.http2_floods[Flood::ClosedWindow as usize].add(1);

@@ -204,17 +204,26 @@ impl Core {
     /// A page of history, for a subscriber or for a request.
     fn page(&mut self, ticket: Ticket, page: Page) {
         match self.link.answered(ticket) {
-            Pending::Read { token } if self.net.is_current(token) => {
-                match self.hub.page(token.slot, ticket, page) {
-                    Arrived::Late => {}
-                    Arrived::Read => self.go_on(token.slot),
-                    Arrived::TooSlow => self.disconnect(token.slot, CloseReason::SlowConsumer),
+            Pending::Read { token, carrier } => {
+                if self.net.is_current(carrier) {
+                    self.net.end_paging(carrier.slot);
+                }
+                if self.net.is_current(token) {
+                    self.page_of_reader(token.slot, ticket, page);
                 }
             }
             Pending::List { token, listing } => {
                 self.answered_by_log(token, |cx| session::listed(cx, &listing, &page));
             }
             _ => {}
+        }
+    }
+
+    fn page_of_reader(&mut self, index: u32, ticket: Ticket, page: Page) {
+        match self.hub.page(index, ticket, page) {
+            Arrived::Late => {}
+            Arrived::Read => self.go_on(index),
+            Arrived::TooSlow => self.disconnect(index, CloseReason::SlowConsumer),
         }
     }
 

@@ -164,11 +164,12 @@ fn heads_in(mut frames: &[u8]) -> usize {
 }
 
 /// A worker and the log, without threads and sockets.
-struct Desk {
+pub struct Desk {
     core: Core,
     asked: Receiver<ToLog>,
     log: Sequencer,
     lane: Lane,
+    pub now: Duration,
 }
 
 #[derive(Default)]
@@ -185,15 +186,16 @@ impl Outlet for Lane {
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (core, asked) = crate::common::core(Gate::open(), 1000);
         let hasher = SharedHasher::from_seed(1);
         let log =
             Sequencer::new(Settings::default().log_settings(), Epoch::from_random(1), 1, hasher);
-        Self { core, asked, log, lane: Lane::default() }
+        let now = Duration::from_millis(1);
+        Self { core, asked, log, lane: Lane::default(), now }
     }
 
-    fn publish(&mut self, channel: &str, data: Vec<u8>) {
+    pub fn publish(&mut self, channel: &str, data: Vec<u8>) {
         let publication = Publication {
             channel: channel.into(),
             kind: Kind::Text,
@@ -215,10 +217,10 @@ impl Desk {
 
     /// One turn; returns what is sent, and to which slot. What the turn asks of the log is answered
     /// after it.
-    fn turn(&mut self, completions: &[Completion], bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    pub fn turn(&mut self, completions: &[Completion], bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let core = &mut self.core;
         core.batch().ops.clear();
-        core.begin_turn(Duration::from_millis(1), 1_800_000_000, completions);
+        core.begin_turn(self.now, 1_800_000_000, completions);
         completions.iter().for_each(|completion| core.complete(*completion, bytes));
         self.lane.0.drain(..).for_each(|told| core.from_log(told));
         core.end_turn();

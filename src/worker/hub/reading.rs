@@ -113,11 +113,6 @@ impl Hub {
         self.explicit(index).is_some_and(|explicit| explicit.needs_page(&self.channels))
     }
 
-    /// Whether it waits for a page.
-    pub fn awaits_page(&self, index: u32) -> bool {
-        self.explicit(index).is_some_and(|of| matches!(of.reading, Reading::Asked(_)))
-    }
-
     /// Begins to wait for the next page; returns which channels to read from where.
     pub fn begin_reading(&mut self, index: u32, ticket: Ticket) -> Vec<ReadChannel> {
         let Self { subscribers, channels, .. } = self;

@@ -24,6 +24,7 @@ use crate::reason::{AcceptFailure, CloseReason};
 use crate::ring::{Op, RecvEnd, Token};
 
 pub use self::output::{Draft, Queue, Short};
+pub use self::streams::Progress;
 
 /// A worker's sockets, by index.
 #[derive(Debug)]
@@ -423,6 +424,7 @@ impl Net {
                 self.check_stream(index);
                 continue;
             }
+            self.check_carrier(index);
             let flags = socket.flags;
             let (armed, ended) = (flags.has(Flags::RECV_ARMED), flags.has(Flags::EOF));
             assert!(!(armed && ended), "slot {index} receives behind a FIN: {socket:?}");

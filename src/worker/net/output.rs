@@ -123,9 +123,21 @@ impl Sent {
 impl Net {
     // --- own output ---
 
-    /// The socket's own output, to append to. It is sent once the socket is queued.
-    pub fn out(&mut self, index: u32) -> &mut Vec<u8> {
-        &mut self.own(index).bytes
+    /// Appends to the socket's own output. It is sent once the socket is queued.
+    pub fn write(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        self.change_own(index, |bytes, _| write(bytes));
+    }
+
+    /// Every change of own output, but for DATA that a carrier takes from its streams: what those hold
+    /// is counted.
+    fn change_own(&mut self, index: u32, change: impl FnOnce(&mut Vec<u8>, &[u8])) {
+        let mut bytes = std::mem::take(&mut self.own(index).bytes);
+        let before = bytes.len();
+        change(&mut bytes, &self.output.batch.arena);
+        if self.is_stream(index) {
+            self.count_held(index, before, bytes.len());
+        }
+        self.own(index).bytes = bytes;
     }
 
     pub(super) fn own(&mut self, index: u32) -> &mut Own {
@@ -140,8 +152,8 @@ impl Net {
 
     /// Forgets the socket's own output.
     pub fn drop_out(&mut self, index: u32) {
-        if let Some(own) = &mut self.sockets[index].own {
-            clear_buffer(&mut own.bytes);
+        if self.out_len(index) > 0 {
+            self.change_own(index, |bytes, _| clear_buffer(bytes));
         }
     }
 
@@ -358,7 +370,7 @@ impl Net {
         let part = |from: u32, to: u32| (end.clamp(from, to) - from) as usize;
         let own_taken = part(sent.rest_to, sent.own_to);
         if own_taken > 0 {
-            self.own(sent.token.slot).bytes.drain(..own_taken);
+            self.change_own(sent.token.slot, |bytes, _| drop(bytes.drain(..own_taken)));
         }
         Taken {
             rest: part(sent.from, sent.rest_to),
@@ -371,12 +383,10 @@ impl Net {
     /// out first.
     pub fn keep(&mut self, sent: &Sent, events: Range<usize>) {
         let from = sent.own_to as usize;
-        self.own(sent.token.slot);
-        let Self { output, sockets, .. } = self;
-        let bytes = &output.batch.arena[from + events.start..from + events.end];
-        if let Some(own) = &mut sockets[sent.token.slot].own {
-            own.bytes.splice(0..0, bytes.iter().copied());
-        }
+        self.change_own(sent.token.slot, |bytes, arena| {
+            let kept = &arena[from + events.start..from + events.end];
+            bytes.splice(0..0, kept.iter().copied());
+        });
     }
 
     /// Counts bytes that were handed to a socket and not taken.

@@ -66,6 +66,10 @@ pub trait World {
     fn carrier(&self) -> u32;
     /// Streams it carries.
     fn stream_count(&self) -> usize;
+    /// Whether its worker can have one more stream.
+    fn may_open_stream(&self) -> bool;
+    /// Bytes that wait for the windows of the streams it carries.
+    fn held_for_streams(&self) -> usize;
     /// A stream it carries, by its id.
     fn stream(&self, id: u32) -> Option<StreamView>;
     /// DATA has come, perhaps for a stream that is gone.

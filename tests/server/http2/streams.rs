@@ -1,11 +1,14 @@
 //! What HTTP/1.1 has, over streams of one connection.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::common::http2::{DATA, END_STREAM, Http2};
+use crate::common::http2::{ACK, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, PING, head};
 use crate::common::ws::{CLOSE, TEXT, frame};
 use crate::common::{Conn, Sse, TestServer, await_subscribers, fetch, metric, publish};
 use pushline::proto::h2::frame as h2_frame;
+use pushline::proto::h2::hpack::encode::write_field;
 use pushline::proto::h2::{ErrorCode, STREAM_ID_MAX};
 
 #[test]
@@ -164,6 +167,53 @@ fn more_streams_than_a_connection_may_have_are_refused() {
     let refused = client.answer(streams[3]);
     assert_eq!(refused.reset, Some(ErrorCode::RefusedStream as u32));
     await_subscribers(server.addr, "news", 3);
+}
+
+/// They were on their way when the request was refused (RFC 9113 section 5.1): behind a proxy, the other
+/// streams are other clients'.
+#[test]
+fn what_follows_a_refused_request_ends_no_other_stream() {
+    let server = TestServer::with(|settings| settings.http2_streams_max = 1);
+    let mut client = Http2::open(server.addr);
+    let stream = client.get("/sse?channel=news");
+    await_subscribers(server.addr, "news", 1);
+    let post = client.request("POST", "/channels/news", &[], false);
+    let mut trailers = Vec::new();
+    write_field(&mut trailers, b"x", b"y");
+    client.send(DATA, 0, post, b"hello");
+    client.send(HEADERS, END_HEADERS | END_STREAM, post, &trailers);
+    client.sync();
+    assert!(client.answers[&post].reset.is_some());
+    publish(server.addr, "news", "one");
+    let read = client.until(stream, |answer| !answer.events().is_empty()).events();
+    assert_eq!(read, ["one"]);
+    // A second request on a stream that has had one is a fault.
+    client.send(HEADERS, END_HEADERS | END_STREAM, post, &head("GET", "/", &[]));
+    let codes: Vec<u32> = client.goodbyes().iter().map(Frame::code).collect();
+    assert_eq!(codes, [ErrorCode::StreamClosed as u32]);
+}
+
+/// Bytes of a stream that reach nobody are no sign of that: the peer's own are.
+#[test]
+fn a_client_that_answers_no_ping_is_cut_and_one_that_does_stays() {
+    let server = TestServer::with(|settings| settings.heartbeat = Duration::from_secs(1));
+    let [mut silent, mut present] = [(); 2].map(|()| Http2::open(server.addr));
+    silent.get("/sse?channel=news");
+    let stream = present.get("/sse?channel=news");
+    await_subscribers(server.addr, "news", 2);
+    let mut answered = 0;
+    while metric(server.admin, "pushline_closes_total{reason=\"peer_dead\"}") == 0 {
+        let frame = present.frame().expect("it is open");
+        if frame.kind == PING && frame.flags & ACK == 0 {
+            present.send(PING, ACK, 0, &frame.payload);
+            answered += 1;
+        }
+    }
+    assert!(answered > 1, "one late answer is forgiven");
+    await_subscribers(server.addr, "news", 1);
+    publish(server.addr, "news", "for the living");
+    let read = present.until(stream, |answer| !answer.events().is_empty()).events();
+    assert_eq!(read, ["for the living"]);
 }
 
 #[test]

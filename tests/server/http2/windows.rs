@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::common::http2::{DATA, END_STREAM, Http2, SETTINGS, WINDOW_UPDATE};
+use crate::common::http2::{DATA, END_STREAM, Http2, INITIAL_WINDOW, SETTINGS, WINDOW_UPDATE};
 use crate::common::{TestServer, await_subscribers, await_that, metric, publish};
-
-const INITIAL_WINDOW: u16 = 4;
 
 #[test]
 fn a_window_that_opens_a_little_at_a_time_gets_every_byte_once_and_in_order() {
@@ -99,6 +97,30 @@ fn a_smaller_initial_window_takes_back_what_streams_have_and_an_update_gives_it_
     assert_eq!(read.events(), ["hello"]);
 }
 
+/// It stays behind the others' window, and they go on.
+#[test]
+fn a_stream_whose_window_closes_while_it_waits_for_the_connection_holds_up_no_other() {
+    let server = TestServer::start();
+    let mut client = Http2::open(server.addr);
+    client.credits = false;
+    let filler = client.get("/sse?channel=news");
+    await_subscribers(server.addr, "news", 1);
+    for _ in 0..2 {
+        publish(server.addr, "news", &"x".repeat(40_000));
+    }
+    client.until(filler, |answer| answer.body.len() == 65_535);
+    let [first, second] = [(); 2].map(|()| client.get("/"));
+    client.sync();
+    client.widen(second, 100_000);
+    client.send(SETTINGS, 0, 0, &[0, INITIAL_WINDOW as u8, 0, 0, 0, 0]);
+    client.sync();
+    client.widen(0, 100_000);
+    assert_eq!(client.answer(second).status, 200);
+    assert_eq!(client.answers[&first].body, b"");
+    client.widen(first, 100_000);
+    assert!(client.answer(first).ended);
+}
+
 /// What a client sends is taken as it is read on; it is told that it may send more.
 #[test]
 fn a_body_larger_than_the_window_comes_in_whole() {
@@ -145,6 +167,33 @@ fn a_window_that_stays_closed_is_a_dead_peer_however_often_it_opens_by_a_byte() 
     client.answer(drips);
     await_that("both are counted", || {
         metric(server.admin, "pushline_http2_floods_total{kind=\"closed_window\"}") == 2
+    });
+    assert!(client.answers[&idle].reset.is_none(), "nothing waits for it");
+}
+
+/// The streams have open windows, but the connection has none: what waits is our memory, too.
+#[test]
+fn a_connection_whose_window_stays_closed_is_a_dead_peer_to_the_streams_that_wait_for_it() {
+    let server = TestServer::with(|settings| settings.dead_time = Duration::from_secs(1));
+    let mut client = Http2::open_with(server.addr, &[(INITIAL_WINDOW, 1 << 20)]);
+    client.credits = false;
+    let idle = client.get("/sse?channel=idle");
+    client.until(idle, |answer| answer.body.ends_with(b"\n\n"));
+    let pages = [(); 10].map(|()| client.get("/pushline.js"));
+    let came = |client: &Http2| -> usize { client.answers.values().map(|of| of.body.len()).sum() };
+    while came(&client) < 65_535 {
+        client.frame().expect("it is open");
+    }
+    for by in 1..=50 {
+        client.widen(0, 1);
+        while came(&client) < 65_535 + by {
+            client.frame().expect("it is open");
+        }
+    }
+    let reset = pages.iter().filter(|&&page| client.answer(page).reset.is_some()).count();
+    assert!(reset > 0);
+    await_that("all are counted", || {
+        metric(server.admin, "pushline_http2_floods_total{kind=\"closed_window\"}") == reset as u64
     });
     assert!(client.answers[&idle].reset.is_none(), "nothing waits for it");
 }

@@ -3,25 +3,21 @@
 //! stream, bytes count as sent once they are framed. A closed window is a full socket: the stream is
 //! blocked, and wakes when its client opens the window.
 
+mod carrier;
 mod windows;
-
-use std::collections::VecDeque;
-use std::num::NonZeroU32;
 
 use slab::Slab;
 
+use self::carrier::Carrier;
 use super::Net;
 use super::output::Queue;
 use super::socket::{Flags, Socket};
-use crate::limits::{
-    STREAMS_PER_WORKER_MAX, WINDOW_UPDATES_AHEAD, WINDOW_UPDATES_AHEAD_MAX,
-    WINDOW_UPDATES_PER_FRAME,
-};
-use crate::proto::h2::frame;
-use crate::proto::h2::{ErrorCode, WINDOW_DEFAULT};
+use crate::limits::{STREAMS_PER_WORKER_MAX, WINDOW_UPDATES_PER_FRAME};
+use crate::proto::h2::{ErrorCode, frame};
 use crate::reason::CloseReason;
-use crate::ring::Token;
-use crate::worker::table::{StreamView, Table};
+use crate::worker::table::Table;
+
+pub use self::carrier::CarrierKey;
 
 /// A worker's streams, and the sockets that carry them.
 #[derive(Debug)]
@@ -34,29 +30,6 @@ pub(super) struct Streams {
     open: u32,
 }
 
-/// Place of a socket's [`Carrier`], from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CarrierKey(NonZeroU32);
-
-/// What a socket that carries streams has in addition.
-#[derive(Debug)]
-struct Carrier {
-    /// Id and index of each open stream, in the order of their ids.
-    streams: Vec<(u32, u32)>,
-    /// Bytes of DATA that its peer takes on all streams together.
-    window: u32,
-    /// Bytes of DATA that its peer takes on a new stream.
-    initial_window: u32,
-    /// Bytes received for which the peer has not been given new window yet.
-    received: u32,
-    /// Streams that are blocked by the connection: by its window, or by its output.
-    waiting: VecDeque<Token>,
-    /// Updates of windows that the peer may send before it is sent more DATA.
-    updates_left: u32,
-    /// Requests of its streams at the log.
-    asked: u16,
-}
-
 /// What a stream has in addition to its socket.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
@@ -65,11 +38,22 @@ struct Stream {
     carrier: u32,
     /// Bytes of DATA that its peer takes; may be negative after the peer has reduced it.
     window: i32,
-    /// Bytes of DATA it was sent.
+    /// Bytes of DATA it was sent, modulo 2^32.
     sent: u32,
     /// As in [`Carrier::received`].
     received: u16,
     facts: Facts,
+}
+
+const _: () = assert!(size_of::<Stream>() <= 20, "a connection may have thousands that are idle");
+
+/// How far a stream and its connection have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of DATA the stream was sent, modulo 2^32.
+    pub stream: u32,
+    /// The same of all streams of the connection.
+    pub connection: u32,
 }
 
 /// Facts about a stream, one bit each.
@@ -89,6 +73,10 @@ impl Facts {
     const CHUNKED: u8 = 1 << 4;
     /// The clock watches whether its peer takes enough.
     const WATCHED: u8 = 1 << 5;
+    /// It is blocked, and in its carrier's `waiting`.
+    const WAITING: u8 = 1 << 6;
+    /// Since it is watched it has had nothing more to send at some time.
+    const RESTED: u8 = 1 << 7;
 
     fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -97,33 +85,15 @@ impl Facts {
     fn set(&mut self, bit: u8) {
         self.0 |= bit;
     }
+
+    fn clear(&mut self, bits: u8) {
+        self.0 &= !bits;
+    }
 }
 
 impl Streams {
     pub fn new(slots: u32) -> Self {
         Self { of: Table::new(slots), free: Vec::new(), carriers: Slab::new(), open: 0 }
-    }
-}
-
-impl Carrier {
-    fn new() -> Self {
-        Self {
-            streams: Vec::new(),
-            window: WINDOW_DEFAULT,
-            initial_window: WINDOW_DEFAULT,
-            received: 0,
-            waiting: VecDeque::new(),
-            updates_left: WINDOW_UPDATES_AHEAD,
-            asked: 0,
-        }
-    }
-
-    fn place(&self, id: u32) -> Result<usize, usize> {
-        self.streams.binary_search_by_key(&id, |&(id, _)| id)
-    }
-
-    fn allow_updates(&mut self, count: u32) {
-        self.updates_left = (self.updates_left + count).min(WINDOW_UPDATES_AHEAD_MAX);
     }
 }
 
@@ -140,57 +110,14 @@ impl Net {
         self.streams.open
     }
 
-    /// Makes the socket carry streams.
-    pub fn carry(&mut self, index: u32) {
-        let place = self.streams.carriers.insert(Carrier::new()) as u32;
-        self.sockets[index].carrier = NonZeroU32::new(place + 1).map(CarrierKey);
+    /// Whether the worker can have one more stream.
+    pub fn may_open_stream(&self) -> bool {
+        self.streams.open < STREAMS_PER_WORKER_MAX
     }
 
-    /// Whether the socket carries streams.
-    pub fn carries(&self, index: u32) -> bool {
-        self.sockets[index].carrier.is_some()
-    }
-
-    /// The socket that carries a stream; for a socket, itself.
-    pub fn carrier_of(&self, index: u32) -> u32 {
-        if self.is_stream(index) { self.streams.of[index].carrier } else { index }
-    }
-
-    fn carrier(&self, index: u32) -> Option<&Carrier> {
-        let CarrierKey(key) = self.sockets[index].carrier?;
-        self.streams.carriers.get(key.get() as usize - 1)
-    }
-
-    fn carrier_mut(&mut self, index: u32) -> Option<&mut Carrier> {
-        let CarrierKey(key) = self.sockets[index].carrier?;
-        self.streams.carriers.get_mut(key.get() as usize - 1)
-    }
-
-    /// Streams the socket carries.
-    pub fn stream_count(&self, carrier: u32) -> usize {
-        self.carrier(carrier).map_or(0, |carrier| carrier.streams.len())
-    }
-
-    /// The stream of this id.
-    pub fn stream(&self, carrier: u32, id: u32) -> Option<StreamView> {
-        let carrier = self.carrier(carrier)?;
-        let (_, index) = carrier.streams[carrier.place(id).ok()?];
-        let facts = self.streams.of[index].facts;
-        let (has_ended, is_answered) = (facts.has(Facts::ENDED), facts.has(Facts::ANSWERED));
-        Some(StreamView { index, has_ended, is_answered })
-    }
-
-    /// The newest stream the socket carries.
-    pub fn last_stream(&self, carrier: u32) -> Option<u32> {
-        self.carrier(carrier)?.streams.last().map(|&(_, index)| index)
-    }
-
-    /// Opens a stream; `None` if the worker can't have more. `chunked`: its session is given the body
-    /// in chunks.
+    /// Opens a stream; `None` if the socket carries none. `chunked`: its session is given the body in
+    /// chunks.
     pub fn open_stream(&mut self, carrier: u32, id: u32, chunked: bool) -> Option<u32> {
-        if self.streams.open >= STREAMS_PER_WORKER_MAX {
-            return None;
-        }
         let index = self.streams.free.pop().unwrap_or_else(|| self.sockets.next_stream());
         let of = self.carrier_mut(carrier)?;
         of.streams.push((id, index));
@@ -223,23 +150,18 @@ impl Net {
                 (false, _) => self.write_reset(index, code_of(reason)),
             }
         }
+        self.drop_out(index);
         self.metrics.http2_stream_closes[reason.index()].add(1);
         self.streams.open -= 1;
         self.streams.free.push(index);
+        self.streams.of[index].facts.clear(Facts::WAITING);
         if let Some(of) = self.carrier_mut(carrier)
             && let Ok(place) = of.place(id)
         {
             of.streams.remove(place);
         }
+        self.forget_waiting(carrier);
         self.release_next(carrier);
-    }
-
-    /// The socket, which carries no more streams, has ended.
-    pub(super) fn drop_carrier(&mut self, index: u32) {
-        if let Some(CarrierKey(key)) = self.sockets[index].carrier.take() {
-            let carrier = self.streams.carriers.remove(key.get() as usize - 1);
-            debug_assert!(carrier.streams.is_empty());
-        }
     }
 
     // --- what is known of a stream ---
@@ -259,33 +181,6 @@ impl Net {
         self.is_stream(index) && self.streams.of[index].facts.has(Facts::ENDED)
     }
 
-    /// All streams of a connection, which is given by its own index or by that of a stream.
-    pub fn streams_beside(&self, index: u32) -> impl Iterator<Item = u32> {
-        let streams = self.carrier(self.carrier_of(index)).map(|of| &of.streams[..]);
-        streams.unwrap_or_default().iter().map(|&(_, index)| index)
-    }
-
-    // --- requests at the log ---
-
-    /// Requests at the log of all streams of the connection.
-    pub fn asked_beside(&self, index: u32) -> u16 {
-        self.carrier(self.carrier_of(index)).map_or(0, |carrier| carrier.asked)
-    }
-
-    /// Counts one more request of a stream at the log.
-    pub fn begin_asking(&mut self, index: u32) {
-        if let Some(of) = self.carrier_mut(self.carrier_of(index)) {
-            of.asked += 1;
-        }
-    }
-
-    /// Counts `count` of them as answered, or as belonging to a stream that is gone.
-    pub fn end_asking(&mut self, index: u32, count: u16) {
-        if let Some(of) = self.carrier_mut(self.carrier_of(index)) {
-            of.asked -= count;
-        }
-    }
-
     // --- frames about a stream ---
 
     /// Sends the head of a stream's answer, given as a field block. `is_final`: it is not that of a
@@ -296,7 +191,7 @@ impl Net {
             facts.set(Facts::ANSWERED);
         }
         let (id, carrier) = (*id, *carrier);
-        self.write(carrier, |out| frame::write_headers(out, id, block, false));
+        self.write_frame(carrier, |out| frame::write_headers(out, id, block, false));
     }
 
     /// Whether the head of a stream's answer is sent.
@@ -310,7 +205,7 @@ impl Net {
         if facts.has(Facts::ANSWERED) && !facts.has(Facts::FINISHED) {
             facts.set(Facts::FINISHED);
             let (id, carrier) = (*id, *carrier);
-            self.write(carrier, |out| frame::write_data(out, id, b"", true));
+            self.write_frame(carrier, |out| frame::write_data(out, id, b"", true));
         }
     }
 
@@ -328,19 +223,32 @@ impl Net {
 
     fn write_reset(&mut self, index: u32, code: ErrorCode) {
         let Stream { id, carrier, .. } = self.streams.of[index];
-        self.write(carrier, |out| frame::write_reset(out, id, code));
+        self.write_frame(carrier, |out| frame::write_reset(out, id, code));
     }
 
-    fn write(&mut self, carrier: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        write(self.out(carrier));
+    fn write_frame(&mut self, carrier: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        self.write(carrier, write);
         self.queue(carrier, Queue::Carriers);
     }
 
     // --- streams that take nothing ---
 
-    /// Bytes the stream was sent, modulo 2^32.
-    pub fn sent(&self, index: u32) -> u32 {
-        self.streams.of[index].sent
+    /// How far the stream and its connection have come.
+    pub fn progress(&self, index: u32) -> Progress {
+        let Stream { carrier, sent, .. } = self.streams.of[index];
+        Progress { stream: sent, connection: self.carrier(carrier).map_or(0, |of| of.sent) }
+    }
+
+    /// Bytes that have gone through the window that is closed, the stream's or its connection's;
+    /// `None` if both are open, and the stream waits for nothing but its socket.
+    pub fn moved_since(&self, index: u32, before: Progress) -> Option<u32> {
+        let Stream { carrier, window, .. } = self.streams.of[index];
+        let Progress { stream, connection } = self.progress(index);
+        if window <= 0 {
+            return Some(stream.wrapping_sub(before.stream));
+        }
+        let is_closed = self.carrier(carrier).is_some_and(|of| of.window == 0);
+        is_closed.then(|| connection.wrapping_sub(before.connection))
     }
 
     /// Marks a blocked stream as watched. Returns whether it was not watched before.
@@ -351,9 +259,19 @@ impl Net {
         !was_watched
     }
 
-    /// The stream is watched no more.
-    pub fn end_watch(&mut self, index: u32) {
-        self.streams.of[index].facts.0 &= !Facts::WATCHED;
+    /// The stream is watched no more. Returns whether it had nothing more to send in between.
+    pub fn end_watch(&mut self, index: u32) -> bool {
+        let facts = &mut self.streams.of[index].facts;
+        let has_rested = facts.has(Facts::RESTED);
+        facts.clear(Facts::WATCHED | Facts::RESTED);
+        has_rested
+    }
+
+    /// There is nothing more to send to a socket or a stream.
+    pub fn note_rest(&mut self, index: u32) {
+        if self.is_stream(index) && self.streams.of[index].facts.has(Facts::WATCHED) {
+            self.streams.of[index].facts.set(Facts::RESTED);
+        }
     }
 
     /// Panics if a stream contradicts its connection.
@@ -361,12 +279,9 @@ impl Net {
         let (socket, stream): (&Socket, &Stream) = (&self.sockets[index], &self.streams.of[index]);
         let found = self.stream(stream.carrier, stream.id).map(|view| view.index);
         assert_eq!(found, Some(index), "{stream:?}");
-        let waits = || {
-            let carrier = self.carrier(stream.carrier);
-            carrier.is_some_and(|of| of.waiting.contains(&self.token(index)))
-        };
-        let blocked = socket.flags.has(Flags::BLOCKED);
-        assert!(!blocked || stream.window <= 0 || waits(), "{stream:?} waits for nothing");
+        let (blocked, waits) = (socket.flags.has(Flags::BLOCKED), stream.facts.has(Facts::WAITING));
+        assert!(blocked || !waits, "{stream:?} waits although it may go on");
+        assert!(!blocked || waits || stream.window <= 0, "{stream:?} waits for nothing");
         assert!(!socket.flags.has(Flags::RECV_ARMED) && !socket.flags.has(Flags::SENT));
     }
 }

@@ -9,6 +9,7 @@ use super::{Facts, Stream};
 use crate::limits::{CARRIER_OUT_BYTES_MAX, WINDOW_UPDATES_PER_FRAME};
 use crate::proto::h2::WINDOW_DEFAULT;
 use crate::proto::h2::frame::{self, PAYLOAD_BYTES_MAX};
+use crate::ring::Token;
 use crate::worker::table::Overflow;
 
 /// Received bytes after which a client is given window for as many more.
@@ -38,7 +39,7 @@ impl Net {
         // A stream whose session has paused is held up by its own window; the others go on.
         if of.received >= CREDIT_BYTES_MIN {
             let by = std::mem::take(&mut of.received);
-            self.write(carrier, |out| frame::write_window_update(out, 0, by));
+            self.write_frame(carrier, |out| frame::write_window_update(out, 0, by));
         }
         Ok(())
     }
@@ -50,7 +51,7 @@ impl Net {
         let is_due = u32::from(received) >= CREDIT_BYTES_MIN && !is_over;
         if is_due && !self.sockets[index].flags.has(Flags::PAUSED) {
             self.streams.of[index].received = 0;
-            self.write(carrier, |out| frame::write_window_update(out, id, received.into()));
+            self.write_frame(carrier, |out| frame::write_window_update(out, id, received.into()));
         }
     }
 
@@ -104,12 +105,6 @@ impl Net {
         self.open_window(index).min(PAYLOAD_BYTES_MAX)
     }
 
-    /// Bytes that wait for the windows of the socket's streams.
-    pub fn held_for_streams(&self, carrier: u32) -> usize {
-        let streams = self.carrier(carrier).map_or(&[][..], |carrier| &carrier.streams);
-        streams.iter().map(|&(_, index)| self.out_len(index)).sum()
-    }
-
     /// What the windows of a stream and its connection allow.
     fn open_window(&self, index: u32) -> usize {
         let Stream { carrier, window, .. } = self.streams.of[index];
@@ -132,11 +127,15 @@ impl Net {
             && let Some(of) = self.carrier_mut(carrier)
         {
             of.waiting.push_back(token);
+            self.streams.of[index].facts.set(Facts::WAITING);
         }
     }
 
+    /// Unblocks a stream that waits for its own window, if that is open. One that waits for its
+    /// connection keeps its place there.
     fn unblock_if_open(&mut self, index: u32) {
-        if self.streams.of[index].window > 0 && self.is_blocked(index) {
+        let Stream { window, facts, .. } = self.streams.of[index];
+        if window > 0 && self.is_blocked(index) && !facts.has(Facts::WAITING) {
             self.unblock(index);
         }
     }
@@ -156,9 +155,35 @@ impl Net {
         while let Some(of) = self.carrier_mut(carrier).filter(|of| of.window > 0)
             && let Some(token) = of.waiting.pop_front()
         {
-            if self.is_current(token) && self.is_blocked(token.slot) {
+            if self.is_waiting(token) && self.end_waiting(token.slot) {
                 return self.unblock(token.slot);
             }
+        }
+    }
+
+    pub(super) fn is_waiting(&self, token: Token) -> bool {
+        self.is_current(token) && self.streams.of[token.slot].facts.has(Facts::WAITING)
+    }
+
+    /// Returns whether the stream can go on. The peer may have closed its window meanwhile: then it
+    /// stays blocked, and waits for that.
+    fn end_waiting(&mut self, index: u32) -> bool {
+        let Stream { window, facts, .. } = &mut self.streams.of[index];
+        facts.clear(Facts::WAITING);
+        *window > 0
+    }
+
+    /// Forgets streams that have closed, once they may be more than those that wait: constant work
+    /// for each.
+    pub(super) fn forget_waiting(&mut self, carrier: u32) {
+        let Some(of) = self.carrier_mut(carrier) else { return };
+        if of.waiting.len() <= 2 * of.streams.len() {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut of.waiting);
+        waiting.retain(|&token| self.is_waiting(token));
+        if let Some(of) = self.carrier_mut(carrier) {
+            of.waiting = waiting;
         }
     }
 
@@ -191,6 +216,7 @@ impl Net {
         stream.sent = stream.sent.wrapping_add(length);
         if let Some(of) = self.carrier_mut(carrier) {
             of.window -= length;
+            of.sent = of.sent.wrapping_add(length);
             of.allow_updates(WINDOW_UPDATES_PER_FRAME);
         }
         self.own(carrier);

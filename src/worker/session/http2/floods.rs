@@ -17,8 +17,12 @@ pub(super) fn note(cx: &mut Cx<'_>, flood: Flood) -> Result<(), ErrorCode> {
 
 /// The error that ends a connection for too much of this.
 pub(super) fn flooded(cx: &Cx<'_>, flood: Flood) -> ErrorCode {
-    cx.shared.metrics.http2_floods[flood as usize].add(1);
+    count(cx, flood);
     ErrorCode::EnhanceYourCalm
+}
+
+pub(super) fn count(cx: &Cx<'_>, flood: Flood) {
+    cx.shared.metrics.http2_floods[flood as usize].add(1);
 }
 
 fn max_of(cx: &Cx<'_>, flood: Flood) -> u16 {
@@ -34,6 +38,6 @@ fn max_of(cx: &Cx<'_>, flood: Flood) -> u16 {
         Flood::EmptyData => max::EMPTY_DATA,
         Flood::Late | Flood::Ignored => max::IGNORED,
         // These are counted elsewhere.
-        Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow => u16::MAX,
+        Flood::WindowUpdate | Flood::Head | Flood::ClosedWindow | Flood::HeldAnswers => u16::MAX,
     }
 }

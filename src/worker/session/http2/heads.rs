@@ -3,8 +3,8 @@
 use super::super::Cx;
 use super::super::state::Block;
 use super::super::step::ForStream;
-use super::{fault, floods, state};
-use crate::limits::{FIELD_BLOCK_BYTES_MAX, FIELD_BLOCK_PIECES_MAX};
+use super::{fault, floods, late, state};
+use crate::limits::{FIELD_BLOCK_BYTES_MAX, FIELD_BLOCK_PIECES_MAX, STREAMS_OUT_BYTES_MAX};
 use crate::metrics::Flood;
 use crate::proto::h2::hpack::Scratch;
 use crate::proto::h2::request::{BlockError, Body, RequestHead};
@@ -46,7 +46,8 @@ pub(super) fn headers(
     }
     let requests = &mut cx.session.requests;
     *requests = requests.wrapping_add(1);
-    state(cx).block = Some(Block { stream, ends, bytes: fragment.into(), pieces: 1 });
+    let block = Block { stream, ends, bytes: fragment.into(), pieces: 1 };
+    state(cx).block = Some(Box::new(block));
     cx.wait(Why::Head);
     Ok(None)
 }
@@ -117,18 +118,11 @@ fn head(
             (false, true) => body_end(cx, id, open.index),
         };
     }
-    let http2 = state(cx);
-    if id <= http2.last_id {
-        return Err(match http2.has_skipped {
-            true => ErrorCode::ProtocolError,
-            false => ErrorCode::StreamClosed,
-        });
+    if id <= state(cx).last_id {
+        return head_of_old(cx, id, ended && space.head.is_trailer());
     }
-    http2.has_skipped |= id > http2.last_id + 2;
-    http2.begun += 1;
-    http2.last_id = id;
-    cx.shared.http2_begun += 1;
-    if cx.world.stream_count() >= cx.shared.settings.http2_streams_max as usize {
+    begin(cx, id);
+    if !has_room(cx) {
         floods::note(cx, Flood::MadeReset)?;
         frame::write_reset(cx.out(), id, ErrorCode::RefusedStream);
         return Ok(None);
@@ -140,6 +134,36 @@ fn head(
             Ok(Some(ForStream::Opens { id, ended, body }))
         }
     }
+}
+
+/// A field block for a stream that is gone. Trailers may have been on their way when we reset it (RFC
+/// 9113 section 5.1).
+fn head_of_old(cx: &mut Cx<'_>, id: u32, is_trailer: bool) -> Result<Option<ForStream>, ErrorCode> {
+    match state(cx).has_skipped {
+        _ if is_trailer => late(cx, id),
+        true => Err(ErrorCode::ProtocolError),
+        false => Err(ErrorCode::StreamClosed),
+    }
+}
+
+/// Counts one more request.
+fn begin(cx: &mut Cx<'_>, id: u32) {
+    let http2 = state(cx);
+    http2.has_skipped |= id > http2.last_id + 2;
+    http2.begun += 1;
+    http2.last_id = id;
+    cx.shared.http2_begun += 1;
+}
+
+/// Whether the connection may have one more stream. The client decides about streams and their windows,
+/// but what waits for them is our memory (CVE-2026-49975).
+fn has_room(cx: &Cx<'_>) -> bool {
+    if cx.world.held_for_streams() >= STREAMS_OUT_BYTES_MAX {
+        floods::count(cx, Flood::HeldAnswers);
+        return false;
+    }
+    cx.world.may_open_stream()
+        && cx.world.stream_count() < cx.shared.settings.http2_streams_max as usize
 }
 
 /// Trailers end a body. Their fields are not used.
@@ -156,8 +180,8 @@ fn await_body(cx: &mut Cx<'_>, id: u32, body: Body) {
     let streams_max = cx.shared.settings.http2_streams_max as usize;
     let http2 = cx.session.begin_work(&mut cx.shared.pool).http2.get_or_insert_default();
     // Some streams were answered, and ended, before their body had come.
-    if http2.bodies.len() >= streams_max {
-        http2.bodies.retain(|(id, _)| cx.world.stream(*id).is_some());
+    if http2.bodies.len() >= 2 * streams_max {
+        http2.bodies.retain(|id, _| cx.world.stream(*id).is_some());
     }
-    http2.bodies.push((id, length));
+    http2.bodies.insert(id, length);
 }

@@ -128,6 +128,7 @@ fn take_frame(
         Frame::Reset { stream } => reset(cx, stream),
         Frame::Settings(payload) => take_settings(cx, payload).map(|()| None),
         Frame::SettingsAck => {
+            floods::note(cx, Flood::Ignored)?;
             let http2 = state(cx);
             if !std::mem::replace(&mut http2.is_acknowledged, true) {
                 http2.decoder.drop_table();
@@ -139,9 +140,10 @@ fn take_frame(
             frame::write_ping_ack(cx.out(), &payload);
             Ok(None)
         }
-        Frame::PingAck | Frame::GoAway => Ok(None),
         Frame::WindowUpdate { stream, by } => window(cx, stream, by),
-        Frame::Ignored { .. } => floods::note(cx, Flood::Ignored).map(|()| None),
+        Frame::PingAck | Frame::GoAway | Frame::Ignored { .. } => {
+            floods::note(cx, Flood::Ignored).map(|()| None)
+        }
     }
 }
 
@@ -172,7 +174,7 @@ fn data(
     Ok(Some(ForStream::Data { index: stream.index, from, to, ended }))
 }
 
-/// DATA for a stream that is gone. Its client could not know that when it sent it.
+/// A part of a request whose stream is gone. Its client could not know that when it sent it.
 fn late(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
     floods::note(cx, Flood::Late)?;
     frame::write_reset(cx.out(), id, ErrorCode::StreamClosed);

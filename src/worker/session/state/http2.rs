@@ -1,5 +1,7 @@
 //! What a connection of HTTP/2 has, as long as it lasts.
 
+use std::collections::BTreeMap;
+
 use crate::limits::HTTP2_REQUESTS_PER_TURN;
 use crate::metrics::{FLOODS, Flood};
 use crate::proto::h2::hpack::Decoder;
@@ -15,9 +17,9 @@ pub struct Http2 {
     pub has_settings: bool,
     pub is_acknowledged: bool,
     /// A field block whose end has not come.
-    pub block: Option<Block>,
+    pub block: Option<Box<Block>>,
     /// Streams whose bodies have a known length, and how much of each has not come yet.
-    pub bodies: Vec<(u32, u64)>,
+    pub bodies: BTreeMap<u32, u64>,
     pub floods: Floods,
     /// Requests begun in this turn.
     pub begun: u32,
@@ -60,12 +62,11 @@ impl Http2 {
 
     /// Counts bytes of a stream's body. Returns whether the body is still as long as announced.
     pub fn count_body(&mut self, id: u32, length: usize, ended: bool) -> bool {
-        let Some(place) = self.bodies.iter().position(|(of, _)| *of == id) else { return true };
-        let (_, left) = &mut self.bodies[place];
+        let Some(left) = self.bodies.get_mut(&id) else { return true };
         let fits = left.checked_sub(length as u64).map(|rest| *left = rest).is_some();
         let fits = fits && (!ended || *left == 0);
         if ended || !fits {
-            self.bodies.swap_remove(place);
+            self.bodies.remove(&id);
         }
         fits
     }
