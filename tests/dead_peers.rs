@@ -1,6 +1,6 @@
 //! A peer that vanished silently (no FIN, no RST: a phone that left, a NAT entry that was dropped)
-//! is cut within a stated time: a WebSocket once two pings are unanswered, an SSE stream by the
-//! kernel once a heartbeat has stayed unacknowledged for `--dead-time`.
+//! is cut within a stated time: a WebSocket or a connection of HTTP/2 once two pings are unanswered, an
+//! SSE stream by the kernel once a heartbeat has stayed unacknowledged for `--dead-time`.
 //!
 //! The peer lives in a network namespace of its own, at the far end of a virtual cable, and then
 //! loses its way back. That needs `unshare`, `nsenter` and `ip`, and either root or user
@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{TestServer, await_that, fetch};
+use common::{TestServer, await_that, fetch, http2};
+use pushline::proto::h2::PREFACE;
 
 /// Set in the process that has a network of its own.
 const INSIDE: &str = "PUSHLINE_DEAD_PEERS_INSIDE";
@@ -26,7 +27,7 @@ const DEAD_TIME: Duration = Duration::from_secs(3);
 /// before the time is over, and then only after as long again.
 const SSE_TIME_MAX: Duration = Duration::from_secs(1 + 2 * 3 + 1);
 /// Two pings, a third look, and the sweep's own round.
-const WS_TIME_MAX: Duration = Duration::from_secs(4 + 1);
+const PINGED_TIME_MAX: Duration = Duration::from_secs(4 + 1);
 
 #[test]
 fn peers_that_vanish_are_cut_in_time_and_the_others_stay() {
@@ -53,20 +54,28 @@ fn peers_that_vanish_are_cut_in_time_and_the_others_stay() {
 
 fn in_a_network_of_our_own() {
     run("ip", &["link", "set", "lo", "up"]);
-    let sse = "GET /sse?channel=c HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let ws = "GET /ws?channel=c HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+    let sse = b"GET /sse?channel=c HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let ws = b"GET /ws?channel=c HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
               Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
               Sec-WebSocket-Key: cHVzaGxpbmUgYmVuY2ghIQ==\r\n\r\n";
     let took = vanish(sse, DEAD_TIME, "peer_gone");
     assert!(took >= DEAD_TIME && took <= SSE_TIME_MAX, "SSE: {took:?}");
     // Otherwise the kernel would take far longer than the pings.
     let took = vanish(ws, Duration::from_secs(600), "peer_dead");
-    assert!(took >= HEARTBEAT && took <= WS_TIME_MAX, "WebSocket: {took:?}");
+    assert!(took >= HEARTBEAT && took <= PINGED_TIME_MAX, "WebSocket: {took:?}");
+    let took = vanish(&http2_request(), Duration::from_secs(600), "peer_dead");
+    assert!(took >= HEARTBEAT && took <= PINGED_TIME_MAX, "HTTP/2: {took:?}");
+}
+
+fn http2_request() -> Vec<u8> {
+    let head = http2::head("GET", "/sse?channel=c", &[]);
+    let request = http2::framed(http2::HEADERS, http2::END_HEADERS | http2::END_STREAM, 1, &head);
+    [PREFACE, &http2::framed(http2::SETTINGS, 0, 0, b""), &request].concat()
 }
 
 /// A peer sends a request, is served, and vanishes: how long until it is cut, for this reason.
 /// Another client that is still there is not cut.
-fn vanish(request: &str, dead_time: Duration, reason: &str) -> Duration {
+fn vanish(request: &[u8], dead_time: Duration, reason: &str) -> Duration {
     let mut peer = Peer::plug_in();
     let server = TestServer::with(|settings| {
         settings.listen = SocketAddr::new(SERVER.parse().expect("an address"), 0);
@@ -124,8 +133,8 @@ impl Peer {
         assert_eq!(line, "done\n", "{what}");
     }
 
-    fn ask(&mut self, server: SocketAddr, request: &str) {
-        let request = request.replace("\r\n", "\\r\\n");
+    fn ask(&mut self, server: SocketAddr, request: &[u8]) {
+        let request: String = request.iter().map(|byte| format!("\\x{byte:02x}")).collect();
         self.does(&format!("exec 3<>/dev/tcp/{}/{}", server.ip(), server.port()));
         self.does(&format!("printf '{request}' >&3"));
         self.does("read -r -u 3");

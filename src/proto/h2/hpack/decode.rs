@@ -304,6 +304,9 @@ mod tests {
         assert_eq!(decode(&mut decoder, &bytes(first)), Ok(fields(FIRST)));
         decoder.drop_table();
         assert_eq!(decode(&mut decoder, &bytes("be")), Err(HpackError::Index));
+        // An encoder that overlooks the setting goes on.
+        assert_eq!(decode(&mut decoder, &bytes(first)), Ok(fields(FIRST)));
+        assert_eq!(decode(&mut decoder, &bytes("be")), Ok(fields(&FIRST[3..])));
         // An encoder says that it has none, and may go on to ask for what has no place.
         assert_eq!(decode(&mut decoder, &bytes(&format!("20 {first}"))), Ok(fields(FIRST)));
         assert_eq!(decoder.table.size(), 0);
