@@ -4,11 +4,17 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 
 /// Takes what a server sends to its client, until either has gone.
-type Down = dyn Fn(TcpStream, TcpStream) + Send + Sync;
+type Down = dyn Fn(&TcpStream, &TcpStream) + Send + Sync;
+
+/// Both connections of a client: the one it made, and the one to the server.
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+}
 
 /// A relay to one address.
 pub struct Relay {
@@ -19,7 +25,8 @@ pub struct Relay {
 
 struct State {
     to: SocketAddr,
-    ends: Mutex<Vec<TcpStream>>,
+    /// Those that still relay something.
+    pairs: Mutex<Vec<Weak<Pair>>>,
     accepted: AtomicUsize,
     /// Bytes that went from the server to clients.
     passed: AtomicUsize,
@@ -38,7 +45,7 @@ impl Relay {
     /// What the server sends goes this way.
     pub fn through(
         to: SocketAddr,
-        down: impl Fn(TcpStream, TcpStream) + Send + Sync + 'static,
+        down: impl Fn(&TcpStream, &TcpStream) + Send + Sync + 'static,
     ) -> Self {
         Self::start_with(to, Some(Box::new(down)))
     }
@@ -48,7 +55,7 @@ impl Relay {
         let addr = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             to,
-            ends: Mutex::default(),
+            pairs: Mutex::default(),
             accepted: AtomicUsize::new(0),
             passed: AtomicUsize::new(0),
             silenced: AtomicUsize::new(0),
@@ -69,12 +76,9 @@ impl Relay {
 
     /// Ends every connection, wherever in the stream it is. Returns how many there were.
     pub fn cut(&self) -> usize {
-        let ends = std::mem::take(&mut *self.state.ends.lock().expect("not poisoned"));
-        for end in &ends {
-            // It may be gone already.
-            let _ = end.shutdown(Shutdown::Both);
-        }
-        ends.len() / 2
+        let pairs = std::mem::take(&mut *self.state.pairs.lock().expect("not poisoned"));
+        let open = pairs.iter().filter_map(Weak::upgrade);
+        open.inspect(|pair| pair.cut()).count()
     }
 
     /// From now on, what the server sends on existing connections is lost, without an end being
@@ -105,28 +109,46 @@ impl Drop for Relay {
     }
 }
 
+impl Pair {
+    fn cut(&self) {
+        for end in [&self.client, &self.server] {
+            // It may be gone already.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 impl State {
     fn relay(self: &Arc<Self>, client: TcpStream) {
         // The server is gone: the client sees its connection end.
         let Ok(server) = TcpStream::connect(self.to) else { return };
         let place = self.accepted.fetch_add(1, Ordering::SeqCst);
-        let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-        let (client_out, server_out) = (clone(&client), clone(&server));
-        self.ends.lock().expect("not poisoned").extend([clone(&client), clone(&server)]);
-        let state = self.clone();
-        thread::spawn(move || copy(client, server_out, |_| true));
-        thread::spawn(move || match &state.down {
-            Some(down) => down(server, client_out),
-            None => copy(server, client_out, |count| {
-                state.passed.fetch_add(count, Ordering::SeqCst);
-                place >= state.silenced.load(Ordering::SeqCst)
+        let pair = Arc::new(Pair { client, server });
+        self.keep(Arc::downgrade(&pair));
+        let (state, up) = (self.clone(), pair.clone());
+        thread::spawn(move || copy(&up.client, &up.server, |_| true));
+        thread::spawn(move || state.relay_down(&pair, place));
+    }
+
+    fn keep(&self, pair: Weak<Pair>) {
+        let mut pairs = self.pairs.lock().expect("not poisoned");
+        pairs.retain(|pair| pair.strong_count() > 0);
+        pairs.push(pair);
+    }
+
+    fn relay_down(&self, Pair { client, server }: &Pair, place: usize) {
+        match &self.down {
+            Some(down) => down(server, client),
+            None => copy(server, client, |count| {
+                self.passed.fetch_add(count, Ordering::SeqCst);
+                place >= self.silenced.load(Ordering::SeqCst)
             }),
-        });
+        }
     }
 }
 
 /// `passes` gets each piece and returns whether to carry on.
-fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(usize) -> bool) {
+fn copy(mut from: &TcpStream, mut to: &TcpStream, passes: impl Fn(usize) -> bool) {
     let mut piece = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut piece) {
         if passes(count) && to.write_all(&piece[..count]).is_err() {

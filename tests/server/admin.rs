@@ -130,22 +130,22 @@ fn a_draining_server_is_alive_and_not_ready() {
 fn every_connection_is_listed_once_whatever_the_page_size() {
     let server = start(|_| {});
     let mut clients: Vec<Client> =
-        (0..40).map(|_| Client::sse(server.listen(), "channel=one")).collect();
-    clients.extend((0..10).map(|_| Client::ws(server.listen(), "channel=two")));
-    clients.extend((0..5).map(|_| Client::sse(server.listen(), "channel=one&channel=two")));
-    let silent: Vec<_> = (0..3).map(|_| connect(server.listen())).collect();
-    await_that("all are listed", || all_connections(server.admin(), 1000).0.len() == 58);
+        (0..20).map(|_| Client::sse(server.listen(), "channel=one")).collect();
+    clients.extend((0..5).map(|_| Client::ws(server.listen(), "channel=two")));
+    clients.extend((0..3).map(|_| Client::sse(server.listen(), "channel=one&channel=two")));
+    let silent: Vec<_> = (0..2).map(|_| connect(server.listen())).collect();
+    await_that("all are listed", || all_connections(server.admin(), 1000).0.len() == 30);
     for limit in [1, 7, 1000] {
         let (all, sizes) = all_connections(server.admin(), limit);
         let ids: HashSet<String> = all.iter().map(id_of).collect();
-        assert_eq!((all.len(), ids.len()), (58, 58), "limit {limit}");
+        assert_eq!((all.len(), ids.len()), (30, 30), "limit {limit}");
         assert!(sizes.iter().all(|&size| size <= limit), "{sizes:?}");
     }
     let (all, _) = all_connections(server.admin(), 20);
     let count = |key: &str, value: &str| all.iter().filter(|entry| entry[key] == value).count();
-    assert_eq!((count("transport", "sse"), count("transport", "ws")), (45, 10));
-    assert_eq!(count("transport", "http"), 3);
-    assert_eq!((count("state", "live"), count("state", "explicit")), (50, 5));
+    assert_eq!((count("transport", "sse"), count("transport", "ws")), (23, 5));
+    assert_eq!(count("transport", "http"), 2);
+    assert_eq!((count("state", "live"), count("state", "explicit")), (25, 3));
     for entry in &all {
         let channels = entry["channels"].as_array().expect("names");
         assert_eq!(entry["channel_count"], channels.len());
@@ -261,6 +261,8 @@ fn every_channel_is_listed_once_with_what_the_log_holds_of_it() {
 
 #[test]
 fn a_client_that_drips_is_cut_and_keeps_nobody_waiting() {
+    /// More than there are threads that answer.
+    const DRIPPERS: usize = 30;
     let server = start(|_| {});
     let admin = server.admin();
     let began = Instant::now();
@@ -276,7 +278,7 @@ fn a_client_that_drips_is_cut_and_keeps_nobody_waiting() {
         }
         began.elapsed()
     };
-    let drippers: Vec<_> = (0..88).map(|_| std::thread::spawn(drip)).collect();
+    let drippers: Vec<_> = (0..DRIPPERS).map(|_| std::thread::spawn(drip)).collect();
     for _ in 0..20 {
         let asked = Instant::now();
         assert_eq!(get(admin, "/healthz").status, 200);

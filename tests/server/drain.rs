@@ -27,8 +27,8 @@ fn an_idle_server_ends_at_once() {
 fn streams_end_and_websockets_are_told_to_come_back() {
     let server = server(Duration::from_secs(2));
     let addr = server.addr;
-    let mut streams: Vec<Sse> = (0..20).map(|_| Sse::open(addr, "channel=c")).collect();
-    let mut sockets: Vec<Ws> = (0..20).map(|_| Ws::bare(addr, "channel=c")).collect();
+    let mut streams: Vec<Sse> = (0..8).map(|_| Sse::open(addr, "channel=c")).collect();
+    let mut sockets: Vec<Ws> = (0..8).map(|_| Ws::bare(addr, "channel=c")).collect();
     let mut idle = Conn::open(addr);
     idle.send(request("GET", "/", &[], None));
     assert_eq!(idle.response().status, 200);
@@ -70,7 +70,7 @@ fn half_asked(server: &TestServer, target: &str, headers: &str) -> Conn {
 fn a_draining_server_leaves_its_port_and_closes_idle_connections_at_once() {
     let server = server(Duration::from_secs(60));
     let (addr, admin) = (server.addr, server.admin);
-    let mut idle: Vec<Conn> = (0..50).map(|_| Conn::open(addr)).collect();
+    let mut idle: Vec<Conn> = (0..12).map(|_| Conn::open(addr)).collect();
     for conn in &mut idle {
         conn.send(request("GET", "/", &[], None));
         assert_eq!(conn.response().status, 200);

@@ -14,6 +14,7 @@ use crate::common::ws::{CLOSE, RawWs, TEXT, frame, header};
 use crate::common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
 use crate::start::driver::has_io_uring;
 use pushline::config::ClientAddress;
+use pushline::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED, SLOTS_RESERVED};
 use socket2::{Domain, Socket, Type};
 
 fn expect_refusal(response: &Response, status: u16, code: &str) {
@@ -192,7 +193,7 @@ fn events_that_wait_for_a_worker() {
         settings.lane_events = 1;
     });
     let mut reader = Sse::open(server.addr, "channel=c");
-    let mut publishers: Vec<Conn> = (0..64).map(|_| Conn::open(server.addr)).collect();
+    let mut publishers: Vec<Conn> = (0..32).map(|_| Conn::open(server.addr)).collect();
     let (mut accepted, mut refused) = (Vec::new(), 0);
     await_that("a publish finds the lane full", || {
         for publisher in &mut publishers {
@@ -274,7 +275,7 @@ struct Small {
 }
 
 impl Small {
-    fn start(descriptors: u32, driver: &str) -> Self {
+    fn start(descriptors: u64, driver: &str) -> Self {
         let [addr, admin] = [free_port(), free_port()];
         let line = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
         let child = Command::new("sh")
@@ -302,22 +303,24 @@ fn free_port() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
+/// Connections that a small table of descriptors has room for.
+const ROOM: u64 = 28;
+
 /// The table of descriptors is full: new connections are answered from the slots reserved for that;
 /// when those are taken too, they wait for one; and once connections leave, all is as before. Each
 /// time the kernel finds the table full, it closes one connection without an answer.
-fn fill_the_descriptor_table(driver: &str) {
-    const DESCRIPTORS: usize = 200;
-    let server = Small::start(DESCRIPTORS as u32, driver);
-    let room = metric(server.admin, "pushline_connections_max") as usize;
-    assert!(room > DESCRIPTORS / 4, "{room}");
+fn fill_the_descriptor_table(driver: &str, descriptors: u64) {
+    let server = Small::start(descriptors, driver);
+    let room = metric(server.admin, "pushline_connections_max");
+    assert!(room > 16, "{room}");
     await_that("the first look is gone", || {
         metric(server.admin, "pushline_connections{transport=\"http\",worker=\"0\"}") == 0
     });
     let held: Vec<Conn> = (0..room)
         .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
         .collect();
-    // They do not leave when told to, so that the reserved slots are taken, too.
-    let mut refused: Vec<Conn> = (0..2 * DESCRIPTORS).map(|_| Conn::open(server.addr)).collect();
+    // They do not leave when told to, so that the reserved slots are taken, too, and then by others.
+    let mut refused: Vec<Conn> = (0..2 * SLOTS_RESERVED).map(|_| Conn::open(server.addr)).collect();
     let mut told = 0;
     for conn in &mut refused {
         // A connection that was closed without an answer may show here.
@@ -338,19 +341,21 @@ fn fill_the_descriptor_table(driver: &str) {
     let again: Vec<Conn> = (0..room / 2)
         .map(|_| served(TcpStream::connect(server.addr).expect("the server accepts")))
         .collect();
-    assert_eq!(again.len(), room / 2);
+    assert_eq!(again.len() as u64, room / 2);
 }
 
 #[test]
 fn a_full_descriptor_table() {
     if has_io_uring() {
-        fill_the_descriptor_table("io_uring");
+        // A ring has a table of its own.
+        fill_the_descriptor_table("io_uring", u64::from(SLOTS_RESERVED) + ROOM);
     }
 }
 
 #[test]
 fn a_full_descriptor_table_on_epoll() {
-    fill_the_descriptor_table("epoll");
+    let others = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_WORKER;
+    fill_the_descriptor_table("epoll", others + u64::from(SLOTS_RESERVED) + ROOM);
 }
 
 /// Bodies and messages that have begun share a bound; those that hold most go first, and the others

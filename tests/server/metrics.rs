@@ -283,9 +283,9 @@ fn python_with_prometheus_client() -> Option<PathBuf> {
 }
 
 /// Subscribers of one channel over each transport, and of two channels.
-const SSE: usize = 200;
-const WS: usize = 60;
-const SEVERAL: usize = 40;
+const SSE: usize = 60;
+const WS: usize = 20;
+const SEVERAL: usize = 20;
 
 /// Events on the channel all of them have.
 const EVENTS: usize = 25;
