@@ -8,6 +8,7 @@ use pushline::proto::h2::hpack::{Decoder, HpackError, Scratch};
 use pushline::proto::h2::{ErrorCode, PREFACE};
 
 use super::Conn;
+use super::sse::events;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -63,11 +64,7 @@ impl Answer {
 
     /// The data of the events that came whole.
     pub fn events(&self) -> Vec<String> {
-        let text = self.text();
-        let blocks = text.split_inclusive("\n\n").filter(|block| block.ends_with("\n\n"));
-        let data =
-            blocks.filter_map(|block| block.lines().find_map(|line| line.strip_prefix("data: ")));
-        data.map(str::to_owned).collect()
+        events(&self.body).map(|event| event.data).collect()
     }
 }
 

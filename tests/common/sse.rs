@@ -1,5 +1,7 @@
 //! An EventSource without a browser.
 
+use std::collections::VecDeque;
+use std::io::Read;
 use std::net::SocketAddr;
 
 use pushline::tools::wire::sse::{Event, EventStream, Item};
@@ -27,6 +29,56 @@ pub struct SseEvent {
     /// `message` if the stream named none.
     pub event: String,
     pub data: String,
+}
+
+impl From<Event<'_>> for SseEvent {
+    fn from(event: Event<'_>) -> Self {
+        let [id, event, data] = [event.id, event.event_type, event.data].map(str::to_owned);
+        Self { id, event, data }
+    }
+}
+
+/// Events of a stream whose bytes come from elsewhere: a program's output, a body.
+#[derive(Default)]
+pub struct Events {
+    stream: EventStream,
+    whole: VecDeque<SseEvent>,
+}
+
+impl Events {
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let whole = &mut self.whole;
+        let fed = self.stream.feed(bytes, |item| match item {
+            Item::Event(event) => whole.push_back(event.into()),
+            Item::Comment(_) | Item::Retry(_) => {}
+        });
+        fed.expect("no event is that long");
+    }
+
+    /// The next event that came whole.
+    pub fn take(&mut self) -> Option<SseEvent> {
+        self.whole.pop_front()
+    }
+
+    /// Reads on to the next event; `None` at the end.
+    pub fn read(&mut self, source: &mut impl Read) -> Option<SseEvent> {
+        while self.whole.is_empty() {
+            let mut piece = [0; 16 * 1024];
+            let count = source.read(&mut piece).expect("a source that can be read");
+            if count == 0 {
+                break;
+            }
+            self.feed(&piece[..count]);
+        }
+        self.take()
+    }
+}
+
+/// The events that came whole in these bytes, which a stream begins with.
+pub fn events(bytes: &[u8]) -> impl Iterator<Item = SseEvent> {
+    let mut events = Events::default();
+    events.feed(bytes);
+    events.whole.into_iter()
 }
 
 impl SseEvent {
@@ -127,10 +179,7 @@ impl Sse {
         let fed = self.stream.feed(block.as_bytes(), |item| match item {
             Item::Comment(text) => comments.push(text.trim_start().to_owned()),
             Item::Retry(pause) => *retry_ms = Some(pause.as_millis() as u64),
-            Item::Event(Event { id, event_type, data }) => {
-                let [id, event_type, data] = [id, event_type, data].map(str::to_owned);
-                event = Some(SseEvent { id, event: event_type, data });
-            }
+            Item::Event(it) => event = Some(it.into()),
         });
         fed.expect("no event is that long");
         self.last_id = self.stream.last_id().to_owned();

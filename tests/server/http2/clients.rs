@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::common::identity::Identity;
+use crate::common::sse::Events;
 use crate::common::{TestServer, await_subscribers, installed, publish, skip, skip_anywhere};
 
 /// A server, and where it speaks TLS.
@@ -80,14 +81,10 @@ fn curl_publishes_and_reads() {
         let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
         assert_eq!(told["subscribers"], 1);
     }
-    let mut output = std::io::BufReader::new(reader.stdout.take().expect("it is piped"));
-    let mut data = Vec::new();
-    while data.len() < 2 {
-        let mut line = String::new();
-        assert!(std::io::BufRead::read_line(&mut output, &mut line).expect("text") > 0, "{data:?}");
-        data.extend(line.strip_prefix("data: ").map(|data| data.trim_end().to_owned()));
+    let (mut output, mut events) = (reader.stdout.take().expect("it is piped"), Events::default());
+    for data in ["one", &large] {
+        assert_eq!(events.read(&mut output).expect("another event").data, data);
     }
-    assert_eq!(data, ["one", &large]);
     reader.kill().expect("it runs");
     reader.wait().expect("it ends");
 }

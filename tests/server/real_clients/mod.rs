@@ -7,7 +7,7 @@
 
 mod ai;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,7 @@ use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
 
 use crate::common::relay::Relay;
+use crate::common::sse::{Events, SseEvent};
 use crate::common::{PATIENCE, TestServer, await_subscribers, clients_dir, publish, skip};
 
 const EVENTS: usize = 300;
@@ -106,31 +107,23 @@ fn json_event(lines: &Receiver<String>) -> (String, String) {
 struct CurlReader {
     relay: SocketAddr,
     running: Option<(Running, std::process::ChildStdout)>,
-    text: String,
+    events: Events,
     last_id: String,
 }
 
 impl CurlReader {
     fn next(&mut self) -> (String, String) {
         loop {
-            while let Some(end) = self.text.find("\n\n") {
-                let block: String = self.text.drain(..end + 2).collect();
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
-                if let (Some(id), Some(data)) = (field("id: "), field("data: ")) {
-                    assert_eq!(field("event: "), None, "{block}");
-                    self.last_id = id.to_owned();
-                    return (id.to_owned(), data.to_owned());
-                }
-            }
             let (_, output) = self.running.get_or_insert_with(|| {
-                self.text.clear();
+                self.events = Events::default();
                 start_curl(self.relay, &self.last_id)
             });
-            let mut piece = [0; 4096];
-            match output.read(&mut piece).expect("curl's output") {
-                0 => self.running = None,
-                count => self.text.push_str(std::str::from_utf8(&piece[..count]).expect("ASCII")),
+            if let Some(SseEvent { id, event, data }) = self.events.read(output) {
+                assert_eq!(event, "message", "{data}");
+                self.last_id.clone_from(&id);
+                return (id, data);
             }
+            self.running = None;
         }
     }
 }
@@ -154,8 +147,12 @@ fn curl_streams_and_resumes() {
     let server = server();
     let relay = Relay::start(server.addr);
     let running = Some(start_curl(relay.addr, ""));
-    let mut reader =
-        CurlReader { relay: relay.addr, running, text: String::new(), last_id: String::new() };
+    let mut reader = CurlReader {
+        relay: relay.addr,
+        running,
+        events: Events::default(),
+        last_id: String::new(),
+    };
     publish_with_cuts(&server, &relay, || reader.next());
 }
 

@@ -1,7 +1,7 @@
 //! A start with a journal: after an orderly end, after `kill -9`, after another process. To clients
 //! it is a reconnect like any other. `scripts/crash` kills it more often.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,11 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use pushline::tools::wire::head::Head;
 use rustix::process::Signal;
 
 use super::program::Program;
 use super::pushline;
-use crate::common::{PATIENCE, Sse, await_that, fetch, metric, publish, seq_of};
+use crate::common::http::is_timeout;
+use crate::common::sse::{Events, SseEvent};
+use crate::common::{PATIENCE, Sse, await_that, fetch, metric, publish, request, seq_of};
 
 /// Publishers, each with a channel and a subscriber of its own.
 const CHANNELS: usize = 4;
@@ -265,42 +268,41 @@ impl Publisher {
         let body: String = (next..next + LINES)
             .map(|n| format!("{{\"channel\":\"c{channel}\",\"key\":\"{n}\",\"data\":\"{n}\"}}\n"))
             .collect();
-        let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\n\
-                    Content-Type: application/x-ndjson\r\n";
-        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let media = [("Content-Type", "application/x-ndjson")];
+        let request = request("POST", "/publish", &media, Some(body.as_bytes()));
         let conn = match &mut self.conn {
             Some(conn) => conn,
             none => none.insert(BufReader::new(TcpStream::connect(addr)?)),
         };
         conn.get_ref().set_read_timeout(Some(PATIENCE))?;
-        conn.get_mut().write_all(request.as_bytes())?;
-        match status_of_next(conn)?.as_str() {
-            "200" => self.next += LINES,
-            _ => return Err(std::io::ErrorKind::ConnectionRefused.into()),
+        conn.get_mut().write_all(&request)?;
+        match status_of_next(conn)? {
+            200 => self.next += LINES,
+            _ => return Err(ErrorKind::ConnectionRefused.into()),
         }
         Ok(())
     }
 }
 
-/// Reads a response; returns its status.
-fn status_of_next(conn: &mut BufReader<TcpStream>) -> std::io::Result<String> {
-    let (mut status, mut length) = (None, 0);
+/// The head of the next answer; what follows stays in `conn`.
+fn read_head(conn: &mut BufReader<TcpStream>) -> std::io::Result<Head> {
+    let mut bytes = Vec::new();
     loop {
-        let mut line = String::new();
-        if conn.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        if let Some((head, _)) = Head::parse(&bytes).map_err(|_| ErrorKind::InvalidData)? {
+            return Ok(head);
         }
-        let line = line.trim_end().to_ascii_lowercase();
-        if let Some(text) = line.strip_prefix("content-length: ") {
-            length = text.parse().map_err(std::io::Error::other)?;
+        if conn.read_until(b'\n', &mut bytes)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
-        if line.is_empty() {
-            break;
-        }
-        status.get_or_insert_with(|| line.split(' ').nth(1).unwrap_or_default().to_owned());
     }
-    conn.read_exact(&mut vec![0; length])?;
-    Ok(status.unwrap_or_default())
+}
+
+/// Reads an answer; returns its status.
+fn status_of_next(conn: &mut BufReader<TcpStream>) -> std::io::Result<u16> {
+    let head = read_head(conn)?;
+    let length = head.field("content-length").and_then(|length| length.parse().ok());
+    conn.read_exact(&mut vec![0; length.unwrap_or(0)])?;
+    Ok(head.status)
 }
 
 /// Reads until everything has ended and nothing is missing; every event comes once and in order.
@@ -337,37 +339,33 @@ impl Reader {
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         let cursor = if self.last_id.is_empty() { "earliest" } else { &self.last_id };
         let target = format!("/sse?channel=c{}&last_event_id={cursor}", self.channel);
-        stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
-        let mut lines = BufReader::new(stream);
-        let (mut line, mut id) = (String::new(), String::new());
+        stream.write_all(&request("GET", &target, &[], None))?;
+        let mut stream = BufReader::new(stream);
+        if read_head(&mut stream)?.status != 200 {
+            return Ok(());
+        }
+        let mut events = Events::default();
         loop {
-            match lines.read_line(&mut line) {
-                Ok(0) => return Ok(()),
-                Ok(_) if line.ends_with('\n') => {}
-                Err(error) if crate::common::http::is_timeout(&error) => {
-                    if done.load(Ordering::Relaxed) {
-                        return Ok(());
-                    }
-                    continue;
+            let came = match stream.fill_buf() {
+                Ok([]) => return Ok(()),
+                Ok(bytes) => {
+                    events.feed(bytes);
+                    bytes.len()
                 }
-                Ok(_) => return Ok(()),
+                Err(error) if is_timeout(&error) && done.load(Ordering::Relaxed) => return Ok(()),
+                Err(error) if is_timeout(&error) => 0,
                 Err(error) => return Err(error),
-            }
-            let text = line.trim_end();
-            assert!(!text.contains("pushline.gap"), "a gap behind {}", self.last_id);
-            if let Some(new) = text.strip_prefix("id: ") {
-                id = new.to_owned();
-            } else if let Some(data) = text.strip_prefix("data: ").filter(|_| !id.is_empty()) {
-                assert_eq!(data, self.next.to_string(), "{} after {}", id, self.last_id);
-                self.next += 1;
-                self.note(std::mem::take(&mut id));
-                count.store(self.next, Ordering::Relaxed);
-            }
-            line.clear();
+            };
+            stream.consume(came);
+            std::iter::from_fn(|| events.take()).for_each(|event| self.note(event));
+            count.store(self.next, Ordering::Relaxed);
         }
     }
 
-    fn note(&mut self, id: String) {
+    fn note(&mut self, SseEvent { id, event, data }: SseEvent) {
+        let place = (event.as_str(), data.as_str());
+        assert_eq!(place, ("message", &*self.next.to_string()), "{id} after {}", self.last_id);
+        self.next += 1;
         let epoch = id.split('-').next().unwrap_or_default().to_owned();
         if self.epochs.last() != Some(&epoch) {
             self.epochs.push(epoch);

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::common::http::Chunked;
+use crate::common::sse::events;
 use crate::common::{Conn, Response, await_that, describe, request};
 
 /// A producer: a request whose body goes on.
@@ -89,6 +90,6 @@ pub fn read_view(addr: SocketAddr, target: &str) -> Response {
 }
 
 /// The data of a plain reader's events.
-pub fn datas(body: &str) -> Vec<&str> {
-    body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect()
+pub fn datas(body: &str) -> Vec<String> {
+    events(body.as_bytes()).map(|event| event.data).collect()
 }
