@@ -2,10 +2,7 @@
 //! counted: our own load generator on one side, the operator's listener on the other. Run one after
 //! the other: on epoll all servers of this process share its descriptors.
 
-#[path = "common/skip.rs"]
-mod skip;
-
-mod operator;
+mod common;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pushline::config::DriverWanted;
 
-use operator::{await_that, get, start};
+use common::{TestServer, await_that, get};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -50,11 +47,11 @@ fn on_epoll_they_count_alike() {
 fn count_alike(transport: &str, driver: DriverWanted) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let server = start(|settings| settings.driver = driver);
-    let admin = server.admin();
+    let server = TestServer::with(|settings| settings.driver = driver);
+    let admin = server.admin;
     let names = names(admin);
     let report = NamedTempFile::new().expect("a file");
-    let mut load = bench(server.listen(), transport, &report);
+    let mut load = bench(server.addr, transport, &report);
     let connected = format!("\"{transport}\"");
     // A subscriber that was just answered becomes live a turn later.
     await_that("all are connected and at rest", || {
@@ -84,7 +81,6 @@ fn count_alike(transport: &str, driver: DriverWanted) {
     let accepts = sum(&after, "pushline_accepts_total", "");
     assert!(accepts > CONNECTIONS, "the publishers' are among them: {accepts}");
     assert_eq!(sum(&after, "pushline_closes_total", ""), accepts);
-    server.stop();
 }
 
 fn bench(url: SocketAddr, transport: &str, report: &NamedTempFile) -> Child {
@@ -103,7 +99,7 @@ fn bench(url: SocketAddr, transport: &str, report: &NamedTempFile) -> Child {
 }
 
 fn scrape(admin: SocketAddr) -> String {
-    get(admin, "/metrics").body
+    get(admin, "/metrics").text()
 }
 
 /// All metrics there are; histograms by their first series.
@@ -127,6 +123,6 @@ fn has_descriptors() -> bool {
     if limit.maximum.is_none_or(|maximum| maximum >= DESCRIPTORS_MIN) {
         return true;
     }
-    skip::skip(&format!("a hard limit of {DESCRIPTORS_MIN} open files"), "ulimit -Hn");
+    common::skip(&format!("a hard limit of {DESCRIPTORS_MIN} open files"), "ulimit -Hn");
     false
 }

@@ -10,10 +10,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::PATIENCE;
 
-/// A connection.
+/// A connection that counts its bytes.
 pub struct Conn {
     pub stream: TcpStream,
+    /// What has come and was not taken yet.
     pub buffer: Vec<u8>,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
 }
 
 /// An answer.
@@ -37,15 +40,17 @@ impl Conn {
         Self::over(socket.into())
     }
 
-    fn over(stream: TcpStream) -> Self {
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), sent_bytes: 0, received_bytes: 0 }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the server reads");
+        let bytes = bytes.as_ref();
+        self.stream.write_all(bytes).expect("the server reads");
+        self.sent_bytes += bytes.len() as u64;
     }
 
     /// Sends each byte in a packet of its own, as far as the kernel allows.
@@ -60,26 +65,25 @@ impl Conn {
         self.stream.shutdown(Shutdown::Write).expect("a connection to half-close");
     }
 
-    /// One read. A test that started the server owns a ring of its own, whose completions interrupt
-    /// a read that has a timeout: that is neither a failure nor an end.
-    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            match self.stream.read(piece) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                read => return read,
+    /// One read; how many bytes came. A test that started the server owns a ring of its own, whose
+    /// completions interrupt a read that has a timeout: that is neither a failure nor an end.
+    fn read(&mut self) -> std::io::Result<usize> {
+        let mut piece = [0; 64 * 1024];
+        let count = loop {
+            match self.stream.read(&mut piece) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
             }
-        }
+        };
+        self.buffer.extend_from_slice(&piece[..count]);
+        self.received_bytes += count as u64;
+        Ok(count)
     }
 
     /// Reads what there is; returns false at the end of the stream.
     pub fn fill(&mut self) -> bool {
-        let mut piece = [0; 64 * 1024];
-        match self.read(&mut piece) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&piece[..count]);
-                true
-            }
+        match self.read() {
+            Ok(count) => count > 0,
             Err(error) if is_timeout(&error) => panic!(
                 "the server says nothing; so far: {:?}",
                 String::from_utf8_lossy(&self.buffer[..self.buffer.len().min(2000)])
@@ -90,13 +94,8 @@ impl Conn {
 
     /// The same if the connection may be cut in any way: a reset is an end too.
     pub fn fill_or_cut(&mut self) -> bool {
-        let mut piece = [0; 64 * 1024];
-        match self.read(&mut piece) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&piece[..count]);
-                true
-            }
+        match self.read() {
+            Ok(count) => count > 0,
             Err(error) => {
                 assert!(!is_timeout(&error), "the server says nothing");
                 false
@@ -144,14 +143,10 @@ impl Conn {
     /// Checks that the connection ends, in whatever way (a reset counts), with nothing more before
     /// that.
     pub fn expect_gone(&mut self) {
-        assert!(self.buffer.is_empty(), "{:?}", String::from_utf8_lossy(&self.buffer));
-        let mut piece = [0; 1024];
-        match self.read(&mut piece) {
-            Ok(0) => {}
-            Ok(count) => panic!("instead: {:?}", String::from_utf8_lossy(&piece[..count])),
-            Err(error) if is_timeout(&error) => panic!("the connection is still there"),
-            Err(_) => {}
+        if self.buffer.is_empty() {
+            self.fill_or_cut();
         }
+        assert!(self.buffer.is_empty(), "{:?}", String::from_utf8_lossy(&self.buffer));
     }
 
     /// Whether nothing comes for this long (the only way to see that something does not happen is
@@ -161,16 +156,9 @@ impl Conn {
             return false;
         }
         self.stream.set_read_timeout(Some(time)).expect("a timeout");
-        let mut piece = [0; 4096];
-        let outcome = self.stream.read(&mut piece);
+        let outcome = self.read();
         self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        match outcome {
-            Ok(count) => {
-                self.buffer.extend_from_slice(&piece[..count]);
-                false
-            }
-            Err(error) => is_timeout(&error),
-        }
+        outcome.is_err_and(|error| is_timeout(&error))
     }
 
     /// The next answer, including interim ones.
@@ -255,6 +243,26 @@ pub fn fetch(
     let mut conn = Conn::open(addr);
     conn.send(request(method, target, headers, body));
     if method == "HEAD" { conn.response_head() } else { conn.response() }
+}
+
+/// `GET`, on a connection of its own.
+pub fn get(addr: SocketAddr, target: &str) -> Response {
+    fetch(addr, "GET", target, &[], None)
+}
+
+/// Publishes on this connection, which stays open.
+pub fn post(conn: &mut Conn, channel: &str, body: &[u8]) -> Response {
+    conn.send(request("POST", &format!("/channels/{channel}"), &[], Some(body)));
+    conn.response()
+}
+
+/// The answer to these bytes, which ends their connection.
+pub fn exchange(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Response {
+    let mut conn = Conn::open(addr);
+    conn.send(bytes);
+    let response = conn.response();
+    conn.expect_end();
+    response
 }
 
 /// A chunked body being sent.

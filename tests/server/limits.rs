@@ -11,7 +11,9 @@ use std::time::Duration;
 use crate::common::http::Chunked;
 use crate::common::sse::expect_empty_stream;
 use crate::common::ws::{CLOSE, RawWs, TEXT, frame, header};
-use crate::common::{Conn, Response, Sse, TestServer, await_that, fetch, metric, request, seq_of};
+use crate::common::{
+    Conn, Response, Sse, TestServer, await_that, fetch, metric, post, request, seq_of,
+};
 use crate::start::driver::has_io_uring;
 use pushline::config::ClientAddress;
 use pushline::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED, SLOTS_RESERVED};
@@ -22,11 +24,6 @@ fn expect_refusal(response: &Response, status: u16, code: &str) {
     assert!(response.header("retry-after").is_some(), "it says when to come back");
 }
 
-fn post(conn: &mut Conn, channel: &str, body: &[u8]) -> Response {
-    conn.send(request("POST", &format!("/channels/{channel}"), &[], Some(body)));
-    conn.response()
-}
-
 fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
@@ -35,7 +32,7 @@ fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> TcpStream {
 }
 
 fn served(stream: TcpStream) -> Conn {
-    let mut conn = Conn { stream, buffer: Vec::new() };
+    let mut conn = Conn::over(stream);
     conn.send(request("GET", "/", &[], None));
     assert_eq!(conn.response().status, 200);
     conn
@@ -46,7 +43,7 @@ fn connections_of_one_address() {
     let server = TestServer::with(|settings| settings.address_connections_max = Some(2));
     let [crowded, other] = [Ipv4Addr::new(127, 0, 0, 8), Ipv4Addr::new(127, 0, 0, 9)];
     let held = [(); 2].map(|()| served(connect_from(crowded, server.addr)));
-    let mut refused = Conn { stream: connect_from(crowded, server.addr), buffer: Vec::new() };
+    let mut refused = Conn::over(connect_from(crowded, server.addr));
     expect_refusal(&refused.response(), 503, "too_many_from_address");
     refused.expect_end();
     served(connect_from(other, server.addr));
@@ -89,7 +86,7 @@ fn behind_proxies(client_address: ClientAddress) -> TestServer {
 
 /// The answer to a connection from `source` that begins with these bytes; it stays open.
 fn said_by(server: &TestServer, source: Ipv4Addr, bytes: &[u8]) -> (Conn, u16) {
-    let mut conn = Conn { stream: connect_from(source, server.addr), buffer: Vec::new() };
+    let mut conn = Conn::over(connect_from(source, server.addr));
     conn.send(bytes);
     let status = conn.response().status;
     (conn, status)
@@ -134,7 +131,7 @@ fn a_connection_counts_for_whom_the_proxy_protocol_names() {
     // An untrusted peer is a client, and its header a bad request.
     assert_eq!(said_by(&server, STRANGER, &v1("TCP4 192.0.2.7 192.0.2.9")).1, 400);
     // A trusted proxy that does not name a client is cut.
-    let mut silent = Conn { stream: connect_from(PROXY, server.addr), buffer: Vec::new() };
+    let mut silent = Conn::over(connect_from(PROXY, server.addr));
     silent.send(get);
     silent.expect_gone();
 }

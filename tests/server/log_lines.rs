@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use crate::operator::{Client, connect, exchange, get, request};
+use crate::common::ws::RawWs;
+use crate::common::{PATIENCE, Sse, exchange, fetch, get, publish};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -53,7 +54,7 @@ impl Running {
 
     /// The next line that says this.
     fn line(&self, message: &str) -> Value {
-        let until = Instant::now() + crate::operator::PATIENCE;
+        let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left);
@@ -82,18 +83,18 @@ impl Drop for Running {
 #[test]
 fn a_connection_has_the_id_that_the_operators_api_knows() {
     let server = Running::start(&["--log-level=debug"]);
-    let mut stream = Client::sse(server.listen, "channel=c");
+    let mut stream = Sse::open(server.listen, "channel=c");
     let page = get(server.admin, "/v1/connections").json();
     let id = page["connections"][0]["id"].clone();
     let opened = server.line("stream opened");
     assert_eq!((&opened["connection"], &opened["transport"]), (&id, &"sse".into()));
     let path = format!("/v1/connections/{}", id.as_str().expect("an id"));
-    assert_eq!(request(server.admin, "DELETE", &path).status, 204);
-    assert!(stream.is_ended());
+    assert_eq!(fetch(server.admin, "DELETE", &path, &[], None).status, 204);
+    assert_eq!((stream.event().event.as_str(), stream.next_event()), ("pushline.end", None));
     // The worker and the operator's thread write independently of each other.
     let (mut ended, mut cut) = (None, None);
     while ended.is_none() || cut.is_none() {
-        let line = server.lines.recv_timeout(crate::operator::PATIENCE).expect("both come");
+        let line = server.lines.recv_timeout(PATIENCE).expect("both come");
         match line["message"].as_str() {
             Some("connection ended") => ended = Some(line),
             Some("cut by the operator") => cut = Some(line),
@@ -122,15 +123,15 @@ fn requests_have_lines_only_if_asked_for() {
     );
     assert!(line["connection"].is_string() && line["took_us"].is_u64(), "{line}");
     assert_eq!(line["client"], "127.0.0.1", "{line}");
-    Client::new(connect(server.listen)).publish("c", "x");
+    publish(server.listen, "c", "x");
     let line = server.line("request");
     assert_eq!((&line["method"], &line["path"]), (&"POST".into(), &"/channels/c".into()));
-    assert_eq!(exchange(server.listen, b"NOT HTTP\r\n\r\n").status, 400);
+    assert_eq!(exchange(server.listen, "NOT HTTP\r\n\r\n").status, 400);
     let line = server.line("request");
     assert_eq!((&line["path"], &line["status"]), (&"-".into(), &400.into()));
-    drop(Client::ws(server.listen, "channel=c"));
+    drop(RawWs::bare(server.listen, "channel=c"));
     assert_eq!(server.line("request")["status"], 101);
-    drop(Client::sse(server.listen, "channel=c"));
+    drop(Sse::open(server.listen, "channel=c"));
     assert_eq!(server.line("request")["path"], "/sse");
     server.end();
 }
@@ -138,7 +139,7 @@ fn requests_have_lines_only_if_asked_for() {
 #[test]
 fn a_flood_of_refusals_is_few_lines() {
     let server = Running::start(&["--max-connections=1"]);
-    let _only = Client::sse(server.listen, "channel=c");
+    let _only = Sse::open(server.listen, "channel=c");
     let began = Instant::now();
     for _ in 0..100 {
         assert_eq!(get(server.listen, "/").status, 503);
@@ -169,14 +170,11 @@ fn a_token_is_in_no_line() {
     let config = format!("--config={}", file.path().display());
     let server = Running::start(&["--access-log", "--log-level=trace", &config]);
     for target in ["/sse?channel=c&access_token=SECRETTOKEN", "/sse/0-1-2-SECRETTOKEN/token"] {
-        request(server.listen, "GET", target);
-        request(server.listen, "POST", target);
+        get(server.listen, target);
+        fetch(server.listen, "POST", target, &[], None);
     }
-    let head = format!(
-        "POST /channels/c HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {key}\r\n\
-         Connection: close\r\nContent-Length: 1\r\n\r\nx"
-    );
-    assert_eq!(exchange(server.listen, head.as_bytes()).status, 200);
+    let bearer = [("Authorization", &*format!("Bearer {key}"))];
+    assert_eq!(fetch(server.listen, "POST", "/channels/c", &bearer, Some(b"x")).status, 200);
     let lines = server.end();
     assert!(lines.iter().filter(|line| line["message"] == "request").count() >= 5, "{lines:?}");
     for line in &lines {

@@ -2,8 +2,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../operator/mod.rs"]
-mod operator;
 
 mod access;
 mod admin;

@@ -8,8 +8,8 @@ use crate::metrics::{ERROR_STATUSES, FALLBACKS, FLOODS, TRANSPORTS};
 use crate::proto::stream::End;
 use crate::reason::{AcceptFailure, CloseReason, Refused};
 
-/// In the order in which they are shown. README's table and `tests/server/metrics.rs` list the same
-/// ones. Those about the process have the names every client library uses.
+/// In the order in which they are shown. README's table and `tests/server/metrics/documented.rs`
+/// list the same ones. Those about the process have the names every client library uses.
 pub(super) const METRICS: &[Metric] = &[
     // --- the server ---
     (
