@@ -2,19 +2,19 @@
 //! connection. A worker never waits for them. If several of a worker's requests need the same answer,
 //! the backend is asked once.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ServerError;
+use super::deadline::{Timed, left};
+use super::to_workers::ToWorkers;
 use crate::auth::{Asked, Gate, Question, Verdict};
 use crate::limits::BACKEND_WAITING_MAX;
-use crate::mesh::MainEnds;
-use crate::ring::{Bell, Ringer, unix_now};
+use crate::ring::unix_now;
 use crate::tools::wire::connection::{Connection, WireError};
 use crate::tools::wire::url::Url;
 use crate::worker::command::Command;
@@ -32,13 +32,6 @@ pub(super) struct Backend {
     started: bool,
 }
 
-/// How verdicts get back to workers.
-#[derive(Clone)]
-pub(super) struct Workers {
-    pub ends: MainEnds<Command>,
-    pub bell: Arc<Mutex<Ringer>>,
-}
-
 impl Backend {
     pub fn new() -> Self {
         let (lane, inbox) = bounded(BACKEND_WAITING_MAX);
@@ -51,7 +44,7 @@ impl Backend {
     }
 
     /// Starts the threads if the gate needs them and they do not run yet.
-    pub fn start(&mut self, gate: &Gate, workers: &Workers) -> Result<(), ServerError> {
+    pub fn start(&mut self, gate: &Gate, workers: &ToWorkers) -> Result<(), ServerError> {
         if !gate.has_backend() || std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
@@ -68,26 +61,14 @@ impl Backend {
     }
 }
 
-impl Workers {
-    fn tell(&self, worker: u16, command: Command) {
-        // Disconnected: that worker has ended.
-        let _ = self.ends.commands[usize::from(worker)].send(command);
-        if self.ends.asleep[usize::from(worker)].needs_ring() {
-            let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-            bell.ring(worker);
-            bell.flush();
-        }
-    }
-}
-
 /// A connection that is kept, and the backend's URL.
 struct Kept {
     url: Box<str>,
-    connection: Connection<Timed>,
+    connection: Connection<Timed<TcpStream>>,
 }
 
 /// Asks the backend, and tells the worker. Returns the connection if it can be used again.
-fn answer(kept: Option<Kept>, asked: Asked, workers: &Workers) -> Option<Kept> {
+fn answer(kept: Option<Kept>, asked: Asked, workers: &ToWorkers) -> Option<Kept> {
     let Asked { worker, question } = asked;
     let kept = kept.filter(|kept| *kept.url == *question.url());
     let had_one = kept.is_some();
@@ -97,7 +78,7 @@ fn answer(kept: Option<Kept>, asked: Asked, workers: &Workers) -> Option<Kept> {
         told => told,
     };
     let (verdict, kept) = told.unwrap_or_else(|_| (Question::unanswered(), None));
-    workers.tell(worker, Command::Verdict { question, verdict });
+    workers.send(worker, Command::Verdict { question, verdict });
     kept
 }
 
@@ -110,7 +91,7 @@ fn ask(kept: Option<Kept>, question: &Question) -> Result<(Verdict, Option<Kept>
     };
     let connection = &mut kept.connection;
     connection.socket.until = until;
-    connection.socket.stream.write_all(&request(&url, question)).map_err(WireError::Io)?;
+    connection.socket.write_all(&request(&url, question)).map_err(WireError::Io)?;
     let head = connection.head()?;
     let body = connection.body(&head)?;
     let now_unix_s = unix_now().as_secs();
@@ -119,14 +100,13 @@ fn ask(kept: Option<Kept>, question: &Question) -> Result<(Verdict, Option<Kept>
     Ok((verdict, goes_on.then_some(kept)))
 }
 
-fn connect(url: &Url, until: Instant) -> Result<Connection<Timed>, WireError> {
+fn connect(url: &Url, until: Instant) -> Result<Connection<Timed<TcpStream>>, WireError> {
     let addresses = url.address().to_socket_addrs().map_err(WireError::Io)?;
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match TcpStream::connect_timeout(&address, left(until).map_err(WireError::Io)?) {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(WireError::Io)?;
-                stream.set_write_timeout(Some(ANSWER_TIME_MAX)).map_err(WireError::Io)?;
                 return Ok(Connection::over(Timed { stream, until }));
             }
             Err(error) => failed = error,
@@ -153,22 +133,4 @@ fn request(url: &Url, question: &Question) -> Vec<u8> {
     }
     request.extend_from_slice(b"\r\n");
     request
-}
-
-/// A socket that is read until a point in time, even if bytes keep coming.
-struct Timed {
-    stream: TcpStream,
-    until: Instant,
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(left(self.until)?))?;
-        self.stream.read(buffer)
-    }
-}
-
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }

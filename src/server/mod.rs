@@ -4,6 +4,7 @@ mod admin;
 mod backend;
 mod balance;
 mod clerk;
+mod deadline;
 mod door;
 mod driver;
 mod error;
@@ -19,6 +20,7 @@ mod store_threads;
 mod takeover;
 mod threads;
 mod tls;
+mod to_workers;
 mod vital;
 
 use std::net::SocketAddr;
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use self::backend::{Backend, Workers};
+use self::backend::Backend;
 use self::balance::Balance;
 use self::clerk::LogCommand;
 use self::driver::{Choice, DriverKind, Room};
@@ -42,6 +44,7 @@ pub use self::takeover::{Successor, TakeOverError};
 use self::threads::Placement;
 pub use self::tls::TlsError;
 use self::tls::TlsKeeper;
+use self::to_workers::ToWorkers;
 pub use self::vital::Lost;
 use crate::auth::{Gate, ProofKey};
 use crate::cluster::broker::Nodes;
@@ -49,10 +52,9 @@ use crate::cluster::metrics::ClusterMetrics;
 use crate::config::Settings;
 use crate::journal::metrics::JournalMetrics;
 use crate::log::SharedHasher;
-use crate::mesh::MainEnds;
 use crate::metrics::{Counter, WorkerMetrics};
 use crate::proto::cursor::Epoch;
-use crate::ring::{Bell, BellTarget, Ringer};
+use crate::ring::{BellTarget, Ringer};
 use crate::worker::command::Command;
 use crate::worker::connection_count::ConnectionCount;
 
@@ -95,11 +97,9 @@ pub struct Server {
     placement: Placement,
     driver: Choice,
     room: Room,
-    ends: MainEnds<Command>,
-    bell: Ringer,
+    to_workers: ToWorkers,
     /// Asks the operator's backend, if there is one.
     backend: Backend,
-    asking: Workers,
     shared: Arc<Shared>,
     /// The operator's settings as of the last reload.
     settings: Arc<Settings>,
@@ -257,19 +257,19 @@ impl Server {
     }
 
     /// Leaves the listeners to another process; accepted connections are still served.
-    fn retire(&mut self) {
+    fn retire(&self) {
         let (tell, heard) = bounded(self.workers.len());
-        self.command_all(|| Command::Retire(tell.clone()));
+        self.to_workers.send_all(|| Command::Retire(tell.clone()));
         let deadline = Instant::now() + RETIRE_TIME_MAX;
         // A worker that does not answer in time is drained anyway.
         let answers = self.workers.iter().map_while(|_| heard.recv_deadline(deadline).ok());
         answers.for_each(drop);
     }
 
-    fn let_go(mut self, cut: &Receiver<()>) -> Ended {
+    fn let_go(self, cut: &Receiver<()>) -> Ended {
         let deadline = Instant::now() + self.settings.drain_time;
         self.admin_server.note_draining();
-        self.command_all(|| Command::Drain);
+        self.to_workers.send_all(|| Command::Drain);
         while Instant::now() < deadline && self.workers.iter().any(|worker| !worker.is_finished()) {
             match cut.recv_timeout(DRAIN_PAUSE) {
                 Ok(()) => break,
@@ -289,7 +289,7 @@ impl Server {
     fn end(mut self) -> Ended {
         self.succession.end();
         let cut = self.shared.connection_count.open();
-        self.command_all(|| Command::Stop);
+        self.to_workers.send_all(|| Command::Stop);
         for worker in self.workers.drain(..) {
             // If it panicked, `lost` has reported that.
             let _ = worker.join();
@@ -303,17 +303,6 @@ impl Server {
         let _ = self.clerk.join();
         self.admin_server.stop();
         Ended { cut }
-    }
-
-    fn command_all(&mut self, command: impl Fn() -> Command) {
-        for (worker, lane) in self.ends.commands.iter().enumerate() {
-            // Disconnected: that worker has ended already.
-            let _ = lane.send(command());
-            if self.ends.asleep[worker].needs_ring() {
-                self.bell.ring(worker as u16);
-            }
-        }
-        self.bell.flush();
     }
 }
 

@@ -40,7 +40,7 @@ impl Server {
     pub fn reload(&mut self, wanted: Settings, gate: Gate) -> Result<Reloaded, ServerError> {
         let (settings, reloaded) = merge(&self.settings, wanted.with_demos());
         let gate = self.backend.serve(keep_to_this_machine(&settings, gate)?);
-        self.backend.start(&gate, &self.asking)?;
+        self.backend.start(&gate, &self.to_workers)?;
         let settings = Arc::new(settings);
         if let Some(tls) = &mut self.tls {
             tls.reload(&settings, gate.client_ca())?;
@@ -50,8 +50,8 @@ impl Server {
         let _ = self.log_commands.send(LogCommand::Apply(Box::new(settings.log_settings())));
         self.settings = settings.clone();
         let gate = Arc::new(gate);
-        self.command_all(|| Command::Settings(settings.clone()));
-        self.command_all(|| Command::Gate(gate.clone()));
+        self.to_workers.send_all(|| Command::Settings(settings.clone()));
+        self.to_workers.send_all(|| Command::Gate(gate.clone()));
         Ok(reloaded)
     }
 

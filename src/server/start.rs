@@ -2,11 +2,11 @@
 //! read, then the threads start. Workers accept connections once nothing can fail any more.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::backend::{Backend, Workers};
+use super::backend::Backend;
 use super::clerk::Clerk;
 use super::driver::{Choice, Room};
 use super::inherited::{Inherited, Source};
@@ -17,6 +17,7 @@ use super::store_threads::{Reports, StoreThreads};
 use super::takeover::{Estate, Succession};
 use super::threads::{self, Placement, WorkerPlan};
 use super::tls::TlsKeeper;
+use super::to_workers::ToWorkers;
 use super::vital::Lost;
 use super::{
     Server, ServerError, Shared, admin, bell, keep_to_this_machine, log_lines, random, random_bytes,
@@ -176,11 +177,11 @@ impl Ground {
         let (log_commands, log_inbox) = bounded(16);
         let clerk = Clerk::new(log.clone(), &log_ends, bell(&workers.bells)?);
         let clerk = clerk.start(log_inbox, tell_lost.clone())?;
+        let to_workers = ToWorkers::new(ends, bell(&workers.bells)?);
         let mut admin_server = admin::AdminServer::start(
             admin,
             shared.clone(),
-            ends.clone(),
-            bell(&workers.bells)?,
+            to_workers.clone(),
             log_commands.clone(),
             opening.to_nodes(),
         )?;
@@ -190,10 +191,7 @@ impl Ground {
         let (log, log_ends) = (&log, &log_ends);
         let to_store = ToStore { shared: shared_ref, log, log_ends, requests, bells };
         let store = to_store.start(opening, &mut admin_server, tell_lost)?;
-        let bell_of_backend = Arc::new(Mutex::new(bell(&workers.bells)?));
-        let asking = Workers { ends: ends.clone(), bell: bell_of_backend };
-        backend.start(&gate, &asking)?;
-        let bell = bell(&workers.bells)?;
+        backend.start(&gate, &to_workers)?;
         workers.begin();
         Ok(Server {
             listen,
@@ -201,10 +199,8 @@ impl Ground {
             placement,
             driver,
             room,
-            ends,
-            bell,
+            to_workers,
             backend,
-            asking,
             listen_tls: settings.listen_tls,
             settings,
             shared,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::State;
-use crate::ring::Bell;
 use crate::server::clerk::LogCommand;
 use crate::worker::command::Command;
 
@@ -62,21 +61,8 @@ impl State {
         Ok(())
     }
 
-    /// How many workers there are.
-    pub fn workers(&self) -> u16 {
-        self.ends.commands.len() as u16
-    }
-
     pub fn command(&self, worker: u16, command: Command) -> Result<(), NoAnswer> {
-        let place = usize::from(worker);
-        self.ends.commands[place].try_send(command).map_err(no_answer)?;
-        if self.ends.asleep[place].needs_ring() {
-            // A thread that panicked while ringing left nothing half done.
-            let mut bell = self.bell.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            bell.ring(worker);
-            bell.flush();
-        }
-        Ok(())
+        self.workers.try_send(worker, command).map_err(no_answer)
     }
 }
 

@@ -2,7 +2,7 @@
 //! nodes: [`super::nodes`].
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -93,7 +93,7 @@ impl State {
         // is short.
         let look_until = within(STALL_TIME, deadline);
         let mut page = Page::default();
-        while place.worker < self.workers() {
+        while place.worker < self.workers.count() {
             let wanted = limit - page.connections.len();
             let answer_by = within(STALL_TIME, deadline);
             let glance = self.ask_worker(place.worker, answer_by, |reply| Command::List {
@@ -117,7 +117,7 @@ impl State {
                 None => place.next_worker(),
             };
             let done = page.connections.len() >= limit || Instant::now() >= look_until;
-            if done && place.worker < self.workers() {
+            if done && place.worker < self.workers.count() {
                 page.next = Some(place.before().to_string());
                 break;
             }
@@ -150,14 +150,14 @@ impl State {
 
     /// Revokes tokens on this node.
     pub(super) fn revoke(&self, revocations: &[Revocation]) -> Result<(), NotRevoked> {
-        let mut revoked = self.revoked.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::make_mut(&mut revoked);
         for Revocation { subject, before_unix_s } in revocations {
             table.add(subject, *before_unix_s).map_err(|_| NotRevoked::TooMany)?;
         }
         // Under the lock, so that no worker is left with an older table.
         let told = |worker| self.command(worker, Command::Revoke(revoked.clone()));
-        let stalled_worker = (0..self.workers()).find(|&w| told(w) == Err(NoAnswer::Stalled));
+        let stalled_worker = (0..self.workers.count()).find(|&w| told(w) == Err(NoAnswer::Stalled));
         stalled_worker.map_or(Ok(()), |worker| Err(NotRevoked::Stalled(worker)))
     }
 
@@ -187,7 +187,7 @@ impl State {
     /// Whether there was such a connection at this node; fails with its worker if that does not turn.
     pub(super) fn cut_here(&self, id: ConnectionId) -> Result<bool, u16> {
         let ConnectionId { worker, token } = id;
-        if worker >= self.workers() {
+        if worker >= self.workers.count() {
             return Ok(false);
         }
         let deadline = Instant::now() + STALL_TIME;

@@ -1,6 +1,6 @@
 //! The answer to one request over a blocking socket, within a deadline.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use super::reply::Reply;
 use crate::proto::http::head::{self, Framing, HeaderSpace, Method};
 use crate::proto::http::head::{Parsed, Request};
 use crate::proto::http::response::BodyMode;
+use crate::server::deadline::Timed;
 
 /// How long a client that was answered may keep sending. Closing at once would reset the
 /// connection, and the answer could be lost on its way.
@@ -38,7 +39,7 @@ pub(super) fn serve(
         Ok(Parsed::Partial) => return Ok(()),
         Err(error) => (Reply::reject(&error.into()).into_bytes(BodyMode::Whole), true),
     };
-    write(stream, deadline, &bytes)?;
+    Timed { stream, until: deadline }.write_all(&bytes)?;
     if more_may_come {
         linger(stream, deadline.min(Instant::now() + LINGER_TIME))?;
     }
@@ -50,39 +51,9 @@ pub(super) fn has_body(request: &Request<'_>) -> bool {
     !matches!(request.framing(), Framing::None | Framing::Length(0))
 }
 
-fn read(mut stream: &TcpStream, deadline: Instant, into: &mut [u8]) -> io::Result<usize> {
-    loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
-        match stream.read(into) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn write(mut stream: &TcpStream, deadline: Instant, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.set_write_timeout(Some(left(deadline)?))?;
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 /// Lets the peer close first, for a moment; what it still sends is thrown away.
 fn linger(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    let mut piece = [0; 4096];
-    while read(stream, deadline, &mut piece)? > 0 {}
+    io::copy(&mut Timed { stream, until: deadline }, &mut io::sink())?;
     Ok(())
-}
-
-/// Time left until the deadline, never zero: as a socket timeout, zero would mean none.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }

@@ -59,7 +59,7 @@ impl State {
             Duration::from_millis(self.shared.metrics[usize::from(worker)].turned_at_ms.value())
         };
         let quiet = |worker: &u16| now.saturating_sub(turned_at(*worker)) >= STALL_TIME;
-        (0..self.workers()).filter(quiet).collect()
+        (0..self.workers.count()).filter(quiet).collect()
     }
 }
 
@@ -88,6 +88,7 @@ mod tests {
     use crate::server::ConnectionCount;
     use crate::server::clerk::LogReport;
     use crate::server::driver::DriverKind;
+    use crate::server::to_workers::ToWorkers;
     use crate::worker::command::Command;
 
     /// A server whose threads are played by the test, which holds their ends.
@@ -114,9 +115,8 @@ mod tests {
             key: None,
             shared: Arc::new(shared),
             log_commands,
-            ends,
             // No thread here sleeps on a ring.
-            bell: Mutex::new(Ringer::new(Vec::new()).expect("no ring is needed")),
+            workers: ToWorkers::new(ends, Ringer::new(Vec::new()).expect("no ring is needed")),
             revoked: Mutex::default(),
             to_nodes: None,
             started_unix_s: 0.0,

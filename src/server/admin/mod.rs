@@ -32,16 +32,14 @@ use self::key::Key;
 use self::reply::Reply;
 use super::clerk::LogCommand;
 use super::node::Revoke;
+use super::to_workers::ToWorkers;
 use super::{ServerError, Shared};
 use crate::auth::{Revoked, is_meant_for_loopback};
 use crate::cluster::ToNodes;
 use crate::config::Settings;
-use crate::mesh::MainEnds;
 use crate::proto::http::head::{Method, Request};
 use crate::proto::http::response::Status;
-use crate::ring::Ringer;
 use crate::web;
-use crate::worker::command::Command;
 
 /// How long an answer to an operator may take, from the last byte of the request: however slowly it
 /// is read, its thread is free after this.
@@ -99,8 +97,7 @@ struct State {
     key: Option<Key>,
     shared: Arc<Shared>,
     log_commands: Sender<LogCommand>,
-    ends: MainEnds<Command>,
-    bell: Mutex<Ringer>,
+    workers: ToWorkers,
     /// Subjects whose tokens are revoked.
     revoked: Mutex<Arc<Revoked>>,
     /// On a node of many.
@@ -113,8 +110,7 @@ impl AdminServer {
     pub fn start(
         bound: Bound,
         shared: Arc<Shared>,
-        ends: MainEnds<Command>,
-        bell: Ringer,
+        workers: ToWorkers,
         log_commands: Sender<LogCommand>,
         to_nodes: Option<ToNodes>,
     ) -> Result<Self, ServerError> {
@@ -127,8 +123,7 @@ impl AdminServer {
             key,
             shared,
             log_commands,
-            ends,
-            bell: Mutex::new(bell),
+            workers,
             revoked: Mutex::default(),
             to_nodes,
             started_unix_s: process::started_unix_s(),

@@ -44,13 +44,13 @@ struct Listed {
 impl State {
     /// `GET /v1/nodes`: this one first.
     pub(super) fn nodes(&self) -> Reply {
-        let nodes = self.shared.nodes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let nodes = self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         Reply::json(&BTreeMap::from([("nodes", &*nodes)]))
     }
 
     /// The nodes that are there, in the order of their names.
     fn node_names(&self) -> Vec<String> {
-        let nodes = self.shared.nodes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let nodes = self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut names: Vec<String> = nodes.iter().map(|here| here.node.clone()).collect();
         names.sort_unstable();
         names
