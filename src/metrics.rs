@@ -12,7 +12,7 @@ pub const TRANSPORTS: [&str; 4] = ["http", "sse", "ws", "http2"];
 /// only its beginning; a WebSocket did not open; anything else.
 pub const FALLBACKS: [&str; 4] = ["buffered", "silent", "refused", "other"];
 
-/// What a client of HTTP/2 may do only so often. Its labels are [`FLOODS`].
+/// What a client of HTTP/2 may do only so often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flood {
@@ -42,35 +42,44 @@ pub enum Flood {
     HeldAnswers,
 }
 
-/// Labels in the order of [`Flood`].
-pub const FLOODS: [&str; 12] = [
-    "rapid_reset",
-    "reset",
-    "made_reset",
-    "ping",
-    "settings",
-    "empty_data",
-    "late",
-    "ignored",
-    "window_update",
-    "head",
-    "closed_window",
-    "held_answers",
-];
+impl Flood {
+    /// All of them, by their place in [`WorkerMetrics::http2_floods`].
+    pub const ALL: [Self; 12] = [
+        Self::RapidReset,
+        Self::Reset,
+        Self::MadeReset,
+        Self::Ping,
+        Self::Settings,
+        Self::EmptyData,
+        Self::Late,
+        Self::Ignored,
+        Self::WindowUpdate,
+        Self::Head,
+        Self::ClosedWindow,
+        Self::HeldAnswers,
+    ];
 
-/// Statuses of [`WorkerMetrics::request_errors`]; the last stands for all others.
-pub const ERROR_STATUSES: [(u16, &str); 10] = [
-    (400, "status 400"),
-    (401, "status 401"),
-    (403, "status 403"),
-    (404, "status 404"),
-    (405, "status 405"),
-    (408, "status 408"),
-    (413, "status 413"),
-    (429, "status 429"),
-    (503, "status 503"),
-    (0, "another error status"),
-];
+    /// Its label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::RapidReset => "rapid_reset",
+            Self::Reset => "reset",
+            Self::MadeReset => "made_reset",
+            Self::Ping => "ping",
+            Self::Settings => "settings",
+            Self::EmptyData => "empty_data",
+            Self::Late => "late",
+            Self::Ignored => "ignored",
+            Self::WindowUpdate => "window_update",
+            Self::Head => "head",
+            Self::ClosedWindow => "closed_window",
+            Self::HeldAnswers => "held_answers",
+        }
+    }
+}
+
+/// Error statuses that are counted apart from the others.
+pub const ERROR_STATUSES: [u16; 9] = [400, 401, 403, 404, 405, 408, 413, 429, 503];
 
 /// A number with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -134,25 +143,24 @@ impl Histogram {
 pub struct WorkerMetrics {
     /// Connections accepted.
     pub accepts: Counter,
-    /// Times accepting had to pause, by [`AcceptFailure`].
-    pub accept_failures: [Counter; AcceptFailure::LABELS.len()],
+    /// Times accepting had to pause, by their place in [`AcceptFailure::ALL`].
+    pub accept_failures: [Counter; AcceptFailure::ALL.len()],
     /// Connections open now, by [`TRANSPORTS`].
     pub open: [Counter; TRANSPORTS.len()],
     /// Connections ended, by `CloseReason::index`.
     pub closes: [Counter; CloseReason::LABELS.len()],
-    /// Connections refused: no slot, too many from one address, arriving too fast, server shutting
-    /// down.
-    pub refused: [Counter; Refused::LABELS.len()],
+    /// Connections refused, by their place in [`Refused::ALL`].
+    pub refused: [Counter; Refused::ALL.len()],
     /// HTTP/2 streams opened.
     pub http2_streams: Counter,
     /// HTTP/2 streams ended, by `CloseReason::index`.
     pub http2_stream_closes: [Counter; CloseReason::LABELS.len()],
-    /// Connections and streams of HTTP/2 ended for too much of something, by [`Flood`].
-    pub http2_floods: [Counter; FLOODS.len()],
+    /// Connections and streams of HTTP/2 ended for too much of something, by [`Flood::ALL`].
+    pub http2_floods: [Counter; Flood::ALL.len()],
     /// Requests answered.
     pub requests: Counter,
-    /// Requests answered with an error, by their place in [`ERROR_STATUSES`].
-    pub request_errors: [Counter; ERROR_STATUSES.len()],
+    /// Requests answered with an error, by [`ERROR_STATUSES`]; the last counts all others.
+    pub request_errors: [Counter; ERROR_STATUSES.len() + 1],
     /// Clients that reconnected by their other transport, by [`FALLBACKS`].
     pub client_fallbacks: [Counter; FALLBACKS.len()],
     /// Events this worker's connections published.
@@ -228,10 +236,20 @@ pub struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    /// Counts a connection that is refused.
+    pub fn add_refused(&self, refused: Refused) {
+        self.refused[refused as usize].add(1);
+    }
+
+    /// Counts an HTTP/2 connection or stream that ends for too much of this.
+    pub fn add_http2_flood(&self, flood: Flood) {
+        self.http2_floods[flood as usize].add(1);
+    }
+
     /// Counts a request answered with this error status.
     pub fn add_request_error(&self, status: u16) {
-        let place = ERROR_STATUSES.iter().position(|(known, _)| *known == status);
-        self.request_errors[place.unwrap_or(ERROR_STATUSES.len() - 1)].add(1);
+        let place = ERROR_STATUSES.iter().position(|known| *known == status);
+        self.request_errors[place.unwrap_or(ERROR_STATUSES.len())].add(1);
     }
 
     /// Counts a client that says why it changed its transport.
@@ -244,6 +262,16 @@ impl WorkerMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_counted_by_kind_is_at_the_place_of_its_kind() {
+        let places = Flood::ALL.map(|flood| flood as usize);
+        assert!(places.into_iter().eq(0..Flood::ALL.len()));
+        let places = Refused::ALL.map(|refused| refused as usize);
+        assert!(places.into_iter().eq(0..Refused::ALL.len()));
+        let places = AcceptFailure::ALL.map(|failure| failure as usize);
+        assert!(places.into_iter().eq(0..AcceptFailure::ALL.len()));
+    }
 
     #[test]
     fn a_duration_lands_in_the_first_bucket_that_bounds_it() {

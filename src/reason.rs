@@ -23,8 +23,18 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Labels in the order of the variants, which index tables.
-    pub const LABELS: [&'static str; 4] = ["room", "address", "rate", "draining"];
+    /// All of them, in the order of the variants, by which they are counted.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Address, Self::Rate, Self::Draining];
+
+    /// The reason in a word.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Full => "room",
+            Self::Address => "address",
+            Self::Rate => "rate",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 impl From<Refused> for Reject {
@@ -52,8 +62,26 @@ pub enum AcceptFailure {
 }
 
 impl AcceptFailure {
-    /// Labels in the order of the variants, which index tables.
-    pub const LABELS: [&'static str; 3] = ["descriptors", "watches", "kernel"];
+    /// All of them, in the order of the variants, by which they are counted.
+    pub const ALL: [Self; 3] = [Self::Descriptors, Self::Watches, Self::Kernel];
+
+    /// The failure in a word.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Watches => "watches",
+            Self::Kernel => "kernel",
+        }
+    }
+
+    /// What the operator has to look at.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Descriptors => "no descriptor",
+            Self::Watches => "epoll.max_user_watches",
+            Self::Kernel => "no memory",
+        }
+    }
 
     /// What the error that ended accepting means; `None` if the next accept may succeed at once.
     pub fn of(errno: i32) -> Option<Self> {

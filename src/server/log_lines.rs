@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::{debug, info, warn};
 
+use self::Seriousness::{Info, Warn};
 use super::{ServerError, Shared};
 use crate::metrics::{Counter, ERROR_STATUSES, WorkerMetrics};
-use crate::reason::{CloseReason, Refused};
+use crate::reason::{AcceptFailure, CloseReason, Refused};
 use crate::worker::{Asked, LogLine};
 
 /// Lines that may wait to be written: a burst of requests to all workers in one turn.
@@ -37,7 +38,7 @@ fn write_lines(lane: &Receiver<LogLine>, metrics: &[impl AsRef<WorkerMetrics>]) 
     let (began, mut watch) = (Instant::now(), Watch::default());
     let mut look_at = began + LOOK_PAUSE;
     let look = |watch: &mut Watch| {
-        let sum = |of: Of| metrics.iter().map(|metrics| of(metrics.as_ref()).value()).sum();
+        let sum = |of: &Of| metrics.iter().map(|metrics| of(metrics.as_ref()).value()).sum();
         watch.look(began.elapsed(), sum).for_each(|grown| grown.write());
     };
     loop {
@@ -69,65 +70,20 @@ fn write(line: &LogLine) {
     }
 }
 
-type Of = fn(&WorkerMetrics) -> &Counter;
-
-/// What is watched: what happened, its cause, whether the operator may have to act, and the
-/// counter.
-const WATCHED: [(&str, &str, Seriousness, Of); 23] = [
-    ("connections refused", Refused::LABELS[0], Seriousness::Warn, |of| &of.refused[0]),
-    ("connections refused", Refused::LABELS[1], Seriousness::Warn, |of| &of.refused[1]),
-    ("connections refused", Refused::LABELS[2], Seriousness::Warn, |of| &of.refused[2]),
-    ("connections refused", Refused::LABELS[3], Seriousness::Info, |of| &of.refused[3]),
-    ("accepting fails", "no descriptor", Seriousness::Warn, |of| &of.accept_failures[0]),
-    ("accepting fails", "epoll.max_user_watches", Seriousness::Warn, |of| &of.accept_failures[1]),
-    ("accepting fails", "no memory", Seriousness::Warn, |of| &of.accept_failures[2]),
-    ("requests refused", ERROR_STATUSES[0].1, Seriousness::Info, |of| &of.request_errors[0]),
-    ("requests refused", ERROR_STATUSES[1].1, Seriousness::Info, |of| &of.request_errors[1]),
-    ("requests refused", ERROR_STATUSES[2].1, Seriousness::Info, |of| &of.request_errors[2]),
-    ("requests refused", ERROR_STATUSES[3].1, Seriousness::Info, |of| &of.request_errors[3]),
-    ("requests refused", ERROR_STATUSES[4].1, Seriousness::Info, |of| &of.request_errors[4]),
-    ("requests refused", ERROR_STATUSES[5].1, Seriousness::Info, |of| &of.request_errors[5]),
-    ("requests refused", ERROR_STATUSES[6].1, Seriousness::Info, |of| &of.request_errors[6]),
-    ("requests refused", ERROR_STATUSES[7].1, Seriousness::Info, |of| &of.request_errors[7]),
-    ("requests refused", ERROR_STATUSES[8].1, Seriousness::Info, |of| &of.request_errors[8]),
-    ("requests refused", ERROR_STATUSES[9].1, Seriousness::Info, |of| &of.request_errors[9]),
-    ("publishes refused", "the log", Seriousness::Warn, |of| &of.publish_refusals),
-    ("slow readers", "skipped", Seriousness::Warn, |of| &of.gaps_overrun),
-    ("slow readers", "disconnected", Seriousness::Warn, |of| &of.slow_disconnects),
-    ("completion queue", "overflow", Seriousness::Warn, |of| &of.ring_cq_overflows),
-    ("receive buffers", "none free", Seriousness::Info, |of| &of.ring_no_buffers),
-    ("log lines dropped", "not written in time", Seriousness::Warn, |of| &of.lines_dropped),
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seriousness {
-    Warn,
-    Info,
-}
-
-/// A counter that has grown since it was last reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Grown {
-    what: &'static str,
-    reason: &'static str,
-    seriousness: Seriousness,
-    count: u64,
-}
-
-impl Grown {
-    fn write(self) {
-        let Self { what, reason, seriousness, count } = self;
-        match seriousness {
-            Seriousness::Warn => warn!(reason, count, "{what}"),
-            Seriousness::Info => info!(reason, count, "{what}"),
-        }
-    }
-}
-
 /// Remembers what was reported, and when. No I/O.
-#[derive(Debug, Default)]
 struct Watch {
-    told: [(u64, Option<Duration>); WATCHED.len()],
+    counters: Vec<Watched>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        let single = SINGLE
+            .map(|(what, reason, seriousness, of)| Watched::new(what, reason, seriousness, of));
+        let of_connections =
+            Watched::refusals_of_connections().chain(Watched::failures_to_accept());
+        let labelled = of_connections.chain(Watched::refusals_of_requests());
+        Self { counters: labelled.chain(single).collect() }
+    }
 }
 
 impl Watch {
@@ -135,20 +91,108 @@ impl Watch {
     fn look<'w>(
         &'w mut self,
         now: Duration,
-        sum: impl Fn(Of) -> u64 + 'w,
-    ) -> impl Iterator<Item = Grown> + 'w {
-        let look_at = move |(told, watched): (&mut (u64, Option<Duration>), _)| {
-            let &(what, reason, seriousness, of): &(_, _, _, Of) = watched;
-            let (known, at) = *told;
-            let value = sum(of);
-            let too_soon = at.is_some_and(|at| now.saturating_sub(at) < TELL_PAUSE);
-            if value <= known || too_soon {
-                return None;
-            }
-            *told = (value, Some(now));
-            Some(Grown { what, reason, seriousness, count: value - known })
-        };
-        self.told.iter_mut().zip(&WATCHED).filter_map(look_at)
+        sum: impl Fn(&Of) -> u64 + 'w,
+    ) -> impl Iterator<Item = Grown<'w>> {
+        self.counters.iter_mut().filter_map(move |watched| watched.look(now, &sum))
+    }
+}
+
+/// Where a counter is.
+type Of = Box<dyn Fn(&WorkerMetrics) -> &Counter + Send>;
+
+/// A counter that is watched.
+struct Watched {
+    what: &'static str,
+    reason: String,
+    seriousness: Seriousness,
+    of: Of,
+    /// What was reported last, and when.
+    told: (u64, Option<Duration>),
+}
+
+/// Whether the operator may have to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seriousness {
+    Warn,
+    Info,
+}
+
+/// A counter without a label: what happened, its cause, its seriousness, and where it is counted.
+type Single = (&'static str, &'static str, Seriousness, fn(&WorkerMetrics) -> &Counter);
+
+const SINGLE: [Single; 6] = [
+    ("publishes refused", "the log", Warn, |of| &of.publish_refusals),
+    ("slow readers", "skipped", Warn, |of| &of.gaps_overrun),
+    ("slow readers", "disconnected", Warn, |of| &of.slow_disconnects),
+    ("completion queue", "overflow", Warn, |of| &of.ring_cq_overflows),
+    ("receive buffers", "none free", Info, |of| &of.ring_no_buffers),
+    ("log lines dropped", "not written in time", Warn, |of| &of.lines_dropped),
+];
+
+impl Watched {
+    fn new(
+        what: &'static str,
+        reason: impl Into<String>,
+        seriousness: Seriousness,
+        of: impl Fn(&WorkerMetrics) -> &Counter + Send + 'static,
+    ) -> Self {
+        Self { what, reason: reason.into(), seriousness, of: Box::new(of), told: (0, None) }
+    }
+
+    fn refusals_of_connections() -> impl Iterator<Item = Self> {
+        Refused::ALL.into_iter().map(|refused| {
+            let seriousness = if refused == Refused::Draining { Info } else { Warn };
+            let of = move |of: &WorkerMetrics| &of.refused[refused as usize];
+            Self::new("connections refused", refused.label(), seriousness, of)
+        })
+    }
+
+    fn failures_to_accept() -> impl Iterator<Item = Self> {
+        AcceptFailure::ALL.into_iter().map(|failure| {
+            Self::new("accepting fails", failure.cause(), Warn, move |of| {
+                &of.accept_failures[failure as usize]
+            })
+        })
+    }
+
+    fn refusals_of_requests() -> impl Iterator<Item = Self> {
+        let statuses = ERROR_STATUSES.iter().map(|status| format!("status {status}"));
+        let reasons = statuses.chain(["another error status".to_owned()]);
+        reasons.enumerate().map(|(place, reason)| {
+            Self::new("requests refused", reason, Info, move |of| &of.request_errors[place])
+        })
+    }
+
+    /// Tells what the counter has grown to, unless that was done a moment ago.
+    fn look(&mut self, now: Duration, sum: impl Fn(&Of) -> u64) -> Option<Grown<'_>> {
+        let (known, at) = self.told;
+        let value = sum(&self.of);
+        let too_soon = at.is_some_and(|at| now.saturating_sub(at) < TELL_PAUSE);
+        if value <= known || too_soon {
+            return None;
+        }
+        self.told = (value, Some(now));
+        let Self { what, ref reason, seriousness, .. } = *self;
+        Some(Grown { what, reason, seriousness, count: value - known })
+    }
+}
+
+/// A counter that has grown since it was last reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grown<'w> {
+    what: &'static str,
+    reason: &'w str,
+    seriousness: Seriousness,
+    count: u64,
+}
+
+impl Grown<'_> {
+    fn write(self) {
+        let Self { what, reason, seriousness, count } = self;
+        match seriousness {
+            Warn => warn!(reason, count, "{what}"),
+            Info => info!(reason, count, "{what}"),
+        }
     }
 }
 
@@ -162,11 +206,12 @@ mod tests {
         let mut watch = Watch::default();
         let mut counts = Vec::new();
         for second in 0..25 {
-            metrics.refused[2].add(100);
+            metrics.refused[Refused::Rate as usize].add(100);
             let grown = watch.look(Duration::from_secs(second), |of| of(&metrics).value());
-            counts.extend(grown.map(|grown| (second, grown.reason, grown.count)));
+            counts.extend(grown.map(|grown| (second, grown.reason.to_owned(), grown.count)));
         }
-        assert_eq!(counts, [(0, "rate", 100), (10, "rate", 1000), (20, "rate", 1000)]);
+        let rate = |second, count| (second, "rate".to_owned(), count);
+        assert_eq!(counts, [rate(0, 100), rate(10, 1000), rate(20, 1000)]);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Core {
         if has_rested || moved.is_none_or(|moved| moved >= STALLED_BYTES_MIN) {
             return self.watch_stream(index);
         }
-        self.metrics.http2_floods[Flood::ClosedWindow as usize].add(1);
+        self.metrics.add_http2_flood(Flood::ClosedWindow);
         self.end(index, Ending::Now(CloseReason::PeerDead));
     }
 

@@ -2,6 +2,7 @@
 //! which are asked. A thread of its own answers them, as it waits for this node's workers.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 

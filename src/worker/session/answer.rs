@@ -135,7 +135,7 @@ pub(super) fn refuse_connection(cx: &mut Cx<'_>, refused: Refused) {
         Refused::Draining => CloseReason::Drain,
         Refused::Full | Refused::Address | Refused::Rate => CloseReason::Refused,
     };
-    cx.shared.metrics.refused[refused as usize].add(1);
+    cx.shared.metrics.add_refused(refused);
     cx.note(reason);
     cx.close_after_answer();
     refuse_for_now(cx, refused.into());

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Reading::{Durations, Each, EachBy, Server, ServerBy, ServerDurations, Sum, SumBy};
 use super::{Metric, labelled, number};
-use crate::metrics::{ERROR_STATUSES, FALLBACKS, FLOODS, TRANSPORTS};
+use crate::metrics::{Counter, FALLBACKS, Flood, TRANSPORTS};
 use crate::proto::stream::End;
 use crate::reason::{AcceptFailure, CloseReason, Refused};
 
@@ -73,12 +73,14 @@ pub(super) const METRICS: &[Metric] = &[
     (
         "pushline_accept_failures_total",
         "Times accepting had to pause, by what was lacking.",
-        SumBy("reason", |of| labelled(AcceptFailure::LABELS, &of.accept_failures)),
+        SumBy("reason", |of| {
+            labelled(AcceptFailure::ALL.map(AcceptFailure::label), &of.accept_failures)
+        }),
     ),
     (
         "pushline_connection_refusals_total",
         "Connections accepted only to be refused.",
-        SumBy("reason", |of| labelled(Refused::LABELS, &of.refused)),
+        SumBy("reason", |of| labelled(Refused::ALL.map(Refused::label), &of.refused)),
     ),
     (
         "pushline_closes_total",
@@ -116,7 +118,7 @@ pub(super) const METRICS: &[Metric] = &[
     (
         "pushline_http2_floods_total",
         "HTTP/2 connections and streams ended because their client did too much of something.",
-        SumBy("kind", |of| labelled(FLOODS, &of.http2_floods)),
+        SumBy("kind", |of| labelled(Flood::ALL.map(Flood::label), &of.http2_floods)),
     ),
     // --- requests ---
     ("pushline_http_requests_total", "HTTP requests, upgrades included.", Sum(|of| &of.requests)),
@@ -124,8 +126,8 @@ pub(super) const METRICS: &[Metric] = &[
         "pushline_http_errors_total",
         "HTTP requests answered with an error.",
         Server(|of| {
-            let errors = |place: usize| of.sum(|worker| &worker.request_errors[place]);
-            Some((0..ERROR_STATUSES.len()).map(errors).sum::<u64>() as f64)
+            let errors = of.workers().flat_map(|worker| &worker.request_errors);
+            Some(errors.map(Counter::value).sum::<u64>() as f64)
         }),
     ),
     (

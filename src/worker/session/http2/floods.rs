@@ -22,7 +22,7 @@ pub(super) fn flooded(cx: &Cx<'_>, flood: Flood) -> ErrorCode {
 }
 
 pub(super) fn count(cx: &Cx<'_>, flood: Flood) {
-    cx.shared.metrics.http2_floods[flood as usize].add(1);
+    cx.shared.metrics.add_http2_flood(flood);
 }
 
 fn max_of(cx: &Cx<'_>, flood: Flood) -> u16 {

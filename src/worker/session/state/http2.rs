@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::HTTP2_REQUESTS_PER_TURN;
-use crate::metrics::{FLOODS, Flood};
+use crate::metrics::Flood;
 use crate::proto::h2::hpack::Decoder;
 
 /// A connection's state.
@@ -76,7 +76,7 @@ impl Http2 {
 #[derive(Debug, Default)]
 pub struct Floods {
     second: u32,
-    counts: [u16; FLOODS.len()],
+    counts: [u16; Flood::ALL.len()],
 }
 
 impl Floods {
