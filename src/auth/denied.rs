@@ -99,7 +99,7 @@ denials! {
         "these credentials do not allow cancelling streams of this channel";
     /// The operator's backend refused.
     BackendRefused: Unauthorized, "backend_refused",
-        "the backend does not let in who sends this";
+        "the backend refused these credentials";
     /// The operator's backend gave no answer that could be understood, or too many requests wait for it.
     BackendUnavailable: ServiceUnavailable, "backend_unavailable",
         "the backend that decides over access gave no answer; try again";

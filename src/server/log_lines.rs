@@ -142,8 +142,9 @@ impl Watched {
     fn refusals_of_connections() -> impl Iterator<Item = Self> {
         Refused::ALL.into_iter().map(|refused| {
             let seriousness = if refused == Refused::Draining { Info } else { Warn };
-            let of = move |of: &WorkerMetrics| &of.refused[refused as usize];
-            Self::new("connections refused", refused.label(), seriousness, of)
+            Self::new("connections refused", refused.label(), seriousness, move |of| {
+                &of.refused[refused as usize]
+            })
         })
     }
 

@@ -14,11 +14,12 @@ use super::vital::{Lost, vital};
 use super::{ServerError, Shared, sizing};
 use crate::auth::Gate;
 use crate::config::Settings;
+use crate::limits::SLOTS_PER_WORKER_MAX;
 use crate::mesh::hand::{Hand, LogHand, SharedLog};
 use crate::mesh::{LogEnds, WorkerEnds};
 use crate::ring::epoll::EpollDriver;
 use crate::ring::tls::{HandshakeConfig, Tls};
-use crate::ring::uring::{UringDriver, UringSettings};
+use crate::ring::uring::{TABLE_SLOTS_MAX, UringDriver, UringSettings};
 use crate::ring::{BellTarget, Driver, DriverSettings, PeerAddresses, StartError};
 use crate::worker::command::Command;
 use crate::worker::{Core, LogLine, Setup, Worker};
@@ -29,6 +30,8 @@ use crate::worker::{Core, LogLine, Setup, Worker};
 const RECV_BUFFERS: u16 = 128;
 /// See `RECV_BUFFERS`.
 const RECV_BUFFER_BYTES: u32 = 2048;
+
+const _: () = assert!(SLOTS_PER_WORKER_MAX <= TABLE_SLOTS_MAX);
 
 /// Which worker runs on which core.
 #[derive(Clone, Debug, PartialEq, Eq)]

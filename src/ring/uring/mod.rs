@@ -25,7 +25,7 @@ pub(super) use bell::RingMessenger;
 pub(super) use options::set_defer_accept;
 pub use options::{steer_by_cpu, stop_steering};
 pub use probe::{KernelReport, probe, try_io_uring};
-pub use setup::{UringSettings, slots_max};
+pub use setup::{TABLE_SLOTS_MAX, UringSettings, slots_max};
 
 use std::io;
 use std::marker::PhantomData;

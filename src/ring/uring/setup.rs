@@ -24,7 +24,7 @@ use crate::ring::{
 };
 
 /// Direct descriptors a ring can have (`IORING_MAX_FIXED_FILES` in the kernel).
-const TABLE_SLOTS_MAX: u32 = 1 << 20;
+pub const TABLE_SLOTS_MAX: u32 = 1 << 20;
 const _: () = assert!(TABLE_SLOTS_MAX <= SLOTS_MAX);
 
 /// How long the end of a driver waits for a shutdown that runs on a kernel thread, in seconds.

@@ -26,7 +26,7 @@ use crate::worker::inspect::ConnectionInfo;
 #[derive(Debug, Serialize)]
 pub(super) struct Entry {
     id: String,
-    /// Whose it is, where that was asked.
+    /// The node it is on, if the query asked about nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     worker: u16,

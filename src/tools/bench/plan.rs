@@ -52,7 +52,7 @@ pub(super) struct Share {
     pub count: u32,
 }
 
-/// Distributes subscribers, so many a connection, evenly over as few processes as the descriptor
+/// Distributes subscribers, several a connection, evenly over as few processes as the descriptor
 /// limit allows.
 pub(super) fn shares(subscribers: u32, per_connection: u32, descriptors_max: u32) -> Vec<Share> {
     let connections = u64::from(subscribers.div_ceil(per_connection));

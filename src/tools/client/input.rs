@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::args::PubArgs;
+use crate::limits::EVENT_BYTES_MAX;
 
 /// Longest line: the largest event a Pushline server can be set to take.
-const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const LINE_BYTES_MAX: usize = EVENT_BYTES_MAX;
 
 /// What comes from standard input.
 #[derive(Debug)]
@@ -29,10 +30,12 @@ pub(super) fn read_lines(source: impl Read, lane: &Sender<Input>) {
     let mut source = io::BufReader::new(source);
     loop {
         let mut line = Vec::new();
-        let input = match source.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line) {
+        let mut most = source.by_ref().take(LINE_BYTES_MAX as u64 + 1);
+        let input = match most.read_until(b'\n', &mut line) {
             Ok(0) => Input::End,
-            Ok(_) if line.len() as u64 > LINE_BYTES_MAX => {
-                Input::Failed(io::Error::other("a line of more than 16 MiB"))
+            Ok(_) if line.len() > LINE_BYTES_MAX => {
+                let mib = LINE_BYTES_MAX >> 20;
+                Input::Failed(io::Error::other(format!("a line of more than {mib} MiB")))
             }
             Ok(_) => Input::Line(without_end(line)),
             Err(error) => Input::Failed(error),

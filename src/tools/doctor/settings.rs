@@ -3,6 +3,7 @@
 //! from it, and `tests/tools/tune.rs` compares `tuning/README.md` with it.
 
 use crate::host::Host;
+use crate::limits::SLOTS_PER_WORKER_MAX;
 use crate::tools::numbers::grouped;
 
 /// Seconds over which every client is expected to reconnect after a restart: the default drain ends
@@ -13,8 +14,8 @@ pub const STORM_SECS: u64 = 20;
 /// longer; this is at least ten times the worst we allow ourselves.
 pub const ACCEPT_PAUSE_SECS: u64 = 1;
 
-/// The largest direct descriptor table the kernel gives to one ring (`IORING_MAX_FIXED_FILES`).
-pub const SLOTS_PER_RING_MAX: u64 = 1 << 20;
+/// The largest direct descriptor table that a worker has.
+pub const SLOTS_PER_RING_MAX: u64 = SLOTS_PER_WORKER_MAX as u64;
 
 /// Open files left to everything else on the host.
 pub const FILES_ELSEWHERE: u64 = 65_536;

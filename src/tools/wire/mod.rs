@@ -8,6 +8,5 @@ pub(crate) mod url;
 
 pub use crate::proto::carry::{TooLong, UNIT_BYTES_MAX};
 pub use crate::proto::event_stream as sse;
-
-/// The longest head of an answer: what common servers and clients use.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Of answers too: as long as common servers and clients allow.
+pub use crate::proto::http::head::HEAD_BYTES_MAX;

@@ -46,7 +46,7 @@ fn server(address: &str, examined: &io::Result<Examined>) -> Finding {
 fn one_primary(count: usize) -> Finding {
     let cure = match count {
         0 => "no node can publish or start: `REPLICAOF NO ONE` on the one that has most",
-        _ => "each gives its own numbers: make all but one replicas, and end who writes to them",
+        _ => "each gives its own numbers: make all but one replicas, and stop their writers",
     };
     let verdict = if count == 1 { Verdict::Ok } else { Verdict::Fail };
     finding("primaries that answer", count.to_string(), "1", verdict, cure)
