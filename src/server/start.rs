@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
 
 use super::backend::Backend;
-use super::clerk::Clerk;
+use super::clerk::{Clerk, LogCommand};
 use super::driver::{Choice, Room};
 use super::inherited::{Inherited, Source};
 use super::listeners::{Listeners, Ports};
@@ -34,7 +35,11 @@ use crate::mesh::{LogEnds, mesh};
 use crate::proto::cursor::Epoch;
 use crate::ring::BellTarget;
 use crate::web;
+use crate::worker::LogLine;
 use crate::worker::connection_count::{ByAddress, ConnectionCount};
+
+/// Commands to the clerk that may wait.
+const LOG_COMMANDS_WAITING_MAX: usize = 16;
 
 /// What a server is built on.
 struct Ground {
@@ -49,13 +54,13 @@ struct Ground {
     source: Option<Source>,
 }
 
-/// What the store's threads need.
-struct ToStore<'a> {
-    shared: &'a Shared,
-    log: &'a Arc<SharedLog>,
-    log_ends: &'a LogEnds,
+/// What threads that run the log have in common.
+struct Common {
+    shared: Arc<Shared>,
+    log: Arc<SharedLog>,
+    log_ends: LogEnds,
     requests: Sender<ToLog>,
-    bells: &'a [BellTarget],
+    tell_lost: Sender<Lost>,
 }
 
 impl Server {
@@ -155,28 +160,19 @@ impl Ground {
     ) -> Result<Server, ServerError> {
         let Self { settings, placement, driver, room, tls, ports, admin, estate, source } = self;
         let (ends, log_ends, worker_ends) = mesh(placement.workers(), settings.lane_events);
-        let (to_log, log_lines) = log_lines::start(&shared)?;
         // Each worker, the clerk and both threads of the store may report one end.
         let (tell_lost, lost) = bounded(usize::from(placement.workers()) + 3);
         let log = SharedLog::new(log, &log_ends);
         let requests = worker_ends[0].requests.clone();
+        let common = Common { shared: shared.clone(), log, log_ends, requests, tell_lost };
         let (listen, balances) = (ports.plain.address(), ports.balances(settings.steer)?);
-        let plan = WorkerPlan {
-            shared: &shared,
-            gate: gate.clone(),
-            slots: room.slots,
-            handshakes: tls.as_ref().map(TlsKeeper::handshakes),
-            to_log,
-            tell_lost: tell_lost.clone(),
-            log: log.clone(),
-            log_ends: log_ends.clone(),
+        let (to_log, log_lines) = log_lines::start(&shared)?;
+        // The log lines' thread ends with the last worker: the plan is no longer there then.
+        let workers = {
+            let plan = common.plan(gate.clone(), room.slots, tls.as_ref(), to_log);
+            threads::start_workers(&plan, &placement, ports, worker_ends)?
         };
-        let workers = threads::start_workers(&plan, &placement, ports, worker_ends)?;
-        // The log lines' thread ends with the last worker.
-        drop(plan);
-        let (log_commands, log_inbox) = bounded(16);
-        let clerk = Clerk::new(log.clone(), &log_ends, bell(&workers.bells)?);
-        let clerk = clerk.start(log_inbox, tell_lost.clone())?;
+        let (log_commands, clerk) = common.start_clerk(&workers.bells)?;
         let to_workers = ToWorkers::new(ends, bell(&workers.bells)?);
         let mut admin_server = admin::AdminServer::start(
             admin,
@@ -187,10 +183,7 @@ impl Ground {
         )?;
         let managed = matches!(source, Some(Source::Manager));
         relieve(source, listen)?;
-        let (shared_ref, bells) = (&*shared, &*workers.bells);
-        let (log, log_ends) = (&log, &log_ends);
-        let to_store = ToStore { shared: shared_ref, log, log_ends, requests, bells };
-        let store = to_store.start(opening, &mut admin_server, tell_lost)?;
+        let store = common.start_store(opening, &mut admin_server, &workers.bells)?;
         backend.start(&gate, &to_workers)?;
         workers.begin();
         Ok(Server {
@@ -225,21 +218,52 @@ fn relieve(source: Option<Source>, address: SocketAddr) -> Result<(), ServerErro
     predecessor.relieve().map_err(|error| ServerError::TakeOver { address, error })
 }
 
-impl ToStore<'_> {
+impl Common {
+    fn plan(
+        &self,
+        gate: Arc<Gate>,
+        slots: u32,
+        tls: Option<&TlsKeeper>,
+        to_log: Sender<LogLine>,
+    ) -> WorkerPlan<'_> {
+        WorkerPlan {
+            shared: &self.shared,
+            gate,
+            slots,
+            handshakes: tls.map(TlsKeeper::handshakes),
+            to_log,
+            tell_lost: self.tell_lost.clone(),
+            log: self.log.clone(),
+            log_ends: self.log_ends.clone(),
+        }
+    }
+
+    fn start_clerk(
+        &self,
+        bells: &[BellTarget],
+    ) -> Result<(Sender<LogCommand>, JoinHandle<()>), ServerError> {
+        let (log_commands, inbox) = bounded(LOG_COMMANDS_WAITING_MAX);
+        let clerk = Clerk::new(self.log.clone(), &self.log_ends, bell(bells)?);
+        Ok((log_commands, clerk.start(inbox, self.tell_lost.clone())?))
+    }
+
     /// Starts the store's threads, if the log has such a store. A predecessor has closed its journal
     /// by now.
-    fn start(
-        &self,
+    fn start_store(
+        self,
         opening: Opening,
         admin: &mut admin::AdminServer,
-        tell_lost: Sender<Lost>,
+        bells: &[BellTarget],
     ) -> Result<Option<StoreThreads>, ServerError> {
-        Ok(match opening.finish(self.shared, self.log)? {
+        let reports = || -> Result<Reports, ServerError> {
+            Ok(Reports::new(self.requests.clone(), &self.log, &self.log_ends, bell(bells)?))
+        };
+        Ok(match opening.finish(&self.shared, &self.log)? {
             None => None,
             Some(Task::Keep(opened)) => {
-                let reports = [self.reports()?, self.reports()?];
+                let reports = [reports()?, reports()?];
                 let metrics = self.shared.journal.clone();
-                Some(StoreThreads::start(*opened, metrics, reports, tell_lost)?)
+                Some(StoreThreads::start(*opened, metrics, reports, self.tell_lost)?)
             }
             Some(Task::Follow(node)) => {
                 let server = ForNodes {
@@ -248,12 +272,8 @@ impl ToStore<'_> {
                     connections: self.shared.connection_count.clone(),
                 };
                 node.revoke(&server);
-                Some(StoreThreads::follow(*node, self.reports()?, server, tell_lost)?)
+                Some(StoreThreads::follow(*node, reports()?, server, self.tell_lost)?)
             }
         })
-    }
-
-    fn reports(&self) -> Result<Reports, ServerError> {
-        Ok(Reports::new(self.requests.clone(), self.log, self.log_ends, bell(self.bells)?))
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::driver::DriverKind;
@@ -15,12 +15,13 @@ use super::{ServerError, Shared, sizing};
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::limits::SLOTS_PER_WORKER_MAX;
-use crate::mesh::hand::{Hand, LogHand, SharedLog};
+use crate::mesh::hand::{LogHand, SharedLog};
 use crate::mesh::{LogEnds, WorkerEnds};
+use crate::metrics::WorkerMetrics;
 use crate::ring::epoll::EpollDriver;
 use crate::ring::tls::{HandshakeConfig, Tls};
 use crate::ring::uring::{TABLE_SLOTS_MAX, UringDriver, UringSettings};
-use crate::ring::{BellTarget, Driver, DriverSettings, PeerAddresses, StartError};
+use crate::ring::{BellTarget, Driver, DriverSettings, Listener, PeerAddresses, StartError};
 use crate::worker::command::Command;
 use crate::worker::{Core, LogLine, Setup, Worker};
 
@@ -121,49 +122,18 @@ pub(super) fn start_workers(
     ports: Ports,
     ends: Vec<WorkerEnds<Command>>,
 ) -> Result<Started, ServerError> {
-    let (begin, may_begin) = bounded::<Arc<[BellTarget]>>(ends.len());
+    let (begin, may_begin) = bounded(ends.len());
     let (mut handles, mut bells) = (Vec::new(), Vec::new());
     let peers = plan.peers(&ports, placement.workers());
     let shares = ports.shares(placement.workers())?;
-    for (worker, (share, ends)) in shares.into_iter().zip(ends).enumerate() {
-        let cpu = placement.cpus[worker];
-        let setup = plan.setup(worker as u16)?;
-        let metrics = plan.shared.metrics[worker].clone();
-        let (kind, sizes) = (plan.shared.driver, plan.driver_settings(peers));
-        let (to_log, tell_lost) = (plan.to_log.clone(), plan.tell_lost.clone());
-        let (may_begin, handshakes) = (may_begin.clone(), plan.handshakes.clone());
-        let hand = LogHand::new(plan.log.clone(), &plan.log_ends);
-        let (tell, told) = bounded::<Result<BellTarget, StartError>>(1);
-        let body = move || {
-            pin(cpu);
-            let requests = ends.requests.clone();
-            let core = move || {
-                let mut core = Core::new(setup, requests, metrics);
-                core.log_to(to_log);
-                core
-            };
-            let begins = move |bell| {
-                let _ = tell.send(bell);
-                // If it is never told to begin, the start has failed elsewhere.
-                may_begin.recv().ok()
-            };
-            match kind {
-                DriverKind::IoUring(doorbells) => {
-                    let sizes = UringSettings { doorbells, ..sizes.into() };
-                    let made = UringDriver::new(&sizes, share);
-                    let ready = ready(made, UringDriver::set_bells, begins);
-                    ready.map_or(Ok(()), |driver| run(driver, handshakes, (core(), ends, hand)))
-                }
-                DriverKind::Epoll => {
-                    let made = EpollDriver::new(&sizes, share);
-                    let ready = ready(made, EpollDriver::set_bells, begins);
-                    ready.map_or(Ok(()), |driver| run(driver, handshakes, (core(), ends, hand)))
-                }
-            }
-        };
+    for ((worker, ends), share) in (0..).zip(ends).zip(shares) {
+        let (tell, told) = bounded(1);
+        let cpu = placement.cpus[usize::from(worker)];
+        let new = plan.new_worker(worker, ends, tell, may_begin.clone())?;
+        let (sizes, tell_lost) = (plan.driver_settings(peers), plan.tell_lost.clone());
         let handle = thread::Builder::new()
             .name(format!("worker-{worker}"))
-            .spawn(move || vital(tell_lost, body))
+            .spawn(move || vital(tell_lost, move || new.run(cpu, sizes, share)))
             .map_err(|error| ServerError::io("starting a worker's thread", error))?;
         handles.push(handle);
         let bell = told.recv().map_err(|_| {
@@ -174,33 +144,69 @@ pub(super) fn start_workers(
     Ok(Started { handles, bells: bells.into(), begin })
 }
 
-/// Runs a worker. Without a TLS listener there is no layer of TLS.
-fn run<D: Driver, H: Hand>(
-    driver: D,
+/// A worker without a driver.
+struct NewWorker {
+    kind: DriverKind,
+    setup: Setup,
+    metrics: Arc<WorkerMetrics>,
+    ends: WorkerEnds<Command>,
+    hand: LogHand,
     handshakes: Option<Arc<HandshakeConfig>>,
-    (core, ends, hand): (Core, WorkerEnds<Command>, H),
-) -> io::Result<()> {
-    match handshakes {
-        None => Worker::new(driver, core, ends, hand).run(),
-        Some(config) => Worker::new(Tls::over(driver, config), core, ends, hand).run(),
-    }
+    to_log: Sender<LogLine>,
+    /// Takes its doorbell, or why it has no driver.
+    tell: Sender<Result<BellTarget, StartError>>,
+    /// Brings all doorbells, once nothing else can fail.
+    may_begin: Receiver<Arc<[BellTarget]>>,
 }
 
-/// The driver, if it could be made and everything else `begins`, too.
-fn ready<D>(
-    made: Result<(D, BellTarget), StartError>,
-    set_bells: impl FnOnce(&mut D, Arc<[BellTarget]>),
-    begins: impl FnOnce(Result<BellTarget, StartError>) -> Option<Arc<[BellTarget]>>,
-) -> Option<D> {
-    let (mut driver, bell) = match made {
-        Ok(made) => made,
-        Err(error) => {
-            begins(Err(error));
-            return None;
+impl NewWorker {
+    fn run(
+        self,
+        cpu: Option<usize>,
+        sizes: DriverSettings,
+        share: Vec<Listener>,
+    ) -> io::Result<()> {
+        pin(cpu);
+        match self.kind {
+            DriverKind::IoUring(doorbells) => {
+                let sizes = UringSettings { doorbells, ..sizes.into() };
+                self.run_on(UringDriver::new(&sizes, share), UringDriver::set_bells)
+            }
+            DriverKind::Epoll => {
+                self.run_on(EpollDriver::new(&sizes, share), EpollDriver::set_bells)
+            }
         }
-    };
-    set_bells(&mut driver, begins(Ok(bell))?);
-    Some(driver)
+    }
+
+    /// Returns at once if there is no driver, or if the start fails elsewhere.
+    fn run_on<D: Driver>(
+        self,
+        made: Result<(D, BellTarget), StartError>,
+        set_bells: impl FnOnce(&mut D, Arc<[BellTarget]>),
+    ) -> io::Result<()> {
+        let (tell, may_begin) = (self.tell, self.may_begin);
+        let mut driver = match made {
+            Ok((driver, bell)) => {
+                let _ = tell.send(Ok(bell));
+                driver
+            }
+            Err(error) => {
+                let _ = tell.send(Err(error));
+                return Ok(());
+            }
+        };
+        let Ok(bells) = may_begin.recv() else { return Ok(()) };
+        set_bells(&mut driver, bells);
+        let mut core = Core::new(self.setup, self.ends.requests.clone(), self.metrics);
+        core.log_to(self.to_log);
+        // Without a TLS listener there is no layer of TLS.
+        match self.handshakes {
+            None => Worker::new(driver, core, self.ends, self.hand).run(),
+            Some(config) => {
+                Worker::new(Tls::over(driver, config), core, self.ends, self.hand).run()
+            }
+        }
+    }
 }
 
 impl WorkerPlan<'_> {
@@ -224,6 +230,26 @@ impl WorkerPlan<'_> {
             true => PeerAddresses::Wanted,
             false => PeerAddresses::Unknown,
         }
+    }
+
+    fn new_worker(
+        &self,
+        worker: u16,
+        ends: WorkerEnds<Command>,
+        tell: Sender<Result<BellTarget, StartError>>,
+        may_begin: Receiver<Arc<[BellTarget]>>,
+    ) -> Result<NewWorker, ServerError> {
+        Ok(NewWorker {
+            kind: self.shared.driver,
+            setup: self.setup(worker)?,
+            metrics: self.shared.metrics[usize::from(worker)].clone(),
+            ends,
+            hand: LogHand::new(self.log.clone(), &self.log_ends),
+            handshakes: self.handshakes.clone(),
+            to_log: self.to_log.clone(),
+            tell,
+            may_begin,
+        })
     }
 
     fn setup(&self, worker: u16) -> Result<Setup, ServerError> {
