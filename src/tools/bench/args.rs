@@ -182,33 +182,9 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// Checks the options against each other and fills in what follows from them.
     pub fn into_options(self) -> Result<BenchOptions, BenchError> {
-        let rate_ok = self.publish_rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
-        if !rate_ok {
-            return Err(BenchError::Options("--publish-rate must be above 0 (see --idle)"));
-        }
-        if self.http2 && self.transport == Transport::Ws {
-            return Err(BenchError::Options("--http2 is for --transport sse"));
-        }
+        self.check()?;
         let base = self.url.trim_end_matches('/').to_owned();
-        let default_path = match self.transport {
-            Transport::Sse => "/sse",
-            Transport::Ws => "/ws",
-        };
-        let mut subscribe_path = self.subscribe_path.unwrap_or_else(|| default_path.to_owned());
-        if !subscribe_path.contains("{channel}") {
-            subscribe_path.push(if subscribe_path.contains('?') { '&' } else { '?' });
-            subscribe_path.push_str("channel={channel}");
-        }
-        let publish = match self.idle {
-            true => PublishPlan::Nothing,
-            false => match (self.publish_rate, self.burst) {
-                (None, Some(_)) => PublishPlan::OneBurst,
-                (rate, _) => PublishPlan::Paced {
-                    events_per_s: rate.unwrap_or(PUBLISH_RATE_DEFAULT),
-                    duration: self.duration,
-                },
-            },
-        };
+        let (subscribe_path, publish) = (self.subscribe_path(), self.publish_plan());
         Ok(BenchOptions {
             publish_url: self.publish_url.unwrap_or_else(|| format!("{base}/channels/{{channel}}")),
             url: base,
@@ -235,6 +211,42 @@ impl BenchArgs {
             json: self.json,
             plot: self.plot,
         })
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        let rate_ok = self.publish_rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
+        if !rate_ok {
+            return Err(BenchError::Options("--publish-rate must be above 0 (see --idle)"));
+        }
+        if self.http2 && self.transport == Transport::Ws {
+            return Err(BenchError::Options("--http2 is for --transport sse"));
+        }
+        Ok(())
+    }
+
+    /// The path with a place for the channel.
+    fn subscribe_path(&self) -> String {
+        let default = match self.transport {
+            Transport::Sse => "/sse",
+            Transport::Ws => "/ws",
+        };
+        let path = self.subscribe_path.as_deref().unwrap_or(default);
+        let separator = if path.contains('?') { '&' } else { '?' };
+        match path.contains("{channel}") {
+            true => path.to_owned(),
+            false => format!("{path}{separator}channel={{channel}}"),
+        }
+    }
+
+    fn publish_plan(&self) -> PublishPlan {
+        match (self.publish_rate, self.burst) {
+            _ if self.idle => PublishPlan::Nothing,
+            (None, Some(_)) => PublishPlan::OneBurst,
+            (rate, _) => PublishPlan::Paced {
+                events_per_s: rate.unwrap_or(PUBLISH_RATE_DEFAULT),
+                duration: self.duration,
+            },
+        }
     }
 }
 

@@ -27,6 +27,12 @@ fn is_to_connect_again(why: &str) -> bool {
     ["READONLY", "NOSCRIPT", "LOADING", "MASTERDOWN"].iter().any(|of| why.starts_with(of))
 }
 
+/// What follows from the refusal of a publication: the stream may be another one.
+fn step_after_refusal(why: &str) -> Option<Step> {
+    tracing::debug!(why, "Redis refused a publication");
+    why.starts_with("EPOCH").then_some(Step::AskRole)
+}
+
 impl Node {
     /// What follows from an answer, if something is to be asked or opened.
     pub(super) fn take_answer(
@@ -51,12 +57,8 @@ impl Node {
         match asked {
             Asked::Publish(number) => {
                 self.ends.metrics.answer_time.observe_us(took.as_micros() as u64);
-                if let Some(why) = refusal {
-                    tracing::debug!(why, "Redis refused a publication");
-                }
                 answers.push(Answered::new(number, reply.number()));
-                let is_other = refusal.is_some_and(|why| why.starts_with("EPOCH"));
-                Ok(is_other.then_some(Step::AskRole))
+                Ok(refusal.and_then(step_after_refusal))
             }
             Asked::Revoke(tell) => {
                 let _ = tell.send(reply.number().is_some());
@@ -64,17 +66,14 @@ impl Node {
             }
             Asked::Role => {
                 let server = Server::read(reply.text().unwrap_or_default());
-                match server.obstacle() {
-                    Some(why) => Err(io::Error::other(why)),
-                    None => Ok(Some(Step::Look(server))),
-                }
+                let obstacle = server.obstacle().map(io::Error::other);
+                obstacle.map_or(Ok(Some(Step::Look(server))), Err)
             }
-            Asked::Look => match StreamReply::read(reply) {
-                Some(found) => Ok(Some(Step::Looked(found))),
-                None => {
-                    Err(io::Error::other(refusal.unwrap_or("its answer is no stream").to_owned()))
-                }
-            },
+            Asked::Look => {
+                let why =
+                    || io::Error::other(refusal.unwrap_or("its answer is no stream").to_owned());
+                StreamReply::read(reply).map(|found| Some(Step::Looked(found))).ok_or_else(why)
+            }
             Asked::Raise => {
                 self.end = refusal.is_none().then_some(Ended::RolledBack);
                 Ok(None)
