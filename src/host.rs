@@ -24,7 +24,7 @@ pub struct Limit {
 /// The tightest memory limit above this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupMemory {
-    /// The limit in bytes.
+    /// The most that the processes below may use together.
     pub limit_bytes: u64,
     /// Where it is set, so that the operator can change it.
     pub file: PathBuf,
@@ -76,7 +76,7 @@ impl Host {
         self.sysctl(EPOLL_WATCHES).ok()?.first().copied()
     }
 
-    /// Sets a sysctl.
+    /// Needs root; lasts until the machine starts again.
     pub fn put_sysctl(&self, key: &str, value: &str) -> io::Result<()> {
         fs::write(self.sysctl_file(key), format!("{value}\n"))
     }

@@ -22,9 +22,9 @@ pub enum Flood {
     Reset,
     /// Mistakes that make us reset a stream (CVE-2025-8671).
     MadeReset,
-    /// Pings.
+    /// Pings, which must be answered (CVE-2019-9512).
     Ping,
-    /// Settings.
+    /// Settings, which must be acknowledged (CVE-2019-9515).
     Settings,
     /// DATA frames without data.
     EmptyData,
@@ -59,7 +59,7 @@ impl Flood {
         Self::HeldAnswers,
     ];
 
-    /// Its label.
+    /// As operators read it, in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::RapidReset => "rapid_reset",
@@ -165,7 +165,7 @@ pub struct WorkerMetrics {
     pub client_fallbacks: [Counter; FALLBACKS.len()],
     /// Events this worker's connections published.
     pub published: Counter,
-    /// Publishes refused.
+    /// Publishes that the log refused.
     pub publish_refusals: Counter,
     /// Events subscribers' sockets took.
     pub deliveries: Counter,
@@ -177,7 +177,7 @@ pub struct WorkerMetrics {
     pub sends_short: Counter,
     /// Bytes sockets took.
     pub bytes_out: Counter,
-    /// Bytes received.
+    /// Bytes received, without what TLS adds.
     pub bytes_in: Counter,
     /// Joins with a cursor.
     pub replays: Counter,
@@ -231,7 +231,7 @@ pub struct WorkerMetrics {
     pub handshakes_full: Counter,
     /// Handshakes that resumed a session.
     pub handshakes_resumed: Counter,
-    /// Handshakes that failed.
+    /// Handshakes that ended without a session, for a reason of either side.
     pub handshakes_failed: Counter,
 }
 

@@ -37,13 +37,13 @@ pub struct Backend {
 #[derive(Clone)]
 pub struct Question {
     backend: Arc<Backend>,
-    /// The request's cookies.
+    /// The header `Cookie`, passed on as it came.
     pub cookie: Option<Arc<[u8]>>,
-    /// Its `Authorization`.
+    /// The header `Authorization`, passed on as it came.
     pub authorization: Option<Arc<[u8]>>,
 }
 
-/// What it answered.
+/// The backend's answer, and how long it may be used.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// The rights, or why there are none.

@@ -81,9 +81,9 @@ pub struct Gate {
 /// A question, and the worker that wants its answer.
 #[derive(Debug)]
 pub struct Asked {
-    /// Which worker.
+    /// The worker that waits for the verdict.
     pub worker: u16,
-    /// What it asks.
+    /// What the backend is to be asked.
     pub question: Question,
 }
 
@@ -99,9 +99,9 @@ enum Anonymous {
 /// The kind of a request, for [`Gate::admit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// A WebSocket upgrade.
+    /// A WebSocket's upgrade, after which a browser shows its page everything.
     WebSocket,
-    /// Anything else.
+    /// A request whose answer a browser shows only to pages that CORS names.
     Http,
 }
 

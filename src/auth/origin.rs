@@ -24,9 +24,9 @@ pub(super) enum RequestKind {
 /// What a browser says about the page behind a request: the headers as received.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Page<'a> {
-    /// `Origin`.
+    /// The header `Origin`: the page's scheme, host and port.
     pub origin: Option<&'a [u8]>,
-    /// `Host`.
+    /// The header `Host`: what the page calls this server.
     pub host: Option<&'a [u8]>,
     /// `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.3): how the browser sees the
     /// page's site in relation to ours. Older browsers do not send it, nor do some for WebSockets.

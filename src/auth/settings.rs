@@ -144,7 +144,7 @@ pub enum Algorithm {
     RS256,
     /// ECDSA on P-256 with SHA-256.
     ES256,
-    /// Ed25519.
+    /// Ed25519 (RFC 8032).
     EdDSA,
 }
 
@@ -210,7 +210,7 @@ impl fmt::Debug for SecretText {
 pub struct AuthConfigError {
     /// The setting, the file or the environment variable.
     pub place: String,
-    /// What is wrong.
+    /// What is wrong with it.
     pub fault: AuthFault,
 }
 
@@ -273,7 +273,7 @@ pub enum AuthFault {
     DuplicatePublishKey,
     /// The pattern with this index is malformed.
     BadPattern(usize),
-    /// Too many patterns.
+    /// More patterns than a grant may have.
     TooManyPatterns,
     /// Not the name of a cookie.
     BadCookieName,

@@ -8,7 +8,7 @@ use crate::server::Server;
 /// The channel of that command.
 const CHANNEL: &str = "news";
 
-/// Three lines.
+/// Where the server listens, on what, and for whom.
 pub(super) fn banner(server: &Server, auth: &AuthSettings, is_open: bool) -> String {
     let workers = match server.workers() {
         1 => "1 worker".to_owned(),

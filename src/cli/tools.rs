@@ -33,7 +33,7 @@ pub(super) enum ConfigCommand {
 /// Arguments of `pushline completions`.
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// Which shell.
+    /// The shell that is to complete commands
     shell: Shell,
 }
 

@@ -46,7 +46,6 @@ pub trait Broker: fmt::Debug + Send {
     /// Whether it follows the stream, and has all that the stream held when it was found.
     fn begun(&mut self) -> bool;
 
-    /// This node's name.
     fn node(&self) -> &str;
 
     /// How others than the broker's thread may send, if they may.
@@ -97,7 +96,6 @@ pub enum Flow {
     On,
     /// It has ended, as it was told.
     Closed,
-    /// The log ends.
     End(Ended),
 }
 
@@ -110,7 +108,6 @@ pub struct Ends {
     pub bell: Arc<Doorbell>,
     /// Tells the log about the ends of the stream.
     pub tail: Arc<Tail>,
-    /// What it counts.
     pub metrics: Arc<ClusterMetrics>,
     /// The nodes that are there, for the operator.
     pub nodes: Nodes,
@@ -222,7 +219,6 @@ pub struct Beginning {
     pub near: Near,
     /// What the operator's listener sees of it.
     pub to_nodes: ToNodes,
-    /// The stream's epoch.
     pub epoch: Epoch,
 }
 

@@ -30,7 +30,6 @@ pub struct StreamState {
 /// What identifies a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Its place.
     pub seq: u64,
     /// Something another message at that place would not share: when it was stored, or a hash.
     pub sign: u64,
@@ -43,11 +42,10 @@ pub enum Delivery {
     Take,
     /// Skip it: it came before.
     Skip,
-    /// End the log.
     End(Ended),
 }
 
-/// Follows a stream.
+/// Finds out what is missing of a stream, and what to do about it.
 #[derive(Debug)]
 pub struct Follower {
     identity: Identity,
@@ -86,7 +84,6 @@ impl Follower {
         }
     }
 
-    /// Which stream.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -118,7 +115,6 @@ impl Follower {
         }
     }
 
-    /// A message came.
     pub fn deliver(&mut self, mark: Mark, now: Duration) -> Delivery {
         let reopened = std::mem::take(&mut self.reopened);
         if mark.seq <= self.head.seq {
@@ -201,7 +197,6 @@ impl Follower {
 /// What to do after a look at the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Nothing.
     Fine,
     /// Open it again: what follows the last message may have changed.
     OpenAgain,

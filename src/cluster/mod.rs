@@ -78,7 +78,7 @@ pub trait LogSide {
 /// node that is away or starts later gets it, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
-    /// Whose.
+    /// As its tokens name it in `sub`.
     pub subject: String,
     /// Those issued before this second.
     pub before_unix_s: u64,
@@ -123,7 +123,7 @@ impl ToNodes {
         told.recv_timeout(QUESTION_TIME_MAX).ok()
     }
 
-    /// To other nodes.
+    /// Tells all other nodes, or one of them; may get lost.
     pub fn say(&self, aside: Aside) {
         self.send(ToBroker::Say(aside));
     }
@@ -158,7 +158,7 @@ pub enum ToBroker {
     Revoke(Revocation, Sender<bool>),
     /// To the node of this name, and what it answers.
     Ask(String, Question, Sender<Answer>),
-    /// To other nodes.
+    /// Tell other nodes.
     Say(Aside),
     /// End in order.
     Close,
@@ -171,7 +171,6 @@ pub struct Near {
 }
 
 impl Near {
-    /// By this lane.
     pub fn new(post: Arc<dyn Post>, tail: Arc<Tail>) -> Self {
         Self { post, tail }
     }
@@ -260,7 +259,6 @@ impl Tail {
 /// What tells a stream from any other. While it stays the same, no place is given twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its name.
     pub name: String,
     /// The time of its creation as the broker gives it, or something else that a new stream of the
     /// same name does not share.

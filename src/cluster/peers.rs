@@ -53,7 +53,6 @@ pub enum Aside {
         node: String,
         /// Identifies the question.
         number: u64,
-        /// The channel.
         channel: String,
     },
     /// The answer of one node.
@@ -64,7 +63,7 @@ pub enum Aside {
         number: u64,
         /// Who answers.
         node: String,
-        /// The subscribers.
+        /// How many it has.
         subscribers: u32,
     },
     /// An operator's question.
@@ -75,16 +74,14 @@ pub enum Aside {
         node: String,
         /// Comes back with the answer.
         number: u64,
-        /// The question.
         question: Question,
     },
-    /// The answer.
+    /// The answer to an operator's question.
     Answer {
         /// The node that asked.
         to: String,
         /// From the question.
         number: u64,
-        /// The answer.
         answer: Answer,
     },
 }
@@ -116,13 +113,12 @@ pub enum Question {
     Cut(String),
 }
 
-/// What it answers.
+/// What that node answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// Connections, as its own operator would see them.
     Connections {
-        /// Each of them.
         connections: Vec<Value>,
         /// The next page begins after this one; none: these were the last.
         next: Option<String>,
@@ -138,7 +134,6 @@ pub struct Asked {
     pub node: String,
     /// To be sent back with the answer.
     pub number: u64,
-    /// The question.
     pub question: Question,
 }
 
@@ -154,11 +149,9 @@ impl Asked {
 pub struct Here {
     /// Its name, a new one at each start.
     pub node: String,
-    /// Of the program.
     pub version: String,
     /// The newest event that came to it.
     pub head: u64,
-    /// Connections it holds.
     pub connections: u64,
     /// For how long it has lacked messages of the stream, in milliseconds.
     pub behind_ms: u64,
@@ -167,7 +160,6 @@ pub struct Here {
 /// What follows from what was heard.
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
-    /// Nothing.
     Nothing,
     /// Another node asks for a count.
     Count {
@@ -189,7 +181,6 @@ enum Heard {
 pub struct Heeded {
     /// Publications that are answered, and counted by now.
     pub counted: Vec<Answered>,
-    /// What to say.
     pub say: Vec<Aside>,
 }
 
@@ -244,7 +235,6 @@ impl Peers {
         }
     }
 
-    /// This node's name.
     pub fn node(&self) -> &str {
         &self.node
     }
@@ -326,7 +316,6 @@ impl Peers {
         heeded
     }
 
-    /// Something was said.
     fn hear(&mut self, aside: Aside, now: Duration) -> Heard {
         match aside {
             Aside::Here(here) if here.node != self.node => {

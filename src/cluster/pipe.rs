@@ -193,7 +193,6 @@ pub fn refused(why: &str) -> io::Error {
     io::Error::new(ErrorKind::ConnectionRefused, why.to_owned())
 }
 
-/// An open socket.
 #[derive(Debug)]
 enum Socket {
     Plain(TcpStream),

@@ -40,7 +40,6 @@ impl AuthKey {
         AUTH_KEYS.iter().find(|key| key.name == name)
     }
 
-    /// Its environment variable.
     pub fn variable(&self) -> String {
         variable(&format!("auth.{}", self.name))
     }

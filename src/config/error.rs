@@ -9,12 +9,12 @@ use super::units::Unfit;
 use crate::auth::{AuthConfigError, unreadable};
 use crate::proto::name::PatternError;
 
-/// One mistake.
+/// A mistake of the operator's, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where it is.
+    /// The option, variable, or line of a file.
     pub place: Place,
-    /// What is wrong.
+    /// What is wrong there.
     pub fault: Fault,
 }
 
@@ -33,7 +33,7 @@ pub enum Place {
     Together,
 }
 
-/// What is wrong.
+/// What can be wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The file cannot be read.
@@ -42,7 +42,7 @@ pub enum Fault {
     NotText,
     /// The file is longer than any configuration.
     TooLong,
-    /// Not TOML.
+    /// The file is not TOML; what the parser says.
     Syntax(String),
     /// No such key; with the one that was probably meant, if any is near.
     UnknownKey(String, Option<String>),
@@ -54,7 +54,7 @@ pub enum Fault {
     BadValue(String, String, Unfit),
     /// A `[[channel]]` without its pattern.
     NoPattern,
-    /// Not a pattern.
+    /// The name of a `[[channel]]` is not a pattern.
     BadPattern(String, PatternError),
     /// A pattern that an earlier `[[channel]]` has, so this one would never count.
     DuplicatePattern(String),

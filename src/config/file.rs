@@ -40,7 +40,6 @@ impl Written {
     }
 }
 
-/// One `[[channel]]`.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub pattern: String,
@@ -56,7 +55,6 @@ pub(super) struct AuthValue<'a> {
     pub value: Spanned<DeValue<'a>>,
 }
 
-/// The whole file.
 #[derive(Debug, Default)]
 pub(super) struct Document<'a> {
     pub values: Vec<Written>,

@@ -17,7 +17,7 @@ pub struct Key {
     pub group: Group,
     /// Whether it can change while the server runs.
     pub change: Change,
-    /// What it means.
+    /// A line for `--help` and the configuration file.
     pub help: &'static str,
     pub(super) field: Field,
 }
@@ -34,11 +34,11 @@ pub enum Change {
 /// Keys that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Addresses.
+    /// Where it listens, and for whom.
     Listen,
-    /// TLS.
+    /// Certificates, versions and tickets.
     Tls,
-    /// Threads.
+    /// How many workers, on which cores and driver.
     Workers,
     /// What connections may do.
     Connections,
@@ -46,20 +46,20 @@ pub enum Group {
     Times,
     /// What applies to channels that no pattern matches.
     Channels,
-    /// Memory.
+    /// What events and readers may take of memory.
     Limits,
     /// What survives the process.
     Journal,
-    /// What is logged.
+    /// Which lines are written, and how.
     Logs,
-    /// Token streams.
+    /// How long token streams and their producers may pause.
     Streams,
-    /// Many nodes.
+    /// The broker, and who this node is there.
     Cluster,
 }
 
 impl Group {
-    /// Its heading.
+    /// As written above the keys in the configuration file and in `--help`.
     pub fn title(self) -> &'static str {
         match self {
             Self::Listen => "Addresses",
@@ -134,7 +134,7 @@ impl Key {
         }
     }
 
-    /// Its default.
+    /// The default, as an operator would write it.
     pub fn default_text(&self) -> String {
         self.show(&Settings::default())
     }
@@ -144,7 +144,7 @@ impl Key {
         self.name.replace('_', "-")
     }
 
-    /// Its environment variable.
+    /// The environment variable that sets it: `PUSHLINE_` and the name in capitals.
     pub fn variable(&self) -> String {
         variable(self.name)
     }

@@ -44,7 +44,7 @@ pub struct Sources {
     pub options: Vec<(&'static Key, String)>,
 }
 
-/// A whole configuration.
+/// What the file, the environment and the command line say together.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What the server runs with.

@@ -46,7 +46,7 @@ pub use words::{
 /// What applies to the channels of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelSettings {
-    /// Most events kept.
+    /// Most events that history keeps of the channel.
     pub history_count: u32,
     /// Longest time an event is kept.
     pub history_age: Duration,
@@ -77,7 +77,7 @@ impl ChannelSettings {
     }
 }
 
-/// What is logged.
+/// Which log lines are written, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogLines {
     /// The form of the lines.
@@ -95,7 +95,7 @@ pub struct ClusterSettings {
     pub nats: Vec<String>,
     /// Redis servers, of which one is the primary.
     pub redis: Vec<String>,
-    /// The stream's name.
+    /// The name of the broker's stream that all nodes follow.
     pub stream: String,
     /// On how many servers a new stream is kept; `None`: on three if there are as many.
     pub replicas: Option<u64>,
@@ -128,11 +128,11 @@ impl Default for ClusterSettings {
 /// How TLS is spoken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Chains of certificates.
+    /// PEM files, each with a chain of certificates; their keys are in `keys`.
     pub certificates: Vec<PathBuf>,
     /// Their keys, in the same order.
     pub keys: Vec<PathBuf>,
-    /// The oldest version.
+    /// Older versions of TLS are refused.
     pub min_version: TlsVersion,
     /// Where the secret of tickets is; none: a random one.
     pub ticket_key_file: Option<PathBuf>,
@@ -140,7 +140,7 @@ pub struct TlsSettings {
     pub redirect: bool,
 }
 
-/// All settings.
+/// What an operator can set, with defaults for the rest.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The address for clients.
@@ -176,7 +176,7 @@ pub struct Settings {
     /// Whether to use a damaged journal without what cannot be read. Not a key: it is meant for a
     /// single start.
     pub accept_loss: bool,
-    /// Many nodes.
+    /// The broker; without one this is the only node.
     pub cluster: ClusterSettings,
     /// Bytes a worker holds for the slow readers of one channel.
     pub replica_bytes: usize,
@@ -216,7 +216,7 @@ pub struct Settings {
     pub http2_streams_max: u32,
     /// Channels one connection may have.
     pub connection_channels_max: usize,
-    /// Channels in all.
+    /// Most channels that the log knows at once.
     pub channels_max: usize,
     /// `SO_SNDBUF` of connections, in bytes; `None`: the kernel decides, up to megabytes.
     pub send_buffer: Option<u32>,
@@ -246,7 +246,7 @@ pub struct Settings {
     pub dead_time: Duration,
     /// Whether to listen beyond loopback without keys.
     pub open: bool,
-    /// What is logged.
+    /// Their level can change while the server runs, their format cannot.
     pub log_lines: LogLines,
 }
 
@@ -397,7 +397,7 @@ impl Settings {
         self.history_in_memory().unwrap_or(u64::MAX).min(self.history_bytes)
     }
 
-    /// The log's settings.
+    /// Those of the settings that the log applies.
     pub fn log_settings(&self) -> LogSettings {
         let policy = |channel: &ChannelSettings| Policy {
             history_count: channel.history_count,

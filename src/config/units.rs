@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Unfit(String);
 
 impl Unfit {
-    /// Asks for this.
+    /// Says what would be acceptable: "a size, as 64MiB".
     pub fn wants(what: impl Into<String>) -> Self {
         Self(what.into())
     }
@@ -78,7 +78,7 @@ pub fn rate(text: &str) -> Result<Option<u32>, Unfit> {
 /// Any higher rate would not be a limit.
 const RATE_MAX: u64 = 100_000_000;
 
-/// Yes or no.
+/// `true` or `false`.
 pub fn switch(text: &str) -> Result<bool, Unfit> {
     word(text, &[("true", true), ("false", false)])
 }

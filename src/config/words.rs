@@ -12,7 +12,7 @@ pub enum DriverWanted {
     Auto,
     /// io_uring, or the server does not start.
     IoUring,
-    /// epoll.
+    /// epoll, even where io_uring is available.
     Epoll,
 }
 
@@ -38,9 +38,9 @@ pub(super) const STEER: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Stee
 /// proxy passes on what it does not write itself, and that may be a client's lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAddress {
-    /// `X-Forwarded-For`.
+    /// The last address of `X-Forwarded-For` that is no trusted proxy's.
     XForwardedFor,
-    /// `Forwarded` (RFC 7239).
+    /// The same of `Forwarded` (RFC 7239).
     Forwarded,
     /// The PROXY protocol, before anything else on the connection.
     ProxyProtocol,
@@ -52,7 +52,7 @@ pub(super) const CLIENT_ADDRESS: &[(&str, ClientAddress)] = &[
     ("proxy-protocol", ClientAddress::ProxyProtocol),
 ];
 
-/// A version of TLS.
+/// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
     /// RFC 5246, as safe as its ciphers, of which only good ones are left.
@@ -81,7 +81,7 @@ pub(super) const SLOW: &[(&str, SlowPolicy)] =
 /// What events say about their publishers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublisherShown {
-    /// Nothing.
+    /// Events are anonymous.
     #[default]
     None,
     /// The subject of the token an event was published with.
@@ -94,7 +94,7 @@ pub(super) const PUBLISHERS: &[(&str, PublisherShown)] =
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// A line of text for people.
     #[default]
     Text,
     /// One JSON object a line.

@@ -32,7 +32,7 @@ pub trait Disk: Debug + Send {
     /// Renames a file, replacing the one that had the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a file.
+    /// Removes a file; its name may come back until [`Disk::sync_names`].
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Returns once the names of all files are safe.
@@ -65,7 +65,7 @@ pub trait DiskFile: Debug + Send {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// An existing folder.
+    /// A folder that must exist.
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }

@@ -28,7 +28,7 @@ enum State {
     Up,
     /// The log was told of the loss but does not know yet; what comes meanwhile is lost, too.
     Losing(Cause),
-    /// The log knows.
+    /// The log knows of the loss, and gives nothing more to commit.
     Down(Cause),
     Closed,
 }
@@ -40,7 +40,7 @@ enum Cause {
     Broken,
 }
 
-/// Keeps the journal.
+/// Commits groups of events, and tells the log of it.
 #[derive(Debug)]
 pub struct Keeper<D: Disk> {
     /// `None` once it is closed.

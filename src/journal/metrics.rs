@@ -2,7 +2,7 @@
 
 use crate::metrics::{Counter, Histogram};
 
-/// The journal's counters.
+/// Written by the store's thread and the reader, read by scrapes.
 #[derive(Debug, Default)]
 pub struct JournalMetrics {
     /// Bytes of all segments.

@@ -66,13 +66,13 @@ pub struct Journal {
 /// other.
 #[derive(Debug)]
 pub struct FarEnds {
-    /// To the [`keeper`].
+    /// Events, in groups that the [`keeper`] commits.
     pub keeper: Receiver<ToKeeper>,
-    /// To the [`reader`].
+    /// Pages that the log wants of the [`reader`].
     pub reader: Receiver<ToReader>,
-    /// Ends the reader.
+    /// The server's own way to the reader, by which it ends.
     pub end_reader: Sender<ToReader>,
-    /// Of history.
+    /// From where on history needs events, and has them.
     pub bounds: Arc<Bounds>,
 }
 

@@ -35,11 +35,11 @@ const RECORD_BYTES_MAX: usize = EVENT_BYTES_MAX + 5 * u16::MAX as usize;
 pub enum ToReader {
     /// A page is wanted.
     Read(OlderRead),
-    /// End.
+    /// The log has closed; the reader's thread ends.
     End,
 }
 
-/// Reads pages.
+/// Reads pages of events that history has on disk only.
 #[derive(Debug)]
 pub struct Reader<D: Disk> {
     disk: D,

@@ -45,22 +45,22 @@ pub struct Record {
     pub unix_ms: u64,
     /// Everything up to here was synced before this record was written.
     pub synced_to: u64,
-    /// What was published.
+    /// Everything else about the event.
     pub publication: RecordPublication,
 }
 
 /// What was published, in a form that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordPublication {
-    /// The channel's name.
+    /// The name of its channel.
     pub channel: Box<str>,
     /// How `data` is to be read.
     pub kind: Kind,
-    /// The payload.
+    /// As it was published.
     pub data: Bytes,
-    /// `Event-Type`.
+    /// The header `Event-Type` it was published with.
     pub event_type: Option<Box<str>>,
-    /// Idempotency key.
+    /// The header `Idempotency-Key` it was published with.
     pub key: Option<Box<str>>,
     /// What only some events have.
     pub attributes: Option<Box<Attributes>>,
@@ -145,7 +145,7 @@ pub fn read_record(bytes: &[u8], seed: u32) -> Read {
 pub struct Peeked<'a> {
     /// Its place in the log.
     pub seq: u64,
-    /// The channel's name.
+    /// The name of its channel, as UTF-8.
     pub channel: &'a [u8],
     /// Its length with padding.
     pub length: usize,

@@ -29,19 +29,19 @@ pub enum JournalError {
     Io {
         /// What was being done.
         doing: String,
-        /// The system's error.
+        /// What the system said.
         error: io::Error,
     },
     /// Another process has it.
     InUse {
-        /// Its folder.
+        /// The folder of `data_dir`.
         dir: PathBuf,
         /// The process, if it left its number.
         pid: Option<u32>,
     },
     /// A later version wrote something this one does not know.
     Newer {
-        /// The file.
+        /// Its name in the journal's folder.
         file: String,
         /// The offset in bytes.
         offset: u64,
@@ -52,7 +52,7 @@ pub enum JournalError {
         file: String,
         /// The offset in bytes.
         offset: u64,
-        /// What is wrong.
+        /// What was expected there.
         what: &'static str,
     },
 }

@@ -67,16 +67,16 @@ pub struct StreamsSeen {
     pub ended_ms: u64,
 }
 
-/// The runs of a segment.
+/// What the `.runs` file of a complete segment says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentRuns {
     /// The journal it belongs to.
     pub journal: u64,
     /// As in its name.
     pub first_seq: u64,
-    /// Its length.
+    /// The length that the segment's file must still have.
     pub segment_bytes: u64,
-    /// Its newest event.
+    /// The seq of its newest event.
     pub last_seq: u64,
     /// How many events it has.
     pub events: u64,

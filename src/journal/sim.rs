@@ -314,7 +314,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// An open file.
+/// An open file of the disk; it keeps its bytes whatever becomes of its name.
 #[derive(Debug)]
 pub struct SimFile {
     disk: SimDisk,

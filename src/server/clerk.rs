@@ -19,15 +19,12 @@ use crate::ring::{Bell, Ringer, monotonic_now};
 /// What main and the admin listener ask of the log.
 #[derive(Debug)]
 pub(super) enum LogCommand {
-    /// Report its figures.
     Stats(Sender<LogReport>),
     /// Report a page of its channels, from this index on.
     Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
-    /// Apply new settings.
     Apply(Box<LogSettings>),
     /// Take no more events, and end the store.
     Close,
-    /// End the thread.
     Stop,
 }
 

@@ -24,7 +24,7 @@ pub enum ServerError {
     NoIoUring(StartError),
     /// The address can't be listened on.
     Bind {
-        /// The address.
+        /// As the settings have it.
         address: SocketAddr,
         /// What the kernel said.
         error: io::Error,
@@ -33,24 +33,24 @@ pub enum ServerError {
     Tls(TlsError),
     /// The server there can't be taken over.
     TakeOver {
-        /// The server's address.
+        /// The address both of them listen on.
         address: SocketAddr,
         /// What went wrong.
         error: TakeOverError,
     },
     /// There are no keys, and others can reach the address.
     OpenToTheWorld {
-        /// The address.
+        /// The one for clients.
         listen: SocketAddr,
     },
     /// The operator's listener has no key, and others can reach its address.
     AdminOpenToTheWorld {
-        /// The address.
+        /// The one for operators.
         admin: SocketAddr,
     },
     /// The operator's key cannot be used.
     AdminKey {
-        /// Its file.
+        /// The file of `admin_key_file`.
         path: PathBuf,
         /// What is wrong.
         why: String,

@@ -63,13 +63,13 @@ use crate::worker::connection_count::ConnectionCount;
 pub struct Shared {
     /// The operator's settings at start.
     pub settings: Arc<Settings>,
-    /// The log's epoch.
+    /// Begins every id.
     pub epoch: Epoch,
-    /// Hashes channel names.
+    /// With a secret seed, so that no client can choose names that collide.
     pub hasher: SharedHasher,
     /// Proves connections' names.
     pub proof_key: ProofKey,
-    /// Counts connections.
+    /// Connections open now, and how many may be.
     pub connection_count: Arc<ConnectionCount>,
     /// The metrics of each worker.
     pub metrics: Vec<Arc<WorkerMetrics>>,
@@ -90,7 +90,8 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 /// anyway.
 const RETIRE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// A running server.
+/// A running server. Dropping it leaves its threads running: end it by [`Server::drain`] or
+/// [`Server::stop`].
 pub struct Server {
     listen: SocketAddr,
     admin: SocketAddr,
@@ -281,7 +282,7 @@ impl Server {
         self.end()
     }
 
-    /// Ends at once.
+    /// Cuts all connections and ends all threads.
     pub fn stop(self) -> Ended {
         self.end()
     }

@@ -26,7 +26,6 @@ use crate::ring::{monotonic_now, unix_now};
 /// The home of the order before the log exists.
 #[derive(Debug)]
 pub(super) enum Home {
-    /// In memory.
     Memory,
     /// A journal that this process holds.
     Journal(Box<Taken>),
@@ -104,9 +103,7 @@ pub(super) enum Opening {
 /// What the store's thread is to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Keep the journal.
     Keep(Box<Opened>),
-    /// Follow the stream.
     Follow(Box<node::Opened>),
 }
 

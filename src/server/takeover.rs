@@ -53,7 +53,7 @@ const READY: &[u8] = b"ready";
 /// The predecessor has let go of everything that only one process may have.
 const RELEASED: &[u8] = b"released";
 
-/// The longest packet.
+/// Bytes of the longest packet.
 const PACKET_BYTES_MAX: usize = 64;
 
 /// How long one end waits for a packet of the other. The slowest step is a start that makes a ring
@@ -195,7 +195,6 @@ impl Succession {
         Self { waiting: waiting.ok(), successors, _tell: tell }
     }
 
-    /// Reports the successor.
     pub fn successors(&self) -> &Receiver<Successor> {
         &self.successors
     }

@@ -32,11 +32,9 @@ const NODE_IDLE: Duration = Duration::from_secs(30);
 pub enum ApiError {
     /// There was no answer in time, or no server that could answer.
     Away,
-    /// It refused.
     Refused {
         /// JetStream's `err_code`.
         code: u64,
-        /// In its words.
         description: String,
     },
     /// An answer we do not understand.
@@ -190,7 +188,6 @@ impl Api {
         self.request("STREAM.INFO", &json!({ "deleted_details": true }))
     }
 
-    /// Creates the stream.
     pub fn create(&self, bounds: &StreamBounds) -> Request {
         let StreamBounds { bytes_max, age_max, replicas } = bounds;
         let body = json!({

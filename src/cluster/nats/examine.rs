@@ -18,7 +18,7 @@ use super::{NatsError, NatsSettings};
 /// How long an answer may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What was found.
+/// What a broker says of itself and of the stream.
 #[derive(Debug)]
 pub struct Examined {
     /// For each server of the settings, in their order: what it says of itself, or why it can't be

@@ -78,7 +78,6 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServerInfo {
-    /// Its version.
     pub version: String,
     /// Largest message it takes.
     pub max_payload: usize,
@@ -102,7 +101,6 @@ impl ServerInfo {
     }
 }
 
-/// An open connection.
 #[derive(Debug)]
 pub struct Link {
     pipe: Pipe,

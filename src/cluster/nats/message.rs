@@ -5,12 +5,10 @@ use std::time::Duration;
 use super::wire::Message;
 use crate::cluster::follower::Mark;
 
-/// One of them.
 #[derive(Debug)]
 pub enum Delivered {
     /// A message of the stream.
     Message {
-        /// Which.
         mark: Mark,
         /// Counts the messages of this opening, from 1.
         count: u64,
@@ -31,7 +29,6 @@ pub enum Delivered {
 }
 
 impl Delivered {
-    /// What it is.
     pub fn of(message: &Message<'_>) -> Self {
         if let Some(status) = message.headers.and_then(|headers| headers.status()) {
             return match (status, message.reply) {

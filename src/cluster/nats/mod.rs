@@ -34,7 +34,6 @@ pub struct NatsSettings {
     pub credentials: Option<PathBuf>,
     /// For `tls://`; `None` if there is no such server.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The stream's name.
     pub stream: String,
     /// On how many servers a new stream is kept; `None`: on three if there are as many.
     pub replicas: Option<u64>,
@@ -57,13 +56,11 @@ pub enum NatsError {
     Address(String),
     /// The credentials can't be used.
     Credentials(io::Error),
-    /// JetStream refuses.
     Api(ApiError),
     /// The existing stream can't be used.
     Stream {
-        /// Its name.
         name: String,
-        /// Why.
+        /// What does not fit.
         why: String,
     },
 }

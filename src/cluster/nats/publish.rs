@@ -33,7 +33,6 @@ pub struct Unanswered {
 }
 
 impl Unanswered {
-    /// One was sent.
     pub fn push(&mut self, number: u64, now: Duration) {
         self.since.insert(number, now);
         self.order.push_back(number);
@@ -77,7 +76,7 @@ impl Unanswered {
         given_up
     }
 
-    /// Gives up all.
+    /// Those that are not answered, none of which will be.
     pub fn give_up(&mut self) -> Vec<Answered> {
         self.order.clear();
         self.since.drain().map(|(number, _)| Answered::new(number, None)).collect()

@@ -22,13 +22,11 @@ pub enum Op<'a> {
     Ping,
     /// The answer to our ping.
     Pong,
-    /// Nothing is wrong.
     Ok,
     /// An error; after most of them the server closes the connection.
     Error(&'a str),
 }
 
-/// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// Where it was sent.

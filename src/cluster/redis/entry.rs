@@ -59,9 +59,7 @@ pub struct Entry {
 /// What an entry says.
 #[derive(Debug)]
 pub enum Says {
-    /// An event.
     Event(Publication),
-    /// A revocation.
     Revoked(Revocation),
 }
 

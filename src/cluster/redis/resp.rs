@@ -18,17 +18,15 @@ const DEPTH_MAX: usize = 8;
 /// What a server says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// A word.
+    /// A simple string, such as `OK`.
     Word(&'a str),
     /// The command was refused.
     Error(&'a str),
-    /// A number.
     Number(i64),
-    /// Bytes.
+    /// A bulk string.
     Bytes(&'a [u8]),
-    /// There is nothing.
+    /// A null of any kind.
     Nothing,
-    /// Several.
     List(Vec<Reply<'a>>),
 }
 
@@ -140,7 +138,7 @@ fn length(text: &str, most: usize) -> Result<usize, Stop> {
     text.parse().ok().filter(|&length| length <= most).ok_or(Stop::Malformed)
 }
 
-/// Writes a command.
+/// An array of bulk strings: the command and its arguments.
 pub fn write_command(out: &mut Vec<u8>, words: &[&[u8]]) {
     // Writing into memory can't fail.
     let _ = write!(out, "*{}\r\n", words.len());

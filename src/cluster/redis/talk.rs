@@ -19,7 +19,7 @@ const MAJOR_MIN: u32 = 7;
 /// The `maxmemory-policy` that keeps everything.
 const NO_EVICTION: &str = "noeviction";
 
-/// What was asked.
+/// A question that waits for its answer.
 #[derive(Debug)]
 pub enum Asked {
     /// To add this publication.
@@ -123,7 +123,7 @@ impl Server {
     }
 }
 
-/// The connection.
+/// The connection for questions, and those that wait for an answer, in order.
 #[derive(Debug)]
 pub struct Talk {
     /// The connection it uses.
@@ -153,7 +153,6 @@ impl Talk {
         Ok(Self { link, server, publish, asked: VecDeque::new() })
     }
 
-    /// Queues a command.
     pub fn ask(&mut self, asked: Asked, words: &[&[u8]], now: Duration) {
         self.link.write(words);
         self.asked.push_back((asked, now));

@@ -12,7 +12,6 @@ use crate::server::Shared;
 use crate::server::clerk::LogCommand;
 
 impl State {
-    /// `/readyz`.
     pub(super) fn readiness(&self) -> Reply {
         if self.draining.load(Ordering::Relaxed) {
             return unready("draining", "the server is going away");

@@ -17,7 +17,6 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Asks the kernel.
     pub fn now() -> Self {
         let statm = numbers_of("/proc/self/statm");
         let stat = stat_fields();

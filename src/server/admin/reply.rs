@@ -23,7 +23,6 @@ impl Reply {
         Self::ok("text/plain; charset=utf-8", text.as_bytes().to_vec())
     }
 
-    /// 200 with JSON.
     pub fn json(value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self::ok("application/json", body),
@@ -43,7 +42,7 @@ impl Reply {
         Self { header, ..Self::ok("text/html; charset=utf-8", page.into_bytes()) }
     }
 
-    /// 204.
+    /// 204: there is nothing to tell.
     pub fn done() -> Self {
         Self { status: Status::NoContent, content_type: None, body: Vec::new(), header: None }
     }
@@ -71,7 +70,7 @@ impl Reply {
         Self { header: Some(("Allow", allow)), ..error }
     }
 
-    /// 401.
+    /// 401, and how to prove who asks.
     pub fn unauthorized() -> Self {
         let message = "this listener has a key: Authorization: Bearer KEY";
         let error = Self::error(Status::Unauthorized, "key", message);

@@ -12,7 +12,7 @@ use rustls::server::ProducesTickets;
 use super::TlsError;
 use crate::ring::unix_now;
 
-/// Shortest secret.
+/// As long as the keys that are derived from it.
 pub(super) const SECRET_BYTES_MIN: usize = 32;
 
 /// How long a key seals tickets, in seconds. It opens them for as long again.
@@ -21,7 +21,6 @@ const PERIOD_S: u64 = 6 * 3600;
 const KEY_BYTES: usize = 32;
 const PERIOD_BYTES: usize = size_of::<u64>();
 
-/// Derives the keys.
 pub(super) struct SharedTickets {
     secret: Prk,
 }

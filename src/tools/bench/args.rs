@@ -13,7 +13,6 @@ use crate::tools::wire::tls::Trust;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// Server-Sent Events.
     Sse,
     /// WebSocket, one event per message.
     Ws,
@@ -271,7 +270,6 @@ pub enum PublishPlan {
     Paced {
         /// The average over all bursts.
         events_per_s: f64,
-        /// How long.
         duration: Duration,
     },
 }

@@ -109,7 +109,6 @@ pub(super) fn pong(data: &[u8]) -> Vec<u8> {
 pub(super) enum End {
     /// The bytes made no sense, or reported an error themselves.
     Fault(Fault),
-    /// The peer closed.
     Closed,
     /// The socket failed.
     Io(io::Error),

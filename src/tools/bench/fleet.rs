@@ -141,7 +141,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets them continue.
     pub fn go_on(&self) -> Result<(), BenchError> {
         self.signal(Signal::CONT)
     }

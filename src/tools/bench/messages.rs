@@ -100,9 +100,7 @@ pub(super) struct Progress {
     pub connected: u64,
     /// Subscriptions that failed.
     pub failed: u64,
-    /// Subscriptions that ended.
     pub ended: u64,
-    /// Events received.
     pub deliveries: u64,
     /// Connections that have seen a heartbeat since [`Command::Watch`].
     pub beating: u64,

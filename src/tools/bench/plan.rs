@@ -48,7 +48,6 @@ impl Target {
 pub(super) struct Share {
     /// Index of its first subscriber in the whole run.
     pub first: u32,
-    /// How many.
     pub count: u32,
 }
 

@@ -73,7 +73,6 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    /// Publishes everything.
     pub fn run(mut self) -> Published {
         let began = Instant::now();
         self.published.began_ns = monotonic_ns();

@@ -19,11 +19,9 @@ use super::{
 pub struct Report {
     /// What was asked for, and where.
     pub run: RunFacts,
-    /// How connecting went.
     pub connect: ConnectFacts,
     /// What the connections took.
     pub memory: MemoryFacts,
-    /// The idle phase.
     pub hold: Option<HoldFacts>,
     /// Publishing and what was delivered.
     pub publish: Option<PublishFacts>,
@@ -52,7 +50,6 @@ pub struct RunFacts {
     pub burst: u32,
     /// Bytes of data per event.
     pub size_bytes: usize,
-    /// Client processes.
     pub client_processes: usize,
     /// Kernel release.
     pub kernel: String,
@@ -71,7 +68,6 @@ pub struct ConnectFacts {
     pub endings: BTreeMap<String, u64>,
     /// How long the ramp took.
     pub connect_seconds: f64,
-    /// Connections per second.
     pub connects_per_s: f64,
     /// The server's CPU time per connection accepted and answered.
     pub server_cpu_us_per_connect: Option<f64>,
@@ -106,7 +102,6 @@ pub struct HoldFacts {
     pub hold_seconds: f64,
     /// The server's CPU time in percent of one core.
     pub server_idle_cpu_percent: Option<f64>,
-    /// Heartbeats seen.
     pub heartbeats: u64,
     /// Connections that saw at least one.
     pub connections_with_heartbeat: u64,
@@ -140,7 +135,6 @@ pub struct PublishFacts {
     pub publish_seconds: f64,
     /// Expected deliveries: events times their subscribers.
     pub expected: u64,
-    /// Deliveries made.
     pub deliveries: u64,
     /// Deliveries that were expected and not made.
     pub lost: u64,
@@ -171,13 +165,9 @@ pub struct PublishFacts {
 /// Publish to delivery, in microseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct LatencyFacts {
-    /// Median.
     pub p50_us: f64,
-    /// 99 of 100.
     pub p99_us: f64,
-    /// 999 of 1000.
     pub p999_us: f64,
-    /// The longest.
     pub max_us: f64,
 }
 

@@ -41,7 +41,6 @@ pub(super) fn prepare(config: &mut ClientConfig) {
 }
 
 impl Sealed {
-    /// Begins a handshake.
     pub fn new(tls: ClientConnection) -> Self {
         let shaking = Shaking { tls, secrets: Secrets::default(), is_answered: false };
         Self {

@@ -43,7 +43,6 @@ pub(super) fn open(
     Err(unreachable(failure))
 }
 
-/// The next answer.
 pub(super) fn answer(connection: &mut Connection) -> Result<Answer, ClientError> {
     let head = connection.head()?;
     let body = connection.body(&head)?;

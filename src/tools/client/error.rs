@@ -9,7 +9,6 @@ use crate::tools::wire::connection::WireError;
 use crate::tools::wire::tls::TrustError;
 use crate::tools::wire::url::BadUrl;
 
-/// What went wrong.
 #[derive(Debug)]
 pub enum ClientError {
     /// Not a URL we can use; the user's mistake.
@@ -38,7 +37,6 @@ pub enum ClientError {
     Frame(Violation),
     /// The server closed the WebSocket, and said why.
     ClosedWith(Option<CloseCode>, String),
-    /// The server refused.
     Refused(Refused),
     /// Standard input failed.
     Input(io::Error),
@@ -52,21 +50,19 @@ pub enum ClientError {
     Signals(io::Error),
 }
 
-/// A refusal.
+/// An answer with an error status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The status.
     pub status: u16,
     /// What the server said.
     pub message: String,
-    /// `Retry-After`.
+    /// When the server wants to be asked again.
     pub retry_after: Option<Duration>,
 }
 
 /// Whether another attempt could help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// It could help.
     Retry,
     /// The same would happen again.
     GiveUp,

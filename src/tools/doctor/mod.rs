@@ -96,7 +96,7 @@ impl DoctorOptions {
 /// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As wanted.
+    /// Nothing to do.
     Ok,
     /// Could not be read or needs no judgement; shown for completeness.
     Note,
@@ -109,19 +109,19 @@ pub enum Verdict {
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked.
+    /// As an operator calls it: a sysctl, a limit.
     pub check: String,
-    /// What was found.
+    /// Its value on this host.
     pub found: String,
-    /// What is needed.
+    /// The value that it should have.
     pub wanted: String,
-    /// The comparison.
+    /// How far that is enough.
     pub verdict: Verdict,
     /// What to do about it; empty if nothing.
     pub cure: String,
 }
 
-/// Everything found.
+/// What `pushline doctor` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoctorReport {
     /// What the host was examined for.

@@ -16,7 +16,7 @@ const READ_BYTES: usize = 32 * 1024;
 /// A connection, and the bytes that have come and were not used yet.
 #[derive(Debug)]
 pub struct Connection<S> {
-    /// To send with.
+    /// For sending; reads go through this type.
     pub socket: S,
     /// Received bytes, in order.
     pub received: Vec<u8>,

@@ -6,14 +6,14 @@ use crate::proto::carry::Carry;
 use crate::proto::ws::close::Violation;
 use crate::proto::ws::frame::{self, Fin, Opcode, Parsed, Sender};
 
-/// A whole frame.
+/// A frame of which all has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its kind.
+    /// What it is for.
     pub opcode: Opcode,
     /// Whether the message ends with it.
     pub fin: Fin,
-    /// Its payload.
+    /// Unmasked: servers do not mask.
     pub payload: &'a [u8],
 }
 

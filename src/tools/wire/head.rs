@@ -6,7 +6,7 @@ use crate::proto::http::head::{Framing, lists_token};
 /// A status and header fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The status.
+    /// Three digits; 1xx announces another head.
     pub status: u16,
     /// The status line and the fields, without the empty line.
     text: String,

@@ -100,7 +100,6 @@ pub fn connection(config: &Arc<ClientConfig>, host: &str) -> Result<ClientConnec
 #[derive(Debug)]
 pub enum Socket {
     Plain(TcpStream),
-    /// With.
     Tls(Arc<Secured>),
 }
 

@@ -148,7 +148,6 @@ impl Node {
         })
     }
 
-    /// Whether entries come.
     fn is_open(&self) -> bool {
         self.talk.is_some() && self.entries.is_some() && !self.went_back
     }

@@ -41,7 +41,7 @@ enum Reading {
     EachBy(&'static str, fn(&WorkerMetrics) -> ByLabel),
     /// Durations of all workers together.
     Durations(fn(&WorkerMetrics) -> &Histogram),
-    /// Durations of the server.
+    /// Durations that no worker measures.
     ServerDurations(fn(&Shared) -> &Histogram),
 }
 
