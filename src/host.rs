@@ -32,7 +32,7 @@ pub struct CgroupMemory {
 
 /// The tightest CPU quota above this process.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CgroupCpu {
+pub(crate) struct CgroupCpu {
     /// CPU time, in cores.
     pub cores: f64,
     /// Where it is set.
@@ -139,7 +139,7 @@ impl Host {
 
     /// The tightest CPU quota of the control groups this process is in, of either version, if there
     /// is one.
-    pub fn cgroup_cpu(&self) -> Option<CgroupCpu> {
+    pub(crate) fn cgroup_cpu(&self) -> Option<CgroupCpu> {
         let quota = |group: Cgroup| {
             let read = |name: &str| self.read_absolute(&group.dir.join(name));
             let (name, quota, period) = match group.version {

@@ -19,7 +19,7 @@ pub mod metrics;
 pub mod reader;
 pub mod record;
 pub mod recover;
-pub mod runs;
+pub(crate) mod runs;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(test)]

@@ -154,7 +154,7 @@ pub fn recover<D: Disk>(
         events: 0,
         streams: OpenStreams::default(),
     };
-    reader.read_head(names.iter().any(|name| name == HEAD_NAME), !segments.is_empty())?;
+    reader.read_head(&names, &segments)?;
     let listed = reader.count_listed(&segments);
     for (place, name) in segments.iter().enumerate() {
         match place < listed {
@@ -204,14 +204,15 @@ struct Reader<'a, D: Disk, F> {
 }
 
 impl<D: Disk, F: Feed> Reader<'_, D, F> {
-    fn read_head(&mut self, is_there: bool, has_segments: bool) -> Result<(), JournalError> {
+    fn read_head(&mut self, names: &[String], segments: &[String]) -> Result<(), JournalError> {
+        let is_there = names.iter().any(|name| name == HEAD_NAME);
         if is_there {
             let bytes = self.read_file(HEAD_NAME)?;
             self.head = Head::decode(&bytes);
             self.journal = self.head.map(|head| head.journal);
             self.feed.lost(self.head.map_or(0, |head| head.removed_to));
         }
-        match self.head.is_none() && (is_there || has_segments) {
+        match self.head.is_none() && (is_there || !segments.is_empty()) {
             true => self.corrupt(HEAD_NAME, 0, "it is missing or not a head"),
             false => Ok(()),
         }

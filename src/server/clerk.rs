@@ -21,7 +21,11 @@ use crate::ring::{Bell, Ringer, monotonic_now};
 pub(super) enum LogCommand {
     Stats(Sender<LogReport>),
     /// Report a page of its channels, from this index on.
-    Channels { from: u32, limit: usize, reply: Sender<ChannelPage> },
+    Channels {
+        from: u32,
+        limit: usize,
+        reply: Sender<ChannelPage>,
+    },
     Apply(Box<LogSettings>),
     /// Take no more events, and end the store.
     Close,
