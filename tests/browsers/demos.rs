@@ -95,7 +95,7 @@ fn the_demos_chat_shows_who_is_here_and_who_types() {
 }
 
 #[test]
-fn a_models_answer_is_whole_for_whoever_comes_in_its_middle_or_later() {
+fn a_models_answer_is_whole_for_readers_who_come_in_its_middle_or_later() {
     let server = TestServer::start();
     let Some(mut browser) = Browser::launch(Kind::Chromium) else { return };
     let page = format!("http://{}/demo/answer", server.addr);

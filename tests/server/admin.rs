@@ -244,7 +244,7 @@ fn every_channel_is_listed_once_with_what_the_log_holds_of_it() {
 }
 
 #[test]
-fn a_client_that_drips_is_cut_and_keeps_nobody_waiting() {
+fn a_client_that_drips_is_cut_and_keeps_no_other_waiting() {
     /// More than there are threads that answer.
     const DRIPPERS: usize = 30;
     let server = TestServer::start();

@@ -149,7 +149,7 @@ fn a_publish_in_progress_is_finished_and_answered() {
 }
 
 #[test]
-fn whoever_stays_is_cut_when_the_time_is_over() {
+fn connections_that_stay_are_cut_when_the_time_is_over() {
     let server = server(Duration::from_millis(500));
     let mut lines = Chunked::open(server.addr, "/publish", &[("Expect", "100-continue")]);
     assert_eq!(lines.conn.response().status, 100);

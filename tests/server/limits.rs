@@ -425,7 +425,7 @@ fn a_line_that_holds_too_much_ends_its_body_with_a_summary() {
 
 /// No client can keep others out by opening connections and sending nothing.
 #[test]
-fn a_full_table_makes_room_at_the_cost_of_who_has_asked_nothing_for_longest() {
+fn a_full_table_makes_room_at_the_cost_of_the_client_that_was_silent_for_longest() {
     let server = TestServer::with(|settings| {
         settings.connections_max = Some(4);
         // Each worker knows only its own oldest.

@@ -85,7 +85,7 @@ fn read_with_cuts(
 }
 
 #[test]
-fn whoever_is_cut_and_resumes_sees_every_event_once_and_in_order() {
+fn a_client_that_is_cut_and_resumes_sees_every_event_once_and_in_order() {
     for seed in 0..6 {
         run_schedule(seed);
     }

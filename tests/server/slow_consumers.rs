@@ -45,7 +45,7 @@ fn publish_and_read(server: &TestServer, reader: &mut Sse, count: usize) {
 }
 
 #[test]
-fn a_stalled_reader_holds_up_nobody_and_loses_nothing_within_bounds() {
+fn a_stalled_reader_holds_up_no_other_and_loses_nothing_within_bounds() {
     const COUNT: usize = 400;
     let server = server(8 << 20, SlowPolicy::Skip);
     let mut stalled_sse = Sse::over(narrow(&server), "channel=c", &[]);
@@ -236,7 +236,7 @@ fn the_policy_may_be_to_disconnect() {
 /// A close frame may wait longer for its reader than a closing handshake may take: it cannot be
 /// sent while the reader accepts nothing.
 #[test]
-fn who_wakes_late_still_reads_why_it_was_disconnected() {
+fn a_reader_that_wakes_late_still_reads_why_it_was_disconnected() {
     let server = server(1 << 20, SlowPolicy::Disconnect);
     let mut stalled = RawWs::over(narrow(&server), "channel=c", &[]);
     let mut reader = Sse::open(server.addr, "channel=c");
@@ -252,7 +252,7 @@ fn who_wakes_late_still_reads_why_it_was_disconnected() {
 
 /// The last subscriber of a channel on its worker leaves, and with it the worker's replica.
 #[test]
-fn disconnecting_the_only_subscriber_harms_nobody() {
+fn disconnecting_the_only_subscriber_harms_no_other_client() {
     let server = TestServer::with(|settings| {
         settings.workers = Some(1);
         settings.send_buffer = Some(16 << 10);

@@ -42,14 +42,14 @@ fn turn_at(now: Duration, core: &mut Core, completions: &[Completion], bytes: &[
 /// One connection of HTTP/2 may ask for a thousand things in one buffer. Others do not wait for all
 /// of them.
 #[test]
-fn a_connection_with_many_streams_begins_so_many_requests_a_turn() {
+fn a_connection_with_many_streams_begins_a_few_requests_a_turn() {
     assert_eq!(answers_by_turn(1), [64, 36, 0, 0]);
 }
 
 /// A thousand such connections may come back at once. Whatever else there is waits for a part of
 /// what they ask, and none of them is left behind.
 #[test]
-fn all_connections_together_begin_so_many_requests_a_turn() {
+fn all_connections_together_begin_a_limited_number_of_requests_a_turn() {
     assert_eq!(answers_by_turn(12), [512, 512, 172, 4]);
 }
 

@@ -48,7 +48,7 @@ fn head_is_get_without_a_body_or_a_stream() {
 }
 
 #[test]
-fn the_browser_client_is_everybodys_and_small() {
+fn the_browser_client_is_for_every_origin_and_small() {
     let server = TestServer::guarded("origins = [\"https://app.example\"]", |_| {});
     let origin = ("Origin", "https://elsewhere.example");
     let response = fetch(server.addr, "GET", "/pushline.js", &[origin], None);

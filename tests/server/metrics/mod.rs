@@ -296,7 +296,7 @@ fn replays_and_gaps_are_counted() {
 }
 
 #[test]
-fn who_finds_no_room_is_counted_as_refused() {
+fn a_connection_without_room_is_counted_as_refused() {
     let server = TestServer::with(|settings| settings.connections_max = Some(2));
     let _two = [(); 2].map(|()| Sse::open(server.addr, "channel=c"));
     assert_eq!(exchange(server.addr, "").status, 503);

@@ -116,7 +116,7 @@ fn restarts_under_load_refuse_and_reset_no_connection() {
 }
 
 #[test]
-fn where_nobody_is_to_be_taken_over_from_a_server_starts_as_usual() {
+fn without_a_predecessor_a_server_starts_as_usual() {
     let server = Program::start(&["--take-over"]);
     assert_eq!(fetch(server.addr, "GET", "/", &[], None).status, 200);
     server.await_line("there is no server to take over from");

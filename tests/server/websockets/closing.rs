@@ -54,7 +54,7 @@ fn a_close_of_the_servers_waits_for_the_clients() {
 }
 
 #[test]
-fn whoever_never_answers_a_close_is_cut() {
+fn a_client_that_never_answers_a_close_is_cut() {
     let server = TestServer::start();
     let mut ws = RawWs::envelope(server.addr, "channel=c");
     ws.send(frame(true, 2, b""));

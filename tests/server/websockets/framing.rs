@@ -178,7 +178,7 @@ fn a_flood_of_pings_is_answered_to_the_last() {
 }
 
 #[test]
-fn idle_connections_are_pinged_and_whoever_answers_stays() {
+fn idle_connections_are_pinged_and_those_that_answer_stay() {
     let server = TestServer::with(|settings| settings.heartbeat = Duration::from_millis(150));
     for query in ["channel=c", "channel=c&channel=d"] {
         let mut ws = RawWs::bare(server.addr, query);
@@ -193,7 +193,7 @@ fn idle_connections_are_pinged_and_whoever_answers_stays() {
 }
 
 #[test]
-fn whoever_answers_no_ping_is_cut() {
+fn a_client_that_answers_no_ping_is_cut() {
     let server = TestServer::with(|settings| settings.heartbeat = Duration::from_millis(150));
     let mut ws = RawWs::over(Conn::open(server.addr), "channel=c", &[]);
     assert_eq!(ws.frame().opcode, PING);
