@@ -110,6 +110,30 @@ impl<D: Driver> Tls<D> {
         self.open(token, bytes, out);
     }
 
+    /// The driver below brings no more for now, or ever. What the peer said before its end is heard first.
+    pub(super) fn receiving_ended(
+        &mut self,
+        token: Token,
+        why: RecvEnd,
+        out: &mut Vec<Completion>,
+    ) {
+        if let Slot::Handshake(of) = &mut self.slots[token.slot as usize]
+            && of.is_queued
+            && why == RecvEnd::Eof
+        {
+            of.is_at_end = true;
+            return;
+        }
+        let Some(common) = self.common(token.slot) else { return };
+        if common.flags.has(Flags::ENDED) {
+            return;
+        }
+        if matches!(why, RecvEnd::Eof | RecvEnd::Failed(_)) {
+            common.flags.set(Flags::ENDED);
+        }
+        out.push(Completion::RecvEnded { token, why });
+    }
+
     /// The carried bytes, to which more is added; `None` if the peer is not listened to any more.
     fn join_carry(&mut self, token: Token) -> Option<Vec<u8>> {
         let common = self.common(token.slot)?;
@@ -167,7 +191,7 @@ impl<D: Driver> Tls<D> {
 
     /// Opens whole records, and carries the rest.
     fn open(&mut self, token: Token, mut bytes: Vec<u8>, out: &mut Vec<Completion>) {
-        let opening = self.input.opening.of(token.slot);
+        let (bytes_before, opening) = (bytes.len(), self.input.opening.of(token.slot));
         let opened = match &mut self.slots[token.slot as usize] {
             Slot::Tls12(_) => self.open_tls12(token, &mut bytes),
             slot => slot
@@ -184,6 +208,12 @@ impl<D: Driver> Tls<D> {
         }
         if opened.wants_update {
             self.answer_update(token);
+        }
+        if rest.len() < bytes_before
+            && let Some(common) = self.common(token.slot)
+        {
+            // It has ended the record it began: what it carries now is another one.
+            common.carry_nothing();
         }
         match opened.end {
             None => self.carry(token, rest, out),
@@ -223,11 +253,11 @@ impl<D: Driver> Tls<D> {
                 if let Some(mut sender) = self.slots[token.slot as usize].sender() {
                     sender.seal_mistake(&mut alert, mistake);
                 }
+                self.add_pending(token, &alert);
                 // The alert is the last record: no close_notify follows.
                 if let Some(common) = self.common(token.slot) {
                     common.flags.set(Flags::CLOSED);
                 }
-                self.add_pending(token, &alert);
                 self.fail(token, Errno::PROTO, out);
             }
         }
@@ -306,8 +336,16 @@ impl<D: Driver> Tls<D> {
             }
         };
         bytes.drain(..used);
+        let is_at_end = self.is_at_end(token.slot);
         self.after_step(token, step, bytes, out);
+        if is_at_end {
+            self.receiving_ended(token, RecvEnd::Eof, out);
+        }
         took
+    }
+
+    fn is_at_end(&self, slot: u32) -> bool {
+        matches!(&self.slots[slot as usize], Slot::Handshake(of) if of.is_at_end)
     }
 
     fn price(&self, slot: u32) -> Duration {

@@ -8,7 +8,8 @@
 //!
 //! Nonce reuse would be fatal, so record numbers have one owner (`record::Part`). After a short send,
 //! the rest of a record that has begun to leave is kept (`pending`), and only the numbers of records
-//! of which nothing has left are used again.
+//! of which nothing has left are used again. Until that rest has left, the worker is not told that all of
+//! its data has: it may close then.
 
 mod carriers;
 mod handshake;
@@ -37,7 +38,7 @@ use super::{
 use handshake::ConfigView;
 use input::Input;
 use output::Output;
-use slot::{Common, Flags, Slot};
+use slot::{Common, Slot};
 
 /// Most sealed bytes handed to the driver below at once: this many stay in the processor's cache.
 const SEALED_BYTES_AT_ONCE: usize = 256 * 1024;
@@ -178,16 +179,8 @@ impl<D: Driver> Tls<D> {
             Completion::Received { token, buffer } if self.common(token.slot).is_some() => {
                 return self.received_from(token, buffer, out);
             }
-            Completion::RecvEnded { token, why } => {
-                let ends = matches!(why, RecvEnd::Eof | RecvEnd::Failed(_));
-                if let Some(common) = self.common(token.slot) {
-                    if common.flags.has(Flags::ENDED) {
-                        return;
-                    }
-                    if ends {
-                        common.flags.set(Flags::ENDED);
-                    }
-                }
+            Completion::RecvEnded { token, why } if self.common(token.slot).is_some() => {
+                return self.receiving_ended(token, why, out);
             }
             Completion::Writable { token } if self.common(token.slot).is_some() => {
                 return self.writable(token, out);

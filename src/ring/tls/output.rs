@@ -6,6 +6,8 @@ use super::{Batch, Completion, Driver, Op, Tls, Token};
 
 /// The error of a send to a peer whose handshake is not over (`ENOTCONN`).
 const NOT_YET: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
+/// The error of a send with a key of TLS 1.2 that has sealed all it may (`EPIPE`).
+const WORN_OUT: i32 = rustix::io::Errno::PIPE.raw_os_error();
 
 /// The sends of a turn of the driver below.
 #[derive(Default)]
@@ -26,14 +28,28 @@ struct Sent {
     /// Where it begins in the arena: the pending bytes first.
     from: usize,
     pending: usize,
+    /// Bytes of the worker's data that have left before, though it was told otherwise: one, or none.
+    owed: usize,
     /// Bytes of the worker's data that were sealed.
     data: usize,
-    /// Bytes of data that the worker wanted to send.
+    /// Bytes of data that were to be sealed.
     wanted: usize,
     /// Bytes of the whole send.
     bytes: usize,
     /// The driver below has reported it.
     is_settled: bool,
+}
+
+impl Sent {
+    /// Pending bytes only, of which the worker does not know.
+    fn pending(token: Token, from: usize, pending: usize) -> Self {
+        Self { token, from, pending, owed: 0, data: 0, wanted: 0, bytes: 0, is_settled: false }
+    }
+
+    /// Whether the worker has asked for it, and must hear what became of it.
+    fn is_asked_for(&self) -> bool {
+        self.owed + self.wanted > 0
+    }
 }
 
 impl Output {
@@ -94,9 +110,7 @@ impl<D: Driver> Tls<D> {
             }
             Op::Shutdown(_) => {
                 common.flags.set(Flags::SHUT);
-                let mut close = Vec::new();
-                self.slots[token.slot as usize].seal_close(&mut close);
-                self.add_pending(token, &close);
+                self.output.do_soon(token);
             }
             _ => self.close(token, batch),
         }
@@ -110,14 +124,21 @@ impl<D: Driver> Tls<D> {
     ) -> Option<Completion> {
         self.update_if_worn(token);
         let (slot, from) = (&mut self.slots[token.slot as usize], batch.arena.len());
-        let pending = slot.common().map_or(0, |common| {
+        let owed = slot.common().map_or(0, |common| {
             batch.arena.extend_from_slice(common.pending());
-            common.pending().len()
+            usize::from(common.flags.take(Flags::OWES_REPORT))
         });
+        let pending = batch.arena.len() - from;
+        let data = data.start + owed..data.end;
         let wanted = data.len();
-        let sealed = slot.seal(&mut batch.arena, data.start, data.end);
-        let sent = Sent { token, from, pending, data: sealed, wanted, bytes: 0, is_settled: false };
-        self.output.send(batch, slot, sent);
+        let Some(data) = slot.seal(&mut batch.arena, data) else {
+            batch.arena.truncate(from);
+            return Some(Completion::SendFailed { token, errno: WORN_OUT });
+        };
+        if batch.arena.len() > from {
+            let sent = Sent { owed, data, wanted, ..Sent::pending(token, from, pending) };
+            self.output.send(batch, slot, sent);
+        }
         None
     }
 
@@ -130,9 +151,13 @@ impl<D: Driver> Tls<D> {
         }
     }
 
-    /// Queues sealed bytes to leave soon, before anything that is sealed later.
+    /// Queues sealed bytes to leave soon, before anything that is sealed later. Nothing follows
+    /// close_notify.
     pub(super) fn add_pending(&mut self, token: Token, sealed: &[u8]) {
         let Some(common) = self.common(token.slot) else { return };
+        if common.flags.has(Flags::CLOSED) {
+            return;
+        }
         if !sealed.is_empty() {
             common.more(token.generation).pending.extend_from_slice(sealed);
         }
@@ -179,14 +204,17 @@ impl<D: Driver> Tls<D> {
         if common.flags.has(Flags::BLOCKED) {
             return batch.ops.push(Op::PollOut(token));
         }
+        let shuts = common.flags.has(Flags::SHUT);
+        if shuts {
+            slot.add_close(token.generation);
+        }
+        let Some(common) = slot.common() else { return };
         let pending = common.pending().len();
         if pending > 0 {
-            output.is_last |= common.flags.has(Flags::SHUT);
+            output.is_last |= shuts;
             let from = batch.arena.len();
             batch.arena.extend_from_slice(common.pending());
-            let sent =
-                Sent { token, from, pending, data: 0, wanted: 0, bytes: 0, is_settled: false };
-            output.send(batch, slot, sent);
+            output.send(batch, slot, Sent::pending(token, from, pending));
         } else if common.flags.take(Flags::SHUT) {
             batch.ops.push(Op::Shutdown(token));
         }
@@ -214,13 +242,13 @@ impl<D: Driver> Tls<D> {
         let sent = *sent;
         match taken {
             Some(taken) => self.settle_short(sent, taken, arena, out),
-            None if sent.data > 0 => out.push(completion),
-            None => self.lose_pending(token, out),
+            None if sent.is_asked_for() => out.push(completion),
+            None => self.peer_is_gone(token, out),
         }
     }
 
     fn settle_short(&mut self, sent: Sent, taken: usize, arena: &[u8], out: &mut Vec<Completion>) {
-        let Sent { token, pending, .. } = sent;
+        let Sent { token, pending, owed, wanted, .. } = sent;
         let slot = &mut self.slots[token.slot as usize];
         let taken_of_data = taken.saturating_sub(pending);
         let (data, records_end) = match slot.sender() {
@@ -236,17 +264,19 @@ impl<D: Driver> Tls<D> {
             let rest = &arena[begun + taken_of_data..begun + records_end];
             common.more(token.generation).pending.extend_from_slice(rest);
         }
-        self.output.do_soon(token);
-        if data < sent.wanted {
-            out.push(Completion::SendShort { token, taken: data as u32 });
+        if sent.is_asked_for() {
+            // With all of its data sealed, the worker must not close before the last record has left.
+            let is_owed = data == wanted && common.flags.raise(Flags::OWES_REPORT);
+            let taken = owed + data - usize::from(is_owed);
+            out.push(Completion::SendShort { token, taken: taken as u32 });
         }
+        self.output.do_soon(token);
     }
 
-    /// The peer is gone, and the pending bytes are lost. The worker learns it by receiving, or by the
-    /// next send.
-    fn lose_pending(&mut self, token: Token, out: &mut Vec<Completion>) {
+    /// Pending bytes can't leave. The worker learns it by receiving, or by the next send, which they go
+    /// before.
+    fn peer_is_gone(&mut self, token: Token, out: &mut Vec<Completion>) {
         let Some(common) = self.common(token.slot) else { return };
-        common.drop_pending(common.pending().len());
         if common.flags.take(Flags::WANTS_ROOM) {
             out.push(Completion::Writable { token });
         }
@@ -265,13 +295,13 @@ impl<D: Driver> Tls<D> {
     }
 
     fn settle_special(&mut self, sent: Sent, out: &mut Vec<Completion>) {
-        let Sent { token, data, wanted, pending, .. } = sent;
+        let Sent { token, owed, data, wanted, pending, .. } = sent;
         let Some(common) = self.common(token.slot) else { return };
         common.drop_pending(pending);
         let shuts = common.flags.has(Flags::SHUT);
         if data < wanted {
-            out.push(Completion::SendShort { token, taken: data as u32 });
-        } else if data == 0 && common.flags.take(Flags::WANTS_ROOM) {
+            out.push(Completion::SendShort { token, taken: (owed + data) as u32 });
+        } else if !sent.is_asked_for() && common.flags.take(Flags::WANTS_ROOM) {
             out.push(Completion::Writable { token });
         }
         if shuts {

@@ -1,5 +1,7 @@
 //! A connection's state: its handshake, or its keys.
 
+use std::ops::Range;
+
 use super::handshake::{Handover, Outcome, Rustls};
 use super::keys::{Keys, OpeningKey};
 use super::record::{DATA_BYTES_MAX, Part};
@@ -28,6 +30,8 @@ pub(super) struct Handshake {
     pub generation: u32,
     /// A record of it waits to be processed.
     pub is_queued: bool,
+    /// The peer has sent its last byte, of which the worker hears once that record is processed.
+    pub is_at_end: bool,
     /// Bytes of the records processed.
     pub taken: usize,
 }
@@ -88,6 +92,9 @@ impl Flags {
     pub const CLOSED: u8 = 1 << 5;
     /// The pending bytes announce a new key.
     pub const UPDATING: u8 = 1 << 6;
+    /// The worker believes that the last byte of its data has not left: it is told once the record that
+    /// ends with it has left whole.
+    pub const OWES_REPORT: u8 = 1 << 7;
 
     pub fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -212,18 +219,27 @@ impl Slot {
         }
     }
 
-    /// Seals bytes of the arena, and appends the records to it. Returns how many bytes were sealed.
-    /// For TLS 1.2 that is one record at most, because rustls can't take back what it has sealed.
-    pub fn seal(&mut self, arena: &mut Vec<u8>, from: usize, to: usize) -> usize {
+    /// Seals bytes of the arena, and appends the records to it. Returns how many bytes were sealed;
+    /// `None` if the key may seal no more. For TLS 1.2 it is one record at most, because rustls can't
+    /// take back what it has sealed.
+    pub fn seal(&mut self, arena: &mut Vec<u8>, data: Range<usize>) -> Option<usize> {
         if let Self::Tls12(of) = self {
-            let data = arena[from..to.min(from + DATA_BYTES_MAX)].to_vec();
-            let sealed = of.rustls.seal(&data, arena).is_ok();
-            return if sealed { data.len() } else { 0 };
+            let data = arena[data.start..data.end.min(data.start + DATA_BYTES_MAX)].to_vec();
+            return of.rustls.seal(&data, arena).is_ok().then_some(data.len());
         }
         if let Some(mut sender) = self.sender() {
-            sender.seal(arena, from..to);
+            sender.seal(arena, data.clone());
         }
-        to - from
+        Some(data.len())
+    }
+
+    /// The last that the peer is sent: that nothing follows.
+    pub fn add_close(&mut self, generation: u32) {
+        let mut close = Vec::new();
+        self.seal_close(&mut close);
+        if let Some(common) = self.common().filter(|_| !close.is_empty()) {
+            common.more(generation).pending.extend(close);
+        }
     }
 
     /// Tells the peer that nothing follows, once.
