@@ -3,6 +3,8 @@
 mod error;
 mod tickets;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,6 +20,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, version};
+use zeroize::Zeroizing;
 
 pub use self::error::TlsError;
 use self::tickets::SharedTickets;
@@ -32,8 +35,16 @@ pub(super) struct TlsKeeper {
     tickets: Arc<dyn ProducesTickets>,
     settings: Arc<Settings>,
     client_ca: Option<PathBuf>,
-    /// When each file was last written, as of the last look.
-    written: Vec<Option<SystemTime>>,
+    /// Of each file, as of the last look.
+    stamps: Vec<Option<Stamp>>,
+}
+
+/// What changes with a file: tools write it again, or put another one in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    written: SystemTime,
+    bytes: u64,
+    inode: u64,
 }
 
 impl TlsKeeper {
@@ -43,12 +54,12 @@ impl TlsKeeper {
             return Ok(None);
         }
         let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Rustls)?;
+        let stamps = stamps(settings, client_ca);
         let config = load(settings, client_ca, &tickets)?;
         let handshakes = Arc::new(HandshakeConfig::new(config));
         let settings = Arc::new(settings.clone());
         let client_ca = client_ca.map(Path::to_owned);
-        let written = written(&files(&settings, client_ca.as_deref()));
-        Ok(Some(Self { handshakes, tickets, settings, client_ca, written }))
+        Ok(Some(Self { handshakes, tickets, settings, client_ca, stamps }))
     }
 
     /// What workers make their handshakes with.
@@ -62,35 +73,41 @@ impl TlsKeeper {
         settings: &Arc<Settings>,
         client_ca: Option<&Path>,
     ) -> Result<(), TlsError> {
+        let stamps = stamps(settings, client_ca);
         self.handshakes.replace(load(settings, client_ca, &self.tickets)?);
         self.settings = settings.clone();
         self.client_ca = client_ca.map(Path::to_owned);
-        self.written = written(&files(settings, client_ca));
+        self.stamps = stamps;
         Ok(())
     }
 
     /// Reads the files again if one has changed. Returns whether one has. After an error those read
     /// before stay in use, and the error is not repeated until a file changes again.
     pub fn refresh(&mut self) -> Result<bool, TlsError> {
-        let written = written(&files(&self.settings, self.client_ca.as_deref()));
-        if written == self.written {
+        let stamps = stamps(&self.settings, self.client_ca.as_deref());
+        if stamps == self.stamps {
             return Ok(false);
         }
-        self.written = written;
+        self.stamps = stamps;
         let config = load(&self.settings, self.client_ca.as_deref(), &self.tickets)?;
         self.handshakes.replace(config);
         Ok(true)
     }
 }
 
-fn files(settings: &Settings, client_ca: Option<&Path>) -> Vec<PathBuf> {
+/// Of all files. To be taken before they are read: one that changes meanwhile is then read again.
+fn stamps(settings: &Settings, client_ca: Option<&Path>) -> Vec<Option<Stamp>> {
     let tls = &settings.tls;
-    let pairs = tls.certificates.iter().chain(&tls.keys).cloned();
-    pairs.chain(tls.ticket_key_file.clone()).chain(client_ca.map(Path::to_owned)).collect()
+    let pairs = tls.certificates.iter().chain(&tls.keys).map(PathBuf::as_path);
+    pairs.chain(tls.ticket_key_file.as_deref()).chain(client_ca).map(Stamp::of).collect()
 }
 
-fn written(files: &[PathBuf]) -> Vec<Option<SystemTime>> {
-    files.iter().map(|path| path.metadata().and_then(|of| of.modified()).ok()).collect()
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let file = path.metadata().ok()?;
+        let written = file.modified().ok()?;
+        Some(Self { written, bytes: file.len(), inode: file.ino() })
+    }
 }
 
 fn load(
@@ -145,7 +162,11 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn pair(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let certificates = certificates(chain)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::pem(key, error))?;
+    let text =
+        fs::read(key).map(Zeroizing::new).map_err(|error| TlsError::unreadable(key, &error))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&text).map_err(|error| TlsError::pem(key, error))?;
+    // It wipes what it is given.
     let signing = provider.key_provider.load_private_key(private);
     let signing = signing.map_err(|error| TlsError::Key(key.to_owned(), error))?;
     let pair = CertifiedKey::new(certificates, signing);

@@ -8,6 +8,7 @@ use std::path::Path;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use rustls::server::ProducesTickets;
+use zeroize::Zeroizing;
 
 use super::TlsError;
 use crate::ring::unix_now;
@@ -27,7 +28,8 @@ pub(super) struct SharedTickets {
 
 impl SharedTickets {
     pub fn read(path: &Path) -> Result<Self, TlsError> {
-        let text = fs::read(path).map_err(|error| TlsError::unreadable(path, &error))?;
+        let text = fs::read(path).map(Zeroizing::new);
+        let text = text.map_err(|error| TlsError::unreadable(path, &error))?;
         let secret = text.trim_ascii();
         if secret.len() < SECRET_BYTES_MIN {
             return Err(TlsError::ShortSecret(path.to_owned()));
@@ -46,7 +48,7 @@ impl SharedTickets {
                 KEY_BYTES
             }
         }
-        let mut key = zeroize::Zeroizing::new([0; KEY_BYTES]);
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
         let info = period.to_be_bytes();
         self.secret.expand(&[&info], Length).and_then(|made| made.fill(&mut *key)).ok()?;
         RandomizedNonceKey::new(&AES_256_GCM, &*key).ok()
@@ -54,7 +56,9 @@ impl SharedTickets {
 
     fn seal(&self, text: &[u8], now_s: u64) -> Option<Vec<u8>> {
         let period = now_s / PERIOD_S;
-        let mut sealed = text.to_vec();
+        // With room for the tag: growing would leave the text behind.
+        let mut sealed = Vec::with_capacity(text.len() + AES_256_GCM.tag_len());
+        sealed.extend_from_slice(text);
         let key = self.key(period)?;
         let nonce =
             key.seal_in_place_append_tag(Aad::from(period.to_be_bytes()), &mut sealed).ok()?;
@@ -71,10 +75,10 @@ impl SharedTickets {
         }
         let mut text = sealed.to_vec();
         let key = self.key(of_ticket)?;
-        let opened = key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(*period), &mut text)
-            .ok()?;
-        Some(opened.to_vec())
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = key.open_in_place(nonce, Aad::from(*period), &mut text).ok()?.len();
+        text.truncate(opened);
+        Some(text)
     }
 }
 

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
-use program::Program;
+pub use program::Program;
 
 /// A server on free ports that would start, were it not for one obstacle.
 fn pushline() -> Command {

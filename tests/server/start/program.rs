@@ -53,8 +53,8 @@ impl Program {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut program =
             Self { child, addr: unknown, admin: unknown, log, said: RefCell::default() };
-        program.addr = address_in(&program.await_line("listening for clients"));
-        program.admin = address_in(&program.await_line("listening for the operator"));
+        program.addr = program.address("listening for clients");
+        program.admin = program.address("listening for the operator");
         program
     }
 
@@ -75,6 +75,15 @@ impl Program {
                 return line;
             }
         }
+    }
+
+    /// The address that the first line with this text tells.
+    pub fn address(&self, text: &str) -> SocketAddr {
+        address_in(&self.await_line(text))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Everything written so far that contains this text.

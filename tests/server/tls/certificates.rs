@@ -1,5 +1,12 @@
 //! Which certificate is shown, files that change, and certificates of clients.
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use pushline::auth::Gate;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustls::DEFAULT_VERSIONS;
 
 use super::{Client, STREAM, post, serve};
@@ -33,6 +40,74 @@ fn renewed_files_are_used_for_new_connections_and_streams_live_on() {
     assert!(Client::connect(at, old.client(DEFAULT_VERSIONS), "localhost").is_err());
     publish(server.addr, "news", "still there");
     stream.until("data: still there");
+}
+
+#[test]
+fn a_certificate_for_a_trial_is_made_once_and_its_key_is_for_its_owner_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    let make = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pushline"));
+        command.args(["tls", "self-signed"]).arg(folder.path()).output().expect("it runs")
+    };
+    assert!(make().status.success());
+    assert_eq!(key.metadata().expect("a key").mode() & 0o777, 0o600);
+    let server = TestServer::with(|settings| {
+        settings.listen_tls = Some(([127, 0, 0, 1], 0).into());
+        settings.tls.certificates = vec![certificate.clone()];
+        settings.tls.keys = vec![key.clone()];
+    });
+    assert!(server.server().listen_tls().is_some(), "they fit");
+    let before = fs::read(&key).expect("a key");
+    let again = make();
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is kept"), "{again:?}");
+    assert_eq!(fs::read(&key).expect("a key"), before);
+}
+
+/// As with files of an archive that a link is switched to: each was written long ago.
+#[test]
+fn another_file_in_place_of_one_is_seen_whenever_it_was_written() {
+    let [old, new] = [(); 2].map(|()| Identity::new(&["localhost"]));
+    let (mut server, at) = serve(&old, |_| {});
+    for (from, to) in
+        [(new.certificate_file(), old.certificate_file()), (new.key_file(), old.key_file())]
+    {
+        let written = to.metadata().and_then(|file| file.modified()).expect("a file");
+        File::open(&from).and_then(|file| file.set_modified(written)).expect("set");
+        fs::rename(from, to).expect("renamed");
+    }
+    assert!(server.server_mut().refresh_certificates().expect("they fit"));
+    assert!(Client::connect(at, new.client(DEFAULT_VERSIONS), "localhost").is_ok());
+}
+
+/// As when a tool renews files, and a signal has them read before it is done.
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again() {
+    let [old, new] = [(); 2].map(|()| Identity::new(&["localhost"]));
+    let keys = [&old, &new].map(|identity| fs::read(identity.key_file()).expect("a key"));
+    let (mut server, at) = serve(&old, |_| {});
+    // Reading it waits for its writer; by then, the certificate has been read.
+    let pipe = old.folder().join("key.pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    let mut settings = server.server().settings().clone();
+    settings.tls.keys = vec![pipe.clone()];
+    let (tell_read, read) = crossbeam_channel::bounded(1);
+    let renewed = new.certificate_file();
+    std::thread::spawn(move || {
+        let write = |key: &[u8], before: &dyn Fn()| {
+            let mut pipe = File::options().write(true).open(&pipe).expect("a reader");
+            before();
+            pipe.write_all(key).expect("written");
+        };
+        write(&keys[0], &|| fs::rename(&renewed, old.certificate_file()).expect("renamed"));
+        read.recv().expect("it is read");
+        write(&keys[1], &|| {});
+    });
+    server.server_mut().reload(settings, Gate::open()).expect("the old pair");
+    tell_read.send(()).expect("it waits for that");
+    assert!(server.server_mut().refresh_certificates().expect("the new pair"));
+    assert!(Client::connect(at, new.client(DEFAULT_VERSIONS), "localhost").is_ok());
 }
 
 #[test]

@@ -3,6 +3,9 @@
 
 mod certificates;
 mod clients;
+mod handshakes;
+mod renewal;
+mod secrets;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
