@@ -1,5 +1,6 @@
 //! Third-party clients.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
@@ -98,14 +99,51 @@ require('https').get('https://' + process.env.at + '/sse?channel=news', (answer)
     }
 }
 
-/// Over HTTP/1.1 and 2, to a server in this process, so that its counts can be asked for.
+/// Whether they trust one authority or anyone, and not if they were told nothing.
+#[test]
+fn the_programs_clients_publish_and_subscribe_over_tls() {
+    let identity = Identity::new(&["localhost"]);
+    let (server, at) = serve(&identity, |_| {});
+    let url = format!("https://localhost:{}", at.port());
+    let authority = identity.certificate_file();
+    let trusting = ["--ca", authority.to_str().expect("text")];
+    let pushline = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pushline"));
+        command.args(arguments).args(["--url", &url]).stdin(Stdio::null());
+        command
+    };
+    for trust in [&trusting[..], &["--insecure"]] {
+        for transport in ["sse", "ws"] {
+            let listen = ["sub", transport, "--transport", transport];
+            let mut subscriber =
+                pushline(&listen).args(trust).stdout(Stdio::piped()).spawn().expect("it runs");
+            await_subscribers(server.addr, transport, 1);
+            let published = pushline(&["pub", transport, "hello"]).args(trust).output();
+            assert!(published.expect("it runs").status.success(), "{trust:?}");
+            let mut line = String::new();
+            let mut printed = BufReader::new(subscriber.stdout.take().expect("piped"));
+            printed.read_line(&mut line).expect("a line");
+            assert_eq!(line, "hello\n", "{transport} {trust:?}");
+            subscriber.kill().and_then(|()| subscriber.wait()).expect("it ends");
+            await_subscribers(server.addr, transport, 0);
+        }
+    }
+    let refused = pushline(&["pub", "sse", "hello"]).output().expect("it runs");
+    assert!(!refused.status.success());
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("--ca FILE"), "{told}");
+}
+
+/// Over HTTP/1.1 and 2 and WebSockets, to a server in this process, so that its counts can be asked for.
 #[test]
 fn the_load_generator_counts_deliveries_over_tls() {
     let identity = Identity::new(&["localhost"]);
     let (server, at) = serve(&identity, |_| {});
     let url = format!("https://localhost:{}", at.port());
     let authority = identity.certificate_file();
-    for (version, connections) in [(&["--connections", "9"][..], 9), (&HTTP2_BENCH, 3)] {
+    for (version, connections) in
+        [(&["--connections", "9"][..], 9), (&HTTP2_BENCH, 3), (&WEBSOCKET_BENCH, 9)]
+    {
         let before = handshakes(&server);
         let run = Command::new(env!("CARGO_BIN_EXE_pushline"))
             .args(["bench", "--url", &url, "--burst", "3", "--ca"])
@@ -149,4 +187,5 @@ fn handshakes_of(server: &TestServer, result: &str) -> u64 {
     metric(server.admin, &format!("pushline_tls_handshakes_total{{result=\"{result}\"}}"))
 }
 
+const WEBSOCKET_BENCH: [&str; 4] = ["--connections", "9", "--transport", "ws"];
 const HTTP2_BENCH: [&str; 5] = ["--connections", "9", "--http2", "--streams", "4"];

@@ -22,6 +22,8 @@ enum How {
     Once,
     /// Until the README's end: it subscribes to this channel, and prints something later.
     Follow(&'static str),
+    /// The same of a server that it starts, with TLS.
+    Tls,
     /// Not run here, for this reason.
     Not(&'static str),
     /// A configuration file: it is checked.
@@ -30,7 +32,7 @@ enum How {
     Operations,
 }
 
-use How::{Config, Follow, Not, Once, Operations};
+use How::{Config, Follow, Not, Once, Operations, Tls};
 
 /// Section, language, what to do, and what must be in the output.
 type Step = (&'static str, &'static str, How, &'static [&'static str]);
@@ -43,7 +45,7 @@ const STEPS: &[Step] = &[
     ("First push", "js", Follow("news"), &["hello from here"]),
     ("First push", "sh", Not("reads a file until the end of time; `log_tail` does it"), &[]),
     ("First push", "sh", Follow("logs"), &["a line of the log"]),
-    ("First push", "sh", Not("it starts a server of its own; `tests/server` speaks TLS"), &[]),
+    ("First push", "sh", Tls, &["id: ", "data: hello"]),
     ("In a browser", "html", Not("`tests/browsers` opens it"), &[]),
     ("SSE or WebSocket", "json", Operations, &[]),
     ("Resume and gaps", "sh", Follow("news"), &["data: hello", "data: hello from here"]),
@@ -70,6 +72,7 @@ fn each_code_block_does_what_it_says() {
             Not(_) => {}
             Once => host.run(block, expected),
             Follow(channel) => host.follow(block, channel, expected),
+            Tls => host.try_tls(block, expected),
             Config => host.check_config(block, expected),
             Operations => host.operate(block),
         }

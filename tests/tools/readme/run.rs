@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,24 +67,7 @@ pub struct Host {
 
 impl Host {
     pub fn start() -> Self {
-        use std::os::unix::process::CommandExt;
-        let mut child = Command::new(PROGRAM)
-            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--workers=2", "--cpus=none"])
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .expect("it starts");
-        let mut banner = String::new();
-        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-        stderr.read_line(&mut banner).expect("a banner");
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        let server = Running(child);
-        let mut addresses = banner.split("http://").skip(1).map(|rest| {
-            let end = rest.find([' ', ')']).expect("an address ends");
-            rest[..end].parse().expect("an address")
-        });
-        let listen = addresses.next().expect("where clients connect");
-        let admin = addresses.next().expect("where the operator connects");
+        let (server, [listen, admin]) = serve(Command::new(PROGRAM));
         let folder = TempDir::new().expect("a folder");
         Self {
             listen,
@@ -119,6 +102,26 @@ impl Host {
         let (text, _process) = (block.text.clone(), process);
         self.followers.push(Follower { text, printed, expected, _process });
         self.until("it is subscribed", |host| host.subscribers(channel) > before);
+    }
+
+    /// A block that makes a certificate, has a server use it, and reads a stream of that one.
+    pub fn try_tls(&mut self, block: &Block, expected: &'static [&'static str]) {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let here = format!("localhost:{}", port.expect("a free port").port());
+        let text = block.text.replace("localhost:8443", &here);
+        let [make, serve_it, read] = text.lines().collect::<Vec<_>>()[..] else {
+            panic!("three commands, not\n{text}")
+        };
+        let line = |text: &str| Block { text: text.to_owned(), ..block.clone() };
+        self.run(&line(make), &[]);
+        let Some(command) = self.command(&line(serve_it)) else { return };
+        let (server, [listen, _]) = serve(command);
+        self.others.push(server);
+        // The one whose subscribers are counted.
+        let first = std::mem::replace(&mut self.listen, listen);
+        self.follow(&line(read), "news", expected);
+        output(&["pub", "news", "hello", "--url", &format!("http://{listen}")]);
+        self.listen = first;
     }
 
     /// What the README says about `tail -F`: there is a log that grows.
@@ -246,6 +249,25 @@ impl Host {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Runs a server, on ports of its own choice. Returns where clients and the operator connect.
+fn serve(mut command: Command) -> (Running, [SocketAddr; 2]) {
+    use std::os::unix::process::CommandExt;
+    command.envs([("PUSHLINE_LISTEN", "127.0.0.1:0"), ("PUSHLINE_ADMIN", "127.0.0.1:0")]);
+    command.envs([("PUSHLINE_WORKERS", "2"), ("PUSHLINE_CPUS", "none")]);
+    let mut child = command.stderr(Stdio::piped()).process_group(0).spawn().expect("it starts");
+    let mut banner = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    stderr.read_line(&mut banner).expect("a banner");
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let server = Running(child);
+    let mut addresses = banner.split("http://").skip(1).map(|rest| {
+        let end = rest.find([' ', ')']).expect("an address ends");
+        rest[..end].parse().expect("an address")
+    });
+    let mut next = || addresses.next().unwrap_or_else(|| panic!("no address: {banner}"));
+    (server, [next(), next()])
 }
 
 fn shell(text: &str) -> Command {
