@@ -65,7 +65,7 @@
 //! | an operator at one node asks the others | `server::admin::nodes` |
 //! | a lone publication is sent by the thread that has it | `cluster::nats::sending` |
 //! | a journal on disk: group commits, torn ends, an epoch that restarts keep | [`journal`], `server::store` |
-//! | a start reads what memory has room for, and lists the rest | [`journal::runs`], [`journal::feed`], [`log::restore`] |
+//! | a start reads what memory has room for, and lists the rest | `journal::runs`, [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
 //! | sessions change nothing themselves: they return what they want | `worker::effect`, `worker::session` |

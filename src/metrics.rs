@@ -143,13 +143,13 @@ impl Histogram {
 pub struct WorkerMetrics {
     /// Connections accepted.
     pub accepts: Counter,
-    /// Times accepting had to pause, by their place in [`AcceptFailure::ALL`].
+    /// Times accepting had to pause, by their place in `AcceptFailure::ALL`.
     pub accept_failures: [Counter; AcceptFailure::ALL.len()],
     /// Connections open now, by [`TRANSPORTS`].
     pub open: [Counter; TRANSPORTS.len()],
     /// Connections ended, by `CloseReason::index`.
     pub closes: [Counter; CloseReason::LABELS.len()],
-    /// Connections refused, by their place in [`Refused::ALL`].
+    /// Connections refused, by their place in `Refused::ALL`.
     pub refused: [Counter; Refused::ALL.len()],
     /// HTTP/2 streams opened.
     pub http2_streams: Counter,

@@ -9,7 +9,7 @@
 //! | `lock` | held by the process that has the journal | |
 //! | `head` | the epoch, and up to which seq events may have been shown ([`record::Head`]) | before an event above that is written |
 //! | `<first seq>.log` | a segment ([`record`]) | each group commit; its length and name when the next one begins |
-//! | `<first seq>.runs` | a list of a complete segment's events, for a start that need not read them ([`runs`]) | never: without it the segment is read |
+//! | `<first seq>.runs` | a list of a complete segment's events, for a start that need not read them (`runs`) | never: without it the segment is read |
 //! | `*.new` | a file that was being made | never: the next start removes it |
 
 pub mod disk;
