@@ -41,14 +41,23 @@
 //! | backend ([`server`]) | 8 with `auth.url` | connections to the operator's backend | touch a client's socket |
 //! | lines ([`server`]) | one | the operator's log lines, about connections and requests, and about counters that grow | make a worker wait: when its lane is full the line is dropped and counted |
 //! | take-over ([`server`]) | one | the name at which a successor asks for the listeners | keep the server from running |
-//! | main ([`cli`], [`server`]) | one | arguments, configuration, signals, start (`server::start`), balance, drain, join | anything hot |
+//! | signals ([`cli`]) | one | the signals of the process | anything but pass them on to main |
+//! | main ([`cli`], [`server`]) | one | arguments, configuration, start (`server::start`), reload, balance, drain, join | anything hot |
 //!
 //! The log ([`log`]: it assigns `seq`, keeps history, knows which worker wants which channel) has
 //! no thread: a worker that has a request for it runs it, unless another one does ([`mesh::hand`]).
 //!
 //! Lanes between threads ([`mesh`]) are bounded and FIFO; a doorbell wakes a worker that sleeps.
-//! The only other memory workers share is two counts: [`worker::connection_count`] and
-//! [`log::channel_name`].
+//! Besides lanes, and the log under its lock, workers share:
+//!
+//! | what | where |
+//! |---|---|
+//! | two counts: connections, and subscribers of a channel | [`worker::connection_count`], [`log::channel_name`] |
+//! | whether a worker sleeps, for those who would wake it | [`mesh::SleepFlag`] |
+//! | the configuration of handshakes, which a reload replaces | `ring::tls::HandshakeConfig` |
+//! | the connection to NATS, for a lone publication | `cluster::nats::sending` |
+//!
+//! Of the last two a worker only tries the lock. Everything else is owned, or never changes.
 //!
 //! # Where each idea lives
 //!
@@ -68,7 +77,7 @@
 //! | a start reads what memory has room for, and lists the rest | `journal::runs`, [`journal::feed`], [`log::restore`] |
 //! | no loss is silent | [`log::tombstone`], `pushline.gap` in [`proto::envelope`] |
 //! | a socket, a session and a subscriber are three things; only the turn knows all three | [`worker`], `worker::turn` |
-//! | sessions change nothing themselves: they return what they want | `worker::effect`, `worker::session` |
+//! | a session changes nothing but itself: it asks, and returns what it wants | `World` in `worker::session::world`, `worker::effect`, `worker::session::step` |
 //! | a session sees itself and what all share, and no other session | `Cx` in `worker::session::world`, `worker::session::shared` |
 //! | what a session is, apart from what is done with it | `worker::session::state` |
 //! | one way out for a connection | `Ending` in `worker::effect`, `worker::ending` |
@@ -100,8 +109,8 @@
 //! | the same contract where io_uring is refused | `ring::epoll`, chosen in `server::driver` |
 //! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
 //! | HTTP/1.1, HTTP/2, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
-//! | HTTP/2: one connection, many streams, each a connection of HTTP/1.1 to its session | [`proto::h2`], `worker::session::http2`, `worker::streams` |
-//! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::streams`, `worker::table` |
+//! | HTTP/2: one connection, many streams, each a connection of HTTP/1.1 to its session | [`proto::h2`], `worker::session::http2`, `worker::h2_streams` |
+//! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::h2_streams`, `worker::table` |
 //! | what an HTTP/2 client may do only so often | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
 //! | who may do what | [`auth`], `worker::session::access`, `worker::session::grant`; when that changes: `worker::session::vetting` |
@@ -122,8 +131,9 @@
 //! | clients that resume on their own: `sub`, `pub` | `tools::client` |
 //! | one reader of answers, for clients, the load generator, tests and the server's questions | [`tools::wire`] |
 //! | one load generator for us and for rivals | `tools::bench`, `benches/rivals` |
-//! | caps with their reasons | [`limits`] |
+//! | caps with their reasons, where more than one module needs them | [`limits`] |
 //! | how often something may happen | `bucket` |
+//! | facts of one bit | `bits` |
 //! | what the host says about itself | [`host`] |
 //! | why a connection ended or was refused | `reason` |
 //!
@@ -142,9 +152,11 @@
 //!
 //! # Layers
 //!
-//! `{limits, reason} <- proto <- log <- worker/{net, session, hub} <- worker/turn`, and `ring` knows
-//! none of them; only `worker` and `server` see `ring`. The worker's three parts do not name each
-//! other. `tests/architecture.rs` holds this and the `unsafe` rule.
+//! `proto <- log <- {reason, metrics} <- worker/{net, session, hub} <- worker/turn <- server <- cli`.
+//! `bits`, `bucket`, `host`, `limits` and `web` name none of them. Neither does `ring`, which is named by what
+//! runs on it (`worker`, `server`) and by what examines it (`cli`, and the doctor and the load
+//! generator in `tools`). The worker's three parts do not name each other. `tests/architecture.rs` has
+//! the whole table, and holds it and the `unsafe` rule.
 //!
 //! # Invariants worth naming
 //!
@@ -163,6 +175,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod auth;
+pub(crate) mod bits;
 pub(crate) mod bucket;
 pub mod cli;
 pub(crate) mod cluster;

@@ -1,4 +1,5 @@
-//! Every cap that is not an operator's setting, with its reason. Settings are in `config`.
+//! Caps that more than one module needs, with their reasons; the others are beside what they bound.
+//! What an operator may set is in `config`.
 
 use std::time::Duration;
 

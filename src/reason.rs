@@ -101,7 +101,7 @@ impl AcceptFailure {
 pub enum CloseReason {
     /// The last response said `Connection: close` and is sent.
     Answered,
-    /// The peer closed.
+    /// The peer closed in order: by FIN, or by a close frame.
     PeerClosed,
     /// The connection broke.
     PeerGone,
@@ -121,7 +121,7 @@ pub enum CloseReason {
     SlowConsumer,
     /// Events were lost, and a bare WebSocket has no other way to be told.
     Gap,
-    /// Its token expired.
+    /// The time of its token is over.
     TokenExpired,
     /// The key that let it in was removed, or everybody's rights have changed.
     KeyRemoved,

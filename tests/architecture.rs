@@ -5,32 +5,39 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module of the crate, and the others it may name. Left out: what is at the top and may see
-/// everything (`cli`, `lib`, `main`, `server`), and the tools beside the server (`tools`).
-const LAYERS: [(&str, &[&str]); 16] = [
+/// A module of the crate, and the others it may name, all of which come before it here.
+const LAYERS: [(&str, &[&str]); 19] = [
+    ("bits", &[]),
     ("bucket", &[]),
     ("host", &[]),
     ("limits", &[]),
     ("proto", &[]),
     ("ring", &[]),
     ("web", &[]),
+    ("log", &["bits", "bucket", "proto"]),
     ("reason", &["proto", "log"]),
     ("metrics", &["reason"]),
-    ("log", &["bucket", "proto"]),
-    ("auth", &["proto", "limits"]),
-    ("config", &["auth", "journal", "limits", "log", "proto"]),
+    ("auth", &["proto"]),
     ("mesh", &["limits", "log"]),
     ("journal", &["limits", "log", "metrics"]),
     ("cluster", &["log", "mesh", "metrics", "proto"]),
+    ("config", &["auth", "journal", "limits", "log", "proto"]),
     (
         "worker",
         &[
-            "auth", "bucket", "config", "limits", "log", "mesh", "metrics", "proto", "reason",
-            "ring", "web",
+            "auth", "bits", "bucket", "config", "limits", "log", "mesh", "metrics", "proto",
+            "reason", "ring", "web",
         ],
     ),
-    // A new module must be given its place here.
-    ("", &["cli", "server", "tools"]),
+    ("tools", &["cluster", "config", "host", "limits", "proto", "ring"]),
+    (
+        "server",
+        &[
+            "auth", "cluster", "config", "host", "journal", "limits", "log", "mesh", "metrics",
+            "proto", "reason", "ring", "tools", "web", "worker",
+        ],
+    ),
+    ("cli", &["auth", "config", "host", "journal", "log", "proto", "ring", "server", "tools"]),
 ];
 
 /// Above this many lines a file should be split; above [`FILE_LINES_LIMIT`] the test fails.
@@ -45,11 +52,11 @@ fn layers_know_only_those_below_them() {
     let mut wrong = Vec::new();
     for file in sources() {
         let layer = layer_of(&file.path);
-        let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
-            let (_, above) = LAYERS[LAYERS.len() - 1];
-            let known = above.contains(&layer.as_str()) || matches!(&*layer, "lib" | "main");
-            assert!(known, "{}: say in LAYERS what this module may name", file.path.display());
+        if matches!(&*layer, "lib" | "main") {
             continue;
+        }
+        let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
+            panic!("{}: say in LAYERS what this module may name", file.path.display());
         };
         for named in modules_named(&file.without_tests()) {
             if named == layer || below.contains(&named.as_str()) {
@@ -61,8 +68,36 @@ fn layers_know_only_those_below_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn no_two_layers_need_each_other() {
+    for (at, (name, below)) in LAYERS.iter().enumerate() {
+        for named in *below {
+            let comes_before = LAYERS[..at].iter().any(|(other, _)| other == named);
+            assert!(comes_before, "{name} names {named}, which does not come before it");
+        }
+    }
+}
+
+/// An entry that no code needs would hide that two modules have come apart.
+#[test]
+fn every_entry_of_the_layers_is_needed() {
+    let mut named = BTreeMap::<String, Vec<String>>::new();
+    for file in sources() {
+        let by_file = modules_named(&file.without_tests());
+        named.entry(layer_of(&file.path)).or_default().extend(by_file);
+    }
+    let needs =
+        |name, other: &str| named.get(name).is_some_and(|by| by.iter().any(|of| of == other));
+    let unneeded: Vec<_> = LAYERS
+        .iter()
+        .flat_map(|(name, below)| below.iter().map(move |other| (*name, *other)))
+        .filter(|(name, other)| !needs(*name, other))
+        .collect();
+    assert!(unneeded.is_empty(), "nothing needs these any more: {unneeded:?}");
+}
+
 /// A part of a worker, and what it must not name: the other two parts, the files that know all
-/// three, and (of the driver) anything but the token that identifies a connection.
+/// three, and the driver, if it is not the one that talks to it.
 const PARTS_OF_A_WORKER: [(&str, &[&str]); 3] = [
     ("net", &["session", "hub", "turn", "link", "effect"]),
     ("session", &["net", "hub", "turn", "link"]),
@@ -88,6 +123,30 @@ fn sockets_sessions_and_subscribers_do_not_know_each_other() {
         }
     }
     assert!(seen > PARTS_OF_A_WORKER.len(), "the parts have moved: this test looks at nothing");
+}
+
+/// What a session knows of the driver is the token that identifies its connection.
+#[test]
+fn sessions_know_only_tokens_of_the_driver() {
+    let mut seen = 0;
+    for file in sources().iter().filter(|file| file.path.starts_with("src/worker/session")) {
+        let code = file.without_tests().replace("crate::ring::Token", "");
+        seen += usize::from(code.len() < file.without_tests().len());
+        assert!(!modules_named(&code).contains(&"ring".to_owned()), "{}", file.path.display());
+    }
+    assert!(seen > 5, "the sessions have moved: this test looks at nothing");
+}
+
+/// What a session wants changed it returns. Were it handed something that it can change, a session
+/// would act in the middle of its own decision.
+#[test]
+fn a_session_only_asks_about_its_surroundings() {
+    let text = read("src/worker/session/world.rs");
+    let (_, world) = text.split_once("pub trait World {").expect("what a session may ask");
+    let (world, _) = world.split_once("\n}").expect("its end");
+    assert!(world.contains("&self"), "this test looks at nothing");
+    assert!(!world.contains("&mut self"), "a session changes what is around it: {world}");
+    assert!(text.contains("world: &'a dyn World"), "a session may change what is around it");
 }
 
 /// What is done with a session is in functions beside it, which are handed a `Cx`.
@@ -251,6 +310,65 @@ fn is_method(line: &str) -> bool {
     let before = line.split_once("fn ").map(|(before, _)| before);
     before
         .is_some_and(|before| before.is_empty() || before.starts_with("pub") || before == "const ")
+}
+
+/// Parts of the crate whose doc comments say more than a name.
+const DOCUMENTED: [&str; 4] = ["src/log", "src/mesh", "src/proto", "src/worker"];
+
+/// Words that add nothing to those of a name.
+const EMPTY_WORDS: &str = "a all an and by for how in is it its of on one ones or that the this to was what which whose with";
+
+#[test]
+fn a_doc_comment_says_more_than_the_name() {
+    let mut empty = Vec::new();
+    for file in sources() {
+        if !DOCUMENTED.iter().any(|part| file.path.starts_with(part)) {
+            continue;
+        }
+        let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let is_doc = |at: usize| lines.get(at).is_some_and(|line| line.starts_with("///"));
+            let Some(doc) = line.strip_prefix("/// ") else { continue };
+            let is_alone =
+                !is_doc(at + 1) && at.checked_sub(1).is_none_or(|before| !is_doc(before));
+            let item =
+                lines[at..].iter().find(|line| !line.starts_with("///") && !line.starts_with('#'));
+            if is_alone && item.is_some_and(|item| repeats_the_name(doc, item)) {
+                empty.push(format!("{}:{}: {doc}", file.path.display(), at + 1));
+            }
+        }
+    }
+    assert!(empty.is_empty(), "say what is meant, or in which unit, or nothing: {empty:#?}");
+}
+
+/// Whether all words of a doc comment are those of the item's name, or say nothing. What is quoted, a
+/// number or a sign is a fact.
+fn repeats_the_name(doc: &str, item: &str) -> bool {
+    if doc.contains(|c: char| c == '`' || c == '[' || c.is_ascii_digit()) {
+        return false;
+    }
+    let words = |text: &str| -> Vec<String> {
+        let parts = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|part| !part.is_empty());
+        parts.map(|part| part.to_lowercase().trim_end_matches('s').to_owned()).collect()
+    };
+    let mut spaced = String::new();
+    for c in item.split(['(', ':', '{', ',', '=']).next().unwrap_or_default().chars() {
+        if c.is_ascii_uppercase() {
+            spaced.push(' ');
+        }
+        spaced.push(c);
+    }
+    let (of_name, empty) = (words(&spaced), words(EMPTY_WORDS));
+    words(doc).iter().all(|word| of_name.contains(word) || empty.contains(word))
+}
+
+#[test]
+fn what_repeats_a_name_is_told_from_what_does_not() {
+    assert!(repeats_the_name("Its name.", "pub name: Arc<ChannelName>,"));
+    assert!(repeats_the_name("Which.", "stream: u32,"));
+    assert!(repeats_the_name("The peer closed.", "PeerClosed,"));
+    assert!(!repeats_the_name("Seconds since it was accepted.", "age_s: u32,"));
+    assert!(!repeats_the_name("`Upgrade`.", "pub upgrade: Field<'a>,"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::join::Join;
-use super::message::{FromLog, Refusal};
+use super::message::{Answer, Refusal};
 use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
 
@@ -53,7 +53,7 @@ impl Sequencer {
     /// Joins channels, once this node has the event that the subscriber has read.
     pub(super) fn join_in_time(&mut self, join: Join, outlet: &mut impl Outlet) {
         match join.cursor {
-            Cursor::After(seq) if seq > self.head_seq && self.store.is_elsewhere() => {
+            Cursor::After(seq) if seq > self.order.head() && self.store.is_elsewhere() => {
                 self.wait_for(seq, join, outlet);
             }
             _ => self.answer_join(join, outlet),
@@ -71,7 +71,7 @@ impl Sequencer {
     /// Ends the wait of joins whose event has come.
     #[inline]
     pub(super) fn join_reached(&mut self, outlet: &mut impl Outlet) {
-        let head_seq = self.head_seq;
+        let head_seq = self.order.head();
         if self.ahead.lowest > head_seq {
             return;
         }
@@ -97,6 +97,6 @@ impl Sequencer {
     fn refuse_join(&mut self, join: &Join, outlet: &mut impl Outlet) {
         let refusal = Refusal::Behind;
         self.counters.refused.count(refusal);
-        outlet.send(join.worker, FromLog::JoinRefused { ticket: join.ticket, refusal });
+        outlet.answer(join.worker, join.ticket, Answer::JoinRefused(refusal));
     }
 }

@@ -127,8 +127,7 @@ impl Sequencer {
     }
 
     fn order_again(&mut self, index: u32, value: &Event) {
-        self.ordered_to += 1;
-        let value = Arc::new(value.at(self.ordered_to));
+        let value = Arc::new(value.at(self.order.assign()));
         match self.store.append(&value) {
             Taken::Seen => self.keep_again(index, value),
             Taken::Later => {
@@ -140,7 +139,7 @@ impl Sequencer {
 
     /// Puts a value that was ordered again in the place of its older self.
     pub(super) fn keep_again(&mut self, index: u32, value: Arc<Event>) {
-        self.head_seq = value.seq;
+        self.order.show(value.seq);
         self.channels.at_mut(index).last_seq = value.seq;
         self.keep(index, value);
     }

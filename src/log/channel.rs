@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitflags::bitflags;
 use hashbrown::HashTable;
 
 use super::channel_name::ChannelName;
@@ -35,26 +36,15 @@ pub(super) struct Channel {
 
 const _: () = assert!(size_of::<Channel>() <= 72, "a private channel is mostly this");
 
-/// Facts about a channel, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts(u8);
-
-impl Facts {
-    /// It has a roster.
-    pub const HAS_ROSTER: u8 = 1 << 0;
-    /// This process announces its members: what an earlier process announced has been taken back, or
-    /// will be.
-    pub const TELLS_PRESENCE: u8 = 1 << 1;
-
-    pub fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-
-    /// Sets the bit, or clears it; whether it was set.
-    pub fn put(&mut self, bit: u8, is_set: bool) -> bool {
-        let was_set = self.has(bit);
-        self.0 = if is_set { self.0 | bit } else { self.0 & !bit };
-        was_set
+bitflags! {
+    /// Facts about a channel.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(super) struct Facts: u8 {
+        /// It has members, or announces that some have left.
+        const HAS_MEMBERS = 1 << 0;
+        /// This process announces its members: what an earlier process announced has been taken back,
+        /// or will be.
+        const TELLS_PRESENCE = 1 << 1;
     }
 }
 
@@ -62,8 +52,8 @@ impl Channel {
     /// Whether nothing reads it and nothing of it is in memory: unless the store has events of it,
     /// what is left to remember fits a tombstone.
     pub fn is_idle(&self) -> bool {
-        let has_roster = self.facts.has(Facts::HAS_ROSTER);
-        self.interest.is_none() && self.chain.is_empty() && self.pending == 0 && !has_roster
+        let has_members = self.facts.contains(Facts::HAS_MEMBERS);
+        self.interest.is_none() && self.chain.is_empty() && self.pending == 0 && !has_members
     }
 
     /// It is about to be read from its beginning, where only the store has it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::Event;
-use super::message::{FromLog, Share};
+use super::message::{Answer, FromLog, Share};
 use super::pending::{PendingAnswer, PendingEvent};
 use super::sequencer::{Outlet, Sequencer};
 use super::store::{Stored, Taken};
@@ -92,7 +92,7 @@ impl Sequencer {
 
     /// Makes the event a part of the log that all can see.
     pub(super) fn show(&mut self, index: u32, event: Arc<Event>, outlet: &mut impl Outlet) {
-        self.head_seq = event.seq;
+        self.order.show(event.seq);
         self.counters.published += 1;
         let channel = self.channels.at_mut(index);
         if event.is_kept() {
@@ -114,5 +114,5 @@ impl Sequencer {
 
 pub(super) fn send_answer(answer: PendingAnswer, outlet: &mut impl Outlet) {
     let PendingAnswer { worker, ticket, outcome, unaccepted, .. } = answer;
-    outlet.send(worker, FromLog::Published { ticket, outcome, unaccepted });
+    outlet.answer(worker, ticket, Answer::Published { outcome, unaccepted });
 }

@@ -19,7 +19,7 @@ pub enum Kind {
     Text,
     /// One JSON value.
     Json,
-    /// Bytes.
+    /// Any bytes; where only text can be sent, base64.
     Binary,
 }
 

@@ -16,7 +16,7 @@ impl Sequencer {
     /// The log's present figures.
     pub fn stats(&self) -> LogStats {
         LogStats {
-            head_seq: self.head_seq,
+            head_seq: self.order.head(),
             events: self.history.events(),
             bytes: self.history.bytes(),
             bytes_max: self.settings.history_bytes_max,
@@ -25,7 +25,7 @@ impl Sequencer {
             streams: self.streams.open(),
             stream_events: self.streams.kept_events(),
             stream_bytes: self.streams.kept_bytes(),
-            members: self.presence.members(),
+            members: self.presence.count(),
             store_is_down: !self.store_is_up,
             forgotten_to: self.tombstones.forgotten_to(),
             counters: self.counters,
@@ -86,7 +86,7 @@ impl Sequencer {
             |index, channel| self.history.events_of(&channel.chain, index) > 0,
             |index| self.streams.has(index),
         );
-        self.tombstones.check_invariants(self.head_seq);
+        self.tombstones.check_invariants(self.order.head());
         self.streams.check_invariants(|channel| self.channels.try_at(channel).is_some());
         let chains = self.channels.iter().map(|(index, c)| (index, &c.chain, c.policy));
         self.history.check_invariants(chains);
@@ -98,7 +98,9 @@ impl Sequencer {
             assert!(channel.chain.len() <= policy.events_max());
             let events = self.history.events_of(&channel.chain, index);
             assert!(events < policy.events_max().saturating_add(RUN_EVENTS_MAX));
-            assert!(channel.last_seq <= self.head_seq && channel.evicted_to <= self.head_seq);
+            assert!(
+                channel.last_seq <= self.order.head() && channel.evicted_to <= self.order.head()
+            );
             let first = self.history.first_seq(&channel.chain, index);
             assert!(first.is_none_or(|seq| channel.evicted_to < seq && seq <= channel.last_seq));
             assert!(self.tombstones.find(channel.hash).is_none(), "the living have none");
@@ -107,18 +109,18 @@ impl Sequencer {
     }
 
     fn check_pending(&self) {
-        assert!(self.head_seq <= self.ordered_to);
+        self.order.check_invariants();
         let mut waiting = HashMap::<u32, u16>::new();
         self.pending.check_invariants(|channel| *waiting.entry(channel).or_default() += 1);
         for (index, channel) in self.channels.iter() {
             assert_eq!(channel.pending, waiting.remove(&index).unwrap_or(0));
         }
         assert!(waiting.is_empty(), "a channel with events that wait is not freed");
-        let mut rosters = HashSet::new();
-        self.presence.check_invariants(|channel| assert!(rosters.insert(channel)));
+        let mut of_presence = HashSet::new();
+        self.presence.check_invariants(|channel| assert!(of_presence.insert(channel)));
         for (index, channel) in self.channels.iter() {
-            assert_eq!(channel.facts.has(Facts::HAS_ROSTER), rosters.remove(&index));
+            assert_eq!(channel.facts.contains(Facts::HAS_MEMBERS), of_presence.remove(&index));
         }
-        assert!(rosters.is_empty(), "a channel with members is not freed");
+        assert!(of_presence.is_empty(), "a channel with members is not freed");
     }
 }

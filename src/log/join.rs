@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::message::{FromLog, GapReason, JoinedChannel, LeaveChannel, Refusal, Ticket};
+use super::message::{Answer, GapReason, JoinedChannel, LeaveChannel, Refusal, Ticket};
 use super::policy::Keeps;
 use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
@@ -21,11 +21,11 @@ pub(super) struct Join {
 impl Sequencer {
     pub(super) fn answer_join(&mut self, join: Join, outlet: &mut impl Outlet) {
         let (worker, ticket) = (join.worker, join.ticket);
-        let told = match self.join(join) {
-            Ok(channels) => FromLog::Joined { ticket, head_seq: self.head_seq, channels },
-            Err(refusal) => FromLog::JoinRefused { ticket, refusal },
+        let answer = match self.join(join) {
+            Ok(channels) => Answer::Joined { head_seq: self.order.head(), channels },
+            Err(refusal) => Answer::JoinRefused(refusal),
         };
-        outlet.send(worker, told);
+        outlet.answer(worker, ticket, answer);
     }
 
     fn join(&mut self, join: Join) -> Result<Vec<JoinedChannel>, Refusal> {
@@ -45,7 +45,7 @@ impl Sequencer {
         let found = self.channels.find(hash, name);
         let cursor = self.resolve(found, join.cursor)?;
         let index = found.unwrap_or_else(|| self.create(hash, name));
-        let is_member = self.enter_roster(index, join.identity.as_ref());
+        let is_member = self.become_member(index, join.identity.as_ref());
         let channel = self.channels.at_mut(index);
         channel.interest.join(join.worker);
         let lost_to = self.streams.lost_to(index, channel.evicted_to);
@@ -53,7 +53,7 @@ impl Sequencer {
         let (after, gap) = match (cursor, policy.keeps) {
             // A newcomer to a state has lost nothing: it never had any of it.
             (Cursor::Now, Keeps::Latest) => (lost_to, None),
-            _ => stand(cursor, self.head_seq, lost_to),
+            _ => stand(cursor, self.order.head(), lost_to),
         };
         let last_seq = channel.last_seq;
         self.counters.replays += u64::from(last_seq > after);

@@ -22,7 +22,7 @@ use crate::proto::stream::End;
 pub enum ToLog {
     /// A worker's request.
     Worker {
-        /// The worker.
+        /// Its number: the answer goes into its lane.
         worker: u16,
         /// What it asks.
         body: Ask,
@@ -150,9 +150,9 @@ pub enum Ask {
     },
     /// The producer of a channel's stream is gone (no answer).
     StreamLost {
-        /// Which channel.
+        /// The channel, of which one stream may be open.
         channel: Box<str>,
-        /// Which stream.
+        /// The stream's name; another one may have begun meanwhile.
         id: Arc<str>,
         /// [`StreamAt::attempt`] of that producer; 0: it was not told.
         attempt: u64,
@@ -166,9 +166,9 @@ pub enum Ask {
     },
     /// Who is on a channel.
     ListMembers {
-        /// Echoed.
+        /// Returned with the answer.
         ticket: Ticket,
-        /// Which channel.
+        /// The channel's name.
         channel: Box<str>,
     },
 }
@@ -206,10 +206,10 @@ impl Share {
     }
 }
 
-/// One channel of a read.
+/// Of which channel a page is wanted, and from where.
 #[derive(Debug)]
 pub struct ReadChannel {
-    /// Its name.
+    /// Shared with the worker's replica.
     pub name: Arc<ChannelName>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
@@ -238,7 +238,7 @@ pub struct Page {
     pub channels: Vec<PageChannel>,
 }
 
-/// One channel of a page.
+/// How far a page came in one of its channels.
 #[derive(Clone, Copy, Debug)]
 pub struct PageChannel {
     /// Where the page begins: after the cursor if events after the cursor were lost.
@@ -251,10 +251,10 @@ pub struct PageChannel {
     pub unreadable: bool,
 }
 
-/// One channel of a leave.
+/// Subscribers of a worker that have left the same channel.
 #[derive(Debug)]
 pub struct LeaveChannel {
-    /// Its name.
+    /// Shared with the worker's replica.
     pub name: Arc<ChannelName>,
     /// How many of this worker's subscribers left.
     pub subscribers: u32,
@@ -276,60 +276,48 @@ pub enum FromLog {
     Letter(Letter),
     /// An event of a channel this worker has subscribers on.
     Event(Arc<Event>),
-    /// Answer to `Join`.
-    Joined {
+    /// Someone other than its producer here has ended a channel's stream.
+    StreamEnded {
+        /// The channel; the worker knows which of its connections is the producer.
+        channel: Arc<ChannelName>,
+        /// How far it came.
+        at: StreamAt,
+    },
+    /// An answer to a request.
+    Answer {
         /// As in the request.
         ticket: Ticket,
+        /// What is answered.
+        answer: Answer,
+    },
+}
+
+/// What the log answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// To `Join`.
+    Joined {
         /// Newest event of the log at that moment.
         head_seq: u64,
         /// In the order of the request.
         channels: Vec<JoinedChannel>,
     },
-    /// Answer to `Read` and `List`.
-    Page {
-        /// As in the request.
-        ticket: Ticket,
-        /// What was read.
-        page: Page,
-    },
-    /// Answer to `Join`: nothing was joined.
-    JoinRefused {
-        /// As in the request.
-        ticket: Ticket,
-        /// Why it was refused.
-        refusal: Refusal,
-    },
-    /// Answer to `Publish`.
+    /// To `Join`: nothing was joined.
+    JoinRefused(Refusal),
+    /// To `Read` and `List`.
+    Page(Page),
+    /// To `Publish`.
     Published {
-        /// As in the request.
-        ticket: Ticket,
         /// How far it succeeded.
         outcome: Published,
         /// The publications that were not accepted, from the refused one on; they may be tried
         /// again. Those the store lost are not among them.
         unaccepted: Vec<Publication>,
     },
-    /// Someone other than its producer here has ended a channel's stream.
-    StreamEnded {
-        /// Which channel.
-        channel: Arc<ChannelName>,
-        /// How far it came.
-        at: StreamAt,
-    },
-    /// Answer to `Describe`.
-    Described {
-        /// As in the request.
-        ticket: Ticket,
-        /// The channel as it is; an unknown channel is described as an empty one.
-        description: Description,
-    },
-    /// Answer to `ListMembers`.
-    Members {
-        /// As in the request.
-        ticket: Ticket,
-        /// The members.
-        members: Result<Members, NoMembers>,
-    },
+    /// To `Describe`: the channel as it is. An unknown channel is described as an empty one.
+    Described(Description),
+    /// To `ListMembers`.
+    Members(Result<MemberList, NoMembers>),
 }
 
 /// Why there is no list of members.
@@ -343,7 +331,7 @@ pub enum NoMembers {
 
 /// Who is on a channel.
 #[derive(Debug)]
-pub struct Members {
+pub struct MemberList {
     /// The newest event of the log: later changes of the members come after it.
     pub head_seq: u64,
     /// How many there are.
@@ -466,7 +454,7 @@ pub struct Description {
 /// What is kept of a stream beside history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeptOfStream {
-    /// Events.
+    /// How many events.
     pub events: u32,
     /// Their bytes, as history charges them.
     pub bytes: u64,

@@ -20,6 +20,7 @@ mod list;
 mod merge;
 pub mod message;
 pub mod older;
+mod order;
 mod paged;
 mod pending;
 pub mod policy;

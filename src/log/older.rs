@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::carry::CARRIER;
 use super::channel_name::ChannelName;
 use super::event::Event;
-use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
+use super::message::{Answer, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
 use super::sequencer::{Outlet, Sequencer};
 
 /// Runs that a page looks at besides one of each channel, at least and at most: enough to fill the
@@ -22,7 +22,7 @@ const RUNS_AHEAD: RangeInclusive<usize> = 8..=256;
 pub struct OlderRead {
     /// Who asked: a worker, or the log itself.
     pub worker: u16,
-    /// Echoed.
+    /// Returned with the page.
     pub ticket: Ticket,
     /// The channels, in the order of the request.
     pub channels: Vec<OlderChannel>,
@@ -32,10 +32,10 @@ pub struct OlderRead {
     pub bytes_max: u64,
 }
 
-/// One channel of it.
+/// A channel that a page is read from, and where its events lie.
 #[derive(Debug)]
 pub struct OlderChannel {
-    /// Its name.
+    /// Shared with the log.
     pub name: Arc<ChannelName>,
     /// The name's hash under the shared hasher.
     pub hash: u64,
@@ -170,9 +170,9 @@ impl Sequencer {
         for (place, event) in events.iter().rev() {
             channels[usize::from(*place)].first = Some(event.seq);
         }
-        let is_last = through >= self.head_seq;
+        let is_last = through >= self.order.head();
         let page = Page { events, through, is_last, has_states, channels };
-        outlet.send(worker, FromLog::Page { ticket, page });
+        outlet.answer(worker, ticket, Answer::Page(page));
     }
 
     fn older_channel(&self, of: &OlderChannel, through: u64) -> PageChannel {

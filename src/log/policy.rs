@@ -11,7 +11,7 @@ use crate::proto::name::{Pattern, first_match};
 /// every rule.
 pub const POLICIES_MAX: usize = 64;
 
-/// Settings of the log.
+/// What an operator has set for all channels, and for some.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
     /// Budget for the history of all channels, see [`event_bytes`](super::history::event_bytes).

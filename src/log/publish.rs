@@ -35,12 +35,11 @@ impl Sequencer {
     /// fed after it wait until they have.
     pub(super) fn follow(&mut self, fed: Fed, outlet: &mut impl Outlet) {
         let Fed { seq, mut publication, ordered_at } = fed;
-        if seq <= self.ordered_to {
+        if !self.order.follow(seq) {
             return;
         }
         let hash = self.hasher.channel(&publication.channel);
         let mut found = self.channels.find(hash, &publication.channel);
-        self.ordered_to = seq;
         let origin = publication.attributes.as_mut().and_then(|of| of.origin.take());
         if let Some(origin) = &origin
             && !self.admit_arrived(&mut found, seq, &mut publication, origin, outlet)
@@ -116,7 +115,7 @@ impl Sequencer {
             }
         }
         match self.admit(found, hash, &publication, share, outlet) {
-            Ok(admission) => Ok(self.order(admission, publication, worker, outlet)),
+            Ok(admission) => Ok(self.assign(admission, publication, worker, outlet)),
             Err(refusal) => Err((refusal, publication)),
         }
     }
@@ -176,7 +175,7 @@ impl Sequencer {
         Ok(Admission { found, hash, rate })
     }
 
-    fn order(
+    fn assign(
         &mut self,
         admission: Admission,
         mut publication: Publication,
@@ -185,8 +184,7 @@ impl Sequencer {
     ) -> Accepted {
         let Admission { found, hash, rate } = admission;
         let index = found.unwrap_or_else(|| self.create(hash, &publication.channel));
-        self.ordered_to += 1;
-        let (seq, now) = (self.ordered_to, self.now);
+        let (seq, now) = (self.order.assign(), self.now);
         self.channels.at_mut(index).rate = rate;
         let subscribers = self.channels.at(index).subscribers();
         self.number_part(index, &mut publication);

@@ -10,7 +10,7 @@ use super::channel_name::ChannelName;
 use super::event::Event;
 use super::history::bytes_of;
 use super::join::stand;
-use super::message::{FromLog, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
+use super::message::{Answer, NO_PLACE, Page, PageChannel, ReadChannel, Ticket};
 use super::policy::Keeps;
 use super::sequencer::{Outlet, Sequencer};
 use crate::proto::cursor::Cursor;
@@ -41,7 +41,7 @@ impl Sequencer {
             Some(read) => self.store.read_older(read),
             None => {
                 let page = self.read_memory(channels, bytes_max);
-                outlet.send(worker, FromLog::Page { ticket, page });
+                outlet.answer(worker, ticket, Answer::Page(page));
             }
         }
     }
@@ -54,7 +54,7 @@ impl Sequencer {
         let channels = (0..).zip(wanted).map(seek).collect();
         let mut page = Page {
             events: Vec::new(),
-            through: self.head_seq,
+            through: self.order.head(),
             is_last: true,
             has_states: wanted.iter().any(|of| self.is_state(of.hash, &of.name)),
             channels,
@@ -100,7 +100,7 @@ impl Sequencer {
         let after = match self.resolve(found, cursor).unwrap_or(Cursor::Now) {
             // Another node has shown it already; it has not come here yet.
             Cursor::After(seq) if self.store.is_elsewhere() => seq.max(lost_to),
-            cursor => stand(cursor, self.head_seq, lost_to).0,
+            cursor => stand(cursor, self.order.head(), lost_to).0,
         };
         ReadChannel { name: Arc::new(ChannelName::new(name)), hash, after, place: NO_PLACE }
     }

@@ -38,8 +38,8 @@ impl Sequencer {
         let hash = self.hasher.channel(fed.channel);
         let found = self.channels.find(hash, fed.channel);
         let index = found.unwrap_or_else(|| self.create_in_room(hash, fed.channel));
-        self.ordered_to = self.ordered_to.max(fed.last_seq);
-        self.head_seq = self.head_seq.max(fed.last_seq);
+        self.order.follow(fed.last_seq);
+        self.order.show(fed.last_seq);
         self.counters.published += u64::from(fed.events);
         let channel = self.channels.at_mut(index);
         channel.last_seq = fed.last_seq;

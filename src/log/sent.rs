@@ -41,8 +41,8 @@ pub(super) enum Asker {
     Publisher(PendingAnswer),
     /// The log itself, which looks for what becomes of it.
     Log,
-    /// The roster of this channel.
-    Roster(u32),
+    /// The members of this channel.
+    Presence(u32),
     /// This node, which told the others something.
     Node(NodeTold),
 }
@@ -301,7 +301,7 @@ impl Sequencer {
         let mut answer = match asker {
             Asker::Publisher(answer) => answer,
             Asker::Log => return,
-            Asker::Roster(channel) => return self.roster_answered(channel, is_kept),
+            Asker::Presence(channel) => return self.presence_answered(channel, is_kept),
             Asker::Node(told) => return self.node_answered(told, is_kept),
         };
         answer.outcome.stream = stream;

@@ -12,8 +12,9 @@ use super::hash::SharedHasher;
 use super::history::{Chain, EVENTS_MAX, Gone, History, Oldest};
 use super::interest::Interest;
 use super::join::Join;
-use super::message::{Ask, FromLog, Share, ToLog};
+use super::message::{Answer, Ask, FromLog, Share, Ticket, ToLog};
 use super::older::OlderChannel;
+use super::order::Order;
 use super::pending::{Pending, PendingAnswer};
 use super::policy::LogSettings;
 use super::presence::Presence;
@@ -38,6 +39,11 @@ pub trait Outlet {
 
     /// Puts a message into the worker's lane.
     fn send(&mut self, worker: u16, told: FromLog);
+
+    /// Puts the answer to the request with this ticket there.
+    fn answer(&mut self, worker: u16, ticket: Ticket, answer: Answer) {
+        self.send(worker, FromLog::Answer { ticket, answer });
+    }
 }
 
 /// The log: assigns `seq`, keeps history, and knows which worker wants which channel.
@@ -48,10 +54,7 @@ pub struct Sequencer {
     pub(super) workers: u16,
     pub(super) hasher: SharedHasher,
     pub(super) now: Duration,
-    /// The last `seq` that was assigned.
-    pub(super) ordered_to: u64,
-    /// The newest event that may be seen: the head of the log.
-    pub(super) head_seq: u64,
+    pub(super) order: Order,
     pub(super) channels: Channels,
     pub(super) history: History,
     pub(super) tombstones: Tombstones,
@@ -89,8 +92,7 @@ impl Sequencer {
             epoch,
             workers,
             now: Duration::ZERO,
-            ordered_to: 0,
-            head_seq: 0,
+            order: Order::default(),
             channels: Channels::new(),
             history,
             hasher,
@@ -117,10 +119,10 @@ impl Sequencer {
         resume_at: u64,
         removed_to: u64,
     ) {
-        debug_assert!(self.pending.is_empty() && self.head_seq <= resume_at);
+        debug_assert!(self.pending.is_empty());
         self.store = store;
         self.epoch = epoch;
-        (self.ordered_to, self.head_seq) = (resume_at, resume_at);
+        self.order.resume_at(resume_at);
         self.tombstones.forget_to(removed_to);
         self.streams.begin_behind(removed_to);
         self.streams.lose_all(self.now + self.settings.streams.grace);
@@ -129,7 +131,7 @@ impl Sequencer {
         }
         for (_, channel) in self.channels.iter_mut() {
             let is_first = self.presence.is_first_to_tell(channel.last_seq);
-            channel.facts.put(Facts::TELLS_PRESENCE, is_first);
+            channel.facts.set(Facts::TELLS_PRESENCE, is_first);
         }
     }
 
@@ -198,11 +200,11 @@ impl Sequencer {
             Ask::StreamLost { channel, id, attempt } => self.stream_lost(&channel, &id, attempt),
             Ask::Describe { ticket, channel } => {
                 let description = self.describe(&channel);
-                outlet.send(worker, FromLog::Described { ticket, description });
+                outlet.answer(worker, ticket, Answer::Described(description));
             }
             Ask::ListMembers { ticket, channel } => {
                 let members = self.members(&channel);
-                outlet.send(worker, FromLog::Members { ticket, members });
+                outlet.answer(worker, ticket, Answer::Members(members));
             }
         }
     }
@@ -231,7 +233,7 @@ impl Sequencer {
     /// Makes room where the store has none. Returns when to come again.
     fn make_room(&mut self) -> Option<Duration> {
         let oldest = [self.history.oldest().map(|of| of.seq), self.streams.oldest_seq()];
-        let oldest = oldest.into_iter().flatten().min().unwrap_or(self.head_seq + 1);
+        let oldest = oldest.into_iter().flatten().min().unwrap_or(self.order.head() + 1);
         let Shortage { lost_before, scarce_before } = self.store.keeps_from(oldest);
         let carries_on = self.carry_some(scarce_before);
         // A value is not lost where it can still be ordered again, however fast the store fills up.
@@ -344,7 +346,7 @@ impl Sequencer {
             stone.map_or(Default::default(), |stone| (stone.last_seq, stone.rate));
         let evicted_to = if last_seq > 0 { last_seq } else { self.tombstones.forgotten_to() };
         let mut facts = Facts::default();
-        facts.put(Facts::TELLS_PRESENCE, self.presence.is_first_to_tell(evicted_to));
+        facts.set(Facts::TELLS_PRESENCE, self.presence.is_first_to_tell(evicted_to));
         self.channels.insert(Channel {
             name: Arc::new(ChannelName::new(name)),
             hash,
@@ -419,7 +421,7 @@ impl Sequencer {
         }
         let channel = self.channels.at_mut(index);
         (channel.evicted_to, channel.last_seq) = (seq, seq);
-        self.head_seq = seq;
+        self.order.show(seq);
         self.free_if_idle(index);
     }
 

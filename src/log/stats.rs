@@ -33,7 +33,7 @@ pub struct LogStats {
     pub store_is_down: bool,
     /// Channels that are not remembered may have lost events up to here.
     pub forgotten_to: u64,
-    /// The counters.
+    /// What it has counted since its start.
     pub counters: LogCounters,
 }
 

@@ -60,11 +60,11 @@ impl SleepFlag {
 /// A worker's ends.
 #[derive(Debug)]
 pub struct WorkerEnds<O> {
-    /// To the log.
+    /// Requests, which all workers put into one lane.
     pub requests: Sender<ToLog>,
-    /// From the log.
+    /// Events and answers, in the log's order.
     pub from_log: Receiver<FromLog>,
-    /// From main.
+    /// What main asks of it.
     pub commands: Receiver<O>,
     /// Set while it sleeps.
     pub asleep: Arc<SleepFlag>,

@@ -9,8 +9,6 @@ use super::stream::{Begin, OrElse};
 
 /// Length of an epoch on the wire.
 pub const EPOCH_LEN: usize = 8;
-/// Longest id we print: epoch, dash, 20 digits of a `u64`.
-pub const ID_LEN_MAX: usize = EPOCH_LEN + 1 + 20;
 
 /// Random text chosen when the log began: ids of another epoch are not ours.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,7 +128,7 @@ mod tests {
         for seq in [0, 1, 9, 10, u64::MAX] {
             let mut wire = Vec::new();
             EventId { epoch, seq }.write(&mut wire);
-            assert!(wire.len() <= ID_LEN_MAX);
+            assert!(wire.len() <= EPOCH_LEN + 1 + 20, "an epoch, a dash and the digits of a u64");
             assert_eq!(Cursor::parse(&wire, epoch), Cursor::After(seq));
         }
     }

@@ -17,7 +17,7 @@ pub enum NameError {
     Byte,
     /// `.` or `..`: clients resolve these away before they send a path.
     Dots,
-    /// Nothing.
+    /// There is no name.
     Empty,
     /// A `%` that is not followed by two hexadecimal digits.
     Percent,
@@ -119,7 +119,7 @@ pub struct Pattern(Form);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Form {
-    /// `*`
+    /// Every name: `*`.
     All,
     /// `user:42:*`, kept as `user:42:`.
     Below(Box<str>),

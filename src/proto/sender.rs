@@ -5,7 +5,7 @@
 pub struct Home {
     /// Drawn at random when the process starts.
     pub process: u64,
-    /// Which of its workers.
+    /// The worker's number in that process.
     pub worker: u16,
 }
 
@@ -15,7 +15,7 @@ pub struct Home {
 pub struct Sender {
     /// The worker that owns it.
     pub home: Home,
-    /// Its slot.
+    /// The connection's slot at that worker.
     pub slot: u32,
     /// The slot's generation.
     pub generation: u32,

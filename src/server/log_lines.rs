@@ -12,7 +12,7 @@ use self::Seriousness::{Info, Warn};
 use super::{ServerError, Shared};
 use crate::metrics::{Counter, ERROR_STATUSES, WorkerMetrics};
 use crate::reason::{AcceptFailure, CloseReason, Refused};
-use crate::worker::{Asked, LogLine};
+use crate::worker::{LogLine, LoggedRequest};
 
 /// Lines that may wait to be written: a burst of requests to all workers in one turn.
 const LINES_WAITING_MAX: usize = 8192;
@@ -57,7 +57,7 @@ fn write_lines(lane: &Receiver<LogLine>, metrics: &[impl AsRef<WorkerMetrics>]) 
 fn write(line: &LogLine) {
     match line {
         LogLine::Answered { id, client, asked, status, took } => {
-            let Asked { method, path, .. } = &**asked;
+            let LoggedRequest { method, path, .. } = &**asked;
             let took_us = took.as_micros() as u64;
             let client = client.map(tracing::field::display);
             info!(connection = %id, client, method = %method, path = %path, status, took_us, "request");

@@ -7,14 +7,13 @@ use super::hub::Hub;
 use super::link::Link;
 use super::net::Net;
 use super::session::World;
-use super::table::{Overflow, StreamView};
+use super::table::{CarrierView, StreamView};
 use crate::log::ChannelName;
 use crate::proto::cursor::EventId;
-use crate::reason::Refused;
 
 /// A connection's surroundings, for its session.
 pub(super) struct Around<'a> {
-    pub net: &'a mut Net,
+    pub net: &'a Net,
     pub hub: &'a Hub,
     pub link: &'a Link,
     pub index: u32,
@@ -53,23 +52,11 @@ impl World for Around<'_> {
         self.net.client_place(self.index)
     }
 
-    fn is_proxied(&self) -> bool {
-        self.net.is_proxied(self.index)
-    }
-
-    fn end_proxied(&mut self) {
-        self.net.end_proxied(self.index);
-    }
-
     fn nearest_client(
         &self,
         addresses: &mut dyn Iterator<Item = Option<IpAddr>>,
     ) -> Option<IpAddr> {
         self.net.nearest_client(addresses)
-    }
-
-    fn note_client(&mut self, client: IpAddr) -> Result<(), Refused> {
-        self.net.note_client(self.index, client)
     }
 
     fn channel_count(&self) -> usize {
@@ -102,10 +89,6 @@ impl World for Around<'_> {
         self.hub.head()
     }
 
-    fn carry(&mut self) {
-        self.net.carry(self.index);
-    }
-
     fn carrier(&self) -> u32 {
         self.net.carrier_of(self.index)
     }
@@ -126,20 +109,12 @@ impl World for Around<'_> {
         self.net.stream(self.index, id)
     }
 
-    fn count_data(&mut self, index: Option<u32>, length: u32) -> Result<(), Overflow> {
-        self.net.count_data(self.index, index, length)
+    fn h2_windows_fit(&self, initial: u32) -> bool {
+        self.net.h2_windows_fit(self.index, initial)
     }
 
-    fn admit_update(&mut self) -> bool {
-        self.net.admit_update(self.index)
-    }
-
-    fn widen(&mut self, index: Option<u32>, by: u32) -> Result<(), Overflow> {
-        self.net.widen(self.index, index, by)
-    }
-
-    fn set_initial_window(&mut self, window: u32) -> Result<(), Overflow> {
-        self.net.set_initial_window(self.index, window)
+    fn carrier_view(&self) -> CarrierView {
+        self.net.carrier_view(self.index)
     }
 
     fn asked_beside(&self) -> u16 {

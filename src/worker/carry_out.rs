@@ -3,13 +3,18 @@
 use super::around::Around;
 use super::clock::Why;
 use super::effect::{AfterJoin, AfterPublish, Effect, Listing};
+use super::hub::Arrived;
 use super::link::{Pending, PendingJoin};
 use super::session::{self, Cx, RefreshLetter, RefreshOutcome};
 use super::turn::Core;
 use crate::limits::PAGE_BYTES_MAX;
-use crate::log::message::{Ask, Letter, Published};
+use crate::log::event::Publication;
+use crate::log::message::{
+    Answer, Ask, JoinedChannel, Letter, Page, Published, Refusal, Share, StreamAt, Ticket,
+};
 use crate::proto::cursor::Cursor;
 use crate::proto::envelope::AFTER_BYTES_MAX;
+use crate::reason::CloseReason;
 use crate::ring::Token;
 
 impl Core {
@@ -19,8 +24,8 @@ impl Core {
     pub(super) fn session<R>(&mut self, index: u32, act: impl FnOnce(&mut Cx<'_>) -> R) -> R {
         let Self { net, hub, link, sessions, effects, .. } = self;
         let token = net.token(index);
-        let mut world = Around { net, hub, link, index };
-        let result = act(&mut sessions.at(token, &mut world, effects));
+        let world = Around { net, hub, link, index };
+        let result = act(&mut sessions.at(token, &world, effects));
         self.carry_out(token);
         result
     }
@@ -57,46 +62,66 @@ impl Core {
                 self.hub.leave(index, &channel);
             }
             Effect::Publish { share, publications, then } => {
-                let counts = then.counts();
-                if matches!(then, AfterPublish::Stream) {
-                    self.gathering.token();
-                }
-                let ticket = self.link.wait_for(Pending::Publish { token, then });
-                self.ask_for(index, Ask::Publish { ticket, share, counts, publications });
+                self.publish(token, share, publications, then);
             }
             Effect::LeaveStream { channel, id, attempt } => {
                 // After what it has published, because that tells the log that the producer is there.
                 let outstanding = self.sessions[index].outstanding();
                 self.link.ask(Ask::StreamLost { channel, id, attempt }, outstanding);
             }
-            Effect::List(listing) => {
-                let Listing { channel, cursor, .. } = listing.clone();
-                let ticket = self.link.wait_for(Pending::List { token, listing });
-                let bytes_max = PAGE_BYTES_MAX;
-                self.ask_for(index, Ask::List { ticket, channel, cursor, bytes_max });
-            }
+            Effect::List(listing) => self.list(token, listing),
             Effect::Describe { channel } => {
                 let pending = Pending::Describe { token, channel: channel.clone() };
-                let ticket = self.link.wait_for(pending);
-                self.ask_for(index, Ask::Describe { ticket, channel });
+                self.ask_and_await(pending, |ticket| Ask::Describe { ticket, channel });
             }
             Effect::ListMembers { channel, then } => {
                 let pending = Pending::ListMembers { token, channel: channel.clone(), then };
-                let ticket = self.link.wait_for(pending);
-                self.ask_for(index, Ask::ListMembers { ticket, channel });
+                self.ask_and_await(pending, |ticket| Ask::ListMembers { ticket, channel });
             }
             Effect::Forward { to, letter } => self.forward(to, letter),
             Effect::Wait(why) => self.await_time(index, why),
             Effect::ExpireAt(unix_s) => self.clock.expires(unix_s, token),
-            Effect::Farewell => {
-                self.queue(index);
-                if !self.say_farewell_if_due(index) {
-                    self.await_time(index, Why::WsClose);
-                }
-            }
+            Effect::Farewell => self.begin_farewell(index),
+            Effect::Carry => self.net.carry(index),
             Effect::Note(reason) => self.net.note_ending(index, reason),
             Effect::End(ending) => self.end(index, ending),
         }
+    }
+
+    fn publish(
+        &mut self,
+        token: Token,
+        share: Share,
+        publications: Vec<Publication>,
+        then: AfterPublish,
+    ) {
+        let counts = then.counts();
+        if matches!(then, AfterPublish::Stream) {
+            self.gathering.token();
+        }
+        self.ask_and_await(Pending::Publish { token, then }, |ticket| Ask::Publish {
+            ticket,
+            share,
+            counts,
+            publications,
+        });
+    }
+
+    fn list(&mut self, token: Token, listing: Listing) {
+        let (channel, cursor) = (listing.channel.clone(), listing.cursor);
+        let bytes_max = PAGE_BYTES_MAX;
+        self.ask_and_await(Pending::List { token, listing }, |ticket| Ask::List {
+            ticket,
+            channel,
+            cursor,
+            bytes_max,
+        });
+    }
+
+    fn ask_and_await(&mut self, pending: Pending, body: impl FnOnce(Ticket) -> Ask) {
+        let index = pending.token().slot;
+        let ticket = self.link.wait_for(pending);
+        self.ask_for(index, body(ticket));
     }
 
     /// Asks the log for a connection. Streams of HTTP/2 share the place of theirs: a client with a
@@ -115,28 +140,6 @@ impl Core {
         clock.wait(why, net.token(index), mark, times, |other| {
             net.is_current(other.token) && sessions[other.token.slot].matters(why, other.mark)
         });
-    }
-
-    /// Takes the log's answer to a connection's request.
-    pub(super) fn answered_by_log(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
-        if self.net.is_current(token) {
-            self.sessions.end_asking(token.slot);
-            self.net.end_asking(token.slot, 1);
-        }
-        self.answered(token, take);
-    }
-
-    /// Hands a connection its answer, then reads on what it has received meanwhile. A lingering
-    /// connection is told nothing more.
-    fn answered(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
-        if !self.net.is_current(token) || self.net.is_lingering(token.slot) {
-            return;
-        }
-        self.session(token.slot, take);
-        self.say_farewell_if_due(token.slot);
-        if self.net.is_current(token) {
-            self.take_carry(token);
-        }
     }
 
     // --- joins ---
@@ -163,20 +166,111 @@ impl Core {
         }
         let replicas = self.hub.hold(&channels);
         let after = cut_echo(text);
-        let ticket = self.link.wait_for(Pending::Join(PendingJoin {
-            token,
-            replicas,
-            after,
-            identity: identity.clone(),
-            then,
-        }));
-        self.ask_for(index, Ask::Join { ticket, channels, cursor, identity });
+        let join = PendingJoin { token, replicas, after, identity: identity.clone(), then };
+        self.ask_and_await(Pending::Join(join), |ticket| Ask::Join {
+            ticket,
+            channels,
+            cursor,
+            identity,
+        });
     }
 
-    pub(super) fn count_published(&self, outcome: &Published) {
+    fn joined(&mut self, join: PendingJoin, head_seq: u64, channels: Vec<JoinedChannel>) {
+        let PendingJoin { token, replicas, after, identity, then } = join;
+        let index = token.slot;
+        let wanted = self.net.is_current(token) && self.sessions[index].wants_to_join();
+        let reader = wanted.then(|| (index, self.sessions[index].dialect(), &*after));
+        self.hub.joined(reader, identity.as_ref(), &replicas, head_seq, channels);
+        self.answered_by_log(token, |cx| session::joined(cx, then));
+    }
+
+    fn join_refused(&mut self, join: PendingJoin, refusal: Refusal) {
+        self.hub.join_refused(&join.replicas);
+        self.answered_by_log(join.token, |cx| session::join_refused(cx, join.then, refusal));
+    }
+
+    // --- answers of the log ---
+
+    /// Takes an answer to what the ticket was for.
+    pub(super) fn answer_of_log(&mut self, ticket: Ticket, answer: Answer) {
+        match (self.link.answered(ticket), answer) {
+            (Pending::Join(join), Answer::Joined { head_seq, channels }) => {
+                self.joined(join, head_seq, channels);
+            }
+            (Pending::Join(join), Answer::JoinRefused(refusal)) => self.join_refused(join, refusal),
+            (Pending::Read { token, carrier }, Answer::Page(page)) => {
+                if self.net.is_current(carrier) {
+                    self.net.end_paging(carrier.slot);
+                }
+                if self.net.is_current(token) {
+                    self.page(token.slot, ticket, page);
+                }
+            }
+            (Pending::List { token, listing }, Answer::Page(page)) => {
+                self.answered_by_log(token, |cx| session::listed(cx, &listing, &page));
+            }
+            (Pending::Publish { token, then }, Answer::Published { outcome, unaccepted }) => {
+                self.count_published(&outcome);
+                self.answered_by_log(token, |cx| {
+                    session::published(cx, then, &outcome, unaccepted);
+                });
+            }
+            (Pending::Describe { token, channel }, Answer::Described(description)) => {
+                self.answered_by_log(token, |cx| session::described(cx, &channel, &description));
+            }
+            (Pending::ListMembers { token, channel, then }, Answer::Members(members)) => {
+                self.answered_by_log(token, |cx| {
+                    session::members_listed(cx, &channel, members, &then);
+                });
+            }
+            (asked, answer) => debug_assert!(false, "{answer:?} answers {asked:?}"),
+        }
+    }
+
+    /// A page of history for a subscriber.
+    fn page(&mut self, index: u32, ticket: Ticket, page: Page) {
+        match self.hub.page(index, ticket, page) {
+            Arrived::Late => {}
+            Arrived::Read => self.go_on(index),
+            Arrived::TooSlow => self.disconnect(index, CloseReason::SlowConsumer),
+        }
+    }
+
+    fn count_published(&self, outcome: &Published) {
         self.metrics.published.add(u64::from(outcome.accepted));
         if outcome.refusal.is_some() {
             self.metrics.publish_refusals.add(1);
+        }
+    }
+
+    /// Takes the log's answer to a connection's request.
+    fn answered_by_log(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
+        if self.net.is_current(token) {
+            self.sessions.end_asking(token.slot);
+            self.net.end_asking(token.slot, 1);
+        }
+        self.answered(token, take);
+    }
+
+    /// Hands a connection its answer, then reads on what it has received meanwhile. A lingering
+    /// connection is told nothing more.
+    fn answered(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
+        if !self.net.is_current(token) || self.net.is_lingering(token.slot) {
+            return;
+        }
+        self.session(token.slot, take);
+        self.say_farewell_if_due(token.slot);
+        if self.net.is_current(token) {
+            self.take_carry(token);
+        }
+    }
+
+    /// A channel's stream was ended by someone else than its producer here.
+    pub(super) fn token_stream_ended(&mut self, channel: &str, at: &StreamAt) {
+        if let Some(token) = self.sessions.producer_of(channel)
+            && self.net.is_current(token)
+        {
+            self.session(token.slot, |cx| session::token_stream_ended(cx, channel, at));
         }
     }
 

@@ -121,7 +121,8 @@ impl Core {
             self.net.stop_accepting(Op::ListenStop);
         }
         self.sessions.begin_drain();
-        let streams = self.connections().filter(|&index| self.sessions[index].is_stream()).count();
+        let streams =
+            self.connections().filter(|&index| self.sessions[index].is_subscriber()).count();
         let streams = u32::try_from(streams).unwrap_or(u32::MAX);
         let pace = Pace::new(self.now, streams, self.settings.drain_time);
         self.drain = Drain::Draining(pace);

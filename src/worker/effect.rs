@@ -1,5 +1,6 @@
 //! What a session asks for: it does nothing to sockets, subscribers or the log itself. It leaves
-//! effects, which the turn carries out in order, after the session's output.
+//! effects, which the turn carries out in order, after the session's output. (What the turn has to do
+//! before the session reads on is a `Step`.)
 
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub enum Effect {
     ExpireAt(u32),
     /// End the session once it has been sent what it published.
     Farewell,
+    /// Carry streams of HTTP/2 from now on.
+    Carry,
     /// Note why the connection ends; the first reason is kept.
     Note(CloseReason),
     /// End the connection.

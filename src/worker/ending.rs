@@ -19,7 +19,7 @@ impl Core {
         match ending {
             Ending::Now(reason) => self.close(index, reason),
             Ending::AfterOutput(reason) => {
-                self.end_streams(index, reason.unwrap_or(CloseReason::Answered));
+                self.end_h2_streams(index, reason.unwrap_or(CloseReason::Answered));
                 if let Some(reason) = reason {
                     self.net.note_ending(index, reason);
                 }
@@ -46,14 +46,14 @@ impl Core {
     }
 
     fn close(&mut self, index: u32, reason: CloseReason) {
-        self.end_streams(index, reason);
+        self.end_h2_streams(index, reason);
         self.close_one(index, reason);
     }
 
     pub(super) fn close_one(&mut self, index: u32, reason: CloseReason) {
         let reason = self.net.ending(index).unwrap_or(reason);
         self.session(index, |cx| {
-            session::note_closed(cx, reason);
+            session::log_closed(cx, reason);
             session::leave_unanswered(cx);
         });
         self.hub.forget(index);
@@ -88,6 +88,14 @@ impl Core {
             self.close(index, reason);
         }
         true
+    }
+
+    /// A WebSocket is to end once it has been sent what it published, for which there is a time.
+    pub(super) fn begin_farewell(&mut self, index: u32) {
+        self.queue(index);
+        if !self.say_farewell_if_due(index) {
+            self.await_time(index, Why::WsClose);
+        }
     }
 
     /// Ends a WebSocket that is to end, once it has been sent what it published; returns whether it

@@ -9,18 +9,29 @@ use super::session::{self, Protocol, Step};
 use super::turn::Core;
 use crate::auth::{Question, Verdict};
 use crate::limits::{CARRY_BYTES_MAX, TICK};
-use crate::reason::CloseReason;
+use crate::reason::{CloseReason, Refused};
 use crate::ring::{Layer, RecvEnd, Token};
 
 impl Core {
     pub(super) fn accepted(&mut self, index: u32, peer: Option<IpAddr>, layer: Layer) {
         self.net.accepted(index);
-        self.sessions.opened(index, layer);
+        self.sessions.opened(index);
+        if layer == Layer::Tls {
+            self.sessions[index].secure();
+        }
         self.await_time(index, Why::Head);
         if !self.net.has_room() {
             self.reclaim_half_open(index);
         }
-        if let Err(refused) = self.net.admit(index, peer) {
+        let admitted = self.net.admit(index, peer);
+        if self.net.is_proxy(index) {
+            self.sessions[index].come_by_proxy();
+        }
+        self.refuse_unless(index, admitted);
+    }
+
+    fn refuse_unless(&mut self, index: u32, admitted: Result<(), Refused>) {
+        if let Err(refused) = admitted {
             self.session(index, |cx| session::refuse_later(cx, refused));
         }
     }
@@ -127,8 +138,13 @@ impl Core {
             match self.session(token.slot, |cx| session::input(cx, rest)) {
                 Step::Used(count) => used += count,
                 Step::Wait(count) => return used + count,
-                Step::Stream(count, what) => {
-                    self.for_stream(token, what, rest);
+                Step::Client(count, client) => {
+                    let admitted = self.net.count_client(token.slot, client);
+                    self.refuse_unless(token.slot, admitted);
+                    used += count;
+                }
+                Step::H2(count, what) => {
+                    self.for_h2_streams(token, what, rest);
                     used += count;
                 }
             }

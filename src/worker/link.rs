@@ -66,7 +66,7 @@ pub struct PendingJoin {
 
 impl Pending {
     /// The connection that waits.
-    fn token(&self) -> Token {
+    pub fn token(&self) -> Token {
         match self {
             Self::Join(join) => join.token,
             Self::Publish { token, .. }

@@ -15,6 +15,7 @@ mod drain;
 mod effect;
 mod ending;
 mod gathering;
+mod h2_streams;
 mod hub;
 mod input;
 pub mod inspect;
@@ -25,13 +26,12 @@ mod pool;
 mod sending;
 mod session;
 mod setup;
-mod streams;
 mod table;
 mod turn;
 mod waiting;
 
 pub use self::net::connection_count;
-pub use self::session::{Asked, ConnectionId, LogLine, RefreshLetter, RefreshOutcome};
+pub use self::session::{ConnectionId, LogLine, LoggedRequest, RefreshLetter, RefreshOutcome};
 pub use self::setup::Setup;
 pub use self::turn::Core;
 
@@ -119,7 +119,7 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         self.ends.asleep.wake();
         self.decide(unix_s);
         let took = self.driver.now().saturating_sub(self.core.now());
-        self.core.note_turn(took, self.driver.stats());
+        self.core.count_turn(took, self.driver.stats());
         if self.core.is_done() { Turned::Done } else { Turned::GoOn }
     }
 
@@ -148,7 +148,7 @@ impl<D: Driver, H: Hand> Worker<D, H> {
         // The answers to what the completions asked for are taken in this same turn.
         self.core.send_requests();
         self.run_log();
-        self.core.note_lane_depth(self.ends.from_log.len());
+        self.core.count_lane_depth(self.ends.from_log.len());
         for told in self.ends.from_log.try_iter().take(LANE_TAKEN_PER_TURN) {
             self.core.from_log(told);
         }

@@ -115,7 +115,7 @@ impl Core {
             });
         }
         if self.net.is_stream(index) {
-            self.send_to_stream(index, bytes_max, budget);
+            self.send_to_h2_stream(index, bytes_max, budget);
         } else if !self.compose(index, bytes_max, budget) {
             self.rest(index);
         }
@@ -268,7 +268,7 @@ impl Core {
         }
     }
 
-    /// Events that are nothing to this reader are behind it, although there was nothing to send.
+    /// Events this reader does not receive are behind it, although there was nothing to send.
     fn skip_events(&mut self, index: u32) {
         self.hub.settle(index, 0, 0);
         self.skipped(index);

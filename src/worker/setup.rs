@@ -11,7 +11,7 @@ use crate::proto::cursor::Epoch;
 /// What a worker is made with.
 #[derive(Debug)]
 pub struct Setup {
-    /// Which worker this is.
+    /// Its number, from 0.
     pub worker: u16,
     /// The log's epoch.
     pub epoch: Epoch,

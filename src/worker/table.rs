@@ -76,13 +76,13 @@ impl<T> Table<T> {
         if place < sockets { place } else { self.split + (place - sockets) }
     }
 
-    /// All indices from this one on.
+    /// Those in use or once in use, from this one on.
     pub fn indices_from(&self, from: u32) -> impl Iterator<Item = u32> + use<T> {
         let streams = self.split.max(from)..self.next_stream();
         (from..self.sockets.len() as u32).chain(streams)
     }
 
-    /// All indices.
+    /// Those in use or once in use.
     pub fn indices(&self) -> impl Iterator<Item = u32> + use<T> {
         self.indices_from(0)
     }
@@ -115,9 +115,14 @@ impl<T> IndexMut<u32> for Table<T> {
     }
 }
 
-/// A window was exceeded, or would be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overflow;
+/// What a connection's session may know of what its streams share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CarrierView {
+    /// Bytes of DATA that its peer takes on all streams together.
+    pub window: u32,
+    /// Streams it has begun to carry and DATA frames it was sent for them, modulo 2^32.
+    pub exchanges: u32,
+}
 
 /// What the connection's session may know of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +132,10 @@ pub struct StreamView {
     pub has_ended: bool,
     /// Whether its answer has begun.
     pub is_answered: bool,
+    /// Bytes of DATA received for which its peer has not been given new window yet.
+    pub received: u16,
+    /// Bytes of DATA that its peer takes; negative after the peer has reduced it.
+    pub window: i32,
 }
 
 #[cfg(test)]

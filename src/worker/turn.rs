@@ -15,15 +15,15 @@ use super::clock::{Clock, Why};
 use super::drain::Drain;
 use super::effect::{Effects, Ending};
 use super::gathering::Gathering;
-use super::hub::{Arrived, Beats, Hub};
-use super::link::{Link, Pending, PendingJoin};
+use super::hub::{Beats, Hub};
+use super::link::Link;
 use super::net::Net;
 use super::net::admission::Clients;
 use super::session::{self, LogLine, Look, Sessions};
 use super::setup::Setup;
 use crate::config::Settings;
 use crate::limits::{GATHER_TIME, PUBLISH_RETRY_PAUSE};
-use crate::log::message::{FromLog, JoinedChannel, Page, Ticket, ToLog};
+use crate::log::message::{FromLog, ToLog};
 use crate::metrics::WorkerMetrics;
 use crate::reason::CloseReason;
 use crate::ring::{Batch, Completion, DriverStats, Wait};
@@ -144,86 +144,8 @@ impl Core {
                 self.disconnect_too_slow();
             }
             FromLog::Letter(letter) => self.letter(letter),
-            FromLog::Joined { ticket, head_seq, channels } => {
-                if let Pending::Join(join) = self.link.answered(ticket) {
-                    self.joined(join, head_seq, channels);
-                }
-            }
-            FromLog::JoinRefused { ticket, refusal } => {
-                if let Pending::Join(join) = self.link.answered(ticket) {
-                    self.hub.join_refused(&join.replicas);
-                    self.answered_by_log(join.token, |cx| {
-                        session::join_refused(cx, join.then, refusal);
-                    });
-                }
-            }
-            FromLog::Page { ticket, page } => self.page(ticket, page),
-            FromLog::Published { ticket, outcome, unaccepted } => {
-                if let Pending::Publish { token, then } = self.link.answered(ticket) {
-                    self.count_published(&outcome);
-                    self.answered_by_log(token, |cx| {
-                        session::published(cx, then, &outcome, unaccepted);
-                    });
-                }
-            }
-            FromLog::StreamEnded { channel, at } => {
-                if let Some(token) = self.sessions.producer_of(&channel)
-                    && self.net.is_current(token)
-                {
-                    self.session(token.slot, |cx| {
-                        session::stream_ended(cx, &channel, &at);
-                    });
-                }
-            }
-            FromLog::Described { ticket, description } => {
-                if let Pending::Describe { token, channel } = self.link.answered(ticket) {
-                    self.answered_by_log(token, |cx| {
-                        session::described(cx, &channel, &description);
-                    });
-                }
-            }
-            FromLog::Members { ticket, members } => {
-                if let Pending::ListMembers { token, channel, then } = self.link.answered(ticket) {
-                    self.answered_by_log(token, |cx| {
-                        session::members_listed(cx, &channel, members, &then);
-                    });
-                }
-            }
-        }
-    }
-
-    fn joined(&mut self, join: PendingJoin, head_seq: u64, channels: Vec<JoinedChannel>) {
-        let PendingJoin { token, replicas, after, identity, then } = join;
-        let index = token.slot;
-        let wanted = self.net.is_current(token) && self.sessions[index].wants_to_join();
-        let reader = wanted.then(|| (index, self.sessions[index].dialect(), &*after));
-        self.hub.joined(reader, identity.as_ref(), &replicas, head_seq, channels);
-        self.answered_by_log(token, |cx| session::joined(cx, then));
-    }
-
-    /// A page of history, for a subscriber or for a request.
-    fn page(&mut self, ticket: Ticket, page: Page) {
-        match self.link.answered(ticket) {
-            Pending::Read { token, carrier } => {
-                if self.net.is_current(carrier) {
-                    self.net.end_paging(carrier.slot);
-                }
-                if self.net.is_current(token) {
-                    self.page_of_reader(token.slot, ticket, page);
-                }
-            }
-            Pending::List { token, listing } => {
-                self.answered_by_log(token, |cx| session::listed(cx, &listing, &page));
-            }
-            _ => {}
-        }
-    }
-
-    fn page_of_reader(&mut self, index: u32, ticket: Ticket, page: Page) {
-        match self.hub.page(index, ticket, page) {
-            Arrived::Late => {}
-            Arrived::Read => self.go_on(index),
-            Arrived::TooSlow => self.disconnect(index, CloseReason::SlowConsumer),
+            FromLog::StreamEnded { channel, at } => self.token_stream_ended(&channel, &at),
+            FromLog::Answer { ticket, answer } => self.answer_of_log(ticket, answer),
         }
     }
 
@@ -280,7 +202,7 @@ impl Core {
     }
 
     /// Counts what the shell measured of a turn.
-    pub fn note_turn(&self, took: Duration, driver: DriverStats) {
+    pub fn count_turn(&self, took: Duration, driver: DriverStats) {
         let metrics = &self.metrics;
         metrics.turns.add(1);
         metrics.turn_time.observe_us(took.as_micros() as u64);
@@ -302,7 +224,7 @@ impl Core {
     }
 
     /// Counts how much waited in the log's lane.
-    pub fn note_lane_depth(&self, waiting: usize) {
+    pub fn count_lane_depth(&self, waiting: usize) {
         self.metrics.lane_depth.set(waiting as u64);
     }
 
@@ -340,7 +262,7 @@ impl Core {
     fn check_expiries(&mut self) {
         while let Some(token) = self.clock.pop_expired(self.unix_s) {
             // Others are gone or were renewed: a new grant has an entry of its own.
-            if self.net.is_current(token) && self.sessions.is_expired_stream(token.slot) {
+            if self.net.is_current(token) && self.sessions.has_expired(token.slot) {
                 self.disconnect(token.slot, CloseReason::TokenExpired);
             }
         }

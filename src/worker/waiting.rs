@@ -101,7 +101,7 @@ mod tests {
 
     /// A connection's second request is sent even if new connections keep coming with their first.
     #[test]
-    fn nobody_waits_for_ever() {
+    fn no_request_waits_for_ever() {
         let mut waiting = Waiting::default();
         waiting.push(request(100), 3);
         let mut sent = Vec::new();

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, bounded};
 use pushline::auth::Gate;
 use pushline::limits::OUTSTANDING_MAX;
 use pushline::log::ChannelName;
-use pushline::log::message::{Ask, FromLog, JoinedChannel, ToLog};
+use pushline::log::message::{Answer, Ask, FromLog, JoinedChannel, ToLog};
 use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token, Wait};
 use pushline::worker::Core;
 use pushline::worker::command::Command;
@@ -332,7 +332,8 @@ fn a_stream_does_not_open_with_a_key_that_is_gone_by_then() {
         gap: None,
         is_member: false,
     };
-    let joined = FromLog::Joined { ticket, head_seq: 0, channels: vec![channel] };
+    let joined =
+        FromLog::Answer { ticket, answer: Answer::Joined { head_seq: 0, channels: vec![channel] } };
     let ops = worker.turn(|core| core.from_log(joined));
     assert!(ops.iter().any(|op| matches!(op, Op::Close(closed) if *closed == SLOT)), "{ops:?}");
 }

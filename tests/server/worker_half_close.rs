@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::common::request;
 use crate::common::ws::frame;
 use pushline::auth::Gate;
-use pushline::log::message::{Ask, FromLog, Published, Refusal, ToLog};
+use pushline::log::message::{Answer, Ask, FromLog, Published, Refusal, ToLog};
 use pushline::ring::{BufferId, Completion, Layer, Op, RecvEnd, Token};
 use pushline::worker::Core;
 
@@ -108,7 +108,25 @@ fn an_answer_of_the_log_behind_a_closed_websocket_is_for_no_one() {
         refusal,
         stream: None,
     };
-    core.from_log(FromLog::Published { ticket, outcome, unaccepted: Vec::new() });
+    core.from_log(FromLog::Answer {
+        ticket,
+        answer: Answer::Published { outcome, unaccepted: Vec::new() },
+    });
     let (sent, _) = turn_at(&mut core, later, &[], b"");
     assert_eq!(sent, b"", "nothing follows a close frame");
+}
+
+/// Were it dropped, the request would wait for ever.
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "JoinRefused(Busy) answers Describe")]
+fn an_answer_to_another_kind_of_request_is_noticed() {
+    let (mut core, asked) = crate::common::core(Gate::open(), 1000);
+    let received = Completion::Received { token: SLOT, buffer: BufferId(0) };
+    turn(&mut core, &[Completion::Accepted { slot: 0, peer: None, layer: Layer::Plain }], b"");
+    turn(&mut core, &[received], &request("GET", "/channels/c", &[], None));
+    let Ok(ToLog::Worker { body: Ask::Describe { ticket, .. }, .. }) = asked.try_recv() else {
+        panic!("the log is asked");
+    };
+    core.from_log(FromLog::Answer { ticket, answer: Answer::JoinRefused(Refusal::Busy) });
 }

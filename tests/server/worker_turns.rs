@@ -11,7 +11,7 @@ use pushline::auth::Gate;
 use pushline::config::Settings;
 use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN, TICK};
 use pushline::log::event::{Kind, Publication};
-use pushline::log::message::{Ask, Counts, FromLog, Share, Ticket, ToLog};
+use pushline::log::message::{Answer, Ask, Counts, FromLog, Share, Ticket, ToLog};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
 use pushline::proto::cursor::Epoch;
 use pushline::proto::h2::{PREFACE, frame};
@@ -111,7 +111,7 @@ fn many_streams_that_read_history_are_one_client_to_the_log() {
     }
     // All have joined, the other connection as the last.
     let mut joined: Vec<FromLog> = desk.lane.0.drain(..).collect();
-    let is_others = |told: &FromLog| matches!(told, FromLog::Joined { channels, .. } if format!("{channels:?}").contains("one"));
+    let is_others = |told: &FromLog| matches!(told, FromLog::Answer { answer: Answer::Joined { channels, .. }, .. } if format!("{channels:?}").contains("one"));
     joined.sort_by_key(is_others);
     desk.core.begin_turn(Duration::from_millis(1), 1_800_000_000, &[]);
     joined.into_iter().for_each(|told| desk.core.from_log(told));
@@ -212,7 +212,10 @@ impl Desk {
         };
         self.log.handle(ToLog::Worker { worker: 0, body }, Duration::ZERO, &mut self.lane);
         // This answer is not waited for.
-        assert!(matches!(self.lane.0.pop_back(), Some(FromLog::Published { .. })));
+        assert!(matches!(
+            self.lane.0.pop_back(),
+            Some(FromLog::Answer { answer: Answer::Published { .. }, .. })
+        ));
     }
 
     /// One turn; returns what is sent, and to which slot. What the turn asks of the log is answered

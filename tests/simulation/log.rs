@@ -11,7 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use pushline::limits::WORK_PER_HAND;
 use pushline::log::event::{Event, Publication};
-use pushline::log::message::{Ask, FromLog, Published, Share, ToLog};
+use pushline::log::message::{Answer, Ask, FromLog, Published, Share, ToLog};
 use pushline::log::store::Stored;
 use pushline::log::{Outlet, Sequencer};
 use pushline::mesh::LogEnds;
@@ -358,7 +358,8 @@ impl<O: Outlet> Outlet for Recorder<'_, O> {
 
     fn send(&mut self, worker: u16, mut told: FromLog) {
         let Self { watch, lanes } = self;
-        if let (Some(Tamper::SkipPage), FromLog::Page { page, .. }) = (watch.tamper, &mut told)
+        if let (Some(Tamper::SkipPage), FromLog::Answer { answer: Answer::Page(page), .. }) =
+            (watch.tamper, &mut told)
             && !page.events.is_empty()
         {
             watch.tamper = None;
@@ -366,7 +367,9 @@ impl<O: Outlet> Outlet for Recorder<'_, O> {
         }
         match &told {
             FromLog::Event(_) => watch.events += 1,
-            FromLog::Published { outcome, .. } => watch.published = Some(outcome.clone()),
+            FromLog::Answer { answer: Answer::Published { outcome, .. }, .. } => {
+                watch.published = Some(outcome.clone())
+            }
             _ => {}
         }
         let is_event = matches!(told, FromLog::Event(_));

@@ -16,7 +16,7 @@ use crate::journal::writer::{Durability, JournalSettings, SEGMENT_SUFFIX, segmen
 use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{
-    Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
+    Answer, Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
 };
 use crate::log::stream::StreamTimes;
 use crate::log::{
@@ -115,7 +115,11 @@ impl Life {
         self.log.handle(ToLog::Worker { worker: 0, body }, NOW, &mut self.told);
         self.commit();
         match self.told.0.pop() {
-            Some(FromLog::Published { outcome, .. }) if outcome.accepted == 1 => outcome.last_seq,
+            Some(FromLog::Answer { answer: Answer::Published { outcome, .. }, .. })
+                if outcome.accepted == 1 =>
+            {
+                outcome.last_seq
+            }
             told => panic!("it was not taken: {told:?}"),
         }
     }
@@ -172,7 +176,7 @@ impl Life {
         self.log.handle(ToLog::Worker { worker: 0, body }, NOW, &mut self.told);
         self.read_pages();
         match self.told.0.pop() {
-            Some(FromLog::Page { page, .. }) => page,
+            Some(FromLog::Answer { answer: Answer::Page(page), .. }) => page,
             told => panic!("no page: {told:?}"),
         }
     }

@@ -61,7 +61,7 @@ impl History {
         runs.filter(|run| matches!(run.holds, Holds::Values(_)))
     }
 
-    /// The oldest values under a policy that are in memory and lie before a place, at most so many.
+    /// The oldest values under a policy that are in memory and lie before a place, at most `count_max`.
     pub fn values_before(&self, policy: u8, before: u64, count_max: usize) -> Vec<Arc<Event>> {
         let oldest = self.lines[usize::from(policy)].list.oldest;
         let at = |key: u32| self.entries.try_at(key);

@@ -18,7 +18,7 @@ pub(super) struct Value {
     pub hash: u64,
     pub seq: u64,
     pub bytes: u32,
-    /// The run it is in.
+    /// The index of the run it is in.
     pub run: u32,
     /// The value before it in that run.
     pub older: u32,

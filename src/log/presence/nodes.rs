@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::members::HERE;
 use super::publication;
-use super::roster::HERE;
 use crate::log::event::{Attributes, Event, Publication};
 use crate::log::sent::Asker;
 use crate::log::sequencer::Sequencer;
@@ -221,8 +221,8 @@ impl Sequencer {
 
     /// Another node took this one for ended.
     fn tell_channel_again(&mut self, index: u32) {
-        self.change_roster(index, |roster, _| roster.tell_all());
-        self.drop_empty_roster(index);
+        self.change_members(index, |members, _| members.tell_all());
+        self.forget_if_empty(index);
     }
 
     fn note_beat(&mut self, now: Duration) {
@@ -239,13 +239,14 @@ impl Sequencer {
     /// A node has ended. Once its members are forgotten on all channels, so is it.
     fn note_end(&mut self, node: NodeId, is_to_tell: bool) {
         let bit = self.presence.nodes.as_ref().and_then(|nodes| nodes.bit(node)).unwrap_or(0);
-        let rosters = self.presence.rosters.iter().filter(|(_, roster)| roster.nodes() & bit != 0);
-        let channels: Vec<u32> = rosters.map(|(channel, _)| *channel).collect();
+        let of_node =
+            self.presence.by_channel.iter().filter(|(_, members)| members.nodes() & bit != 0);
+        let channels: Vec<u32> = of_node.map(|(channel, _)| *channel).collect();
         if is_to_tell {
             self.lose_home(node);
         }
         for channel in channels.iter().filter(|_| is_to_tell) {
-            self.presence.change(*channel, |roster, _| roster.ended |= bit);
+            self.presence.change(*channel, |members, _| members.ended |= bit);
         }
         if channels.is_empty()
             && !self.streams.has_home(node)
@@ -267,22 +268,22 @@ impl Sequencer {
         };
         // It has no members, or all bits are taken and its members are not seen here.
         let Some(bit) = bit else { return };
-        self.change_roster(channel, |roster, hasher| {
+        self.change_members(channel, |members, hasher| {
             if said.reset {
-                roster.forget_node(bit);
+                members.forget_node(bit);
             }
             for member in &said.join {
-                roster.join_elsewhere(bit, &member.identity(), hasher);
+                members.join_elsewhere(bit, &member.identity(), hasher);
             }
             for subject in &said.leave {
-                roster.leave_elsewhere(bit, subject, hasher);
+                members.leave_elsewhere(bit, subject, hasher);
             }
             if said.reset || !said.leave.is_empty() {
-                roster.settle_nodes();
+                members.settle_nodes();
             }
         });
         // The event's own channel is freed after the event has been kept.
-        if self.drop_empty_roster(channel) && channel != index {
+        if self.forget_if_empty(channel) && channel != index {
             self.free_if_idle(channel);
         }
     }
@@ -304,10 +305,10 @@ impl Sequencer {
 
     /// The event that says that a node has ended, if this channel has to say so.
     pub(super) fn end_of_node(&mut self, index: u32) -> Option<(Publication, Option<usize>)> {
-        let roster = self.presence.rosters.get(&index)?;
+        let members = self.presence.by_channel.get(&index)?;
         let seated = self.presence.nodes.as_ref()?.seated();
-        let (bit, node) = seated.into_iter().find(|(bit, _)| roster.ended & bit != 0)?;
-        let count = roster.count_without(bit);
+        let (bit, node) = seated.into_iter().find(|(bit, _)| members.ended & bit != 0)?;
+        let count = members.count_without(bit);
         let news = News { count, node: Some(node), reset: true, ended: true };
         let channel = &self.channels.at(index).name;
         Some((publication(channel, Changes::default().finish(&news)), None))
@@ -348,8 +349,9 @@ impl Sequencer {
 
     fn tell_all_again(&mut self) {
         let Some(nodes) = &mut self.presence.nodes else { return };
-        let rosters = self.presence.rosters.iter().filter(|(_, roster)| roster.nodes() & HERE != 0);
-        nodes.again = rosters.map(|(channel, _)| *channel).collect();
+        let of_node =
+            self.presence.by_channel.iter().filter(|(_, members)| members.nodes() & HERE != 0);
+        nodes.again = of_node.map(|(channel, _)| *channel).collect();
         nodes.page.clear();
         nodes.owes_all = true;
     }
@@ -378,18 +380,18 @@ impl Sequencer {
         let can_send = self.can_send_own();
         let Some(nodes) = self.presence.nodes.as_mut().filter(|_| can_send) else { return };
         let Some(&channel) = nodes.again.front() else { return };
-        let roster = self.presence.rosters.get(&channel);
-        let (Some(roster), Some(of)) = (roster, self.channels.try_at(channel)) else {
+        let members = self.presence.by_channel.get(&channel);
+        let (Some(members), Some(of)) = (members, self.channels.try_at(channel)) else {
             nodes.again.pop_front();
             return nodes.page.clear();
         };
         if nodes.page.is_empty() {
-            nodes.page = roster.list_here().into();
+            nodes.page = members.list_here().into();
         }
         // The leave of a member that has left since may have been announced already.
-        let members: Vec<_> = nodes.page.drain(..PAGE_MEMBERS.min(nodes.page.len())).collect();
+        let listed: Vec<_> = nodes.page.drain(..PAGE_MEMBERS.min(nodes.page.len())).collect();
         let hasher = &self.presence.hasher;
-        let here = members.iter().filter(|of| roster.has_here(&of.subject, hasher));
+        let here = listed.iter().filter(|of| members.has_here(&of.subject, hasher));
         let page = write_page(nodes.own, &of.name, here.map(|of| &**of));
         if nodes.page.is_empty() {
             nodes.again.pop_front();

@@ -87,7 +87,7 @@ pub struct Shortage {
 /// When an event that was appended may be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// Now.
+    /// At once: it can't be lost any more.
     Seen,
     /// Once [`Stored::Committed`] says so.
     Later,

@@ -177,7 +177,7 @@ impl Sequencer {
     /// Says on a part who sends it.
     pub(in crate::log) fn address_part(&mut self, publication: &mut Publication) {
         let (node, number) = (self.own_node(), self.sent.next_number());
-        let origin = Origin { node, number, opened: 0, attempt: 0, seen: self.ordered_to };
+        let origin = Origin { node, number, opened: 0, attempt: 0, seen: self.order.assigned() };
         let found =
             self.channels.find(self.hasher.channel(&publication.channel), &publication.channel);
         let Some(attributes) = &mut publication.attributes else { return };

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::*;
 use crate::log::ahead::{AHEAD_MAX, AHEAD_TIME_MAX};
 use crate::log::event::Event;
-use crate::log::message::{Counts, Fed};
+use crate::log::message::{Answer, Counts, Fed};
 use crate::log::older::OlderRead;
 use crate::log::sent::SENT_MAX;
 use crate::log::store::{Answered, Store, Stored, Taken};
@@ -141,7 +141,7 @@ impl Node {
     }
 
     fn outcome(&mut self) -> Published {
-        let FromLog::Published { outcome, .. } = self.bench.answer(0) else { panic!("an answer") };
+        let Answer::Published { outcome, .. } = self.bench.answer(0) else { panic!("an answer") };
         outcome
     }
 
@@ -234,7 +234,10 @@ fn a_cursor_ahead_of_this_node_waits_until_it_has_come_there() {
     assert!(node.bench.lanes.take(1).is_empty());
     node.feed(&[(3, "a"), (4, "a"), (5, "a")]);
     let told = node.bench.lanes.take(1);
-    let [FromLog::Joined { head_seq: 5, channels, .. }] = &told[..] else { panic!("{told:?}") };
+    let [FromLog::Answer { answer: Answer::Joined { head_seq: 5, channels }, .. }] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
     assert_eq!((channels[0].after, channels[0].gap), (4, None));
 }
 
@@ -249,10 +252,10 @@ fn a_cursor_that_stays_ahead_is_a_gap_where_no_such_event_is_and_refused_where_o
         node.bench.log.handle(ToLog::Feed(vec![]), now, &mut node.bench.lanes);
         node.bench.log.tend(now, &mut node.bench.lanes);
         match node.bench.answer(1) {
-            FromLog::Joined { channels, .. } if !refused => {
+            Answer::Joined { channels, .. } if !refused => {
                 assert_eq!(channels[0].gap, Some(GapReason::Epoch));
             }
-            FromLog::JoinRefused { refusal: Refusal::Behind, .. } if refused => {}
+            Answer::JoinRefused(Refusal::Behind) if refused => {}
             other => panic!("{other:?}"),
         }
     }
@@ -264,7 +267,7 @@ fn joins_that_wait_are_bounded() {
     for _ in 0..=AHEAD_MAX {
         node.ask_join(1, Cursor::After(9));
     }
-    assert!(matches!(node.bench.answer(1), FromLog::JoinRefused { refusal: Refusal::Behind, .. }));
+    assert!(matches!(node.bench.answer(1), Answer::JoinRefused(Refusal::Behind)));
     assert!(node.bench.lanes.take(1).is_empty());
     node.feed(&[(9, "b")]);
     assert_eq!(node.bench.lanes.take(1).len(), AHEAD_MAX);

@@ -22,8 +22,8 @@ use self::older::Shelf;
 use super::event::{Kind, Publication};
 use super::history::event_bytes;
 use super::message::{
-    Ask, Counts, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE, Page,
-    PageChannel, Published, ReadChannel, Refusal, Share, Ticket, ToLog,
+    Answer, Ask, Counts, Description, FromLog, GapReason, JoinedChannel, LeaveChannel, NO_PLACE,
+    Page, PageChannel, Published, ReadChannel, Refusal, Share, Ticket, ToLog,
 };
 use super::policy::{Keeps, LogSettings, Policies, Policy};
 use super::stream::StreamTimes;
@@ -101,8 +101,11 @@ impl Bench {
     }
 
     /// The last message in the lane, which is the answer; those before it stay.
-    fn answer(&mut self, worker: u16) -> FromLog {
-        self.lanes.queues[usize::from(worker)].pop().expect("an answer")
+    fn answer(&mut self, worker: u16) -> Answer {
+        match self.lanes.queues[usize::from(worker)].pop() {
+            Some(FromLog::Answer { answer, .. }) => answer,
+            other => panic!("not an answer: {other:?}"),
+        }
     }
 
     fn publish_all(&mut self, worker: u16, publications: Vec<Publication>) -> Published {
@@ -118,7 +121,7 @@ impl Bench {
         let ticket = TICKET;
         self.handle(worker, Ask::Publish { ticket, share, counts: Counts::Here, publications });
         match self.answer(worker) {
-            FromLog::Published { ticket: TICKET, outcome, .. } => outcome,
+            Answer::Published { outcome, .. } => outcome,
             other => panic!("not the answer to a publish: {other:?}"),
         }
     }
@@ -138,8 +141,8 @@ impl Bench {
         let channels = names.iter().map(|&name| name.into()).collect();
         self.handle(worker, Ask::Join { ticket: TICKET, channels, cursor, identity: None });
         match self.answer(worker) {
-            FromLog::Joined { ticket: TICKET, head_seq, channels } => Ok((head_seq, channels)),
-            FromLog::JoinRefused { ticket: TICKET, refusal } => Err(refusal),
+            Answer::Joined { head_seq, channels } => Ok((head_seq, channels)),
+            Answer::JoinRefused(refusal) => Err(refusal),
             other => panic!("not the answer to a join: {other:?}"),
         }
     }
@@ -157,7 +160,7 @@ impl Bench {
         self.handle(worker, Ask::Read { ticket: TICKET, channels, bytes_max });
         self.shelf_works();
         match self.answer(worker) {
-            FromLog::Page { ticket: TICKET, page } => page,
+            Answer::Page(page) => page,
             other => panic!("not a page: {other:?}"),
         }
     }
@@ -195,7 +198,7 @@ impl Bench {
     fn describe(&mut self, name: &str) -> Description {
         self.handle(2, Ask::Describe { ticket: TICKET, channel: name.into() });
         match self.answer(2) {
-            FromLog::Described { ticket: TICKET, description } => description,
+            Answer::Described(description) => description,
             other => panic!("not a description: {other:?}"),
         }
     }

@@ -76,7 +76,7 @@ impl Node {
     /// None: it waits to be told.
     fn list(&mut self) -> Option<(Members, u64)> {
         self.bench.handle(2, Ask::ListMembers { ticket: TICKET, channel: NAME.into() });
-        let FromLog::Members { members, .. } = self.bench.answer(2) else { panic!("an answer") };
+        let Answer::Members(members) = self.bench.answer(2) else { panic!("an answer") };
         let list = members.ok()?;
         assert_eq!(list.count as usize, list.listed.len());
         let mut members = Members::new();

@@ -103,7 +103,7 @@ impl Bench {
 
     fn page(&mut self) -> Page {
         match self.answer(0) {
-            FromLog::Page { page, .. } => page,
+            Answer::Page(page) => page,
             other => panic!("not a page: {other:?}"),
         }
     }
@@ -147,7 +147,8 @@ fn what_is_lost_while_the_store_reads_is_not_handed_out_and_is_told() {
     bench.join(0, "a", Cursor::Now);
     bench.publish_many("a", 20);
     bench.ask_read("a", 0);
-    bench.lanes.queues[0].retain(|told| matches!(told, FromLog::Page { .. }));
+    bench.lanes.queues[0]
+        .retain(|told| matches!(told, FromLog::Answer { answer: Answer::Page(_), .. }));
     assert!(bench.lanes.queues[0].is_empty(), "it is answered later");
     bench.expire_at(Duration::from_secs(60));
     bench.shelf_works();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::log::presence::roster::Roster;
+use crate::log::presence::members::Members;
 use crate::log::store::Stored;
 use crate::proto::envelope::PRESENCE_TYPE;
 use crate::proto::identity::Identity;
@@ -38,7 +38,7 @@ impl Bench {
         let cursor = Cursor::Now;
         self.handle(worker, Ask::Join { ticket: TICKET, channels, cursor, identity });
         match self.answer(worker) {
-            FromLog::Joined { channels, .. } => channels[0].is_member,
+            Answer::Joined { channels, .. } => channels[0].is_member,
             other => panic!("not the answer to a join: {other:?}"),
         }
     }
@@ -46,7 +46,7 @@ impl Bench {
     /// Commits what was told, and what was told then.
     fn commit_all(&mut self, worker: u16) -> Vec<Value> {
         self.tend();
-        let through = self.log.ordered_to;
+        let through = self.log.order.assigned();
         let committed = ToLog::Store(Stored::Committed { through, count: 1 });
         self.log.handle(committed, self.now, &mut self.lanes);
         self.log.check_invariants();
@@ -61,9 +61,7 @@ impl Bench {
     /// The subjects listed, and their cursor.
     fn list(&mut self, name: &str) -> (BTreeSet<String>, u64) {
         self.handle(2, Ask::ListMembers { ticket: TICKET, channel: name.into() });
-        let FromLog::Members { members: Ok(members), .. } = self.answer(2) else {
-            panic!("no list")
-        };
+        let Answer::Members(Ok(members)) = self.answer(2) else { panic!("no list") };
         assert_eq!(members.count as usize, members.listed.len());
         (
             members.listed.iter().map(|of| of.identity.subject.to_string()).collect(),
@@ -350,16 +348,16 @@ fn what_was_told_and_is_lost_is_told_again() {
 fn a_hundred_thousand_members_cost_no_more_than_64_bytes_each() {
     const COUNT: u32 = 100_000;
     let hasher = SharedHasher::from_seed(1);
-    let mut roster = Roster::default();
+    let mut members = Members::default();
     let mut at_worker = hashbrown::HashMap::<(u32, u32), Arc<Identity>>::new();
     for n in 0..COUNT {
         let identity = who(&format!("subject-{n}"));
-        roster.join(&identity, &hasher);
+        members.join(&identity, &hasher);
         at_worker.insert((n, 0), identity);
     }
-    let herd = (roster.held_bytes() + at_worker.allocation_size()) / COUNT as usize;
-    roster.told(COUNT as usize, &hasher);
-    let each = (roster.held_bytes() + at_worker.allocation_size()) / COUNT as usize;
+    let herd = (members.held_bytes() + at_worker.allocation_size()) / COUNT as usize;
+    members.told(COUNT as usize, &hasher);
+    let each = (members.held_bytes() + at_worker.allocation_size()) / COUNT as usize;
     println!("{herd} bytes each while they are untold, then {each}");
     assert!(herd <= 64 && each <= 64, "{herd}, then {each}");
 }

@@ -29,7 +29,11 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
     bench.handle(0, Ask::Publish { ticket, share, counts: Counts::Here, publications });
     let sent = bench.lanes.take(0);
     let outcome = match &sent[..] {
-        [FromLog::Event(first), FromLog::Event(second), FromLog::Published { outcome, .. }] => {
+        [
+            FromLog::Event(first),
+            FromLog::Event(second),
+            FromLog::Answer { answer: Answer::Published { outcome, .. }, .. },
+        ] => {
             assert_eq!((first.seq, second.seq), (1, 3));
             outcome.clone()
         }

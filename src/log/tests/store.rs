@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::event::Event;
-use crate::log::message::{Counts, Fed};
+use crate::log::message::{Answer, Counts, Fed};
 use crate::log::older::OlderRead;
 use crate::log::store::{Store, Stored, Taken};
 
@@ -55,7 +55,9 @@ impl Bench {
     pub(super) fn heard(&mut self, worker: u16) -> Vec<(char, u64)> {
         let tell = |told| match told {
             FromLog::Event(event) => ('e', event.seq),
-            FromLog::Published { outcome, .. } => ('a', u64::from(outcome.accepted)),
+            FromLog::Answer { answer: Answer::Published { outcome, .. }, .. } => {
+                ('a', u64::from(outcome.accepted))
+            }
             other => panic!("unexpected: {other:?}"),
         };
         self.lanes.take(worker).into_iter().map(tell).collect()
@@ -97,7 +99,7 @@ fn a_repeated_key_waits_for_its_first_event() {
     assert_eq!(bench.heard(1), []);
     bench.commit(1);
     for worker in [0, 1] {
-        let FromLog::Published { outcome, .. } = bench.answer(worker) else { panic!("an answer") };
+        let Answer::Published { outcome, .. } = bench.answer(worker) else { panic!("an answer") };
         assert_eq!((outcome.accepted, outcome.last_seq), (1, 1));
     }
     assert_eq!(bench.log.stats().counters.repeated, 1);
@@ -113,7 +115,7 @@ fn what_the_store_loses_is_refused_and_its_seq_is_not_given_again() {
     bench.ask_publish(0, vec![keyed("a", "k"), text("a"), text("new"), text("a")]);
     bench.commit(2);
     bench.store_says(Stored::Down);
-    let FromLog::Published { outcome, .. } = bench.answer(0) else { panic!("an answer") };
+    let Answer::Published { outcome, .. } = bench.answer(0) else { panic!("an answer") };
     assert_eq!((outcome.accepted, outcome.first_seq, outcome.last_seq), (2, 1, 2));
     assert_eq!(outcome.refusal, Some(Refusal::Store));
     assert_eq!(bench.publish_all(0, vec![text("a")]).refusal, Some(Refusal::Store));
@@ -133,7 +135,11 @@ fn events_that_wait_have_places_in_the_lanes() {
     bench.ask_publish(0, vec![text("a"), text("a"), text("a")]);
     bench.ask_publish(0, vec![text("b")]);
     bench.commit(3);
-    let FromLog::Published { outcome, .. } = bench.lanes.queues[0].remove(0) else { panic!() };
+    let FromLog::Answer { answer: Answer::Published { outcome, .. }, .. } =
+        bench.lanes.queues[0].remove(0)
+    else {
+        panic!()
+    };
     assert_eq!((outcome.accepted, outcome.refusal), (2, Some(Refusal::Busy)));
     assert_eq!(bench.heard(0), [('a', 1)]);
     assert_eq!(bench.heard(1), [('e', 1), ('e', 2)]);

@@ -271,7 +271,9 @@ impl Trial {
         let node = self.nodes[place].name;
         for told in self.nodes[place].bench.lanes.take(PRODUCERS) {
             match told {
-                FromLog::Published { ticket, outcome, .. } => self.answer(ticket.0, &outcome),
+                FromLog::Answer { ticket, answer: Answer::Published { outcome, .. } } => {
+                    self.answer(ticket.0, &outcome)
+                }
                 FromLog::StreamEnded { at, .. } => {
                     let is_its = |of: &Producer| {
                         of.node == node && *of.id == *at.id && of.attempt == at.attempt

@@ -26,7 +26,7 @@ struct Reader {
 struct Trial {
     bench: Bench,
     random: fastrand::Rng,
-    /// All that was said.
+    /// All tokens so far, one behind the other.
     said: String,
     tokens: Vec<(u64, String)>,
     readers: Vec<Reader>,

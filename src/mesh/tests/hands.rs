@@ -10,7 +10,7 @@ use super::super::hand::{Hand, LogHand, SharedLog};
 use super::super::*;
 use crate::config::Settings;
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, Counts, Share, Ticket};
+use crate::log::message::{Answer, Ask, Counts, Share, Ticket};
 use crate::log::{Sequencer, SharedHasher};
 use crate::proto::cursor::Epoch;
 
@@ -30,7 +30,9 @@ fn question(worker: u16, ticket: u32) -> ToLog {
 }
 
 fn answered(told: &FromLog) -> u32 {
-    let FromLog::Described { ticket, .. } = told else { panic!("no answer: {told:?}") };
+    let FromLog::Answer { ticket, answer: Answer::Described(_) } = told else {
+        panic!("no answer: {told:?}")
+    };
     ticket.0
 }
 

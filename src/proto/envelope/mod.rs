@@ -38,7 +38,7 @@ pub const AFTER_BYTES_MAX: usize = 64;
 pub struct GapView<'a> {
     /// Where the subscriber continues: its cursor once it has read this.
     pub id: EventId,
-    /// The channel.
+    /// The channel they were on.
     pub channel: &'a str,
     /// `evicted`, `epoch` or `overrun`.
     pub reason: &'a str,
@@ -102,7 +102,7 @@ pub fn write_gap_data(out: &mut Vec<u8>, gap: &GapView<'_>) {
 pub enum Value<'a> {
     /// A string.
     Text(&'a str),
-    /// A number.
+    /// A JSON number.
     Number(u64),
     /// An event id, as a string.
     Id(EventId),

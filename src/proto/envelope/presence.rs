@@ -18,7 +18,7 @@ pub const NODE_TYPE: &str = "pushline.node";
 /// What a node says, by an event of either type.
 #[derive(Debug, Deserialize)]
 pub struct Said<'a> {
-    /// Which one.
+    /// The node that says it.
     pub node: NodeId,
     /// It has just started, and knows nothing of the members of others.
     #[serde(default)]

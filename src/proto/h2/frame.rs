@@ -40,7 +40,7 @@ mod flag {
 pub enum Frame<'b> {
     /// A part of a body.
     Data {
-        /// Of which stream.
+        /// The id of the stream it is for.
         stream: u32,
         /// Without the padding.
         payload: &'b [u8],
@@ -51,27 +51,27 @@ pub enum Frame<'b> {
     },
     /// A field block, or its beginning.
     Headers {
-        /// Of which stream.
+        /// The id of the stream it is for.
         stream: u32,
         /// Of the block.
         fragment: &'b [u8],
         /// Whether the stream ends with it.
         ends: bool,
-        /// Whether the block ends with it.
+        /// Otherwise `Continuation` frames follow.
         ends_block: bool,
     },
     /// More of a field block.
     Continuation {
-        /// Of which stream.
+        /// The id of the stream it is for.
         stream: u32,
         /// Of the block.
         fragment: &'b [u8],
-        /// Whether the block ends with it.
+        /// Otherwise `Continuation` frames follow.
         ends_block: bool,
     },
     /// The client does not want a stream any more.
     Reset {
-        /// Which.
+        /// The id of the stream it is for.
         stream: u32,
     },
     /// The client's settings.
@@ -86,14 +86,14 @@ pub enum Frame<'b> {
     GoAway,
     /// The client takes more bytes: of one stream, or (stream 0) of all together.
     WindowUpdate {
-        /// Which.
+        /// The stream's id; 0: all together.
         stream: u32,
         /// How many; 0 is a fault.
         by: u32,
     },
     /// Priorities, and unknown types.
     Ignored {
-        /// Its stream.
+        /// The id of the stream it is for; 0: the connection.
         stream: u32,
     },
 }
@@ -204,23 +204,37 @@ fn write_header(out: &mut Vec<u8>, length: usize, kind: u8, flags: u8, stream: u
     out.extend_from_slice(&[l2, l1, l0, kind, flags, s3, s2, s1, s0]);
 }
 
-/// Appends a part of a body, in as many frames as it takes. `ends`: nothing follows.
-pub fn write_data(out: &mut Vec<u8>, stream: u32, mut bytes: &[u8], ends: bool) {
+/// Whether a stream ends with what is sent on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Nothing follows.
+    Yes,
+    /// More follows.
+    No,
+}
+
+impl Ends {
+    fn flag(self) -> u8 {
+        if self == Self::Yes { flag::END_STREAM } else { 0 }
+    }
+}
+
+/// Appends a part of a body, in as many frames as it takes.
+pub fn write_data(out: &mut Vec<u8>, stream: u32, mut bytes: &[u8], ends: Ends) {
     while bytes.len() > PAYLOAD_BYTES_MAX {
         let (piece, rest) = bytes.split_at(PAYLOAD_BYTES_MAX);
         write_header(out, piece.len(), kind::DATA, 0, stream);
         out.extend_from_slice(piece);
         bytes = rest;
     }
-    let flags = if ends { flag::END_STREAM } else { 0 };
-    write_header(out, bytes.len(), kind::DATA, flags, stream);
+    write_header(out, bytes.len(), kind::DATA, ends.flag(), stream);
     out.extend_from_slice(bytes);
 }
 
-/// Appends a head: its field block, in as many frames as it takes. `ends`: nothing follows.
-pub fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8], ends: bool) {
+/// Appends a head: its field block, in as many frames as it takes.
+pub fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8], ends: Ends) {
     let mut kind = kind::HEADERS;
-    let mut flags = if ends { flag::END_STREAM } else { 0 };
+    let mut flags = ends.flag();
     while block.len() > PAYLOAD_BYTES_MAX {
         let (piece, rest) = block.split_at(PAYLOAD_BYTES_MAX);
         write_header(out, piece.len(), kind, flags, stream);

@@ -29,7 +29,7 @@ impl From<HpackError> for BlockError {
 /// What follows a head on its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Nothing.
+    /// Nothing: the head ends the stream.
     None,
     /// This many bytes.
     Length(u64),

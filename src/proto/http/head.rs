@@ -26,20 +26,15 @@ const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEADERS_MAX <= u64::BITS as usize);
 
-/// The request method.
+/// The request method. Those we have an answer for are known; any other token is kept as sent.
+#[allow(missing_docs, reason = "they have the names of RFC 9110")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method<'b> {
-    /// `DELETE`.
     Delete,
-    /// `GET`.
     Get,
-    /// `HEAD`.
     Head,
-    /// `OPTIONS`.
     Options,
-    /// Any other token.
     Other(&'b str),
-    /// `POST`.
     Post,
 }
 
@@ -206,7 +201,7 @@ impl<'b> Request<'b> {
         ascii(span(self.bytes, self.line.path_end + 1, self.line.target_end))
     }
 
-    /// The version.
+    /// The version its client speaks.
     pub fn version(&self) -> Version {
         self.line.version
     }

@@ -3,57 +3,33 @@
 use super::scan;
 
 /// Statuses we send (RFC 9110 section 15).
+#[allow(missing_docs, reason = "they have the names of RFC 9110; `code` has their numbers")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// 101
     SwitchingProtocols,
-    /// 200
     Ok,
-    /// 204
     NoContent,
-    /// 304
     NotModified,
-    /// 308
     PermanentRedirect,
-    /// 400
     BadRequest,
-    /// 401
     Unauthorized,
-    /// 403
     Forbidden,
-    /// 404
     NotFound,
-    /// 405
     MethodNotAllowed,
-    /// 408
     RequestTimeout,
-    /// 409
     Conflict,
-    /// 410
     Gone,
-    /// 411
     LengthRequired,
-    /// 413
     ContentTooLarge,
-    /// 414
     UriTooLong,
-    /// 415
     UnsupportedMediaType,
-    /// 417
     ExpectationFailed,
-    /// 426
     UpgradeRequired,
-    /// 429
     TooManyRequests,
-    /// 431
     HeaderFieldsTooLarge,
-    /// 500
     InternalServerError,
-    /// 501
     NotImplemented,
-    /// 503
     ServiceUnavailable,
-    /// 505
     VersionNotSupported,
 }
 
@@ -127,7 +103,7 @@ pub type Date = [u8; 29];
 /// What is in a response's head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// The status.
+    /// What the status line says.
     pub status: Status,
     /// Whether the connection is kept. A 101 names its own `Connection` among `headers`.
     pub connection: Connection,

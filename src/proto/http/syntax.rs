@@ -56,7 +56,7 @@ pub(super) struct FieldLine {
 
 /// What was found where a field line or the end of the head is due.
 pub(super) enum Line {
-    /// A field.
+    /// Where its name and value lie.
     Field(FieldLine),
     /// The empty line; the head ends here.
     End(usize),

@@ -9,7 +9,7 @@ pub struct Merged {
     tokens: Box<[Token]>,
 }
 
-/// One of the tokens.
+/// Where one of the tokens lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Token {
     /// Its place in the log, relative to that of the first one.

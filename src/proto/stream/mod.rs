@@ -21,7 +21,7 @@ pub const STREAM_TYPE: &str = "pushline.stream";
 pub struct Mark {
     /// The stream's name.
     pub id: Arc<str>,
-    /// Which part of it.
+    /// Whether it begins the stream, goes on with it or ends it.
     pub part: Part,
     /// Tokens before this event. In a publication: the attempt of its producer.
     pub at: u64,
@@ -89,11 +89,11 @@ impl Origin {
 /// A part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// It begins.
+    /// The stream begins.
     Open,
     /// A piece of what is streamed.
     Token,
-    /// It ends.
+    /// The stream is over.
     End(End),
 }
 

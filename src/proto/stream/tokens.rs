@@ -21,7 +21,7 @@ pub enum Form {
     Text,
 }
 
-/// A token.
+/// A piece of the text to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The type it had in an event stream.

@@ -6,7 +6,7 @@ use super::connection::escaped;
 use super::messages::ClientTask;
 use super::stream::Fault;
 use crate::proto::carry::Carry;
-use crate::proto::h2::frame::{self, Frame};
+use crate::proto::h2::frame::{self, Ends, Frame};
 use crate::proto::h2::hpack::encode::write_field;
 use crate::proto::h2::hpack::{Decoder, HpackError, Scratch};
 use crate::proto::h2::{PREFACE, WINDOW_DEFAULT, WINDOW_MAX, settings};
@@ -45,7 +45,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, task: &ClientTask, number: u32, c
     for (name, value) in lines {
         write_field(&mut block, name.to_ascii_lowercase().as_bytes(), value.trim().as_bytes());
     }
-    frame::write_headers(out, 2 * number + 1, &block, true);
+    frame::write_headers(out, 2 * number + 1, &block, Ends::Yes);
 }
 
 /// The number of the subscriber whose stream this is.
@@ -119,11 +119,11 @@ mod tests {
         let mut block = Vec::new();
         write_field(&mut block, b":status", b"200");
         write_field(&mut block, b"content-type", b"text/event-stream");
-        frame::write_headers(&mut out, 1, &block, false);
-        frame::write_headers(&mut out, 3, &block, false);
-        frame::write_data(&mut out, 3, b"data: b\n\n", false);
+        frame::write_headers(&mut out, 1, &block, Ends::No);
+        frame::write_headers(&mut out, 3, &block, Ends::No);
+        frame::write_data(&mut out, 3, b"data: b\n\n", Ends::No);
         frame::write_ping(&mut out);
-        frame::write_data(&mut out, 1, b"data: a\n\n", true);
+        frame::write_data(&mut out, 1, b"data: a\n\n", Ends::Yes);
         out
     }
 

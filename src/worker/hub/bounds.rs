@@ -2,9 +2,32 @@
 
 use super::Hub;
 use super::reading::Reading;
-use super::replica::Bounds;
 use crate::config::SlowPolicy;
 use crate::limits::TICK;
+
+/// How much a replica keeps for slow readers, and what happens to a reader that falls out of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most events in the ring.
+    pub events_max: usize,
+    /// Most bytes of them, as history charges them.
+    pub bytes_max: usize,
+    /// What happens to slow readers.
+    pub slow: SlowPolicy,
+}
+
+impl Bounds {
+    /// These bounds with no more than a share of memory.
+    pub fn share(self, bytes: usize) -> Self {
+        Self { bytes_max: self.bytes_max.min(bytes), ..self }
+    }
+
+    /// Three quarters of these bounds.
+    pub fn reduced(self) -> Self {
+        let (events_max, bytes_max) = (self.events_max / 4 * 3, self.bytes_max / 4 * 3);
+        Self { events_max, bytes_max, ..self }
+    }
+}
 
 impl Hub {
     /// Drops events that every subscriber has.
@@ -22,7 +45,7 @@ impl Hub {
     fn needed_from(&self, slot: u32, replica: u32) -> Option<u64> {
         let explicit = self.explicit(slot)?;
         let sub = explicit.subs.iter().find(|sub| sub.replica == replica)?;
-        explicit.needed_from(sub, self.channels[replica].base)
+        explicit.needed_from(sub, self.channels[replica].base())
     }
 
     /// The same, but `None` for a follower that has to read a page first.
@@ -33,7 +56,7 @@ impl Hub {
 
     /// Keeps a replica within its bounds; a reader that falls out of it is a slow consumer.
     pub(super) fn shed(&mut self, index: u32) {
-        let bounds = self.bounds(self.channels[index].bounds);
+        let bounds = self.bounds(self.channels[index].bounds());
         self.shed_to(index, bounds);
     }
 
@@ -49,7 +72,7 @@ impl Hub {
         let entries = self.channels.entries();
         let holding = entries.filter(|(_, replica)| replica.ring_bytes() > 0);
         let holding: Vec<(u32, u16)> =
-            holding.map(|(index, replica)| (index, replica.bounds)).collect();
+            holding.map(|(index, replica)| (index, replica.bounds())).collect();
         let share = bytes_max / holding.len().max(1);
         for (index, bounds) in holding {
             self.shed_to(index, self.bounds(bounds).share(share));
@@ -73,7 +96,7 @@ impl Hub {
         let cursors: Vec<(u32, u64)> = cursors.collect();
         // Cut further than needed, so that slow readers are not searched for at every event.
         self.channels.change(index, |replica| replica.shed(&bounds.reduced()));
-        let base = self.channels[index].base;
+        let base = self.channels[index].base();
         let behind = cursors.into_iter().filter(|(_, cursor)| *cursor < base);
         self.too_slow.extend(behind.map(|(slot, _)| slot));
     }

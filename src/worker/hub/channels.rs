@@ -17,18 +17,18 @@ pub struct Channels {
 
 impl Channels {
     /// The replica of this name.
-    pub fn find(&self, name: &str, hash: u64) -> Option<u32> {
-        let same = |index: &u32| **self.replicas[*index as usize].name == *name;
+    pub fn find(&self, hash: u64, name: &str) -> Option<u32> {
+        let same = |index: &u32| ***self.replicas[*index as usize].name() == *name;
         self.by_name.find(hash, same).copied()
     }
 
     /// Adds a replica; no other may have its name.
     pub fn insert(&mut self, replica: Replica) -> u32 {
-        debug_assert!(self.find(&replica.name, replica.hash).is_none());
-        let hash = replica.hash;
+        debug_assert!(self.find(replica.hash(), replica.name()).is_none());
+        let hash = replica.hash();
         let index = self.replicas.insert(replica) as u32;
         let Self { replicas, by_name, .. } = self;
-        by_name.insert_unique(hash, index, |index| replicas[*index as usize].hash);
+        by_name.insert_unique(hash, index, |index| replicas[*index as usize].hash());
         index
     }
 
@@ -42,7 +42,7 @@ impl Channels {
         let replica = self.replicas.remove(index as usize);
         debug_assert!(replica.is_unused());
         self.held_bytes -= replica.ring_bytes();
-        let found = self.by_name.find_entry(replica.hash, |at| *at == index);
+        let found = self.by_name.find_entry(replica.hash(), |at| *at == index);
         if let Ok(entry) = found {
             entry.remove();
         }

@@ -127,7 +127,7 @@ impl Hub {
     /// The newest event that the channel of a live subscriber has here.
     pub fn live_tail(&self, index: u32) -> Option<u64> {
         match *self.subscriber(index) {
-            Subscriber::Live { replica, .. } => Some(self.channels[replica].tail),
+            Subscriber::Live { replica, .. } => Some(self.channels[replica].tail()),
             Subscriber::None | Subscriber::Explicit(..) => None,
         }
     }
@@ -213,7 +213,7 @@ impl Hub {
                 ItemKind::Event { .. } | ItemKind::Gap { .. } => (end as usize, events),
             };
             let taken = end.min(part).saturating_sub(start);
-            // An event that is nothing to this reader has no bytes that could be taken.
+            // An event this reader does not receive has no bytes that could be taken.
             if taken == 0 && end > start {
                 break;
             }
@@ -300,7 +300,7 @@ impl Composer<'_> {
     fn single(&mut self, reader: &Explicit, channels: &Channels) -> Extent {
         self.gap(reader, 0, channels);
         let replica = &channels[reader.subs[0].replica];
-        for event in replica.after(reader.subs[0].cursor, replica.fanned_to) {
+        for event in replica.after(reader.subs[0].cursor, replica.fanned_to()) {
             if self.is_full() || self.sub_event(0, event) == Extent::Part {
                 return Extent::Part;
             }
@@ -357,11 +357,11 @@ impl Composer<'_> {
             _ => channel.cursor.min(reader.position),
         };
         // A replica that begins behind the cursor does not know what comes first: the next page does.
-        let knows = channel.cursor >= replica.base;
+        let knows = channel.cursor >= replica.base();
         let first = gap.first.or_else(|| replica.first_after(channel.cursor).filter(|_| knows));
         let view = GapView {
             id: EventId { epoch, seq },
-            channel: &replica.name,
+            channel: replica.name(),
             reason: gap.reason.as_str(),
             after: &gap.after,
             first: first.map(|seq| EventId { epoch, seq }),

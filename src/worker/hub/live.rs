@@ -7,7 +7,7 @@ use super::Hub;
 use super::subscriber::{Rest, Subscriber};
 use crate::limits::{
     ARENA_BYTES_KEPT, EVENT_BYTES_MAX, FANOUT_BYTES_PER_TURN, FANOUT_SENDS_AT_ONCE,
-    FANOUT_TIME_PER_TURN,
+    FANOUT_TIME_PER_TURN, SLOTS_PER_WORKER_MAX,
 };
 use crate::log::event::Event;
 use crate::proto::dialect::{Dialect, Heartbeat};
@@ -42,25 +42,51 @@ pub type Beats = [[Option<Range<u32>>; 2]; Dialect::COUNT];
 /// What the socket did not take of a shared send.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Untaken {
-    /// Bytes.
+    /// How many bytes it is.
     pub bytes: u64,
     /// The rest of a heartbeat, which goes out before anything else.
     pub heartbeat: Vec<u8>,
+}
+
+/// A live subscriber: its slot and its dialect in one word, so that fan-out reads nothing of the
+/// connection itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live(u32);
+
+const _: () = assert!(SLOTS_PER_WORKER_MAX <= 1 << Live::SLOT_BITS);
+
+impl Live {
+    const SLOT_BITS: u32 = u32::BITS - Dialect::BITS;
+
+    /// Packs the two.
+    pub fn new(slot: u32, dialect: Dialect) -> Self {
+        debug_assert!(slot < 1 << Self::SLOT_BITS);
+        Self(slot | (dialect as u32) << Self::SLOT_BITS)
+    }
+
+    /// The index of its socket.
+    pub fn slot(self) -> u32 {
+        self.0 & ((1 << Self::SLOT_BITS) - 1)
+    }
+
+    /// The dialect, as an index (`Dialect as usize`).
+    pub fn dialect_index(self) -> usize {
+        (self.0 >> Self::SLOT_BITS) as usize
+    }
 }
 
 impl Hub {
     /// Takes an event from the log.
     pub fn event(&mut self, event: Arc<Event>) {
         self.head_seen = event.seq;
-        let Some(index) = self.channels.find(&event.channel, event.channel_hash) else { return };
+        let Some(index) = self.channels.find(event.channel_hash, &event.channel) else { return };
         self.channels.change(index, |replica| replica.push(event));
         self.shed(index);
         self.schedule(index);
     }
 
     fn schedule(&mut self, index: u32) {
-        let replica = &mut self.channels[index];
-        if replica.has_work() && !std::mem::replace(&mut replica.scheduled, true) {
+        if self.channels[index].schedule() {
             self.scheduled.push_back(index);
         }
     }
@@ -80,7 +106,7 @@ impl Hub {
             let Some(index) = self.scheduled.pop_front() else { return };
             // Its last subscribers may have left meanwhile, and the replica with them.
             let Some(replica) = self.channels.at(index) else { continue };
-            if !std::mem::take(&mut replica.scheduled) || !replica.has_work() {
+            if !replica.unschedule() {
                 continue;
             }
             if !replica.slice_unfinished() {
@@ -114,7 +140,7 @@ impl Hub {
     /// Sends the present slice to as many live subscribers as the budget allows.
     fn hand_out(&mut self, index: u32, wire: &mut impl Wire, budget: &mut Budget) {
         let replica = &mut self.channels[index];
-        replica.sent_in_turn = self.turn;
+        replica.send_in(self.turn);
         let mut slice = std::mem::take(&mut self.slice);
         slice.extend(replica.slice().cloned());
         let mut encoded: Encoded = Default::default();
@@ -193,7 +219,7 @@ impl Hub {
         let &Subscriber::Live { dialect, replica, .. } = self.subscriber(index) else {
             return false;
         };
-        if self.channels[replica].sent_in_turn == self.turn {
+        if self.channels[replica].was_sent_in(self.turn) {
             return false;
         }
         let range = beats[dialect as usize][form as usize].get_or_insert_with(|| {
@@ -211,7 +237,7 @@ impl Hub {
             return Untaken::default();
         };
         let replica = &self.channels[replica];
-        if replica.sent_in_turn != self.turn {
+        if !replica.was_sent_in(self.turn) {
             self.make_explicit(index);
             let mut heartbeat = Vec::new();
             dialect.write_heartbeat(&mut heartbeat, form);

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::Hub;
+use super::live::Live;
 use super::reading::Reading;
-use super::replica::{Live, Moved, Replica};
+use super::replica::{Moved, Replica};
 use super::subscriber::{Explicit, Gap, Sub, Subscriber};
 use crate::config::ChannelSettings;
 use crate::log::message::{GapReason, JoinedChannel, LeaveChannel};
@@ -40,9 +41,7 @@ impl Hub {
         }));
         let here = stands.len() == names.len();
         for (replica, from) in stands.drain(..).filter(|_| here) {
-            let of = &mut self.channels[replica];
-            of.locally_joined += 1;
-            of.name.enter();
+            self.channels[replica].join_here();
             self.enter(index, dialect, replica, from, None, "");
         }
         self.stands = stands;
@@ -54,7 +53,7 @@ impl Hub {
     pub fn hold(&mut self, names: &[Box<str>]) -> Vec<u32> {
         let replicas = names.iter().map(|name| {
             let replica = self.find(name).unwrap_or_else(|| self.make_replica(name));
-            self.channels[replica].pending_joins += 1;
+            self.channels[replica].hold();
             replica
         });
         replicas.collect()
@@ -81,10 +80,7 @@ impl Hub {
         for (&replica, joined) in replicas.iter().zip(channels) {
             let JoinedChannel { name, after: from, last_seq, gap, is_member } = joined;
             let member = identity.filter(|_| is_member).cloned();
-            let of = &mut self.channels[replica];
-            of.name = name;
-            of.joined(head_seq);
-            of.log_joined += 1;
+            self.channels[replica].join_at_log(name, head_seq);
             match subscriber {
                 Some((index, dialect, after)) => {
                     let nothing_between = gap.is_none() && last_seq <= from;
@@ -148,7 +144,7 @@ impl Hub {
     }
 
     fn rule_of(&self, replica: u32) -> &ChannelSettings {
-        self.settings.channel_at(usize::from(self.channels[replica].bounds))
+        self.settings.channel_at(usize::from(self.channels[replica].bounds()))
     }
 
     fn is_state(&self, replica: u32) -> bool {
@@ -192,7 +188,7 @@ impl Hub {
             return None;
         };
         let moves = self.channels[replica].remove_live(place);
-        self.note_live_moves(moves);
+        self.move_live(moves);
         let place = self.channels[replica].add_follower(index);
         self.metrics.live.sub(1);
         self.subscribers[index] = Subscriber::None;
@@ -213,7 +209,7 @@ impl Hub {
         }
         let [sub] = explicit.subs.as_slice() else { return };
         let replica = &self.channels[sub.replica];
-        let follows = matches!(explicit.reading, Reading::Replicas) && sub.cursor >= replica.base;
+        let follows = matches!(explicit.reading, Reading::Replicas) && sub.cursor >= replica.base();
         let caught_up = follows && sub.gap.is_none() && replica.is_live_cursor(sub.cursor);
         if caught_up && explicit.rest.is_none() {
             self.make_live(index, dialect);
@@ -227,7 +223,7 @@ impl Hub {
         };
         let replica = sub.replica;
         let moved = self.channels[replica].remove_follower(sub.place);
-        self.note_follower_move(replica, moved);
+        self.move_follower(replica, moved);
         let (place, moved) = self.channels[replica].add_live(Live::new(index, dialect));
         let before = std::mem::replace(
             &mut self.subscribers[index],
@@ -236,12 +232,12 @@ impl Hub {
         if let Subscriber::Explicit(_, explicit) = before {
             self.pool.give(explicit);
         }
-        self.note_live_moves([moved, None]);
+        self.move_live([moved, None]);
         self.metrics.live.add(1);
         self.trim(replica);
     }
 
-    fn note_live_moves(&mut self, moves: [Option<Moved>; 2]) {
+    fn move_live(&mut self, moves: [Option<Moved>; 2]) {
         for moved in moves.into_iter().flatten() {
             if let Subscriber::Live { place, .. } = &mut self.subscribers[moved.slot] {
                 *place = moved.index;
@@ -249,7 +245,7 @@ impl Hub {
         }
     }
 
-    fn note_follower_move(&mut self, replica: u32, moved: Option<Moved>) {
+    fn move_follower(&mut self, replica: u32, moved: Option<Moved>) {
         let Some(moved) = moved else { return };
         let explicit = self.explicit_mut(moved.slot).map(|(_, explicit)| explicit);
         let mut subs = explicit.into_iter().flat_map(|explicit| &mut explicit.subs);
@@ -266,7 +262,7 @@ impl Hub {
     pub fn leave_all(&mut self, index: u32) {
         if let &Subscriber::Live { replica, place, .. } = self.subscriber(index) {
             let moves = self.channels[replica].remove_live(place);
-            self.note_live_moves(moves);
+            self.move_live(moves);
             self.subscribers[index] = Subscriber::None;
             self.metrics.live.sub(1);
             self.metrics.subscriptions.sub(1);
@@ -317,30 +313,23 @@ impl Hub {
     /// Ends a subscription that was taken out of its subscriber.
     fn drop_sub(&mut self, index: u32, sub: Sub) {
         let moved = self.channels[sub.replica].remove_follower(sub.place);
-        self.note_follower_move(sub.replica, moved);
+        self.move_follower(sub.replica, moved);
         self.metrics.subscriptions.sub(1);
         let member = self.members.remove(&(index, sub.replica));
         self.left(sub.replica, member);
     }
 
-    /// A subscriber of this worker left. Those that joined here are counted off first: while any
-    /// subscriber is left, the log then counts at least one. It hears of the others, and of members,
-    /// at the end of the turn.
+    /// A subscriber of this worker left. The log hears of it, if it counts it or if it was a member, at
+    /// the end of the turn.
     fn left(&mut self, replica: u32, member: Option<Arc<Identity>>) {
         let of = &mut self.channels[replica];
-        let name = of.name.clone();
-        if of.locally_joined > 0 {
-            of.locally_joined -= 1;
-            of.name.exit();
-            if member.is_some() {
-                self.leaves.push(LeaveChannel { name, subscribers: 0, member });
+        let subscribers = u32::from(of.leave());
+        if subscribers > 0 || member.is_some() {
+            let name = of.name().clone();
+            match self.leaves.last_mut() {
+                Some(last) if member.is_none() && last.is_more_of(&name) => last.subscribers += 1,
+                _ => self.leaves.push(LeaveChannel { name, subscribers, member }),
             }
-            return self.forget_if_unused(replica);
-        }
-        of.log_joined -= 1;
-        match self.leaves.last_mut() {
-            Some(last) if member.is_none() && last.is_more_of(&name) => last.subscribers += 1,
-            _ => self.leaves.push(LeaveChannel { name, subscribers: 1, member }),
         }
         self.forget_if_unused(replica);
     }

@@ -116,7 +116,7 @@ impl Hub {
     /// Applies new settings. A replica that is now too large shrinks with its next event.
     pub fn apply_settings(&mut self, settings: Arc<Settings>) {
         for replica in self.channels.iter_mut() {
-            replica.bounds = settings.channel_index(&replica.name) as u16;
+            replica.set_bounds(settings.channel_index(replica.name()) as u16);
         }
         self.settings = settings;
     }
@@ -181,7 +181,7 @@ impl Hub {
 
     /// The names of its channels, in the order it joined them.
     pub fn channels_of(&self, index: u32) -> impl Iterator<Item = &Arc<ChannelName>> {
-        self.cursors(index).map(|(replica, _)| &self.channels[replica].name)
+        self.cursors(index).map(|(replica, _)| self.channels[replica].name())
     }
 
     /// How many events its replicas hold that were not sent to it yet, all its channels together.
@@ -198,10 +198,10 @@ impl Hub {
     pub fn last_joined(&self, index: u32) -> Option<(&Arc<ChannelName>, EventId)> {
         let sub = self.explicit(index)?.subs.last()?;
         let id = EventId { epoch: self.epoch, seq: sub.cursor };
-        Some((&self.channels[sub.replica].name, id))
+        Some((self.channels[sub.replica].name(), id))
     }
 
     fn find(&self, name: &str) -> Option<u32> {
-        self.channels.find(name, self.hasher.channel(name))
+        self.channels.find(self.hasher.channel(name), name)
     }
 }

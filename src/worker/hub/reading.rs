@@ -55,7 +55,7 @@ pub enum Arrived {
 impl Explicit {
     /// Whether it has to ask for a page.
     pub fn needs_page(&self, channels: &Channels) -> bool {
-        let is_behind = |sub: &Sub| sub.cursor < channels[sub.replica].base;
+        let is_behind = |sub: &Sub| sub.cursor < channels[sub.replica].base();
         match self.reading {
             Reading::Replicas => self.subs.iter().any(is_behind),
             Reading::Log => true,
@@ -124,7 +124,7 @@ impl Hub {
         let of_sub = |(at, sub): (usize, &Sub)| {
             let replica = &channels[sub.replica];
             let place = explicit.places.get(at).copied().unwrap_or(NO_PLACE);
-            let (name, hash) = (replica.name.clone(), replica.hash);
+            let (name, hash) = (replica.name().clone(), replica.hash());
             ReadChannel { name, hash, after: sub.cursor.max(floor), place }
         };
         explicit.subs.iter().enumerate().map(of_sub).collect()
@@ -158,7 +158,7 @@ impl Hub {
                 continue;
             }
             metrics.gaps_overrun.add(1);
-            let bounds = usize::from(channels[sub.replica].bounds);
+            let bounds = usize::from(channels[sub.replica].bounds());
             if settings.channel_at(bounds).slow == SlowPolicy::Disconnect {
                 arrived = Arrived::TooSlow;
             }

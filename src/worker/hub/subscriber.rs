@@ -105,10 +105,10 @@ impl Explicit {
         self.subs.iter().any(|sub| {
             let replica = &channels[sub.replica];
             let has_next = match is_alone {
-                true => replica.after(sub.cursor, replica.fanned_to).next().is_some(),
+                true => replica.after(sub.cursor, replica.fanned_to()).next().is_some(),
                 false => replica.newest() > sub.cursor,
             };
-            has_next || sub.gap.is_some() || sub.cursor < replica.base
+            has_next || sub.gap.is_some() || sub.cursor < replica.base()
         })
     }
 

@@ -84,9 +84,9 @@ impl Net {
     pub fn admit(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
         let counted = self.clients.connection_count.enter();
         if !counted {
-            self.sockets[index].flags.set(Flags::UNCOUNTED);
+            self.sockets[index].flags.insert(Flags::UNCOUNTED);
         }
-        self.note_peer(index, peer)?;
+        self.count_peer(index, peer)?;
         if self.open > self.slots_for_use() || !counted {
             return Err(Refused::Full);
         }
@@ -98,14 +98,13 @@ impl Net {
     }
 
     /// A trusted proxy is not counted: it is not the client.
-    fn note_peer(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
+    fn count_peer(&mut self, index: u32, peer: Option<IpAddr>) -> Result<(), Refused> {
         let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return Ok(()) };
         if self.is_trusted(peer) {
-            self.sockets[index].flags.set(Flags::PROXIED);
             self.clients.set(index, Client { address: peer, place: None });
             return Ok(());
         }
-        self.note_client(index, peer)
+        self.count_client(index, peer)
     }
 
     fn is_trusted(&self, peer: IpAddr) -> bool {
@@ -116,7 +115,7 @@ impl Net {
     ///
     /// # Errors
     /// The client has too many already.
-    pub fn note_client(&mut self, index: u32, client: IpAddr) -> Result<(), Refused> {
+    pub fn count_client(&mut self, index: u32, client: IpAddr) -> Result<(), Refused> {
         let (count, is_new) = self.clients.enter(index, client);
         match self.settings.address_connections_max {
             Some(max) if count > max && is_new => Err(Refused::Address),
@@ -150,14 +149,9 @@ impl Net {
         self.clients.get(index).or_else(|| self.clients.get(self.carrier_of(index)))
     }
 
-    /// Whether a trusted proxy brings the connection, and has not said yet for which client.
-    pub fn is_proxied(&self, index: u32) -> bool {
-        self.sockets[index].flags.has(Flags::PROXIED)
-    }
-
-    /// Notes that the proxy has named the client for the whole connection.
-    pub fn end_proxied(&mut self, index: u32) {
-        self.sockets[index].flags.clear(Flags::PROXIED);
+    /// Whether the connection's peer is a trusted proxy, and no client is known yet.
+    pub fn is_proxy(&self, index: u32) -> bool {
+        self.clients.get(index).is_some_and(|client| client.place.is_none())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::log::SharedHasher;
 /// million.
 const ROW: usize = 1 << 16;
 
-/// Counts connections.
+/// How many connections are open, and how many of each address.
 #[derive(Debug)]
 pub struct ConnectionCount {
     open: AtomicU64,

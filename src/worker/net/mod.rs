@@ -3,19 +3,20 @@
 
 pub mod admission;
 pub mod connection_count;
+mod h2_streams;
 mod output;
 mod socket;
-mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::admission::Clients;
+use self::h2_streams::H2Streams;
 use self::output::{Output, Own};
 use self::socket::{Flags, Socket};
-use self::streams::Streams;
 use super::pool::Pool;
 use super::table::Table;
+use crate::bits::Change;
 use crate::bucket::Bucket;
 use crate::config::Settings;
 use crate::limits::SLOTS_FREE_TO_ACCEPT;
@@ -23,8 +24,8 @@ use crate::metrics::WorkerMetrics;
 use crate::reason::{AcceptFailure, CloseReason};
 use crate::ring::{Op, RecvEnd, Token};
 
+pub use self::h2_streams::Progress;
 pub use self::output::{Draft, Queue, Short};
-pub use self::streams::Progress;
 
 /// A worker's sockets, by index.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Net {
     sockets: Table<Socket>,
     /// Kept apart from the sockets: fan-out reads these and nothing else of a connection.
     generations: Table<u32>,
-    streams: Streams,
+    streams: H2Streams,
     open: u32,
     accept: Accept,
     clients: Clients,
@@ -94,7 +95,7 @@ impl Net {
             slots,
             sockets: Table::with_room(slots),
             generations: Table::with_room(slots),
-            streams: Streams::new(slots),
+            streams: H2Streams::new(slots),
             open: 0,
             accept: Accept::Wanted,
             clients,
@@ -155,7 +156,7 @@ impl Net {
 
     /// Whether the socket only waits for its peer to close.
     pub fn is_lingering(&self, index: u32) -> bool {
-        self.sockets[index].flags.has(Flags::LINGERING)
+        self.sockets[index].flags.contains(Flags::LINGERING)
     }
 
     /// Seconds since the connection was accepted.
@@ -174,7 +175,7 @@ impl Net {
         self.opened(index);
         self.open += 1;
         self.metrics.accepts.add(1);
-        self.sockets[index].flags.set(Flags::RECV_ARMED);
+        self.sockets[index].flags.insert(Flags::RECV_ARMED);
         self.push(Op::RecvStart(self.token(index)));
     }
 
@@ -184,7 +185,7 @@ impl Net {
         debug_assert!(!self.is_open(index));
         let now_s = self.now_s();
         self.sockets[index] = Socket { heard_s: now_s, opened_s: now_s, ..Socket::free() };
-        self.sockets[index].flags.set(Flags::OPEN);
+        self.sockets[index].flags.insert(Flags::OPEN);
     }
 
     /// Accepts with this batch, if it is time to.
@@ -261,10 +262,10 @@ impl Net {
     /// Receiving has ended; begins it again if there may be more to come.
     pub fn receive_ended(&mut self, index: u32, why: RecvEnd) -> Heard {
         let flags = &mut self.sockets[index].flags;
-        flags.clear(Flags::RECV_ARMED);
+        flags.remove(Flags::RECV_ARMED);
         match why {
             RecvEnd::Eof => {
-                flags.set(Flags::EOF);
+                flags.insert(Flags::EOF);
                 Heard::End
             }
             RecvEnd::NoBuffers | RecvEnd::Disarmed => {
@@ -277,7 +278,7 @@ impl Net {
 
     /// Whether the peer sends no more.
     pub fn has_peer_ended(&self, index: u32) -> bool {
-        self.sockets[index].flags.has(Flags::EOF)
+        self.sockets[index].flags.contains(Flags::EOF)
     }
 
     /// Receives again, unless the socket is paused.
@@ -286,7 +287,10 @@ impl Net {
             return self.take_more(index);
         }
         let flags = &mut self.sockets[index].flags;
-        if !flags.has(Flags::PAUSED) && !flags.has(Flags::EOF) && flags.raise(Flags::RECV_ARMED) {
+        if !flags.contains(Flags::PAUSED)
+            && !flags.contains(Flags::EOF)
+            && flags.raise(Flags::RECV_ARMED)
+        {
             self.push(Op::RecvStart(self.token(index)));
         }
     }
@@ -294,7 +298,7 @@ impl Net {
     /// Leaves what else the peer sends in the kernel's buffer for now.
     pub fn pause(&mut self, index: u32) {
         let flags = &mut self.sockets[index].flags;
-        if flags.raise(Flags::PAUSED) && flags.has(Flags::RECV_ARMED) {
+        if flags.raise(Flags::PAUSED) && flags.contains(Flags::RECV_ARMED) {
             self.push(Op::RecvStop(self.token(index)));
         }
     }
@@ -302,8 +306,8 @@ impl Net {
     /// Takes input again.
     pub fn resume(&mut self, index: u32) {
         let flags = &mut self.sockets[index].flags;
-        if flags.has(Flags::PAUSED) {
-            flags.clear(Flags::PAUSED);
+        if flags.contains(Flags::PAUSED) {
+            flags.remove(Flags::PAUSED);
             self.rearm(index);
         }
     }
@@ -312,18 +316,18 @@ impl Net {
 
     /// Whether the socket is full, and waits for `Writable`.
     pub fn is_blocked(&self, index: u32) -> bool {
-        self.sockets[index].flags.has(Flags::BLOCKED)
+        self.sockets[index].flags.contains(Flags::BLOCKED)
     }
 
     /// Whether it is not known yet how much of its last send was taken, or the socket is full.
     pub fn is_sending(&self, index: u32) -> bool {
         let flags = self.sockets[index].flags;
-        flags.has(Flags::SENT) || flags.has(Flags::BLOCKED)
+        flags.contains(Flags::SENT) || flags.contains(Flags::BLOCKED)
     }
 
     /// The socket can take bytes again.
     pub fn writable(&mut self, index: u32) {
-        self.sockets[index].flags.clear(Flags::BLOCKED);
+        self.sockets[index].flags.remove(Flags::BLOCKED);
     }
 
     // --- ending ---
@@ -343,39 +347,37 @@ impl Net {
     /// RFC 6455 section 7.1.1).
     pub fn end_after_output(&mut self, index: u32, lingers: Lingers) {
         let flags = &mut self.sockets[index].flags;
-        flags.set(Flags::CLOSE_AFTER_OUT);
+        flags.insert(Flags::CLOSE_AFTER_OUT);
         if lingers == Lingers::Yes {
-            flags.set(Flags::LINGER);
+            flags.insert(Flags::LINGER);
         }
     }
 
     /// Whether a connection that ends after its output will linger.
     pub fn will_linger(&self, index: u32) -> bool {
         let flags = self.sockets[index].flags;
-        flags.has(Flags::LINGER) && !flags.has(Flags::EOF) && !self.has_stream_ended(index)
+        flags.contains(Flags::LINGER) && !flags.contains(Flags::EOF) && !self.is_half_closed(index)
     }
 
     /// Whether the connection ends once its output is sent.
     pub fn ends_after_output(&self, index: u32) -> bool {
-        self.sockets[index].flags.has(Flags::CLOSE_AFTER_OUT)
+        self.sockets[index].flags.contains(Flags::CLOSE_AFTER_OUT)
     }
 
     /// Half-closes the socket, whose output is sent; what still comes is thrown away.
     pub fn linger(&mut self, index: u32) {
         self.drop_out(index);
-        self.sockets[index].flags.set(Flags::LINGERING);
+        self.sockets[index].flags.insert(Flags::LINGERING);
         if !self.is_stream(index) {
             self.push(Op::Shutdown(self.token(index)));
         }
         self.resume(index);
     }
 
-    /// Closes the connection: nothing more is sent, and its slot is free. Returns the first reason
-    /// that was noted.
-    pub fn close(&mut self, index: u32, reason: CloseReason) -> CloseReason {
+    /// Closes the connection for this reason: nothing more is sent, and its slot is free.
+    pub fn close(&mut self, index: u32, reason: CloseReason) {
         debug_assert!(self.is_open(index));
         let token = self.token(index);
-        let reason = self.ending(index).unwrap_or(reason);
         if self.is_stream(index) {
             self.close_stream(index, reason);
         } else {
@@ -386,14 +388,13 @@ impl Net {
         }
         let Self { sockets, clients, pool, .. } = self;
         let socket = std::mem::replace(&mut sockets[index], Socket::free());
-        clients.leave(index, !socket.flags.has(Flags::UNCOUNTED));
+        clients.leave(index, !socket.flags.contains(Flags::UNCOUNTED));
         if let Some(own) = socket.own {
             pool.give(own);
         }
         let generation = &mut self.generations[index];
         *generation = generation.wrapping_add(1);
         self.accept_again();
-        reason
     }
 
     fn push(&mut self, op: Op) {
@@ -426,11 +427,11 @@ impl Net {
             }
             self.check_carrier(index);
             let flags = socket.flags;
-            let (armed, ended) = (flags.has(Flags::RECV_ARMED), flags.has(Flags::EOF));
+            let (armed, ended) = (flags.contains(Flags::RECV_ARMED), flags.contains(Flags::EOF));
             assert!(!(armed && ended), "slot {index} receives behind a FIN: {socket:?}");
-            let heard = armed || ended || flags.has(Flags::PAUSED);
+            let heard = armed || ended || flags.contains(Flags::PAUSED);
             assert!(heard, "slot {index}: nothing listens: {socket:?}");
-            let paused = flags.has(Flags::PAUSED);
+            let paused = flags.contains(Flags::PAUSED);
             assert!(!paused || may_pause(index), "slot {index} is paused: {socket:?}");
         }
     }

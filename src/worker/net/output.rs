@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::Net;
 use super::socket::Flags;
+use crate::bits::Change;
 use crate::limits::{ARENA_BYTES_KEPT, FIRST_SEND_BYTES_MAX, SEND_BYTES_MAX};
 use crate::ring::{Batch, Op, Token};
 use crate::worker::pool::{Reuse, clear_buffer};
@@ -24,7 +25,7 @@ pub struct Own {
 }
 
 impl Own {
-    /// Appends.
+    /// Appends to what waits for the socket.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
     }
@@ -64,7 +65,7 @@ pub enum Queue {
 }
 
 impl Queue {
-    fn flag(self) -> u16 {
+    fn flag(self) -> Flags {
         match self {
             Self::First => Flags::DIRTY,
             Self::Behind => Flags::BEHIND,
@@ -114,7 +115,7 @@ pub enum Short {
 }
 
 impl Sent {
-    /// Bytes.
+    /// How many bytes are being sent.
     pub fn len(&self) -> usize {
         (self.to - self.from) as usize
     }
@@ -187,7 +188,7 @@ impl Net {
     /// of those further behind, gets to it anyway.
     pub fn wake(&mut self, index: u32) {
         let flags = self.sockets[index].flags;
-        if !flags.has(Flags::BLOCKED) && !flags.has(Flags::BEHIND) {
+        if !flags.contains(Flags::BLOCKED) && !flags.contains(Flags::BEHIND) {
             self.queue(index, Queue::First);
         }
     }
@@ -206,16 +207,18 @@ impl Net {
     pub fn next_queued(&mut self, queue: Queue) -> Option<Option<u32>> {
         let index = self.queue_of(queue).pop_front()?;
         let flags = &mut self.sockets[index].flags;
-        let is_queued = flags.has(queue.flag());
-        flags.clear(queue.flag());
-        let is_due = is_queued && !flags.has(Flags::BLOCKED) && !flags.has(Flags::SENT);
+        let is_queued = flags.contains(queue.flag());
+        flags.remove(queue.flag());
+        let is_due = is_queued && !flags.contains(Flags::BLOCKED) && !flags.contains(Flags::SENT);
         Some(is_due.then_some(index))
     }
 
     /// Whether the socket is in a queue.
     pub fn is_queued(&self, index: u32) -> bool {
         let flags = self.sockets[index].flags;
-        flags.has(Flags::DIRTY) || flags.has(Flags::BEHIND) || flags.has(Flags::CARRIES)
+        flags.contains(Flags::DIRTY)
+            || flags.contains(Flags::BEHIND)
+            || flags.contains(Flags::CARRIES)
     }
 
     /// Whether the queues are empty.
@@ -274,7 +277,7 @@ impl Net {
             return 0;
         }
         self.own(index).sent_at = self.output.sends.len() as u32;
-        self.sockets[index].flags.set(Flags::SENT);
+        self.sockets[index].flags.insert(Flags::SENT);
         self.output.sends.push(sent);
         self.send(sent.token, sent.from..sent.to);
         self.metrics.sends_explicit.add(1);
@@ -305,7 +308,7 @@ impl Net {
 
     /// Sends bytes of the arena that other sockets share. The socket has no composed send.
     pub fn send_shared(&mut self, index: u32, bytes: Range<u32>) {
-        debug_assert!(!self.sockets[index].flags.has(Flags::SENT));
+        debug_assert!(!self.sockets[index].flags.contains(Flags::SENT));
         self.send(self.token(index), bytes);
     }
 
@@ -320,9 +323,9 @@ impl Net {
     pub fn settle_short(&mut self, token: Token, taken: u32) -> Short {
         let index = token.slot;
         let flags = &mut self.sockets[index].flags;
-        let composed = flags.has(Flags::SENT);
-        flags.clear(Flags::SENT);
-        flags.set(Flags::BLOCKED);
+        let composed = flags.contains(Flags::SENT);
+        flags.remove(Flags::SENT);
+        flags.insert(Flags::BLOCKED);
         self.output.batch.ops.push(Op::PollOut(token));
         self.metrics.sends_short.add(1);
         let own = self.own(index);
@@ -340,7 +343,7 @@ impl Net {
     /// The send failed: none of it was taken.
     pub fn settle_failed(&mut self, token: Token) {
         let socket = &self.sockets[token.slot];
-        if let Some(own) = socket.own.as_ref().filter(|_| socket.flags.has(Flags::SENT)) {
+        if let Some(own) = socket.own.as_ref().filter(|_| socket.flags.contains(Flags::SENT)) {
             let sent = self.output.sends[own.sent_at as usize];
             self.untaken(u64::from(sent.to - sent.from));
         }
@@ -354,10 +357,10 @@ impl Net {
     /// Settles a composed send as taken whole; `None` if it was short, or its socket has ended.
     pub fn settle_whole(&mut self, sent: &Sent) -> Option<Taken> {
         let index = sent.token.slot;
-        if !self.is_current(sent.token) || !self.sockets[index].flags.has(Flags::SENT) {
+        if !self.is_current(sent.token) || !self.sockets[index].flags.contains(Flags::SENT) {
             return None;
         }
-        self.sockets[index].flags.clear(Flags::SENT);
+        self.sockets[index].flags.remove(Flags::SENT);
         let taken = self.settle(sent, sent.to - sent.from);
         if let Some(own) = &mut self.sockets[index].own {
             own.taken = None;
@@ -433,10 +436,13 @@ impl Net {
                 Queue::Behind => self.output.behind.contains(&index),
                 Queue::Carriers => self.output.carriers.contains(&index),
             };
-            assert!(queued || !flags.has(queue.flag()), "slot {index} is in no queue: {socket:?}");
+            assert!(
+                queued || !flags.contains(queue.flag()),
+                "slot {index} is in no queue: {socket:?}"
+            );
         }
         let sent = self.output.sends.iter().any(|sent| sent.token == self.token(index));
-        assert_eq!(sent, flags.has(Flags::SENT), "slot {index} has a send: {socket:?}");
-        assert!(!sent || !flags.has(Flags::BLOCKED), "slot {index} sends although blocked");
+        assert_eq!(sent, flags.contains(Flags::SENT), "slot {index} has a send: {socket:?}");
+        assert!(!sent || !flags.contains(Flags::BLOCKED), "slot {index} sends although blocked");
     }
 }

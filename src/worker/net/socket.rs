@@ -1,67 +1,45 @@
 //! The memory of one socket.
 
+use super::h2_streams::CarrierKey;
+use bitflags::bitflags;
+
 use super::output::Own;
-use super::streams::CarrierKey;
 use crate::reason::CloseReason;
 
-/// Facts about a socket, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u16);
-
-impl Flags {
-    /// In the queue of sockets with output of their own, or with little to read.
-    pub const DIRTY: u16 = 1 << 0;
-    /// In the queue of sockets that are further behind.
-    pub const BEHIND: u16 = 1 << 1;
-    /// The batch being decided has a composed send for it.
-    pub const SENT: u16 = 1 << 2;
-    /// The socket was full and waits for `Writable`.
-    pub const BLOCKED: u16 = 1 << 3;
-    /// Receiving is armed.
-    pub const RECV_ARMED: u16 = 1 << 4;
-    /// Receiving is to stop until the input received is parsed.
-    pub const PAUSED: u16 = 1 << 5;
-    /// It ends when all its output is sent.
-    pub const CLOSE_AFTER_OUT: u16 = 1 << 6;
-    /// It then half-closes and waits for the peer, instead of closing at once.
-    pub const LINGER: u16 = 1 << 10;
-    /// The peer sent FIN.
-    pub const EOF: u16 = 1 << 7;
-    /// It was refused and is not counted.
-    pub const UNCOUNTED: u16 = 1 << 8;
-    /// Its peer is a trusted proxy that has not said yet for which client it speaks.
-    pub const PROXIED: u16 = 1 << 9;
-    /// In the queue of sockets that carry streams.
-    pub const CARRIES: u16 = 1 << 11;
-    /// A connection or a stream has this index.
-    pub const OPEN: u16 = 1 << 12;
-    /// Half-closed after its last output: what still comes is thrown away until the peer ends.
-    pub const LINGERING: u16 = 1 << 13;
-
-    /// Whether the bit is set.
-    pub fn has(self, bit: u16) -> bool {
-        self.0 & bit != 0
-    }
-
-    /// Sets the bit.
-    pub fn set(&mut self, bit: u16) {
-        self.0 |= bit;
-    }
-
-    /// Clears the bit.
-    pub fn clear(&mut self, bit: u16) {
-        self.0 &= !bit;
-    }
-
-    /// Sets the bit and returns whether it was clear before.
-    pub fn raise(&mut self, bit: u16) -> bool {
-        let was_clear = !self.has(bit);
-        self.set(bit);
-        was_clear
+bitflags! {
+    /// Facts about a socket.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Flags: u16 {
+        /// A connection or a stream has this index.
+        const OPEN = 1 << 0;
+        /// It was refused and is not counted.
+        const UNCOUNTED = 1 << 1;
+        /// In the queue of sockets with output of their own, or with little to read.
+        const DIRTY = 1 << 2;
+        /// In the queue of sockets that are further behind.
+        const BEHIND = 1 << 3;
+        /// In the queue of sockets that carry streams.
+        const CARRIES = 1 << 4;
+        /// The batch being decided has a composed send for it.
+        const SENT = 1 << 5;
+        /// The socket was full and waits for `Writable`.
+        const BLOCKED = 1 << 6;
+        /// Receiving is armed.
+        const RECV_ARMED = 1 << 7;
+        /// Receiving is to stop until the input received is parsed.
+        const PAUSED = 1 << 8;
+        /// The peer sent FIN.
+        const EOF = 1 << 9;
+        /// It ends when all its output is sent.
+        const CLOSE_AFTER_OUT = 1 << 10;
+        /// It then half-closes and waits for the peer, instead of closing at once.
+        const LINGER = 1 << 11;
+        /// Half-closed after its last output: what still comes is thrown away until the peer ends.
+        const LINGERING = 1 << 12;
     }
 }
 
-/// One socket.
+/// What every connection and every stream has, busy or not.
 #[derive(Debug)]
 pub struct Socket {
     pub flags: Flags,
@@ -83,12 +61,12 @@ const _: () = assert!(size_of::<Socket>() <= 24, "with session and subscriber: o
 impl Socket {
     /// A slot without a connection.
     pub const fn free() -> Self {
-        let flags = Flags(0);
+        let flags = Flags::empty();
         Self { flags, ending: None, heard_s: 0, opened_s: 0, carrier: None, own: None }
     }
 
     /// Whether a connection or a stream has this index.
     pub fn is_open(&self) -> bool {
-        self.flags.has(Flags::OPEN)
+        self.flags.contains(Flags::OPEN)
     }
 }

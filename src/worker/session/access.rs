@@ -50,7 +50,7 @@ pub(super) fn check_request(
         }
         Err(denied) => {
             if denied.follows_check() && !cost_of(cx, request).is_zero() {
-                checks::note_failed(cx);
+                checks::count_failure(cx);
                 cx.close_after_answer();
             }
             Err(denied)
@@ -83,7 +83,7 @@ pub(super) fn cost_of(cx: &Cx<'_>, request: &Request<'_>) -> Duration {
 }
 
 /// Remembers the CORS headers with which a page of this origin is answered.
-pub(super) fn note_origin(cx: &mut Cx<'_>, origin: Option<&[u8]>) {
+pub(super) fn prepare_cors(cx: &mut Cx<'_>, origin: Option<&[u8]>) {
     let lines = cx.shared.gate.cors_headers(origin);
     let cors = match CORS_FIXED.into_iter().find(|fixed| *fixed == lines) {
         Some(fixed) => Cow::Borrowed(fixed),

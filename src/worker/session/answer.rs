@@ -49,7 +49,7 @@ impl Cx<'_> {
         if let Some(producer) = left {
             self.leave_producer(&producer);
         }
-        log_line::note_answered(self, status.code());
+        log_line::log_answered(self, status.code());
     }
 
     /// Refuses the present request.
@@ -116,8 +116,8 @@ impl Shared {
 
 pub(super) fn reject_head(cx: &mut Cx<'_>, error: HeadError) -> Step {
     cx.work().answer = Answer::default();
-    log_line::note_asked(cx, None);
-    access::note_origin(cx, None);
+    log_line::log_asked(cx, None);
+    access::prepare_cors(cx, None);
     cx.note(CloseReason::BadRequest);
     cx.reject_and_close(error);
     Step::Wait(0)
@@ -156,5 +156,5 @@ pub(super) fn refuse_for_now(cx: &mut Cx<'_>, reject: Reject) {
     sse::write_refusal(out, &date, &work.answer.cors, reject.code, retry_ms);
     work.http = HttpState::default();
     cx.end(Ending::AfterOutput(None));
-    log_line::note_answered(cx, Status::Ok.code());
+    log_line::log_answered(cx, Status::Ok.code());
 }

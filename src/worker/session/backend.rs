@@ -12,6 +12,7 @@ use super::route::route;
 use super::state::Flags;
 use super::{Cx, Sessions, grant};
 use crate::auth::{Denied, Grant, Question, Verdict, bearer_entry};
+use crate::bits::Change;
 use crate::limits::{BACKEND_ANSWERS_BYTES_MAX, BACKEND_WAITING_MAX};
 use crate::proto::http::head::Request;
 use crate::ring::Token;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::state::Flags;
 use super::{Cx, Sessions};
+use crate::bits::Change;
 use crate::bucket::Bucket;
 use crate::limits::{
     FAILED_CHECKS_PER_SECOND, FAILURES_KEPT, SUSPECTS_PAUSE, TOKEN_CHECK_TIME_PER_TURN,
@@ -160,7 +161,7 @@ fn line_of(cx: &Cx<'_>) -> Line {
 }
 
 /// Counts a costly check that failed against the client's address.
-pub(super) fn note_failed(cx: &mut Cx<'_>) {
+pub(super) fn count_failure(cx: &mut Cx<'_>) {
     cx.shared.checks.failures.note(cx.world.client_place(), cx.shared.now);
 }
 

@@ -1,7 +1,9 @@
 //! Which client a trusted proxy speaks for: told by the PROXY protocol before anything else, or by
 //! a header of each request.
 
-use super::state::Session;
+use std::net::IpAddr;
+
+use super::state::{Flags, Session};
 use super::step::Step;
 use super::{Cx, access, answer};
 use crate::config::ClientAddress;
@@ -21,7 +23,7 @@ impl Session {
 /// Whether the connection's PROXY protocol header is still to come.
 pub(super) fn awaits_proxy_header(cx: &Cx<'_>) -> bool {
     let by_header = cx.shared.settings.client_address == ClientAddress::ProxyProtocol;
-    by_header && cx.world.is_proxied()
+    by_header && cx.session.is_proxied()
 }
 
 /// Reads what a trusted proxy says before its client says anything. If that is missing or
@@ -35,19 +37,19 @@ pub(super) fn proxy_input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
             return Step::Used(bytes.len());
         }
     };
-    cx.world.end_proxied();
-    if let Some(source) = source
-        && let Err(refused) = cx.world.note_client(source.to_canonical())
-    {
-        refuse_later(cx, refused);
+    // It is named once, for the whole connection.
+    cx.session.flags.remove(Flags::PROXIED);
+    match source {
+        Some(source) => Step::Client(length, source.to_canonical()),
+        None => Step::Used(length),
     }
-    Step::Used(length)
 }
 
-/// Notes the client for which a trusted proxy sends this request.
-pub(super) fn note_forwarded(cx: &mut Cx<'_>, request: &Request<'_>) -> Result<(), Refused> {
-    if !cx.world.is_proxied() {
-        return Ok(());
+/// The client for which a trusted proxy sends this request, if the connection does not count as that
+/// client's yet.
+pub(super) fn other_client(cx: &Cx<'_>, request: &Request<'_>) -> Option<IpAddr> {
+    if !cx.session.is_proxied() {
+        return None;
     }
     let by_header = cx.shared.settings.client_address == ClientAddress::Forwarded;
     let name = if by_header { "forwarded" } else { "x-forwarded-for" };
@@ -60,7 +62,7 @@ pub(super) fn note_forwarded(cx: &mut Cx<'_>, request: &Request<'_>) -> Result<(
             cx.world.nearest_client(&mut values.into_iter().flat_map(forwarded::x_forwarded_for))
         }
     };
-    client.map_or(Ok(()), |client| cx.world.note_client(client))
+    client.filter(|&client| cx.world.client_place().is_none() || cx.world.client() != Some(client))
 }
 
 /// Notes that there is no room for the connection: its first request will be refused.
@@ -72,6 +74,6 @@ pub fn refuse_later(cx: &mut Cx<'_>, refused: Refused) {
 /// Ends a connection that is to be refused but did not send its request in time.
 pub(super) fn refuse_unheard(cx: &mut Cx<'_>) {
     let Some(refused) = cx.session.work().and_then(|work| work.refused) else { return };
-    access::note_origin(cx, None);
+    access::prepare_cors(cx, None);
     answer::refuse_connection(cx, refused);
 }

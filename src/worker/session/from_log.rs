@@ -74,7 +74,7 @@ pub fn join_refused(cx: &mut Cx<'_>, then: AfterJoin, refusal: Refusal) {
 }
 
 /// Someone else has ended the channel's stream: its producer learns it at once.
-pub fn stream_ended(cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
+pub fn token_stream_ended(cx: &mut Cx<'_>, channel: &str, at: &StreamAt) {
     match cx.session.protocol {
         Protocol::Ws => ws_streams::ended(cx, channel, at),
         _ => produce::ended(cx, at),

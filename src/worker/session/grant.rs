@@ -15,7 +15,7 @@ pub(super) enum Permission {
     All,
     /// What its grant says.
     Granted(Arc<Grant>),
-    /// Nothing.
+    /// Nothing at all.
     Nothing,
 }
 
@@ -131,7 +131,7 @@ pub(super) fn may_publish_somewhere(cx: &Cx<'_>) -> bool {
 pub(super) fn refresh_grant(cx: &mut Cx<'_>, token: &str) -> Result<(), Denied> {
     let checked = cx.shared.gate.authenticate_token(token, cx.shared.unix_s);
     if checked.is_err() && !cx.shared.gate.cost_of_token(token).is_zero() {
-        checks::note_failed(cx);
+        checks::count_failure(cx);
     }
     replace_grant(cx, checked?)
 }

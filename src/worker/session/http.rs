@@ -109,21 +109,8 @@ fn head_input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
         Some(Err(error)) => Err(error),
     };
     let step = match parsed {
-        Ok(Parsed::Complete(request))
-            if checks::has_to_wait(cx, access::cost_of(cx, &request))
-                || backend::has_to_ask(cx, &request) =>
-        {
-            // The whole head is parsed again from its beginning.
-            cx.work().http = HttpState::default();
-            Step::Wait(0)
-        }
-        Ok(Parsed::Complete(request)) => {
-            let length = request.head_len();
-            begin_request(cx);
-            let body_used = serve(cx, &request, &bytes[length..]);
-            Step::Used(length + body_used)
-        }
-        Ok(Parsed::Partial) => note_partial_head(cx, bytes),
+        Ok(Parsed::Complete(request)) => take_head(cx, &request, bytes),
+        Ok(Parsed::Partial) => take_partial_head(cx, bytes),
         Err(error) => {
             begin_request(cx);
             answer::reject_head(cx, error)
@@ -131,6 +118,28 @@ fn head_input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
     };
     cx.shared.header_space = Some(space);
     step
+}
+
+/// Takes a whole head, at the beginning of `bytes`, unless something has to be done before: then the
+/// head will be parsed again.
+fn take_head(cx: &mut Cx<'_>, request: &Request<'_>, bytes: &[u8]) -> Step {
+    let before = match client::other_client(cx, request) {
+        Some(client) => Some(Step::Client(0, client)),
+        None => {
+            let waits = checks::has_to_wait(cx, access::cost_of(cx, request))
+                || backend::has_to_ask(cx, request);
+            waits.then_some(Step::Wait(0))
+        }
+    };
+    if let Some(step) = before {
+        if let Some(work) = &mut cx.session.work {
+            work.http = HttpState::default();
+        }
+        return step;
+    }
+    begin_request(cx);
+    let length = request.head_len();
+    Step::Used(length + serve(cx, request, &bytes[length..]))
 }
 
 fn begin_request(cx: &mut Cx<'_>) {
@@ -143,7 +152,7 @@ fn begin_request(cx: &mut Cx<'_>) {
     }
 }
 
-fn note_partial_head(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
+fn take_partial_head(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
     let work = cx.work();
     let HttpState::Head(scan) = &mut work.http else { return Step::Wait(0) };
     if scan.has_begun() {
@@ -191,16 +200,12 @@ fn begin_answer(cx: &mut Cx<'_>, request: &Request<'_>, route: Route<'_>) {
     };
     let to_event_source = mode == BodyMode::Whole && is_of_event_source(route, request);
     cx.work().answer = Answer { connection, mode, to_event_source, ..Answer::default() };
-    log_line::note_asked(cx, Some(request));
-    access::note_origin(cx, request.header("origin"));
+    log_line::log_asked(cx, Some(request));
+    access::prepare_cors(cx, request.header("origin"));
 }
 
 /// Whether the request's connection and host are accepted. If not, the request is answered.
 fn admit_connection(cx: &mut Cx<'_>, request: &Request<'_>) -> bool {
-    if let Err(refused) = client::note_forwarded(cx, request) {
-        answer::refuse_connection(cx, refused);
-        return false;
-    }
     if !access::admit_host(cx, request) {
         return false;
     }
@@ -310,7 +315,7 @@ pub fn peer_ended(cx: &mut Cx<'_>, sends: bool) {
     if kind == Protocol::Http2 && cx.world.stream_count() == 0 && sends {
         return cx.end(Ending::AfterOutput(None));
     }
-    let is_unread = cx.session.flags.has(Flags::UNREAD);
+    let is_unread = cx.session.flags.contains(Flags::UNREAD);
     let work = cx.session.work();
     let carries = work.is_some_and(|work| !work.carry.is_empty());
     if kind == Protocol::Http && carries && (sends || is_unread) {

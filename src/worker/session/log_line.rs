@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::connection_id::ConnectionId;
-use super::state::{Asked, Session};
+use super::state::{LoggedRequest, Session};
 use super::{Cx, Shared};
 use crate::config::LogLevel;
 use crate::metrics::TRANSPORTS;
 use crate::proto::http::head::Request;
 use crate::reason::CloseReason;
 
-/// One line.
+/// What a worker has to say; a thread of its own writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogLine {
     /// A request was answered. (Access log.)
@@ -23,7 +23,7 @@ pub enum LogLine {
         /// The client, if addresses are known.
         client: Option<IpAddr>,
         /// The request.
-        asked: Box<Asked>,
+        asked: Box<LoggedRequest>,
         /// The status it was answered with.
         status: u16,
         /// The time from its head to its answer.
@@ -42,7 +42,7 @@ pub enum LogLine {
         id: ConnectionId,
         /// Its kind at the end.
         transport: &'static str,
-        /// The reason.
+        /// Why it ended.
         reason: CloseReason,
         /// Seconds since it was accepted.
         age_s: u32,
@@ -68,18 +68,19 @@ impl Session {
     }
 }
 
-/// Notes a request whose head is complete, if its answer is to be logged.
-pub(super) fn note_asked(cx: &mut Cx<'_>, request: Option<&Request<'_>>) {
+/// Keeps what a line about the request will say, if its answer is to be logged.
+pub(super) fn log_asked(cx: &mut Cx<'_>, request: Option<&Request<'_>>) {
     if cx.shared.lines.is_none() || !cx.shared.settings.log_lines.access {
         return;
     }
     let now = cx.shared.now;
-    let asked = request.map_or_else(|| Asked::unreadable(now), |request| Asked::new(request, now));
+    let asked = request
+        .map_or_else(|| LoggedRequest::unreadable(now), |request| LoggedRequest::new(request, now));
     cx.work().answer.asked = Some(Box::new(asked));
 }
 
-/// The request was answered.
-pub(super) fn note_answered(cx: &mut Cx<'_>, status: u16) {
+/// Logs that the request was answered.
+pub(super) fn log_answered(cx: &mut Cx<'_>, status: u16) {
     let work = cx.session.work.as_mut();
     let Some(asked) = work.and_then(|work| work.answer.asked.take()) else { return };
     let took = cx.shared.now.saturating_sub(asked.began);
@@ -89,7 +90,7 @@ pub(super) fn note_answered(cx: &mut Cx<'_>, status: u16) {
 }
 
 /// Logs that a stream has begun.
-pub(super) fn note_opened(cx: &mut Cx<'_>) {
+pub(super) fn log_opened(cx: &mut Cx<'_>) {
     if cx.shared.logs_connections() {
         let (id, transport) = (cx.shared.connection_id(cx.token), cx.session.transport());
         cx.shared.log(LogLine::Opened { id, transport });
@@ -97,7 +98,7 @@ pub(super) fn note_opened(cx: &mut Cx<'_>) {
 }
 
 /// Logs that a connection has ended; its session still says what it was.
-pub fn note_closed(cx: &mut Cx<'_>, reason: CloseReason) {
+pub fn log_closed(cx: &mut Cx<'_>, reason: CloseReason) {
     if cx.shared.logs_connections() {
         let (id, transport) = (cx.shared.connection_id(cx.token), cx.session.transport());
         let age_s = cx.world.age_s();

@@ -1,5 +1,6 @@
-//! Sessions: protocol machines. A session takes its connection's bytes and returns `Effects`; it
-//! knows neither slots of the ring nor replicas, and asks a [`World`] what it must know about them.
+//! Sessions: protocol machines. A session takes its connection's bytes and returns `Effects`, and a
+//! [`Step`] that says how far it has read; it knows neither slots of the ring nor replicas, and asks a
+//! [`World`] what it must know about them. It changes nothing but itself and what sessions share.
 //!
 //! [`Sessions`] is the table of them. To do something for one, the worker takes it [`Sessions::at`]
 //! its index and hands that to a function here: [`input`], [`published`], [`due`] and so on. Each
@@ -61,21 +62,21 @@ use super::table::Table;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::proto::sender::Home;
-use crate::ring::{Layer, Token};
+use crate::ring::Token;
 
 pub use self::client::refuse_later;
 pub use self::closing::{disconnect, leave_unanswered, say_farewell, ws_close};
 pub use self::connection_id::ConnectionId;
 pub use self::describe::described;
-pub use self::from_log::{join_refused, joined, published, stream_ended};
+pub use self::from_log::{join_refused, joined, published, token_stream_ended};
 pub use self::history::listed;
 pub use self::http::{input, peer_ended};
 pub use self::http2::{announce_drain, ping};
-pub use self::log_line::{LogLine, note_closed};
+pub use self::log_line::{LogLine, log_closed};
 pub use self::presence::members_listed;
 pub use self::refresh::{RefreshLetter, RefreshOutcome, refreshed, take_grant};
-pub use self::state::{Asked, Protocol, Session};
-pub use self::step::{ForStream, Step};
+pub use self::state::{LoggedRequest, Protocol, Session};
+pub use self::step::{ForH2Streams, Step};
 pub use self::unfinished::refuse_unfinished;
 pub use self::waits::{Look, due};
 pub use self::websocket::{closing_input, go_on_with_kept};
@@ -124,7 +125,7 @@ impl Sessions {
     pub fn at<'a>(
         &'a mut self,
         token: Token,
-        world: &'a mut dyn World,
+        world: &'a dyn World,
         effects: &'a mut Effects,
     ) -> Cx<'a> {
         let Self { of, shared, .. } = self;
@@ -157,32 +158,29 @@ impl Sessions {
     // --- one session's life ---
 
     /// Takes up a connection that was accepted.
-    pub fn opened(&mut self, index: u32, layer: Layer) {
+    pub fn opened(&mut self, index: u32) {
         self.of.reach(index, Session::new);
         self.shared.metrics.open[Protocol::Http.index()].add(1);
-        if layer == Layer::Tls {
-            self.of[index].flags.set(Flags::SECURE);
-        }
     }
 
     /// A stream has opened on a connection.
-    pub fn opened_stream(&mut self, index: u32, carrier: u32) {
-        self.opened(index, Layer::Plain);
+    pub fn opened_h2_stream(&mut self, index: u32, carrier: u32) {
+        self.opened(index);
         // What is known of the connection is known of its streams.
-        let of_connection = self.of[carrier].flags.of_connection();
-        self.of[index].flags.set(of_connection);
+        let of_connection = self.of[carrier].flags & Flags::OF_CONNECTION;
+        self.of[index].flags.insert(of_connection);
         if let Some(refused) = self.of[carrier].work().and_then(|work| work.refused) {
             self.work(index).refused = Some(refused);
         }
     }
 
     /// The head of the stream that opens now, in the form of HTTP/1.1.
-    pub fn take_stream_head(&mut self) -> Vec<u8> {
+    pub fn take_h2_head(&mut self) -> Vec<u8> {
         self.shared.head_space.as_mut().map(|space| space.take_text()).unwrap_or_default()
     }
 
     /// Takes the head's memory back.
-    pub fn put_stream_head(&mut self, text: Vec<u8>) {
+    pub fn put_h2_head(&mut self, text: Vec<u8>) {
         if let Some(space) = &mut self.shared.head_space {
             space.put_text(text);
         }
@@ -323,7 +321,7 @@ impl Sessions {
             let token = token(index);
             let unread = unread_on.contains(&token) || checks.has(token);
             let unread = unread || answers.has(token);
-            assert_eq!(unread, session.flags.has(Flags::UNREAD), "slot {index}: {session:?}");
+            assert_eq!(unread, session.flags.contains(Flags::UNREAD), "slot {index}: {session:?}");
             let outstanding = usize::from(session.outstanding());
             assert_eq!(outstanding, asked(index), "slot {index} waits: {session:?}");
         }

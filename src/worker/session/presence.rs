@@ -3,7 +3,7 @@
 use super::answer::Content;
 use super::state::Protocol;
 use super::{Cx, describe};
-use crate::log::message::{Members, NoMembers};
+use crate::log::message::{MemberList, NoMembers};
 use crate::proto::cursor::EventId;
 use crate::proto::envelope::{MembersView, write_members, write_members_answer};
 use crate::proto::http::response::Status;
@@ -55,7 +55,7 @@ pub(super) fn ws_ask(cx: &mut Cx<'_>, reference: Option<&str>, channel: &str) {
 pub fn members_listed(
     cx: &mut Cx<'_>,
     channel: &str,
-    members: Result<Members, NoMembers>,
+    members: Result<MemberList, NoMembers>,
     then: &AfterList,
 ) {
     let members = match members {

@@ -179,7 +179,7 @@ fn opened(cx: &mut Cx<'_>, at: &StreamAt) {
     };
     producer.skip = skip;
     let channel = producer.channel.clone();
-    cx.note_producing(channel);
+    cx.begin_producing(channel);
     if let HttpState::Stream(producer) = &mut cx.work().http
         && producer.decoder.is_done()
     {

@@ -16,7 +16,7 @@ impl Sessions {
 
 impl Cx<'_> {
     /// The session produces the channel's stream from now on.
-    pub(super) fn note_producing(&mut self, channel: Box<str>) {
+    pub(super) fn begin_producing(&mut self, channel: Box<str>) {
         self.shared.producing.insert(channel, self.token);
     }
 

@@ -31,7 +31,7 @@ pub enum RefreshLetter {
     Refreshed {
         /// The connection that asked.
         asker: Token,
-        /// The outcome.
+        /// What it is told.
         outcome: RefreshOutcome,
     },
 }
@@ -87,7 +87,7 @@ fn ends_awaiting_letter(cx: &mut Cx<'_>) -> bool {
 
 /// Gives a stream the grant that a letter brought.
 pub fn take_grant(cx: &mut Cx<'_>, grant: &Arc<Grant>) -> RefreshOutcome {
-    if !cx.session.is_stream() {
+    if !cx.session.is_subscriber() {
         return RefreshOutcome::NoSuchConnection;
     }
     match grant::replace_grant(cx, grant.clone()) {

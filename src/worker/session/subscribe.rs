@@ -78,7 +78,7 @@ pub(super) fn open_sse(cx: &mut Cx<'_>, request: &Request<'_>) {
         Mode::Envelope => Dialect::SseEnvelope,
     };
     if wanted.beat_event {
-        cx.session.flags.set(Flags::BEAT_EVENT);
+        cx.session.flags.insert(Flags::BEAT_EVENT);
     }
     let cors = cx.work().answer.cors.clone().into_owned().into();
     let cursor = wanted.cursor.as_deref().unwrap_or_default();
@@ -105,7 +105,7 @@ fn answer_sse_head(cx: &mut Cx<'_>) {
 pub(super) fn end_after_head(cx: &mut Cx<'_>) {
     cx.work().answer.connection = Connection::Close;
     cx.end(Ending::AfterOutput(None));
-    log_line::note_answered(cx, Status::Ok.code());
+    log_line::log_answered(cx, Status::Ok.code());
 }
 
 /// `GET /ws`.
@@ -253,8 +253,8 @@ pub(super) fn open_stream(cx: &mut Cx<'_>, then: &AfterJoin) {
     };
     cx.work().http = HttpState::default();
     cx.speak(protocol);
-    log_line::note_answered(cx, status);
-    log_line::note_opened(cx);
+    log_line::log_answered(cx, status);
+    log_line::log_opened(cx);
     grant::await_expiry(cx);
 }
 

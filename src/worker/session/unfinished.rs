@@ -103,7 +103,10 @@ pub(super) fn progress_due(cx: &mut Cx<'_>, stalled: bool) {
             cx.note(CloseReason::BodyTimeout);
             cx.reject_and_close(NO_PROGRESS);
         }
-        HttpState::Ndjson(lines) if !waits && lines.is_late(stalled, silent) => {
+        // Between lines the peer may pause longer, as between requests.
+        HttpState::Ndjson(lines)
+            if !waits && lines.awaits_peer() && (silent || stalled && lines.is_within_line()) =>
+        {
             cx.note(CloseReason::BodyTimeout);
             ndjson::fail(cx, NO_PROGRESS);
         }

@@ -11,11 +11,11 @@ use crate::reason::CloseReason;
 const VETTED_PER_TURN: u32 = 4096;
 
 impl Sessions {
-    /// Whether the session is a stream whose grant has run out.
-    pub fn is_expired_stream(&self, index: u32) -> bool {
+    /// Whether the session is a subscriber whose grant has run out.
+    pub fn has_expired(&self, index: u32) -> bool {
         let at = self.of[index].expires_at_unix_s();
         let due = at.is_some_and(|at| u64::from(at) <= self.shared.unix_s);
-        due && self.of[index].is_stream() && !self.shared.gate.is_open()
+        due && self.of[index].is_subscriber() && !self.shared.gate.is_open()
     }
 
     /// Applies new access rules, to open streams too.
@@ -51,7 +51,7 @@ impl Sessions {
 
     /// Why the present rules end this stream, if they do.
     pub fn disowned(&self, index: u32) -> Option<CloseReason> {
-        if !self.of[index].is_stream() || self.shared.vouches_for(self.of[index].grant()) {
+        if !self.of[index].is_subscriber() || self.shared.vouches_for(self.of[index].grant()) {
             return None;
         }
         match self.of[index].grant().is_some_and(|grant| self.shared.revoked.covers(grant)) {

@@ -98,7 +98,7 @@ impl Session {
                 self.heard();
                 Look::Nothing
             }
-            Protocol::Http2 if self.flags.has(Flags::PING_LATE) => Look::Dead,
+            Protocol::Http2 if self.flags.contains(Flags::PING_LATE) => Look::Dead,
             Protocol::Http2 => Look::Ping,
             Protocol::Sse if self.dialect.has_heartbeats() => beat,
             Protocol::Sse => Look::Nothing,
@@ -110,7 +110,7 @@ impl Session {
             }
             // One late answer may be our own fault, when the machine is overloaded; cutting such
             // peers would only bring them all back at once.
-            Protocol::Ws if self.flags.has(Flags::PING_LATE) => Look::Dead,
+            Protocol::Ws if self.flags.contains(Flags::PING_LATE) => Look::Dead,
             Protocol::Ws => {
                 self.pinged();
                 beat

@@ -7,13 +7,14 @@ use super::shared::Shared;
 use super::state::{Protocol, Session, Work};
 use crate::log::ChannelName;
 use crate::proto::cursor::EventId;
-use crate::reason::{CloseReason, Refused};
+use crate::reason::CloseReason;
 use crate::ring::Token;
 use crate::worker::clock::Why;
 use crate::worker::effect::{Effect, Effects, Ending};
-use crate::worker::table::{Overflow, StreamView};
+use crate::worker::table::{CarrierView, StreamView};
 
-/// What a session asks the rest of its worker about its own connection.
+/// What a session may ask the rest of its worker about its own connection. It only asks: what it wants
+/// changed is an [`Effect`] or a [`super::Step`].
 pub trait World {
     /// Bytes of its output that its peer has not taken yet.
     fn out_len(&self) -> usize;
@@ -32,18 +33,9 @@ pub trait World {
     fn client(&self) -> Option<IpAddr>;
     /// Where its client's address is counted, if it is.
     fn client_place(&self) -> Option<u32>;
-    /// Whether a trusted proxy brings it, and has not said yet for which client.
-    fn is_proxied(&self) -> bool;
-    /// Notes that the proxy has named the client for the whole connection.
-    fn end_proxied(&mut self);
     /// The nearest address in a proxy's list that is not itself a trusted proxy.
     fn nearest_client(&self, addresses: &mut dyn Iterator<Item = Option<IpAddr>>)
     -> Option<IpAddr>;
-    /// Counts it as a connection of this client from now on.
-    ///
-    /// # Errors
-    /// The client has too many connections.
-    fn note_client(&mut self, client: IpAddr) -> Result<(), Refused>;
 
     /// Channels it reads.
     fn channel_count(&self) -> usize;
@@ -60,8 +52,6 @@ pub trait World {
     /// The newest event of the log this worker knows of.
     fn head(&self) -> EventId;
 
-    /// It carries streams from now on.
-    fn carry(&mut self);
     /// The index of its socket: for a stream, the one that carries it.
     fn carrier(&self) -> u32;
     /// Streams it carries.
@@ -72,23 +62,10 @@ pub trait World {
     fn held_for_streams(&self) -> usize;
     /// A stream it carries, by its id.
     fn stream(&self, id: u32) -> Option<StreamView>;
-    /// DATA has come, perhaps for a stream that is gone.
-    ///
-    /// # Errors
-    /// It is more than the peer may send.
-    fn count_data(&mut self, index: Option<u32>, length: u32) -> Result<(), Overflow>;
-    /// Whether the peer may say now that it takes more.
-    fn admit_update(&mut self) -> bool;
-    /// The peer takes more, of a stream or of all.
-    ///
-    /// # Errors
-    /// It is more than a window can be.
-    fn widen(&mut self, index: Option<u32>, by: u32) -> Result<(), Overflow>;
-    /// Sets how much the peer takes of a new stream.
-    ///
-    /// # Errors
-    /// As with [`World::widen`].
-    fn set_initial_window(&mut self, window: u32) -> Result<(), Overflow>;
+    /// Whether the window of each open stream would be one that can be, with this initial one.
+    fn h2_windows_fit(&self, initial: u32) -> bool;
+    /// What the streams it carries share.
+    fn carrier_view(&self) -> CarrierView;
 
     /// Requests at the log of all streams that share its connection.
     fn asked_beside(&self) -> u16;
@@ -102,7 +79,7 @@ pub struct Cx<'a> {
     pub token: Token,
     pub(super) session: &'a mut Session,
     pub(super) shared: &'a mut Shared,
-    pub(super) world: &'a mut dyn World,
+    pub(super) world: &'a dyn World,
     pub(super) effects: &'a mut Effects,
 }
 

@@ -184,7 +184,7 @@ fn opened(cx: &mut Cx<'_>, waiting: &Waiting, offset: Option<u64>, at: &StreamAt
     let Some(of) = state(cx).of(channel) else { return };
     let id = of.id.clone();
     (of.attempt, of.had, of.next) = (at.attempt, at.tokens, offset.unwrap_or(at.tokens));
-    cx.note_producing(channel.clone());
+    cx.begin_producing(channel.clone());
     if offset.is_some_and(|offset| offset > at.tokens) {
         leave(cx, channel);
         return cx.op_error(reference, AHEAD);

@@ -18,7 +18,7 @@ use fastrand::Rng;
 use super::super::follower::{Delivery, Follower, Mark};
 use super::super::{Ended, Identity, Near, Post, Tail, ToBroker};
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{Ask, Counts, Fed, FromLog, Share, Ticket, ToLog};
+use crate::log::message::{Answer, Ask, Counts, Fed, FromLog, Share, Ticket, ToLog};
 use crate::log::policy::Keeps;
 use crate::log::store::{Answered, Stored};
 use crate::log::stream::StreamTimes;
@@ -248,7 +248,9 @@ impl Witness {
                     let key = event.key.as_deref().unwrap_or_default();
                     self.note_shown(&epoch, event.seq, key);
                 }
-                FromLog::Published { ticket, outcome, .. } if outcome.refusal.is_none() => {
+                FromLog::Answer { ticket, answer: Answer::Published { outcome, .. } }
+                    if outcome.refusal.is_none() =>
+                {
                     let key = self.tickets[ticket.0 as usize].clone();
                     self.answered.push((epoch.clone(), key));
                 }

@@ -9,7 +9,7 @@ use super::world::{CHANNELS, Life, World, content, is_ephemeral};
 use crate::journal::reader::ToReader;
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{
-    Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
+    Answer, Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
 };
 use crate::log::store::Stored;
 use crate::log::{ChannelName, SharedHasher};
@@ -50,7 +50,10 @@ impl World {
         while through < life.log.stats().head_seq {
             self.ask_page(life, through);
             self.reader_works(life);
-            let Some(FromLog::Page { page, .. }) = life.outlet.0.pop() else { panic!("a page") };
+            let Some(FromLog::Answer { answer: Answer::Page(page), .. }) = life.outlet.0.pop()
+            else {
+                panic!("a page")
+            };
             assert!(page.through > through);
             through = page.through;
             count += self.check_page(&page);
@@ -156,12 +159,14 @@ impl World {
     pub fn listen(&mut self, life: &mut Life) {
         for told in life.outlet.0.drain(..) {
             match told {
-                FromLog::Page { page, .. } => drop(self.check_page(&page)),
+                FromLog::Answer { answer: Answer::Page(page), .. } => drop(self.check_page(&page)),
                 FromLog::Event(event) if !event.is_kept() => self.note_ephemeral(event.seq),
                 FromLog::Event(event) => {
                     self.note(event.seq, content(&event.data, event.attributes.as_deref()));
                 }
-                FromLog::Published { ticket, outcome, .. } if outcome.accepted == 1 => {
+                FromLog::Answer { ticket, answer: Answer::Published { outcome, .. } }
+                    if outcome.accepted == 1 =>
+                {
                     let asked = &life.asked[&ticket.0];
                     match &asked.key {
                         // A repeat has the content of the first time.

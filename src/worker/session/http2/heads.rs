@@ -2,7 +2,7 @@
 
 use super::super::Cx;
 use super::super::state::Block;
-use super::super::step::ForStream;
+use super::super::step::ForH2Streams;
 use super::{fault, floods, late, state};
 use crate::limits::{FIELD_BLOCK_BYTES_MAX, FIELD_BLOCK_PIECES_MAX, STREAMS_OUT_BYTES_MAX};
 use crate::metrics::Flood;
@@ -37,7 +37,7 @@ pub(super) fn headers(
     (stream, ends): (u32, bool),
     fragment: &[u8],
     ends_block: bool,
-) -> Result<Option<ForStream>, ErrorCode> {
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     if stream.is_multiple_of(2) {
         return Err(ErrorCode::ProtocolError);
     }
@@ -59,7 +59,7 @@ pub(super) fn continuation(
     stream: u32,
     fragment: &[u8],
     ends_block: bool,
-) -> Result<Option<ForStream>, ErrorCode> {
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     let Some(mut block) = state(cx).block.take().filter(|block| block.stream == stream) else {
         return Err(ErrorCode::ProtocolError);
     };
@@ -82,7 +82,7 @@ fn whole_block(
     stream: u32,
     ended: bool,
     block: &[u8],
-) -> Result<Option<ForStream>, ErrorCode> {
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     let mut space = cx.shared.head_space.take().unwrap_or_default();
     let decoded = decode(cx, &mut space, block);
     let found = match decoded {
@@ -110,7 +110,7 @@ fn head(
     id: u32,
     ended: bool,
     space: &mut HeadSpace,
-) -> Result<Option<ForStream>, ErrorCode> {
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     if let Some(open) = cx.world.stream(id) {
         return match (open.has_ended, ended && space.head.is_trailer()) {
             (true, _) => fault(cx, id, ErrorCode::StreamClosed),
@@ -131,14 +131,18 @@ fn head(
         None => fault(cx, id, ErrorCode::ProtocolError),
         Some(body) => {
             await_body(cx, id, body);
-            Ok(Some(ForStream::Opens { id, ended, body }))
+            Ok(Some(ForH2Streams::Opens { id, ended, body }))
         }
     }
 }
 
 /// A field block for a stream that is gone. Trailers may have been on their way when we reset it (RFC
 /// 9113 section 5.1).
-fn head_of_old(cx: &mut Cx<'_>, id: u32, is_trailer: bool) -> Result<Option<ForStream>, ErrorCode> {
+fn head_of_old(
+    cx: &mut Cx<'_>,
+    id: u32,
+    is_trailer: bool,
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     match state(cx).has_skipped {
         _ if is_trailer => late(cx, id),
         true => Err(ErrorCode::ProtocolError),
@@ -167,9 +171,9 @@ fn has_room(cx: &Cx<'_>) -> bool {
 }
 
 /// Trailers end a body. Their fields are not used.
-fn body_end(cx: &mut Cx<'_>, id: u32, index: u32) -> Result<Option<ForStream>, ErrorCode> {
+fn body_end(cx: &mut Cx<'_>, id: u32, index: u32) -> Result<Option<ForH2Streams>, ErrorCode> {
     match state(cx).count_body(id, 0, true) {
-        true => Ok(Some(ForStream::Data { index, from: 0, to: 0, ended: true })),
+        true => Ok(Some(ForH2Streams::Data { index, length: 0, from: 0, to: 0, ended: true })),
         false => fault(cx, id, ErrorCode::ProtocolError),
     }
 }

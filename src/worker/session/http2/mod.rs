@@ -1,19 +1,22 @@
 //! HTTP/2: one connection, many streams. Frames come in here, one a step. What a frame means for a
-//! stream goes to the turn, which hands it to the stream's own session (`worker::streams`).
+//! stream goes to the turn, which hands it to the stream's own session (`worker::h2_streams`).
 
 mod floods;
 mod heads;
 
 use super::state::{Http2, Protocol, Session};
-use super::step::{ForStream, Step};
+use super::step::{ForH2Streams, Step};
 use super::{Cx, Shared};
 use crate::limits::{HTTP2_OUT_BYTES_MAX, HTTP2_REQUESTS_PER_TURN_ALL};
 use crate::metrics::Flood;
 use crate::proto::h2::frame::{self, Frame};
-use crate::proto::h2::{ErrorCode, PREFACE, STREAM_ID_MAX, settings};
+use crate::proto::h2::{
+    CREDIT_BYTES_MIN, ErrorCode, PREFACE, STREAM_ID_MAX, WINDOW_DEFAULT, WINDOW_MAX, settings,
+};
 use crate::proto::http::head::HEAD_BYTES_MAX;
 use crate::reason::CloseReason;
-use crate::worker::effect::Ending;
+use crate::worker::effect::{Effect, Ending};
+use crate::worker::table::CarrierView;
 
 pub use self::heads::HeadSpace;
 
@@ -52,7 +55,7 @@ pub(super) fn preface_input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
     cx.speak(Protocol::Http2);
     cx.session.requests += 1;
     cx.work().http2 = Some(Box::default());
-    cx.world.carry();
+    cx.push(Effect::Carry);
     let ours = [
         // An idle connection holds no table.
         (settings::TABLE_SIZE, 0),
@@ -87,7 +90,7 @@ pub(super) fn input(cx: &mut Cx<'_>, bytes: &[u8]) -> Step {
     };
     match read {
         Ok((None, length)) => Step::Used(length),
-        Ok((Some(what), length)) => Step::Stream(length, what),
+        Ok((Some(what), length)) => Step::H2(length, what),
         Err(code) => {
             end(cx, code, CloseReason::BadRequest);
             Step::Used(bytes.len())
@@ -103,7 +106,7 @@ fn take_frame(
     cx: &mut Cx<'_>,
     frame: &Frame<'_>,
     bytes: &[u8],
-) -> Result<Option<ForStream>, ErrorCode> {
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     let http2 = state(cx);
     let is_settings = matches!(frame, Frame::Settings(_));
     if !http2.has_settings && !is_settings {
@@ -126,7 +129,7 @@ fn take_frame(
             heads::continuation(cx, stream, fragment, ends_block)
         }
         Frame::Reset { stream } => reset(cx, stream),
-        Frame::Settings(payload) => take_settings(cx, payload).map(|()| None),
+        Frame::Settings(payload) => take_settings(cx, payload),
         Frame::SettingsAck => {
             floods::note(cx, Flood::Ignored)?;
             let http2 = state(cx);
@@ -153,7 +156,7 @@ fn data(
     (from, to): (usize, usize),
     length: u32,
     ended: bool,
-) -> Result<Option<ForStream>, ErrorCode> {
+) -> Result<Option<ForH2Streams>, ErrorCode> {
     if state(cx).is_unused(id) {
         return Err(ErrorCode::ProtocolError);
     }
@@ -161,9 +164,7 @@ fn data(
         floods::note(cx, Flood::EmptyData)?;
     }
     let stream = cx.world.stream(id);
-    cx.world
-        .count_data(stream.map(|view| view.index), length)
-        .map_err(|_| ErrorCode::FlowControlError)?;
+    count_data(cx, stream.map_or(0, |view| view.received), length)?;
     let Some(stream) = stream else { return late(cx, id) };
     if stream.has_ended {
         return fault(cx, id, ErrorCode::StreamClosed);
@@ -171,17 +172,33 @@ fn data(
     if !state(cx).count_body(id, to - from, ended) {
         return fault(cx, id, ErrorCode::ProtocolError);
     }
-    Ok(Some(ForStream::Data { index: stream.index, from, to, ended }))
+    Ok(Some(ForH2Streams::Data { index: stream.index, length, from, to, ended }))
+}
+
+/// Counts received bytes of DATA against the windows we gave: that of their stream, which has received
+/// `before`, and the connection's. A stream whose session has paused is held up by its own window; the
+/// others go on.
+fn count_data(cx: &mut Cx<'_>, before: u16, length: u32) -> Result<(), ErrorCode> {
+    let received = &mut state(cx).received;
+    *received += length;
+    if u32::from(before) + length > WINDOW_DEFAULT || *received > WINDOW_DEFAULT {
+        return Err(ErrorCode::FlowControlError);
+    }
+    if *received >= CREDIT_BYTES_MIN {
+        let by = std::mem::take(received);
+        frame::write_window_update(cx.out(), 0, by);
+    }
+    Ok(())
 }
 
 /// A part of a request whose stream is gone. Its client could not know that when it sent it.
-fn late(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
+fn late(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForH2Streams>, ErrorCode> {
     floods::note(cx, Flood::Late)?;
     frame::write_reset(cx.out(), id, ErrorCode::StreamClosed);
     Ok(None)
 }
 
-fn reset(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
+fn reset(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForH2Streams>, ErrorCode> {
     if state(cx).is_unused(id) {
         return Err(ErrorCode::ProtocolError);
     }
@@ -192,15 +209,15 @@ fn reset(cx: &mut Cx<'_>, id: u32) -> Result<Option<ForStream>, ErrorCode> {
         _ => Flood::Reset,
     };
     floods::note(cx, flood)?;
-    Ok(stream.map(|view| ForStream::Reset { index: view.index }))
+    Ok(stream.map(|view| ForH2Streams::Reset { index: view.index }))
 }
 
 /// The client broke the rules of one stream, which ends. That costs us a request's work and makes
 /// room for another stream, as a reset by the client would.
-fn fault(cx: &mut Cx<'_>, id: u32, code: ErrorCode) -> Result<Option<ForStream>, ErrorCode> {
+fn fault(cx: &mut Cx<'_>, id: u32, code: ErrorCode) -> Result<Option<ForH2Streams>, ErrorCode> {
     floods::note(cx, Flood::MadeReset)?;
     match cx.world.stream(id) {
-        Some(view) => Ok(Some(ForStream::Fault { index: view.index, code })),
+        Some(view) => Ok(Some(ForH2Streams::Fault { index: view.index, code })),
         None => {
             frame::write_reset(cx.out(), id, code);
             Ok(None)
@@ -208,37 +225,43 @@ fn fault(cx: &mut Cx<'_>, id: u32, code: ErrorCode) -> Result<Option<ForStream>,
     }
 }
 
-fn take_settings(cx: &mut Cx<'_>, payload: &[u8]) -> Result<(), ErrorCode> {
+fn take_settings(cx: &mut Cx<'_>, payload: &[u8]) -> Result<Option<ForH2Streams>, ErrorCode> {
     floods::note(cx, Flood::Settings)?;
     let window = settings::initial_window(payload)?;
     state(cx).has_settings = true;
-    if let Some(window) = window {
-        cx.world.set_initial_window(window).map_err(|_| ErrorCode::FlowControlError)?;
+    if window.is_some_and(|window| !cx.world.h2_windows_fit(window)) {
+        return Err(ErrorCode::FlowControlError);
     }
     frame::write_settings_ack(cx.out());
-    Ok(())
+    Ok(window.map(ForH2Streams::InitialWindow))
 }
 
-fn window(cx: &mut Cx<'_>, id: u32, by: u32) -> Result<Option<ForStream>, ErrorCode> {
-    if !cx.world.admit_update() {
+/// The client takes more, of one stream or of all together.
+fn window(cx: &mut Cx<'_>, id: u32, by: u32) -> Result<Option<ForH2Streams>, ErrorCode> {
+    let CarrierView { window, exchanges } = cx.world.carrier_view();
+    if !state(cx).updates.take(exchanges) {
         return Err(floods::flooded(cx, Flood::WindowUpdate));
     }
     if id == 0 {
-        let widened = if by == 0 { Err(ErrorCode::ProtocolError) } else { Ok(()) };
-        widened?;
-        let widened = cx.world.widen(None, by);
-        return widened.map(|()| None).map_err(|_| ErrorCode::FlowControlError);
+        let error = widen_error(window.into(), by);
+        return error.map_or(Ok(Some(ForH2Streams::Widen { index: None, by })), Err);
     }
     if state(cx).is_unused(id) {
         return Err(ErrorCode::ProtocolError);
     }
     let Some(stream) = cx.world.stream(id) else { return Ok(None) };
-    if by == 0 {
-        return fault(cx, id, ErrorCode::ProtocolError);
+    match widen_error(stream.window.into(), by) {
+        None => Ok(Some(ForH2Streams::Widen { index: Some(stream.index), by })),
+        Some(code) => fault(cx, id, code),
     }
-    match cx.world.widen(Some(stream.index), by) {
-        Ok(()) => Ok(None),
-        Err(_) => fault(cx, id, ErrorCode::FlowControlError),
+}
+
+/// Why a window can't be made wider by this much (RFC 9113 sections 6.9 and 6.9.1).
+fn widen_error(window: i64, by: u32) -> Option<ErrorCode> {
+    match window + i64::from(by) {
+        _ if by == 0 => Some(ErrorCode::ProtocolError),
+        wider if wider > i64::from(WINDOW_MAX) => Some(ErrorCode::FlowControlError),
+        _ => None,
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Answer {
     /// The request comes from an EventSource, for which any status but 200 is final.
     pub to_event_source: bool,
     /// The request, if its answer goes to the access log.
-    pub asked: Option<Box<Asked>>,
+    pub asked: Option<Box<LoggedRequest>>,
 }
 
 impl Default for Answer {
@@ -36,16 +36,16 @@ impl Default for Answer {
 
 /// A request as the access log shows it: no query and no header, which hold tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Its method.
+pub struct LoggedRequest {
+    /// The method as sent, or a mark if the head could not be read.
     pub method: Box<str>,
-    /// Its path.
+    /// The path as sent, cut where it is too long or secret.
     pub path: Box<str>,
     /// When its head was complete, on the worker's clock.
     pub(in crate::worker::session) began: Duration,
 }
 
-impl Asked {
+impl LoggedRequest {
     pub(in crate::worker::session) fn new(request: &Request<'_>, began: Duration) -> Self {
         let method = match request.method() {
             Method::Delete => "DELETE",

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::HTTP2_REQUESTS_PER_TURN;
+use crate::limits::{
+    HTTP2_REQUESTS_PER_TURN, WINDOW_UPDATES_AHEAD, WINDOW_UPDATES_AHEAD_MAX,
+    WINDOW_UPDATES_PER_FRAME,
+};
 use crate::metrics::Flood;
 use crate::proto::h2::hpack::Decoder;
 
@@ -20,6 +23,9 @@ pub struct Http2 {
     pub block: Option<Box<Block>>,
     /// Streams whose bodies have a known length, and how much of each has not come yet.
     pub bodies: BTreeMap<u32, u64>,
+    /// Bytes of DATA received for which the client has not been given new window yet.
+    pub received: u32,
+    pub updates: Updates,
     pub floods: Floods,
     /// Requests begun in this turn.
     pub begun: u32,
@@ -72,6 +78,32 @@ impl Http2 {
     }
 }
 
+/// Updates of windows that a client may still send.
+#[derive(Debug)]
+pub struct Updates {
+    left: u32,
+    /// What its streams had exchanged by the last one.
+    exchanges: u32,
+}
+
+impl Default for Updates {
+    fn default() -> Self {
+        Self { left: WINDOW_UPDATES_AHEAD, exchanges: 0 }
+    }
+}
+
+impl Updates {
+    /// Counts one more. `exchanges`: streams opened and DATA frames sent, each of which earns some.
+    /// Returns whether the client may send it.
+    pub fn take(&mut self, exchanges: u32) -> bool {
+        let new = exchanges.wrapping_sub(std::mem::replace(&mut self.exchanges, exchanges));
+        let earned = new.saturating_mul(WINDOW_UPDATES_PER_FRAME);
+        let left = self.left.saturating_add(earned).min(WINDOW_UPDATES_AHEAD_MAX);
+        self.left = left.saturating_sub(1);
+        left > 0
+    }
+}
+
 /// How often a connection has done each of these lately: the counts are halved every second.
 #[derive(Debug, Default)]
 pub struct Floods {
@@ -96,6 +128,18 @@ impl Floods {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn updates_of_windows_are_earned_by_what_is_sent_and_saved_up_to_a_bound() {
+        let spend = |updates: &mut Updates, exchanges| {
+            (0..).take_while(|_| updates.take(exchanges)).count() as u32
+        };
+        let mut updates = Updates::default();
+        assert_eq!(spend(&mut updates, 0), WINDOW_UPDATES_AHEAD);
+        assert_eq!(spend(&mut updates, 3), 3 * WINDOW_UPDATES_PER_FRAME);
+        assert_eq!(spend(&mut updates, u32::MAX), WINDOW_UPDATES_AHEAD_MAX);
+        assert_eq!(spend(&mut updates, 1), 2 * WINDOW_UPDATES_PER_FRAME, "the count wraps");
+    }
 
     #[test]
     fn what_is_done_now_and_then_is_no_flood() {

@@ -14,12 +14,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::auth::Grant;
+use crate::bits::Change;
 use crate::metrics::WorkerMetrics;
 use crate::proto::dialect::{Dialect, Heartbeat};
 use crate::ring::Token;
 use crate::worker::pool::Pool;
 
-pub use self::answer::{Answer, Asked};
+pub use self::answer::{Answer, LoggedRequest};
 pub use self::body::Body;
 pub use self::flags::Flags;
 pub use self::http2::{Block, Http2};
@@ -77,7 +78,7 @@ impl Session {
         Self {
             protocol: Protocol::Http,
             dialect: Dialect::SseBare,
-            flags: Flags::NONE,
+            flags: Flags::empty(),
             requests: 0,
             grant: None,
             work: None,
@@ -97,16 +98,20 @@ impl Session {
     }
 
     pub(in crate::worker::session) fn is_secure(&self) -> bool {
-        self.flags.has(Flags::SECURE)
+        self.flags.contains(Flags::SECURE)
+    }
+
+    pub(in crate::worker::session) fn is_proxied(&self) -> bool {
+        self.flags.contains(Flags::PROXIED)
     }
 
     pub(in crate::worker::session) fn is_certified(&self) -> bool {
-        self.flags.has(Flags::CERTIFIED)
+        self.flags.contains(Flags::CERTIFIED)
     }
 
     /// What its heartbeats are.
     pub fn heartbeat(&self) -> Heartbeat {
-        match self.flags.has(Flags::BEAT_EVENT) {
+        match self.flags.contains(Flags::BEAT_EVENT) {
             true => Heartbeat::Event,
             false => Heartbeat::Plain,
         }
@@ -118,7 +123,7 @@ impl Session {
     }
 
     /// Whether events are delivered to it.
-    pub fn is_stream(&self) -> bool {
+    pub fn is_subscriber(&self) -> bool {
         matches!(self.protocol, Protocol::Sse | Protocol::Ws)
     }
 
@@ -151,19 +156,29 @@ impl Session {
 
     /// The peer was heard.
     pub fn heard(&mut self) {
-        self.flags.clear(Flags::PING_OUT | Flags::PING_LATE);
+        self.flags.remove(Flags::PING_OUT | Flags::PING_LATE);
     }
 
     /// A ping is sent to the peer. A second one without an answer to the first makes it late.
     pub(in crate::worker::session) fn pinged(&mut self) {
         if !self.flags.raise(Flags::PING_OUT) {
-            self.flags.set(Flags::PING_LATE);
+            self.flags.insert(Flags::PING_LATE);
         }
+    }
+
+    /// Its connection has TLS.
+    pub fn secure(&mut self) {
+        self.flags.insert(Flags::SECURE);
+    }
+
+    /// Its peer is a trusted proxy, which speaks for others.
+    pub fn come_by_proxy(&mut self) {
+        self.flags.insert(Flags::PROXIED);
     }
 
     /// The peer has shown a certificate that was verified.
     pub fn certify(&mut self) {
-        self.flags.set(Flags::CERTIFIED);
+        self.flags.insert(Flags::CERTIFIED);
     }
 
     // --- its work ---
@@ -181,7 +196,7 @@ impl Session {
 
     /// Its unread input is being read on now.
     pub fn read_on(&mut self) {
-        self.flags.clear(Flags::UNREAD);
+        self.flags.remove(Flags::UNREAD);
     }
 
     pub(in crate::worker::session) fn work(&self) -> Option<&Work> {

@@ -66,11 +66,14 @@ impl Ndjson {
         self.line.capacity()
     }
 
-    /// Whether the peer has used up its time. Within a line that is the time for progress; between
-    /// lines it may pause longer, as between requests. While a batch waits, it is the server that
-    /// is late.
-    pub fn is_late(&self, stalled: bool, silent: bool) -> bool {
-        self.batch.is_empty() && (silent || stalled && !self.line.is_empty())
+    /// Whether a line has begun.
+    pub fn is_within_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Whether the peer has to send more. While a batch waits, the server has to do something.
+    pub fn awaits_peer(&self) -> bool {
+        self.batch.is_empty()
     }
 
     /// Takes the lines that end in `bytes` and keeps the beginning of the next one.

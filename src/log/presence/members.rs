@@ -11,9 +11,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitflags::bitflags;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::bits::Change;
 use crate::log::hash::SharedHasher;
 use crate::proto::envelope::Listed;
 use crate::proto::identity::Identity;
@@ -27,35 +29,30 @@ struct Member {
     connections_or_end: u32,
     /// The nodes it is on, one bit each; [`HERE`] is this one. 0 while its leave is untold.
     nodes: u16,
-    flags: u8,
+    flags: Flags,
 }
 
 /// The bit of this node.
 pub const HERE: u16 = 1;
 
-/// The member has connections.
-const CONNECTED: u8 = 1;
-/// The member is in [`Roster::leaving`].
-const LEAVING: u8 = 2;
-/// The member is in [`Roster::untold`].
-const UNTOLD: u8 = 4;
+bitflags! {
+    /// Facts about a member.
+    #[derive(Clone, Copy, Debug)]
+    struct Flags: u8 {
+        /// It has connections.
+        const CONNECTED = 1 << 0;
+        /// It is in [`Members::leaving`].
+        const LEAVING = 1 << 1;
+        /// It is in [`Members::untold`].
+        const UNTOLD = 1 << 2;
+    }
+}
 
 const _: () = assert!(size_of::<Member>() <= 16, "a channel may have a hundred thousand");
 
 impl Member {
     fn unknown(identity: Arc<Identity>) -> Self {
-        Self { identity, connections_or_end: 0, nodes: 0, flags: 0 }
-    }
-
-    fn is(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// Sets or clears a flag. Whether it was set.
-    fn set(&mut self, flag: u8, is_set: bool) -> bool {
-        let was_set = self.is(flag);
-        self.flags = if is_set { self.flags | flag } else { self.flags & !flag };
-        was_set
+        Self { identity, connections_or_end: 0, nodes: 0, flags: Flags::empty() }
     }
 
     fn is_here(&self) -> bool {
@@ -64,11 +61,11 @@ impl Member {
 
     /// Whether it can be forgotten.
     fn is_over(&self) -> bool {
-        self.nodes == 0 && !self.is(UNTOLD)
+        self.nodes == 0 && !self.flags.contains(Flags::UNTOLD)
     }
 
     fn connections(&self) -> u32 {
-        if self.is(CONNECTED) { self.connections_or_end } else { 0 }
+        if self.flags.contains(Flags::CONNECTED) { self.connections_or_end } else { 0 }
     }
 
     /// For a member without a connection: how long it remains one.
@@ -87,7 +84,7 @@ fn clock_ms(at: Duration) -> u32 {
 
 /// A channel's members.
 #[derive(Debug, Default)]
-pub(in crate::log) struct Roster {
+pub(in crate::log) struct Members {
     members: HashTable<Member>,
     /// Members that are on any node.
     count: u32,
@@ -110,7 +107,7 @@ pub(in crate::log) struct Roster {
     pub on_agenda: Option<Duration>,
 }
 
-impl Roster {
+impl Members {
     /// Members on all nodes.
     pub fn count(&self) -> u32 {
         self.count
@@ -157,7 +154,7 @@ impl Roster {
         let Self { members, count, nodes, untold, .. } = self;
         let member = known_or_new(members, identity, hasher);
         member.connections_or_end = member.connections() + 1;
-        member.set(CONNECTED, true);
+        member.flags.insert(Flags::CONNECTED);
         let is_told_otherwise = member.identity.info != identity.info;
         let is_news = !member.is_here() || is_told_otherwise;
         *count += u32::from(member.nodes == 0);
@@ -166,7 +163,7 @@ impl Roster {
         if is_told_otherwise {
             member.identity = Arc::clone(identity);
         }
-        if is_news && !member.set(UNTOLD, true) {
+        if is_news && member.flags.raise(Flags::UNTOLD) {
             untold.push_back(Arc::clone(identity));
         }
     }
@@ -181,12 +178,12 @@ impl Roster {
             member.connections_or_end -= 1;
             return;
         }
-        if !member.set(CONNECTED, false) {
+        if !member.flags.take(Flags::CONNECTED) {
             return;
         }
         member.connections_or_end = clock_ms(until);
         // A member that keeps coming and going has one entry, which `expire` puts back.
-        if !member.set(LEAVING, true) {
+        if member.flags.raise(Flags::LEAVING) {
             self.leaving.push(Reverse((until, Arc::clone(identity))));
         }
     }
@@ -199,18 +196,18 @@ impl Roster {
                 continue;
             };
             let member = known.get_mut();
-            member.set(LEAVING, false);
-            if member.is(CONNECTED) {
+            member.flags.remove(Flags::LEAVING);
+            if member.flags.contains(Flags::CONNECTED) {
                 continue;
             }
             if let Some(left) = member.grace_left(now) {
-                member.set(LEAVING, true);
+                member.flags.insert(Flags::LEAVING);
                 self.leaving.push(Reverse((now + left, identity)));
                 continue;
             }
             member.nodes &= !HERE;
             self.count -= u32::from(member.nodes == 0);
-            if !member.set(UNTOLD, true) {
+            if member.flags.raise(Flags::UNTOLD) {
                 self.untold.push_back(identity);
             }
         }
@@ -275,7 +272,7 @@ impl Roster {
         let untold = &mut self.untold;
         untold.clear();
         self.members.retain(|member| {
-            member.set(UNTOLD, member.is_here());
+            member.flags.set(Flags::UNTOLD, member.is_here());
             if member.is_here() {
                 untold.push_back(Arc::clone(&member.identity));
             }
@@ -319,7 +316,7 @@ impl Roster {
             else {
                 continue;
             };
-            known.get_mut().set(UNTOLD, false);
+            known.get_mut().flags.remove(Flags::UNTOLD);
             if known.get().is_over() {
                 known.remove();
             }
@@ -340,11 +337,24 @@ impl Roster {
     pub fn check_invariants(&self) {
         let count = |holds: fn(&Member) -> bool| self.members.iter().filter(|of| holds(of)).count();
         assert_eq!(count(|of| of.nodes != 0), self.count as usize);
-        assert_eq!(count(|of| of.is(UNTOLD)), self.untold.len());
+        assert_eq!(count(|of| of.flags.contains(Flags::UNTOLD)), self.untold.len());
         assert_eq!(count(Member::is_over), 0);
-        assert_eq!(count(|of| !of.is_here() && (of.is(CONNECTED) || of.is(LEAVING))), 0);
-        assert_eq!(count(|of| of.is_here() && !of.is(CONNECTED) && !of.is(LEAVING)), 0);
-        assert_eq!(count(|of| of.is(LEAVING)), self.leaving.len(), "a grace ends by itself");
+        assert_eq!(
+            count(|of| !of.is_here()
+                && (of.flags.contains(Flags::CONNECTED) || of.flags.contains(Flags::LEAVING))),
+            0
+        );
+        assert_eq!(
+            count(|of| of.is_here()
+                && !of.flags.contains(Flags::CONNECTED)
+                && !of.flags.contains(Flags::LEAVING)),
+            0
+        );
+        assert_eq!(
+            count(|of| of.flags.contains(Flags::LEAVING)),
+            self.leaving.len(),
+            "a grace ends by itself"
+        );
         assert!(self.members.iter().all(|of| of.nodes & !self.nodes == 0));
     }
 }

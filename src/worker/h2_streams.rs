@@ -6,7 +6,7 @@ use super::budget::{Budget, EVENT_NS, SEND_NS, STREAM_NS, copy_ns};
 use super::clock::{Deadline, Mark, Why};
 use super::effect::Ending;
 use super::net::Progress;
-use super::session::{ForStream, Protocol};
+use super::session::{ForH2Streams, Protocol};
 use super::turn::Core;
 use crate::limits::STALLED_BYTES_MIN;
 use crate::metrics::Flood;
@@ -18,58 +18,64 @@ use crate::ring::{RecvEnd, Token};
 impl Core {
     // --- what comes ---
 
-    /// Carries out what a frame means for one of the connection's streams. The frame was read from
-    /// `bytes`.
-    pub(super) fn for_stream(&mut self, carrier: Token, what: ForStream, bytes: &[u8]) {
+    /// Carries out what a frame means for the connection's streams. The frame was read from `bytes`.
+    pub(super) fn for_h2_streams(&mut self, carrier: Token, what: ForH2Streams, bytes: &[u8]) {
         match what {
-            ForStream::Opens { id, ended, body } => self.open_stream(carrier.slot, id, ended, body),
-            ForStream::Data { index, from, to, ended } => {
-                self.stream_data(self.net.token(index), &bytes[from..to], ended);
+            ForH2Streams::Opens { id, ended, body } => {
+                self.open_h2_stream(carrier.slot, id, ended, body)
             }
-            ForStream::Reset { index } => {
+            ForH2Streams::Data { index, length, from, to, ended } => {
+                self.net.count_data(index, length);
+                self.h2_data(self.net.token(index), &bytes[from..to], ended);
+            }
+            ForH2Streams::Reset { index } => {
                 self.net.abandon(index);
                 self.end(index, Ending::Now(CloseReason::PeerClosed));
             }
-            ForStream::Fault { index, code } => {
+            ForH2Streams::Fault { index, code } => {
                 self.net.reset(index, code);
                 self.end(index, Ending::Now(CloseReason::BadRequest));
+            }
+            ForH2Streams::Widen { index, by } => self.net.widen(carrier.slot, index, by),
+            ForH2Streams::InitialWindow(window) => {
+                self.net.set_initial_window(carrier.slot, window);
             }
         }
     }
 
-    fn open_stream(&mut self, carrier: u32, id: u32, ended: bool, body: Body) {
-        let index = self.net.open_stream(carrier, id, body == Body::Chunked);
+    fn open_h2_stream(&mut self, carrier: u32, id: u32, ended: bool, body: Body) {
+        let index = self.net.open_stream(carrier, id, body);
         let Some(index) = index else { return };
-        self.sessions.opened_stream(index, carrier);
+        self.sessions.opened_h2_stream(index, carrier);
         let token = self.net.token(index);
-        let head = self.sessions.take_stream_head();
+        let head = self.sessions.take_h2_head();
         self.received(token, &head);
-        self.sessions.put_stream_head(head);
+        self.sessions.put_h2_head(head);
         if ended {
-            self.stream_ended(token);
+            self.h2_half_closed(token);
         }
     }
 
-    fn stream_data(&mut self, token: Token, payload: &[u8], ended: bool) {
+    fn h2_data(&mut self, token: Token, payload: &[u8], ended: bool) {
         let is_chunked = self.net.is_chunked(token.slot);
         if is_chunked && !payload.is_empty() {
-            self.stream_input(token, format!("{:x}\r\n", payload.len()).as_bytes());
-            self.stream_input(token, payload);
-            self.stream_input(token, b"\r\n");
+            self.h2_input(token, format!("{:x}\r\n", payload.len()).as_bytes());
+            self.h2_input(token, payload);
+            self.h2_input(token, b"\r\n");
         } else {
-            self.stream_input(token, payload);
+            self.h2_input(token, payload);
         }
         if is_chunked && ended {
-            self.stream_input(token, b"0\r\n\r\n");
+            self.h2_input(token, b"0\r\n\r\n");
         }
         if ended {
-            self.stream_ended(token);
+            self.h2_half_closed(token);
         } else if self.net.is_current(token) {
             self.net.take_more(token.slot);
         }
     }
 
-    fn stream_input(&mut self, token: Token, bytes: &[u8]) {
+    fn h2_input(&mut self, token: Token, bytes: &[u8]) {
         if self.net.is_current(token) && !bytes.is_empty() {
             self.received(token, bytes);
         }
@@ -80,12 +86,12 @@ impl Core {
 
     /// The peer sends no more on the stream: the request is complete. For a WebSocket it is as if its
     /// connection had ended (RFC 8441 section 5).
-    fn stream_ended(&mut self, token: Token) {
+    fn h2_half_closed(&mut self, token: Token) {
         if !self.net.is_current(token) {
             return;
         }
         let index = token.slot;
-        self.net.end_stream(index);
+        self.net.half_close(index);
         let is_websocket =
             matches!(self.sessions[index].protocol(), Protocol::Ws | Protocol::WsClosing);
         if is_websocket || self.net.is_lingering(index) {
@@ -108,10 +114,10 @@ impl Core {
     }
 
     /// Composes what a stream has to send, as far as there is room. What is framed counts as sent.
-    pub(super) fn send_to_stream(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) {
+    pub(super) fn send_to_h2_stream(&mut self, index: u32, bytes_max: usize, budget: &mut Budget) {
         let room = self.net.room(index);
         if room == 0 && (self.has_output(index) || self.hub.is_behind(index)) {
-            return self.block_stream(index);
+            return self.block_h2_stream(index);
         }
         let (draft, events, _) = self.draft(index, bytes_max.min(room), budget);
         let carrier = self.net.carrier_of(index);
@@ -140,16 +146,16 @@ impl Core {
         self.end_those_that_have_read();
     }
 
-    fn block_stream(&mut self, index: u32) {
+    fn block_h2_stream(&mut self, index: u32) {
         self.net.block(index);
-        self.watch_stream(index);
+        self.watch_h2_stream(index);
     }
 
     // --- streams that take nothing ---
 
     /// A client must not make us hold output for it by keeping a window closed. A blocked stream has as
     /// much time as a peer that reads nothing from its socket.
-    fn watch_stream(&mut self, index: u32) {
+    fn watch_h2_stream(&mut self, index: u32) {
         if !self.net.begin_watch(index) {
             return;
         }
@@ -171,14 +177,14 @@ impl Core {
         let before = Progress { stream: mark.progress, connection: mark.requests };
         let moved = self.net.moved_since(index, before);
         if has_rested || moved.is_none_or(|moved| moved >= STALLED_BYTES_MIN) {
-            return self.watch_stream(index);
+            return self.watch_h2_stream(index);
         }
         self.metrics.add_http2_flood(Flood::ClosedWindow);
         self.end(index, Ending::Now(CloseReason::PeerDead));
     }
 
     /// Ends all streams of a connection that ends.
-    pub(super) fn end_streams(&mut self, carrier: u32, reason: CloseReason) {
+    pub(super) fn end_h2_streams(&mut self, carrier: u32, reason: CloseReason) {
         while let Some(index) = self.net.last_stream(carrier) {
             self.net.abandon(index);
             self.close_one(index, reason);

@@ -5,93 +5,72 @@ use std::ops::Range;
 use super::super::Net;
 use super::super::output::Queue;
 use super::super::socket::Flags;
-use super::{Facts, Stream};
-use crate::limits::{CARRIER_OUT_BYTES_MAX, WINDOW_UPDATES_PER_FRAME};
-use crate::proto::h2::WINDOW_DEFAULT;
-use crate::proto::h2::frame::{self, PAYLOAD_BYTES_MAX};
+use super::{Carrier, Facts, Stream};
+use crate::bits::Change;
+use crate::limits::CARRIER_OUT_BYTES_MAX;
+use crate::proto::h2::CREDIT_BYTES_MIN;
+use crate::proto::h2::frame::{self, Ends, PAYLOAD_BYTES_MAX};
 use crate::ring::Token;
-use crate::worker::table::Overflow;
-
-/// Received bytes after which a client is given window for as many more.
-const CREDIT_BYTES_MIN: u32 = WINDOW_DEFAULT / 2;
+use crate::worker::table::CarrierView;
 
 impl Net {
     // --- what comes ---
 
-    /// Counts received bytes of DATA against the windows we gave. `index` is `None` if their stream is
-    /// gone.
-    pub fn count_data(
-        &mut self,
-        carrier: u32,
-        index: Option<u32>,
-        length: u32,
-    ) -> Result<(), Overflow> {
-        if let Some(index) = index {
-            let stream = &mut self.streams.of[index];
-            let received = u32::from(stream.received) + length;
-            stream.received = u16::try_from(received).map_err(|_| Overflow)?;
-        }
-        let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
-        of.received += length;
-        if of.received > WINDOW_DEFAULT {
-            return Err(Overflow);
-        }
-        // A stream whose session has paused is held up by its own window; the others go on.
-        if of.received >= CREDIT_BYTES_MIN {
-            let by = std::mem::take(&mut of.received);
-            self.write_frame(carrier, |out| frame::write_window_update(out, 0, by));
-        }
-        Ok(())
+    /// Counts received bytes of DATA against the window we gave the stream.
+    pub fn count_data(&mut self, index: u32, length: u32) {
+        let received = &mut self.streams.of[index].received;
+        *received = u16::try_from(u32::from(*received) + length).unwrap_or(u16::MAX);
     }
 
     /// Gives the stream's peer more window, if that is worth a frame.
     pub fn take_more(&mut self, index: u32) {
         let Stream { id, carrier, received, facts, .. } = self.streams.of[index];
-        let is_over = facts.has(Facts::ENDED) || facts.has(Facts::ABANDONED);
+        let is_over = facts.contains(Facts::ENDED) || facts.contains(Facts::ABANDONED);
         let is_due = u32::from(received) >= CREDIT_BYTES_MIN && !is_over;
-        if is_due && !self.sockets[index].flags.has(Flags::PAUSED) {
+        if is_due && !self.sockets[index].flags.contains(Flags::PAUSED) {
             self.streams.of[index].received = 0;
             self.write_frame(carrier, |out| frame::write_window_update(out, id, received.into()));
         }
     }
 
-    /// Counts a peer's update of a window. Returns whether it is taken: there may be only so many for
-    /// each frame that was sent.
-    pub fn admit_update(&mut self, carrier: u32) -> bool {
-        let Some(of) = self.carrier_mut(carrier) else { return true };
-        let admitted = of.updates_left > 0;
-        of.updates_left = of.updates_left.saturating_sub(1);
-        admitted
-    }
-
     /// The peer takes `by` more bytes, of one stream or of all together.
-    pub fn widen(&mut self, carrier: u32, index: Option<u32>, by: u32) -> Result<(), Overflow> {
+    pub fn widen(&mut self, carrier: u32, index: Option<u32>, by: u32) {
         if let Some(index) = index {
-            let stream = &mut self.streams.of[index];
-            stream.window = stream.window.checked_add_unsigned(by).ok_or(Overflow)?;
+            let window = &mut self.streams.of[index].window;
+            *window = window.saturating_add_unsigned(by);
             self.unblock_if_open(index);
-            return Ok(());
+        } else if let Some(of) = self.carrier_mut(carrier) {
+            of.window = of.window.saturating_add(by);
+            self.release_next(carrier);
         }
-        let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
-        let window = of.window.checked_add(by).filter(|&window| i32::try_from(window).is_ok());
-        of.window = window.ok_or(Overflow)?;
-        self.release_next(carrier);
-        Ok(())
     }
 
     /// The peer changes the window of new streams. Those of open ones change by the difference (RFC
     /// 9113 section 6.9.2).
-    pub fn set_initial_window(&mut self, carrier: u32, window: u32) -> Result<(), Overflow> {
-        let Some(of) = self.carrier_mut(carrier) else { return Ok(()) };
+    pub fn set_initial_window(&mut self, carrier: u32, window: u32) {
+        let Some(of) = self.carrier_mut(carrier) else { return };
         let before = std::mem::replace(&mut of.initial_window, window);
-        let difference = i64::from(window) - i64::from(before);
         let indices: Vec<u32> = of.streams.iter().map(|&(_, index)| index).collect();
         for index in indices {
-            let window = &mut self.streams.of[index].window;
-            *window = i32::try_from(i64::from(*window) + difference).map_err(|_| Overflow)?;
+            let stream = &mut self.streams.of[index];
+            stream.window = moved(stream.window, before, window).unwrap_or(i32::MAX);
             self.unblock_if_open(index);
         }
-        Ok(())
+    }
+
+    /// Whether the window of each open stream would be one that can be, with this initial one.
+    pub fn h2_windows_fit(&self, carrier: u32, initial: u32) -> bool {
+        self.carrier(carrier).is_none_or(|of| {
+            let window = |&(_, index): &(u32, u32)| self.streams.of[index].window;
+            let mut windows = of.streams.iter().map(window);
+            windows.all(|window| moved(window, of.initial_window, initial).is_some())
+        })
+    }
+
+    /// What the streams of a connection share, as far as its session may know.
+    pub fn carrier_view(&self, carrier: u32) -> CarrierView {
+        let view = |of: &Carrier| CarrierView { window: of.window, exchanges: of.exchanges };
+        self.carrier(carrier).map_or_else(CarrierView::default, view)
     }
 
     // --- what goes ---
@@ -108,8 +87,7 @@ impl Net {
     /// What the windows of a stream and its connection allow.
     fn open_window(&self, index: u32) -> usize {
         let Stream { carrier, window, .. } = self.streams.of[index];
-        let of_carrier = self.carrier(carrier).map_or(0, |carrier| carrier.window);
-        u32::try_from(window).unwrap_or(0).min(of_carrier) as usize
+        u32::try_from(window).unwrap_or(0).min(self.carrier_view(carrier).window) as usize
     }
 
     /// Whether a carrier takes more from its streams. While it waits for its socket it does not.
@@ -127,7 +105,7 @@ impl Net {
             && let Some(of) = self.carrier_mut(carrier)
         {
             of.waiting.push_back(token);
-            self.streams.of[index].facts.set(Facts::WAITING);
+            self.streams.of[index].facts.insert(Facts::WAITING);
         }
     }
 
@@ -135,7 +113,7 @@ impl Net {
     /// connection keeps its place there.
     fn unblock_if_open(&mut self, index: u32) {
         let Stream { window, facts, .. } = self.streams.of[index];
-        if window > 0 && self.is_blocked(index) && !facts.has(Facts::WAITING) {
+        if window > 0 && self.is_blocked(index) && !facts.contains(Facts::WAITING) {
             self.unblock(index);
         }
     }
@@ -162,14 +140,14 @@ impl Net {
     }
 
     pub(super) fn is_waiting(&self, token: Token) -> bool {
-        self.is_current(token) && self.streams.of[token.slot].facts.has(Facts::WAITING)
+        self.is_current(token) && self.streams.of[token.slot].facts.contains(Facts::WAITING)
     }
 
     /// Returns whether the stream can go on. The peer may have closed its window meanwhile: then it
     /// stays blocked, and waits for that.
     fn end_waiting(&mut self, index: u32) -> bool {
         let Stream { window, facts, .. } = &mut self.streams.of[index];
-        facts.clear(Facts::WAITING);
+        facts.remove(Facts::WAITING);
         *window > 0
     }
 
@@ -199,7 +177,7 @@ impl Net {
         if !self.has_output_room(carrier) || bytes.len() > self.open_window(index) {
             return None;
         }
-        let is_first = !self.sockets[carrier].flags.has(Flags::CARRIES);
+        let is_first = !self.sockets[carrier].flags.contains(Flags::CARRIES);
         self.send_data(index, bytes);
         Some(is_first)
     }
@@ -217,14 +195,19 @@ impl Net {
         if let Some(of) = self.carrier_mut(carrier) {
             of.window -= length;
             of.sent = of.sent.wrapping_add(length);
-            of.allow_updates(WINDOW_UPDATES_PER_FRAME);
+            of.exchanges = of.exchanges.wrapping_add(1);
         }
         self.own(carrier);
         let Self { output, sockets, .. } = self;
         if let Some(own) = &mut sockets[carrier].own {
             let bytes = &output.batch.arena[bytes.start as usize..bytes.end as usize];
-            own.write(|out| frame::write_data(out, id, bytes, false));
+            own.write(|out| frame::write_data(out, id, bytes, Ends::No));
         }
         self.queue(carrier, Queue::Carriers);
     }
+}
+
+/// A stream's window, once the initial one is changed; `None` if it is more than one can be.
+fn moved(window: i32, before: u32, after: u32) -> Option<i32> {
+    i32::try_from(i64::from(window) - i64::from(before) + i64::from(after)).ok()
 }

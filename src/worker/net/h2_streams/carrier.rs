@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use super::super::Net;
-use crate::limits::{WINDOW_UPDATES_AHEAD, WINDOW_UPDATES_AHEAD_MAX};
+use super::super::output::Queue;
+use super::super::socket::Flags;
 use crate::proto::h2::WINDOW_DEFAULT;
 use crate::ring::Token;
 use crate::worker::table::StreamView;
 
-use super::Facts;
+use super::{Facts, Stream};
 
 /// Place of a socket's [`Carrier`], from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +25,11 @@ pub(super) struct Carrier {
     pub window: u32,
     /// Bytes of DATA that its peer takes on a new stream.
     pub initial_window: u32,
-    /// Bytes received for which the peer has not been given new window yet.
-    pub received: u32,
     /// Streams that are blocked by the connection: by its window, or by its output. Each is here once;
     /// some may have closed since.
     pub waiting: VecDeque<Token>,
-    /// Updates of windows that the peer may send before it is sent more DATA.
-    pub updates_left: u32,
+    /// Streams it has begun to carry and DATA frames it was sent for them, modulo 2^32.
+    pub exchanges: u32,
     /// Bytes of DATA it was sent, modulo 2^32.
     pub sent: u32,
     /// Bytes of own output that its streams hold.
@@ -49,9 +48,8 @@ impl Carrier {
             streams: Vec::new(),
             window: WINDOW_DEFAULT,
             initial_window: WINDOW_DEFAULT,
-            received: 0,
             waiting: VecDeque::new(),
-            updates_left: WINDOW_UPDATES_AHEAD,
+            exchanges: 0,
             sent: 0,
             held: 0,
             asked: 0,
@@ -62,17 +60,18 @@ impl Carrier {
     pub fn place(&self, id: u32) -> Result<usize, usize> {
         self.streams.binary_search_by_key(&id, |&(id, _)| id)
     }
-
-    pub fn allow_updates(&mut self, count: u32) {
-        self.updates_left = (self.updates_left + count).min(WINDOW_UPDATES_AHEAD_MAX);
-    }
 }
 
 impl Net {
-    /// Makes the socket carry streams.
+    /// Makes the socket carry streams. What it has to send waits for what they have, from now on.
     pub fn carry(&mut self, index: u32) {
         let place = self.streams.carriers.insert(Carrier::new()) as u32;
-        self.sockets[index].carrier = NonZeroU32::new(place + 1).map(CarrierKey);
+        let socket = &mut self.sockets[index];
+        socket.carrier = NonZeroU32::new(place + 1).map(CarrierKey);
+        if socket.flags.contains(Flags::DIRTY) {
+            socket.flags.remove(Flags::DIRTY);
+            self.queue(index, Queue::Carriers);
+        }
     }
 
     /// The socket, which carries no more streams, has ended.
@@ -114,9 +113,10 @@ impl Net {
     pub fn stream(&self, carrier: u32, id: u32) -> Option<StreamView> {
         let carrier = self.carrier(carrier)?;
         let (_, index) = carrier.streams[carrier.place(id).ok()?];
-        let facts = self.streams.of[index].facts;
-        let (has_ended, is_answered) = (facts.has(Facts::ENDED), facts.has(Facts::ANSWERED));
-        Some(StreamView { index, has_ended, is_answered })
+        let Stream { facts, received, window, .. } = self.streams.of[index];
+        let has_ended = facts.contains(Facts::ENDED);
+        let is_answered = facts.contains(Facts::ANSWERED);
+        Some(StreamView { index, has_ended, is_answered, received, window })
     }
 
     /// The newest stream the socket carries.
@@ -188,7 +188,7 @@ impl Net {
         let held: usize = self.streams_beside(index).map(|stream| self.out_len(stream)).sum();
         assert_eq!(of.held, held, "bytes its streams hold: {of:?}");
         let facts = |index: u32| self.streams.of[index].facts;
-        let waits = of.streams.iter().filter(|&&(_, index)| facts(index).has(Facts::WAITING));
+        let waits = of.streams.iter().filter(|&&(_, index)| facts(index).contains(Facts::WAITING));
         let listed = of.waiting.iter().filter(|&&token| self.is_waiting(token));
         assert_eq!(waits.count(), listed.count(), "each waits in one place: {of:?}");
         assert!(of.waiting.len() <= 3 * of.streams.len(), "few that are gone: {of:?}");

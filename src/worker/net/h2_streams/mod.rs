@@ -6,14 +6,18 @@
 mod carrier;
 mod windows;
 
+use bitflags::bitflags;
 use slab::Slab;
 
 use self::carrier::Carrier;
 use super::Net;
 use super::output::Queue;
 use super::socket::{Flags, Socket};
-use crate::limits::{STREAMS_PER_WORKER_MAX, WINDOW_UPDATES_PER_FRAME};
-use crate::proto::h2::{ErrorCode, frame};
+use crate::bits::Change;
+use crate::limits::STREAMS_PER_WORKER_MAX;
+use crate::proto::h2::ErrorCode;
+use crate::proto::h2::frame::{self, Ends};
+use crate::proto::h2::request::Body;
 use crate::reason::CloseReason;
 use crate::worker::table::Table;
 
@@ -21,7 +25,7 @@ pub use self::carrier::CarrierKey;
 
 /// A worker's streams, and the sockets that carry them.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub(super) struct H2Streams {
     /// By index.
     of: Table<Stream>,
     /// Indices no stream has at present.
@@ -40,7 +44,7 @@ struct Stream {
     window: i32,
     /// Bytes of DATA it was sent, modulo 2^32.
     sent: u32,
-    /// As in [`Carrier::received`].
+    /// Bytes received for which the peer has not been given new window yet.
     received: u16,
     facts: Facts,
 }
@@ -56,42 +60,30 @@ pub struct Progress {
     pub connection: u32,
 }
 
-/// Facts about a stream, one bit each.
-#[derive(Clone, Copy, Debug, Default)]
-struct Facts(u8);
-
-impl Facts {
-    /// The peer's side has ended.
-    const ENDED: u8 = 1 << 0;
-    /// Our side has ended.
-    const FINISHED: u8 = 1 << 1;
-    /// The head of the answer is sent.
-    const ANSWERED: u8 = 1 << 2;
-    /// It was reset, or its connection ends: no further frame is sent for it.
-    const ABANDONED: u8 = 1 << 3;
-    /// Its session is given the body in chunks.
-    const CHUNKED: u8 = 1 << 4;
-    /// The clock watches whether its peer takes enough.
-    const WATCHED: u8 = 1 << 5;
-    /// It is blocked, and in its carrier's `waiting`.
-    const WAITING: u8 = 1 << 6;
-    /// Since it is watched it has had nothing more to send at some time.
-    const RESTED: u8 = 1 << 7;
-
-    fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-
-    fn set(&mut self, bit: u8) {
-        self.0 |= bit;
-    }
-
-    fn clear(&mut self, bits: u8) {
-        self.0 &= !bits;
+bitflags! {
+    /// Facts about a stream.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Facts: u8 {
+        /// The peer's side has ended.
+        const ENDED = 1 << 0;
+        /// Our side has ended.
+        const FINISHED = 1 << 1;
+        /// The head of the answer is sent.
+        const ANSWERED = 1 << 2;
+        /// It was reset, or its connection ends: no further frame is sent for it.
+        const ABANDONED = 1 << 3;
+        /// Its session is given the body in chunks.
+        const CHUNKED = 1 << 4;
+        /// The clock watches whether its peer takes enough.
+        const WATCHED = 1 << 5;
+        /// It is blocked, and in its carrier's `waiting`.
+        const WAITING = 1 << 6;
+        /// Since it is watched it has had nothing more to send at some time.
+        const RESTED = 1 << 7;
     }
 }
 
-impl Streams {
+impl H2Streams {
     pub fn new(slots: u32) -> Self {
         Self { of: Table::new(slots), free: Vec::new(), carriers: Slab::new(), open: 0 }
     }
@@ -115,24 +107,17 @@ impl Net {
         self.streams.open < STREAMS_PER_WORKER_MAX
     }
 
-    /// Opens a stream; `None` if the socket carries none. `chunked`: its session is given the body in
-    /// chunks.
-    pub fn open_stream(&mut self, carrier: u32, id: u32, chunked: bool) -> Option<u32> {
+    /// Opens a stream for a request with this body; `None` if the socket carries none.
+    pub fn open_stream(&mut self, carrier: u32, id: u32, body: Body) -> Option<u32> {
         let index = self.streams.free.pop().unwrap_or_else(|| self.sockets.next_stream());
         let of = self.carrier_mut(carrier)?;
         of.streams.push((id, index));
-        of.allow_updates(WINDOW_UPDATES_PER_FRAME);
+        of.exchanges = of.exchanges.wrapping_add(1);
         let window = of.initial_window as i32;
         self.opened(index);
-        self.sockets[index].flags.set(Flags::UNCOUNTED);
-        if self.is_proxied(carrier) {
-            self.sockets[index].flags.set(Flags::PROXIED);
-        }
+        self.sockets[index].flags.insert(Flags::UNCOUNTED);
         self.streams.of.reach(index, Stream::default);
-        let mut facts = Facts::default();
-        if chunked {
-            facts.set(Facts::CHUNKED);
-        }
+        let facts = if body == Body::Chunked { Facts::CHUNKED } else { Facts::empty() };
         self.streams.of[index] = Stream { id, carrier, window, sent: 0, received: 0, facts };
         self.streams.open += 1;
         self.metrics.http2_streams.add(1);
@@ -142,8 +127,8 @@ impl Net {
     /// Closes a stream, and tells its peer unless that knows already.
     pub(super) fn close_stream(&mut self, index: u32, reason: CloseReason) {
         let Stream { id, carrier, facts, .. } = self.streams.of[index];
-        if !facts.has(Facts::ABANDONED) {
-            match (facts.has(Facts::FINISHED), facts.has(Facts::ENDED)) {
+        if !facts.contains(Facts::ABANDONED) {
+            match (facts.contains(Facts::FINISHED), facts.contains(Facts::ENDED)) {
                 (true, true) => {}
                 // It need not send the rest of its request (RFC 9113 section 8.1).
                 (true, false) => self.write_reset(index, ErrorCode::NoError),
@@ -154,7 +139,7 @@ impl Net {
         self.metrics.http2_stream_closes[reason.index()].add(1);
         self.streams.open -= 1;
         self.streams.free.push(index);
-        self.streams.of[index].facts.clear(Facts::WAITING);
+        self.streams.of[index].facts.remove(Facts::WAITING);
         if let Some(of) = self.carrier_mut(carrier)
             && let Ok(place) = of.place(id)
         {
@@ -168,17 +153,17 @@ impl Net {
 
     /// Whether the stream's session is given the body in chunks.
     pub fn is_chunked(&self, index: u32) -> bool {
-        self.streams.of[index].facts.has(Facts::CHUNKED)
+        self.streams.of[index].facts.contains(Facts::CHUNKED)
     }
 
-    /// The stream's peer sends no more on it.
-    pub fn end_stream(&mut self, index: u32) {
-        self.streams.of[index].facts.set(Facts::ENDED);
+    /// The stream's peer has closed its half: it sends no more on it.
+    pub fn half_close(&mut self, index: u32) {
+        self.streams.of[index].facts.insert(Facts::ENDED);
     }
 
-    /// Whether the index is a stream's, and its peer sends no more on it.
-    pub(super) fn has_stream_ended(&self, index: u32) -> bool {
-        self.is_stream(index) && self.streams.of[index].facts.has(Facts::ENDED)
+    /// Whether the index is a stream's, and its peer has closed its half.
+    pub(super) fn is_half_closed(&self, index: u32) -> bool {
+        self.is_stream(index) && self.streams.of[index].facts.contains(Facts::ENDED)
     }
 
     // --- frames about a stream ---
@@ -188,31 +173,31 @@ impl Net {
     pub fn write_head(&mut self, index: u32, block: &[u8], is_final: bool) {
         let Stream { id, carrier, facts, .. } = &mut self.streams.of[index];
         if is_final {
-            facts.set(Facts::ANSWERED);
+            facts.insert(Facts::ANSWERED);
         }
         let (id, carrier) = (*id, *carrier);
-        self.write_frame(carrier, |out| frame::write_headers(out, id, block, false));
+        self.write_frame(carrier, |out| frame::write_headers(out, id, block, Ends::No));
     }
 
     /// Whether the head of a stream's answer is sent.
     pub fn is_answered(&self, index: u32) -> bool {
-        self.streams.of[index].facts.has(Facts::ANSWERED)
+        self.streams.of[index].facts.contains(Facts::ANSWERED)
     }
 
     /// Ends our side of the stream: all it had to send is framed.
     pub fn finish_stream(&mut self, index: u32) {
         let Stream { id, carrier, facts, .. } = &mut self.streams.of[index];
-        if facts.has(Facts::ANSWERED) && !facts.has(Facts::FINISHED) {
-            facts.set(Facts::FINISHED);
+        if facts.contains(Facts::ANSWERED) && !facts.contains(Facts::FINISHED) {
+            facts.insert(Facts::FINISHED);
             let (id, carrier) = (*id, *carrier);
-            self.write_frame(carrier, |out| frame::write_data(out, id, b"", true));
+            self.write_frame(carrier, |out| frame::write_data(out, id, b"", Ends::Yes));
         }
     }
 
     /// Sends no further frame for the stream: its peer knows that it is over, or will learn it from
     /// the end of the connection.
     pub fn abandon(&mut self, index: u32) {
-        self.streams.of[index].facts.set(Facts::ABANDONED);
+        self.streams.of[index].facts.insert(Facts::ABANDONED);
     }
 
     /// Resets the stream.
@@ -253,24 +238,21 @@ impl Net {
 
     /// Marks a blocked stream as watched. Returns whether it was not watched before.
     pub fn begin_watch(&mut self, index: u32) -> bool {
-        let facts = &mut self.streams.of[index].facts;
-        let was_watched = facts.has(Facts::WATCHED);
-        facts.set(Facts::WATCHED);
-        !was_watched
+        self.streams.of[index].facts.raise(Facts::WATCHED)
     }
 
     /// The stream is watched no more. Returns whether it had nothing more to send in between.
     pub fn end_watch(&mut self, index: u32) -> bool {
         let facts = &mut self.streams.of[index].facts;
-        let has_rested = facts.has(Facts::RESTED);
-        facts.clear(Facts::WATCHED | Facts::RESTED);
+        let has_rested = facts.contains(Facts::RESTED);
+        facts.remove(Facts::WATCHED | Facts::RESTED);
         has_rested
     }
 
     /// There is nothing more to send to a socket or a stream.
     pub fn note_rest(&mut self, index: u32) {
-        if self.is_stream(index) && self.streams.of[index].facts.has(Facts::WATCHED) {
-            self.streams.of[index].facts.set(Facts::RESTED);
+        if self.is_stream(index) && self.streams.of[index].facts.contains(Facts::WATCHED) {
+            self.streams.of[index].facts.insert(Facts::RESTED);
         }
     }
 
@@ -279,10 +261,11 @@ impl Net {
         let (socket, stream): (&Socket, &Stream) = (&self.sockets[index], &self.streams.of[index]);
         let found = self.stream(stream.carrier, stream.id).map(|view| view.index);
         assert_eq!(found, Some(index), "{stream:?}");
-        let (blocked, waits) = (socket.flags.has(Flags::BLOCKED), stream.facts.has(Facts::WAITING));
+        let (blocked, waits) =
+            (socket.flags.contains(Flags::BLOCKED), stream.facts.contains(Facts::WAITING));
         assert!(blocked || !waits, "{stream:?} waits although it may go on");
         assert!(!blocked || waits || stream.window <= 0, "{stream:?} waits for nothing");
-        assert!(!socket.flags.has(Flags::RECV_ARMED) && !socket.flags.has(Flags::SENT));
+        assert!(!socket.flags.contains(Flags::RECV_ARMED) && !socket.flags.contains(Flags::SENT));
     }
 }
 
