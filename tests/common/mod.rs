@@ -20,6 +20,7 @@ pub mod sse;
 pub mod ws;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -267,6 +268,16 @@ pub fn await_that(what: &str, mut fact: impl FnMut() -> bool) {
 /// Where `scripts/test-clients` installs what a system rarely has.
 pub fn clients_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-clients")
+}
+
+/// A folder with this script for node, `script.mjs`. Node looks for packages where a script is, and
+/// the folder they are installed in may belong to another user.
+pub fn folder_of_script(script: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("script.mjs"), script).expect("it is written");
+    let packages = clients_dir().join("node_modules");
+    symlink(packages, folder.path().join("node_modules")).expect("a link");
+    folder
 }
 
 /// A program by its name: from `scripts/test-clients`, the `PATH`, or the administrator's folders.

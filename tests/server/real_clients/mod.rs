@@ -19,7 +19,9 @@ use tungstenite::client::IntoClientRequest;
 
 use crate::common::relay::Relay;
 use crate::common::sse::{Events, SseEvent};
-use crate::common::{PATIENCE, TestServer, await_subscribers, clients_dir, publish, skip};
+use crate::common::{
+    PATIENCE, TestServer, await_subscribers, clients_dir, folder_of_script, publish, skip,
+};
 
 const EVENTS: usize = 300;
 const CUTS: usize = 10;
@@ -211,9 +213,8 @@ fn eventsource_reconnects_by_itself_and_resumes() {
     }
     let server = server();
     let relay = Relay::start(server.addr);
-    // Packages are looked for where the script is.
-    let script = clients_dir().join("eventsource.mjs");
-    std::fs::write(&script, include_str!("eventsource.mjs")).expect("it is written");
+    let folder = folder_of_script(include_str!("eventsource.mjs"));
+    let script = folder.path().join("script.mjs");
     let url = format!("http://{}/sse?channel=c", relay.addr);
     let mut running =
         Running::start(Command::new("node").arg(script).args([&url, &EVENTS.to_string()]));
