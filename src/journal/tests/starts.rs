@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::publish;
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::feed::LogFeed;
 use crate::journal::keeper::Keeper;
@@ -16,7 +17,7 @@ use crate::journal::writer::{Durability, JournalSettings, SEGMENT_SUFFIX, segmen
 use crate::journal::{self, FarEnds};
 use crate::log::event::{Kind, Publication};
 use crate::log::message::{
-    Answer, Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
+    Answer, Ask, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
 };
 use crate::log::stream::StreamTimes;
 use crate::log::{
@@ -105,14 +106,7 @@ impl Life {
 
     /// Publishes it and commits it; returns its place.
     fn publish(&mut self, publication: Publication) -> u64 {
-        let publications = vec![publication];
-        let body = Ask::Publish {
-            ticket: Ticket(0),
-            share: Share::Whole,
-            counts: Counts::Here,
-            publications,
-        };
-        self.log.handle(ToLog::Worker { worker: 0, body }, NOW, &mut self.told);
+        self.log.handle(publish(Ticket(0), publication), NOW, &mut self.told);
         self.commit();
         match self.told.0.pop() {
             Some(FromLog::Answer { answer: Answer::Published { outcome, .. }, .. })

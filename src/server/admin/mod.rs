@@ -53,7 +53,7 @@ const EXCHANGES_MAX: usize = 6;
 const PROBES_MAX: usize = 2;
 
 /// Requests of either kind that wait for a thread; more are not answered.
-const WAITING_MAX: usize = 64;
+const REQUESTS_WAITING_MAX: usize = 64;
 
 /// How long the log or a worker may take to answer before it counts as stalled.
 pub const STALL_TIME: Duration = Duration::from_secs(1);
@@ -134,8 +134,8 @@ impl AdminServer {
             let named = thread::Builder::new().name("admin".into());
             named.spawn(body).map(|thread| threads.push(thread)).map_err(failed)
         };
-        let (probes, probe_lane) = bounded(WAITING_MAX);
-        let (others, other_lane) = bounded(WAITING_MAX);
+        let (probes, probe_lane) = bounded(REQUESTS_WAITING_MAX);
+        let (others, other_lane) = bounded(REQUESTS_WAITING_MAX);
         for (lane, count) in [(probe_lane, PROBES_MAX), (other_lane, EXCHANGES_MAX)] {
             for _ in 0..count {
                 let (state, lane) = (state.clone(), lane.clone());

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::super::publish;
 use super::world::{CHANNELS, Life, World, content, is_ephemeral};
 use crate::journal::reader::ToReader;
 use crate::log::event::{Kind, Publication};
-use crate::log::message::{
-    Answer, Ask, Counts, FromLog, NO_PLACE, Page, ReadChannel, Share, Ticket, ToLog,
-};
+use crate::log::message::{Answer, Ask, FromLog, NO_PLACE, Page, ReadChannel, Ticket, ToLog};
 use crate::log::store::Stored;
 use crate::log::{ChannelName, SharedHasher};
 use crate::proto::attributes::Attributes;
@@ -118,9 +117,7 @@ impl World {
         }
         let ticket = Ticket(self.published as u32);
         life.asked.insert(ticket.0, publication.clone());
-        let publications = vec![publication];
-        let body = Ask::Publish { ticket, share: Share::Whole, counts: Counts::Here, publications };
-        life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
+        life.log.handle(publish(ticket, publication), self.now, &mut life.outlet);
     }
 
     fn some_attributes(&mut self) -> Option<Box<Attributes>> {
@@ -217,14 +214,7 @@ impl World {
                 key: Some(key.into()),
                 attributes: None,
             };
-            let publications = vec![publication];
-            let body = Ask::Publish {
-                ticket: Ticket(0),
-                share: Share::Whole,
-                counts: Counts::Here,
-                publications,
-            };
-            life.log.handle(ToLog::Worker { worker: 0, body }, self.now, &mut life.outlet);
+            life.log.handle(publish(Ticket(0), publication), self.now, &mut life.outlet);
             assert_eq!(life.log.stats().counters.repeated, before + 1, "{name} at {seq}");
         }
         life.outlet.0.clear();

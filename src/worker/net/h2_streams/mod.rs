@@ -109,11 +109,11 @@ impl Net {
 
     /// Opens a stream for a request with this body; `None` if the socket carries none.
     pub fn open_stream(&mut self, carrier: u32, id: u32, body: Body) -> Option<u32> {
+        let window = self.carrier(carrier)?.initial_window as i32;
         let index = self.streams.free.pop().unwrap_or_else(|| self.sockets.next_stream());
         let of = self.carrier_mut(carrier)?;
         of.streams.push((id, index));
         of.exchanges = of.exchanges.wrapping_add(1);
-        let window = of.initial_window as i32;
         self.opened(index);
         self.sockets[index].flags.insert(Flags::UNCOUNTED);
         self.streams.of.reach(index, Stream::default);
