@@ -115,6 +115,9 @@ fn first_number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -136,10 +139,28 @@ mod tests {
     fn this_process_can_be_sampled() {
         let sample = Sample::take(&[std::process::id()]).unwrap();
         assert!(sample.cpu_ns > 0);
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        assert!(Sample::take(&[std::process::id()]).unwrap().sleeps > sample.sleeps);
         assert!(sample.rss_bytes > 100_000);
         assert!(sample.available_bytes > 1_000_000);
+    }
+
+    /// Of a child, because the sums of this process fall whenever another test's thread ends.
+    #[test]
+    fn each_time_a_process_has_gone_to_sleep_is_counted() {
+        let mut echo = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cat is everywhere");
+        let slept = |echo: &Child| Sample::take(&[echo.id()]).unwrap().sleeps;
+        let before = slept(&echo);
+        // It may find the next byte before it has gone to sleep, so one exchange need not count.
+        while slept(&echo) < before + 10 {
+            let mut byte = [0];
+            echo.stdin.as_mut().unwrap().write_all(&byte).unwrap();
+            echo.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+        }
+        drop(echo.stdin.take());
+        echo.wait().unwrap();
     }
 
     #[test]
