@@ -12,7 +12,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("host", &[]),
     ("limits", &[]),
     ("proto", &[]),
-    ("ring", &[]),
+    ("ring", &["bits"]),
     ("web", &[]),
     ("log", &["bits", "bucket", "proto"]),
     ("reason", &["proto", "log"]),

@@ -10,6 +10,7 @@ use super::keys::OpeningKeys;
 use super::record::{End, Opened, record_bytes};
 use super::slot::{Flags, Handshake, Slot};
 use super::{BufferId, Completion, Driver, RecvEnd, Tls, Token};
+use crate::bits::Change;
 
 /// Time for handshakes in one turn, by the prices below; the last one may exceed it. A storm of
 /// handshakes delays the delivery of an event by as much, so it is the price of the shortest step there
@@ -125,11 +126,11 @@ impl<D: Driver> Tls<D> {
             return;
         }
         let Some(common) = self.common(token.slot) else { return };
-        if common.flags.has(Flags::ENDED) {
+        if common.flags.contains(Flags::ENDED) {
             return;
         }
         if matches!(why, RecvEnd::Eof | RecvEnd::Failed(_)) {
-            common.flags.set(Flags::ENDED);
+            common.flags.insert(Flags::ENDED);
         }
         out.push(Completion::RecvEnded { token, why });
     }
@@ -137,7 +138,7 @@ impl<D: Driver> Tls<D> {
     /// The carried bytes, to which more is added; `None` if the peer is not listened to any more.
     fn join_carry(&mut self, token: Token) -> Option<Vec<u8>> {
         let common = self.common(token.slot)?;
-        if common.flags.has(Flags::ENDED) {
+        if common.flags.contains(Flags::ENDED) {
             return None;
         }
         let carry = common.take_carry();
@@ -181,7 +182,7 @@ impl<D: Driver> Tls<D> {
     fn fail(&mut self, token: Token, why: Errno, out: &mut Vec<Completion>) {
         let Some(common) = self.common(token.slot) else { return };
         if common.flags.raise(Flags::ENDED) {
-            common.flags.set(Flags::STOP);
+            common.flags.insert(Flags::STOP);
             self.output.do_soon(token);
             out.push(Completion::RecvEnded { token, why: RecvEnd::Failed(why.raw_os_error()) });
         }
@@ -242,8 +243,8 @@ impl<D: Driver> Tls<D> {
         match end {
             End::Closed => {
                 let Some(common) = self.common(token.slot) else { return };
-                common.flags.set(Flags::ENDED);
-                common.flags.set(Flags::STOP);
+                common.flags.insert(Flags::ENDED);
+                common.flags.insert(Flags::STOP);
                 self.output.do_soon(token);
                 out.push(Completion::RecvEnded { token, why: RecvEnd::Eof });
             }
@@ -256,7 +257,7 @@ impl<D: Driver> Tls<D> {
                 self.add_pending(token, &alert);
                 // The alert is the last record: no close_notify follows.
                 if let Some(common) = self.common(token.slot) {
-                    common.flags.set(Flags::CLOSED);
+                    common.flags.insert(Flags::CLOSED);
                 }
                 self.fail(token, Errno::PROTO, out);
             }
@@ -315,7 +316,7 @@ impl<D: Driver> Tls<D> {
     fn shake_hand(&mut self, token: Token, out: &mut Vec<Completion>) -> Duration {
         let slot = &mut self.slots[token.slot as usize];
         let Slot::Handshake(of) = slot else { return Duration::ZERO };
-        if of.generation != token.generation || of.common.flags.has(Flags::ENDED) {
+        if of.generation != token.generation || of.common.flags.contains(Flags::ENDED) {
             return Duration::ZERO;
         }
         of.is_queued = false;

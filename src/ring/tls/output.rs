@@ -3,6 +3,7 @@
 
 use super::slot::{Flags, Slot};
 use super::{Batch, Completion, Driver, Op, Tls, Token};
+use crate::bits::Change;
 
 /// The error of a send to a peer whose handshake is not over (`ENOTCONN`).
 const NOT_YET: i32 = rustix::io::Errno::NOTCONN.raw_os_error();
@@ -93,7 +94,7 @@ impl<D: Driver> Tls<D> {
         let Some(common) = self.common(token.slot) else { return batch.ops.push(op) };
         match op {
             Op::Send { from, to, .. } => {
-                let is_full = common.flags.has(Flags::BLOCKED);
+                let is_full = common.flags.contains(Flags::BLOCKED);
                 let told = match self.slots[token.slot as usize] {
                     Slot::Handshake(_) => Some(Completion::SendFailed { token, errno: NOT_YET }),
                     _ if is_full => Some(Completion::SendShort { token, taken: 0 }),
@@ -102,14 +103,14 @@ impl<D: Driver> Tls<D> {
                 out.extend(told);
             }
             Op::PollOut(_) => {
-                common.flags.set(Flags::WANTS_ROOM);
+                common.flags.insert(Flags::WANTS_ROOM);
                 // For a blocked one, it is asked for anyway.
-                if !common.flags.has(Flags::BLOCKED) {
+                if !common.flags.contains(Flags::BLOCKED) {
                     batch.ops.push(op);
                 }
             }
             Op::Shutdown(_) => {
-                common.flags.set(Flags::SHUT);
+                common.flags.insert(Flags::SHUT);
                 self.output.do_soon(token);
             }
             _ => self.close(token, batch),
@@ -155,7 +156,7 @@ impl<D: Driver> Tls<D> {
     /// close_notify.
     pub(super) fn add_pending(&mut self, token: Token, sealed: &[u8]) {
         let Some(common) = self.common(token.slot) else { return };
-        if common.flags.has(Flags::CLOSED) {
+        if common.flags.contains(Flags::CLOSED) {
             return;
         }
         if !sealed.is_empty() {
@@ -170,7 +171,7 @@ impl<D: Driver> Tls<D> {
         let slot = &mut slots[token.slot as usize];
         let from = batch.arena.len();
         let may_send = slot.common().is_some_and(|common| {
-            !common.flags.has(Flags::BLOCKED) && output.find(token, common.sent_at).is_none()
+            !common.flags.contains(Flags::BLOCKED) && output.find(token, common.sent_at).is_none()
         });
         if may_send {
             batch.arena.extend(slot.common().into_iter().flat_map(|common| common.pending()));
@@ -201,10 +202,10 @@ impl<D: Driver> Tls<D> {
             // One send a turn; the rest of it is looked at when it is settled.
             return output.do_soon(token);
         }
-        if common.flags.has(Flags::BLOCKED) {
+        if common.flags.contains(Flags::BLOCKED) {
             return batch.ops.push(Op::PollOut(token));
         }
-        let shuts = common.flags.has(Flags::SHUT);
+        let shuts = common.flags.contains(Flags::SHUT);
         if shuts {
             slot.add_close(token.generation);
         }
@@ -257,7 +258,7 @@ impl<D: Driver> Tls<D> {
             None => (sent.data, sent.bytes - pending),
         };
         let Some(common) = slot.common() else { return };
-        common.flags.set(Flags::BLOCKED);
+        common.flags.insert(Flags::BLOCKED);
         common.drop_pending(taken.min(pending));
         if records_end > taken_of_data {
             let begun = sent.from + pending;
@@ -298,7 +299,7 @@ impl<D: Driver> Tls<D> {
         let Sent { token, owed, data, wanted, pending, .. } = sent;
         let Some(common) = self.common(token.slot) else { return };
         common.drop_pending(pending);
-        let shuts = common.flags.has(Flags::SHUT);
+        let shuts = common.flags.contains(Flags::SHUT);
         if data < wanted {
             out.push(Completion::SendShort { token, taken: (owed + data) as u32 });
         } else if !sent.is_asked_for() && common.flags.take(Flags::WANTS_ROOM) {
@@ -312,8 +313,8 @@ impl<D: Driver> Tls<D> {
     /// The socket has room again. Pending bytes go first.
     pub(super) fn writable(&mut self, token: Token, out: &mut Vec<Completion>) {
         let Some(common) = self.common(token.slot) else { return };
-        common.flags.take(Flags::BLOCKED);
-        if !common.pending().is_empty() || common.flags.has(Flags::SHUT) {
+        common.flags.remove(Flags::BLOCKED);
+        if !common.pending().is_empty() || common.flags.contains(Flags::SHUT) {
             self.output.do_soon(token);
         } else if common.flags.take(Flags::WANTS_ROOM) {
             out.push(Completion::Writable { token });

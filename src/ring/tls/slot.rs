@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use bitflags::bitflags;
+
 use super::handshake::{Handover, Outcome, Rustls};
 use super::keys::{Keys, OpeningKey};
 use super::record::{DATA_BYTES_MAX, Part};
 use super::schedule::Cipher;
+use crate::bits::Change;
 
 /// A slot of the driver below, as this layer sees it.
 pub(super) enum Slot {
@@ -73,49 +76,27 @@ pub(super) struct More {
     pub pending: Vec<u8>,
 }
 
-/// Facts about a connection, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flags(u8);
-
-impl Flags {
-    /// The worker waits for `Writable`.
-    pub const WANTS_ROOM: u8 = 1 << 0;
-    /// The socket was full.
-    pub const BLOCKED: u8 = 1 << 1;
-    /// Receiving has ended, and the worker knows.
-    pub const ENDED: u8 = 1 << 2;
-    /// The driver below has to be told to stop receiving.
-    pub const STOP: u8 = 1 << 3;
-    /// It has to be shut down when all bytes have left.
-    pub const SHUT: u8 = 1 << 4;
-    /// The peer was sent close_notify.
-    pub const CLOSED: u8 = 1 << 5;
-    /// The pending bytes announce a new key.
-    pub const UPDATING: u8 = 1 << 6;
-    /// The worker believes that the last byte of its data has not left: it is told once the record that
-    /// ends with it has left whole.
-    pub const OWES_REPORT: u8 = 1 << 7;
-
-    pub fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-
-    pub fn set(&mut self, bit: u8) {
-        self.0 |= bit;
-    }
-
-    /// Clears the bit. Returns whether it was set.
-    pub fn take(&mut self, bit: u8) -> bool {
-        let was = self.has(bit);
-        self.0 &= !bit;
-        was
-    }
-
-    /// Sets the bit. Returns whether it was clear.
-    pub fn raise(&mut self, bit: u8) -> bool {
-        let was_clear = !self.has(bit);
-        self.0 |= bit;
-        was_clear
+bitflags! {
+    /// Facts about a connection.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(super) struct Flags: u8 {
+        /// The worker waits for `Writable`.
+        const WANTS_ROOM = 1 << 0;
+        /// The socket was full.
+        const BLOCKED = 1 << 1;
+        /// Receiving has ended, and the worker knows.
+        const ENDED = 1 << 2;
+        /// The driver below has to be told to stop receiving.
+        const STOP = 1 << 3;
+        /// It has to be shut down when all bytes have left.
+        const SHUT = 1 << 4;
+        /// The peer was sent close_notify.
+        const CLOSED = 1 << 5;
+        /// The pending bytes announce a new key.
+        const UPDATING = 1 << 6;
+        /// The worker believes that the last byte of its data has not left: it is told once the record that
+        /// ends with it has left whole.
+        const OWES_REPORT = 1 << 7;
     }
 }
 
@@ -162,7 +143,7 @@ impl Common {
         if let Some(more) = &mut self.more {
             more.pending.drain(..left);
             if more.pending.is_empty() {
-                self.flags.take(Flags::UPDATING);
+                self.flags.remove(Flags::UPDATING);
             }
         }
         self.free_idle();
