@@ -110,7 +110,8 @@
 //! | the same worker on an in-memory network with faults | `ring::sim` (feature `sim`), `tests/simulation` |
 //! | HTTP/1.1, HTTP/2, RFC 6455 and SSE as sans-IO codecs | [`proto`] |
 //! | HTTP/2: one connection, many streams, each a connection of HTTP/1.1 to its session | [`proto::h2`], `worker::session::http2`, `worker::h2_streams` |
-//! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::h2_streams`, `worker::table` |
+//! | a stream is a socket that another carries; a closed window is a full socket | `worker::net::carrying`, `worker::table` |
+//! | what streams of HTTP/2 may be sent, and which is next: books that know no socket | `worker::net::h2_streams` |
 //! | what an HTTP/2 client may do only so often | `worker::session::http2::floods`, [`limits::http2_per_second`] |
 //! | every refusal is one value, written in one place for each way out | [`proto::reject`] |
 //! | who may do what | [`auth`], `worker::session::access`, `worker::session::grant`; when that changes: `worker::session::vetting` |

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::hub::Hub;
 use super::link::Link;
-use super::net::Net;
+use super::net::{Carrier, Net};
 use super::session::World;
 use super::table::{CarrierView, StreamView};
 use crate::log::ChannelName;
@@ -98,27 +98,23 @@ impl World for Around<'_> {
     }
 
     fn may_open_stream(&self) -> bool {
-        self.net.may_open_stream()
+        self.net.h2().may_open()
     }
 
     fn held_for_streams(&self) -> usize {
-        self.net.held_for_streams(self.index)
+        self.net.carrier(self.index).map_or(0, Carrier::held)
     }
 
     fn stream(&self, id: u32) -> Option<StreamView> {
         self.net.stream(self.index, id)
     }
 
-    fn h2_windows_fit(&self, initial: u32) -> bool {
-        self.net.h2_windows_fit(self.index, initial)
-    }
-
     fn carrier_view(&self) -> CarrierView {
-        self.net.carrier_view(self.index)
+        self.net.carrier(self.index).map_or_else(CarrierView::default, Carrier::view)
     }
 
     fn asked_beside(&self) -> u16 {
-        self.net.asked_beside(self.index)
+        self.net.carrier(self.carrier()).map_or(0, Carrier::asked)
     }
 
     fn waiting_at_log(&self) -> usize {

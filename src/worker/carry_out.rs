@@ -5,6 +5,7 @@ use super::clock::Why;
 use super::effect::{AfterJoin, AfterPublish, Effect, Listing};
 use super::hub::Arrived;
 use super::link::{Pending, PendingJoin};
+use super::net::Carrier;
 use super::session::{self, Cx, RefreshLetter, RefreshOutcome};
 use super::turn::Core;
 use crate::limits::PAGE_BYTES_MAX;
@@ -127,9 +128,9 @@ impl Core {
     /// Asks the log for a connection. Streams of HTTP/2 share the place of theirs: a client with a
     /// hundred of them is one client.
     pub(super) fn ask_for(&mut self, index: u32, body: Ask) {
-        let beside = self.net.asked_beside(index);
         let own = self.sessions.begin_asking(index);
-        self.net.begin_asking(index);
+        let carrier = self.net.carrier_mut(self.net.carrier_of(index));
+        let beside = carrier.map_or(0, Carrier::begin_asking);
         self.link.ask(body, own.max(beside));
     }
 
@@ -199,8 +200,10 @@ impl Core {
             }
             (Pending::Join(join), Answer::JoinRefused(refusal)) => self.join_refused(join, refusal),
             (Pending::Read { token, carrier }, Answer::Page(page)) => {
-                if self.net.is_current(carrier) {
-                    self.net.end_paging(carrier.slot);
+                if self.net.is_current(carrier)
+                    && let Some(by) = self.net.carrier_mut(carrier.slot)
+                {
+                    by.end_paging();
                 }
                 if self.net.is_current(token) {
                     self.page(token.slot, ticket, page);
@@ -247,9 +250,17 @@ impl Core {
     fn answered_by_log(&mut self, token: Token, take: impl FnOnce(&mut Cx<'_>)) {
         if self.net.is_current(token) {
             self.sessions.end_asking(token.slot);
-            self.net.end_asking(token.slot, 1);
+            self.end_asking_beside(token.slot, 1);
         }
         self.answered(token, take);
+    }
+
+    /// Counts requests of a stream as answered, or as belonging to one that is gone, for its
+    /// connection.
+    pub(super) fn end_asking_beside(&mut self, index: u32, count: u16) {
+        if let Some(carrier) = self.net.carrier_mut(self.net.carrier_of(index)) {
+            carrier.end_asking(count);
+        }
     }
 
     /// Hands a connection its answer, then reads on what it has received meanwhile. A lingering

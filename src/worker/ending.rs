@@ -57,7 +57,7 @@ impl Core {
             session::leave_unanswered(cx);
         });
         self.hub.forget(index);
-        self.net.end_asking(index, self.sessions[index].outstanding());
+        self.end_asking_beside(index, self.sessions[index].outstanding());
         self.sessions.closed(index);
         self.net.close(index, reason);
     }

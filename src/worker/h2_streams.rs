@@ -5,8 +5,8 @@
 use super::budget::{Budget, EVENT_NS, SEND_NS, STREAM_NS, copy_ns};
 use super::clock::{Deadline, Mark, Why};
 use super::effect::Ending;
-use super::net::Progress;
-use super::session::{ForH2Streams, Protocol};
+use super::net::{Carrier, Progress};
+use super::session::{self, ForH2Streams, Protocol};
 use super::turn::Core;
 use crate::limits::STALLED_BYTES_MIN;
 use crate::metrics::Flood;
@@ -25,11 +25,11 @@ impl Core {
                 self.open_h2_stream(carrier.slot, id, ended, body)
             }
             ForH2Streams::Data { index, length, from, to, ended } => {
-                self.net.count_data(index, length);
+                self.net.h2_mut().count_data(index, length);
                 self.h2_data(self.net.token(index), &bytes[from..to], ended);
             }
             ForH2Streams::Reset { index } => {
-                self.net.abandon(index);
+                self.net.h2_mut().abandon(index);
                 self.end(index, Ending::Now(CloseReason::PeerClosed));
             }
             ForH2Streams::Fault { index, code } => {
@@ -38,7 +38,8 @@ impl Core {
             }
             ForH2Streams::Widen { index, by } => self.net.widen(carrier.slot, index, by),
             ForH2Streams::InitialWindow(window) => {
-                self.net.set_initial_window(carrier.slot, window);
+                let fits = self.net.set_initial_window(carrier.slot, window);
+                self.session(carrier.slot, |cx| session::h2_window_set(cx, fits));
             }
         }
     }
@@ -57,7 +58,7 @@ impl Core {
     }
 
     fn h2_data(&mut self, token: Token, payload: &[u8], ended: bool) {
-        let is_chunked = self.net.is_chunked(token.slot);
+        let is_chunked = self.net.h2().is_chunked(token.slot);
         if is_chunked && !payload.is_empty() {
             self.h2_input(token, format!("{:x}\r\n", payload.len()).as_bytes());
             self.h2_input(token, payload);
@@ -91,7 +92,7 @@ impl Core {
             return;
         }
         let index = token.slot;
-        self.net.half_close(index);
+        self.net.h2_mut().half_close(index);
         let is_websocket =
             matches!(self.sessions[index].protocol(), Protocol::Ws | Protocol::WsClosing);
         if is_websocket || self.net.is_lingering(index) {
@@ -104,7 +105,7 @@ impl Core {
     /// Turns heads at the front of what a stream's session has just written into field blocks.
     pub(super) fn write_heads(&mut self, index: u32) {
         let mut block = Vec::new();
-        while !self.net.is_answered(index)
+        while !self.net.h2().is_answered(index)
             && let Some(head) = response::write_block(&mut block, &self.effects.out)
         {
             self.net.write_head(index, &block, head.is_final);
@@ -156,10 +157,10 @@ impl Core {
     /// A client must not make us hold output for it by keeping a window closed. A blocked stream has as
     /// much time as a peer that reads nothing from its socket.
     fn watch_h2_stream(&mut self, index: u32) {
-        if !self.net.begin_watch(index) {
+        if !self.net.h2_mut().begin_watch(index) {
             return;
         }
-        let (token, progress) = (self.net.token(index), self.net.progress(index));
+        let (token, progress) = (self.net.token(index), self.net.h2().progress(index));
         let mark = Mark { requests: progress.connection, progress: progress.stream };
         let Self { net, clock, now, settings, .. } = self;
         let times = (*now, settings.dead_time);
@@ -170,12 +171,12 @@ impl Core {
     /// is the kernel's to watch: whatever shares it gets little.
     pub(super) fn stall_due(&mut self, deadline: &Deadline) {
         let Deadline { token: Token { slot: index, .. }, mark, .. } = *deadline;
-        let has_rested = self.net.end_watch(index);
+        let has_rested = self.net.h2_mut().end_watch(index);
         if !self.has_output(index) && !self.hub.is_behind(index) {
             return;
         }
         let before = Progress { stream: mark.progress, connection: mark.requests };
-        let moved = self.net.moved_since(index, before);
+        let moved = self.net.h2().moved_since(index, before);
         if has_rested || moved.is_none_or(|moved| moved >= STALLED_BYTES_MIN) {
             return self.watch_h2_stream(index);
         }
@@ -185,8 +186,8 @@ impl Core {
 
     /// Ends all streams of a connection that ends.
     pub(super) fn end_h2_streams(&mut self, carrier: u32, reason: CloseReason) {
-        while let Some(index) = self.net.last_stream(carrier) {
-            self.net.abandon(index);
+        while let Some(index) = self.net.carrier(carrier).and_then(Carrier::last_stream) {
+            self.net.h2_mut().abandon(index);
             self.close_one(index, reason);
         }
     }

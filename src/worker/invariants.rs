@@ -50,10 +50,10 @@ impl Core {
         let to_send = self.has_output(index) || self.hub.is_behind(index);
         let awaited = self.net.is_queued(index) || self.net.is_sending(index);
         assert!(awaited || !to_send, "slot {index} has something to send for ever");
-        if self.net.carries(index) {
-            let streams = self.net.streams_beside(index);
+        if let Some(carrier) = self.net.carrier(index) {
+            let streams = carrier.streams();
             let asked: u16 = streams.map(|stream| self.sessions[stream].outstanding()).sum();
-            assert_eq!(self.net.asked_beside(index), asked, "slot {index}: at the log");
+            assert_eq!(carrier.asked(), asked, "slot {index}: at the log");
         }
     }
 }

@@ -7,7 +7,7 @@ use super::budget::{Budget, CHANNEL_NS, EVENT_NS, PAGE_NS, SEND_NS, STREAM_NS, c
 use super::effect::Ending;
 use super::hub::{Beats, Extent, Wire};
 use super::link::Pending;
-use super::net::{Draft, Net, Queue, Short};
+use super::net::{Carrier, Draft, Net, Queue, Short};
 use super::session;
 use super::turn::Core;
 use crate::limits::{
@@ -169,7 +169,7 @@ impl Core {
         self.net.ends_after_output(index)
             || self.sessions[index].carried() > 0
             || self.sessions[index].has_farewell()
-            || self.net.has_waiting(index)
+            || self.net.carrier(index).is_some_and(Carrier::has_waiting)
     }
 
     /// Handles a connection with nothing to send: it asks for a page, or rests.
@@ -188,7 +188,7 @@ impl Core {
         budget.spend(PAGE_NS + self.hub.cursor_count(index) as u64 * CHANNEL_NS);
         let (token, carrier) = (self.net.token(index), self.net.token(self.net.carrier_of(index)));
         let ticket = self.link.wait_for(Pending::Read { token, carrier });
-        let ahead = self.net.begin_paging(carrier.slot);
+        let ahead = self.net.carrier_mut(carrier.slot).map_or(0, Carrier::begin_paging);
         let channels = self.hub.begin_reading(index, ticket);
         self.link.ask(Ask::Read { ticket, channels, bytes_max: PAGE_BYTES_MAX }, ahead);
     }
@@ -311,7 +311,7 @@ impl Core {
         if self.finish_if_done(index) {
             return;
         }
-        self.net.note_rest(index);
+        self.net.h2_mut().note_rest(index);
         self.free_idle(index);
     }
 

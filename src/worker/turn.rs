@@ -267,7 +267,7 @@ impl Core {
             }
         }
         let Self { clock, net, sessions, .. } = self;
-        if clock.is_crowded(net.open() + net.open_streams()) {
+        if clock.is_crowded(net.open() + net.h2().open()) {
             clock.tidy_expiries(|at, token| {
                 net.is_current(token) && sessions[token.slot].expires_at(at)
             });

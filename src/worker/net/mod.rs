@@ -2,6 +2,7 @@
 //! carries. They know no request and no channel.
 
 pub mod admission;
+mod carrying;
 pub mod connection_count;
 mod h2_streams;
 mod output;
@@ -24,7 +25,7 @@ use crate::metrics::WorkerMetrics;
 use crate::reason::{AcceptFailure, CloseReason};
 use crate::ring::{Op, RecvEnd, Token};
 
-pub use self::h2_streams::Progress;
+pub use self::h2_streams::{Carrier, Progress};
 pub use self::output::{Draft, Queue, Short};
 
 /// A worker's sockets, by index.
@@ -38,7 +39,7 @@ pub struct Net {
     sockets: Table<Socket>,
     /// Kept apart from the sockets: fan-out reads these and nothing else of a connection.
     generations: Table<u32>,
-    streams: H2Streams,
+    h2: H2Streams,
     open: u32,
     accept: Accept,
     clients: Clients,
@@ -95,7 +96,7 @@ impl Net {
             slots,
             sockets: Table::with_room(slots),
             generations: Table::with_room(slots),
-            streams: H2Streams::new(slots),
+            h2: H2Streams::new(slots),
             open: 0,
             accept: Accept::Wanted,
             clients,
@@ -356,7 +357,9 @@ impl Net {
     /// Whether a connection that ends after its output will linger.
     pub fn will_linger(&self, index: u32) -> bool {
         let flags = self.sockets[index].flags;
-        flags.contains(Flags::LINGER) && !flags.contains(Flags::EOF) && !self.is_half_closed(index)
+        flags.contains(Flags::LINGER)
+            && !flags.contains(Flags::EOF)
+            && !self.h2.is_half_closed(index)
     }
 
     /// Whether the connection ends once its output is sent.
@@ -411,8 +414,7 @@ impl Net {
     pub fn check_invariants(&self, may_pause: impl Fn(u32) -> bool) {
         assert_eq!(self.sockets.len(), self.generations.len());
         let open = self.sockets.iter().filter(|socket| socket.is_open()).count();
-        let streams = self.open_streams();
-        assert_eq!((self.open + streams) as usize, open, "open connections and streams");
+        assert_eq!((self.open + self.h2.open()) as usize, open, "open connections and streams");
         for index in self.indices() {
             let socket = &self.sockets[index];
             if !socket.is_open() {

@@ -136,7 +136,7 @@ impl Net {
         let before = bytes.len();
         change(&mut bytes, &self.output.batch.arena);
         if self.is_stream(index) {
-            self.count_held(index, before, bytes.len());
+            self.h2.count_held(index, before, bytes.len());
         }
         self.own(index).bytes = bytes;
     }

@@ -71,7 +71,7 @@ pub use self::describe::described;
 pub use self::from_log::{join_refused, joined, published, token_stream_ended};
 pub use self::history::listed;
 pub use self::http::{input, peer_ended};
-pub use self::http2::{announce_drain, ping};
+pub use self::http2::{announce_drain, h2_window_set, ping};
 pub use self::log_line::{LogLine, log_closed};
 pub use self::presence::members_listed;
 pub use self::refresh::{RefreshLetter, RefreshOutcome, refreshed, take_grant};

@@ -62,8 +62,6 @@ pub trait World {
     fn held_for_streams(&self) -> usize;
     /// A stream it carries, by its id.
     fn stream(&self, id: u32) -> Option<StreamView>;
-    /// Whether the window of each open stream would be one that can be, with this initial one.
-    fn h2_windows_fit(&self, initial: u32) -> bool;
     /// What the streams it carries share.
     fn carrier_view(&self) -> CarrierView;
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::common::http2::{DATA, END_STREAM, Http2, INITIAL_WINDOW, SETTINGS, WINDOW_UPDATE};
+use pushline::proto::h2::{ErrorCode, WINDOW_DEFAULT, WINDOW_MAX};
+
+use crate::common::http2::{
+    ACK, DATA, END_STREAM, Frame, GOAWAY, Http2, INITIAL_WINDOW, SETTINGS, WINDOW_UPDATE,
+};
 use crate::common::{TestServer, await_subscribers, await_that, metric, publish};
 
 #[test]
@@ -95,6 +99,25 @@ fn a_smaller_initial_window_takes_back_what_streams_have_and_an_update_gives_it_
     client.widen(stream, before as u32 + 1000);
     let read = client.until(stream, |answer| answer.body.ends_with(b"hello\n\n"));
     assert_eq!(read.events(), ["hello"]);
+}
+
+/// Settings are acknowledged once they are in force (RFC 9113 sections 6.5.3 and 6.9.2).
+#[test]
+fn settings_that_would_make_a_window_too_wide_end_the_connection_unacknowledged() {
+    let server = TestServer::start();
+    let mut client = Http2::open(server.addr);
+    let stream = client.get("/sse?channel=news");
+    client.widen(stream, WINDOW_MAX - WINDOW_DEFAULT);
+    client.sync();
+    let initial = |by: u32| [&INITIAL_WINDOW.to_be_bytes()[..], &by.to_be_bytes()].concat();
+    for by in [WINDOW_DEFAULT, 2 * WINDOW_DEFAULT] {
+        client.send(SETTINGS, 0, 0, &initial(by));
+    }
+    let told: Vec<_> = std::iter::from_fn(|| client.frame()).collect();
+    let acks = told.iter().filter(|frame| (frame.kind, frame.flags) == (SETTINGS, ACK));
+    assert_eq!(acks.count(), 1, "the first of both: {told:?}");
+    let codes: Vec<u32> = told.iter().filter(|of| of.kind == GOAWAY).map(Frame::code).collect();
+    assert_eq!(codes, [ErrorCode::FlowControlError as u32]);
 }
 
 /// It stays behind the others' window, and they go on.

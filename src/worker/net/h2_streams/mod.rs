@@ -1,7 +1,6 @@
-//! Streams of HTTP/2, each a socket that another one carries. What a stream sends becomes DATA frames
-//! in its carrier's own output, so the streams of a connection share its one send of the turn. For the
-//! stream, bytes count as sent once they are framed. A closed window is a full socket: the stream is
-//! blocked, and wakes when its client opens the window.
+//! Streams of HTTP/2, and the sockets that carry them: which streams there are, how far each has come,
+//! what it may be sent and which is next. This is the books of them alone: `worker::net::carrying` does
+//! what sockets and output are needed for.
 
 mod carrier;
 mod windows;
@@ -9,24 +8,19 @@ mod windows;
 use bitflags::bitflags;
 use slab::Slab;
 
-use self::carrier::Carrier;
-use super::Net;
-use super::output::Queue;
-use super::socket::{Flags, Socket};
 use crate::bits::Change;
 use crate::limits::STREAMS_PER_WORKER_MAX;
 use crate::proto::h2::ErrorCode;
-use crate::proto::h2::frame::{self, Ends};
 use crate::proto::h2::request::Body;
 use crate::reason::CloseReason;
-use crate::worker::table::Table;
+use crate::worker::table::{StreamView, Table};
 
-pub use self::carrier::CarrierKey;
+pub use self::carrier::{Carrier, CarrierKey};
+pub use self::windows::Progress;
 
-/// A worker's streams, and the sockets that carry them.
+/// A worker's streams, by index, and the sockets that carry them.
 #[derive(Debug)]
-pub(super) struct H2Streams {
-    /// By index.
+pub struct H2Streams {
     of: Table<Stream>,
     /// Indices no stream has at present.
     free: Vec<u32>,
@@ -35,11 +29,10 @@ pub(super) struct H2Streams {
 }
 
 /// What a stream has in addition to its socket.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Stream {
     id: u32,
-    /// The socket that carries it.
-    carrier: u32,
+    carrier: CarrierKey,
     /// Bytes of DATA that its peer takes; may be negative after the peer has reduced it.
     window: i32,
     /// Bytes of DATA it was sent, modulo 2^32.
@@ -50,15 +43,6 @@ struct Stream {
 }
 
 const _: () = assert!(size_of::<Stream>() <= 20, "a connection may have thousands that are idle");
-
-/// How far a stream and its connection have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of DATA the stream was sent, modulo 2^32.
-    pub stream: u32,
-    /// The same of all streams of the connection.
-    pub connection: u32,
-}
 
 bitflags! {
     /// Facts about a stream.
@@ -84,188 +68,192 @@ bitflags! {
 }
 
 impl H2Streams {
-    pub fn new(slots: u32) -> Self {
+    pub(super) fn new(slots: u32) -> Self {
         Self { of: Table::new(slots), free: Vec::new(), carriers: Slab::new(), open: 0 }
     }
-}
 
-impl Net {
+    // --- carriers ---
+
+    /// Makes a socket carry streams.
+    pub(super) fn carry(&mut self, socket: u32) -> CarrierKey {
+        CarrierKey::new(self.carriers.insert(Carrier::new(socket)))
+    }
+
+    /// The socket has ended, after all of its streams.
+    pub(super) fn drop_carrier(&mut self, carrier: CarrierKey) {
+        let carrier = self.carriers.remove(carrier.place());
+        debug_assert_eq!(carrier.stream_count(), 0);
+    }
+
+    pub(super) fn carrier(&self, key: CarrierKey) -> Option<&Carrier> {
+        self.carriers.get(key.place())
+    }
+
+    pub(super) fn carrier_mut(&mut self, key: CarrierKey) -> Option<&mut Carrier> {
+        self.carriers.get_mut(key.place())
+    }
+
+    /// The carrier of a stream.
+    fn carrier_of(&self, index: u32) -> Option<&Carrier> {
+        self.carrier(self.of[index].carrier)
+    }
+
+    /// The socket that carries a stream.
+    pub(super) fn socket_of(&self, index: u32) -> Option<u32> {
+        self.carrier_of(index).map(|carrier| carrier.socket)
+    }
+
     // --- which streams there are ---
 
-    /// Whether the index is a stream's.
-    pub fn is_stream(&self, index: u32) -> bool {
-        self.sockets.is_stream(index)
-    }
-
     /// Streams open, of all connections.
-    pub fn open_streams(&self) -> u32 {
-        self.streams.open
+    pub fn open(&self) -> u32 {
+        self.open
     }
 
-    /// Whether the worker can have one more stream.
-    pub fn may_open_stream(&self) -> bool {
-        self.streams.open < STREAMS_PER_WORKER_MAX
+    /// Whether the worker can have one more.
+    pub fn may_open(&self) -> bool {
+        self.open < STREAMS_PER_WORKER_MAX
     }
 
-    /// Opens a stream for a request with this body; `None` if the socket carries none.
-    pub fn open_stream(&mut self, carrier: u32, id: u32, body: Body) -> Option<u32> {
-        let window = self.carrier(carrier)?.initial_window as i32;
-        let index = self.streams.free.pop().unwrap_or_else(|| self.sockets.next_stream());
-        let of = self.carrier_mut(carrier)?;
-        of.streams.push((id, index));
-        of.exchanges = of.exchanges.wrapping_add(1);
-        self.opened(index);
-        self.sockets[index].flags.insert(Flags::UNCOUNTED);
-        self.streams.of.reach(index, Stream::default);
+    /// Opens a stream for a request with this body. Returns its index.
+    pub(super) fn open_stream(&mut self, carrier: CarrierKey, id: u32, body: Body) -> Option<u32> {
+        let index = self.free.last().copied().unwrap_or_else(|| self.of.next_stream());
+        let by = self.carriers.get_mut(carrier.place())?;
+        by.add_stream(id, index);
+        self.free.pop();
+        self.open += 1;
+        let window = by.initial_window as i32;
         let facts = if body == Body::Chunked { Facts::CHUNKED } else { Facts::empty() };
-        self.streams.of[index] = Stream { id, carrier, window, sent: 0, received: 0, facts };
-        self.streams.open += 1;
-        self.metrics.http2_streams.add(1);
+        let stream = Stream { id, carrier, window, sent: 0, received: 0, facts };
+        self.of.reach(index, || stream);
+        self.of[index] = stream;
         Some(index)
     }
 
-    /// Closes a stream, and tells its peer unless that knows already.
-    pub(super) fn close_stream(&mut self, index: u32, reason: CloseReason) {
-        let Stream { id, carrier, facts, .. } = self.streams.of[index];
-        if !facts.contains(Facts::ABANDONED) {
-            match (facts.contains(Facts::FINISHED), facts.contains(Facts::ENDED)) {
-                (true, true) => {}
-                // It need not send the rest of its request (RFC 9113 section 8.1).
-                (true, false) => self.write_reset(index, ErrorCode::NoError),
-                (false, _) => self.write_reset(index, code_of(reason)),
-            }
+    /// Forgets a stream, which has closed.
+    pub(super) fn close(&mut self, index: u32) {
+        let Stream { id, carrier, facts, .. } = &mut self.of[index];
+        facts.remove(Facts::WAITING);
+        if let Some(by) = self.carriers.get_mut(carrier.place()) {
+            by.remove_stream(*id);
         }
-        self.drop_out(index);
-        self.metrics.http2_stream_closes[reason.index()].add(1);
-        self.streams.open -= 1;
-        self.streams.free.push(index);
-        self.streams.of[index].facts.remove(Facts::WAITING);
-        if let Some(of) = self.carrier_mut(carrier)
-            && let Ok(place) = of.place(id)
-        {
-            of.streams.remove(place);
+        self.open -= 1;
+        self.free.push(index);
+    }
+
+    /// By which code its peer must be told that a stream closes, if it must.
+    pub(super) fn code_to_close(&self, index: u32, reason: CloseReason) -> Option<ErrorCode> {
+        let facts = self.of[index].facts;
+        match (facts.contains(Facts::FINISHED), facts.contains(Facts::ENDED)) {
+            _ if facts.contains(Facts::ABANDONED) => None,
+            (true, true) => None,
+            // It need not send the rest of its request (RFC 9113 section 8.1).
+            (true, false) => Some(ErrorCode::NoError),
+            (false, _) => Some(code_of(reason)),
         }
-        self.forget_waiting(carrier);
-        self.release_next(carrier);
     }
 
     // --- what is known of a stream ---
 
+    /// What its connection's session may know of a stream.
+    pub(super) fn view(&self, index: u32) -> StreamView {
+        let Stream { facts, received, window, .. } = self.of[index];
+        let has_ended = facts.contains(Facts::ENDED);
+        let is_answered = facts.contains(Facts::ANSWERED);
+        StreamView { index, has_ended, is_answered, received, window }
+    }
+
+    pub(super) fn id(&self, index: u32) -> u32 {
+        self.of[index].id
+    }
+
     /// Whether the stream's session is given the body in chunks.
     pub fn is_chunked(&self, index: u32) -> bool {
-        self.streams.of[index].facts.contains(Facts::CHUNKED)
+        self.of[index].facts.contains(Facts::CHUNKED)
     }
 
     /// The stream's peer has closed its half: it sends no more on it.
     pub fn half_close(&mut self, index: u32) {
-        self.streams.of[index].facts.insert(Facts::ENDED);
+        self.of[index].facts.insert(Facts::ENDED);
     }
 
     /// Whether the index is a stream's, and its peer has closed its half.
     pub(super) fn is_half_closed(&self, index: u32) -> bool {
-        self.is_stream(index) && self.streams.of[index].facts.contains(Facts::ENDED)
-    }
-
-    // --- frames about a stream ---
-
-    /// Sends the head of a stream's answer, given as a field block. `is_final`: it is not that of a
-    /// `100 Continue`.
-    pub fn write_head(&mut self, index: u32, block: &[u8], is_final: bool) {
-        let Stream { id, carrier, facts, .. } = &mut self.streams.of[index];
-        if is_final {
-            facts.insert(Facts::ANSWERED);
-        }
-        let (id, carrier) = (*id, *carrier);
-        self.write_frame(carrier, |out| frame::write_headers(out, id, block, Ends::No));
+        self.of.get(index).is_some_and(|of| of.facts.contains(Facts::ENDED))
     }
 
     /// Whether the head of a stream's answer is sent.
     pub fn is_answered(&self, index: u32) -> bool {
-        self.streams.of[index].facts.contains(Facts::ANSWERED)
+        self.of[index].facts.contains(Facts::ANSWERED)
     }
 
-    /// Ends our side of the stream: all it had to send is framed.
-    pub fn finish_stream(&mut self, index: u32) {
-        let Stream { id, carrier, facts, .. } = &mut self.streams.of[index];
-        if facts.contains(Facts::ANSWERED) && !facts.contains(Facts::FINISHED) {
-            facts.insert(Facts::FINISHED);
-            let (id, carrier) = (*id, *carrier);
-            self.write_frame(carrier, |out| frame::write_data(out, id, b"", Ends::Yes));
-        }
+    pub(super) fn answered(&mut self, index: u32) {
+        self.of[index].facts.insert(Facts::ANSWERED);
+    }
+
+    /// Ends our side of a stream. Returns whether its peer must be told: if its answer has begun, and
+    /// not ended before.
+    pub(super) fn finish(&mut self, index: u32) -> bool {
+        let facts = &mut self.of[index].facts;
+        facts.contains(Facts::ANSWERED) && facts.raise(Facts::FINISHED)
     }
 
     /// Sends no further frame for the stream: its peer knows that it is over, or will learn it from
     /// the end of the connection.
     pub fn abandon(&mut self, index: u32) {
-        self.streams.of[index].facts.insert(Facts::ABANDONED);
+        self.of[index].facts.insert(Facts::ABANDONED);
     }
 
-    /// Resets the stream.
-    pub fn reset(&mut self, index: u32, code: ErrorCode) {
-        self.write_reset(index, code);
-        self.abandon(index);
-    }
-
-    fn write_reset(&mut self, index: u32, code: ErrorCode) {
-        let Stream { id, carrier, .. } = self.streams.of[index];
-        self.write_frame(carrier, |out| frame::write_reset(out, id, code));
-    }
-
-    fn write_frame(&mut self, carrier: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        self.write(carrier, write);
-        self.queue(carrier, Queue::Carriers);
+    /// Counts what a stream holds of own output, which was `before` and is `after` now, in bytes.
+    pub(super) fn count_held(&mut self, index: u32, before: usize, after: usize) {
+        let carrier = self.of[index].carrier;
+        if let Some(by) = self.carrier_mut(carrier) {
+            by.held = by.held + after - before;
+        }
     }
 
     // --- streams that take nothing ---
 
-    /// How far the stream and its connection have come.
-    pub fn progress(&self, index: u32) -> Progress {
-        let Stream { carrier, sent, .. } = self.streams.of[index];
-        Progress { stream: sent, connection: self.carrier(carrier).map_or(0, |of| of.sent) }
-    }
-
-    /// Bytes that have gone through the window that is closed, the stream's or its connection's;
-    /// `None` if both are open, and the stream waits for nothing but its socket.
-    pub fn moved_since(&self, index: u32, before: Progress) -> Option<u32> {
-        let Stream { carrier, window, .. } = self.streams.of[index];
-        let Progress { stream, connection } = self.progress(index);
-        if window <= 0 {
-            return Some(stream.wrapping_sub(before.stream));
-        }
-        let is_closed = self.carrier(carrier).is_some_and(|of| of.window == 0);
-        is_closed.then(|| connection.wrapping_sub(before.connection))
-    }
-
     /// Marks a blocked stream as watched. Returns whether it was not watched before.
     pub fn begin_watch(&mut self, index: u32) -> bool {
-        self.streams.of[index].facts.raise(Facts::WATCHED)
+        self.of[index].facts.raise(Facts::WATCHED)
     }
 
     /// The stream is watched no more. Returns whether it had nothing more to send in between.
     pub fn end_watch(&mut self, index: u32) -> bool {
-        let facts = &mut self.streams.of[index].facts;
-        let has_rested = facts.contains(Facts::RESTED);
-        facts.remove(Facts::WATCHED | Facts::RESTED);
-        has_rested
+        let facts = &mut self.of[index].facts;
+        facts.remove(Facts::WATCHED);
+        facts.take(Facts::RESTED)
     }
 
     /// There is nothing more to send to a socket or a stream.
     pub fn note_rest(&mut self, index: u32) {
-        if self.is_stream(index) && self.streams.of[index].facts.contains(Facts::WATCHED) {
-            self.streams.of[index].facts.insert(Facts::RESTED);
+        if let Some(of) = self.of.get_mut(index)
+            && of.facts.contains(Facts::WATCHED)
+        {
+            of.facts.insert(Facts::RESTED);
         }
     }
 
-    /// Panics if a stream contradicts its connection.
-    pub(super) fn check_stream(&self, index: u32) {
-        let (socket, stream): (&Socket, &Stream) = (&self.sockets[index], &self.streams.of[index]);
-        let found = self.stream(stream.carrier, stream.id).map(|view| view.index);
+    // --- invariants ---
+
+    /// Panics if a stream contradicts its carrier. `blocked`: whether it waits for something.
+    pub(super) fn check_stream(&self, index: u32, blocked: bool) {
+        let stream = &self.of[index];
+        let found = self.carrier_of(index).and_then(|by| by.stream(stream.id));
         assert_eq!(found, Some(index), "{stream:?}");
-        let (blocked, waits) =
-            (socket.flags.contains(Flags::BLOCKED), stream.facts.contains(Facts::WAITING));
+        let waits = stream.facts.contains(Facts::WAITING);
         assert!(blocked || !waits, "{stream:?} waits although it may go on");
         assert!(!blocked || waits || stream.window <= 0, "{stream:?} waits for nothing");
-        assert!(!socket.flags.contains(Flags::RECV_ARMED) && !socket.flags.contains(Flags::SENT));
+    }
+
+    /// Panics if a carrier contradicts its streams, which hold this many bytes.
+    pub(super) fn check_carrier(&self, by: &Carrier, held: usize) {
+        by.check();
+        assert_eq!(by.held, held, "bytes its streams hold: {by:?}");
+        let waits = by.streams().filter(|&index| self.of[index].facts.contains(Facts::WAITING));
+        let listed = by.waiting.iter().filter(|&&id| by.stream(id).is_some());
+        assert_eq!(waits.count(), listed.count(), "each waits in one place: {by:?}");
     }
 }
 

@@ -229,11 +229,19 @@ fn take_settings(cx: &mut Cx<'_>, payload: &[u8]) -> Result<Option<ForH2Streams>
     floods::note(cx, Flood::Settings)?;
     let window = settings::initial_window(payload)?;
     state(cx).has_settings = true;
-    if window.is_some_and(|window| !cx.world.h2_windows_fit(window)) {
-        return Err(ErrorCode::FlowControlError);
+    if window.is_none() {
+        frame::write_settings_ack(cx.out());
     }
-    frame::write_settings_ack(cx.out());
     Ok(window.map(ForH2Streams::InitialWindow))
+}
+
+/// The windows of streams are as the client's settings have it, unless one would be wider than a window
+/// can be.
+pub fn h2_window_set(cx: &mut Cx<'_>, fits: bool) {
+    match fits {
+        true => frame::write_settings_ack(cx.out()),
+        false => end(cx, ErrorCode::FlowControlError, CloseReason::BadRequest),
+    }
 }
 
 /// The client takes more, of one stream or of all together.
