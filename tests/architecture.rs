@@ -326,9 +326,6 @@ fn is_method(line: &str) -> bool {
         .is_some_and(|before| before.is_empty() || before.starts_with("pub") || before == "const ")
 }
 
-/// Parts of the crate whose doc comments say more than a name.
-const DOCUMENTED: [&str; 4] = ["src/log", "src/mesh", "src/proto", "src/worker"];
-
 /// Words that add nothing to those of a name.
 const EMPTY_WORDS: &str = "a all an and by for how in is it its of on one ones or that the this to was what which whose with";
 
@@ -336,9 +333,6 @@ const EMPTY_WORDS: &str = "a all an and by for how in is it its of on one ones o
 fn a_doc_comment_says_more_than_the_name() {
     let mut empty = Vec::new();
     for file in sources() {
-        if !DOCUMENTED.iter().any(|part| file.path.starts_with(part)) {
-            continue;
-        }
         let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
         for (at, line) in lines.iter().enumerate() {
             let is_doc = |at: usize| lines.get(at).is_some_and(|line| line.starts_with("///"));

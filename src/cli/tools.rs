@@ -40,7 +40,7 @@ pub(super) struct CompletionsArgs {
 /// Print the man page: of the program, or of one of its commands.
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
-    /// Which command.
+    /// A command of the program, instead of the program itself
     command: Option<String>,
 }
 

@@ -19,7 +19,7 @@ pub const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// What the broker says of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamState {
-    /// Which one it is.
+    /// Differs from before once it was made again, or has lost events.
     pub identity: Identity,
     /// The oldest message, or the next place if there is none.
     pub first: u64,

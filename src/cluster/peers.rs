@@ -167,7 +167,7 @@ enum Heard {
         to: String,
         /// To be sent back with the answer.
         number: u64,
-        /// The channel.
+        /// Whose subscribers at this node are counted.
         channel: String,
     },
     /// This publication is answered, and counted.

@@ -165,7 +165,7 @@ pub struct Settings {
     pub channel_default: ChannelSettings,
     /// What applies to channels by pattern; the first match wins.
     pub channels: Vec<(Pattern, ChannelSettings)>,
-    /// Bytes of all history.
+    /// Bytes that the history of all channels together may take; older events make room for new ones.
     pub history_bytes: u64,
     /// Bytes of its newest part that are in memory, where a store keeps the rest.
     pub history_memory_bytes: u64,

@@ -48,7 +48,7 @@ pub enum JournalError {
     },
     /// Something that was safe is broken or missing.
     Corrupt {
-        /// The file.
+        /// Its name in the journal's folder.
         file: String,
         /// The offset in bytes.
         offset: u64,

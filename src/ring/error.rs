@@ -64,14 +64,14 @@ pub enum StartError {
     },
     /// The kernel had no memory (`ENOMEM`).
     NoMemory {
-        /// What it was for.
+        /// What needed the memory, as a message has it.
         doing: &'static str,
     },
     /// No more threads (`EAGAIN`).
     NoThreads,
     /// Too many open files in the process or the system (`EMFILE`, `ENFILE`).
     NoFiles {
-        /// What it was for.
+        /// What needed a descriptor, as a message has it.
         doing: &'static str,
     },
     /// Any other error of the kernel.

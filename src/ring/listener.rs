@@ -16,7 +16,7 @@ pub use super::uring::{steer_by_cpu, stop_steering};
 /// A listening socket, and what is spoken on its connections.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket.
+    /// Bound, and listening already.
     pub socket: OwnedFd,
     /// What its connections begin with.
     pub layer: Layer,

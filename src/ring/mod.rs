@@ -155,7 +155,7 @@ pub enum Completion {
     /// The peer has shown a certificate that an authority of the operator's has signed. Comes before
     /// its first bytes.
     Certified {
-        /// Whose.
+        /// The connection whose peer that is.
         token: Token,
     },
     /// Accepting ended (errno; 0 if without an error). Re-arm at once after 0 or `ECONNABORTED`.
@@ -235,7 +235,7 @@ pub struct DriverStats {
     pub sends: u64,
     /// Completions of tokens or operations that nothing waits for any more.
     pub stale: u64,
-    /// Of TLS.
+    /// Connections with TLS; all 0 without a listener for it.
     pub tls: TlsStats,
 }
 
@@ -252,7 +252,7 @@ pub struct TlsStats {
     pub handshakes_full: u64,
     /// Handshakes that resumed a session by its ticket.
     pub handshakes_resumed: u64,
-    /// Handshakes that failed.
+    /// Handshakes the peer got wrong, or took too long over while others waited for its memory.
     pub handshakes_failed: u64,
 }
 

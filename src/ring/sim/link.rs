@@ -74,7 +74,7 @@ impl Pipe {
 pub(super) enum ServerEnd {
     /// In the listener's backlog.
     Waiting { worker: u16 },
-    /// In a slot.
+    /// Accepted by a worker.
     Slot { worker: u16, slot: u32 },
     /// Closed, refused or aborted.
     Gone,

@@ -63,7 +63,7 @@ pub struct Setting {
     pub wanted: Vec<u64>,
     /// What happens with a lower value.
     pub effect: Effect,
-    /// How to change it.
+    /// By `sysctl`, or on the kernel's command line.
     pub change: Change,
     /// The arithmetic, in words.
     pub why: &'static str,

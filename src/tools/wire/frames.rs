@@ -9,7 +9,7 @@ use crate::proto::ws::frame::{self, Fin, Opcode, Parsed, Sender};
 /// A frame of which all has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is for.
+    /// What its payload is: text, binary, or that of a control frame.
     pub opcode: Opcode,
     /// Whether the message ends with it.
     pub fin: Fin,
