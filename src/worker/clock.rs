@@ -75,6 +75,8 @@ const TIDY_FROM: usize = 1024;
 #[derive(Debug)]
 pub struct Clock {
     waits: [VecDeque<Deadline>; WHYS.len()],
+    /// No deadline is before this; most turns look no further.
+    none_before: Duration,
     /// Length at which each queue is tidied next.
     tidy_at: [usize; WHYS.len()],
     /// The seconds of unix time at which grants of streams run out, soonest first.
@@ -98,17 +100,18 @@ impl Clock {
     pub fn new(period: Duration) -> Self {
         Self {
             waits: Default::default(),
+            none_before: Duration::MAX,
             tidy_at: [0; WHYS.len()],
             expiries: BinaryHeap::new(),
             hand: Hand { period, moved_at: Duration::ZERO, slot: 0, owed_ns: 0 },
         }
     }
 
-    /// When it is due next. The hand rests while there is nothing to watch.
+    /// When it is due next, at the latest. The hand rests while there is nothing to watch.
     pub fn next(&self, is_watched: bool) -> Option<Duration> {
-        let deadline = self.waits.iter().filter_map(|queue| queue.front()).map(|front| front.at);
+        let deadline = Some(self.none_before).filter(|&at| at < Duration::MAX);
         let hand = is_watched.then(|| self.hand.next());
-        deadline.min().into_iter().chain(hand).min()
+        deadline.into_iter().chain(hand).min()
     }
 
     // --- deadlines ---
@@ -135,11 +138,20 @@ impl Clock {
             _ => next_tick(now + time),
         };
         queue.push_back(Deadline { at, token, mark });
+        self.none_before = self.none_before.min(at);
     }
 
     /// The next deadline that has passed, kind by kind.
     pub fn pop_due(&mut self, now: Duration) -> Option<(Why, Deadline)> {
-        WHYS.into_iter().find_map(|why| Some((why, self.pop_due_of(why, now)?)))
+        if now < self.none_before {
+            return None;
+        }
+        let due = WHYS.into_iter().find_map(|why| Some((why, self.pop_due_of(why, now)?)));
+        if due.is_none() {
+            let firsts = self.waits.iter().filter_map(|queue| queue.front());
+            self.none_before = firsts.map(|first| first.at).min().unwrap_or(Duration::MAX);
+        }
+        due
     }
 
     /// The oldest deadline of this kind, if it has passed.
@@ -268,6 +280,23 @@ mod tests {
             wait(&mut clock, slot, |_| true);
         }
         assert_eq!(clock.waits[Why::Head as usize].len(), 10_000);
+    }
+
+    #[test]
+    fn the_next_time_is_that_of_the_soonest_deadline_of_any_kind() {
+        let mut clock = Clock::new(PERIOD);
+        for (why, slot, seconds) in [(Why::Body, 1, 30), (Why::Head, 2, 20), (Why::Stream, 3, 10)] {
+            let times = (Duration::ZERO, Duration::from_secs(seconds));
+            clock.wait(why, token(slot), Mark::default(), times, |_| true);
+        }
+        for (seconds, slot) in [(10, 3), (20, 2), (30, 1)] {
+            let at = Duration::from_secs(seconds);
+            assert_eq!(clock.next(false), Some(at));
+            assert!(clock.pop_due(at - TICK).is_none());
+            assert_eq!(clock.pop_due(at).map(|(_, due)| due.token.slot), Some(slot));
+            assert!(clock.pop_due(at).is_none());
+        }
+        assert_eq!(clock.next(false), None);
     }
 
     #[test]
