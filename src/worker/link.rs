@@ -123,8 +123,9 @@ impl Link {
     }
 
     /// Puts into the log's lane what there is room for; `leaves` last, as a client that leaves may
-    /// be about to rejoin.
-    pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
+    /// be about to rejoin. Returns whether it put anything there.
+    pub fn send(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) -> bool {
+        let mut has_sent = false;
         let Self { waiting, pages, log, at_log, pages_at_log, .. } = self;
         let send = |request: ToLog, at_log: &mut usize| {
             let unanswered = matches!(
@@ -143,16 +144,18 @@ impl Link {
             if !sent && !read {
                 break;
             }
+            has_sent = true;
         }
         if self.waiting.is_empty() && !leaves.is_empty() && now >= self.leave_at {
-            self.send_leaves(now, leaves);
+            has_sent |= self.send_leaves(now, leaves);
         }
+        has_sent
     }
 
     /// Tells the log of subscribers that have left. If there are very many, as when thousands of
     /// connections with a hundred channels each are cut, it does so piece by piece: others have
-    /// requests for the log, too.
-    fn send_leaves(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) {
+    /// requests for the log, too. Returns whether there was room.
+    fn send_leaves(&mut self, now: Duration, leaves: &mut Vec<LeaveChannel>) -> bool {
         let count = leaves.len();
         let piece = LEAVES_AT_ONCE_MIN.max(count / LEAVE_PIECES).min(count);
         let body = Ask::Leave(leaves.split_off(count - piece));
@@ -164,8 +167,10 @@ impl Link {
                 if let ToLog::Worker { body: Ask::Leave(piece), .. } = request {
                     leaves.extend(piece);
                 }
+                return false;
             }
         }
+        true
     }
 
     /// Whether no answer is awaited.

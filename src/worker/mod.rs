@@ -146,8 +146,8 @@ impl<D: Driver, H: Hand> Worker<D, H> {
             }
         }
         // The answers to what the completions asked for are taken in this same turn.
-        self.core.send_requests();
-        self.run_log();
+        let has_sent = self.core.send_requests();
+        self.run_log_if(has_sent);
         self.core.count_lane_depth(self.ends.from_log.len());
         for told in self.ends.from_log.try_iter().take(LANE_TAKEN_PER_TURN) {
             self.core.from_log(told);
@@ -156,8 +156,15 @@ impl<D: Driver, H: Hand> Worker<D, H> {
             self.core.command(command);
         }
         self.completions.clear();
-        self.core.end_turn();
-        self.run_log();
+        let has_sent = self.core.end_turn();
+        self.run_log_if(has_sent);
+    }
+
+    /// What others put into the log's lane is theirs to run, or the holder's.
+    fn run_log_if(&mut self, has_sent: bool) {
+        if has_sent || self.left == Left::Work {
+            self.run_log();
+        }
     }
 
     /// Runs what is in the log's lane, unless another thread is doing so.

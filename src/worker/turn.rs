@@ -149,13 +149,14 @@ impl Core {
         }
     }
 
-    /// Puts requests into the log's lane.
-    pub fn send_requests(&mut self) {
-        self.link.send(self.now, self.hub.leaves());
+    /// Puts requests into the log's lane; returns whether there were any.
+    pub fn send_requests(&mut self) -> bool {
+        self.link.send(self.now, self.hub.leaves())
     }
 
-    /// Ends a turn: adds to the batch what does not come from completions.
-    pub fn end_turn(&mut self) {
+    /// Ends a turn: adds to the batch what does not come from completions. Returns whether it put
+    /// requests into the log's lane.
+    pub fn end_turn(&mut self) -> bool {
         self.check_deadlines();
         self.check_expiries();
         self.vet();
@@ -166,8 +167,8 @@ impl Core {
         self.hub.fan_out(&mut self.net);
         self.send_queued();
         self.look_around();
-        self.send_requests();
         self.net.accept_if_wanted();
+        self.send_requests()
     }
 
     /// When this turn began.

@@ -14,9 +14,12 @@ use crate::log::message::ToLog;
 /// Requests that wait for room at the log.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// By round, each in the order in which they came. There are few rounds at a time.
-    rounds: BTreeMap<u64, VecDeque<ToLog>>,
+    /// The present round.
     round: u64,
+    /// What is left of it.
+    present: VecDeque<ToLog>,
+    /// Later rounds, each in the order in which its requests came. There are few at a time.
+    later: BTreeMap<u64, VecDeque<ToLog>>,
     len: usize,
     /// The memory of a round that is over.
     spare: VecDeque<ToLog>,
@@ -33,26 +36,35 @@ impl Waiting {
 
     /// Adds a request of a connection that has `outstanding` requests under way already.
     pub fn push(&mut self, request: ToLog, outstanding: u16) {
-        let round = self.round + 1 + u64::from(outstanding);
-        let spare = &mut self.spare;
-        self.rounds.entry(round).or_insert_with(|| std::mem::take(spare)).push_back(request);
+        if self.is_empty() && outstanding == 0 {
+            // The common case: its round begins at once.
+            self.round += 1;
+            self.present.push_back(request);
+        } else {
+            let round = self.round + 1 + u64::from(outstanding);
+            let spare = &mut self.spare;
+            let line = self.later.entry(round).or_insert_with(|| std::mem::take(spare));
+            line.push_back(request);
+        }
         self.len += 1;
     }
 
     /// Sends the next request; returns whether it went. If it comes back, it keeps its place.
     pub fn send(&mut self, send: impl FnOnce(ToLog) -> Result<(), ToLog>) -> bool {
-        let Some(mut first) = self.rounds.first_entry() else { return false };
-        let round = *first.key();
-        let line = first.get_mut();
-        let Some(request) = line.pop_front() else { unreachable!("a round that is over is gone") };
-        if let Err(request) = send(request) {
-            line.push_front(request);
+        if self.is_empty() {
             return false;
         }
-        if line.is_empty() {
-            self.spare = first.remove();
+        if self.present.is_empty()
+            && let Some((round, line)) = self.later.pop_first()
+        {
+            self.round = round;
+            self.spare = std::mem::replace(&mut self.present, line);
         }
-        self.round = self.round.max(round);
+        let Some(request) = self.present.pop_front() else { return false };
+        if let Err(request) = send(request) {
+            self.present.push_front(request);
+            return false;
+        }
         self.len -= 1;
         true
     }
