@@ -3,17 +3,22 @@
 //! read and do everything. `Host` still names the page's host, and on loopback no name is needed.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
 
 /// Whether a request with this `Host`, on a listener bound to loopback, can only come from this
 /// machine: it names an address, `localhost`, or nothing (HTTP/1.0, which no browser speaks).
 pub fn is_meant_for_loopback(host: Option<&[u8]>) -> bool {
     let Some(host) = host else { return true };
-    let Ok(host) = std::str::from_utf8(host) else { return false };
-    if let Some((address, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return address.parse::<Ipv6Addr>().is_ok();
+    let place = |byte| host.iter().position(|&other| other == byte);
+    if let [b'[', ..] = host {
+        return place(b']').is_some_and(|end| is_one::<Ipv6Addr>(&host[1..end]));
     }
-    let name = host.split_once(':').map_or(host, |(name, _port)| name);
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    let (name, _port) = host.split_at(place(b':').unwrap_or(host.len()));
+    is_one::<IpAddr>(name) || name.eq_ignore_ascii_case(b"localhost")
+}
+
+fn is_one<T: FromStr>(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<T>().is_ok())
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub struct EventId {
 impl EventId {
     /// Appends `<epoch>-<seq>`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.epoch.as_str().as_bytes());
+        out.extend_from_slice(&self.epoch.0);
         out.push(b'-');
         out.extend_from_slice(itoa::Buffer::new().format(self.seq).as_bytes());
     }

@@ -43,17 +43,19 @@ impl From<NameError> for Reject {
 /// # Errors
 /// The first rule it breaks.
 pub fn channel_name(decoded: &[u8]) -> Result<&str, NameError> {
-    match decoded {
-        [] => return Err(NameError::Empty),
-        b"." | b".." => return Err(NameError::Dots),
-        _ if decoded.len() > NAME_BYTES_MAX => return Err(NameError::TooLong),
-        _ if !decoded.iter().all(|&byte| NAME_BYTES[usize::from(byte)]) => {
-            return Err(NameError::Byte);
-        }
-        _ => {}
-    }
+    check(decoded)?;
     // All of it is ASCII.
     std::str::from_utf8(decoded).map_err(|_| NameError::Byte)
+}
+
+fn check(decoded: &[u8]) -> Result<(), NameError> {
+    match decoded {
+        [] => Err(NameError::Empty),
+        b"." | b".." => Err(NameError::Dots),
+        _ if decoded.len() > NAME_BYTES_MAX => Err(NameError::TooLong),
+        _ if !decoded.iter().all(|&byte| NAME_BYTES[usize::from(byte)]) => Err(NameError::Byte),
+        _ => Ok(()),
+    }
 }
 
 /// Decodes and checks a channel name that is a segment of a path (where `+` is not a space).
@@ -65,10 +67,10 @@ pub fn channel_segment<'a>(
     segment: &'a str,
     buffer: &'a mut [u8; NAME_BYTES_MAX],
 ) -> Result<&'a str, NameError> {
-    if memchr::memchr(b'%', segment.as_bytes()).is_none() {
-        return channel_name(segment.as_bytes());
-    }
     let mut rest = segment.as_bytes();
+    if memchr::memchr(b'%', rest).is_none() {
+        return check(rest).map(|()| segment);
+    }
     let mut length = 0;
     while let Some((byte, after)) = next_byte(rest).map_err(|_| NameError::Percent)? {
         *buffer.get_mut(length).ok_or(NameError::TooLong)? = byte;

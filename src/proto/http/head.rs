@@ -218,11 +218,17 @@ impl<'b> Request<'b> {
         self.headers_named(name).next()
     }
 
+    /// Whether there may be a field of this name: `false` is certain, and costs next to nothing.
+    #[inline]
+    pub fn may_have(&self, name: &str) -> bool {
+        self.name_lens.may_have(name.len())
+    }
+
     /// The values of all fields of this name, ignoring case.
     #[inline]
     pub fn headers_named<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
         let bytes = self.bytes;
-        let fields = if self.name_lens.may_have(name.len()) { self.fields } else { &[] };
+        let fields = if self.may_have(name) { self.fields } else { &[] };
         fields
             .iter()
             .filter(move |field| {

@@ -221,7 +221,8 @@ pub(super) fn answer(cx: &mut Cx<'_>, channel: &str, counts: Counts, outcome: &P
         return cx.reject(refusal);
     }
     let id = EventId { epoch: cx.shared.epoch, seq: outcome.last_seq };
-    let mut body = Vec::with_capacity(96 + channel.len());
+    let mut body = std::mem::take(&mut cx.shared.body_space);
+    body.clear();
     body.extend_from_slice(b"{\"id\":\"");
     id.write(&mut body);
     body.extend_from_slice(b"\",\"channel\":\"");
@@ -240,4 +241,5 @@ pub(super) fn answer(cx: &mut Cx<'_>, channel: &str, counts: Counts, outcome: &P
     body.push(b'}');
     let content = Content { content_type: "application/json", bytes: &body };
     cx.respond(Status::Ok, &content, &[]);
+    cx.shared.body_space = body;
 }

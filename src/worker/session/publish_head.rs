@@ -80,12 +80,14 @@ fn switch(request: &Request<'_>, name: &str) -> Result<bool, Reject> {
 pub(super) fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Reject> {
     let Some(value) = content_type else { return Ok(Kind::Text) };
     let end = memchr(b';', value).unwrap_or(value.len());
-    let essence = value[..end].trim_ascii().to_ascii_lowercase();
-    match essence.as_slice() {
-        b"" | b"application/x-www-form-urlencoded" => Ok(Kind::Text),
-        b"application/json" => Ok(Kind::Json),
-        b"application/octet-stream" => Ok(Kind::Binary),
-        essence if essence.starts_with(b"text/") => Ok(Kind::Text),
+    let essence = value[..end].trim_ascii();
+    let is = |media_type: &[u8]| essence.eq_ignore_ascii_case(media_type);
+    match essence.split_at_checked(b"text/".len()) {
+        None if essence.is_empty() => Ok(Kind::Text),
+        Some((top, _)) if top.eq_ignore_ascii_case(b"text/") => Ok(Kind::Text),
+        _ if is(b"application/json") => Ok(Kind::Json),
+        _ if is(b"application/octet-stream") => Ok(Kind::Binary),
+        _ if is(b"application/x-www-form-urlencoded") => Ok(Kind::Text),
         _ => Err(Reject::new(
             Status::UnsupportedMediaType,
             "media_type",
@@ -96,7 +98,12 @@ pub(super) fn kind_of(content_type: Option<&[u8]>) -> Result<Kind, Reject> {
 
 /// A header that may appear only once: given two, another reader of the request might take the
 /// other.
+#[inline]
 pub(super) fn only<'r>(request: &Request<'r>, name: &str) -> Result<Option<&'r [u8]>, Reject> {
+    if request.may_have(name) { the_only(request, name) } else { Ok(None) }
+}
+
+fn the_only<'r>(request: &Request<'r>, name: &str) -> Result<Option<&'r [u8]>, Reject> {
     let mut values = request.headers_named(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),

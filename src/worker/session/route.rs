@@ -118,15 +118,18 @@ fn routes_of(path: &str) -> Routes<'_> {
         _ => {}
     }
     if let Some(rest) = path.strip_prefix("/channels/") {
-        match rest.split_once('/') {
-            None => return (Some(Route::Describe(rest)), Some(Route::Publish(rest))),
-            Some((channel, "stream")) => {
+        let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
+        match rest.split_at(end) {
+            (channel, "") => {
+                return (Some(Route::Describe(channel)), Some(Route::Publish(channel)));
+            }
+            (channel, "/stream") => {
                 return (Some(Route::View(channel)), Some(Route::Produce(channel)));
             }
-            Some((channel, "events")) => return (Some(Route::Events(channel)), None),
-            Some((channel, "stream/cancel")) => return (None, Some(Route::CancelStream(channel))),
-            Some((channel, "presence")) => return (Some(Route::Presence(channel)), None),
-            Some(_) => {}
+            (channel, "/events") => return (Some(Route::Events(channel)), None),
+            (channel, "/stream/cancel") => return (None, Some(Route::CancelStream(channel))),
+            (channel, "/presence") => return (Some(Route::Presence(channel)), None),
+            _ => {}
         }
     }
     let connection = path.strip_prefix("/sse/").and_then(|rest| rest.strip_suffix("/token"));

@@ -65,6 +65,8 @@ pub struct Shared {
     // Memory that is used again.
     pub pool: Pool<Work>,
     pub header_space: Option<Box<HeaderSpace>>,
+    /// For the body of an answer to a publish.
+    pub body_space: Vec<u8>,
     pub head_space: Option<Box<HeadSpace>>,
 }
 
@@ -93,6 +95,7 @@ impl Shared {
             publishes: Vec::new(),
             pool: Pool::default(),
             header_space: Some(Box::default()),
+            body_space: Vec::new(),
             head_space: None,
         }
     }
