@@ -117,15 +117,7 @@ impl Gate {
     /// Builds a gate, reading key files and environment variables. The error names the setting and
     /// the file, what is wrong and how to cure it, and no key material.
     pub fn from_settings(settings: &AuthSettings, env: Env<'_>) -> Result<Self, AuthConfigError> {
-        if settings.leeway_s.0 > LEEWAY_S_MAX {
-            return Err(AuthConfigError::new("auth.leeway_s", AuthFault::LeewayTooLong));
-        }
-        if settings.cookie.as_deref().is_some_and(|name| !credentials::is_cookie_name(name)) {
-            return Err(AuthConfigError::new("auth.cookie", AuthFault::BadCookieName));
-        }
-        if settings.url.as_deref().is_some_and(|url| !backend::is_url(url)) {
-            return Err(AuthConfigError::new("auth.url", AuthFault::BadUrl));
-        }
+        check_values(settings)?;
         let keys = KeyRing::load(settings, env)?;
         if keys.is_empty() {
             source::refuse_token_settings(settings)?;
@@ -371,6 +363,21 @@ impl Gate {
         }
         self.publish_keys.find(key.as_bytes()).map(Arc::clone).ok_or(Denied::UnknownPublishKey)
     }
+}
+
+/// Refuses what is wrong by itself, whatever the other settings are.
+fn check_values(settings: &AuthSettings) -> Result<(), AuthConfigError> {
+    let AuthSettings { leeway_s, cookie, url, .. } = settings;
+    if leeway_s.0 > LEEWAY_S_MAX {
+        return Err(AuthConfigError::new("auth.leeway_s", AuthFault::LeewayTooLong));
+    }
+    if cookie.as_deref().is_some_and(|name| !credentials::is_cookie_name(name)) {
+        return Err(AuthConfigError::new("auth.cookie", AuthFault::BadCookieName));
+    }
+    if url.as_deref().is_some_and(|url| !backend::is_url(url)) {
+        return Err(AuthConfigError::new("auth.url", AuthFault::BadUrl));
+    }
+    Ok(())
 }
 
 /// The rights of a publish key.

@@ -15,7 +15,7 @@ use super::{environment, manager};
 use crate::auth::AuthSettings;
 use crate::config::{self, Config, LogFormat, Settings, Sources};
 use crate::host::Host;
-use crate::server::{Inherited, Reloaded, Server, ServerError, Sizing};
+use crate::server::{Inherited, Reloaded, Server, ServerError, Sizing, Successor};
 use crate::tools::client;
 
 /// Signals waiting to be handled; more of one kind would say nothing new.
@@ -149,6 +149,12 @@ fn run(
             },
         }
     };
+    end(server, successor, asked);
+    lost.try_recv().map_or(Ok(Run::Over), |lost| Err(lost.to_string()))
+}
+
+/// Lets connections go, and the listeners to the process that takes over, if there is one.
+fn end(server: Server, successor: Option<Successor>, asked: &Asked) {
     manager::tell_stopping();
     let ended = match successor {
         Some(successor) => {
@@ -161,7 +167,6 @@ fn run(
         }
     };
     info!(cut = ended.cut, "ended");
-    lost.try_recv().map_or(Ok(Run::Over), |lost| Err(lost.to_string()))
 }
 
 fn refresh_certificates(server: &mut Server) {
@@ -243,6 +248,10 @@ fn state_facts(server: &Server, sources: &Sources, sizing: &Sizing, is_open: boo
     info!(connections, bounded_by = %server.bound(), "capacity");
     tell_of_wanting_room(server);
     info!(heartbeat = ?heartbeat, "streams");
+    tell_who_may_connect(is_open);
+}
+
+fn tell_who_may_connect(is_open: bool) {
     if is_open {
         warn!(
             "no keys are configured: everyone who can connect may publish and read, under any \

@@ -275,6 +275,20 @@ pub struct Head {
 }
 
 impl Head {
+    /// That of a journal which has nothing in it yet.
+    pub(super) fn fresh(journal: u64, epoch_bits: u64) -> Self {
+        Self {
+            journal,
+            epoch_bits,
+            reserved_to: 0,
+            synced_to: 0,
+            removed_to: 0,
+            boot: 0,
+            closed: false,
+            lax: false,
+        }
+    }
+
     /// The bytes of the `head` file.
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];

@@ -394,17 +394,7 @@ impl<D: Disk, F: Feed> Reader<'_, D, F> {
         let lossy = self.lossy || forgot;
         let [journal, epoch_bits] = self.settings.fresh;
         let journal = self.journal.unwrap_or(journal);
-        let fresh = Head {
-            journal,
-            epoch_bits,
-            reserved_to: 0,
-            synced_to: 0,
-            removed_to: 0,
-            boot: 0,
-            closed: false,
-            lax: false,
-        };
-        let mut head = head.unwrap_or(fresh);
+        let mut head = head.unwrap_or_else(|| Head::fresh(journal, epoch_bits));
         head.removed_to = head.removed_to.max(self.removed_to);
         head.epoch_bits = if lossy { epoch_bits } else { head.epoch_bits };
         let resume_at = head.reserved_to.max(self.last_seq);

@@ -208,20 +208,31 @@ fn publish(
         let last = published.last_refusal.unwrap_or_default();
         return Err(BenchError::NothingPublished(last));
     }
-    let after = match options.readers {
+    let after = sample_after(options, published.events, fleet, live)?;
+    Ok((published, before, after))
+}
+
+/// What the server has spent once it has sent all, be it to readers that have yet to read. Ends when
+/// all is delivered.
+fn sample_after(
+    options: &BenchOptions,
+    events: u64,
+    fleet: &mut Fleet,
+    live: &mut Live,
+) -> Result<Sample, BenchError> {
+    match options.readers {
         Readers::Stopped => {
             await_idle_server(options);
             let after = Sample::take(&options.server_pids)?;
             fleet.go_on()?;
-            await_deliveries(options, published.events, fleet, live)?;
-            after
+            await_deliveries(options, events, fleet, live)?;
+            Ok(after)
         }
         Readers::Awake => {
-            await_deliveries(options, published.events, fleet, live)?;
-            Sample::take(&options.server_pids)?
+            await_deliveries(options, events, fleet, live)?;
+            Sample::take(&options.server_pids)
         }
-    };
-    Ok((published, before, after))
+    }
 }
 
 fn await_idle_server(options: &BenchOptions) {

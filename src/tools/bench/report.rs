@@ -319,7 +319,6 @@ fn publish_facts(
     let expected: u64 = results.iter().map(|result| result.expected).sum();
     let last_ns = results.iter().map(|result| result.last_delivery_ns).max().unwrap_or(0);
     let delivery_seconds = last_ns.saturating_sub(published.began_ns) as f64 / 1e9;
-    let microseconds = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let cpu_ns = (after.cpu_ns - before.cpu_ns) as f64;
     let ticks_ns = (after.cpu_ticks_ns - before.cpu_ticks_ns) as f64;
     let sleeps = after.sleeps.saturating_sub(before.sleeps) as f64;
@@ -340,12 +339,7 @@ fn publish_facts(
         deliveries_per_s: counts.received as f64 / delivery_seconds.max(1e-9),
         deliveries_per_s_max: 0.0,
         readers_stopped: options.readers == Readers::Stopped,
-        latency: LatencyFacts {
-            p50_us: microseconds(0.5),
-            p99_us: microseconds(0.99),
-            p999_us: microseconds(0.999),
-            max_us: latencies.max() as f64 / 1e3,
-        },
+        latency: latency_facts(latencies),
         server_cpu: measured(
             options,
             ServerCpu {
@@ -355,6 +349,16 @@ fn publish_facts(
                 server_sleeps_per_delivery: ratio(sleeps, counts.received),
             },
         ),
+    }
+}
+
+fn latency_facts(latencies: &hdrhistogram::Histogram<u64>) -> LatencyFacts {
+    let microseconds = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    LatencyFacts {
+        p50_us: microseconds(0.5),
+        p99_us: microseconds(0.99),
+        p999_us: microseconds(0.999),
+        max_us: latencies.max() as f64 / 1e3,
     }
 }
 

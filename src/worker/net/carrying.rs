@@ -183,8 +183,8 @@ impl Net {
         if bytes.is_empty() {
             return;
         }
-        self.h2.count_sent(index, bytes.len() as u32);
-        let (id, carrier) = (self.h2.id(index), self.carrier_of(index));
+        let counted = self.h2.count_sent(index, bytes.len() as u32);
+        let Some((id, carrier)) = counted else { return };
         self.own(carrier);
         let Self { output, sockets, .. } = self;
         if let Some(own) = &mut sockets[carrier].own {

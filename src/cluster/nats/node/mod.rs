@@ -169,15 +169,19 @@ impl Broker for Node {
     }
 }
 
+/// The servers, in the order in which this node tries them: each has its share of the nodes.
+fn servers_of(settings: &NatsSettings) -> Result<Vec<Address>, NatsError> {
+    let parsed = |url: &String| Address::parse(url).ok_or_else(|| NatsError::Address(url.clone()));
+    let mut servers: Vec<Address> =
+        settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
+    let first = settings.node.checked_rem(servers.len() as u64).unwrap_or_default();
+    servers.rotate_left(first as usize);
+    Ok(servers)
+}
+
 impl Node {
     pub fn new(settings: NatsSettings, ends: Ends) -> Result<Self, NatsError> {
-        let parsed =
-            |url: &String| Address::parse(url).ok_or_else(|| NatsError::Address(url.clone()));
-        let mut servers: Vec<Address> =
-            settings.servers.iter().map(parsed).collect::<Result<_, _>>()?;
-        // Each server has its share of the nodes.
-        let first = settings.node.checked_rem(servers.len() as u64).unwrap_or_default();
-        servers.rotate_left(first as usize);
+        let servers = servers_of(&settings)?;
         let credentials = settings.credentials.as_deref().map(Credentials::read).transpose();
         let credentials = credentials.map_err(NatsError::Credentials)?;
         let peers = Peers::new(settings.node);

@@ -88,15 +88,7 @@ fn of_stream(info: &StreamInfo, servers: usize) -> Vec<Finding> {
     let replicas = number("num_replicas");
     let at_least = |ok: bool| if ok { Verdict::Ok } else { Verdict::Weak };
     let keys_s = Duration::from_nanos(number("duplicate_window").unsigned_abs()).as_secs();
-    let bound = match (number("max_bytes"), number("max_age")) {
-        (-1 | 0, 0) => "none".to_owned(),
-        (bytes, 0) => format!("{} bytes", grouped(bytes.unsigned_abs())),
-        (bytes, ns) => format!(
-            "{} bytes, {} s",
-            if bytes > 0 { grouped(bytes.unsigned_abs()) } else { "any".to_owned() },
-            grouped(Duration::from_nanos(ns.unsigned_abs()).as_secs())
-        ),
-    };
+    let bound = bound_of(number("max_bytes"), number("max_age"));
     let mut findings = vec![
         finding(
             "replicas of the stream",
@@ -130,6 +122,18 @@ fn of_stream(info: &StreamInfo, servers: usize) -> Vec<Finding> {
         findings.push(finding("replicas", behind.join(", "), "all current", Verdict::Weak, cure));
     }
     findings
+}
+
+/// What bounds a stream, in words: NATS has -1 bytes for any number of them, and 0 ns for any age.
+fn bound_of(bytes: i64, age_ns: i64) -> String {
+    let grouped_bytes = grouped(bytes.unsigned_abs());
+    let seconds = grouped(Duration::from_nanos(age_ns.unsigned_abs()).as_secs());
+    match (bytes, age_ns) {
+        (-1 | 0, 0) => "none".to_owned(),
+        (_, 0) => format!("{grouped_bytes} bytes"),
+        (1.., _) => format!("{grouped_bytes} bytes, {seconds} s"),
+        _ => format!("any bytes, {seconds} s"),
+    }
 }
 
 fn sync(interval: Option<Duration>) -> Finding {

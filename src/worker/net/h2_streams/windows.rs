@@ -39,16 +39,21 @@ impl H2Streams {
         u32::try_from(self.of[index].window).unwrap_or(0).min(of_connection) as usize
     }
 
-    /// Counts bytes of DATA that the stream is sent, in one frame.
-    pub(in crate::worker::net) fn count_sent(&mut self, index: u32, length: u32) {
-        let Stream { carrier, window, sent, .. } = &mut self.of[index];
+    /// Counts bytes of DATA that the stream is sent, in one frame. Returns its id, and the socket that
+    /// carries it.
+    pub(in crate::worker::net) fn count_sent(
+        &mut self,
+        index: u32,
+        length: u32,
+    ) -> Option<(u32, u32)> {
+        let Stream { id, carrier, window, sent, .. } = &mut self.of[index];
+        let by = self.carriers.get_mut(carrier.place())?;
         *window -= length as i32;
         *sent = sent.wrapping_add(length);
-        if let Some(by) = self.carriers.get_mut(carrier.place()) {
-            by.window -= length;
-            by.sent = by.sent.wrapping_add(length);
-            by.exchanges = by.exchanges.wrapping_add(1);
-        }
+        by.window -= length;
+        by.sent = by.sent.wrapping_add(length);
+        by.exchanges = by.exchanges.wrapping_add(1);
+        Some((*id, by.socket))
     }
 
     /// How far the stream and its connection have come.

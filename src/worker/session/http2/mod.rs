@@ -130,14 +130,7 @@ fn take_frame(
         }
         Frame::Reset { stream } => reset(cx, stream),
         Frame::Settings(payload) => take_settings(cx, payload),
-        Frame::SettingsAck => {
-            floods::note(cx, Flood::Ignored)?;
-            let http2 = state(cx);
-            if !std::mem::replace(&mut http2.is_acknowledged, true) {
-                http2.decoder.drop_table();
-            }
-            Ok(None)
-        }
+        Frame::SettingsAck => settings_acknowledged(cx).map(|()| None),
         Frame::Ping(payload) => {
             floods::note(cx, Flood::Ping)?;
             frame::write_ping_ack(cx.out(), &payload);
@@ -233,6 +226,16 @@ fn take_settings(cx: &mut Cx<'_>, payload: &[u8]) -> Result<Option<ForH2Streams>
         frame::write_settings_ack(cx.out());
     }
     Ok(window.map(ForH2Streams::InitialWindow))
+}
+
+/// Our settings are in force, which say that the client compresses without a table.
+fn settings_acknowledged(cx: &mut Cx<'_>) -> Result<(), ErrorCode> {
+    floods::note(cx, Flood::Ignored)?;
+    let http2 = state(cx);
+    if !std::mem::replace(&mut http2.is_acknowledged, true) {
+        http2.decoder.drop_table();
+    }
+    Ok(())
 }
 
 /// The windows of streams are as the client's settings have it, unless one would be wider than a window
