@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// The sysctl that bounds how many sockets a user's processes may watch by epoll.
-pub const EPOLL_WATCHES: &str = "fs.epoll.max_user_watches";
+pub(crate) const EPOLL_WATCHES: &str = "fs.epoll.max_user_watches";
 
 /// The files of a host.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Host {
     }
 
     /// Sockets one user may have watched by epoll, in all processes together.
-    pub fn epoll_watches_max(&self) -> Option<u64> {
+    pub(crate) fn epoll_watches_max(&self) -> Option<u64> {
         self.sysctl(EPOLL_WATCHES).ok()?.first().copied()
     }
 
@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// `uname -r`.
-    pub fn kernel_release(&self) -> io::Result<String> {
+    pub(crate) fn kernel_release(&self) -> io::Result<String> {
         Ok(self.read("proc/sys/kernel/osrelease")?.trim().to_owned())
     }
 
@@ -102,7 +102,7 @@ impl Host {
     }
 
     /// Whether the capability of this number is in effect for this process.
-    pub fn has_capability(&self, number: u32) -> bool {
+    pub(crate) fn has_capability(&self, number: u32) -> bool {
         let effective = || -> Option<u64> {
             let status = self.read("proc/self/status").ok()?;
             let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -112,18 +112,18 @@ impl Host {
     }
 
     /// `MemAvailable`, in bytes.
-    pub fn memory_available_bytes(&self) -> Option<u64> {
+    pub(crate) fn memory_available_bytes(&self) -> Option<u64> {
         self.meminfo_bytes("MemAvailable:")
     }
 
     /// `MemTotal`, in bytes.
-    pub fn memory_total_bytes(&self) -> Option<u64> {
+    pub(crate) fn memory_total_bytes(&self) -> Option<u64> {
         self.meminfo_bytes("MemTotal:")
     }
 
     /// The tightest memory limit of the control groups this process is in, of either version, if
     /// there is one.
-    pub fn cgroup_memory(&self) -> Option<CgroupMemory> {
+    pub(crate) fn cgroup_memory(&self) -> Option<CgroupMemory> {
         let limit = |group: Cgroup| {
             let file = group.dir.join(match group.version {
                 CgroupVersion::Two => "memory.max",

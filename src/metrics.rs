@@ -119,7 +119,7 @@ impl Histogram {
     pub const BUCKETS: usize = 22;
 
     /// Counts one duration.
-    pub fn observe_us(&self, us: u64) {
+    pub(crate) fn observe_us(&self, us: u64) {
         let bucket = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
         self.buckets[bucket.min(Self::BUCKETS - 1)].add(1);
         self.sum_us.add(us);
@@ -133,7 +133,7 @@ impl Histogram {
     }
 
     /// The sum of all durations, in seconds.
-    pub fn sum_s(&self) -> f64 {
+    pub(crate) fn sum_s(&self) -> f64 {
         self.sum_us.value() as f64 / 1e6
     }
 }
@@ -237,23 +237,23 @@ pub struct WorkerMetrics {
 
 impl WorkerMetrics {
     /// Counts a connection that is refused.
-    pub fn add_refused(&self, refused: Refused) {
+    pub(crate) fn add_refused(&self, refused: Refused) {
         self.refused[refused as usize].add(1);
     }
 
     /// Counts an HTTP/2 connection or stream that ends for too much of this.
-    pub fn add_http2_flood(&self, flood: Flood) {
+    pub(crate) fn add_http2_flood(&self, flood: Flood) {
         self.http2_floods[flood as usize].add(1);
     }
 
     /// Counts a request answered with this error status.
-    pub fn add_request_error(&self, status: u16) {
+    pub(crate) fn add_request_error(&self, status: u16) {
         let place = ERROR_STATUSES.iter().position(|known| *known == status);
         self.request_errors[place.unwrap_or(ERROR_STATUSES.len())].add(1);
     }
 
     /// Counts a client that says why it changed its transport.
-    pub fn add_client_fallback(&self, reason: &[u8]) {
+    pub(crate) fn add_client_fallback(&self, reason: &[u8]) {
         let place = FALLBACKS.iter().position(|known| known.as_bytes() == reason);
         self.client_fallbacks[place.unwrap_or(FALLBACKS.len() - 1)].add(1);
     }

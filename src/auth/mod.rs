@@ -174,7 +174,7 @@ impl Gate {
     }
 
     /// Whether there is a backend that decides.
-    pub fn has_backend(&self) -> bool {
+    pub(crate) fn has_backend(&self) -> bool {
         self.backend.is_some()
     }
 
@@ -200,7 +200,7 @@ impl Gate {
     }
 
     /// The same question, to be asked again under the present rules; none: there is no backend any more.
-    pub fn question_again(&self, asked: &Question) -> Option<Question> {
+    pub(crate) fn question_again(&self, asked: &Question) -> Option<Question> {
         self.backend.as_ref().map(|backend| asked.again(backend))
     }
 
@@ -210,7 +210,7 @@ impl Gate {
     }
 
     /// The file with the authorities whose client certificates count.
-    pub fn client_ca(&self) -> Option<&Path> {
+    pub(crate) fn client_ca(&self) -> Option<&Path> {
         self.client_ca.as_deref()
     }
 
@@ -231,12 +231,12 @@ impl Gate {
     }
 
     /// Whether checking a token can take long enough to delay other connections.
-    pub fn is_slow(&self) -> bool {
+    pub(crate) fn is_slow(&self) -> bool {
         self.keys.is_slow()
     }
 
     /// How long checking these credentials takes. Zero if that is not worth counting.
-    pub fn cost_of(&self, credentials: &Credentials<'_>) -> Duration {
+    pub(crate) fn cost_of(&self, credentials: &Credentials<'_>) -> Duration {
         match self.presented(credentials) {
             Ok(Presented::Token(token) | Presented::TokenOrPublishKey(token)) => {
                 self.cost_of_token(token)
@@ -279,7 +279,7 @@ impl Gate {
     ///
     /// # Errors
     /// The page it comes from is not allowed, or the backend has refused.
-    pub fn admit_decided(
+    pub(crate) fn admit_decided(
         &self,
         access: Access,
         decided: Result<Arc<Grant>, Denied>,

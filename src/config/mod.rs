@@ -72,7 +72,7 @@ pub struct ChannelSettings {
 impl ChannelSettings {
     /// Most events a worker holds for slow readers: as many as history, so that a reader that is a
     /// little behind need not ask the log.
-    pub fn replica_events_max(&self) -> usize {
+    pub(crate) fn replica_events_max(&self) -> usize {
         (self.history_count as usize).max(REPLICA_EVENTS_MIN)
     }
 }
@@ -330,7 +330,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Whether only this machine can connect.
-    pub fn is_on_loopback(&self) -> bool {
+    pub(crate) fn is_on_loopback(&self) -> bool {
         let tls = self.listen_tls.is_none_or(|address| address.ip().is_loopback());
         self.listen.ip().is_loopback() && tls
     }
@@ -352,7 +352,7 @@ impl Settings {
     }
 
     /// Whether there are demo pages.
-    pub fn shows_demos(&self) -> bool {
+    pub(crate) fn shows_demos(&self) -> bool {
         self.demo.unwrap_or(self.is_on_loopback())
     }
 
@@ -372,18 +372,18 @@ impl Settings {
     }
 
     /// Bytes all replicas of a worker may hold: at least as much as one may.
-    pub fn replicas_bytes_max(&self) -> usize {
+    pub(crate) fn replicas_bytes_max(&self) -> usize {
         self.worker_replica_bytes.max(self.replica_bytes)
     }
 
     /// Bytes of unfinished input a worker may hold: at least a message with the largest event.
-    pub fn input_bytes_max(&self) -> usize {
+    pub(crate) fn input_bytes_max(&self) -> usize {
         let message = self.event_bytes_max.saturating_mul(2 * JSON_GROWTH_MAX);
         self.worker_input_bytes.max(message)
     }
 
     /// Whether a store keeps what memory has no room for: a journal, or a broker.
-    pub fn has_store(&self) -> bool {
+    pub(crate) fn has_store(&self) -> bool {
         self.data_dir.is_some() || !self.cluster.nats.is_empty()
     }
 
@@ -393,7 +393,7 @@ impl Settings {
     }
 
     /// Memory that history takes at most.
-    pub fn history_memory_max(&self) -> u64 {
+    pub(crate) fn history_memory_max(&self) -> u64 {
         self.history_in_memory().unwrap_or(u64::MAX).min(self.history_bytes)
     }
 

@@ -22,7 +22,7 @@ use crc32c::{crc32c, crc32c_append};
 use crate::log::event::{Attributes, BadAttributes, Event, Kind, Publication};
 
 /// Bytes of a record before its texts.
-pub const RECORD_HEAD_BYTES: usize = 40;
+pub(crate) const RECORD_HEAD_BYTES: usize = 40;
 /// The prefix of a record, which its checksum does not cover.
 const PREFIX_BYTES: usize = 8;
 /// The prefix of attributes: their length.
@@ -30,7 +30,7 @@ const SECTION_HEAD_BYTES: usize = 2;
 /// The length that stands for a missing text.
 const NONE: u16 = u16::MAX;
 /// Bytes of a segment before its first record.
-pub const SEGMENT_HEAD_BYTES: usize = 48;
+pub(crate) const SEGMENT_HEAD_BYTES: usize = 48;
 const SEGMENT_MAGIC: &[u8; 8] = b"PUSHLOG1";
 /// Bytes of the `head` file.
 pub const HEAD_BYTES: usize = 80;
@@ -87,7 +87,7 @@ pub enum Read {
 }
 
 /// Bytes of an event's record, including padding.
-pub fn record_bytes(event: &Event) -> usize {
+pub(crate) fn record_bytes(event: &Event) -> usize {
     let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
     let texts = event.channel.len() + text(&event.event_type) + text(&event.key);
     let section = |attributes: &Attributes| SECTION_HEAD_BYTES + attributes.encoded_bytes();
@@ -96,7 +96,13 @@ pub fn record_bytes(event: &Event) -> usize {
 }
 
 /// Appends an event's record.
-pub fn write_record(out: &mut Vec<u8>, seed: u32, event: &Event, unix_ms: u64, synced_to: u64) {
+pub(crate) fn write_record(
+    out: &mut Vec<u8>,
+    seed: u32,
+    event: &Event,
+    unix_ms: u64,
+    synced_to: u64,
+) {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX_BYTES]);
     for number in [event.seq, unix_ms, synced_to] {
@@ -125,7 +131,7 @@ pub fn write_record(out: &mut Vec<u8>, seed: u32, event: &Event, unix_ms: u64, s
 }
 
 /// Reads what is at the front of `bytes`.
-pub fn read_record(bytes: &[u8], seed: u32) -> Read {
+pub(crate) fn read_record(bytes: &[u8], seed: u32) -> Read {
     let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
         return if bytes.iter().all(|byte| *byte == 0) { Read::End } else { Read::Broken };
     };
@@ -153,7 +159,7 @@ pub struct Peeked<'a> {
 
 /// Looks at the record at the front of `bytes`. `None` if there is none, or it is damaged, or not all of
 /// it is here.
-pub fn peek_record(bytes: &[u8], seed: u32) -> Option<Peeked<'_>> {
+pub(crate) fn peek_record(bytes: &[u8], seed: u32) -> Option<Peeked<'_>> {
     let record = whole_record(bytes, seed)?;
     let name = usize::from(u16::from_le_bytes(*record.get(32..)?.first_chunk()?));
     let channel = record.get(RECORD_HEAD_BYTES..RECORD_HEAD_BYTES + name)?;
@@ -168,7 +174,7 @@ fn whole_record(bytes: &[u8], seed: u32) -> Option<&[u8]> {
 }
 
 /// The length that the record at the front gives; 0 if there is no record.
-pub fn record_length(bytes: &[u8]) -> usize {
+pub(crate) fn record_length(bytes: &[u8]) -> usize {
     u32_at(bytes, 0) as usize
 }
 

@@ -174,7 +174,7 @@ impl<D: Disk> Writer<D> {
 
     /// What there is no room for: the oldest segment. Old events that are kept can hold on to
     /// segments full of others that are not.
-    pub fn shortage(&self) -> Shortage {
+    pub(crate) fn shortage(&self) -> Shortage {
         let (bytes, bytes_max) = (self.size().0, self.settings.bytes_max);
         let oldest = self.sealed.front().map_or(0, |oldest| oldest.last_seq + 1);
         let before = |is_short| if is_short { oldest } else { 0 };
@@ -357,7 +357,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// # Errors
     /// As [`Writer::commit`].
-    pub fn find_room(&mut self, next_seq: u64) -> Result<(), WriteError> {
+    pub(crate) fn find_room(&mut self, next_seq: u64) -> Result<(), WriteError> {
         if self.open.is_none() {
             // A start continues above what is reserved, so its segments come after this one.
             self.reserve(next_seq)?;
@@ -370,7 +370,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// # Errors
     /// As [`Writer::commit`].
-    pub fn remove_before(&mut self, kept_from: u64) -> Result<(), WriteError> {
+    pub(crate) fn remove_before(&mut self, kept_from: u64) -> Result<(), WriteError> {
         let gone = self.sealed.iter().take_while(|sealed| sealed.last_seq < kept_from).count();
         let Some(last) = gone.checked_sub(1).map(|last| self.sealed[last].last_seq) else {
             return Ok(());

@@ -83,12 +83,12 @@ impl Event {
     }
 
     /// When it was ordered, on the log's monotonic clock.
-    pub fn ordered_at(&self) -> Duration {
+    pub(crate) fn ordered_at(&self) -> Duration {
         Duration::from_nanos(self.ordered_ns)
     }
 
     /// Whether history may have it. What is ephemeral is no loss to those who were not there.
-    pub fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         is_kept(self.attributes.as_deref())
     }
 

@@ -33,7 +33,7 @@ pub struct FedRun<'a> {
 impl Sequencer {
     /// Lists events that only the store has. Runs come before all events that will be in memory, in the
     /// order of their first events.
-    pub fn follow_run(&mut self, fed: &FedRun<'_>) {
+    pub(crate) fn follow_run(&mut self, fed: &FedRun<'_>) {
         debug_assert_eq!(self.history.in_memory(), 0);
         let hash = self.hasher.channel(fed.channel);
         let found = self.channels.find(hash, fed.channel);
@@ -59,7 +59,7 @@ impl Sequencer {
 
     /// Channels may have lost events up to here that the store knows nothing about any more. Must be
     /// called before newer events are fed.
-    pub fn forget_to(&mut self, seq: u64) {
+    pub(crate) fn forget_to(&mut self, seq: u64) {
         self.tombstones.forget_to(seq);
     }
 
@@ -102,12 +102,12 @@ impl Room {
     }
 
     /// Whether a stream that ended at this time is still kept for late readers.
-    pub fn keeps_stream(&self, ended_at: Duration) -> bool {
+    pub(crate) fn keeps_stream(&self, ended_at: Duration) -> bool {
         self.now.saturating_sub(ended_at) < self.settings.streams.keep
     }
 
     /// Whether some channels are states, whose events replace older ones.
-    pub fn has_states(&self) -> bool {
+    pub(crate) fn has_states(&self) -> bool {
         self.settings.policies.all().any(|policy| policy.keeps == Keeps::Latest)
     }
 }

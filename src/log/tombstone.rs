@@ -10,7 +10,7 @@ use crate::bucket::Bucket;
 /// Freed channels remembered one by one: a quarter of a million that went quiet, in about 13 MB.
 /// Beyond that, a subscriber that returns or asks for `earliest` may be told of a gap where there
 /// is none.
-pub const TOMBSTONES_MAX: usize = 1 << 18;
+pub(crate) const TOMBSTONES_MAX: usize = 1 << 18;
 
 /// A freed channel. It is known by its keyed 64-bit hash alone: two names collide with probability
 /// 2^-64.
@@ -55,7 +55,7 @@ impl Tombstones {
     }
 
     /// Forgets all about events up to here.
-    pub fn forget_to(&mut self, seq: u64) {
+    pub(crate) fn forget_to(&mut self, seq: u64) {
         self.forgotten_to = self.forgotten_to.max(seq);
     }
 
@@ -65,7 +65,7 @@ impl Tombstones {
     }
 
     /// Remembers a channel that had events and was freed.
-    pub fn bury(&mut self, hash: u64, last_seq: u64, rate: Bucket) {
+    pub(crate) fn bury(&mut self, hash: u64, last_seq: u64, rate: Bucket) {
         let earlier = self.unearth(hash);
         let last_seq = earlier.map_or(last_seq, |stone| stone.last_seq.max(last_seq));
         if self.len() >= self.count_max {
@@ -83,7 +83,7 @@ impl Tombstones {
     }
 
     /// Takes a channel's tombstone because the channel lives again.
-    pub fn unearth(&mut self, hash: u64) -> Option<Tombstone> {
+    pub(crate) fn unearth(&mut self, hash: u64) -> Option<Tombstone> {
         let slab = &self.slab;
         let entry = self.by_hash.find_entry(hash, |&key| slab[key].hash == hash).ok()?;
         let (key, _) = entry.remove();

@@ -57,12 +57,12 @@ impl Attributes {
     }
 
     /// `None` if they are empty.
-    pub fn boxed(self) -> Option<Box<Self>> {
+    pub(crate) fn boxed(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
 
     /// What they take in memory.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         let texts = [&self.publisher, &self.event_key].into_iter().flatten();
         // A stream's tokens share its name.
         let merged = self.merged.as_ref().map_or(0, Merged::held_bytes);
@@ -70,7 +70,7 @@ impl Attributes {
     }
 
     /// The length of what [`Attributes::encode`] appends.
-    pub fn encoded_bytes(&self) -> usize {
+    pub(crate) fn encoded_bytes(&self) -> usize {
         let stream = self.stream.as_ref().map_or(0, |mark| ENTRY_HEAD_BYTES + mark.encoded_bytes());
         let sender = self.sender.map_or(0, |_| ENTRY_HEAD_BYTES + Sender::ENCODED_BYTES);
         let texts = self.entries().map(|(_, value)| ENTRY_HEAD_BYTES + value.len());

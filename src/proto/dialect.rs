@@ -15,7 +15,7 @@ use super::ws::frame::{self, Opcode, write_text_with};
 
 /// Names of the query parameter that holds a cursor, of which the first present one counts: ours,
 /// the polyfills', Ably's.
-pub const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
+pub(crate) const CURSOR_NAMES: [&[u8]; 3] = [b"last_event_id", b"lastEventId", b"lastEvent"];
 
 /// How a connection is sent its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +66,19 @@ impl Dialect {
     pub const GROWTH_MAX: usize = 7;
 
     /// Whether a message from the peer is an operation rather than an event.
-    pub fn has_operations(self) -> bool {
+    pub(crate) fn has_operations(self) -> bool {
         self == Self::WsEnvelope
     }
 
     /// Whether the last id is the client's cursor for all its channels, which are therefore sent in
     /// one order.
-    pub fn has_one_cursor(self) -> bool {
+    pub(crate) fn has_one_cursor(self) -> bool {
         matches!(self, Self::SseBare | Self::SseEnvelope)
     }
 
     /// Whether a loss can be told in band. A bare WebSocket has no way to, and is closed with
     /// [`CloseCode::GAP`] instead; so is a plain reader of a stream.
-    pub fn tells_gaps(self) -> bool {
+    pub(crate) fn tells_gaps(self) -> bool {
         self != Self::WsBare && !self.ends()
     }
 
@@ -88,7 +88,7 @@ impl Dialect {
     }
 
     /// Whether there is something to send that is no event, so that the peer knows we are there.
-    pub fn has_heartbeats(self) -> bool {
+    pub(crate) fn has_heartbeats(self) -> bool {
         self != Self::StreamText
     }
 
@@ -119,7 +119,7 @@ impl Dialect {
     }
 
     /// Appends a heartbeat.
-    pub fn write_heartbeat(self, out: &mut Vec<u8>, form: Heartbeat) {
+    pub(crate) fn write_heartbeat(self, out: &mut Vec<u8>, form: Heartbeat) {
         match (self, form) {
             (Self::SseBare | Self::SseEnvelope, Heartbeat::Plain) | (Self::StreamEvents, _) => {
                 out.extend_from_slice(sse::HEARTBEAT);
@@ -134,7 +134,7 @@ impl Dialect {
 
     /// Appends why the stream ends: the last event of SSE, or a close frame. `label`: the reason's
     /// name for programs.
-    pub fn write_end(self, out: &mut Vec<u8>, label: &str, code: CloseCode, message: &str) {
+    pub(crate) fn write_end(self, out: &mut Vec<u8>, label: &str, code: CloseCode, message: &str) {
         match self {
             Self::SseBare | Self::SseEnvelope => sse::write_end(out, label, code.0, message),
             Self::WsBare | Self::WsEnvelope => write_close(out, Some(code), message),

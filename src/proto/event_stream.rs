@@ -156,7 +156,7 @@ impl EventStream {
     }
 
     /// Memory of what is not whole yet.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.lines.carry.held_bytes() + self.event.data.capacity()
     }
 

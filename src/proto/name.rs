@@ -63,7 +63,7 @@ fn check(decoded: &[u8]) -> Result<(), NameError> {
 ///
 /// # Errors
 /// The first rule it breaks.
-pub fn channel_segment<'a>(
+pub(crate) fn channel_segment<'a>(
     segment: &'a str,
     buffer: &'a mut [u8; NAME_BYTES_MAX],
 ) -> Result<&'a str, NameError> {
@@ -162,7 +162,7 @@ impl Pattern {
 }
 
 /// The index of the first rule that matches this name, or the number of rules if none does.
-pub fn first_match<T>(rules: &[(Pattern, T)], name: &str) -> usize {
+pub(crate) fn first_match<T>(rules: &[(Pattern, T)], name: &str) -> usize {
     rules.iter().position(|(pattern, _)| pattern.matches(name)).unwrap_or(rules.len())
 }
 

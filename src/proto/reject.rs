@@ -29,7 +29,7 @@ impl Reject {
     }
 
     /// Appends the body of an HTTP answer: `{"error":{"code","message"}}`.
-    pub fn write_body(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_body(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         write_error(out, self.code, &self.message);
         out.push(b'}');
@@ -45,7 +45,7 @@ impl Reject {
 
     /// Begins the answer to NDJSON that was refused from a line on, `{"error":{…},"line":…,`. The
     /// answer for the lines before follows.
-    pub fn begin_lines_answer(&self, out: &mut Vec<u8>, line_no: u64, published: u64) {
+    pub(crate) fn begin_lines_answer(&self, out: &mut Vec<u8>, line_no: u64, published: u64) {
         let message = &self.message;
         let message = format!("line {line_no}: {message}; {published} published before it");
         out.push(b'{');

@@ -16,7 +16,7 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 
 /// The same for a page, whose scripts see no comments. It has no `id:`, so it moves no cursor. A
 /// stream's first beat is that of [`write_first_beat`].
-pub const HEARTBEAT_EVENT: &[u8] = b"event: pushline.beat\ndata: {}\n\n";
+pub(crate) const HEARTBEAT_EVENT: &[u8] = b"event: pushline.beat\ndata: {}\n\n";
 
 /// Appends the head of a stream's response. `extra_headers` are whole lines, each with its CRLF.
 pub fn write_head(out: &mut Vec<u8>, date: &Date, extra_headers: &[u8]) {
@@ -26,7 +26,7 @@ pub fn write_head(out: &mut Vec<u8>, date: &Date, extra_headers: &[u8]) {
 /// Appends a complete stream that only says why there is none now, and when to try again. It has no
 /// blank line, as that would end an event and set the client's last id to this stream's, which is
 /// empty; `retry:` takes effect when its line ends (WHATWG HTML 9.2.6).
-pub fn write_refusal(
+pub(crate) fn write_refusal(
     out: &mut Vec<u8>,
     date: &Date,
     extra_headers: &[u8],
@@ -64,7 +64,7 @@ pub fn write_first_beat(out: &mut Vec<u8>, period_ms: u128) {
 
 /// Appends the event that tells the client its connection's name, for `POST
 /// /sse/{connection}/token`. It has no `id:`, so it moves no cursor.
-pub fn write_opened(out: &mut Vec<u8>, connection: &str) {
+pub(crate) fn write_opened(out: &mut Vec<u8>, connection: &str) {
     out.extend_from_slice(b"event: pushline.open\ndata: {\"connection\":\"");
     out.extend_from_slice(connection.as_bytes());
     out.extend_from_slice(b"\"}\n\n");
@@ -72,7 +72,7 @@ pub fn write_opened(out: &mut Vec<u8>, connection: &str) {
 
 /// Appends the event that says why the stream ends. It has no `id:` either, so the client resumes
 /// from where it was.
-pub fn write_end(out: &mut Vec<u8>, reason: &str, code: u16, message: &str) {
+pub(crate) fn write_end(out: &mut Vec<u8>, reason: &str, code: u16, message: &str) {
     let end = format!(
         "event: pushline.end\ndata: {{\"reason\":\"{reason}\",\"code\":{code},\"message\":\"{message}\"}}\n\n"
     );
@@ -86,7 +86,7 @@ pub fn write_event(out: &mut Vec<u8>, event: &EventView<'_>) {
 }
 
 /// The same without an id.
-pub fn write_unnamed(out: &mut Vec<u8>, event: &EventView<'_>) {
+pub(crate) fn write_unnamed(out: &mut Vec<u8>, event: &EventView<'_>) {
     write_type(out, event.event_type);
     match event.data {
         Data::Text(text) | Data::Json(text) => write_data(out, text.as_bytes()),

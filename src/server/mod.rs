@@ -136,7 +136,7 @@ impl Server {
     }
 
     /// Whether workers can become uneven, so that [`Server::keep_balance`] must be called.
-    pub fn needs_balance(&self) -> bool {
+    pub(crate) fn needs_balance(&self) -> bool {
         !self.balances.is_empty()
     }
 
@@ -148,7 +148,7 @@ impl Server {
     }
 
     /// Whether every worker responds; takes up to a second to find out.
-    pub fn workers_turn(&self) -> bool {
+    pub(crate) fn workers_turn(&self) -> bool {
         self.admin_server.workers_turn()
     }
 
@@ -164,7 +164,7 @@ impl Server {
 
     /// Whether there are certificates that may be renewed, so that
     /// [`Server::refresh_certificates`] is to be called.
-    pub fn has_certificates(&self) -> bool {
+    pub(crate) fn has_certificates(&self) -> bool {
         self.tls.is_some()
     }
 
@@ -198,7 +198,7 @@ impl Server {
     }
 
     /// Why they run on epoll although that was not asked for, what to allow, and what it costs.
-    pub fn driver_note(&self) -> Option<String> {
+    pub(crate) fn driver_note(&self) -> Option<String> {
         self.driver.note()
     }
 
@@ -211,7 +211,7 @@ impl Server {
     }
 
     /// How many of the connections the settings ask for there is no room for.
-    pub fn wanting(&self) -> u64 {
+    pub(crate) fn wanting(&self) -> u64 {
         let wanted = self.settings.connections_max.unwrap_or(0);
         wanted.saturating_sub(self.room.connections())
     }
@@ -222,7 +222,7 @@ impl Server {
     }
 
     /// Reports a process that is ready to take over from this one; see [`Server::hand_over`].
-    pub fn successors(&self) -> &Receiver<Successor> {
+    pub(crate) fn successors(&self) -> &Receiver<Successor> {
         self.succession.successors()
     }
 

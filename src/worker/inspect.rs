@@ -13,7 +13,7 @@ use crate::log::ChannelName;
 use crate::ring::Token;
 
 /// Slots one request covers: about 50 µs, during which the worker does nothing else.
-pub const SLOTS_PER_LOOK: usize = 256;
+pub(crate) const SLOTS_PER_LOOK: usize = 256;
 
 /// How many channels of a connection are named; the others are only counted.
 pub const CHANNELS_NAMED_MAX: usize = 16;

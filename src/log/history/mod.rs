@@ -35,11 +35,12 @@ pub const EVENTS_MAX: usize = 1 << 31;
 
 /// What an event costs besides its bytes: itself with the counts of its `Arc`, the history's entry,
 /// the shared header of its payload, and what allocators round up.
-pub const EVENT_OVERHEAD_BYTES: u64 = (size_of::<Event>() + 16 + size_of::<Entry>() + 64) as u64;
+pub(crate) const EVENT_OVERHEAD_BYTES: u64 =
+    (size_of::<Event>() + 16 + size_of::<Entry>() + 64) as u64;
 
 /// What an idempotency key costs besides its bytes: its place in the table, which may be half
 /// empty.
-pub const KEY_OVERHEAD_BYTES: u64 = 16;
+pub(crate) const KEY_OVERHEAD_BYTES: u64 = 16;
 
 /// What an event is charged against the byte budget. Its channel's name is charged each time
 /// although it is shared: that is how history pays for channels without subscribers.
@@ -71,7 +72,7 @@ pub(super) fn publication_bytes(publication: &Publication) -> u64 {
 }
 
 /// What an event is charged for its attributes.
-pub fn attributes_bytes(attributes: Option<&Attributes>) -> u64 {
+pub(crate) fn attributes_bytes(attributes: Option<&Attributes>) -> u64 {
     attributes.map_or(0, |attributes| attributes.held_bytes() as u64)
 }
 
@@ -176,7 +177,7 @@ impl History {
     }
 
     /// Those of them in memory.
-    pub fn in_memory(&self) -> usize {
+    pub(crate) fn in_memory(&self) -> usize {
         self.entries.len()
     }
 
@@ -215,7 +216,12 @@ impl History {
     }
 
     /// Drops a channel's oldest event, or its oldest run.
-    pub fn lose_oldest(&mut self, chain: &mut Chain, channel: u32, policy: u8) -> Option<Gone> {
+    pub(crate) fn lose_oldest(
+        &mut self,
+        chain: &mut Chain,
+        channel: u32,
+        policy: u8,
+    ) -> Option<Gone> {
         let line = &mut self.lines[usize::from(policy)];
         if let Some(run) = self.runs.lose_first(channel, &mut line.runs) {
             line.bytes -= run.bytes;
@@ -244,7 +250,13 @@ impl History {
 
     /// The oldest event in memory, which is this channel's, stays in the store alone. If the channel
     /// is a state, it can still be replaced there.
-    pub fn leave_to_store(&mut self, chain: &mut Chain, channel: u32, policy: u8, keeps: Keeps) {
+    pub(crate) fn leave_to_store(
+        &mut self,
+        chain: &mut Chain,
+        channel: u32,
+        policy: u8,
+        keeps: Keeps,
+    ) {
         let Some(key) = chain.list.first() else { return };
         let event = self.take(key, chain, policy);
         let value = value_hash(&self.hasher, &event).filter(|_| keeps == Keeps::Latest);
@@ -257,7 +269,7 @@ impl History {
     }
 
     /// Lists events that only the store has, and that are newer than all that is kept.
-    pub fn list_run(&mut self, run: Run, policy: u8) {
+    pub(crate) fn list_run(&mut self, run: Run, policy: u8) {
         let line = &mut self.lines[usize::from(policy)];
         line.bytes += run.bytes;
         self.runs.list_run(run, &mut line.runs);
@@ -288,13 +300,13 @@ impl History {
 
     /// The channel whose oldest event goes first when the byte budget is exceeded: the oldest of
     /// the policies that hold more than their share, or of all if none does.
-    pub fn channel_to_press(&self) -> Option<u32> {
+    pub(crate) fn channel_to_press(&self) -> Option<u32> {
         let over = self.oldest_of(self.lines.iter().filter(|line| line.bytes > line.share));
         Some(over.or_else(|| self.oldest_of(self.lines.iter()))?.channel)
     }
 
     /// What ages next under a policy.
-    pub fn oldest_under(&self, policy: u8) -> Option<Oldest> {
+    pub(crate) fn oldest_under(&self, policy: u8) -> Option<Oldest> {
         self.oldest_in(&self.lines[usize::from(policy)])
     }
 
@@ -320,7 +332,7 @@ impl History {
     }
 
     /// The channel of the oldest event in memory.
-    pub fn oldest_in_memory(&self) -> Option<u32> {
+    pub(crate) fn oldest_in_memory(&self) -> Option<u32> {
         let ends = self.lines.iter().filter_map(|line| line.list.first());
         let oldest = ends.map(|key| &self.entries[key]).min_by_key(|entry| entry.event.seq)?;
         Some(oldest.channel)
@@ -338,12 +350,12 @@ impl History {
     }
 
     /// Events a channel keeps.
-    pub fn events_of(&self, chain: &Chain, channel: u32) -> u32 {
+    pub(crate) fn events_of(&self, chain: &Chain, channel: u32) -> u32 {
         self.runs.events_of(channel).saturating_add(chain.len)
     }
 
     /// Whether a channel keeps this many events without what would be lost next.
-    pub fn can_lose(&self, chain: &Chain, channel: u32, events: u32) -> bool {
+    pub(crate) fn can_lose(&self, chain: &Chain, channel: u32, events: u32) -> bool {
         let next = self.runs.first(channel).map_or(1, |run| run.events);
         self.events_of(chain, channel).checked_sub(next).is_some_and(|left| left >= events)
     }
@@ -351,7 +363,13 @@ impl History {
     /// The oldest event a channel has in memory after this seq. `near` is an entry at which a cursor was
     /// lately, and may hold another event by now: without it, a cursor in the middle of a long
     /// history would cost a walk through half of it.
-    pub fn first_after(&self, chain: &Chain, channel: u32, after: u64, near: u32) -> Option<u32> {
+    pub(crate) fn first_after(
+        &self,
+        chain: &Chain,
+        channel: u32,
+        after: u64,
+        near: u32,
+    ) -> Option<u32> {
         let oldest = chain.list.first()?;
         if self.entries[oldest].event.seq > after {
             return Some(oldest);
@@ -379,7 +397,7 @@ impl History {
     }
 
     /// The seq of the kept event that has this idempotency key in the channel.
-    pub fn seq_by_key(&self, channel: u32, channel_hash: u64, key: &str) -> Option<u64> {
+    pub(crate) fn seq_by_key(&self, channel: u32, channel_hash: u64, key: &str) -> Option<u64> {
         let same = |&other: &u32| {
             let entry = &self.entries[other];
             entry.channel == channel && entry.event.key.as_deref() == Some(key)
@@ -389,7 +407,11 @@ impl History {
     }
 
     /// Lines up all events again after the policies changed. This sorts them by log order.
-    pub fn line_up(&mut self, shares: impl Iterator<Item = u64>, policy_of: impl Fn(u32) -> u8) {
+    pub(crate) fn line_up(
+        &mut self,
+        shares: impl Iterator<Item = u64>,
+        policy_of: impl Fn(u32) -> u8,
+    ) {
         let mut keys: Vec<(u64, u32)> =
             self.entries.iter().map(|(key, entry)| (entry.event.seq, key)).collect();
         keys.sort_unstable();

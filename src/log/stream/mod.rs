@@ -22,7 +22,7 @@ use crate::proto::stream::{End, OrElse};
 pub use crate::proto::stream::{Mark, Part};
 
 /// What streams may keep beside history: the bytes of all history divided by this.
-pub const STREAMS_SHARE: u64 = 2;
+pub(crate) const STREAMS_SHARE: u64 = 2;
 
 /// How long streams last without a producer, and after their end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl Streams {
     // --- producers ---
 
     /// What to do with a part that a publisher sends.
-    pub fn judge(&self, channel: Option<u32>, mark: &Mark) -> Verdict {
+    pub(crate) fn judge(&self, channel: Option<u32>, mark: &Mark) -> Verdict {
         let stream = channel.and_then(|channel| self.by_channel.get(&channel));
         match (mark.part, stream) {
             (Part::Open, None) => Verdict::Order,
@@ -190,7 +190,7 @@ impl Streams {
     }
 
     /// Another producer continues an open stream.
-    pub fn take_over(&mut self, channel: u32) {
+    pub(crate) fn take_over(&mut self, channel: u32) {
         if let Some(of) = self.by_channel.get_mut(&channel) {
             of.attempt = of.attempt.saturating_add(1);
             (of.producer, of.due_at) = (None, None);
@@ -198,7 +198,7 @@ impl Streams {
     }
 
     /// The producer is connected to this worker.
-    pub fn set_producer(&mut self, channel: u32, worker: u16) {
+    pub(crate) fn set_producer(&mut self, channel: u32, worker: u16) {
         if let Some(of) = self.by_channel.get_mut(&channel) {
             of.producer = Some(worker);
         }
@@ -218,7 +218,7 @@ impl Streams {
     }
 
     /// All producers are gone, as after a restart.
-    pub fn lose_all(&mut self, until: Duration) {
+    pub(crate) fn lose_all(&mut self, until: Duration) {
         let open = self.by_channel.iter().filter(|(_, of)| of.ended.is_none());
         let lost: Vec<(u32, Arc<str>)> = open.map(|(at, of)| (*at, of.id.clone())).collect();
         for (channel, id) in lost {
@@ -234,7 +234,7 @@ impl Streams {
     }
 
     /// The next stream that is due, with the index of its channel.
-    pub fn take_due(&mut self, now: Duration) -> Option<(u32, Due)> {
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<(u32, Due)> {
         loop {
             let Reverse((at, channel)) = *self.due.peek().filter(|due| due.0.0 <= now)?;
             self.due.pop();
@@ -251,7 +251,7 @@ impl Streams {
     }
 
     /// The stream could not be ended now: tries again at `until`.
-    pub fn put_off(&mut self, channel: u32, until: Duration) {
+    pub(crate) fn put_off(&mut self, channel: u32, until: Duration) {
         self.set_due(channel, until);
     }
 
@@ -306,7 +306,7 @@ impl Streams {
     }
 
     /// An event that was ordered is lost. The newest one is always lost first.
-    pub fn undo(&mut self, channel: u32, event: &Event) {
+    pub(crate) fn undo(&mut self, channel: u32, event: &Event) {
         let Some(mark) = event.mark() else { return };
         let Some(of) = self.by_channel.get_mut(&channel).filter(|of| of.id == mark.id) else {
             return;
@@ -326,7 +326,7 @@ impl Streams {
     }
 
     /// Takes the worker of the producer, which has to be told that the stream has ended.
-    pub fn take_producer(&mut self, channel: u32) -> Option<u16> {
+    pub(crate) fn take_producer(&mut self, channel: u32) -> Option<u16> {
         self.by_channel.get_mut(&channel)?.producer.take()
     }
 

@@ -220,7 +220,7 @@ impl Ends {
 }
 
 /// Appends a part of a body, in as many frames as it takes.
-pub fn write_data(out: &mut Vec<u8>, stream: u32, mut bytes: &[u8], ends: Ends) {
+pub(crate) fn write_data(out: &mut Vec<u8>, stream: u32, mut bytes: &[u8], ends: Ends) {
     while bytes.len() > PAYLOAD_BYTES_MAX {
         let (piece, rest) = bytes.split_at(PAYLOAD_BYTES_MAX);
         write_header(out, piece.len(), kind::DATA, 0, stream);
@@ -232,7 +232,7 @@ pub fn write_data(out: &mut Vec<u8>, stream: u32, mut bytes: &[u8], ends: Ends) 
 }
 
 /// Appends a head: its field block, in as many frames as it takes.
-pub fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8], ends: Ends) {
+pub(crate) fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8], ends: Ends) {
     let mut kind = kind::HEADERS;
     let mut flags = ends.flag();
     while block.len() > PAYLOAD_BYTES_MAX {
@@ -246,7 +246,7 @@ pub fn write_headers(out: &mut Vec<u8>, stream: u32, mut block: &[u8], ends: End
 }
 
 /// Appends settings, each a number and its value.
-pub fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
+pub(crate) fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
     write_header(out, settings.len() * 6, kind::SETTINGS, 0, 0);
     for (id, value) in settings {
         out.extend_from_slice(&id.to_be_bytes());
@@ -255,24 +255,24 @@ pub fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
 }
 
 /// Appends the acknowledgement of the client's settings.
-pub fn write_settings_ack(out: &mut Vec<u8>) {
+pub(crate) fn write_settings_ack(out: &mut Vec<u8>) {
     write_header(out, 0, kind::SETTINGS, flag::ACK, 0);
 }
 
 /// Appends a ping.
-pub fn write_ping(out: &mut Vec<u8>) {
+pub(crate) fn write_ping(out: &mut Vec<u8>) {
     write_header(out, 8, kind::PING, 0, 0);
     out.extend_from_slice(b"pushline");
 }
 
 /// Appends the answer to a ping.
-pub fn write_ping_ack(out: &mut Vec<u8>, payload: &[u8; 8]) {
+pub(crate) fn write_ping_ack(out: &mut Vec<u8>, payload: &[u8; 8]) {
     write_header(out, 8, kind::PING, flag::ACK, 0);
     out.extend_from_slice(payload);
 }
 
 /// Appends a goaway: streams above `last` are not processed.
-pub fn write_goaway(out: &mut Vec<u8>, last: u32, code: ErrorCode) {
+pub(crate) fn write_goaway(out: &mut Vec<u8>, last: u32, code: ErrorCode) {
     write_header(out, 8, kind::GOAWAY, 0, 0);
     out.extend_from_slice(&last.to_be_bytes());
     out.extend_from_slice(&(code as u32).to_be_bytes());
@@ -285,7 +285,7 @@ pub fn write_reset(out: &mut Vec<u8>, stream: u32, code: ErrorCode) {
 }
 
 /// Appends: we take `by` more bytes, of one stream, or (stream 0) of all together.
-pub fn write_window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
+pub(crate) fn write_window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
     write_header(out, 4, kind::WINDOW_UPDATE, 0, stream);
     out.extend_from_slice(&by.to_be_bytes());
 }

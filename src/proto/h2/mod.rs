@@ -20,7 +20,7 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const WINDOW_DEFAULT: u32 = 65_535;
 
 /// Received bytes after which a client is given window for as many more.
-pub const CREDIT_BYTES_MIN: u32 = WINDOW_DEFAULT / 2;
+pub(crate) const CREDIT_BYTES_MIN: u32 = WINDOW_DEFAULT / 2;
 
 /// The largest window (RFC 9113 section 6.9.1).
 pub const WINDOW_MAX: u32 = (1 << 31) - 1;

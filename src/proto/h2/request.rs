@@ -152,7 +152,7 @@ impl RequestHead {
     }
 
     /// Whether the fields may follow a body (RFC 9113 section 8.1).
-    pub fn is_trailer(&self) -> bool {
+    pub(crate) fn is_trailer(&self) -> bool {
         !self.is_malformed && self.pseudos.iter().all(Option::is_none)
     }
 

@@ -21,7 +21,7 @@ const OF_HTTP_1: [&str; 4] = ["connection", "upgrade", "transfer-encoding", "sec
 const STATUS: std::ops::Range<usize> = 9..12;
 
 /// Appends the field block of the head that `answer` begins with; `None` if it is not whole.
-pub fn write_block(block: &mut Vec<u8>, answer: &[u8]) -> Option<Head> {
+pub(crate) fn write_block(block: &mut Vec<u8>, answer: &[u8]) -> Option<Head> {
     let length = memmem::find(answer, b"\r\n\r\n")? + 4;
     let head = &answer[..length - 4];
     let line_end = memmem::find(head, b"\r\n").unwrap_or(head.len());

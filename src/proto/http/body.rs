@@ -195,7 +195,7 @@ impl BodyDecoder {
 
     /// Bytes of the body known to be still to come: of the whole body if its length was given,
     /// otherwise of the present chunk.
-    pub fn announced_bytes(&self) -> u64 {
+    pub(crate) fn announced_bytes(&self) -> u64 {
         match self.state {
             State::Length | State::Data => self.remaining,
             _ => 0,

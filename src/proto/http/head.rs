@@ -226,7 +226,10 @@ impl<'b> Request<'b> {
 
     /// The values of all fields of this name, ignoring case.
     #[inline]
-    pub fn headers_named<'n>(&self, name: &'n str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
+    pub(crate) fn headers_named<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'b [u8]> + use<'b, 'n> {
         let bytes = self.bytes;
         let fields = if self.may_have(name) { self.fields } else { &[] };
         fields
@@ -266,7 +269,7 @@ impl<'b> Request<'b> {
 }
 
 /// Whether a comma-separated list (RFC 9110 section 5.6.1) contains this token, ignoring case.
-pub fn lists_token(list: &[u8], token: &str) -> bool {
+pub(crate) fn lists_token(list: &[u8], token: &str) -> bool {
     list.split(|&byte| byte == b',')
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
@@ -356,7 +359,7 @@ const _: () = assert!(size_of::<HeadScan>() <= 8);
 
 impl HeadScan {
     /// Whether it has looked at anything yet.
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.scanned > 0
     }
 

@@ -58,7 +58,7 @@ impl Merged {
     }
 
     /// How many tokens, and how many bytes, a reader has that has read up to this place in the log.
-    pub fn read_by(&self, seq: u64) -> (usize, usize) {
+    pub(crate) fn read_by(&self, seq: u64) -> (usize, usize) {
         let count =
             self.tokens.partition_point(|token| self.first_seq + u64::from(token.place) <= seq);
         let bytes = count.checked_sub(1).map_or(0, |last| self.tokens[last].end as usize);
@@ -66,7 +66,7 @@ impl Merged {
     }
 
     /// Bytes it takes in memory.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.tokens)
     }
 }

@@ -29,7 +29,7 @@ pub struct Mark {
 
 impl Mark {
     /// Length of what [`Mark::encode`] appends.
-    pub fn encoded_bytes(&self) -> usize {
+    pub(crate) fn encoded_bytes(&self) -> usize {
         1 + 8 + self.id.len()
     }
 
@@ -140,7 +140,7 @@ impl End {
 
 impl Part {
     /// As one byte, for storage.
-    pub fn to_byte(self) -> u8 {
+    pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Open => 0,
             Self::Token => 1,
@@ -149,7 +149,7 @@ impl Part {
     }
 
     /// `None` if no part has this byte.
-    pub fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Self::Open),
             1 => Some(Self::Token),
@@ -159,7 +159,7 @@ impl Part {
 }
 
 /// The data of the event that opens a stream or ends it: a JSON object.
-pub fn control_data(id: &str, part: Part, tokens: u64) -> Vec<u8> {
+pub(crate) fn control_data(id: &str, part: Part, tokens: u64) -> Vec<u8> {
     let mut data = b"{\"stream\":".to_vec();
     json::write_string(&mut data, id);
     let state = match part {
@@ -196,7 +196,7 @@ pub enum OrElse {
 
 /// Appends an event for a plain reader of an event stream: the producer's own type and data, and at
 /// the end `[DONE]`, as vendors of models write it. Other events of the channel are left out.
-pub fn write_plain(out: &mut Vec<u8>, event: &EventView<'_>) {
+pub(crate) fn write_plain(out: &mut Vec<u8>, event: &EventView<'_>) {
     match part_of(event) {
         Some(Part::Token) => super::sse::write_unnamed(out, event),
         Some(Part::End(End::Done | End::Cancelled)) => out.extend_from_slice(b"data: [DONE]\n\n"),
@@ -205,7 +205,7 @@ pub fn write_plain(out: &mut Vec<u8>, event: &EventView<'_>) {
 }
 
 /// Appends an event for a reader of the stream's text.
-pub fn write_text(out: &mut Vec<u8>, event: &EventView<'_>) {
+pub(crate) fn write_text(out: &mut Vec<u8>, event: &EventView<'_>) {
     if part_of(event) == Some(Part::Token) {
         out.extend_from_slice(match event.data {
             Data::Text(text) | Data::Json(text) => text.as_bytes(),
@@ -215,6 +215,6 @@ pub fn write_text(out: &mut Vec<u8>, event: &EventView<'_>) {
 }
 
 /// Which part of a stream an event is.
-pub fn part_of(event: &EventView<'_>) -> Option<Part> {
+pub(crate) fn part_of(event: &EventView<'_>) -> Option<Part> {
     event.attributes?.stream.as_ref().map(|mark| mark.part)
 }

@@ -50,7 +50,7 @@ impl Reader {
     }
 
     /// Bytes of memory of the incomplete token.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.rest.capacity() + self.events.held_bytes()
     }
 

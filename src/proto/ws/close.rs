@@ -3,7 +3,7 @@
 use super::frame::{self, CONTROL_BYTES_MAX, Opcode};
 
 /// Longest close reason: what a control frame holds besides the code (RFC 6455 section 5.5).
-pub const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
+pub(crate) const REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
 
 /// A status code of a close frame (RFC 6455 section 7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,14 +35,14 @@ impl CloseCode {
 
     /// Whether a peer may send it: codes that stand for a missing code and unregistered codes are
     /// not allowed in a frame (RFC 6455 sections 7.4.1 and 7.4.2).
-    pub fn is_sendable(self) -> bool {
+    pub(crate) fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 }
 
 /// Appends a server's close frame. No code means an empty payload. A reason that does not fit is
 /// cut at the end of a character.
-pub fn write_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str) {
+pub(crate) fn write_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str) {
     let Some(code) = code else {
         return frame::write_header(out, Opcode::Close, 0);
     };

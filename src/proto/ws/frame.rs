@@ -4,9 +4,9 @@ use super::close::Violation;
 use super::mask;
 
 /// Longest payload of a control frame (RFC 6455 section 5.5).
-pub const CONTROL_BYTES_MAX: usize = 125;
+pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 /// Longest header: two bytes, a 64-bit length, a key.
-pub const HEADER_BYTES_MAX: usize = 14;
+pub(crate) const HEADER_BYTES_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x70;
@@ -171,7 +171,7 @@ pub fn write(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 }
 
 /// Appends a server's text message whose length is known only when it is written.
-pub fn write_text_with(out: &mut Vec<u8>, write_payload: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn write_text_with(out: &mut Vec<u8>, write_payload: impl FnOnce(&mut Vec<u8>)) {
     // Most envelopes have 126 bytes to 64 KiB; others are moved to close or widen the gap.
     const HOLE_BYTES: usize = 4;
     let start = out.len();
@@ -183,7 +183,7 @@ pub fn write_text_with(out: &mut Vec<u8>, write_payload: impl FnOnce(&mut Vec<u8
 }
 
 /// Appends a server's header: final, no mask, the length in its shortest form.
-pub fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
+pub(crate) fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
     debug_assert!(!opcode.is_control() || payload_bytes <= CONTROL_BYTES_MAX);
     let (header, header_bytes) = encode(opcode, Fin::Last, 0, payload_bytes);
     out.extend_from_slice(&header[..header_bytes]);

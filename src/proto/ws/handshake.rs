@@ -9,10 +9,10 @@ use crate::proto::http::response::Status;
 use crate::proto::reject::Reject;
 
 /// The envelope protocol's name.
-pub const ENVELOPE_PROTOCOL: &str = "pushline.v1";
+pub(crate) const ENVELOPE_PROTOCOL: &str = "pushline.v1";
 /// A name for bare mode: a browser that offers protocols (for instance to carry a token) drops a
 /// connection whose answer selects none of them.
-pub const BARE_PROTOCOL: &str = "pushline.bare";
+pub(crate) const BARE_PROTOCOL: &str = "pushline.bare";
 /// A subprotocol entry that begins with this carries a token: browsers cannot set headers here.
 const BEARER_PREFIX: &[u8] = b"bearer.";
 
@@ -178,7 +178,7 @@ fn is_nonce(key: &[u8]) -> bool {
 }
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2, item 5.4).
-pub fn accept_key(key: &[u8]) -> [u8; 28] {
+pub(crate) fn accept_key(key: &[u8]) -> [u8; 28] {
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     let mut text = [0; 28];
     let written = base64::engine::general_purpose::STANDARD.encode_slice(digest, &mut text);

@@ -96,7 +96,7 @@ impl Receiver {
     }
 
     /// Memory held for what has not ended.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.message.as_ref().map_or(0, |message| message.bytes.capacity())
     }
 
@@ -108,7 +108,7 @@ impl Receiver {
     }
 
     /// Only follows frames from now on: messages come out empty, if at all, and take no memory.
-    pub fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         self.discards = true;
         if let Some(message) = &mut self.message {
             (message.bytes, message.checked) = (Vec::new(), 0);

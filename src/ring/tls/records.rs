@@ -68,7 +68,7 @@ impl Records {
 /// How many of these bytes are whole records. Bytes that are no record count as whole, because waiting
 /// for more of them would not help.
 #[must_use]
-pub fn whole_records(bytes: &[u8]) -> usize {
+pub(crate) fn whole_records(bytes: &[u8]) -> usize {
     let mut whole = 0;
     loop {
         match record_bytes(&bytes[whole..]) {

@@ -44,7 +44,7 @@ impl KeyLog for SecretTap {
 impl Secrets {
     /// Takes the secrets that were logged, if there are any. To be called after each record of the
     /// handshake, on the same thread.
-    pub fn take_logged(&mut self) {
+    pub(crate) fn take_logged(&mut self) {
         let logged = LOGGED.take();
         if !logged.client.is_empty() {
             *self = logged;

@@ -8,16 +8,16 @@ use crate::tools::numbers::grouped;
 /// What the kernel holds for an idle TCP connection on one side: socket, inode, file, dentry, and
 /// what waits for its bytes, a poll of io_uring or an item of epoll (half of the 7.1 to 7.8 KB
 /// measured for both ends of a pair).
-pub const KERNEL_BYTES_PER_CONNECTION: u64 = 3900;
+pub(crate) const KERNEL_BYTES_PER_CONNECTION: u64 = 3900;
 
 /// What the server holds for an idle connection on a shared channel.
-pub const SERVER_BYTES_PER_CONNECTION: u64 = 128;
+pub(crate) const SERVER_BYTES_PER_CONNECTION: u64 = 128;
 
 /// Charged to a connection while an event is under way: the kernel counts at least a page.
-pub const SEND_BYTES_PER_CONNECTION: u64 = 4096;
+pub(crate) const SEND_BYTES_PER_CONNECTION: u64 = 4096;
 
 /// The server without connections: rings, history, code.
-pub const SERVER_BYTES: u64 = 512 << 20;
+pub(crate) const SERVER_BYTES: u64 = 512 << 20;
 
 /// Connections this host can hold as it is, including an event under way to all of them.
 pub fn capacity(workers: u64, on_epoll: bool, host: &Host) -> u64 {
@@ -47,7 +47,7 @@ pub fn memory(options: &DoctorOptions, host: &Host) -> Finding {
 }
 
 /// The same against the limit of the control group, to which the kernel's socket memory is charged.
-pub fn cgroup_memory(options: &DoctorOptions, host: &Host) -> Finding {
+pub(crate) fn cgroup_memory(options: &DoctorOptions, host: &Host) -> Finding {
     let check = "memory of the control group";
     match host.cgroup_memory() {
         None => finding(check, "no limit", need_text(options), Verdict::Ok, ""),

@@ -27,7 +27,7 @@ const TRIED_TIMES: u64 = 21;
 const SYNC_TIME_MAX: Duration = Duration::from_millis(3);
 
 /// What there is to say of the folder a journal is to be in.
-pub fn findings(dir: &Path) -> Vec<Finding> {
+pub(crate) fn findings(dir: &Path) -> Vec<Finding> {
     vec![file_system(dir), sync(dir)]
 }
 

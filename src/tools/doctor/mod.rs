@@ -25,13 +25,13 @@ use crate::host::Host;
 use crate::tools::numbers::grouped;
 
 /// The size `tuning/99-pushline.conf` shows in brackets.
-pub const LARGER_CONNECTIONS: u64 = 1_000_000;
+pub(crate) const LARGER_CONNECTIONS: u64 = 1_000_000;
 
 /// Connections asked about by default.
-pub const CONNECTIONS_DEFAULT: u64 = 100_000;
+pub(crate) const CONNECTIONS_DEFAULT: u64 = 100_000;
 
 /// Most connections that may be asked for: beyond it the arithmetic says nothing about a real host.
-pub const CONNECTIONS_MAX: u64 = 1_000_000_000;
+pub(crate) const CONNECTIONS_MAX: u64 = 1_000_000_000;
 
 /// Arguments of `pushline doctor`.
 #[derive(Clone, Debug, clap::Args)]
@@ -146,7 +146,7 @@ pub fn sysctl_file(connections: u64) -> String {
 
 impl DoctorReport {
     /// 1 if at least one finding keeps the connections from being held, otherwise 0.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         u8::from(self.count(Verdict::Fail) > 0)
     }
 

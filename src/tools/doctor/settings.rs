@@ -8,27 +8,27 @@ use crate::tools::numbers::grouped;
 
 /// Seconds over which every client is expected to reconnect after a restart: the default drain ends
 /// streams over the same time.
-pub const STORM_SECS: u64 = 20;
+pub(crate) const STORM_SECS: u64 = 20;
 
 /// How long a pause of a worker the accept queue survives, in seconds. Nothing in a turn may take
 /// longer; this is at least ten times the worst we allow ourselves.
-pub const ACCEPT_PAUSE_SECS: u64 = 1;
+pub(crate) const ACCEPT_PAUSE_SECS: u64 = 1;
 
 /// The largest direct descriptor table that a worker has.
-pub const SLOTS_PER_RING_MAX: u64 = SLOTS_PER_WORKER_MAX as u64;
+pub(crate) const SLOTS_PER_RING_MAX: u64 = SLOTS_PER_WORKER_MAX as u64;
 
 /// Open files left to everything else on the host.
-pub const FILES_ELSEWHERE: u64 = 65_536;
+pub(crate) const FILES_ELSEWHERE: u64 = 65_536;
 
 /// Tracked flows left to everything else on the host.
-pub const FLOWS_ELSEWHERE: u64 = 65_536;
+pub(crate) const FLOWS_ELSEWHERE: u64 = 65_536;
 
 /// Packets a core may find waiting: 250,000 deliveries a second and core (4 us each), acknowledged
 /// one by one, during 20 ms in which its softirq does not run.
-pub const BACKLOG_PACKETS: u64 = 250_000 * 20 / 1000;
+pub(crate) const BACKLOG_PACKETS: u64 = 250_000 * 20 / 1000;
 
 /// `net.core.netdev_max_backlog` as the kernel sets it at boot.
-pub const BACKLOG_DEFAULT: u64 = 1000;
+pub(crate) const BACKLOG_DEFAULT: u64 = 1000;
 
 const CONNTRACK: &str = "net.netfilter.nf_conntrack_max";
 const CONNTRACK_COUNT: &str = "net.netfilter.nf_conntrack_count";
@@ -97,7 +97,7 @@ pub enum Judged {
 
 impl Setting {
     /// Compares the host with this setting.
-    pub fn judge(&self, host: &Host) -> Judged {
+    pub(crate) fn judge(&self, host: &Host) -> Judged {
         let current = match host.sysctl(self.key) {
             Ok(current) => current,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Judged::Absent,
@@ -112,7 +112,7 @@ impl Setting {
     }
 
     /// The parameter of the kernel's command line, if that is the only way.
-    pub fn boot_parameter(&self) -> Option<&'static str> {
+    pub(crate) fn boot_parameter(&self) -> Option<&'static str> {
         match self.change {
             Change::Boot(parameter) => Some(parameter),
             Change::Sysctl | Change::SysctlByHost => None,
@@ -120,12 +120,12 @@ impl Setting {
     }
 
     /// Whether it can be changed at run time.
-    pub fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.boot_parameter().is_none()
     }
 
     /// The wanted numbers as `sysctl` writes them.
-    pub fn wanted_text(&self) -> String {
+    pub(crate) fn wanted_text(&self) -> String {
         text(&self.wanted)
     }
 
@@ -234,7 +234,7 @@ pub fn settings(connections: u64) -> Vec<Setting> {
 }
 
 /// `tuning/99-pushline.conf` for `connections`, with the values for `larger` beside them.
-pub fn sysctl_conf(connections: u64, larger: u64) -> String {
+pub(crate) fn sysctl_conf(connections: u64, larger: u64) -> String {
     let mut conf = format!(
         "# Pushline, {} connections (in brackets: {}). tuning/README.md has the reasons.\n\
          # Printed by `pushline doctor --sysctl --connections {connections}`; tests compare.\n\

@@ -40,7 +40,7 @@ impl Head {
     }
 
     /// Whether another answer to the same request follows (RFC 9110 section 15.2).
-    pub fn is_interim(&self) -> bool {
+    pub(crate) fn is_interim(&self) -> bool {
         self.status / 100 == 1 && self.status != 101
     }
 

@@ -53,7 +53,7 @@ impl Error for Unasked {}
 ///
 /// # Errors
 /// The addresses are none, or a file can't be used.
-pub fn findings(args: &ClusterArgs) -> Result<Vec<Finding>, Unasked> {
+pub(crate) fn findings(args: &ClusterArgs) -> Result<Vec<Finding>, Unasked> {
     let Some(urls) = &args.cluster else { return Ok(Vec::new()) };
     let servers: Vec<String> = urls.split(',').map(|url| url.trim().to_owned()).collect();
     match servers.iter().any(|url| url.starts_with("redis")) {
