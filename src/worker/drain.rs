@@ -26,6 +26,10 @@ const STREAM_PACE: Duration = Duration::from_millis(5);
 /// Pause between two looks at the streams while there are few.
 const STEP: Duration = Duration::from_millis(10);
 
+/// Turns before the first connection ends. What was published before the shutdown may still be in
+/// the log's lane in the first of them; in the second it is taken, and sent to its readers.
+const DELIVERY_TURNS: u8 = 2;
+
 /// How long a connection that was just accepted has for its first request. That is nearly always
 /// there already: the kernel holds a connection back until its first bytes come.
 const NEWCOMER_TIME: Duration = Duration::from_millis(250);
@@ -51,6 +55,8 @@ pub(super) struct Pace {
     per_stream: Duration,
     /// When to look at the streams again.
     next_at: Duration,
+    /// Turns before that.
+    turns_left: u8,
     /// Streams ended so far.
     ended: u64,
 }
@@ -59,7 +65,7 @@ impl Pace {
     fn new(now: Duration, streams: u32, drain_time: Duration) -> Self {
         let (part, parts) = SPREAD_PARTS;
         let per_stream = STREAM_PACE.min(drain_time * part / parts / streams.max(1));
-        Self { began: now, per_stream, next_at: now, ended: 0 }
+        Self { began: now, per_stream, next_at: now, turns_left: DELIVERY_TURNS, ended: 0 }
     }
 
     /// How many streams should have ended by now; the first ends at once.
@@ -151,6 +157,10 @@ impl Core {
 
     /// Takes the next step of the shutdown.
     pub(super) fn drain_on(&mut self) {
+        if let Drain::Draining(Pace { turns_left: left @ 1.., .. }) = &mut self.drain {
+            *left -= 1;
+            return;
+        }
         match &self.drain {
             Drain::No | Drain::Stopped => {}
             Drain::Retiring { until, .. } => {

@@ -17,6 +17,7 @@ use pushline::proto::cursor::Epoch;
 use pushline::proto::h2::{PREFACE, frame};
 use pushline::ring::{BufferId, Completion, Layer, Op, Token, Wait};
 use pushline::worker::Core;
+use pushline::worker::command::Command;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
 
@@ -276,6 +277,26 @@ impl Desk {
 
 fn events(sent: &[u8]) -> usize {
     String::from_utf8_lossy(sent).matches("\ndata: ").count()
+}
+
+/// Its publisher was answered, and the worker learns of the shutdown before it looks into the lane.
+#[test]
+fn what_was_published_before_a_shutdown_reaches_streams_before_their_end() {
+    let mut desk = Desk::new();
+    desk.ask(0, "/sse?channel=c");
+    (0..3).for_each(|_| drop(desk.turn(&[], b"")));
+    desk.core.command(Command::Drain);
+    desk.turn(&[], b"");
+    desk.publish("c", b"the last one".to_vec());
+    let mut sent = Vec::new();
+    for _ in 0..10 {
+        sent.extend(desk.turn(&[], b"").into_iter().flat_map(|(_, bytes)| bytes));
+        if desk.core.batch().ops.iter().any(|op| matches!(op, Op::Close(_))) {
+            let sent = String::from_utf8_lossy(&sent);
+            return assert!(sent.contains("data: the last one"), "{sent:?}");
+        }
+    }
+    panic!("it does not end");
 }
 
 /// A turn has a bounded time for replays, however many there are, and another connection's answer
