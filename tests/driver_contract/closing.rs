@@ -36,7 +36,7 @@ fn a_close_behind_a_send_delivers_it_and_says_nothing<W: World>() {
 
 fn a_close_with_unread_bytes_resets_the_client<W: World>() {
     let (mut rig, mut client, token) = Rig::<W>::with_client();
-    client.write(b"never read");
+    client.write_unread(b"never read");
     rig.submit(&[Op::Close(token)]);
     let end = client.read();
     assert!(

@@ -4,6 +4,9 @@
 
 #[path = "../common/skip.rs"]
 mod skip;
+#[path = "../common/sockets.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+mod sockets;
 
 /// Makes each behaviour a test of each driver.
 macro_rules! on_all_drivers {

@@ -7,7 +7,7 @@ use pushline::ring::{Batch, BufferId, Completion, Driver, Op, Token, Wait};
 use crate::worlds::{Sizes, World};
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing may be heard before it counts as silence.
 pub const SILENCE: Duration = Duration::from_millis(50);
 

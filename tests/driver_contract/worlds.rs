@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pushline::ring::epoll::EpollDriver;
 use pushline::ring::sim::{Faults, SimBell, SimClient, SimDriver, SimNet, SimSettings};
@@ -16,6 +16,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::rig::PATIENCE;
 use crate::skip::skip_named;
+use crate::sockets::{await_established, await_reset, await_unread};
 use crate::{CLIENT_RECV_BYTES, RECV_BUFFER_BYTES, RECV_BUFFERS, SLOTS};
 
 /// How a client's stream ended.
@@ -27,9 +28,14 @@ pub enum End {
 
 pub trait Client {
     fn write(&mut self, bytes: &[u8]);
+    /// Returns when they have arrived, where nothing receives them yet.
+    fn write_unread(&mut self, bytes: &[u8]);
+    /// Returns when this many bytes have arrived that were not read.
+    fn await_unread(&mut self, count: usize);
     /// At least one byte, or how the stream ended.
     fn read(&mut self) -> Result<Vec<u8>, End>;
     fn finish(&mut self);
+    /// Returns when it has arrived.
     fn reset(self);
 
     fn read_exactly(&mut self, count: usize) -> Vec<u8> {
@@ -144,6 +150,12 @@ impl Client for SimClient {
     fn write(&mut self, bytes: &[u8]) {
         assert_eq!(SimClient::write(self, bytes), bytes.len());
     }
+
+    fn write_unread(&mut self, bytes: &[u8]) {
+        Client::write(self, bytes);
+    }
+
+    fn await_unread(&mut self, _count: usize) {}
 
     fn read(&mut self) -> Result<Vec<u8>, End> {
         let mut bytes = Vec::new();
@@ -301,17 +313,33 @@ fn connect(address: SocketAddr) -> TcpStream {
     socket.connect(&address.into()).expect("the backlog has room");
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    await_established(address, stream.local_addr().expect("bound"));
     stream
 }
 
+/// Not at once, perhaps: for a moment, a process that another test starts has a copy of the listener.
 fn is_refused(address: SocketAddr) -> bool {
-    let refused = TcpStream::connect(address).map(drop);
-    refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    let deadline = Instant::now() + PATIENCE;
+    let refused = || {
+        let refused = TcpStream::connect(address).map(drop);
+        refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    };
+    std::iter::repeat_with(refused).any(|is| is || Instant::now() > deadline) && refused()
 }
 
 impl Client for TcpStream {
     fn write(&mut self, bytes: &[u8]) {
         self.write_all(bytes).expect("room for a few bytes");
+    }
+
+    fn write_unread(&mut self, bytes: &[u8]) {
+        Client::write(self, bytes);
+        await_unread(self.peer_addr().expect("connected"), bytes.len());
+    }
+
+    fn await_unread(&mut self, count: usize) {
+        let mut bytes = vec![0; count];
+        while self.peek(&mut bytes).is_ok_and(|seen| (1..count).contains(&seen)) {}
     }
 
     fn read(&mut self) -> Result<Vec<u8>, End> {
@@ -334,6 +362,9 @@ impl Client for TcpStream {
     }
 
     fn reset(self) {
+        let ends = [self.peer_addr(), self.local_addr()].map(|end| end.expect("connected"));
         SockRef::from(&self).set_linger(Some(Duration::ZERO)).expect("a reset on close");
+        drop(self);
+        await_reset(ends[0], ends[1]);
     }
 }

@@ -8,6 +8,7 @@ use pushline::ring::{Completion, Driver, Op, PeerAddresses, StartError, Wait, li
 use socket2::{Domain, Socket, Type};
 
 use crate::skip::skip;
+use crate::sockets::await_established;
 use crate::{PATIENCE, Rig, read_one, settings};
 
 const BOTH_WAYS: [PeerAddresses; 2] = [PeerAddresses::Unknown, PeerAddresses::Wanted];
@@ -101,7 +102,8 @@ fn stopped_accepting_leaves_connections_in_the_backlog() {
         let mut rig = Rig::new(&UringSettings { peers, ..settings() });
         rig.turn(&[Op::AcceptStop], Wait::No);
         assert_eq!(rig.await_one(is_accept_end), Completion::AcceptEnded { errno: 0 });
-        let _waiting = TcpStream::connect(rig.address).unwrap();
+        let waiting = TcpStream::connect(rig.address).unwrap();
+        await_established(rig.address, waiting.local_addr().unwrap());
         assert_eq!(rig.turn(&[Op::AcceptStop], Wait::No), []);
         assert_eq!(rig.turn(&[Op::AcceptStart], Wait::No).len(), 1);
         rig.accept();

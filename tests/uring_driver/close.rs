@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pushline::ring::{Completion, Driver, Op, Wait};
 
+use crate::sockets::held;
 use crate::{PATIENCE, Rig, closes_in_two_steps, read_one, settings};
 
 /// Before Linux 6.13 a ring releases closed descriptors in order, and only when every operation
@@ -42,8 +43,8 @@ fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
     // From there on there is no shutdown: only a socket that was released sends FIN.
     if closes_in_two_steps() {
         let end = Instant::now() + PATIENCE;
-        while sockets_held(rig.address.port()) > 1 + LINGERING_MAX {
-            assert!(Instant::now() < end, "{} are held", sockets_held(rig.address.port()));
+        while held(rig.address.port()) > 1 + LINGERING_MAX {
+            assert!(Instant::now() < end, "{} are held", held(rig.address.port()));
             rig.turn(&[], Wait::AtMost(Duration::from_millis(20)));
         }
     }
@@ -53,17 +54,4 @@ fn closed_sockets_do_not_pile_up_behind_an_idle_connection() {
     let ended =
         |c: &Completion| matches!(c, Completion::RecvEnded { token, .. } if *token == older);
     assert!(!rig.heard.iter().any(ended));
-}
-
-/// Connections of this port whose socket is still open: the kernel's list shows no inode for those
-/// that were released.
-fn sockets_held(port: u16) -> usize {
-    const LISTENING: &str = "0A";
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("proc is mounted");
-    let local = format!(":{port:04X}");
-    let held = |line: &&str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields[1].ends_with(&local) && fields[3] != LISTENING && fields[9] != "0"
-    };
-    table.lines().skip(1).filter(held).count()
 }

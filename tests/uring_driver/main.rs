@@ -3,6 +3,9 @@
 
 #[path = "../common/skip.rs"]
 mod skip;
+#[path = "../common/sockets.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+mod sockets;
 
 mod accept;
 mod bell;
@@ -21,7 +24,7 @@ use pushline::ring::{
 };
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings() -> UringSettings {
     end_without_io_uring();

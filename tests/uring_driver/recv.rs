@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use pushline::ring::uring::UringSettings;
 use pushline::ring::{BellTarget, Completion, Driver, Op, RecvEnd, Token, Wait};
 
+use crate::sockets::await_unread;
 use crate::{PATIENCE, Rig, closes_in_two_steps, read_one, settings};
 
 #[test]
@@ -83,6 +84,7 @@ fn a_burst_arrives_in_few_turns() {
     for peer in &mut peers {
         peer.write_all(b"now").unwrap();
     }
+    await_unread(rig.address, COUNT * b"now".len());
     let mut turns = 0;
     while rig.heard.len() < COUNT {
         rig.turn(&[], Wait::AtMost(PATIENCE));
@@ -163,6 +165,7 @@ fn what_arrives_for_a_closed_token_is_dropped_and_its_buffers_are_kept() {
     for life in 1..=50u64 {
         let (mut peer, token) = rig.connect();
         peer.write_all(b"too late").unwrap();
+        await_unread(rig.address, b"too late".len());
         // Data has arrived, so the receive completes while the batch is submitted, before the
         // close.
         assert_eq!(rig.turn(&[Op::RecvStart(token), Op::Close(token)], Wait::No), []);
