@@ -88,8 +88,8 @@ fn bench(url: SocketAddr, transport: &str, report: &NamedTempFile) -> Child {
     Command::new(env!("CARGO_BIN_EXE_pushline"))
         .args(["bench", "--url", &format!("http://{url}"), "--transport", transport])
         .args(["--connections", &connections, "--publish-rate=10", "--burst=5", "--duration=1s"])
-        // Time to look while nothing changes.
-        .arg("--hold=2s")
+        // Time to look while nothing changes, on a machine that stands still for a while, too.
+        .arg("--hold=6s")
         .arg("--json")
         .arg(report.path())
         .stdout(Stdio::null())

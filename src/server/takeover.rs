@@ -341,10 +341,14 @@ mod tests {
         Estate { clients, tls, admin: listener().into() }
     }
 
+    /// One that cannot be bound: only the name matters here, and is this process's own.
+    fn unbound(host: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, host], std::process::id() as u16))
+    }
+
     #[test]
     fn a_successor_gets_every_listener_and_begins_when_the_predecessor_has_let_go() {
-        // Ports that cannot be bound: only the names matter here.
-        let address = SocketAddr::from(([192, 0, 2, 1], 1));
+        let address = unbound(1);
         let estate = estate(300);
         let admin = estate.admin.try_clone().map(TcpListener::from).expect("a copy");
         let mut succession = Succession::start(address, estate);
@@ -364,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_successor_that_gives_up_leaves_everything_as_it_was() {
-        let address = SocketAddr::from(([192, 0, 2, 2], 1));
+        let address = unbound(2);
         let mut succession = Succession::start(address, estate(1));
         for _ in 0..3 {
             assert!(ask(address).expect("it answers").is_some());

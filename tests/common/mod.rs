@@ -38,8 +38,13 @@ pub use self::http::{Conn, Response, exchange, fetch, get, post, request};
 pub use self::skip::{skip, skip_anywhere};
 pub use self::sse::{Sse, SseEvent};
 
-/// How long anything may take before it counts as never.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+/// How long anything may take before it counts as never. Only a failure takes this long, so there is
+/// room for a machine that is slow, shared, and stands still for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often something that must be quick is tried: a machine that stands still delays some tries, a
+/// server that waits for something delays each.
+const TRIES: usize = 8;
 
 /// Threads of the server that panicked: the server survives them as well as it can, but a test must
 /// not.
@@ -263,6 +268,21 @@ pub fn await_that(what: &str, mut fact: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Fails unless one of a few tries succeeds: for what a machine that stands still prevents.
+pub fn assert_ever(what: &str, attempt: impl FnMut() -> bool) {
+    let mut tries = std::iter::repeat_with(attempt).take(TRIES);
+    assert!(tries.any(|succeeded| succeeded), "in none of {TRIES} tries: {what}");
+}
+
+/// The same for what must take less than this.
+pub fn assert_ever_within(time: Duration, mut attempt: impl FnMut()) {
+    assert_ever(&format!("it takes less than {time:?}"), || {
+        let began = Instant::now();
+        attempt();
+        began.elapsed() < time
+    });
 }
 
 /// Where `scripts/test-clients` installs what a system rarely has.

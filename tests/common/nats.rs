@@ -14,10 +14,11 @@ use tempfile::TempDir;
 use super::identity::Identity;
 use super::program::free_ports;
 use super::relay::Relay;
-use super::{await_that, installed, skip};
+use super::{PATIENCE, await_that, installed, skip};
 
-/// In a cluster an answer may get lost, as long as its servers do not know where it goes.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+/// In a cluster an answer may get lost, as long as its servers do not know where it goes: then it is
+/// asked again.
+const LOST_TIME: Duration = Duration::from_secs(2);
 
 const PROGRAM: &str = "nats-server";
 
@@ -161,7 +162,7 @@ impl Nats {
 
     /// A connection to it by the protocol itself.
     pub fn connect(&self) -> NatsConn {
-        NatsConn::open(self.port)
+        NatsConn::open(self.port, PATIENCE)
     }
 
     /// A request to it; the payload of the answer.
@@ -171,7 +172,8 @@ impl Nats {
 
     /// Which server leads the stream, as far as this one knows.
     pub fn leader(&self, stream: &str) -> Option<String> {
-        let answer = self.connect().ask(&format!("$JS.API.STREAM.INFO.{stream}"), "").ok()?;
+        let mut conn = NatsConn::open(self.port, LOST_TIME);
+        let answer = conn.ask(&format!("$JS.API.STREAM.INFO.{stream}"), "").ok()?;
         let info: Value = serde_json::from_str(&answer).ok()?;
         info["cluster"]["leader"].as_str().map(str::to_owned)
     }
@@ -190,9 +192,9 @@ pub struct NatsConn {
 }
 
 impl NatsConn {
-    fn open(port: u16) -> Self {
+    fn open(port: u16, answer_time_max: Duration) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
-        stream.set_read_timeout(Some(ANSWER_TIME_MAX)).expect("a timeout");
+        stream.set_read_timeout(Some(answer_time_max)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
         let lines = BufReader::new(stream.try_clone().expect("a socket"));
         let mut conn = Self { stream, lines };

@@ -1,7 +1,7 @@
 //! The server as a process of its own: started, observed from outside, sent signals.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -9,11 +9,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 
 use super::await_that;
 
 /// How long it may take to exit once nothing holds it up.
-const END_TIME_MAX: Duration = Duration::from_secs(30);
+const END_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Where [`free_ports`] looks: ports of the kernel's choice begin at 32,768.
 const PORTS: Range<u16> = 26_000..32_000;
@@ -82,12 +83,13 @@ impl Program {
         kill_process(pid, signal).expect("it runs");
     }
 
-    /// Waits for its exit; returns the exit code, and what it has written.
+    /// Waits for its exit; returns the exit code, and all that it has written.
     pub fn wait(mut self, time_max: Duration) -> (Option<i32>, Vec<String>) {
         let deadline = Instant::now() + time_max + END_TIME_MAX;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                return (status.code(), self.log_lines());
+                // To the end of the pipe, which is read by another thread.
+                return (status.code(), self.log.iter().collect());
             }
             assert!(Instant::now() < deadline, "it does not end");
             std::thread::sleep(Duration::from_millis(10));
@@ -115,12 +117,19 @@ impl Drop for Program {
 /// moment is then still free when its server comes back.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let mut firsts = std::iter::repeat_with(|| {
         let step = NEXT.fetch_add(count, Ordering::Relaxed);
         PORTS.start + (std::process::id() as u16).wrapping_mul(64).wrapping_add(step) % PORTS_LEN
     });
     firsts.find(|first| (*first..first + count).all(is_free)).expect("it goes on for ever")
+}
+
+/// Bound, but never listening: for a moment, a process that another test starts has a copy of all
+/// our sockets, and with one that listens the port would stay taken.
+fn is_free(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).is_ok()
 }
 
 /// Bytes the kernel holds for all TCP sockets of the machine, both ends included.

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::http::Chunked;
 use crate::common::relay::Relay;
@@ -186,6 +186,7 @@ fn ten_thousand_streamed_lines_survive_twenty_reconnects() {
 /// none is missing between replay and live.
 #[test]
 fn joining_while_events_are_published_misses_and_repeats_nothing() {
+    const JOINS: usize = 200;
     let server = TestServer::with(|settings| settings.channel_default.history_count = 1_000_000);
     let addr = server.addr;
     let stop = Arc::new(AtomicBool::new(false));
@@ -194,15 +195,15 @@ fn joining_while_events_are_published_misses_and_repeats_nothing() {
         let mut lines = Chunked::open(addr, "/publish", &[]);
         while !stopped.load(Ordering::Relaxed) {
             lines.chunk("{\"channel\":\"c\",\"data\":1}\n{\"channel\":\"d\",\"data\":1}\n");
+            // So that history has what a reader misses whose thread stands still.
+            std::thread::sleep(Duration::from_micros(50));
         }
         lines.finish().json()["published"].as_u64().expect("a number")
     });
     crate::common::await_that("it is under way", || {
         crate::common::describe(addr, "c")["events"] != 0
     });
-    let until = Instant::now() + Duration::from_secs(3);
-    let mut joins = 0;
-    while Instant::now() < until {
+    for joins in 0..JOINS {
         let last = fetch(addr, "GET", "/channels/c", &[], None).json()["last_id"].clone();
         let last = last.as_str().expect("an id").to_owned();
         let query = ["channel=c", "channel=c&channel=d"][joins % 2];
@@ -213,9 +214,7 @@ fn joining_while_events_are_published_misses_and_repeats_nothing() {
             at += step;
             assert_eq!(crate::common::seq_of(&event.id), at, "after {joins} joins");
         }
-        joins += 1;
     }
     stop.store(true, Ordering::Relaxed);
     publisher.join().expect("it is answered");
-    assert!(joins > 10, "only {joins} joins: the test proves too little");
 }

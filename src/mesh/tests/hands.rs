@@ -14,7 +14,7 @@ use crate::log::message::{Answer, Ask, Counts, Share, Ticket};
 use crate::log::{Sequencer, SharedHasher};
 use crate::proto::cursor::Epoch;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn log_of(workers: u16) -> (Arc<SharedLog>, LogEnds, Vec<WorkerEnds<()>>) {
     let (_, log_ends, ends) = mesh::<()>(workers, 64);

@@ -45,7 +45,7 @@ fn no_wake_up_is_lost_between_announce_and_block() {
         }
         flag.announce();
         if lane.is_empty() {
-            bell.recv_timeout(std::time::Duration::from_secs(20)).expect("a wake-up was lost");
+            bell.recv_timeout(std::time::Duration::from_secs(60)).expect("a wake-up was lost");
         } else if !flag.0.swap(false, Ordering::Relaxed) {
             bell.recv().expect("the sender that cleared the flag rings");
         }

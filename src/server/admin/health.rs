@@ -135,10 +135,24 @@ mod tests {
     }
 
     fn readiness(state: &State) -> String {
-        let asked = Instant::now();
         let bytes = state.readiness().into_bytes(BodyMode::Whole);
-        assert!(asked.elapsed() < 2 * STALL_TIME, "the answer took {:?}", asked.elapsed());
         String::from_utf8(bytes).expect("text")
+    }
+
+    /// Checks that the answer begins like this, with these words, and that it comes before one could
+    /// wait for two threads in turn. A machine that stands still delays some tries, but not all.
+    fn assert_ever(mut ask: impl FnMut() -> String, begins: &str, words: &[&str]) {
+        let mut answers = Vec::new();
+        let found = (0..8).any(|_| {
+            let asked = Instant::now();
+            let answer = ask();
+            let is_it =
+                answer.starts_with(begins) && words.iter().all(|word| answer.contains(word));
+            let in_time = asked.elapsed() < 2 * STALL_TIME;
+            answers.push(answer);
+            is_it && in_time
+        });
+        assert!(found, "{answers:?}");
     }
 
     #[test]
@@ -154,12 +168,13 @@ mod tests {
         });
         let silent = workers.pop().expect("two workers");
         answer_pings(workers.remove(0), 0);
-        let answer = readiness(&state);
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        assert!(answer.contains("worker_stalled") && answer.contains("worker 1 "), "{answer}");
+        assert_ever(|| readiness(&state), "HTTP/1.1 503 ", &["worker_stalled", "worker 1 "]);
         // It is busy, but it still turns.
-        state.shared.metrics[1].turned_at_ms.set(monotonic_now().as_millis() as u64);
-        assert!(readiness(&state).starts_with("HTTP/1.1 200 "));
+        let turned = || {
+            state.shared.metrics[1].turned_at_ms.set(monotonic_now().as_millis() as u64);
+            readiness(&state)
+        };
+        assert_ever(turned, "HTTP/1.1 200 ", &[]);
         drop(silent);
     }
 
@@ -169,8 +184,7 @@ mod tests {
         for (worker, ends) in workers.into_iter().enumerate() {
             answer_pings(ends, worker as u16);
         }
-        let answer = readiness(&state);
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("log_stalled"), "{answer}");
+        assert_ever(|| readiness(&state), "HTTP/1.1 503 ", &["log_stalled"]);
         // There are metrics all the same, without the log's.
         let metrics = String::from_utf8(state.metrics().into_bytes(BodyMode::Whole));
         let metrics = metrics.expect("text");

@@ -34,8 +34,9 @@ const SETTLE: Duration = Duration::from_millis(1_000);
 /// Longest wait for heartbeats: several times the longest heartbeat in use.
 const HEARTBEATS_WITHIN: Duration = Duration::from_secs(120);
 
-/// Deliveries are complete when all have arrived, or none has come for this long.
-const QUIET: Duration = Duration::from_secs(3);
+/// Deliveries are complete when all have arrived, or none has come for this long: longer than a
+/// shared machine stands still.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// A server that uses less CPU time than this in [`CPU_WINDOW`] has done its work.
 const CPU_QUIET_NS: u64 = 2_000_000;

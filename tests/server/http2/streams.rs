@@ -196,7 +196,8 @@ fn what_follows_a_refused_request_ends_no_other_stream() {
 /// Bytes of a stream that reach nobody are no sign of that: the peer's own are.
 #[test]
 fn a_client_that_answers_no_ping_is_cut_and_one_that_does_stays() {
-    let server = TestServer::with(|settings| settings.heartbeat = Duration::from_secs(1));
+    // Two of them are the time to answer.
+    let server = TestServer::with(|settings| settings.heartbeat = Duration::from_secs(2));
     let [mut silent, mut present] = [(); 2].map(|()| Http2::open(server.addr));
     silent.get("/sse?channel=news");
     let stream = present.get("/sse?channel=news");

@@ -265,7 +265,7 @@ fn a_line_that_has_begun_must_go_on() {
 fn a_body_may_rest_between_lines_for_as_long_as_a_connection_may_be_idle() {
     let server = TestServer::with(|settings| {
         settings.body_time = Duration::from_millis(200);
-        settings.idle_time = Duration::from_secs(2);
+        settings.idle_time = Duration::from_secs(6);
     });
     let mut publisher = Chunked::open(server.addr, "/publish", &[]);
     publisher.chunk(line("c", "1"));

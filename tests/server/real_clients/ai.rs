@@ -74,7 +74,8 @@ fn the_tests_of_resumable_stream_pass_with_the_drop_in() {
          resumableStreamTests(() => ({ subscriber: undefined, publisher: undefined }), 'redis');\n",
     );
     let ran = Command::new(vitest)
-        .args(["run", "--root"])
+        // Its own five seconds for a test are too few for a slow machine.
+        .args(["run", "--testTimeout", "60000", "--root"])
         .arg(&suite)
         .arg("src/__tests__/pushline.test.ts")
         .env("PUSHLINE_URL", format!("http://{}", server.addr))

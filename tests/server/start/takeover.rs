@@ -94,14 +94,14 @@ fn ask(addr: SocketAddr) -> std::io::Result<String> {
 fn restarts_under_load_refuse_and_reset_no_connection() {
     let restarts = number("PUSHLINE_RESTARTS", 4);
     let per_second = number("PUSHLINE_RESTART_RATE", 500);
-    let mut server = Program::start(&["--drain", "5s"]);
+    let mut server = Program::start(&["--drain", "60s"]);
     let load = Load::start(server.addr, per_second);
     for restart in 0..restarts {
         let id = publish(server.addr, "pages", "before");
         let mut page = Sse::open(server.addr, "channel=pages");
         // More workers than listeners, and fewer.
         let workers = (restart % 3 + 1).to_string();
-        let next = server.followed_by(&["--drain", "5s", "--workers", &workers]);
+        let next = server.followed_by(&["--drain", "60s", "--workers", &workers]);
         assert_eq!(fetch(next.admin, "GET", "/readyz", &[], None).status, 200);
         assert_eq!(page.next_event(), None, "the old one lets it go");
         let mut page = Sse::resume(next.addr, "channel=pages", &id);

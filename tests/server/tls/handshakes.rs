@@ -16,17 +16,21 @@ use crate::common::{PATIENCE, await_subscribers, await_that, metric, publish};
 #[test]
 fn a_handshake_that_does_not_go_on_is_cut_and_streams_live_on() {
     let identity = Identity::new(&["localhost"]);
-    let (server, at) = serve(&identity, |settings| settings.head_time = Duration::from_millis(300));
+    // Long enough for a handshake that does go on.
+    let (server, at) = serve(&identity, |settings| settings.head_time = Duration::from_secs(4));
     let connect = || Client::connect(at, identity.client(DEFAULT_VERSIONS), "localhost");
     let mut stream = connect().expect("a handshake");
     stream.send(STREAM);
     await_subscribers(server.addr, "news", 1);
     let hello = hello(&identity);
     // Nothing, half of the first message, and all of it but not the last.
-    for said in [0, hello.len() / 2, hello.len()] {
+    let silent = [0, hello.len() / 2, hello.len()].map(|said| {
         let mut silent = TcpStream::connect(at).expect("it listens");
         silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         silent.write_all(&hello[..said]).expect("it is sent");
+        (silent, said)
+    });
+    for (mut silent, said) in silent {
         let answered = silent.read_to_end(&mut Vec::new()).expect("an end");
         assert_eq!(answered > 0, said == hello.len());
     }

@@ -123,8 +123,10 @@ fn a_flood_of_messages_is_published_in_order() {
 /// A reader that is busy with what it was sent is not dead: no ping could reach it.
 #[test]
 fn a_reader_that_is_behind_is_not_taken_for_dead() {
+    // Once it has read all of it, it is pinged again, and should have some time to answer.
+    const HEARTBEAT: Duration = Duration::from_millis(1500);
     let server = TestServer::with(|settings| {
-        settings.heartbeat = Duration::from_millis(300);
+        settings.heartbeat = HEARTBEAT;
         settings.send_buffer = Some(16 << 10);
     });
     let conn = crate::common::Conn::open_narrow(server.addr, 4096);
@@ -133,8 +135,8 @@ fn a_reader_that_is_behind_is_not_taken_for_dead() {
     for _ in 0..20 {
         publish(server.addr, "c", &text);
     }
-    // Four heartbeats without reading.
-    std::thread::sleep(Duration::from_millis(1200));
+    // Without reading.
+    std::thread::sleep(4 * HEARTBEAT);
     for n in 0..20 {
         let frame = ws.answer();
         assert_eq!((frame.opcode, frame.payload.len()), (TEXT, 50_000), "message {n}");

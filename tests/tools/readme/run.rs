@@ -14,7 +14,7 @@ use super::page::Block;
 use super::tool;
 
 /// How long anything may take before it counts as never.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pushline");
 
