@@ -14,8 +14,10 @@ use crate::log::message::ToLog;
 /// Requests that wait for room at the log.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// The present round.
+    /// That of the last request that left.
     round: u64,
+    /// The round that leaves next, or is leaving.
+    present_round: u64,
     /// What is left of it.
     present: VecDeque<ToLog>,
     /// Later rounds, each in the order in which its requests came. There are few at a time.
@@ -37,8 +39,8 @@ impl Waiting {
     /// Adds a request of a connection that has `outstanding` requests under way already.
     pub fn push(&mut self, request: ToLog, outstanding: u16) {
         if self.is_empty() && outstanding == 0 {
-            // The common case: its round begins at once.
-            self.round += 1;
+            // The common case: it is a round of its own.
+            self.present_round = self.round + 1;
             self.present.push_back(request);
         } else {
             let round = self.round + 1 + u64::from(outstanding);
@@ -57,7 +59,7 @@ impl Waiting {
         if self.present.is_empty()
             && let Some((round, line)) = self.later.pop_first()
         {
-            self.round = round;
+            self.present_round = round;
             self.spare = std::mem::replace(&mut self.present, line);
         }
         let Some(request) = self.present.pop_front() else { return false };
@@ -65,6 +67,7 @@ impl Waiting {
             self.present.push_front(request);
             return false;
         }
+        self.round = self.present_round;
         self.len -= 1;
         true
     }
