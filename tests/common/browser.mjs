@@ -6,13 +6,16 @@ import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 import puppeteer from 'puppeteer-core';
 
+// Only a failure takes this long: a slow machine may start browsers for half a minute.
+const PATIENCE_MS = 120_000;
+
 const [browser, executablePath] = process.argv.slice(2);
 // Chromium as root has no sandbox, and is not to call home from a test.
 const quiet = ['no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-sync',
   'disable-background-networking', 'disable-component-update'].map((flag) => `--${flag}`);
 const running = await puppeteer.launch({
   browser, executablePath, headless: true, acceptInsecureCerts: true,
-  args: browser === 'chrome' ? quiet : [],
+  args: browser === 'chrome' ? quiet : [], timeout: PATIENCE_MS, protocolTimeout: PATIENCE_MS,
 });
 
 /**
@@ -24,6 +27,12 @@ function inTurn(act) {
   const done = turn.then(act);
   turn = done.catch(() => {});
   return done;
+}
+
+async function newPage(profile) {
+  const page = await inTurn(() => profile.newPage());
+  page.setDefaultNavigationTimeout(PATIENCE_MS);
+  return page;
 }
 
 /** What one test has: its pages in their order, and what is to end with them. */
@@ -69,7 +78,7 @@ const commands = {
     const foreign = origin ? null : await elsewhere(test, body);
     await Promise.all(Array.from({ length: count }, async () => {
       const profile = await test.profile();
-      const page = await inTurn(() => profile.newPage());
+      const page = await newPage(profile);
       await (origin ? pretend(page, origin, body) : page.goto(foreign));
       test.pages.push(page);
     }));
@@ -78,7 +87,7 @@ const commands = {
   async tabs(test, { origin, script, count }) {
     const profile = await test.profile();
     for (let opened = 0; opened < count; opened += 1) {
-      const page = await inTurn(() => profile.newPage());
+      const page = await newPage(profile);
       await page.goto(`${origin}/`);
       await page.addScriptTag({ content: script });
       test.pages.push(page);
@@ -89,7 +98,7 @@ const commands = {
     const url = address ?? await elsewhere(test, body);
     for (let opened = 0; opened < count; opened += 1) {
       const profile = await test.profile();
-      const page = await inTurn(() => profile.newPage());
+      const page = await newPage(profile);
       await page.goto(url);
       test.pages.push(page);
     }

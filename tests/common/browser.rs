@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 use super::{clients_dir, installed, skip};
 
-/// Time for a browser, or twelve pages of one, to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for a browser, or twelve pages of one, to start on a busy machine. A little more than the
+/// script has, which knows what failed.
+const PATIENCE: Duration = Duration::from_secs(130);
 
 /// Which browser.
 #[derive(Clone, Copy, Debug)]
