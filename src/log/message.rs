@@ -311,7 +311,8 @@ pub enum Answer {
         /// How far it succeeded.
         outcome: Published,
         /// The publications that were not accepted, from the refused one on; they may be tried
-        /// again. Those the store lost are not among them.
+        /// again. Those the store lost are not among them. An empty list is that of the request,
+        /// back for its memory, if there was nothing to wait for.
         unaccepted: Vec<Publication>,
     },
     /// To `Describe`: the channel as it is. An unknown channel is described as an empty one.

@@ -311,12 +311,27 @@ impl Sequencer {
 
     fn publish_all(
         &mut self,
-        publications: Vec<Publication>,
+        mut publications: Vec<Publication>,
         share: Share,
         mut answer: PendingAnswer,
         outlet: &mut impl Outlet,
     ) {
-        let mut publications = publications.into_iter();
+        self.publish_each(publications.drain(..), share, &mut answer, outlet);
+        if answer.unaccepted.is_empty() && self.pending.is_empty() {
+            // Its memory serves the next request, which is soon.
+            answer.unaccepted = publications;
+        }
+        self.answer_publish(answer, outlet);
+    }
+
+    /// Publishes them in order, up to the first that is refused.
+    fn publish_each(
+        &mut self,
+        mut publications: impl Iterator<Item = Publication>,
+        share: Share,
+        answer: &mut PendingAnswer,
+        outlet: &mut impl Outlet,
+    ) {
         while let Some(publication) = publications.next() {
             let is_part = publication.mark().is_some();
             match self.publish(publication, share, Some(answer.worker), outlet) {
@@ -331,12 +346,10 @@ impl Sequencer {
                         answer.outcome.stream = self.stream_at(&publication.channel);
                     }
                     self.counters.refused.count(refusal);
-                    answer.refuse(refusal, publication, publications);
-                    break;
+                    return answer.refuse(refusal, publication, publications);
                 }
             }
         }
-        self.answer_publish(answer, outlet);
     }
 
     /// Adds a channel that is unknown, or known only by its tombstone.

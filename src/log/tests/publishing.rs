@@ -52,6 +52,19 @@ fn a_publisher_gets_its_own_event_before_its_answer() {
 }
 
 #[test]
+fn the_list_of_a_request_comes_back_empty_with_its_memory() {
+    let mut bench = Bench::uniform(PLENTY);
+    let publications = vec![text("a"), text("b"), text("c")];
+    let memory = publications.as_ptr();
+    let (ticket, share, counts) = (TICKET, Share::Whole, Counts::Here);
+    bench.handle(0, Ask::Publish { ticket, share, counts, publications });
+    let Answer::Published { outcome, unaccepted } = bench.answer(0) else {
+        panic!("not published")
+    };
+    assert_eq!((outcome.accepted, unaccepted.len(), unaccepted.as_ptr()), (3, 0, memory));
+}
+
+#[test]
 fn a_full_lane_refuses_and_what_was_ordered_before_stays() {
     let mut bench = Bench::uniform(PLENTY);
     bench.join(1, "a", Cursor::Now);

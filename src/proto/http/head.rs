@@ -237,7 +237,7 @@ impl<'b> Request<'b> {
             .filter(move |field| {
                 // Lengths nearly always differ, and are known without touching the head.
                 usize::from(field.name_len()) == name.len()
-                    && field.name(bytes).eq_ignore_ascii_case(name.as_bytes())
+                    && interpret::is_named(field.name(bytes), name)
             })
             .map(move |field| field.value(bytes))
     }

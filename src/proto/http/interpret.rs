@@ -206,6 +206,14 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     difference == 0
 }
 
+/// Whether `name` is `other`, ignoring case; they are equally long. Exact for names without `^` and `~`,
+/// as [`is`] is.
+#[inline]
+pub(super) fn is_named(name: &[u8], other: &str) -> bool {
+    let pairs = name.iter().zip(other.as_bytes());
+    pairs.fold(0, |difference, (one, other)| difference | ((one | 0x20) ^ (other | 0x20))) == 0
+}
+
 fn is_continue(expect: &[u8]) -> bool {
     expect.eq_ignore_ascii_case(b"100-continue")
 }

@@ -11,13 +11,15 @@ pub fn published(
     cx: &mut Cx<'_>,
     then: AfterPublish,
     outcome: &Published,
-    unaccepted: Vec<Publication>,
+    mut unaccepted: Vec<Publication>,
 ) {
     let work = cx.work();
     work.published_to = outcome.last_seq.max(work.published_to);
     match then {
         AfterPublish::Respond { channel, counts } => {
             publish::answer(cx, &channel, counts, outcome);
+            unaccepted.clear();
+            cx.shared.list_space = unaccepted;
         }
         AfterPublish::Ndjson => ndjson::published(cx, outcome, unaccepted),
         AfterPublish::Stream if cx.session.protocol == Protocol::Ws => {

@@ -180,7 +180,9 @@ fn publish_one(cx: &mut Cx<'_>, head: PublishHead, data: Bytes) {
     let mut publication = Publication { channel, kind, data, event_type, key, attributes };
     sign(cx, &mut publication);
     cx.await_log();
-    ask(cx, vec![publication], then);
+    let mut publications = std::mem::take(&mut cx.shared.list_space);
+    publications.push(publication);
+    ask(cx, publications, then);
 }
 
 /// Whether the connection may publish now: its share of the waiting room must have room for the

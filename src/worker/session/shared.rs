@@ -15,6 +15,7 @@ use super::state::Work;
 use crate::auth::{Gate, ProofKey, Revoked};
 use crate::bucket::Bucket;
 use crate::config::Settings;
+use crate::log::event::Publication;
 use crate::metrics::WorkerMetrics;
 use crate::proto::cursor::Epoch;
 use crate::proto::http::head::HeaderSpace;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub header_space: Option<Box<HeaderSpace>>,
     /// For the body of an answer to a publish.
     pub body_space: Vec<u8>,
+    /// For the list of one publication.
+    pub list_space: Vec<Publication>,
     pub head_space: Option<Box<HeadSpace>>,
 }
 
@@ -96,6 +99,7 @@ impl Shared {
             pool: Pool::default(),
             header_space: Some(Box::default()),
             body_space: Vec::new(),
+            list_space: Vec::new(),
             head_space: None,
         }
     }
