@@ -65,11 +65,20 @@ impl Waiting {
         let Some(request) = self.present.pop_front() else { return false };
         if let Err(request) = send(request) {
             self.present.push_front(request);
+            self.put_back();
             return false;
         }
         self.round = self.present_round;
         self.len -= 1;
         true
+    }
+
+    /// Makes the present round one of the later ones again: a request of an earlier round may come
+    /// before there is room.
+    fn put_back(&mut self) {
+        let mut line = std::mem::take(&mut self.present);
+        line.extend(self.later.remove(&self.present_round).into_iter().flatten());
+        self.later.insert(self.present_round, line);
     }
 }
 
@@ -135,5 +144,14 @@ mod tests {
         assert!(!waiting.send(Err));
         assert_eq!(waiting.len(), 2);
         assert_eq!(drained(&mut waiting, 2), [1, 2]);
+    }
+
+    #[test]
+    fn a_newcomer_goes_before_a_later_round_that_found_no_room() {
+        let mut waiting = Waiting::default();
+        waiting.push(request(100), 5);
+        assert!(!waiting.send(Err));
+        waiting.push(request(1), 0);
+        assert_eq!(drained(&mut waiting, 2), [1, 100]);
     }
 }
