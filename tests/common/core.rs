@@ -14,12 +14,17 @@ use pushline::worker::{Core, Setup};
 
 /// A worker with room for this many connections, and what it asks of the log.
 pub fn core(gate: Gate, slots: u32) -> (Core, Receiver<ToLog>) {
+    core_of(Settings::default(), gate, slots)
+}
+
+/// The same with these settings.
+pub fn core_of(settings: Settings, gate: Gate, slots: u32) -> (Core, Receiver<ToLog>) {
     let setup = Setup {
         worker: 0,
         epoch: Epoch::from_random(1),
         hasher: SharedHasher::from_seed(1),
         proof_key: ProofKey::new(&[1; 32]),
-        settings: Arc::new(Settings::default()),
+        settings: Arc::new(settings),
         slots,
         connection_count: Arc::new(ConnectionCount::new(u64::from(slots), ByAddress::Ignored)),
         gate: Arc::new(gate),

@@ -33,7 +33,7 @@ use pushline::config::{DriverWanted, KEYS, Settings};
 use pushline::server::{Ended, Reloaded, Server, ServerError};
 use serde_json::Value;
 
-pub use self::core::core;
+pub use self::core::{core, core_of};
 pub use self::http::{Conn, Response, exchange, fetch, get, post, request};
 pub use self::skip::{skip, skip_anywhere};
 pub use self::sse::{Sse, SseEvent};

@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::common::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, framed, head};
-use crate::common::request;
+use crate::common::{request, ws};
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use pushline::auth::Gate;
-use pushline::config::Settings;
+use pushline::config::{Settings, SlowPolicy};
 use pushline::limits::{FANOUT_BYTES_PER_TURN, REPLAY_TIME_PER_TURN, TICK};
 use pushline::log::event::{Kind, Publication};
 use pushline::log::message::{Answer, Ask, Counts, FromLog, Share, Ticket, ToLog};
 use pushline::log::{Outlet, Sequencer, SharedHasher};
-use pushline::proto::cursor::Epoch;
+use pushline::proto::cursor::{Epoch, EventId};
 use pushline::proto::h2::{PREFACE, frame};
 use pushline::ring::{BufferId, Completion, Layer, Op, Token, Wait};
 use pushline::worker::Core;
 use pushline::worker::command::Command;
+use serde_json::json;
 
 const SLOT: Token = Token { slot: 0, generation: 0 };
 
@@ -188,10 +189,13 @@ impl Outlet for Lane {
 
 impl Desk {
     pub fn new() -> Self {
-        let (core, asked) = crate::common::core(Gate::open(), 1000);
+        Self::of(Settings::default())
+    }
+
+    fn of(settings: Settings) -> Self {
         let hasher = SharedHasher::from_seed(1);
-        let log =
-            Sequencer::new(Settings::default().log_settings(), Epoch::from_random(1), 1, hasher);
+        let log = Sequencer::new(settings.log_settings(), Epoch::from_random(1), 1, hasher);
+        let (core, asked) = crate::common::core_of(settings, Gate::open(), 1000);
         let now = Duration::from_millis(1);
         Self { core, asked, log, lane: Lane::default(), now }
     }
@@ -297,6 +301,40 @@ fn what_was_published_before_a_shutdown_reaches_streams_before_their_end() {
         }
     }
     panic!("it does not end");
+}
+
+/// A replica holds what history has lost while one of its readers is behind, and lets a newcomer in
+/// there. When a page for its other channel tells of that loss, the newcomer was not too slow: cut, it
+/// would come back to the same place, and be cut again.
+#[test]
+fn a_reader_whom_the_replica_would_serve_is_not_cut_for_what_history_has_lost() {
+    let mut settings = Settings::default();
+    settings.channel_default.history_count = 1;
+    settings.channel_default.slow = SlowPolicy::Disconnect;
+    let mut desk = Desk::of(settings);
+    desk.ask(0, "/sse?channel=c");
+    while desk.turn(&[], b"").is_empty() {}
+    desk.turn(&[Completion::SendShort { token: SLOT, taken: 1 }], b"");
+    for (channel, data) in [("c", "1"), ("c", "2"), ("c", "3"), ("d", "4"), ("d", "5")] {
+        desk.publish(channel, data.into());
+    }
+    desk.turn(&[], b"");
+    let place = EventId { epoch: Epoch::from_random(1), seq: 1 };
+    let subscribe = |channel: &str| {
+        let op = json!({ "op": "subscribe", "channel": channel, "after": place.to_string() });
+        ws::frame(true, 1, op.to_string().as_bytes())
+    };
+    let token = Token { slot: 1, generation: 0 };
+    let received = [Completion::Received { token, buffer: BufferId(0) }];
+    desk.turn(&[Completion::Accepted { slot: 1, peer: None, layer: Layer::Plain }], b"");
+    desk.turn(&received, &ws::upgrade("/ws", &[("Sec-WebSocket-Protocol", "pushline.v1")]));
+    let mut sent = desk.turn(&received, &[subscribe("d"), subscribe("c")].concat());
+    (0..10).for_each(|_| sent.extend(desk.turn(&[], b"")));
+    let sent: Vec<u8> = sent.into_iter().flat_map(|(_, sent)| sent).collect();
+    let sent = String::from_utf8_lossy(&sent);
+    assert!(sent.contains(r#""reason":"overrun""#), "{sent:?}");
+    assert!(sent.contains(r#""data":"3""#) && sent.contains(r#""data":"5""#), "{sent:?}");
+    assert!(!sent.contains("slow consumer"), "{sent:?}");
 }
 
 /// A turn has a bounded time for replays, however many there are, and another connection's answer

@@ -158,8 +158,11 @@ impl Hub {
                 continue;
             }
             metrics.gaps_overrun.add(1);
-            let bounds = usize::from(channels[sub.replica].bounds());
-            if settings.channel_at(bounds).slow == SlowPolicy::Disconnect {
+            let replica = &channels[sub.replica];
+            let slow = settings.channel_at(usize::from(replica.bounds())).slow;
+            // A replica may hold what history has lost. A reader it would still serve was not too
+            // slow: cut, it would come back to the same place, and be cut again.
+            if slow == SlowPolicy::Disconnect && seq < replica.base() {
                 arrived = Arrived::TooSlow;
             }
         }
