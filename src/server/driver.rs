@@ -14,7 +14,8 @@ use crate::ring::{Doorbells, StartError, descriptors_max, grow_descriptor_table,
 
 /// From the README's table of both drivers (`scripts/bench-drivers`), to which a test compares it.
 const EPOLL_COSTS: &str = "all works, but a broadcast to readers on the server's own cores takes \
-                           1.3 times the CPU, connecting 1.6 times, a POST 1.1 times";
+                           1.2 times the CPU, connecting 1.0 times, a POST 1.1 times, a \
+                           WebSocket echo 1.2 times";
 
 /// What the workers run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
