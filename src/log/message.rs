@@ -365,7 +365,8 @@ pub enum GapReason {
     Evicted,
     /// The cursor is of another epoch, ahead of the head, or not an id of ours at all.
     Epoch,
-    /// The subscriber was slower than the channel and its policy is `skip`.
+    /// History forgot what the subscriber had not read yet. Where the channel disconnects slow readers,
+    /// only one whose replica would still serve it is told; the others are cut.
     Overrun,
 }
 
