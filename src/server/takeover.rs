@@ -103,6 +103,19 @@ pub(super) struct Predecessor(OwnedFd);
 
 /// Asks the server that listens on `address` for its sockets; `None` if there is no such server.
 pub(super) fn ask(address: SocketAddr) -> Result<Option<Inherited>, TakeOverError> {
+    match ask_once(address) {
+        // A server that let go of the name left this connection in its queue. The next one finds
+        // who has the name now, or nobody.
+        Err(TakeOverError::Io(error)) if is_cut(&error) => ask_once(address),
+        answer => answer,
+    }
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+fn ask_once(address: SocketAddr) -> Result<Option<Inherited>, TakeOverError> {
     let socket = unix_socket()?;
     match connect(&socket, &name_of(address)?) {
         Err(Errno::CONNREFUSED) => return Ok(None),
@@ -325,6 +338,8 @@ fn receive(from: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), Errno> {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use rustix::event::{PollFd, PollFlags, poll};
+
     use super::*;
 
     fn loopback(port: u16) -> SocketAddr {
@@ -364,6 +379,19 @@ mod tests {
         successor.release();
         assert!(relieved.join().expect("it ends").is_ok());
         succession.end();
+    }
+
+    /// Two successors at once, or a process that was forked while the name was held: the second
+    /// connection waits at a listener that nobody will accept from.
+    #[test]
+    fn whoever_asks_as_the_name_becomes_free_is_told_that_nobody_is_there() {
+        let address = unbound(3);
+        let name = wait_at(address).expect("it is free");
+        let asked = thread::spawn(move || ask(address));
+        let mut knock = [PollFd::new(&name, PollFlags::IN)];
+        poll(&mut knock, None).expect("it asks");
+        drop(name);
+        assert!(asked.join().expect("it ends").expect("nobody is there").is_none());
     }
 
     #[test]
